@@ -1,0 +1,35 @@
+//! Everything that is not computation: time, randomness, tasks, sockets, files, signals and the process itself.
+//!
+//! Two backends, chosen at compile time by `cfg(madsim)` so that the hot path pays nothing: `real` (tokio and the
+//! operating system) and `sim` (a madsim world with our own network and disk). Both export the same names; the rest
+//! of the product has no `cfg` at all and touches nothing of `std::{time,fs,net,thread}` (clippy.toml keeps it so).
+//!
+//! `tokio::sync` and the `tokio::io` traits are used directly by everybody: they work under both backends.
+
+pub mod check;
+pub mod collections;
+pub mod time;
+
+#[cfg(not(madsim))]
+#[path = "real/mod.rs"]
+mod imp;
+#[cfg(madsim)]
+#[path = "sim/mod.rs"]
+mod imp;
+
+pub use imp::{net, task};
+pub use task::{Worker, Workers, current_worker, run, spawn};
+pub use time::{Elapsed, Instant, Wall, now, sleep, sleep_until, timeout, wall};
+
+/// `tokio::select!` with a fixed order of branches. The unbiased form draws from a process-global counter, which
+/// would make a simulated run depend on what ran before it.
+#[macro_export]
+macro_rules! select {
+    ($($t:tt)*) => {{
+        #[allow(clippy::disallowed_macros)]
+        { $crate::__tokio::select! { biased; $($t)* } }
+    }};
+}
+
+#[doc(hidden)]
+pub use tokio as __tokio;
