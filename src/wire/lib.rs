@@ -1,1 +1,14 @@
-//! wire.
+//! Codecs of the NATS protocols: what stands on the wire and nothing else.
+//!
+//! Owns: cutting a byte stream into operations ([`client`]), the INFO and CONNECT objects ([`info`]), framing of
+//! deliveries ([`frame`]) and message headers ([`headers`]). Does no I/O, keeps no connection state beyond what it is
+//! handed, decides nothing (a limit is told to it), and allocates nothing per message.
+//!
+//! Invariants:
+//! * W-1: any split of a byte stream gives the same operations as the whole.
+//! * W-2: no input panics; what is not protocol is an [`client::Error`].
+
+pub mod client;
+pub mod frame;
+pub mod headers;
+pub mod info;

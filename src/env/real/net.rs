@@ -7,6 +7,7 @@ use std::{
 
 use bytes::BufMut;
 use socket2::SockRef;
+use tokio::io::Interest;
 
 /// A listening socket.
 #[derive(Debug)]
@@ -71,7 +72,16 @@ impl TcpStream {
     }
     /// Reads what is there, or `WouldBlock`; 0 is the end of the stream.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buf)
+        let n = self.0.try_read(buf)?;
+        if 0 < n && n < buf.len() {
+            self.drained();
+        }
+        Ok(n)
+    }
+    /// Notes that the socket is empty, which a short read has shown: the next wait goes to the poller at once instead of
+    /// through a read that finds nothing. The poller is edge triggered, so what comes later is not missed.
+    fn drained(&self) {
+        self.0.try_io(Interest::READABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into())).ok();
     }
     /// As [`TcpStream::try_read`], into a buffer's spare room, which need not be initialised.
     pub fn try_read_buf<B: BufMut>(&self, buf: &mut B) -> io::Result<usize> {
