@@ -8,6 +8,7 @@
 
 pub mod check;
 pub mod collections;
+pub mod disk;
 pub mod time;
 
 #[cfg(not(madsim))]

@@ -2,5 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod clock;
+pub mod disk;
 pub mod net;
+mod sys;
 pub mod task;
