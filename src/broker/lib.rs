@@ -1,1 +1,32 @@
-//! broker.
+//! Accounts, interest, and the way of a message from one link to the others.
+//!
+//! Owns: [`Account`]s with their interest and limits, [`Link`]s (what the broker knows of a connection: its outbox, its
+//! subscriptions, its counters), and the [`Router`] that each publisher has. Knows no socket and no stream; it frames
+//! deliveries with `wire` and leaves the writing to the link's [`Transport`].
+//!
+//! The way of a message: [`Router::publish`] looks the subject up in the publisher's own cache of plans, appends the framed
+//! message to each receiver's outbox, and remembers whose outbox it was the first to fill. [`Router::flush`], once for a
+//! batch of messages, writes those out.
+//!
+//! Invariants:
+//! * B-1: messages of one publisher reach one subscription in the order of publishing.
+//! * B-2: of a queue group exactly one member gets a message.
+//! * B-3: a message crosses from one account to another only by an import of the other's export.
+//! * B-4: a subscription with a maximum gets no more than that.
+//! * B-5: an outbox never holds more than its limit and one message.
+//! * B-6: whoever makes an outbox non-empty sees to it that it is flushed; nobody else needs to.
+
+mod account;
+mod link;
+mod outbox;
+mod plan;
+mod router;
+mod stats;
+mod sub;
+
+pub use account::{Account, AccountLimits, Broker};
+pub use link::{Closed, Inbound, Kind, Link, LinkFlags, LinkOptions, Transport};
+pub use outbox::{Chunk, Out};
+pub use router::{Deliveries, Message, Outcome, Router};
+pub use stats::{Counter, Stats, Traffic};
+pub use sub::{Sub, SubscribeError};

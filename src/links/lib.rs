@@ -1,1 +1,22 @@
-//! links.
+//! Connections: clients over TCP, TLS and WebSocket (routes, gateways and leaf nodes come to stand here too).
+//!
+//! Owns: accepting, the handshakes, reading and cutting into operations, the order of a connection's life, its timers and
+//! its end. Matches no subject itself: it asks the broker. Decides no login: it asks `identity`. Knows no option's name:
+//! `server` hands it [`Settings`].
+//!
+//! Start reading at [`client`]: one task a connection, which reads, and writes what it has caused others to receive.
+//!
+//! Invariants:
+//! * L-1: nothing but CONNECT (and an INFO, which is ignored) is done for a client that has yet to log in.
+//! * L-2: an idle connection holds no read buffer and no write buffer.
+//! * L-3: a connection that does not read, does not speak or does not answer is closed within its deadline.
+//! * L-4: every end of a connection has one reason, and its last words are written before the socket closes if it takes them.
+
+pub mod client;
+mod context;
+mod registry;
+mod transport;
+
+pub use context::{Context, Hooks, Settings};
+pub use registry::{Client, ClosedClient, Facts, Registry};
+pub use transport::Socket;

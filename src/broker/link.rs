@@ -1,0 +1,443 @@
+//! What the broker knows of a connection: its outbox, its subscriptions, its flags and counters.
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use env::Instant;
+use hashbrown::{HashTable, hash_table::Entry};
+use identity::{Permissions, ReplyGrants};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use crate::{
+    Account, Counter, Message, Out, Sub, SubscribeError, Traffic,
+    outbox::{self, Flushed},
+    plan::hash,
+    router::Deliveries,
+    sub::Extra,
+};
+
+/// Where a link's bytes go. Its calls never block.
+pub trait Transport: Send + Sync {
+    /// Writes what fits, or `WouldBlock`.
+    fn try_write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Whether bytes that were accepted are still to be written (a layer between holds them).
+    fn has_pending(&self) -> bool {
+        false
+    }
+}
+
+/// A receiver inside the server. Called in the publisher's task: it must be short and must not block.
+pub trait Inbound: Send + Sync {
+    /// Takes one message. Further messages may be sent through `d`.
+    fn deliver(&self, d: &mut Deliveries, sub: &Sub, m: &Message<'_>);
+}
+
+/// What is at the other end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A client of any transport.
+    Client,
+    /// Another server of the cluster.
+    Route,
+    /// A server of another cluster.
+    Gateway,
+    /// A leaf node.
+    Leaf,
+    /// The server itself: $SYS, JetStream, imports.
+    Internal,
+}
+
+/// Switches of a link, set by CONNECT.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LinkFlags(u32);
+
+impl LinkFlags {
+    /// Own messages come back.
+    pub const ECHO: LinkFlags = LinkFlags(1);
+    /// The peer takes headers.
+    pub const HEADERS: LinkFlags = LinkFlags(2);
+    /// A request without receivers is answered with 503.
+    pub const NO_RESPONDERS: LinkFlags = LinkFlags(4);
+    /// A delivered reply subject may be published to (allow_responses).
+    pub const GRANTS_REPLIES: LinkFlags = LinkFlags(8);
+
+    /// Both.
+    pub const fn with(self, o: LinkFlags) -> LinkFlags {
+        LinkFlags(self.0 | o.0)
+    }
+    /// `o` if `on`.
+    pub fn with_if(self, on: bool, o: LinkFlags) -> LinkFlags {
+        if on { self.with(o) } else { self }
+    }
+    /// Whether all of `o` are set.
+    pub fn has(self, o: LinkFlags) -> bool {
+        self.0 & o.0 == o.0
+    }
+}
+
+/// Why a link ended, in the words of nats-server's monitoring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Closed {
+    ClientClosed,
+    AuthenticationTimeout,
+    AuthenticationFailure,
+    TlsHandshakeFailure,
+    SlowConsumerPendingBytes,
+    SlowConsumerWriteDeadline,
+    WriteError,
+    ReadError,
+    ParseError,
+    StaleConnection,
+    ProtocolViolation,
+    BadClientProtocolVersion,
+    IncorrectPort,
+    MaximumAccountConnectionsExceeded,
+    MaximumConnectionsExceeded,
+    MaximumMessagePayloadExceeded,
+    MaximumControlLineExceeded,
+    MaximumSubscriptionsExceeded,
+    DuplicateRoute,
+    RouteRemoved,
+    ServerShutdown,
+    AuthenticationExpired,
+    WrongGateway,
+    MissingAccount,
+    CredentialsRevoked,
+    InternalClient,
+    MessageHeaderViolation,
+    NoRespondersRequiresHeaders,
+    ClusterNameConflict,
+    DuplicateRemoteLeafNodeConnection,
+    DuplicateClientId,
+    DuplicateServerName,
+    MinimumVersionRequired,
+    ClusterNamesIdentical,
+    Kicked,
+    ProxyNotTrusted,
+    ProxyRequired,
+}
+
+impl Closed {
+    /// The text in connz and in disconnect events.
+    pub fn text(self) -> &'static str {
+        use Closed::*;
+        match self {
+            ClientClosed => "Client Closed",
+            AuthenticationTimeout => "Authentication Timeout",
+            AuthenticationFailure => "Authentication Failure",
+            TlsHandshakeFailure => "TLS Handshake Failure",
+            SlowConsumerPendingBytes => "Slow Consumer (Pending Bytes)",
+            SlowConsumerWriteDeadline => "Slow Consumer (Write Deadline)",
+            WriteError => "Write Error",
+            ReadError => "Read Error",
+            ParseError => "Parse Error",
+            StaleConnection => "Stale Connection",
+            ProtocolViolation => "Protocol Violation",
+            BadClientProtocolVersion => "Bad Client Protocol Version",
+            IncorrectPort => "Incorrect Port",
+            MaximumAccountConnectionsExceeded => "Maximum Account Connections Exceeded",
+            MaximumConnectionsExceeded => "Maximum Connections Exceeded",
+            MaximumMessagePayloadExceeded => "Maximum Message Payload Exceeded",
+            MaximumControlLineExceeded => "Maximum Control Line Exceeded",
+            MaximumSubscriptionsExceeded => "Maximum Subscriptions Exceeded",
+            DuplicateRoute => "Duplicate Route",
+            RouteRemoved => "Route Removed",
+            ServerShutdown => "Server Shutdown",
+            AuthenticationExpired => "Authentication Expired",
+            WrongGateway => "Wrong Gateway",
+            MissingAccount => "Missing Account",
+            CredentialsRevoked => "Credentials Revoked",
+            InternalClient => "Internal Client",
+            MessageHeaderViolation => "Message Header Violation",
+            NoRespondersRequiresHeaders => "No Responders Requires Headers",
+            ClusterNameConflict => "Cluster Name Conflict",
+            DuplicateRemoteLeafNodeConnection => "Duplicate Remote LeafNode Connection",
+            DuplicateClientId => "Duplicate Client ID",
+            DuplicateServerName => "Duplicate Server Name",
+            MinimumVersionRequired => "Minimum Version Required",
+            ClusterNamesIdentical => "Cluster Names Identical",
+            Kicked => "Kicked",
+            ProxyNotTrusted => "Proxy Not Trusted",
+            ProxyRequired => "Proxy Required",
+        }
+    }
+}
+
+/// How a link begins.
+pub struct LinkOptions {
+    /// Unique in this server's life.
+    pub id: u64,
+    /// What is at the other end.
+    pub kind: Kind,
+    /// The worker that owns it.
+    pub worker: usize,
+    /// Largest outbox in bytes (B-5).
+    pub pending_bytes_max: usize,
+    /// Where its bytes go; none for internal links.
+    pub transport: Option<Arc<dyn Transport>>,
+    /// Who takes the messages of an internal link.
+    pub inbound: Option<Box<dyn Inbound>>,
+}
+
+/// A connection, as the broker and everybody else sees it.
+pub struct Link {
+    /// Unique in this server's life; `cid` in monitoring.
+    pub id: u64,
+    /// What is at the other end.
+    pub kind: Kind,
+    /// The worker that owns it.
+    pub worker: usize,
+    flags: AtomicU32,
+    closed: OnceLock<Closed>,
+    stall: AtomicBool,
+    pending_bytes_max: AtomicUsize,
+    pub(crate) out: Mutex<Out>,
+    subs: Mutex<HashTable<Arc<Sub>>>,
+    subs_max: AtomicUsize,
+    permissions: RwLock<Option<Arc<Permissions>>>,
+    replies: Mutex<Option<Box<ReplyGrants>>>,
+    account: RwLock<Option<Arc<Account>>>,
+    pub(crate) inbound: Option<Box<dyn Inbound>>,
+    /// Messages that came in.
+    pub in_msgs: Counter,
+    /// Their bytes.
+    pub in_bytes: Counter,
+    /// Wakes the owner: it is closed, or blocked and to be watched, or settings have changed.
+    pub wake: Notify,
+}
+
+impl Link {
+    /// A link without account and subscriptions.
+    pub fn new(o: LinkOptions) -> Arc<Link> {
+        Arc::new(Link {
+            id: o.id,
+            kind: o.kind,
+            worker: o.worker,
+            flags: AtomicU32::new(LinkFlags::ECHO.0),
+            closed: OnceLock::new(),
+            stall: AtomicBool::new(false),
+            pending_bytes_max: AtomicUsize::new(o.pending_bytes_max),
+            out: Mutex::new(Out::new(o.transport)),
+            subs: Mutex::new(HashTable::new()),
+            subs_max: AtomicUsize::new(usize::MAX),
+            permissions: RwLock::new(None),
+            replies: Mutex::new(None),
+            account: RwLock::new(None),
+            inbound: o.inbound,
+            in_msgs: Counter::default(),
+            in_bytes: Counter::default(),
+            wake: Notify::new(),
+        })
+    }
+
+    /// The switches.
+    #[inline]
+    pub fn flags(&self) -> LinkFlags {
+        LinkFlags(self.flags.load(Relaxed))
+    }
+    /// Sets all switches.
+    pub fn set_flags(&self, f: LinkFlags) {
+        self.flags.store(f.0, Relaxed);
+    }
+    /// The account that it is bound to.
+    pub fn account(&self) -> Option<Arc<Account>> {
+        self.account.read().clone()
+    }
+    pub(crate) fn set_account(&self, a: Option<Arc<Account>>) {
+        *self.account.write() = a;
+    }
+    /// The user's permissions.
+    pub fn permissions(&self) -> Option<Arc<Permissions>> {
+        self.permissions.read().clone()
+    }
+    /// Sets the user's permissions, and the dynamic grants that they ask for.
+    pub fn set_permissions(&self, p: Option<Arc<Permissions>>) {
+        let grants = p.as_ref().and_then(|p| p.reply_grants()).map(Box::new);
+        let flags = self.flags.load(Relaxed) & !LinkFlags::GRANTS_REPLIES.0;
+        self.set_flags(LinkFlags(flags).with_if(grants.is_some(), LinkFlags::GRANTS_REPLIES));
+        *self.replies.lock() = grants;
+        *self.permissions.write() = p;
+    }
+    /// Notes a delivered reply subject as one that may be answered (allow_responses).
+    pub(crate) fn grant_reply(&self, reply: &[u8]) {
+        if let Some(g) = &mut *self.replies.lock() {
+            g.grant(reply, env::wall().0);
+        }
+    }
+    /// Uses up one granted answer to `subject`.
+    pub(crate) fn use_reply(&self, subject: &[u8]) -> bool {
+        self.replies.lock().as_mut().is_some_and(|g| g.use_one(subject, env::wall().0))
+    }
+    /// Largest number of subscriptions.
+    pub fn set_subscriptions_max(&self, n: usize) {
+        self.subs_max.store(n, Relaxed);
+    }
+    /// Largest outbox in bytes.
+    pub fn set_pending_bytes_max(&self, n: usize) {
+        self.pending_bytes_max.store(n, Relaxed);
+    }
+    #[inline]
+    pub(crate) fn pending_bytes_max(&self) -> usize {
+        self.pending_bytes_max.load(Relaxed)
+    }
+
+    /// Why it is closed, once it is.
+    pub fn closed(&self) -> Option<Closed> {
+        self.closed.get().copied()
+    }
+    /// Marks it closed and wakes its owner, who ends it. The first reason stays.
+    pub fn close(&self, reason: Closed) {
+        if self.closed.set(reason).is_ok() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Appends control bytes (INFO, PING, -ERR …) to the outbox. The caller flushes.
+    pub fn push(&self, f: impl FnOnce(&mut Vec<u8>)) {
+        let mut v = Vec::new();
+        f(&mut v);
+        let mut out = self.out.lock();
+        if !out.closed {
+            out.room(v.len()).extend_from_slice(&v);
+        }
+    }
+    /// Writes what the outbox holds, as far as the socket takes it.
+    pub fn flush(&self) {
+        match outbox::flush(&self.out, env::now) {
+            Flushed::Done => {}
+            // The owner waits until the socket takes more.
+            Flushed::Blocked => self.wake.notify_one(),
+            Flushed::Failed => self.close(Closed::WriteError),
+        }
+    }
+    /// Since when the socket has taken nothing, if bytes wait.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.out.lock().blocked_since
+    }
+    /// Unwritten bytes.
+    pub fn pending_bytes(&self) -> usize {
+        self.out.lock().pending()
+    }
+    /// Deliveries to this link.
+    pub fn out_traffic(&self) -> Traffic {
+        let out = self.out.lock();
+        Traffic { msgs: out.msgs, bytes: out.bytes }
+    }
+    /// Whether publishers should wait a little for this receiver (its outbox is three quarters full).
+    pub fn is_congested(&self) -> bool {
+        self.stall.load(Relaxed)
+    }
+    pub(crate) fn set_congested(&self, on: bool) {
+        self.stall.store(on, Relaxed);
+    }
+    /// Lets go of the outbox and of the transport. Nothing is delivered any more.
+    pub fn dismantle(&self) {
+        self.out.lock().close();
+    }
+
+    /// Subscribes in `account`. A sid that is in use stays as it is (`Ok(None)`).
+    pub fn subscribe(
+        self: &Arc<Link>,
+        account: &Arc<Account>,
+        sid: &[u8],
+        subject: &[u8],
+        queue: &[u8],
+        filtered: bool,
+    ) -> Result<Option<Arc<Sub>>, SubscribeError> {
+        let sub = {
+            let mut subs = self.subs.lock();
+            if self.closed().is_some() {
+                return Err(SubscribeError::Closed);
+            }
+            let n = subs.len();
+            match subs.entry(hash(sid), |s| s.sid() == sid, |s| hash(s.sid())) {
+                Entry::Occupied(_) => return Ok(None),
+                Entry::Vacant(_) if n >= self.subs_max.load(Relaxed) => return Err(SubscribeError::TooMany),
+                Entry::Vacant(v) => {
+                    let sub = Arc::new(Sub::new(self.clone(), sid, subject, queue, filtered, None));
+                    v.insert(sub.clone());
+                    sub
+                }
+            }
+        };
+        account.insert(&sub);
+        Ok(Some(sub))
+    }
+    /// Subscribes in an account that is not the link's own (an import). It has no place in the table of sids.
+    pub fn subscribe_foreign(self: &Arc<Link>, account: &Arc<Account>, of: &Sub, subject: &[u8]) -> Arc<Sub> {
+        let extra = Extra { account: account.clone() };
+        let sub = Arc::new(Sub::new(self.clone(), of.sid(), subject, of.queue(), false, Some(extra)));
+        account.insert(&sub);
+        sub
+    }
+    /// Ends a subscription now, or after `max` deliveries counted from SUB. Returns it if it has ended.
+    pub fn unsubscribe(&self, account: &Account, sid: &[u8], max: u64) -> Option<Arc<Sub>> {
+        let mut subs = self.subs.lock();
+        let Ok(entry) = subs.find_entry(hash(sid), |s| s.sid() == sid) else { return None };
+        if max != 0 {
+            let sub = entry.get();
+            // Deliveries count under the outbox's lock.
+            let out = self.out.lock();
+            if sub.delivered() < max {
+                sub.set_max(max);
+                return None;
+            }
+            drop(out);
+        }
+        let (sub, _) = entry.remove();
+        drop(subs);
+        sub.close();
+        account.remove(&sub);
+        Some(sub)
+    }
+    /// Removes a subscription that has had its maximum.
+    pub(crate) fn expire(&self, sub: &Arc<Sub>) {
+        if let Ok(entry) = self.subs.lock().find_entry(hash(sub.sid()), |s| Arc::ptr_eq(s, sub)) {
+            entry.remove();
+        }
+        sub.close();
+        if let Some(account) = sub.foreign_account().cloned().or_else(|| self.account()) {
+            account.remove(sub);
+        }
+    }
+    /// Takes all subscriptions away, out of `account`'s interest too.
+    pub fn unsubscribe_all(&self, account: Option<&Account>) -> Vec<Arc<Sub>> {
+        let mut all: Vec<_> = std::mem::take(&mut *self.subs.lock()).into_iter().collect();
+        all.sort_by(|a, b| (a.sid().len(), a.sid()).cmp(&(b.sid().len(), b.sid())));
+        for s in &all {
+            s.close();
+        }
+        if let Some(a) = account {
+            a.remove_all(&all);
+        }
+        all
+    }
+    /// Number of subscriptions.
+    pub fn subscriptions(&self) -> usize {
+        self.subs.lock().len()
+    }
+    /// Whether the sid is in use.
+    pub fn has_sid(&self, sid: &[u8]) -> bool {
+        self.subs.lock().find(hash(sid), |s| s.sid() == sid).is_some()
+    }
+    /// All subscriptions, in the order of their sids.
+    pub fn list_subscriptions(&self) -> Vec<Arc<Sub>> {
+        let mut all: Vec<_> = self.subs.lock().iter().cloned().collect();
+        all.sort_by(|a, b| (a.sid().len(), a.sid()).cmp(&(b.sid().len(), b.sid())));
+        all
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}

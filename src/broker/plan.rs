@@ -1,0 +1,249 @@
+//! Where a publisher's messages go, remembered by subject.
+//!
+//! A connection has its own table, so that nothing is locked on the way of a message. A plan is good as long as the
+//! account's generation has not moved. Two places a subject; a miss overwrites the older and re-uses its memory, so
+//! that a publisher of ever new subjects allocates nothing either.
+
+use std::sync::Arc;
+
+use subject::QueueId;
+
+use crate::Sub;
+
+/// Who gets a message: plain subscriptions, and queue groups of which one member gets it.
+#[derive(Default)]
+pub(crate) struct Receivers {
+    plain: Vec<Arc<Sub>>,
+    /// The first `live` count; those behind are kept for their buffers.
+    groups: Vec<(QueueId, Vec<Arc<Sub>>)>,
+    live: usize,
+}
+
+impl Receivers {
+    #[inline]
+    pub fn plain(&self) -> &[Arc<Sub>] {
+        &self.plain
+    }
+    #[inline]
+    pub fn groups(&self) -> impl Iterator<Item = &[Arc<Sub>]> {
+        self.groups[..self.live].iter().map(|(_, g)| &g[..])
+    }
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.live == 0
+    }
+    /// Subscriptions in all.
+    pub fn len(&self) -> usize {
+        self.plain.len() + self.groups().map(<[_]>::len).sum::<usize>()
+    }
+    pub fn clear(&mut self) {
+        self.plain.clear();
+        for (_, g) in &mut self.groups[..self.live] {
+            g.clear();
+        }
+        self.live = 0;
+    }
+    pub fn push(&mut self, queue: Option<QueueId>, sub: &Arc<Sub>) {
+        let Some(queue) = queue else { return self.plain.push(sub.clone()) };
+        let i = match self.groups[..self.live].iter().position(|(q, _)| *q == queue) {
+            Some(i) => i,
+            None => {
+                self.live += 1;
+                match self.groups.get_mut(self.live - 1) {
+                    Some(spare) => spare.0 = queue,
+                    None => self.groups.push((queue, Vec::new())),
+                }
+                self.live - 1
+            }
+        };
+        self.groups[i].1.push(sub.clone());
+    }
+    /// Any receiver that `pick` likes, queue members included.
+    pub fn find(&self, pick: impl Fn(&Sub) -> bool) -> Option<&Arc<Sub>> {
+        self.plain.iter().chain(self.groups().flatten()).find(|s| pick(s))
+    }
+}
+
+/// Entries of a table at its largest: a power of two.
+const ENTRIES_MAX: usize = 2048;
+/// Receivers held by all plans of a table together; beyond it the table is emptied.
+const RECEIVERS_MAX: usize = 256 << 10;
+
+/// Where messages to one subject go.
+#[derive(Default)]
+pub(crate) struct Plan {
+    subject: Vec<u8>,
+    generation: u64,
+    /// Whether the publisher may publish it.
+    pub allowed: bool,
+    /// Whether it is a subject without wildcards and empty tokens.
+    pub literal: bool,
+    /// Who gets it.
+    pub matched: Receivers,
+}
+
+/// A publisher's plans.
+#[derive(Default)]
+pub(crate) struct Plans {
+    entries: Vec<Option<Box<Plan>>>,
+    used: usize,
+    receivers: usize,
+    last: usize,
+}
+
+/// The hash of a subject or sid: fixed, fast, and good in its low bits.
+#[inline]
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    const K: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut h = (bytes.len() as u64).wrapping_mul(K);
+    let mut rest = bytes;
+    while let Some((word, tail)) = rest.split_first_chunk::<8>() {
+        h = (h.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(K);
+        rest = tail;
+    }
+    if !rest.is_empty() {
+        let mut word = [0; 8];
+        word[..rest.len()].copy_from_slice(rest);
+        h = (h.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(K);
+    }
+    h ^ (h >> 29)
+}
+
+impl Plans {
+    /// The plan for `subject`, made by `fill` if there is none of this generation.
+    #[inline]
+    pub fn get(&mut self, subject: &[u8], generation: u64, fill: impl FnOnce(&mut Plan)) -> &Plan {
+        // The same subject as last time is the common case.
+        if let Some(Some(p)) = self.entries.get(self.last)
+            && p.generation == generation
+            && p.subject == subject
+        {
+            return self.at(self.last);
+        }
+        self.look_up(subject, generation, fill)
+    }
+
+    #[inline]
+    fn at(&self, i: usize) -> &Plan {
+        self.entries[i].as_deref().expect("the place was just found or filled")
+    }
+
+    fn look_up(&mut self, subject: &[u8], generation: u64, fill: impl FnOnce(&mut Plan)) -> &Plan {
+        if self.entries.is_empty() {
+            self.entries.resize_with(4, || None);
+        }
+        let i = self.place(subject);
+        for i in [i, i ^ 1] {
+            if let Some(p) = &self.entries[i]
+                && p.generation == generation
+                && p.subject == subject
+            {
+                self.last = i;
+                return self.at(i);
+            }
+        }
+        self.make(subject, generation, fill)
+    }
+
+    fn place(&self, subject: &[u8]) -> usize {
+        (hash(subject) >> 8) as usize & (self.entries.len() - 1)
+    }
+
+    fn make(&mut self, subject: &[u8], generation: u64, fill: impl FnOnce(&mut Plan)) -> &Plan {
+        if self.used * 4 > self.entries.len() * 3 && self.entries.len() < ENTRIES_MAX {
+            self.grow();
+        }
+        if self.receivers > RECEIVERS_MAX {
+            self.clear();
+            self.entries.resize_with(4, || None);
+        }
+        let i = self.place(subject);
+        // An empty place, or a stale plan, or the one that was not used last.
+        let score = |i: usize| match &self.entries[i] {
+            None => 0,
+            Some(p) if p.generation != generation => 1,
+            Some(_) => 2 + usize::from(i == self.last),
+        };
+        let i = if score(i) <= score(i ^ 1) { i } else { i ^ 1 };
+        let mut plan = match self.entries[i].take() {
+            Some(p) => {
+                self.receivers -= p.matched.len();
+                p
+            }
+            None => {
+                self.used += 1;
+                Box::default()
+            }
+        };
+        plan.subject.clear();
+        plan.subject.extend_from_slice(subject);
+        plan.generation = generation;
+        plan.matched.clear();
+        fill(&mut plan);
+        self.receivers += plan.matched.len();
+        self.last = i;
+        self.entries[i] = Some(plan);
+        self.at(i)
+    }
+
+    fn grow(&mut self) {
+        let bigger = self.entries.len() * 4;
+        let old = std::mem::take(&mut self.entries);
+        self.entries.resize_with(bigger, || None);
+        (self.used, self.receivers, self.last) = (0, 0, 0);
+        for p in old.into_iter().flatten() {
+            let i = self.place(&p.subject);
+            if let Some(i) = [i, i ^ 1].into_iter().find(|&i| self.entries[i].is_none()) {
+                self.used += 1;
+                self.receivers += p.matched.len();
+                self.entries[i] = Some(p);
+            }
+        }
+    }
+
+    /// Forgets everything (other account, other permissions).
+    pub fn clear(&mut self) {
+        *self = Plans::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_made_once_a_generation() {
+        let mut plans = Plans::default();
+        let mut made = 0;
+        for generation in [1, 1, 2, 2] {
+            for s in ["a", "b", "a"] {
+                let p = plans.get(s.as_bytes(), generation, |p| {
+                    made += 1;
+                    p.allowed = true;
+                });
+                assert!(p.allowed && p.subject == s.as_bytes());
+            }
+        }
+        assert_eq!(made, 4);
+    }
+
+    #[test]
+    fn ever_new_subjects_stay_bounded_and_right() {
+        let mut plans = Plans::default();
+        for i in 0..20_000u32 {
+            let s = format!("s.{i}");
+            let p = plans.get(s.as_bytes(), 1, |p| p.allowed = i % 2 == 0);
+            assert_eq!(p.allowed, i % 2 == 0);
+        }
+        assert!(plans.entries.len() <= ENTRIES_MAX && plans.used <= plans.entries.len());
+    }
+
+    #[test]
+    fn the_hash_spreads() {
+        let mut places = vec![0u32; 1024];
+        for i in 0..10_240 {
+            places[(hash(format!("s.{}.{}", i / 100, i % 100).as_bytes()) >> 8) as usize & 1023] += 1;
+        }
+        assert!(places.iter().all(|&n| n < 40), "{:?}", places.iter().max());
+    }
+}

@@ -1,0 +1,397 @@
+//! The publisher's side of the way of a message.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use identity::Permissions;
+use wire::frame::MsgHead;
+
+use crate::{
+    Account, Broker, Closed, Inbound, Kind, Link, LinkFlags, Sub,
+    outbox::SHARE_BYTES_MIN,
+    plan::{Plans, Receivers},
+    sub::{CLOSED, FILTERED},
+};
+
+/// A message on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Where to.
+    pub subject: &'a [u8],
+    /// Where answers go; may be empty.
+    pub reply: &'a [u8],
+    /// Bytes of header block at the front of the body.
+    pub header_len: usize,
+    /// Header block and payload, and CRLF after them.
+    pub body_crlf: &'a [u8],
+    /// The same bytes as `body_crlf`, if somebody owns them already.
+    pub shared: Option<&'a Bytes>,
+}
+
+impl<'a> Message<'a> {
+    /// Header block and payload.
+    pub fn body(&self) -> &'a [u8] {
+        &self.body_crlf[..self.body_crlf.len() - 2]
+    }
+    /// The header block.
+    pub fn header(&self) -> &'a [u8] {
+        &self.body_crlf[..self.header_len]
+    }
+    /// The payload.
+    pub fn payload(&self) -> &'a [u8] {
+        &self.body()[self.header_len..]
+    }
+}
+
+/// What became of a publish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It went to that many receivers.
+    Delivered(usize),
+    /// The publisher's permissions do not allow the subject.
+    Denied,
+}
+
+/// A publisher: the link's side that only its owner uses.
+pub struct Router {
+    link: Arc<Link>,
+    account: Arc<Account>,
+    permissions: Option<Arc<Permissions>>,
+    plans: Plans,
+    out: Deliveries,
+}
+
+/// The receivers' side of a batch of messages.
+pub struct Deliveries {
+    broker: Arc<Broker>,
+    head: MsgHead,
+    plain_head: MsgHead,
+    touched: Vec<Arc<Link>>,
+    expired: Vec<Arc<Sub>>,
+    random: u64,
+    congested: bool,
+    in_msgs: u64,
+    in_bytes: u64,
+    out_msgs: u64,
+    out_bytes: u64,
+}
+
+impl Router {
+    /// A publisher on `account` for `link`; `seed` feeds the choice of queue members.
+    pub fn new(broker: Arc<Broker>, link: Arc<Link>, account: Arc<Account>, seed: u64) -> Router {
+        let permissions = link.permissions();
+        Router { link, account, permissions, plans: Plans::default(), out: Deliveries::new(broker, seed) }
+    }
+    /// The account that is published to.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+    /// Changes account and permissions (second CONNECT, reload).
+    pub fn rebind(&mut self, account: Arc<Account>) {
+        self.flush();
+        self.account = account;
+        self.permissions = self.link.permissions();
+        self.plans.clear();
+    }
+
+    /// Sends a message on its way. It is written with the next [`Router::flush`].
+    #[inline]
+    pub fn publish(&mut self, m: &Message<'_>) -> Outcome {
+        let size = m.body_crlf.len() - 2;
+        self.out.in_msgs += 1;
+        self.out.in_bytes += size as u64;
+        let (account, permissions) = (&self.account, &self.permissions);
+        let plan = self.plans.get(m.subject, account.generation(), |p| {
+            p.allowed = permissions.as_ref().is_none_or(|p| p.can_publish(m.subject));
+            p.literal = true;
+            account.match_into(m.subject, &mut p.matched);
+        });
+        if !plan.allowed && !self.link.use_reply(m.subject) {
+            return Outcome::Denied;
+        }
+        let n = self.out.deliver(&plan.matched, &self.link, m);
+        if n == 0 && !m.reply.is_empty() && self.link.flags().has(LinkFlags::NO_RESPONDERS) {
+            self.no_responders(m);
+        }
+        Outcome::Delivered(n)
+    }
+
+    /// Answers a request that nobody got with 503, to the requestor's own subscription.
+    #[cold]
+    fn no_responders(&mut self, m: &Message<'_>) {
+        let mut body = b"NATS/1.0 503\r\nNats-Subject: ".to_vec();
+        body.extend_from_slice(m.subject);
+        body.extend_from_slice(b"\r\n\r\n");
+        let header_len = body.len();
+        body.extend_from_slice(b"\r\n");
+        let mut matched = Receivers::default();
+        self.account.match_into(m.reply, &mut matched);
+        let answer = Message { subject: m.reply, reply: b"", header_len, body_crlf: &body, shared: None };
+        if let Some(sub) = matched.find(|s| Arc::ptr_eq(&s.link, &self.link)) {
+            self.out.begin(&answer);
+            self.out.deliver_one(sub, None, &answer);
+            self.out.end();
+        }
+    }
+
+    /// Writes out what the messages since the last flush have put into outboxes.
+    pub fn flush(&mut self) {
+        if self.out.in_msgs > 0 {
+            let (n, b) = (self.out.in_msgs, self.out.in_bytes);
+            self.link.in_msgs.add(n);
+            self.link.in_bytes.add(b);
+            self.account.stats.in_msgs.add(n);
+            self.account.stats.in_bytes.add(b);
+            self.account.stats.out_msgs.add(self.out.out_msgs);
+            self.account.stats.out_bytes.add(self.out.out_bytes);
+        }
+        self.out.flush();
+    }
+    /// Whether a receiver of the last batch is nearly full: the publisher should pause a little. Resets the mark.
+    pub fn take_congestion(&mut self) -> bool {
+        std::mem::take(&mut self.out.congested)
+    }
+    /// Outboxes that wait for the next flush.
+    pub fn touched(&self) -> usize {
+        self.out.touched.len()
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl Deliveries {
+    /// A sender without a publisher.
+    pub fn new(broker: Arc<Broker>, seed: u64) -> Deliveries {
+        Deliveries {
+            broker,
+            head: MsgHead::default(),
+            plain_head: MsgHead::default(),
+            touched: Vec::new(),
+            expired: Vec::new(),
+            random: seed | 1,
+            congested: false,
+            in_msgs: 0,
+            in_bytes: 0,
+            out_msgs: 0,
+            out_bytes: 0,
+        }
+    }
+
+    /// A pseudo-random number (xorshift64*).
+    #[inline]
+    fn random(&mut self) -> u64 {
+        let mut x = self.random;
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random = x;
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number below `n`.
+    #[inline]
+    fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.random()) * n as u128) >> 64) as usize
+    }
+
+    fn begin(&mut self, m: &Message<'_>) {
+        let size = m.body_crlf.len() - 2;
+        if m.header_len > 0 {
+            self.head.set(m.subject, m.reply, Some(m.header_len), size);
+            self.plain_head.set(m.subject, m.reply, None, size - m.header_len);
+        } else {
+            self.head.set(m.subject, m.reply, None, size);
+        }
+    }
+
+    /// Gives a message to all that match. Returns how many got it.
+    #[inline]
+    pub(crate) fn deliver(&mut self, matched: &Receivers, from: &Arc<Link>, m: &Message<'_>) -> usize {
+        if matched.is_empty() {
+            return 0;
+        }
+        self.begin(m);
+        let mut n = 0;
+        // A large payload with several receivers is owned once.
+        let owned;
+        let mut m = *m;
+        if m.shared.is_none() && m.body_crlf.len() >= SHARE_BYTES_MIN && matched.len() > 1 {
+            owned = Bytes::copy_from_slice(m.body_crlf);
+            m.shared = Some(&owned);
+        }
+        for sub in matched.plain() {
+            n += usize::from(self.deliver_one(sub, Some(from), &m));
+        }
+        for group in matched.groups() {
+            n += usize::from(self.deliver_group(group, from, &m));
+        }
+        if !self.expired.is_empty() {
+            self.end();
+        }
+        n
+    }
+
+    /// Gives a message to one member (B-2): a random one, or the next that takes it.
+    fn deliver_group(&mut self, group: &[Arc<Sub>], from: &Arc<Link>, m: &Message<'_>) -> bool {
+        let start = if group.len() > 1 { self.below(group.len()) } else { 0 };
+        let (after, before) = (&group[start..], &group[..start]);
+        after.iter().chain(before).any(|s| self.deliver_one(s, Some(from), m))
+    }
+
+    /// Gives a message to one subscription, if it takes it.
+    #[inline]
+    pub(crate) fn deliver_one(&mut self, sub: &Arc<Sub>, from: Option<&Arc<Link>>, m: &Message<'_>) -> bool {
+        let (link, flags) = (&*sub.link, sub.flags());
+        if flags != 0 {
+            if flags & CLOSED != 0 {
+                return false;
+            }
+            if flags & FILTERED != 0 && link.permissions().is_some_and(|p| p.deny_on_delivery(m.subject)) {
+                return false;
+            }
+        }
+        if link.kind == Kind::Internal {
+            return self.deliver_inside(sub, m);
+        }
+        let link_flags = link.flags();
+        if let Some(from) = from
+            && Arc::ptr_eq(&sub.link, from)
+            && !link_flags.has(LinkFlags::ECHO)
+        {
+            return false;
+        }
+        // A receiver without headers gets the payload alone.
+        let (head, body_crlf, skip) = if m.header_len > 0 && !link_flags.has(LinkFlags::HEADERS) {
+            (&self.plain_head, &m.body_crlf[m.header_len..], m.header_len)
+        } else {
+            (&self.head, m.body_crlf, 0)
+        };
+        let mut out = link.out.lock();
+        if out.closed {
+            return false;
+        }
+        let last = match sub.count() {
+            Some(last) => last,
+            None => return false,
+        };
+        let (sid, n) = (sub.sid(), body_crlf.len());
+        match m.shared {
+            Some(b) if n >= SHARE_BYTES_MIN => {
+                head.push(sid, out.room(head.len(sid)));
+                out.share(if skip == 0 { b.clone() } else { b.slice(skip..) });
+            }
+            _ => {
+                let room = out.room(head.len(sid) + n);
+                head.push(sid, room);
+                room.extend_from_slice(body_crlf);
+            }
+        }
+        let size = (n - 2) as u64;
+        out.msgs += 1;
+        out.bytes += size;
+        let (pending, first) = (out.pending(), out.schedule());
+        drop(out);
+        self.out_msgs += 1;
+        self.out_bytes += size;
+        if first {
+            self.touched.push(sub.link.clone());
+        }
+        let max = link.pending_bytes_max();
+        if pending > max / 4 * 3 {
+            self.crowded(link, pending, max);
+        }
+        if last {
+            self.expired.push(sub.clone());
+        }
+        if link_flags.has(LinkFlags::GRANTS_REPLIES) && !m.reply.is_empty() {
+            link.grant_reply(m.reply);
+        }
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn crowded(&mut self, link: &Link, pending: usize, max: usize) {
+        // Perhaps the bytes are only waiting for the end of this batch.
+        link.flush();
+        if link.pending_bytes() > max {
+            // B-5
+            if link.closed().is_none() {
+                self.broker.stats.slow_consumers.add(1);
+                if let Some(a) = link.account() {
+                    a.stats.slow_consumers.add(1);
+                }
+            }
+            link.close(Closed::SlowConsumerPendingBytes);
+            link.dismantle();
+        } else if pending > max / 4 * 3 && link.blocked_since().is_some() {
+            self.congested = true;
+            link.set_congested(true);
+        }
+    }
+
+    #[cold]
+    fn deliver_inside(&mut self, sub: &Arc<Sub>, m: &Message<'_>) -> bool {
+        if sub.count().is_none() {
+            return false;
+        }
+        if let Some(to) = &sub.link.inbound {
+            // The heads belong to the message at hand: what the receiver sends has its own.
+            let (head, plain) = (std::mem::take(&mut self.head), std::mem::take(&mut self.plain_head));
+            to.deliver(self, sub, m);
+            (self.head, self.plain_head) = (head, plain);
+        }
+        if sub.max() != 0 && sub.delivered() >= sub.max() {
+            self.expired.push(sub.clone());
+        }
+        true
+    }
+
+    /// Sends a message into an account's interest.
+    pub fn publish(&mut self, account: &Account, from: &Arc<Link>, m: &Message<'_>) -> usize {
+        let mut matched = Receivers::default();
+        account.match_into(m.subject, &mut matched);
+        let (msgs, bytes) = (self.out_msgs, self.out_bytes);
+        let n = self.deliver(&matched, from, m);
+        account.stats.out_msgs.add(self.out_msgs - msgs);
+        account.stats.out_bytes.add(self.out_bytes - bytes);
+        n
+    }
+
+    /// Removes subscriptions that have had their maximum.
+    #[cold]
+    fn end(&mut self) {
+        for sub in std::mem::take(&mut self.expired) {
+            sub.link.expire(&sub);
+        }
+    }
+
+    /// Writes out what was put into outboxes (B-6).
+    pub fn flush(&mut self) {
+        let stats = &self.broker.stats;
+        stats.in_msgs.add(std::mem::take(&mut self.in_msgs));
+        stats.in_bytes.add(std::mem::take(&mut self.in_bytes));
+        stats.out_msgs.add(std::mem::take(&mut self.out_msgs));
+        stats.out_bytes.add(std::mem::take(&mut self.out_bytes));
+        for link in self.touched.drain(..) {
+            link.flush();
+        }
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// A closure as a receiver.
+impl<F: Fn(&mut Deliveries, &Sub, &Message<'_>) + Send + Sync> Inbound for F {
+    fn deliver(&self, d: &mut Deliveries, sub: &Sub, m: &Message<'_>) {
+        self(d, sub, m)
+    }
+}

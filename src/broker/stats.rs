@@ -1,0 +1,57 @@
+//! Counters that several workers add to.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A counter. It only grows; reading it is never exact while others add.
+#[derive(Default, Debug)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        if n != 0 {
+            self.0.fetch_add(n, Relaxed);
+        }
+    }
+    /// Takes `n` away (for gauges).
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Relaxed);
+    }
+    /// The value.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Messages and bytes (header block and payload, as nats-server counts them).
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Traffic {
+    /// Messages.
+    pub msgs: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What a server or an account has seen.
+#[derive(Default, Debug)]
+pub struct Stats {
+    /// Messages that came in.
+    pub in_msgs: Counter,
+    /// Their bytes.
+    pub in_bytes: Counter,
+    /// Deliveries.
+    pub out_msgs: Counter,
+    /// Their bytes.
+    pub out_bytes: Counter,
+    /// Connections closed because they did not read.
+    pub slow_consumers: Counter,
+    /// Connections closed because they did not answer pings.
+    pub stale: Counter,
+    /// Times a publisher was held back for a receiver.
+    pub stalled: Counter,
+    /// Connections that were opened, ever.
+    pub connections_total: Counter,
+}

@@ -1,0 +1,134 @@
+//! A subscription. A million of them are held at a time, so its texts share one allocation.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crate::{Account, Link};
+
+/// One subscription of a link.
+pub struct Sub {
+    /// Who gets the messages.
+    pub link: Arc<Link>,
+    /// sid, subject and queue name, one after the other.
+    text: Box<[u8]>,
+    sid_len: u16,
+    subject_len: u16,
+    flags: AtomicU8,
+    /// Set where the subscription stands in another account than its link's (imports).
+    extra: Option<Box<Extra>>,
+    delivered: AtomicU64,
+    max: AtomicU64,
+}
+
+/// What only few subscriptions have.
+pub struct Extra {
+    /// The account in whose interest the subscription stands.
+    pub account: Arc<Account>,
+}
+
+/// Ended: nothing more is delivered.
+pub(crate) const CLOSED: u8 = 1;
+/// The link's permissions deny some subjects that the subscription matches: ask for each message.
+pub(crate) const FILTERED: u8 = 2;
+
+/// Why a SUB was refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SubscribeError {
+    /// Not a subject that can be subscribed.
+    InvalidSubject,
+    /// The connection's limit of subscriptions is reached.
+    TooMany,
+    /// The link is closed.
+    Closed,
+}
+
+impl Sub {
+    /// A subscription that stands nowhere yet. Each text is at most 65,535 bytes long (control lines are shorter).
+    pub fn new(
+        link: Arc<Link>,
+        sid: &[u8],
+        subject: &[u8],
+        queue: &[u8],
+        filtered: bool,
+        extra: Option<Extra>,
+    ) -> Sub {
+        let len = |s: &[u8]| u16::try_from(s.len()).expect("a control line is shorter than 64 KiB");
+        Sub {
+            link,
+            sid_len: len(sid),
+            subject_len: len(subject),
+            text: [sid, subject, queue].concat().into_boxed_slice(),
+            flags: AtomicU8::new(if filtered { FILTERED } else { 0 }),
+            extra: extra.map(Box::new),
+            delivered: AtomicU64::new(0),
+            max: AtomicU64::new(0),
+        }
+    }
+    /// The id that the client chose.
+    #[inline]
+    pub fn sid(&self) -> &[u8] {
+        &self.text[..usize::from(self.sid_len)]
+    }
+    /// The subject, possibly with wildcards.
+    pub fn subject(&self) -> &[u8] {
+        let at = usize::from(self.sid_len);
+        &self.text[at..at + usize::from(self.subject_len)]
+    }
+    /// The queue name; empty for a plain subscription.
+    pub fn queue(&self) -> &[u8] {
+        &self.text[usize::from(self.sid_len) + usize::from(self.subject_len)..]
+    }
+    /// The queue name, if there is one.
+    pub fn queue_name(&self) -> Option<&[u8]> {
+        Some(self.queue()).filter(|q| !q.is_empty())
+    }
+    /// The account in whose interest it stands, where that is not the link's own.
+    pub fn foreign_account(&self) -> Option<&Arc<Account>> {
+        self.extra.as_ref().map(|e| &e.account)
+    }
+    /// Messages delivered so far.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Relaxed)
+    }
+    /// Deliveries after which it ends; 0 for none.
+    pub fn max(&self) -> u64 {
+        self.max.load(Relaxed)
+    }
+    pub(crate) fn set_max(&self, max: u64) {
+        self.max.store(max, Relaxed);
+    }
+    #[inline]
+    pub(crate) fn flags(&self) -> u8 {
+        self.flags.load(Relaxed)
+    }
+    pub(crate) fn close(&self) {
+        self.flags.fetch_or(CLOSED, Relaxed);
+    }
+    /// Counts a delivery; call it with the link's outbox locked. `Some(true)` if this was the last one allowed, `None` if
+    /// there is none left (B-4).
+    #[inline]
+    pub(crate) fn count(&self) -> Option<bool> {
+        let (n, max) = (self.delivered.load(Relaxed), self.max.load(Relaxed));
+        if max != 0 && n >= max {
+            return None;
+        }
+        self.delivered.store(n + 1, Relaxed);
+        Some(max != 0 && n + 1 >= max)
+    }
+}
+
+impl fmt::Debug for Sub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sub")
+            .field("link", &self.link.id)
+            .field("sid", &String::from_utf8_lossy(self.sid()))
+            .field("subject", &String::from_utf8_lossy(self.subject()))
+            .field("queue", &String::from_utf8_lossy(self.queue()))
+            .finish_non_exhaustive()
+    }
+}
