@@ -14,14 +14,14 @@ mod queues;
 mod slab;
 mod table;
 mod text;
-
+pub mod transform;
 mod trie;
 pub mod valid;
 mod values;
 
 pub use matched::Matched;
 pub use queues::QueueId;
-
+pub use transform::{Choice, Destination, Mapping, MappingError, Mappings, Transform, TransformError};
 pub use trie::{InsertError, SubjectId, Trie};
 pub use valid::{
     collides, has_wildcard, is_literal, is_strict, is_subset, is_valid, matches, tokens, valid_queue,

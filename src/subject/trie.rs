@@ -200,14 +200,19 @@ impl<T> Trie<T> {
 
     /// Adds `value` under `subject`, in the queue group `queue` if there is one. The same value may be added again;
     /// each is delivered to. An empty queue name is a name here: the caller maps its protocol's "none".
-    pub fn insert(&mut self, subject: &[u8], queue: Option<&[u8]>, value: T) -> Result<SubjectId, InsertError> {
+    pub fn insert(
+        &mut self,
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        value: T,
+    ) -> Result<SubjectId, InsertError> {
         if !is_valid(subject) {
             return Err(InsertError::InvalidSubject);
         }
         let wild = has_wildcard(subject);
-        // A subject adds at most as many nodes as it has bytes, so this covers all of them.
-        let next = if wild { self.nodes.next_id() + subject.len() + 1 } else { self.literals.next_id() };
-        if next > ID_MAX || self.nodes.len() + subject.len() >= ID_MAX {
+        // A subject adds at most one node more than it has bytes. Ids are dense, so counts bound them.
+        let count = if wild { self.nodes.len() + subject.len() + 1 } else { self.literals.len() + 1 };
+        if count > ID_MAX {
             return Err(InsertError::Full);
         }
         let queue = match queue {
@@ -222,7 +227,12 @@ impl<T> Trie<T> {
 
     /// Takes out the first value under `subject` and `queue` for which `is_it` holds. O(1) but for the values under
     /// that very subject and queue, which are gone through in order.
-    pub fn remove(&mut self, subject: &[u8], queue: Option<&[u8]>, is_it: impl FnMut(&T) -> bool) -> Option<T> {
+    pub fn remove(
+        &mut self,
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        is_it: impl FnMut(&T) -> bool,
+    ) -> Option<T> {
         let place = self.find(subject)?;
         let queue = match queue {
             Some(name) => Some(self.queues.find(&self.key, name)?),
@@ -255,7 +265,7 @@ impl<T> Trie<T> {
                 None => return false,
             },
             place @ (Place::Here(n) | Place::Tail(n)) => {
-                if self.values(place).is_none_or(Values::is_none) {
+                if !self.has_values(place) {
                     return false;
                 }
                 self.path(n, matches!(place, Place::Tail(_)), out);
@@ -317,7 +327,7 @@ impl<T> Trie<T> {
     }
 
     /// The reverse match: every value whose subject has some literal subject in common with `pattern`. Reads
-    /// everything, unless `pattern` is literal.
+    /// everything.
     pub fn for_each_overlapping(&self, pattern: &[u8], f: impl FnMut(&[u8], Option<QueueId>, &T)) {
         if is_valid(pattern) {
             self.list(|s| collides(s, pattern), f);
@@ -436,10 +446,11 @@ impl<T> Trie<T> {
         }
         let mut at = ROOT;
         let mut place = Place::Here(ROOT);
-        for token in tokens(subject) {
+        let mut all = tokens(subject);
+        while let Some(token) = all.next() {
             if is_tail(token) {
-                place = Place::Tail(at);
-                break;
+                // Callers may ask for anything: `>` with something behind it is no subject.
+                return all.next().is_none().then_some(Place::Tail(at)).filter(|p| self.has_values(*p));
             }
             let node = self.nodes.get(at)?;
             at = match is_star(token) {
@@ -449,7 +460,11 @@ impl<T> Trie<T> {
             };
             place = Place::Here(at);
         }
-        self.values(place).filter(|v| !v.is_none()).map(|_| place)
+        Some(place).filter(|p| self.has_values(*p))
+    }
+
+    fn has_values(&self, place: Place) -> bool {
+        self.values(place).is_some_and(|v| !v.is_none())
     }
 
     fn values(&self, place: Place) -> Option<&Values<T>> {

@@ -164,7 +164,8 @@ mod tests {
         for s in ok {
             assert!(is_valid(s), "{s:?}");
         }
-        let bad: [&[u8]; 9] = [b"", b".", b"a.", b".a", b"a..b", b"a.>.b", b">.a", b"a b", b"aaaaaaaaaaaaaaa..b"];
+        let bad: [&[u8]; 9] =
+            [b"", b".", b"a.", b".a", b"a..b", b"a.>.b", b">.a", b"a b", b"aaaaaaaaaaaaaaa..b"];
         for s in bad {
             assert!(!is_valid(s) && !is_literal(s) && !is_strict(s), "{s:?}");
         }
@@ -209,15 +210,13 @@ mod tests {
     }
 
     fn pattern() -> impl Strategy<Value = Vec<u8>> {
-        (proptest::collection::vec(prop_oneof![Just("a"), Just("b"), Just("*")], 0..4), any::<bool>()).prop_filter_map(
-            "empty",
-            |(mut t, tail)| {
+        (proptest::collection::vec(prop_oneof![Just("a"), Just("b"), Just("*")], 0..4), any::<bool>())
+            .prop_filter_map("empty", |(mut t, tail)| {
                 if tail {
                     t.push(">");
                 }
                 (!t.is_empty()).then(|| t.join(".").into_bytes())
-            },
-        )
+            })
     }
 
     /// All literal subjects of up to five tokens over a, b and a token that no pattern names.

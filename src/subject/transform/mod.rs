@@ -66,7 +66,9 @@ impl Reason {
             Reason::InvalidArg => "function argument is invalid or in the wrong format",
             Reason::TooManyArgs => "too many arguments passed to the function",
             Reason::NotUsingAllWildcards => "not using all of the token wildcard(s)",
-            Reason::NotForImport => "the only mapping function allowed for import transforms is {{Wildcard()}}",
+            Reason::NotForImport => {
+                "the only mapping function allowed for import transforms is {{Wildcard()}}"
+            }
         }
     }
 }
@@ -102,16 +104,44 @@ impl std::error::Error for TransformError {}
 enum Part {
     Literal(Box<[u8]>),
     Token(usize),
-    Partition { of: u32, tokens: Box<[usize]> },
-    PartitionAll { of: u32 },
-    Random { of: u32 },
-    Split { token: usize, separator: Box<[u8]> },
-    SplitLeft { token: usize, at: usize },
-    SplitRight { token: usize, at: usize },
-    SliceLeft { token: usize, size: usize },
-    SliceRight { token: usize, size: usize },
-    Left { token: usize, size: usize },
-    Right { token: usize, size: usize },
+    Partition {
+        of: u32,
+        tokens: Box<[usize]>,
+    },
+    PartitionAll {
+        of: u32,
+    },
+    Random {
+        of: u32,
+    },
+    Split {
+        token: usize,
+        separator: Box<[u8]>,
+    },
+    SplitLeft {
+        token: usize,
+        at: usize,
+    },
+    SplitRight {
+        token: usize,
+        at: usize,
+    },
+    SliceLeft {
+        token: usize,
+        size: usize,
+    },
+    SliceRight {
+        token: usize,
+        size: usize,
+    },
+    Left {
+        token: usize,
+        size: usize,
+    },
+    Right {
+        token: usize,
+        size: usize,
+    },
     /// All tokens from this one on: what `>` matched.
     Rest(usize),
 }
@@ -143,22 +173,21 @@ impl Transform {
         let stars: Vec<usize> =
             tokens(source).enumerate().filter(|(_, t)| is_star(t)).map(|(i, _)| i).collect();
         let wild = has_wildcard(source);
-        let mut builder = Builder { stars: &stars, wild, parts: Vec::new() };
-        let mut used = 0;
-        for (token, function) in &functions {
-            match function {
-                Function::Literal if is_star(token) || is_tail(token) => {}
-                Function::Literal => {}
-                Function::Wildcard(_) => used += 1,
-                _ if strict => return Err(TransformError::at(Reason::NotForImport, token)),
-                _ => {}
-            }
-            builder.check(token, function)?;
-        }
         let tail = |s: &[u8]| tokens(s).last().is_some_and(is_tail);
         let has_star = functions.iter().any(|(t, _)| is_star(t));
         if !is_valid(source) || destination.is_empty() || has_star || tail(source) != tail(destination) {
             return Err(TransformError::BadSubject);
+        }
+        let mut builder = Builder { stars: &stars, wild, parts: Vec::new() };
+        let mut used = 0;
+        for (token, function) in &functions {
+            match function {
+                Function::Wildcard(_) => used += 1,
+                Function::Literal => {}
+                _ if strict => return Err(TransformError::at(Reason::NotForImport, token)),
+                _ => {}
+            }
+            builder.check(token, function)?;
         }
         if strict && used < stars.len() {
             return Err(TransformError::at(Reason::NotUsingAllWildcards, destination));
@@ -473,8 +502,7 @@ fn characters(token: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
     while at < token.len() {
         let most = (token.len() - at).min(4);
-        let size =
-            (1..=most).find(|n| std::str::from_utf8(&token[at..at + n]).is_ok()).unwrap_or(1);
+        let size = (1..=most).find(|n| std::str::from_utf8(&token[at..at + n]).is_ok()).unwrap_or(1);
         if at > 0 {
             out.push(b'.');
         }

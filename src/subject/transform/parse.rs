@@ -56,6 +56,7 @@ fn is_call(token: &[u8]) -> bool {
 /// What one token means.
 pub(super) fn function(token: &[u8]) -> Result<Function, Reason> {
     if let Some(digits) = token.strip_prefix(b"$") {
+        // A token with a space was refused before, so the trimming of `number` changes nothing here.
         return Ok(number(digits).map_or(Function::Literal, Function::Wildcard));
     }
     if !is_call(token) {
@@ -65,7 +66,7 @@ pub(super) fn function(token: &[u8]) -> Result<Function, Reason> {
     let is = |words: &[&str]| name_is(name, words);
     if is(&["wildcard"]) {
         return match arguments.as_slice() {
-            [b""] if !raw_arguments(token).contains(&b' ') => Err(Reason::NotEnoughArgs),
+            [b""] => Err(Reason::NotEnoughArgs),
             [one] => Ok(Function::Wildcard(number(one).ok_or(Reason::InvalidArg)?)),
             _ => Err(Reason::TooManyArgs),
         };
@@ -124,33 +125,21 @@ fn pair<'a>(arguments: &[&'a [u8]]) -> Result<[&'a [u8]; 2], Reason> {
     }
 }
 
-/// Name and arguments of a call: `{{`, name, `(`, arguments up to the last `)` that closes before `}}`.
+/// Name and arguments of a call: `{{`, name, `(`, arguments up to the last `)` that closes before `}}`. What stands
+/// before the last `{{` ahead of the name is ignored, as there.
 fn call(token: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
-    let inner = token.get(2..)?;
-    let open = inner.iter().position(|b| *b == b'(')?;
-    let name = inner[..open].trim_ascii();
-    closing(inner, open)?;
-    let mut arguments: Vec<&[u8]> = raw_arguments(token).split(|b| *b == b',').collect();
-    for argument in arguments.iter_mut().skip(1) {
-        *argument = argument.trim_ascii_start();
-    }
-    for argument in &mut arguments {
-        *argument = trim_spaces(argument);
-    }
-    Some((name, arguments))
+    let open = token.iter().position(|b| *b == b'(')?;
+    let start = token[..open].windows(2).rposition(|w| w == b"{{")? + 2;
+    let name = token[start..open].trim_ascii();
+    // White space goes at the start and behind each comma; spaces before a comma only where a number is read.
+    let arguments = token.get(open + 1..closing(token, open)?)?.split(|b| *b == b',');
+    Some((name, arguments.enumerate().map(|(i, a)| if i == 0 { a } else { a.trim_ascii_start() }).collect()))
 }
 
 /// Where the arguments end that begin behind `open`.
-fn closing(inner: &[u8], open: usize) -> Option<usize> {
-    let closes = |at: &usize| inner[*at] == b')' && inner[at + 1..].trim_ascii_start().starts_with(b"}}");
-    (open + 1..inner.len()).rev().find(closes)
-}
-
-/// What stands between the parentheses.
-fn raw_arguments(token: &[u8]) -> &[u8] {
-    let inner = token.get(2..).unwrap_or_default();
-    let open = inner.iter().position(|b| *b == b'(');
-    open.and_then(|open| inner.get(open + 1..closing(inner, open)?)).unwrap_or_default()
+fn closing(token: &[u8], open: usize) -> Option<usize> {
+    let closes = |at: &usize| token[*at] == b')' && token[at + 1..].trim_ascii_start().starts_with(b"}}");
+    (open + 1..token.len()).rev().find(closes)
 }
 
 fn trim_spaces(mut s: &[u8]) -> &[u8] {
@@ -174,7 +163,7 @@ fn name_is(name: &[u8], words: &[&str]) -> bool {
     rest.is_empty()
 }
 
-/// A decimal number of 64 bits with an optional sign.
+/// A decimal number of 64 bits with an optional sign, spaces around it ignored.
 fn number(s: &[u8]) -> Option<i64> {
-    std::str::from_utf8(s).ok()?.parse().ok()
+    std::str::from_utf8(trim_spaces(s)).ok()?.parse().ok()
 }
