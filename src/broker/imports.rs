@@ -1,0 +1,373 @@
+//! What crosses from one account to another (B-3).
+//!
+//! A stream import is a shadow: a subscription in the exporter's interest for each subscription of the importer that it
+//! touches, which carries the transform back to local subjects. A service import is an internal subscription in the
+//! importer's interest that sends requests on into the exporter's account with a reply subject of our own; the answers
+//! come back through one internal subscription in the exporter's account.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use env::Instant;
+use parking_lot::Mutex;
+use subject::Transform;
+
+use crate::{
+    Account, Broker, Inbound, Link, Message, Sub,
+    router::Deliveries,
+    rules::{Export, Import, LatencyRule, Responses},
+};
+
+/// Where reply subjects of service imports begin.
+pub const REPLY_PREFIX: &[u8] = b"_R_.";
+/// Requests of a service that wait for their answers, at most, in one exporting account.
+const WAITING_MAX: usize = 1 << 20;
+
+/// A stream import, ready for use.
+pub(crate) struct StreamImport {
+    pub exporter: Arc<Account>,
+    from: Vec<u8>,
+    local: Vec<u8>,
+    inward: Transform,
+    outward: Option<Transform>,
+}
+
+impl StreamImport {
+    pub fn new(exporter: Arc<Account>, import: &Import) -> Result<StreamImport, String> {
+        let inward = import.inward()?;
+        Ok(StreamImport {
+            exporter,
+            from: import.subject.clone(),
+            local: import.local(),
+            outward: inward.inverse(),
+            inward,
+        })
+    }
+    /// What must be subscribed in the exporter's account for a local subscription to `subject`, if anything.
+    pub fn shadow(&self, subject: &[u8]) -> Option<(Vec<u8>, Transform)> {
+        let pattern = if subject::is_subset(&self.local, subject) {
+            self.from.clone()
+        } else {
+            let narrow = overlap(subject, &self.local)?;
+            match &self.outward {
+                Some(t) => {
+                    let mut out = Vec::new();
+                    t.write(&narrow, |_| 0, &mut out);
+                    out
+                }
+                None => return None,
+            }
+        };
+        Some((pattern, self.inward.clone()))
+    }
+}
+
+/// The pattern of what both patterns match.
+pub(crate) fn overlap(a: &[u8], b: &[u8]) -> Option<Vec<u8>> {
+    if !subject::collides(a, b) {
+        return None;
+    }
+    let (mut x, mut y) = (subject::tokens(a), subject::tokens(b));
+    let mut out: Vec<&[u8]> = Vec::new();
+    loop {
+        match (x.next(), y.next()) {
+            (None, _) | (_, None) => break,
+            (Some(b">"), Some(t)) => {
+                out.push(t);
+                out.extend(y);
+                break;
+            }
+            (Some(t), Some(b">")) => {
+                out.push(t);
+                out.extend(x);
+                break;
+            }
+            (Some(b"*"), Some(t)) | (Some(t), Some(_)) => out.push(t),
+        }
+    }
+    Some(out.join(&b'.'))
+}
+
+/// A request that waits for its answer.
+struct Waiting {
+    importer: Weak<Account>,
+    requestor: Arc<Link>,
+    reply: Vec<u8>,
+    responses: Responses,
+    threshold: Duration,
+    deadline: Instant,
+    latency: Option<LatencyRule>,
+    start: env::Wall,
+    started: Instant,
+    /// Names of the trace headers that asked for a sample, with their values.
+    trigger: Vec<(String, String)>,
+}
+
+/// What was measured of one request.
+pub struct Latency<'a> {
+    /// Where the result goes, in `exporter`.
+    pub subject: &'a [u8],
+    /// The account of the service.
+    pub exporter: &'a Account,
+    /// Who asked.
+    pub requestor: &'a Link,
+    /// Its account.
+    pub importer: Option<Arc<Account>>,
+    /// Who answered, if anybody.
+    pub responder: Option<&'a Link>,
+    /// 200, 503 (nobody serves) or 504 (no answer in time).
+    pub status: u16,
+    /// When the request came.
+    pub start: env::Wall,
+    /// From then to the answer.
+    pub total: Duration,
+    /// The headers that asked for the sample.
+    pub trigger: &'a [(String, String)],
+}
+
+/// What the server adds to messages that cross accounts.
+pub trait Crossing: Send + Sync {
+    /// The JSON of the header `Nats-Request-Info`; with `share` it says who asks.
+    fn request_info(&self, requestor: &Link, importer: &Account, share: bool) -> String;
+    /// A latency was measured.
+    fn latency(&self, d: &mut Deliveries, l: &Latency<'_>);
+}
+
+/// Answers on their way back, of one exporting account.
+#[derive(Default)]
+pub(crate) struct Replies {
+    waiting: Mutex<BTreeMap<Vec<u8>, Waiting>>,
+}
+
+impl Replies {
+    pub fn len(&self) -> usize {
+        self.waiting.lock().len()
+    }
+}
+
+/// The receiver of all `_R_.>` in an exporting account.
+pub(crate) struct AnswerBack {
+    pub broker: Weak<Broker>,
+    pub exporter: Weak<Account>,
+}
+
+impl Inbound for AnswerBack {
+    fn deliver(&self, d: &mut Deliveries, _: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
+        let Some(exporter) = self.exporter.upgrade() else { return false };
+        let mut waiting = exporter.replies.waiting.lock();
+        let Some(w) = waiting.get_mut(m.subject) else { return false };
+        let last = match w.responses {
+            Responses::One => true,
+            Responses::Many => false,
+            Responses::Chunked => m.payload().is_empty(),
+        };
+        let (importer, reply) = (w.importer.upgrade(), w.reply.clone());
+        w.deadline = env::now() + w.threshold;
+        // The first answer is the one that is measured.
+        let measured = w.latency.take().map(|rule| (rule, w.start, w.started, w.requestor.clone(), std::mem::take(&mut w.trigger)));
+        if last {
+            waiting.remove(m.subject);
+        }
+        drop(waiting);
+        let mut n = 0;
+        if let Some(importer) = &importer {
+            n = d.publish(importer, from, &Message { subject: &reply, reply: m.reply, ..*m });
+        }
+        if let (Some((rule, start, started, requestor, trigger)), Some(b)) = (measured, self.broker.upgrade()) {
+            let l = Latency {
+                subject: &rule.subject,
+                exporter: &exporter,
+                requestor: &requestor,
+                importer,
+                responder: Some(from),
+                status: 200,
+                start,
+                total: started.elapsed(),
+                trigger: &trigger,
+            };
+            b.crossing(|c| c.latency(d, &l));
+        }
+        n > 0
+    }
+}
+
+/// The receiver of requests, in the importing account.
+pub(crate) struct ServiceImport {
+    pub broker: Weak<Broker>,
+    pub importer: Weak<Account>,
+    pub exporter: Arc<Account>,
+    pub outward: Transform,
+    pub export: Export,
+    pub share: bool,
+}
+
+impl Inbound for ServiceImport {
+    fn deliver(&self, d: &mut Deliveries, _: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
+        let (Some(importer), Some(broker)) = (self.importer.upgrade(), self.broker.upgrade()) else { return false };
+        let mut subject = Vec::new();
+        if !self.outward.apply(m.subject, |n| d.below(n as usize) as u32, &mut subject) {
+            return false;
+        }
+        // The exporter is told where a request comes from; a header block that the requestor set himself is replaced.
+        let info = broker.crossing(|c| c.request_info(from, &importer, self.share));
+        let mut body = Vec::with_capacity(m.body_crlf.len() + 64);
+        let mut header_len = m.header_len;
+        if let Some(info) = info {
+            let mut without = Vec::new();
+            if m.header_len > 0 {
+                wire::headers::push_without(&mut without, m.header(), REQUEST_INFO);
+            }
+            wire::headers::push_with(&mut body, &without, REQUEST_INFO, info.as_bytes());
+            header_len = body.len();
+            body.extend_from_slice(&m.body_crlf[m.header_len..]);
+        } else {
+            body.extend_from_slice(m.body_crlf);
+        }
+        let mut message = Message { subject: &subject, reply: b"", header_len, body_crlf: &body, shared: None };
+        if m.reply.is_empty() {
+            return d.publish(&self.exporter, from, &message) > 0;
+        }
+        let reply = d.new_reply();
+        message.reply = &reply;
+        let trigger = self.export.latency.as_ref().map(|l| sampled(l, m, d)).unwrap_or_default();
+        let latency = trigger.is_some().then(|| self.export.latency.clone()).flatten();
+        {
+            let mut waiting = self.exporter.replies.waiting.lock();
+            if waiting.len() >= WAITING_MAX {
+                return false;
+            }
+            let now = env::now();
+            waiting.insert(
+                reply.clone(),
+                Waiting {
+                    importer: self.importer.clone(),
+                    requestor: from.clone(),
+                    reply: m.reply.to_vec(),
+                    responses: self.export.responses,
+                    threshold: self.export.threshold,
+                    deadline: now + self.export.threshold,
+                    latency,
+                    start: env::wall(),
+                    started: now,
+                    trigger: trigger.unwrap_or_default(),
+                },
+            );
+        }
+        if d.publish(&self.exporter, from, &message) > 0 {
+            return true;
+        }
+        let unserved = self.exporter.replies.waiting.lock().remove(&reply);
+        if let Some(w) = unserved {
+            self.exporter.report(d, &broker, &w, 503);
+        }
+        false
+    }
+}
+
+/// The header that tells an exporter who asks.
+pub const REQUEST_INFO: &str = "Nats-Request-Info";
+
+/// Whether a request is to be measured, and the headers that say so.
+fn sampled(rule: &LatencyRule, m: &Message<'_>, d: &mut Deliveries) -> Option<Vec<(String, String)>> {
+    match rule.sampling {
+        Some(percent) => (d.below(100) < usize::from(percent)).then(Vec::new),
+        None => trace_headers(m.header()),
+    }
+}
+
+/// The trace headers of a block, if they ask for a sample (Zipkin, B3, W3C).
+fn trace_headers(block: &[u8]) -> Option<Vec<(String, String)>> {
+    let found: Vec<_> = wire::headers::lines(block)
+        .map(|(k, v)| (String::from_utf8_lossy(k).into_owned(), String::from_utf8_lossy(v).into_owned()))
+        .filter(|(k, _)| {
+            let k = k.to_ascii_lowercase();
+            matches!(&*k, "uber-trace-id" | "b3" | "traceparent" | "x-b3-sampled" | "x-b3-traceid")
+        })
+        .collect();
+    let asks = found.iter().any(|(k, v)| match k.to_ascii_lowercase().as_str() {
+        "uber-trace-id" => v.rsplit(':').next().and_then(|f| u8::from_str_radix(f, 16).ok()).is_some_and(|f| f & 1 == 1),
+        "b3" => !matches!(v.as_str(), "0") && v.split('-').nth(2).is_none_or(|s| s == "1" || s == "d"),
+        "traceparent" => v.split('-').nth(3).and_then(|f| u8::from_str_radix(f, 16).ok()).is_some_and(|f| f & 1 == 1),
+        "x-b3-sampled" => v == "1",
+        // A trace id without a decision leaves the decision to us.
+        _ => !found.iter().any(|(k, _)| k.eq_ignore_ascii_case("x-b3-sampled")),
+    });
+    asks.then_some(found)
+}
+
+impl Account {
+    /// Requests of its services that wait for answers.
+    pub fn waiting_requests(&self) -> usize {
+        self.replies.len()
+    }
+    /// Forgets requests whose answers are overdue. Call it every few seconds.
+    pub fn sweep(&self, broker: &Broker, d: &mut Deliveries, now: Instant) {
+        let due: Vec<Waiting> = {
+            let mut waiting = self.replies.waiting.lock();
+            if waiting.is_empty() {
+                return;
+            }
+            waiting.extract_if(.., |_, w| w.deadline <= now).map(|(_, w)| w).collect()
+        };
+        for w in due {
+            self.report(d, broker, &w, 504);
+        }
+    }
+    fn report(&self, d: &mut Deliveries, broker: &Broker, w: &Waiting, status: u16) {
+        let Some(rule) = &w.latency else { return };
+        let l = Latency {
+            subject: &rule.subject,
+            exporter: self,
+            requestor: &w.requestor,
+            importer: w.importer.upgrade(),
+            responder: None,
+            status,
+            start: w.start,
+            total: w.started.elapsed(),
+            trigger: &w.trigger,
+        };
+        broker.crossing(|c| c.latency(d, &l));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlaps() {
+        for (a, b, both) in [
+            ("foo.*", "*.bar", Some("foo.bar")),
+            (">", "foo.*", Some("foo.*")),
+            ("foo.>", "foo.bar.*", Some("foo.bar.*")),
+            ("foo.bar.*", "foo.>", Some("foo.bar.*")),
+            ("a.*.c", "a.b.>", Some("a.b.c")),
+            ("a", "b", None),
+            ("a.*", "a", None),
+        ] {
+            assert_eq!(overlap(a.as_bytes(), b.as_bytes()).as_deref(), both.map(str::as_bytes), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn trace_headers_ask_for_samples() {
+        let block = |h: &str| format!("NATS/1.0\r\n{h}\r\n\r\n").into_bytes();
+        for (h, yes) in [
+            ("traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", true),
+            ("traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", false),
+            ("Uber-Trace-Id: 1:2:3:1", true),
+            ("Uber-Trace-Id: 1:2:3:0", false),
+            ("B3: 80f1-e457-1-05e3", true),
+            ("B3: 0", false),
+            ("X-B3-Sampled: 1", true),
+            ("X-B3-Sampled: 0\r\nX-B3-TraceId: 1", false),
+            ("X-B3-TraceId: 1", true),
+            ("Foo: 1", false),
+        ] {
+            assert_eq!(trace_headers(&block(h)).is_some(), yes, "{h}");
+        }
+    }
+}
