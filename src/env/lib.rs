@@ -6,9 +6,14 @@
 //!
 //! `tokio::sync` and the `tokio::io` traits are used directly by everybody: they work under both backends.
 
+// The ban of tokio::select! would strike every use of our own select!, which wraps it.
+#![allow(clippy::disallowed_macros)]
+
 pub mod check;
 pub mod collections;
 pub mod disk;
+pub mod rng;
+pub mod simdisk;
 pub mod time;
 
 #[cfg(not(madsim))]
@@ -19,6 +24,7 @@ mod imp;
 mod imp;
 
 pub use imp::{net, task};
+pub use rng::{Rng, rng};
 pub use task::{Worker, Workers, current_worker, run, spawn};
 pub use time::{Elapsed, Instant, Wall, now, sleep, sleep_until, timeout, wall};
 

@@ -4,5 +4,6 @@
 pub mod clock;
 pub mod disk;
 pub mod net;
+pub mod random;
 mod sys;
 pub mod task;
