@@ -12,7 +12,12 @@
 pub mod check;
 pub mod collections;
 pub mod disk;
+mod log_file;
+pub mod log_time;
+pub mod process;
 pub mod rng;
+pub mod signal;
+pub mod simdisk;
 pub mod time;
 
 #[cfg(not(madsim))]
@@ -23,6 +28,7 @@ mod imp;
 mod imp;
 
 pub use imp::{net, task};
+pub use log_file::LogFile;
 pub use rng::{Rng, rng};
 pub use task::{Worker, Workers, current_worker, run, spawn};
 pub use time::{Elapsed, Instant, Wall, now, sleep, sleep_until, timeout, wall};
