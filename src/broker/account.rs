@@ -5,14 +5,20 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::*},
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
 };
 
 use parking_lot::{Mutex, RwLock};
-use subject::Trie;
+use subject::{Mappings, Trie};
 
-use crate::{Link, Stats, Sub, plan::Receivers};
+use crate::{
+    Kind, Link, LinkOptions, Stats, Sub,
+    imports::{AnswerBack, Crossing, REPLY_PREFIX, Replies, ServiceImport, StreamImport},
+    plan::Receivers,
+    rules::{self, Rules},
+};
 
 /// Limits of an account; `None` is no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -35,6 +41,13 @@ pub struct Account {
     generation: AtomicU64,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
     limits: RwLock<AccountLimits>,
+    mappings: RwLock<Arc<Mappings>>,
+    has_mappings: AtomicBool,
+    stream_imports: RwLock<Arc<Vec<StreamImport>>>,
+    /// Internal subscriptions that its rules ask for: service imports, and the way back of answers.
+    internal: Mutex<Vec<Arc<Sub>>>,
+    pub(crate) replies: Replies,
+    rules: RwLock<Arc<Rules>>,
     /// What it has seen.
     pub stats: Stats,
 }
@@ -48,6 +61,12 @@ impl Account {
             generation: AtomicU64::new(1),
             links: Mutex::new(BTreeMap::new()),
             limits: RwLock::new(AccountLimits::default()),
+            mappings: RwLock::default(),
+            has_mappings: AtomicBool::new(false),
+            stream_imports: RwLock::default(),
+            internal: Mutex::default(),
+            replies: Replies::default(),
+            rules: RwLock::default(),
             stats: Stats::default(),
         })
     }
@@ -67,6 +86,22 @@ impl Account {
     /// Sets its limits, for what comes next.
     pub fn set_limits(&self, l: AccountLimits) {
         *self.limits.write() = l;
+    }
+
+    /// What it was told last.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.read().clone()
+    }
+    pub(crate) fn stream_imports(&self) -> Arc<Vec<StreamImport>> {
+        self.stream_imports.read().clone()
+    }
+    /// Whether published subjects may be renamed.
+    #[inline]
+    pub(crate) fn has_mappings(&self) -> bool {
+        self.has_mappings.load(Relaxed)
+    }
+    pub(crate) fn mappings(&self) -> Arc<Mappings> {
+        self.mappings.read().clone()
     }
 
     pub(crate) fn insert(&self, sub: &Arc<Sub>) {
@@ -145,16 +180,109 @@ impl fmt::Debug for Account {
 }
 
 /// All accounts and links of a server.
-#[derive(Default)]
 pub struct Broker {
     accounts: RwLock<BTreeMap<Arc<str>, Arc<Account>>>,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
     next_id: AtomicU64,
+    cluster: RwLock<Arc<[u8]>>,
+    crossing: OnceLock<Box<dyn Crossing>>,
     /// What the server has seen.
     pub stats: Stats,
 }
 
 impl Broker {
+    /// Says what is to be added to messages between accounts. Once, before the first configuration.
+    pub fn set_crossing(&self, c: Box<dyn Crossing>) {
+        self.crossing.set(c).ok();
+    }
+    pub(crate) fn crossing<R>(&self, f: impl FnOnce(&dyn Crossing) -> R) -> Option<R> {
+        self.crossing.get().map(|c| f(&**c))
+    }
+    /// The name of the cluster, by which mappings choose destinations.
+    pub fn set_cluster(&self, name: &str) {
+        *self.cluster.write() = name.as_bytes().into();
+    }
+    pub(crate) fn cluster(&self) -> Arc<[u8]> {
+        self.cluster.read().clone()
+    }
+
+    /// Puts the rules of all accounts in force; accounts that are not named are left without rules. Subscriptions stay.
+    /// Errors are sentences, and nothing is changed then.
+    pub fn configure(self: &Arc<Broker>, all: &BTreeMap<Arc<str>, Rules>) -> Result<(), Vec<String>> {
+        let wrong = rules::check(all);
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let none = Rules::default();
+        for name in all.keys() {
+            self.account_or_new(name);
+        }
+        for account in self.accounts() {
+            let rules = all.get(&account.name).unwrap_or(&none);
+            self.apply(&account, rules, all).map_err(|e| vec![e])?;
+        }
+        Ok(())
+    }
+
+    fn apply(self: &Arc<Broker>, account: &Arc<Account>, rules: &Rules, all: &BTreeMap<Arc<str>, Rules>) -> Result<(), String> {
+        account.set_limits(rules.limits);
+        *account.mappings.write() = Arc::new(rules.mappings.clone());
+        account.has_mappings.store(!rules.mappings.is_empty(), Relaxed);
+        *account.rules.write() = Arc::new(rules.clone());
+        for old in std::mem::take(&mut *account.internal.lock()) {
+            old.close();
+            account.remove(&old);
+        }
+        let mut streams = Vec::new();
+        let mut internal = Vec::new();
+        let mut subscribe = |pattern: &[u8], inbound: Box<dyn crate::Inbound>| {
+            let link = Link::new(LinkOptions {
+                id: 0,
+                kind: Kind::Internal,
+                worker: 0,
+                pending_bytes_max: 0,
+                transport: None,
+                inbound: Some(inbound),
+            });
+            let sub = Arc::new(Sub::new(link, b"", pattern, b"", false, None));
+            account.insert(&sub);
+            internal.push(sub);
+        };
+        if rules.exports.iter().any(|e| e.service) {
+            let back = AnswerBack { broker: Arc::downgrade(self), exporter: Arc::downgrade(account) };
+            subscribe(&[REPLY_PREFIX, b">"].concat(), Box::new(back));
+        }
+        for import in &rules.imports {
+            let exporter = self.account_or_new(&import.account);
+            if !import.service {
+                streams.push(StreamImport::new(exporter, import)?);
+                continue;
+            }
+            let Some(export) = all.get(&import.account).and_then(|r| rules::export_for(r, import, &account.name)) else {
+                continue;
+            };
+            let service = ServiceImport {
+                broker: Arc::downgrade(self),
+                importer: Arc::downgrade(account),
+                exporter,
+                outward: import.outward()?,
+                export: export.clone(),
+                share: import.share,
+            };
+            subscribe(&import.local(), Box::new(service));
+        }
+        *account.internal.lock() = internal;
+        let had = !account.stream_imports().is_empty();
+        let has = !streams.is_empty();
+        *account.stream_imports.write() = Arc::new(streams);
+        if had || has {
+            for link in account.links() {
+                link.renew_shadows(account);
+            }
+        }
+        account.touch();
+        Ok(())
+    }
     /// The account of that name, made if there is none.
     pub fn account_or_new(&self, name: &str) -> Arc<Account> {
         if let Some(a) = self.account(name) {
@@ -198,6 +326,19 @@ impl Broker {
     /// Number of subscriptions in all accounts.
     pub fn subscriptions(&self) -> usize {
         self.accounts.read().values().map(|a| a.subscriptions()).sum()
+    }
+}
+
+impl Default for Broker {
+    fn default() -> Broker {
+        Broker {
+            accounts: RwLock::default(),
+            links: Mutex::default(),
+            next_id: AtomicU64::new(0),
+            cluster: RwLock::new((*b"").into()),
+            crossing: OnceLock::new(),
+            stats: Stats::default(),
+        }
     }
 }
 

@@ -17,14 +17,19 @@
 //! * B-6: whoever makes an outbox non-empty sees to it that it is flushed; nobody else needs to.
 
 mod account;
+mod imports;
 mod link;
 mod outbox;
 mod plan;
 mod router;
+pub mod rules;
 mod stats;
 mod sub;
+#[cfg(test)]
+mod tests;
 
 pub use account::{Account, AccountLimits, Broker};
+pub use imports::{Crossing, Latency, REQUEST_INFO};
 pub use link::{Closed, Inbound, Kind, Link, LinkFlags, LinkOptions, Transport};
 pub use outbox::{Chunk, Out};
 pub use router::{Deliveries, Message, Outcome, Router};

@@ -35,8 +35,8 @@ pub trait Transport: Send + Sync {
 
 /// A receiver inside the server. Called in the publisher's task: it must be short and must not block.
 pub trait Inbound: Send + Sync {
-    /// Takes one message. Further messages may be sent through `d`.
-    fn deliver(&self, d: &mut Deliveries, sub: &Sub, m: &Message<'_>);
+    /// Takes one message of `from`. Further messages may be sent through `d`. False if, after all, nobody got it.
+    fn deliver(&self, d: &mut Deliveries, sub: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool;
 }
 
 /// What is at the other end.
@@ -201,6 +201,8 @@ pub struct Link {
     pending_bytes_max: AtomicUsize,
     pub(crate) out: Mutex<Out>,
     subs: Mutex<HashTable<Arc<Sub>>>,
+    /// Shadows of its subscriptions in the accounts that its account imports streams from.
+    shadows: Mutex<Vec<Arc<Sub>>>,
     subs_max: AtomicUsize,
     permissions: RwLock<Option<Arc<Permissions>>>,
     replies: Mutex<Option<Box<ReplyGrants>>>,
@@ -227,6 +229,7 @@ impl Link {
             pending_bytes_max: AtomicUsize::new(o.pending_bytes_max),
             out: Mutex::new(Out::new(o.transport)),
             subs: Mutex::new(HashTable::new()),
+            shadows: Mutex::new(Vec::new()),
             subs_max: AtomicUsize::new(usize::MAX),
             permissions: RwLock::new(None),
             replies: Mutex::new(None),
@@ -369,14 +372,41 @@ impl Link {
             }
         };
         account.insert(&sub);
+        self.add_shadows(account, &sub);
         Ok(Some(sub))
     }
-    /// Subscribes in an account that is not the link's own (an import). It has no place in the table of sids.
-    pub fn subscribe_foreign(self: &Arc<Link>, account: &Arc<Account>, of: &Sub, subject: &[u8]) -> Arc<Sub> {
-        let extra = Extra { account: account.clone() };
-        let sub = Arc::new(Sub::new(self.clone(), of.sid(), subject, of.queue(), false, Some(extra)));
-        account.insert(&sub);
-        sub
+    /// Subscribes in the accounts from which `account` imports what `sub` may match.
+    fn add_shadows(self: &Arc<Link>, account: &Account, sub: &Arc<Sub>) {
+        for import in account.stream_imports().iter() {
+            let Some((pattern, inward)) = import.shadow(sub.subject()) else { continue };
+            let extra = Extra { account: import.exporter.clone(), parent: sub.clone(), inward };
+            let shadow = Arc::new(Sub::new(self.clone(), sub.sid(), &pattern, sub.queue(), false, Some(extra)));
+            self.shadows.lock().push(shadow.clone());
+            import.exporter.insert(&shadow);
+        }
+    }
+    /// Removes the shadows of `of`, or all.
+    fn remove_shadows(&self, of: Option<&Arc<Sub>>) {
+        let gone: Vec<_> = {
+            let mut all = self.shadows.lock();
+            if all.is_empty() {
+                return;
+            }
+            all.extract_if(.., |s| of.is_none_or(|o| s.extra().is_some_and(|e| Arc::ptr_eq(&e.parent, o)))).collect()
+        };
+        for s in gone {
+            s.close();
+            if let Some(e) = s.extra() {
+                e.account.remove(&s);
+            }
+        }
+    }
+    /// The account's imports have changed.
+    pub(crate) fn renew_shadows(self: &Arc<Link>, account: &Account) {
+        self.remove_shadows(None);
+        for s in self.list_subscriptions() {
+            self.add_shadows(account, &s);
+        }
     }
     /// Ends a subscription now, or after `max` deliveries counted from SUB. Returns it if it has ended.
     pub fn unsubscribe(&self, account: &Account, sid: &[u8], max: u64) -> Option<Arc<Sub>> {
@@ -396,6 +426,7 @@ impl Link {
         drop(subs);
         sub.close();
         account.remove(&sub);
+        self.remove_shadows(Some(&sub));
         Some(sub)
     }
     /// Removes a subscription that has had its maximum.
@@ -404,9 +435,10 @@ impl Link {
             entry.remove();
         }
         sub.close();
-        if let Some(account) = sub.foreign_account().cloned().or_else(|| self.account()) {
+        if let Some(account) = self.account() {
             account.remove(sub);
         }
+        self.remove_shadows(Some(sub));
     }
     /// Takes all subscriptions away, out of `account`'s interest too.
     pub fn unsubscribe_all(&self, account: Option<&Account>) -> Vec<Arc<Sub>> {
@@ -415,6 +447,7 @@ impl Link {
         for s in &all {
             s.close();
         }
+        self.remove_shadows(None);
         if let Some(a) = account {
             a.remove_all(&all);
         }

@@ -65,7 +65,7 @@ impl Receivers {
 }
 
 /// Entries of a table at its largest: a power of two.
-const ENTRIES_MAX: usize = 2048;
+const ENTRIES_MAX: usize = 1024;
 /// Receivers held by all plans of a table together; beyond it the table is emptied.
 const RECEIVERS_MAX: usize = 256 << 10;
 
@@ -106,7 +106,7 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
         word[..rest.len()].copy_from_slice(rest);
         h = (h.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(K);
     }
-    h ^ (h >> 29)
+    h ^ (h >> 32)
 }
 
 impl Plans {
@@ -146,7 +146,7 @@ impl Plans {
     }
 
     fn place(&self, subject: &[u8]) -> usize {
-        (hash(subject) >> 8) as usize & (self.entries.len() - 1)
+        hash(subject) as usize & (self.entries.len() - 1)
     }
 
     fn make(&mut self, subject: &[u8], generation: u64, fill: impl FnOnce(&mut Plan)) -> &Plan {
@@ -242,7 +242,7 @@ mod tests {
     fn the_hash_spreads() {
         let mut places = vec![0u32; 1024];
         for i in 0..10_240 {
-            places[(hash(format!("s.{}.{}", i / 100, i % 100).as_bytes()) >> 8) as usize & 1023] += 1;
+            places[hash(format!("s.{}.{}", i / 100, i % 100).as_bytes()) as usize & 1023] += 1;
         }
         assert!(places.iter().all(|&n| n < 40), "{:?}", places.iter().max());
     }

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use identity::Permissions;
+use subject::Choice;
 use wire::frame::MsgHead;
 
 use crate::{
     Account, Broker, Closed, Inbound, Kind, Link, LinkFlags, Sub,
     outbox::SHARE_BYTES_MIN,
     plan::{Plans, Receivers},
-    sub::{CLOSED, FILTERED},
+    sub::{CLOSED, Extra, FILTERED},
 };
+
+/// How deep a delivery may cause another.
+const NESTED_MAX: u8 = 16;
 
 /// A message on its way.
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +48,14 @@ impl<'a> Message<'a> {
 }
 
 /// What became of a publish.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It went to that many receivers.
     Delivered(usize),
     /// The publisher's permissions do not allow the subject.
     Denied,
+    /// They do not allow what a mapping has made of it.
+    DeniedAs(Vec<u8>),
 }
 
 /// A publisher: the link's side that only its owner uses.
@@ -69,6 +75,9 @@ pub struct Deliveries {
     touched: Vec<Arc<Link>>,
     expired: Vec<Arc<Sub>>,
     random: u64,
+    depth: u8,
+    /// What is sent now is the server's own answer: echo does not apply.
+    answering: bool,
     congested: bool,
     in_msgs: u64,
     in_bytes: u64,
@@ -97,6 +106,36 @@ impl Router {
     /// Sends a message on its way. It is written with the next [`Router::flush`].
     #[inline]
     pub fn publish(&mut self, m: &Message<'_>) -> Outcome {
+        if self.account.has_mappings() {
+            return self.publish_mapped(m);
+        }
+        self.publish_plain(m)
+    }
+
+    #[cold]
+    fn publish_mapped(&mut self, m: &Message<'_>) -> Outcome {
+        let mappings = self.account.mappings();
+        let Some(mapping) = mappings.find(m.subject) else { return self.publish_plain(m) };
+        let (cluster, lot) = (self.out.broker.cluster(), self.out.below(100) as u8);
+        match mapping.choose(&cluster, lot) {
+            Choice::Keep => self.publish_plain(m),
+            Choice::Drop => Outcome::Delivered(0),
+            Choice::To(transform) => {
+                let mut subject = Vec::new();
+                let out = &mut self.out;
+                if !transform.apply(m.subject, |n| out.below(n as usize) as u32, &mut subject) {
+                    return self.publish_plain(m);
+                }
+                match self.publish_plain(&Message { subject: &subject, ..*m }) {
+                    Outcome::Denied => Outcome::DeniedAs(subject),
+                    done => done,
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn publish_plain(&mut self, m: &Message<'_>) -> Outcome {
         let size = m.body_crlf.len() - 2;
         self.out.in_msgs += 1;
         self.out.in_bytes += size as u64;
@@ -129,7 +168,9 @@ impl Router {
         let answer = Message { subject: m.reply, reply: b"", header_len, body_crlf: &body, shared: None };
         if let Some(sub) = matched.find(|s| Arc::ptr_eq(&s.link, &self.link)) {
             self.out.begin(&answer);
-            self.out.deliver_one(sub, None, &answer);
+            self.out.answering = true;
+            self.out.deliver_one(sub, &self.link, &answer);
+            self.out.answering = false;
             self.out.end();
         }
     }
@@ -173,6 +214,8 @@ impl Deliveries {
             touched: Vec::new(),
             expired: Vec::new(),
             random: seed | 1,
+            depth: 0,
+            answering: false,
             congested: false,
             in_msgs: 0,
             in_bytes: 0,
@@ -194,7 +237,7 @@ impl Deliveries {
 
     /// A number below `n`.
     #[inline]
-    fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.random()) * n as u128) >> 64) as usize
     }
 
@@ -224,7 +267,7 @@ impl Deliveries {
             m.shared = Some(&owned);
         }
         for sub in matched.plain() {
-            n += usize::from(self.deliver_one(sub, Some(from), &m));
+            n += usize::from(self.deliver_one(sub, from, &m));
         }
         for group in matched.groups() {
             n += usize::from(self.deliver_group(group, from, &m));
@@ -239,12 +282,15 @@ impl Deliveries {
     fn deliver_group(&mut self, group: &[Arc<Sub>], from: &Arc<Link>, m: &Message<'_>) -> bool {
         let start = if group.len() > 1 { self.below(group.len()) } else { 0 };
         let (after, before) = (&group[start..], &group[..start]);
-        after.iter().chain(before).any(|s| self.deliver_one(s, Some(from), m))
+        after.iter().chain(before).any(|s| self.deliver_one(s, from, m))
     }
 
     /// Gives a message to one subscription, if it takes it.
     #[inline]
-    pub(crate) fn deliver_one(&mut self, sub: &Arc<Sub>, from: Option<&Arc<Link>>, m: &Message<'_>) -> bool {
+    pub(crate) fn deliver_one(&mut self, sub: &Arc<Sub>, from: &Arc<Link>, m: &Message<'_>) -> bool {
+        if let Some(extra) = sub.extra() {
+            return self.deliver_shadow(extra, from, m);
+        }
         let (link, flags) = (&*sub.link, sub.flags());
         if flags != 0 {
             if flags & CLOSED != 0 {
@@ -255,13 +301,10 @@ impl Deliveries {
             }
         }
         if link.kind == Kind::Internal {
-            return self.deliver_inside(sub, m);
+            return self.deliver_inside(sub, from, m);
         }
         let link_flags = link.flags();
-        if let Some(from) = from
-            && Arc::ptr_eq(&sub.link, from)
-            && !link_flags.has(LinkFlags::ECHO)
-        {
+        if !link_flags.has(LinkFlags::ECHO) && Arc::ptr_eq(&sub.link, from) && !self.answering {
             return false;
         }
         // A receiver without headers gets the payload alone.
@@ -334,21 +377,52 @@ impl Deliveries {
         }
     }
 
-    #[cold]
-    fn deliver_inside(&mut self, sub: &Arc<Sub>, m: &Message<'_>) -> bool {
-        if sub.count().is_none() {
+    /// Runs `f`, which sends other messages, while a message is being delivered: the heads belong to the one at hand.
+    fn nested(&mut self, f: impl FnOnce(&mut Deliveries) -> bool) -> bool {
+        // Imports cannot form cycles; this bounds what a mistake in that could cost.
+        if self.depth >= NESTED_MAX {
             return false;
         }
-        if let Some(to) = &sub.link.inbound {
-            // The heads belong to the message at hand: what the receiver sends has its own.
-            let (head, plain) = (std::mem::take(&mut self.head), std::mem::take(&mut self.plain_head));
-            to.deliver(self, sub, m);
-            (self.head, self.plain_head) = (head, plain);
+        self.depth += 1;
+        let (head, plain) = (std::mem::take(&mut self.head), std::mem::take(&mut self.plain_head));
+        let done = f(self);
+        (self.head, self.plain_head) = (head, plain);
+        self.depth -= 1;
+        done
+    }
+
+    #[cold]
+    fn deliver_inside(&mut self, sub: &Arc<Sub>, from: &Arc<Link>, m: &Message<'_>) -> bool {
+        let Some(to) = &sub.link.inbound else { return false };
+        sub.count();
+        self.nested(|d| to.deliver(d, sub, from, m))
+    }
+
+    /// Gives a message of another account to the importer's subscription, under its local subject.
+    #[cold]
+    fn deliver_shadow(&mut self, extra: &Extra, from: &Arc<Link>, m: &Message<'_>) -> bool {
+        self.nested(|d| {
+            let mut subject = Vec::new();
+            if !extra.inward.apply(m.subject, |n| d.below(n as usize) as u32, &mut subject) {
+                return false;
+            }
+            let m = Message { subject: &subject, ..*m };
+            d.begin(&m);
+            d.deliver_one(&extra.parent, from, &m)
+        })
+    }
+
+    /// A reply subject that nobody has used.
+    pub(crate) fn new_reply(&mut self) -> Vec<u8> {
+        const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        let mut reply = b"_R_.".to_vec();
+        for i in 0..20 {
+            if i == 6 {
+                reply.push(b'.');
+            }
+            reply.push(DIGITS[self.below(62)]);
         }
-        if sub.max() != 0 && sub.delivered() >= sub.max() {
-            self.expired.push(sub.clone());
-        }
-        true
+        reply
     }
 
     /// Sends a message into an account's interest.
@@ -390,8 +464,8 @@ impl Drop for Deliveries {
 }
 
 /// A closure as a receiver.
-impl<F: Fn(&mut Deliveries, &Sub, &Message<'_>) + Send + Sync> Inbound for F {
-    fn deliver(&self, d: &mut Deliveries, sub: &Sub, m: &Message<'_>) {
-        self(d, sub, m)
+impl<F: Fn(&mut Deliveries, &Sub, &Arc<Link>, &Message<'_>) -> bool + Send + Sync> Inbound for F {
+    fn deliver(&self, d: &mut Deliveries, sub: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
+        self(d, sub, from, m)
     }
 }

@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use subject::Transform;
+
 use crate::{Account, Link};
 
 /// One subscription of a link.
@@ -25,10 +27,14 @@ pub struct Sub {
     max: AtomicU64,
 }
 
-/// What only few subscriptions have.
+/// What only the shadows of stream imports have.
 pub struct Extra {
     /// The account in whose interest the subscription stands.
     pub account: Arc<Account>,
+    /// The link's own subscription, whose deliveries these are.
+    pub parent: Arc<Sub>,
+    /// From the exporter's subjects to the local ones.
+    pub inward: Transform,
 }
 
 /// Ended: nothing more is delivered.
@@ -87,9 +93,10 @@ impl Sub {
     pub fn queue_name(&self) -> Option<&[u8]> {
         Some(self.queue()).filter(|q| !q.is_empty())
     }
-    /// The account in whose interest it stands, where that is not the link's own.
-    pub fn foreign_account(&self) -> Option<&Arc<Account>> {
-        self.extra.as_ref().map(|e| &e.account)
+    /// What it has as the shadow of a stream import.
+    #[inline]
+    pub(crate) fn extra(&self) -> Option<&Extra> {
+        self.extra.as_deref()
     }
     /// Messages delivered so far.
     pub fn delivered(&self) -> u64 {

@@ -453,8 +453,10 @@ impl Connection {
             body_crlf: p.body_crlf,
             shared,
         };
-        if router.publish(&m) == Outcome::Denied {
-            return self.denied(p);
+        match router.publish(&m) {
+            Outcome::Delivered(_) => {}
+            Outcome::Denied => return self.denied(p.subject),
+            Outcome::DeniedAs(subject) => return self.denied(&subject),
         }
         if self.verbose || self.pedantic {
             self.published(p);
@@ -472,8 +474,8 @@ impl Connection {
     }
 
     #[cold]
-    fn denied(&mut self, p: &Pub<'_>) {
-        let text = format!("Permissions Violation for Publish to \"{}\"", String::from_utf8_lossy(p.subject));
+    fn denied(&mut self, subject: &[u8]) {
+        let text = format!("Permissions Violation for Publish to \"{}\"", String::from_utf8_lossy(subject));
         self.cx.hooks.log("ERR", &self.client, &text);
         self.error(&text);
     }

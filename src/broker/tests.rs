@@ -1,0 +1,344 @@
+//! The broker as a whole, with transports that remember what was written.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IoSlice},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{rules::*, *};
+
+/// A peer that takes what `room` allows and remembers it.
+#[derive(Default)]
+struct Wire {
+    got: Mutex<Vec<u8>>,
+    room: Mutex<Option<usize>>,
+}
+
+impl Transport for Wire {
+    fn try_write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut n = 0;
+        for b in bufs {
+            let mut room = self.room.lock();
+            let take = room.map_or(b.len(), |r| r.min(b.len()));
+            if let Some(r) = &mut *room {
+                *r -= take;
+            }
+            self.got.lock().extend_from_slice(&b[..take]);
+            n += take;
+            if take < b.len() {
+                break;
+            }
+        }
+        if n == 0 && bufs.iter().any(|b| !b.is_empty()) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+    }
+}
+
+struct Peer {
+    link: Arc<Link>,
+    wire: Arc<Wire>,
+    router: Router,
+}
+
+impl Peer {
+    fn new(b: &Arc<Broker>, account: &str) -> Peer {
+        let wire = Arc::new(Wire::default());
+        let link = Link::new(LinkOptions {
+            id: b.next_id(),
+            kind: Kind::Client,
+            worker: 0,
+            pending_bytes_max: 1 << 20,
+            transport: Some(wire.clone()),
+            inbound: None,
+        });
+        link.set_flags(LinkFlags::ECHO.with(LinkFlags::HEADERS).with(LinkFlags::NO_RESPONDERS));
+        let account = b.account_or_new(account);
+        assert!(account.bind(&account, &link));
+        let router = Router::new(b.clone(), link.clone(), account, link.id);
+        Peer { link, wire, router }
+    }
+    fn sub(&self, subject: &str, queue: &str, sid: &str) {
+        let a = self.router.account();
+        self.link.subscribe(a, sid.as_bytes(), subject.as_bytes(), queue.as_bytes(), false).unwrap();
+    }
+    fn unsub(&self, sid: &str, max: u64) {
+        self.link.unsubscribe(self.router.account(), sid.as_bytes(), max);
+    }
+    fn publish(&mut self, subject: &str, reply: &str, body: &str) -> Outcome {
+        let body = format!("{body}\r\n");
+        self.publish_raw(subject, reply, 0, body.as_bytes())
+    }
+    fn publish_raw(&mut self, subject: &str, reply: &str, header_len: usize, body_crlf: &[u8]) -> Outcome {
+        let (subject, reply) = (subject.as_bytes(), reply.as_bytes());
+        let n = self.router.publish(&Message { subject, reply, header_len, body_crlf, shared: None });
+        self.router.flush();
+        n
+    }
+    fn got(&self) -> String {
+        String::from_utf8(std::mem::take(&mut self.wire.got.lock())).unwrap()
+    }
+}
+
+#[test]
+fn everybody_who_matches_gets_it_in_order() {
+    let b = Arc::new(Broker::default());
+    let (mut p, q) = (Peer::new(&b, "A"), Peer::new(&b, "A"));
+    q.sub("foo.*", "", "1");
+    q.sub("foo.>", "", "22");
+    p.sub(">", "", "3");
+    assert_eq!(p.publish("foo.bar", "", "one"), Outcome::Delivered(3));
+    assert_eq!(p.publish("foo.baz", "re", "two"), Outcome::Delivered(3));
+    let got = q.got();
+    let at = |s: &str| got.find(s).unwrap_or_else(|| panic!("{s:?} is not in {got:?}"));
+    assert!(at("MSG foo.bar 1 3\r\none\r\n") < at("MSG foo.baz 1 re 3\r\ntwo\r\n"));
+    assert!(at("MSG foo.bar 22 3\r\none\r\n") < at("MSG foo.baz 22 re 3\r\ntwo\r\n"));
+    assert_eq!(p.got(), "MSG foo.bar 3 3\r\none\r\nMSG foo.baz 3 re 3\r\ntwo\r\n");
+    assert_eq!((q.link.out_traffic().msgs, b.stats.in_msgs.get(), b.stats.out_msgs.get()), (4, 2, 6));
+}
+
+#[test]
+fn b2_one_member_of_a_group_gets_it_and_all_get_their_share() {
+    let b = Arc::new(Broker::default());
+    let mut p = Peer::new(&b, "A");
+    let members: Vec<_> = (0..4).map(|_| Peer::new(&b, "A")).collect();
+    for (i, m) in members.iter().enumerate() {
+        m.sub(if i % 2 == 0 { "q.>" } else { "q.*" }, "workers", "1");
+    }
+    for _ in 0..4000 {
+        assert_eq!(p.publish("q.x", "", ""), Outcome::Delivered(1));
+    }
+    let shares: Vec<u64> = members.iter().map(|m| m.link.out_traffic().msgs).collect();
+    assert_eq!(shares.iter().sum::<u64>(), 4000);
+    assert!(shares.iter().all(|n| (800..1200).contains(n)), "{shares:?}");
+}
+
+#[test]
+fn b4_a_maximum_is_kept() {
+    let b = Arc::new(Broker::default());
+    let mut p = Peer::new(&b, "A");
+    let q = Peer::new(&b, "A");
+    q.sub("foo", "", "1");
+    q.unsub("1", 2);
+    for _ in 0..4 {
+        p.publish("foo", "", "x");
+    }
+    assert_eq!(q.got(), "MSG foo 1 1\r\nx\r\n".repeat(2));
+    assert_eq!((q.link.subscriptions(), p.router.account().subscriptions()), (0, 0));
+    // Already past it: it ends at once.
+    q.sub("foo", "", "2");
+    p.publish("foo", "", "x");
+    q.unsub("2", 1);
+    assert_eq!(q.link.subscriptions(), 0);
+}
+
+#[test]
+fn a_sid_in_use_stays_as_it_is() {
+    let b = Arc::new(Broker::default());
+    let mut p = Peer::new(&b, "A");
+    p.sub("foo", "", "1");
+    p.sub("bar", "", "1");
+    assert_eq!(p.publish("bar", "", ""), Outcome::Delivered(0));
+    assert_eq!(p.publish("foo", "", ""), Outcome::Delivered(1));
+}
+
+#[test]
+fn echo_headers_and_no_responders() {
+    let b = Arc::new(Broker::default());
+    let (mut p, q) = (Peer::new(&b, "A"), Peer::new(&b, "A"));
+    p.link.set_flags(LinkFlags::HEADERS.with(LinkFlags::NO_RESPONDERS));
+    q.link.set_flags(LinkFlags::ECHO);
+    p.sub("foo", "", "1");
+    p.sub("inbox.*", "", "2");
+    q.sub("foo", "", "9");
+    p.publish_raw("foo", "", 12, b"NATS/1.0\r\n\r\nhi\r\n");
+    assert_eq!(p.got(), "");
+    assert_eq!(q.got(), "MSG foo 9 2\r\nhi\r\n");
+    p.publish("nobody", "inbox.1", "?");
+    assert_eq!(p.got(), "HMSG inbox.1 2 38 38\r\nNATS/1.0 503\r\nNats-Subject: nobody\r\n\r\n\r\n");
+    // No reply subscription of its own: no answer, to nobody.
+    p.publish("nobody", "other", "?");
+    assert_eq!(p.got(), "");
+}
+
+#[test]
+fn b5_who_does_not_read_is_closed() {
+    let b = Arc::new(Broker::default());
+    let mut p = Peer::new(&b, "A");
+    let (slow, fast) = (Peer::new(&b, "A"), Peer::new(&b, "A"));
+    slow.sub("foo", "", "1");
+    fast.sub("foo", "", "1");
+    *slow.wire.room.lock() = Some(1000);
+    let body = "x".repeat(60_000);
+    for _ in 0..40 {
+        p.publish("foo", "", &body);
+        assert!(slow.link.pending_bytes() <= (1 << 20) + 61_000);
+        fast.got();
+    }
+    assert_eq!(slow.link.closed(), Some(Closed::SlowConsumerPendingBytes));
+    assert_eq!(slow.link.pending_bytes(), 0);
+    assert_eq!(fast.link.closed(), None);
+    assert_eq!((fast.link.out_traffic().msgs, b.stats.slow_consumers.get()), (40, 1));
+}
+
+#[test]
+fn partial_writes_lose_and_repeat_nothing() {
+    let b = Arc::new(Broker::default());
+    let mut p = Peer::new(&b, "A");
+    let q = Peer::new(&b, "A");
+    q.sub("foo", "", "1");
+    let mut expected = String::new();
+    for i in 0..200usize {
+        let body = "y".repeat(i * 97 % 9000);
+        *q.wire.room.lock() = Some(i * 31 % 5000);
+        p.publish("foo", "", &body);
+        expected += &format!("MSG foo 1 {}\r\n{body}\r\n", body.len());
+    }
+    *q.wire.room.lock() = None;
+    q.link.flush();
+    assert_eq!(q.got(), expected);
+    assert_eq!((q.link.pending_bytes(), q.link.blocked_since()), (0, None));
+}
+
+fn rules(list: Vec<(&str, Rules)>) -> BTreeMap<Arc<str>, Rules> {
+    list.into_iter().map(|(n, r)| (n.into(), r)).collect()
+}
+
+fn export(service: bool, subject: &str, responses: Responses) -> Export {
+    Export {
+        service,
+        subject: subject.into(),
+        accounts: None,
+        account_token: 0,
+        responses,
+        threshold: Duration::from_secs(120),
+        latency: None,
+    }
+}
+
+fn import(service: bool, subject: &str, to: Option<&str>) -> Import {
+    Import { service, account: "A".into(), subject: subject.into(), to: to.map(Into::into), share: false }
+}
+
+#[test]
+fn b3_streams_cross_by_import_only() {
+    let b = Arc::new(Broker::default());
+    let (mut a, other, early) = (Peer::new(&b, "A"), Peer::new(&b, "C"), Peer::new(&b, "B"));
+    early.sub("p.foo.one", "", "7");
+    let give = Rules { exports: vec![export(false, "foo.>", Responses::One)], ..Rules::default() };
+    let take = Rules { imports: vec![import(false, "foo.>", Some("p.foo.>"))], ..Rules::default() };
+    b.configure(&rules(vec![("A", give.clone()), ("B", take)])).unwrap();
+    let late = Peer::new(&b, "B");
+    for (subject, sid) in [(">", "1"), ("p.*.one", "2"), ("p.foo.two", "3"), ("foo.>", "4")] {
+        late.sub(subject, "", sid);
+    }
+    other.sub(">", "", "1");
+    a.publish("foo.one", "r", "x");
+    a.publish("bar", "", "x");
+    let mut got: Vec<_> = late.got().split_inclusive("x\r\n").map(str::to_string).collect();
+    got.sort();
+    assert_eq!(got, ["MSG p.foo.one 1 r 1\r\nx\r\n", "MSG p.foo.one 2 r 1\r\nx\r\n"]);
+    assert_eq!(early.got(), "MSG p.foo.one 7 r 1\r\nx\r\n");
+    assert_eq!(other.got(), "");
+    // A maximum counts what comes by import too.
+    late.unsub("1", 2);
+    a.publish("foo.three", "", "x");
+    a.publish("foo.four", "", "x");
+    assert_eq!(late.got(), "MSG p.foo.three 1 1\r\nx\r\n");
+    // The import goes: nothing crosses any more, and no shadow is left behind.
+    b.configure(&rules(vec![("A", give)])).unwrap();
+    a.publish("foo.one", "", "x");
+    assert_eq!((early.got(), late.got()), (String::new(), String::new()));
+    assert_eq!(a.router.account().subscriptions(), 0);
+}
+
+#[test]
+fn services_cross_and_answers_come_back() {
+    let b = Arc::new(Broker::default());
+    let give = Rules {
+        exports: vec![
+            export(true, "svc.*", Responses::One),
+            export(true, "many", Responses::Many),
+            export(true, "chunks", Responses::Chunked),
+        ],
+        ..Rules::default()
+    };
+    let take = Rules {
+        imports: vec![import(true, "svc.*", Some("my.*.svc")), import(true, "many", None), import(true, "chunks", None)],
+        ..Rules::default()
+    };
+    b.configure(&rules(vec![("A", give), ("B", take)])).unwrap();
+    let (mut server, mut client) = (Peer::new(&b, "A"), Peer::new(&b, "B"));
+    client.sub("inbox", "", "1");
+    // Nobody serves: 503, and nothing waits.
+    client.publish("my.x.svc", "inbox", "?");
+    assert!(client.got().contains("NATS/1.0 503"));
+    assert_eq!(server.router.account().waiting_requests(), 0);
+    for (s, sid) in [("svc.*", "5"), ("many", "6"), ("chunks", "7")] {
+        server.sub(s, "", sid);
+    }
+    let mut ask = |client: &mut Peer, subject: &str| {
+        assert_eq!(client.publish(subject, "inbox", "?"), Outcome::Delivered(1));
+        let got = server.got();
+        let reply = got.split(' ').find(|w| w.starts_with("_R_.")).unwrap().to_string();
+        (got, reply)
+    };
+    let (got, one) = ask(&mut client, "my.x.svc");
+    assert!(got.starts_with("MSG svc.x 5 _R_."), "{got}");
+    let (_, many) = ask(&mut client, "many");
+    let (_, chunks) = ask(&mut client, "chunks");
+    for (reply, bodies, through) in [(&one, ["a", "b"], 1), (&many, ["a", ""], 2), (&chunks, ["", "b"], 1)] {
+        for body in bodies {
+            server.publish(reply, "", body);
+        }
+        assert_eq!(client.got().matches("MSG inbox 1 ").count(), through, "{reply}");
+    }
+    assert_eq!(server.router.account().waiting_requests(), 1);
+    let mut d = Deliveries::new(b.clone(), 1);
+    server.router.account().sweep(&b, &mut d, env::now() + Duration::from_secs(121));
+    assert_eq!(server.router.account().waiting_requests(), 0);
+}
+
+#[test]
+fn mappings_rename_what_is_published() {
+    let b = Arc::new(Broker::default());
+    let mut mappings = subject::Mappings::new();
+    mappings.add(subject::Mapping::simple(b"a.*", b"b.$1").unwrap());
+    let half = |s: &str| subject::Destination { subject: s.into(), weight: 50, cluster: None };
+    mappings.add(subject::Mapping::new(b"w", &[half("w.1"), half("w.2")]).unwrap());
+    b.configure(&rules(vec![("A", Rules { mappings, ..Rules::default() })])).unwrap();
+    let mut p = Peer::new(&b, "A");
+    p.sub("b.*", "", "1");
+    p.sub("a.*", "", "2");
+    p.sub("w.1", "", "3");
+    p.sub("w.2", "", "4");
+    p.publish("a.x", "", "");
+    assert_eq!(p.got(), "MSG b.x 1 0\r\n\r\n");
+    for _ in 0..1000 {
+        assert_eq!(p.publish("w", "", ""), Outcome::Delivered(1));
+    }
+    let ones = p.got().matches("MSG w.1 ").count();
+    assert!((400..600).contains(&ones), "{ones}");
+}
+
+#[test]
+fn a_full_account_takes_no_more() {
+    let b = Arc::new(Broker::default());
+    let limits = AccountLimits { connections_max: Some(1), ..AccountLimits::default() };
+    b.configure(&rules(vec![("A", Rules { limits, ..Rules::default() })])).unwrap();
+    let p = Peer::new(&b, "A");
+    let extra = Link::new(LinkOptions {
+        id: 99,
+        kind: Kind::Client,
+        worker: 0,
+        pending_bytes_max: 1,
+        transport: None,
+        inbound: None,
+    });
+    let a = b.account("A").unwrap();
+    assert!(!a.bind(&a, &extra));
+    a.unbind(&p.link);
+    assert!(a.bind(&a, &extra));
+}
