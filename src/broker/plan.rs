@@ -106,6 +106,7 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
         word[..rest.len()].copy_from_slice(rest);
         h = (h.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(K);
     }
+    h = (h ^ (h >> 32)).wrapping_mul(K);
     h ^ (h >> 32)
 }
 
