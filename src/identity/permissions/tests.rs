@@ -101,6 +101,10 @@ fn p_4_a_queue_entry_speaks_for_its_queue() {
     check_sub(&[], &["foo.* q1"], &["foo.a", "foo.a q2", "> q1"], &["foo.a q1", "foo.* q1", "foo.> q1"]);
 }
 
+/// Allow, deny, the subscription, what is published, what arrives.
+type DeliveryCase = (Texts, Texts, &'static str, Texts, Texts);
+type Texts = &'static [&'static str];
+
 /// What of `published` reaches a subscription, or `None` where it is refused.
 fn seen(p: &Permissions, subscription: &str, published: &[&str]) -> Option<Vec<String>> {
     let (subject, queue) = subscription.split_once(' ').unwrap_or((subscription, ""));
@@ -114,7 +118,7 @@ fn seen(p: &Permissions, subscription: &str, published: &[&str]) -> Option<Vec<S
 
 #[test]
 fn p_2_nothing_denied_is_delivered() {
-    let cases: &[(&[&str], &[&str], &str, &[&str], &[&str])] = &[
+    let cases: &[DeliveryCase] = &[
         (&[], &["foo"], ">", &["foo", "bar"], &["bar"]),
         (&[], &["foo"], "* q", &["foo", "bar"], &["bar"]),
         (&[], &["foo.>"], ">", &["foo.a", "x.a", "foo"], &["x.a", "foo"]),
