@@ -88,11 +88,13 @@ impl std::fmt::Display for InsertError {
 
 impl std::error::Error for InsertError {}
 
+#[derive(Clone)]
 struct Literal<T> {
     subject: Text,
     values: Values<T>,
 }
 
+#[derive(Clone)]
 struct Node<T> {
     token: Text,
     parent: u32,
@@ -153,6 +155,10 @@ impl Frontier {
 }
 
 /// The interest structure; see the module's head. `T` is what stands for a subscriber, best some 8 bytes.
+///
+/// A clone is a full copy with the same ids: fit for a snapshot of some thousands of subjects, not for one after each
+/// change of a million (docs/design/0003-interest.md).
+#[derive(Clone)]
 pub struct Trie<T> {
     key: Key,
     literals: Slab<Literal<T>>,

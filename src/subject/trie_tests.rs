@@ -224,6 +224,22 @@ fn a_tail_with_something_behind_it_is_no_subject() {
 }
 
 #[test]
+fn a_clone_is_apart() {
+    let mut t = Trie::new(1);
+    let ids: Vec<SubjectId> =
+        [&b"a.b"[..], b"a.*", b">"].iter().map(|s| t.insert(s, None, 1u64).unwrap()).collect();
+    let old = t.clone();
+    for &id in &ids {
+        assert_eq!(t.remove_at(id, None, 1), Some(1));
+        assert_eq!(t.remove_at(id, None, 1), None);
+    }
+    assert_eq!((t.count(b"a.b"), old.count(b"a.b")), (0, 3));
+    let mut text = vec![];
+    assert!(old.subject_of(ids[1], &mut text) && !t.subject_of(ids[1], &mut vec![]));
+    assert_eq!(text, b"a.*");
+}
+
+#[test]
 fn a_result_is_reused_without_growing() {
     let mut t = Trie::new(1);
     for i in 0..200u32 {

@@ -48,11 +48,13 @@ pub struct Group<T> {
     pub members: Vec<T>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Many<T> {
     pub(crate) plain: List<T>,
     pub(crate) groups: Vec<(QueueId, List<T>)>,
 }
 
+#[derive(Clone)]
 pub(crate) enum Values<T> {
     None,
     One(Option<QueueId>, T),
@@ -170,6 +172,7 @@ impl<T: Member> Many<T> {
 }
 
 /// Values in a row, with an index once there are many.
+#[derive(Clone)]
 pub(crate) struct List<T> {
     pub(crate) items: Vec<T>,
     /// From a value's key to its place in `items`; complete whenever it is there.
