@@ -10,11 +10,23 @@ use std::hint::black_box;
 use subject::{Matched, Transform, Trie, collides, has_wildcard, is_subset, is_valid, matches};
 
 const MILLION: usize = 1_000_000;
+/// What stands under each subject where there is one value for each.
+const ONE: u64 = 1;
 
 /// `s.{0..99}.{0..99}.{0..99}`, in a random order without repetition (a full-period step through 10^6).
 fn literal(i: usize) -> String {
     let i = (i * 700_001 + 12_345) % MILLION;
     format!("s.{}.{}.{}", i / 10_000, i / 100 % 100, i % 100)
+}
+
+/// The names again, in another random order and one behind the other in memory, so that reading them costs little.
+fn shuffled(names: &[String]) -> Vec<String> {
+    let mut draw = Draw(11);
+    let mut order: Vec<usize> = (0..names.len()).collect();
+    for i in (1..order.len()).rev() {
+        order.swap(i, draw.below(i as u64 + 1) as usize);
+    }
+    order.into_iter().map(|i| names[i].clone()).collect()
 }
 
 /// 100,000 subscriptions: 70 % literal of three or four tokens, 20 % with `*`, 10 % with `>`.
@@ -89,22 +101,26 @@ fn million(c: &mut Criterion) {
     c.benchmark_group("million").sample_size(10).bench_function("build, whole", |b| {
         b.iter(|| {
             let mut t = Trie::new(3);
-            for (i, n) in names.iter().enumerate() {
-                t.insert(n.as_bytes(), None, i as u64).expect("a valid subject");
+            for n in &names {
+                t.insert(n.as_bytes(), None, ONE).expect("a valid subject");
             }
             t.len()
         })
     });
     let mut trie = Trie::new(3);
-    for (i, n) in names.iter().enumerate() {
-        trie.insert(n.as_bytes(), None, i as u64).expect("a valid subject");
+    for n in &names {
+        trie.insert(n.as_bytes(), None, ONE).expect("a valid subject");
     }
     let each = trie.heap_bytes() as f64 / MILLION as f64;
     println!("literal 1M: {each:.1} B/subject");
     assert!(each <= 90.0, "the budget is 90 bytes");
-    let mut draw = Draw(5);
     let mut out = Matched::new();
-    let mut pick = || &names[draw.below(MILLION as u64) as usize];
+    let asked = shuffled(&names);
+    let mut turn = 0;
+    let mut pick = || {
+        turn = (turn + 1) % MILLION;
+        &asked[turn]
+    };
     c.bench_function("match_into, 1M literal", |b| {
         b.iter(|| {
             trie.match_into(black_box(pick().as_bytes()), &mut out);
@@ -114,8 +130,20 @@ fn million(c: &mut Criterion) {
     c.bench_function("remove and insert, 1M literal", |b| {
         b.iter(|| {
             let s = pick().as_bytes();
-            let v = trie.remove(s, None, |_| true).expect("all are in it");
+            let v = trie.remove(s, None, ONE).expect("all are in it");
             trie.insert(s, None, v).expect("a valid subject")
+        })
+    });
+    c.benchmark_group("million").sample_size(10).bench_function("clone", |b| b.iter(|| trie.clone().len()));
+    c.bench_function("one of 100,000 under one subject leaves and comes", |b| {
+        let mut wide = Trie::new(3);
+        for v in 0..100_000u64 {
+            wide.insert(b"news", None, v).expect("a valid subject");
+        }
+        let mut draw = Draw(5);
+        b.iter(|| {
+            let v = wide.remove(b"news", None, draw.below(100_000)).expect("all are in it");
+            wide.insert(b"news", None, v).expect("a valid subject")
         })
     });
     let mut queues = Trie::new(3);
@@ -133,13 +161,17 @@ fn million(c: &mut Criterion) {
 fn wild(c: &mut Criterion) {
     let names: Vec<String> = (0..MILLION).map(|i| literal(i).replacen("s.", "*.", 1)).collect();
     let mut trie = Trie::new(3);
-    for (i, n) in names.iter().enumerate() {
-        trie.insert(n.as_bytes(), None, i as u64).expect("a valid subject");
+    for n in &names {
+        trie.insert(n.as_bytes(), None, ONE).expect("a valid subject");
     }
     println!("wild 1M: {:.1} B/subject", trie.heap_bytes() as f64 / MILLION as f64);
-    let mut draw = Draw(5);
     let mut out = Matched::new();
-    let mut pick = || &names[draw.below(MILLION as u64) as usize];
+    let asked = shuffled(&names);
+    let mut turn = 0;
+    let mut pick = || {
+        turn = (turn + 1) % MILLION;
+        &asked[turn]
+    };
     c.bench_function("match_into, 1M of *.a.b.c", |b| {
         b.iter(|| {
             trie.match_into(black_box(pick().as_bytes()), &mut out);
@@ -149,7 +181,7 @@ fn wild(c: &mut Criterion) {
     c.bench_function("remove and insert, 1M of *.a.b.c", |b| {
         b.iter(|| {
             let s = pick().as_bytes();
-            let v = trie.remove(s, None, |_| true).expect("all are in it");
+            let v = trie.remove(s, None, ONE).expect("all are in it");
             trie.insert(s, None, v).expect("a valid subject")
         })
     });

@@ -78,6 +78,24 @@ pub(crate) fn has_empty_token(b: &[u8]) -> bool {
     false
 }
 
+/// Whether one of two bytes is in `b`.
+#[inline]
+pub(crate) fn has_any(b: &[u8], x: u8, y: u8) -> bool {
+    let hits = |w: u64| zeros(w ^ (LOW * x as u64)) | zeros(w ^ (LOW * y as u64));
+    let n = b.len();
+    if n < 8 {
+        return b.iter().any(|&c| c == x || c == y);
+    }
+    let mut i = 0;
+    while i + 8 <= n {
+        if hits(word(b, i)) != 0 {
+            return true;
+        }
+        i += 8;
+    }
+    hits(word(b, n - 8)) != 0
+}
+
 /// Equality of two short strings.
 #[inline]
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
@@ -114,6 +132,7 @@ mod tests {
             let naive = a[from..].iter().position(|&c| c == b'.').map_or(a.len(), |p| p + from);
             prop_assert_eq!(find_dot(&a, from), naive);
             prop_assert_eq!(has_empty_token(&a), a.split(|&c| c == b'.').any(<[u8]>::is_empty));
+            prop_assert_eq!(has_any(&a, b'.', 0xae), a.contains(&b'.') || a.contains(&0xae));
             prop_assert_eq!(same(&a, &b), a == b);
             let mut c = a.clone();
             prop_assert!(same(&a, &c));

@@ -26,4 +26,4 @@ pub use trie::{InsertError, SubjectId, Trie};
 pub use valid::{
     collides, has_wildcard, is_literal, is_strict, is_subset, is_valid, matches, tokens, valid_queue,
 };
-pub use values::Group;
+pub use values::{Group, Member};

@@ -85,9 +85,9 @@ impl<T: Clone> Matched<T> {
             Values::One(None, v) => self.plain.push(v.clone()),
             Values::One(Some(q), v) => self.group(*q).push(v.clone()),
             Values::Many(many) => {
-                self.plain.extend_from_slice(&many.plain);
-                for g in &many.groups {
-                    self.group(g.queue).extend_from_slice(&g.members);
+                self.plain.extend_from_slice(&many.plain.items);
+                for (queue, list) in &many.groups {
+                    self.group(*queue).extend_from_slice(&list.items);
                 }
             }
         }

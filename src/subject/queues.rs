@@ -21,12 +21,14 @@ impl QueueId {
     }
 }
 
+#[derive(Clone)]
 struct Queue {
     name: Box<[u8]>,
     /// Values in the trie that are in this group; the name goes when the last one does.
     members: u64,
 }
 
+#[derive(Clone)]
 pub(crate) struct Queues {
     names: Slab<Queue>,
     index: TagTable,

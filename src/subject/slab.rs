@@ -5,6 +5,7 @@
 /// Entries per chunk. With entries of 40 bytes a chunk is 20 KiB: what one insert can have to allocate at most.
 const CHUNK: usize = 512;
 
+#[derive(Clone)]
 pub(crate) struct Slab<E> {
     chunks: Vec<Vec<Option<E>>>,
     free: Vec<u32>,

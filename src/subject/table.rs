@@ -8,6 +8,7 @@
 const EMPTY: u64 = 0;
 const SLOTS_MIN: usize = 8;
 
+#[derive(Clone)]
 pub(crate) struct TagTable {
     slots: Box<[u64]>,
     len: usize,

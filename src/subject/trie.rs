@@ -29,7 +29,7 @@ use crate::{
     table::TagTable,
     text::Text,
     valid::{collides, has_wildcard, is_star, is_subset, is_tail, is_valid, tokens},
-    values::Values,
+    values::{Member, Values},
 };
 
 /// Most subjects or nodes of one trie: ids have 30 bits, two tell where the id points.
@@ -88,11 +88,13 @@ impl std::fmt::Display for InsertError {
 
 impl std::error::Error for InsertError {}
 
+#[derive(Clone)]
 struct Literal<T> {
     subject: Text,
     values: Values<T>,
 }
 
+#[derive(Clone)]
 struct Node<T> {
     token: Text,
     parent: u32,
@@ -153,6 +155,10 @@ impl Frontier {
 }
 
 /// The interest structure; see the module's head. `T` is what stands for a subscriber, best some 8 bytes.
+///
+/// A clone is a full copy with the same ids: fit for a snapshot of some thousands of subjects, not for one after each
+/// change of a million (docs/design/0003-interest.md).
+#[derive(Clone)]
 pub struct Trie<T> {
     key: Key,
     literals: Slab<Literal<T>>,
@@ -196,59 +202,6 @@ impl<T> Trie<T> {
     /// Distinct queue names.
     pub fn num_queues(&self) -> usize {
         self.queues.len()
-    }
-
-    /// Adds `value` under `subject`, in the queue group `queue` if there is one. The same value may be added again;
-    /// each is delivered to. An empty queue name is a name here: the caller maps its protocol's "none".
-    pub fn insert(
-        &mut self,
-        subject: &[u8],
-        queue: Option<&[u8]>,
-        value: T,
-    ) -> Result<SubjectId, InsertError> {
-        if !is_valid(subject) {
-            return Err(InsertError::InvalidSubject);
-        }
-        let wild = has_wildcard(subject);
-        // A subject adds at most one node more than it has bytes. Ids are dense, so counts bound them.
-        let count = if wild { self.nodes.len() + subject.len() + 1 } else { self.literals.len() + 1 };
-        if count > ID_MAX {
-            return Err(InsertError::Full);
-        }
-        let queue = match queue {
-            Some(name) => Some(self.queues.join(&self.key, name).ok_or(InsertError::Full)?),
-            None => None,
-        };
-        let place = if wild { self.make_path(subject) } else { Place::Literal(self.make_literal(subject)) };
-        self.values_mut(place).expect("I-1: the place was just made").add(queue, value);
-        self.len += 1;
-        Ok(SubjectId::of(place))
-    }
-
-    /// Takes out the first value under `subject` and `queue` for which `is_it` holds. O(1) but for the values under
-    /// that very subject and queue, which are gone through in order.
-    pub fn remove(
-        &mut self,
-        subject: &[u8],
-        queue: Option<&[u8]>,
-        is_it: impl FnMut(&T) -> bool,
-    ) -> Option<T> {
-        let place = self.find(subject)?;
-        let queue = match queue {
-            Some(name) => Some(self.queues.find(&self.key, name)?),
-            None => None,
-        };
-        self.remove_from(place, queue, is_it)
-    }
-
-    /// As [`Trie::remove`], by the id that the insert gave. None when nothing fits, or the id is no longer in use.
-    pub fn remove_at(
-        &mut self,
-        id: SubjectId,
-        queue: Option<QueueId>,
-        is_it: impl FnMut(&T) -> bool,
-    ) -> Option<T> {
-        self.remove_from(id.place(), queue, is_it)
     }
 
     /// The id of a subject that has a value. Compares text: wildcards stand for themselves.
@@ -534,28 +487,6 @@ impl<T> Trie<T> {
         id
     }
 
-    fn remove_from(
-        &mut self,
-        place: Place,
-        queue: Option<QueueId>,
-        is_it: impl FnMut(&T) -> bool,
-    ) -> Option<T> {
-        let values = self.values_mut(place)?;
-        let value = values.remove(queue, is_it)?;
-        let last = values.is_none();
-        self.len -= 1;
-        if let Some(queue) = queue {
-            self.queues.leave(&self.key, queue);
-        }
-        if last {
-            match place {
-                Place::Literal(id) => self.drop_literal(id),
-                Place::Here(id) | Place::Tail(id) => self.drop_path(id),
-            }
-        }
-        Some(value)
-    }
-
     fn drop_literal(&mut self, id: u32) {
         if let Some(entry) = self.literals.remove(id) {
             let found = self.literal_index.remove(tag(self.key.bytes(entry.subject.as_bytes())), id);
@@ -625,6 +556,68 @@ impl<T> Trie<T> {
                 }
             }
         }
+    }
+}
+
+impl<T: Member> Trie<T> {
+    /// Adds `value` under `subject`, in the queue group `queue` if there is one. The same value may be added again;
+    /// each is delivered to. An empty queue name is a name here: the caller maps its protocol's "none".
+    pub fn insert(
+        &mut self,
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        value: T,
+    ) -> Result<SubjectId, InsertError> {
+        if !is_valid(subject) {
+            return Err(InsertError::InvalidSubject);
+        }
+        let wild = has_wildcard(subject);
+        // A subject adds at most one node more than it has bytes. Ids are dense, so counts bound them.
+        let count = if wild { self.nodes.len() + subject.len() + 1 } else { self.literals.len() + 1 };
+        if count > ID_MAX {
+            return Err(InsertError::Full);
+        }
+        let queue = match queue {
+            Some(name) => Some(self.queues.join(&self.key, name).ok_or(InsertError::Full)?),
+            None => None,
+        };
+        let place = if wild { self.make_path(subject) } else { Place::Literal(self.make_literal(subject)) };
+        self.values_mut(place).expect("I-1: the place was just made").add(queue, value);
+        self.len += 1;
+        Ok(SubjectId::of(place))
+    }
+
+    /// Takes out the first value under `subject` and `queue` for which `is_it` holds. O(1) but for the values under
+    /// that very subject and queue, which are gone through in order.
+    pub fn remove(&mut self, subject: &[u8], queue: Option<&[u8]>, key: u64) -> Option<T> {
+        let place = self.find(subject)?;
+        let queue = match queue {
+            Some(name) => Some(self.queues.find(&self.key, name)?),
+            None => None,
+        };
+        self.remove_from(place, queue, key)
+    }
+
+    /// As [`Trie::remove`], by the id that the insert gave. None when nothing fits, or the id is no longer in use.
+    pub fn remove_at(&mut self, id: SubjectId, queue: Option<QueueId>, key: u64) -> Option<T> {
+        self.remove_from(id.place(), queue, key)
+    }
+
+    fn remove_from(&mut self, place: Place, queue: Option<QueueId>, key: u64) -> Option<T> {
+        let values = self.values_mut(place)?;
+        let value = values.remove(queue, key)?;
+        let last = values.is_none();
+        self.len -= 1;
+        if let Some(queue) = queue {
+            self.queues.leave(&self.key, queue);
+        }
+        if last {
+            match place {
+                Place::Literal(id) => self.drop_literal(id),
+                Place::Here(id) | Place::Tail(id) => self.drop_path(id),
+            }
+        }
+        Some(value)
     }
 }
 

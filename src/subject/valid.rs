@@ -9,7 +9,7 @@
 //! feed, NUL and bytes that are no UTF-8 pass. Stricter paths (stream configuration) use [`is_strict`]. A queue name
 //! is any non-empty run of bytes that the protocol line can carry.
 
-use crate::bytes::{find_dot, has_empty_token, same};
+use crate::bytes::{find_dot, has_any, has_empty_token, same};
 
 /// The tokens of a subject, without allocation; see [`tokens`].
 #[derive(Clone, Debug)]
@@ -64,9 +64,12 @@ pub fn is_valid(subject: &[u8]) -> bool {
     if has_empty_token(subject) {
         return false;
     }
+    if !has_any(subject, b'>', b' ') {
+        return true;
+    }
     let mut open = true;
     for token in tokens(subject) {
-        if !open || token.contains(&b' ') {
+        if !open || has_any(token, b' ', b' ') {
             return false;
         }
         open = !is_tail(token);
@@ -76,7 +79,7 @@ pub fn is_valid(subject: &[u8]) -> bool {
 
 /// Whether `subject` is valid and has no wildcard token: what a pedantic client may publish to.
 pub fn is_literal(subject: &[u8]) -> bool {
-    !has_empty_token(subject) && tokens(subject).all(|t| !is_star(t) && !is_tail(t) && !t.contains(&b' '))
+    is_valid(subject) && !has_wildcard(subject)
 }
 
 /// Whether `subject` is valid and also free of white space and NUL, and UTF-8: the rule for names that are stored.
@@ -92,9 +95,8 @@ pub fn valid_queue(queue: &[u8]) -> bool {
 
 /// Whether any token of `subject` is `*` or `>`.
 pub fn has_wildcard(subject: &[u8]) -> bool {
-    // Most subjects hold neither byte at all, which one pass without branches tells.
-    subject.iter().fold(false, |any, &b| any | (b == b'*') | (b == b'>'))
-        && tokens(subject).any(|t| is_star(t) || is_tail(t))
+    // Most subjects hold neither byte at all, which a pass over words tells.
+    has_any(subject, b'*', b'>') && tokens(subject).any(|t| is_star(t) || is_tail(t))
 }
 
 /// Whether a publish to `subject` reaches a subscription to `pattern`. Every token of `subject` is literal, also `*`.

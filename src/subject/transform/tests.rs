@@ -293,8 +293,11 @@ fn a_pattern_goes_through_an_import() {
     assert_eq!(out, b"bar.*.x.>");
 }
 
-fn weighted(list: &[(&str, u8, &str)]) -> Result<Mapping, MappingError> {
-    let of = |&(subject, weight, cluster): &(&str, u8, &str)| Destination {
+/// Subject, weight and cluster.
+type Weighted<'a> = (&'a str, u8, &'a str);
+
+fn weighted(list: &[Weighted]) -> Result<Mapping, MappingError> {
+    let of = |&(subject, weight, cluster): &Weighted| Destination {
         subject: subject.into(),
         weight,
         cluster: (!cluster.is_empty()).then(|| cluster.into()),
@@ -322,7 +325,7 @@ fn shares(m: &Mapping, cluster: &str) -> String {
 /// Shares as seen over 3,000 messages on the real server, which had or had not the cluster name A.
 #[test]
 fn weights_share_out_as_on_the_server() {
-    let table: [(&[(&str, u8, &str)], &str, &str); 18] = [
+    let table: [(&[Weighted], &str, &str); 18] = [
         (&[], "", "keep 100"),
         (&[("bar", 100, "")], "", "bar 100"),
         (&[("bar", 50, "")], "", "bar 50, keep 50"),
@@ -351,7 +354,7 @@ fn weights_share_out_as_on_the_server() {
 
 #[test]
 fn weights_are_checked() {
-    let text = |list: &[(&str, u8, &str)]| weighted(list).expect_err("refused").to_string();
+    let text = |list: &[Weighted]| weighted(list).expect_err("refused").to_string();
     assert_eq!(text(&[("bar", 101, "")]), "individual weights need to be <= 100");
     assert_eq!(text(&[("bar", 255, "")]), "individual weights need to be <= 100");
     assert_eq!(text(&[("bar", 50, ""), ("baz", 51, "")]), "total weight needs to be <= 100", "T-3");
