@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use subject::{Mappings, Trie};
+use subject::{Mappings, Member, Trie};
 
 use crate::{
     Kind, Link, LinkOptions, Stats, Sub,
@@ -112,7 +112,7 @@ impl Account {
         self.touch();
     }
     pub(crate) fn remove(&self, sub: &Arc<Sub>) {
-        self.interest.write().remove(sub.subject(), sub.queue_name(), |s| Arc::ptr_eq(s, sub));
+        self.interest.write().remove(sub.subject(), sub.queue_name(), sub.key());
         self.touch();
     }
     pub(crate) fn remove_all(&self, subs: &[Arc<Sub>]) {
@@ -120,7 +120,7 @@ impl Account {
         for some in subs.chunks(256) {
             let mut interest = self.interest.write();
             for sub in some {
-                interest.remove(sub.subject(), sub.queue_name(), |s| Arc::ptr_eq(s, sub));
+                interest.remove(sub.subject(), sub.queue_name(), sub.key());
             }
             drop(interest);
             self.touch();

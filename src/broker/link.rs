@@ -263,7 +263,7 @@ impl Link {
     }
     /// Sets the user's permissions, and the dynamic grants that they ask for.
     pub fn set_permissions(&self, p: Option<Arc<Permissions>>) {
-        let grants = p.as_ref().and_then(|p| p.reply_grants()).map(Box::new);
+        let grants = p.as_ref().and_then(|p| p.responses()).map(|r| Box::new(ReplyGrants::new(r)));
         let flags = self.flags.load(Relaxed) & !LinkFlags::GRANTS_REPLIES.0;
         self.set_flags(LinkFlags(flags).with_if(grants.is_some(), LinkFlags::GRANTS_REPLIES));
         *self.replies.lock() = grants;
@@ -271,13 +271,16 @@ impl Link {
     }
     /// Notes a delivered reply subject as one that may be answered (allow_responses).
     pub(crate) fn grant_reply(&self, reply: &[u8]) {
+        if self.permissions().is_some_and(|p| p.can_publish(reply)) {
+            return;
+        }
         if let Some(g) = &mut *self.replies.lock() {
             g.grant(reply, env::wall().0);
         }
     }
     /// Uses up one granted answer to `subject`.
     pub(crate) fn use_reply(&self, subject: &[u8]) -> bool {
-        self.replies.lock().as_mut().is_some_and(|g| g.use_one(subject, env::wall().0))
+        self.replies.lock().as_mut().is_some_and(|g| g.take(subject, env::wall().0))
     }
     /// Largest number of subscriptions.
     pub fn set_subscriptions_max(&self, n: usize) {

@@ -12,7 +12,7 @@ use env::{
     Instant,
     net::{Accepted, TcpListener},
 };
-use identity::{Attempt, Decision, Verdict};
+use identity::{Attempt, Check, ConnectionType, Decision, Identity, Nonce, Verdict};
 use wire::{
     client::{Error, Limits, Op, Parsed, Pub, parse},
     frame,
@@ -131,12 +131,12 @@ impl Connection {
         settings: Arc<Settings>,
     ) -> Connection {
         let now = env::now();
-        let auth_required = settings.authenticator.required();
+        let auth_required = settings.authenticator.is_required();
         let mut nonce = String::new();
-        if settings.authenticator.wants_nonce() {
-            let mut raw = [0; identity::NONCE_BYTES];
+        if settings.authenticator.needs_nonce() {
+            let mut raw = [0; identity::NONCE_RAW_LEN];
             cx.fill_random(&mut raw);
-            nonce = identity::encode_nonce(&raw);
+            nonce = Nonce::from_random(raw).as_str().to_string();
         }
         client.facts.lock().nonce.clone_from(&nonce);
         let mut c = Connection {
@@ -259,10 +259,16 @@ impl Connection {
     fn reloaded(&mut self) {
         let s = &self.settings;
         self.limits.max_control_line = s.control_line_bytes_max;
-        self.payload_bytes_max = self.payload_bytes_max.min(s.payload_bytes_max).max(s.payload_bytes_max);
-        self.limits.max_payload = self.payload_bytes_max;
         self.link.set_pending_bytes_max(s.pending_bytes_max);
         self.deadlines.ping = self.deadlines.ping.min(env::now() + s.ping_interval);
+        let identity = self.client.facts.lock().identity.clone();
+        match identity {
+            Some(identity) => self.limit(&identity),
+            None => {
+                self.payload_bytes_max = s.payload_bytes_max;
+                self.limits.max_payload = s.payload_bytes_max;
+            }
+        }
     }
 
     fn tick(&mut self, now: Instant) {
@@ -297,7 +303,7 @@ impl Connection {
             return self.refuse("Stale Connection", Closed::StaleConnection);
         }
         self.deadlines.ping = now + s.ping_interval;
-        if !self.connected && s.authenticator.required() {
+        if !self.connected && s.authenticator.is_required() {
             return;
         }
         self.pings_out += 1;
@@ -443,6 +449,12 @@ impl Connection {
     #[inline]
     fn publish(&mut self, p: &Pub<'_>, shared: Option<&Bytes>) {
         let router = self.router.as_mut().expect("checked by the caller");
+        if p.subject.first() == Some(&b'_') || p.subject.first() == Some(&b'$') {
+            // Gateway replies are the servers' own.
+            if identity::is_reserved_subject(p.subject) {
+                return self.denied(p.subject);
+            }
+        }
         if !p.reply.is_empty() && identity::is_reserved_reply(p.reply) {
             return self.reserved_reply(p);
         }
@@ -613,9 +625,6 @@ impl Connection {
                 return self.link.close(Closed::ParseError);
             }
         };
-        if !connect.account.is_empty() || connect.new_account {
-            return self.unauthorized("account fields in CONNECT");
-        }
         if !(0..=1).contains(&connect.protocol) {
             return self.refuse("invalid client protocol", Closed::BadClientProtocolVersion);
         }
@@ -635,34 +644,43 @@ impl Connection {
             nkey: &connect.nkey,
             sig: &connect.sig,
             jwt: &connect.jwt,
-            nonce: &self.nonce,
             proxy_sig: &connect.proxy_sig,
-            ..Attempt::default()
+            legacy_account: !connect.account.is_empty() || connect.new_account,
+            ..self.bare_attempt()
         };
-        let identity = match self.settings.authenticator.check(&attempt) {
-            Decision::Accept(i) => i,
-            Decision::Reject(reason) => return self.unauthorized(&reason.to_string()),
-            Decision::Pending(job) => match job.run() {
-                Ok(i) => i,
-                Err(reason) => return self.unauthorized(&reason.to_string()),
-            },
+        let decision = match self.settings.authenticator.check(&attempt) {
+            Check::Done(d) => d,
+            Check::Pending(job) => job.run(),
         };
-        self.logged_in(connect, identity);
+        match decision {
+            Decision::Accept(identity) => self.logged_in(connect, identity),
+            Decision::Reject(reason) => self.unauthorized(reason),
+        }
     }
 
-    fn unauthorized(&self, reason: &str) {
-        self.cx.hooks.auth_error(&self.client, reason);
-        self.refuse("Authorization Violation", Closed::AuthenticationFailure);
+    /// What is known of this connection without CONNECT.
+    fn bare_attempt(&self) -> Attempt<'_> {
+        Attempt { nonce: self.nonce.as_bytes(), connection_type: ConnectionType::Standard, ..Attempt::default() }
+    }
+
+    fn unauthorized(&self, reason: identity::Reason) {
+        self.cx.hooks.auth_error(&self.client, reason.closed_reason());
+        let closed = match reason {
+            identity::Reason::ProxyNotTrusted => Closed::ProxyNotTrusted,
+            identity::Reason::ProxyRequired => Closed::ProxyRequired,
+            _ => Closed::AuthenticationFailure,
+        };
+        self.refuse(identity::AUTHORIZATION_VIOLATION, closed);
     }
 
     fn log_in_without_connect(&mut self) {
-        let attempt = Attempt { nonce: &self.nonce, ..Attempt::default() };
-        if let Decision::Accept(identity) = self.settings.authenticator.check(&attempt) {
+        let check = self.settings.authenticator.check(&self.bare_attempt());
+        if let Check::Done(Decision::Accept(identity)) = check {
             self.logged_in(Connect { verbose: true, echo: true, ..Connect::default() }, identity);
         }
     }
 
-    fn logged_in(&mut self, connect: Connect, identity: identity::Identity) {
+    fn logged_in(&mut self, connect: Connect, identity: Identity) {
         self.deadlines.auth = None;
         let headers = connect.headers && self.settings.headers;
         let flags = LinkFlags::default()
@@ -681,10 +699,13 @@ impl Connection {
             f.lang = connect.lang;
             f.version = connect.version;
             f.protocol = connect.protocol;
-            f.user.clone_from(&identity.name);
+            f.user = identity.name.to_string();
+            f.proxy = identity.proxy.as_deref().unwrap_or_default().to_string();
+            f.identity = Some(identity.clone());
         }
-        let account = identity.account.clone().unwrap_or_else(|| self.settings.default_account.clone());
-        self.bind(&account);
+        self.deadlines.expiry = identity.expires_at_ns.map(|at| env::now() + env::Wall(at).since(env::wall()));
+        self.bind(&identity.account);
+        self.limit(&identity);
         if self.link.closed().is_some() {
             return;
         }
@@ -692,6 +713,20 @@ impl Connection {
             self.cx.hooks.connected(&self.client);
         }
         self.ok();
+    }
+
+    /// Limits of the user and of its account apply besides the server's.
+    fn limit(&mut self, identity: &Identity) {
+        let account = self.link.account().map(|a| a.limits()).unwrap_or_default();
+        let least = |a: Option<usize>, b: Option<u64>, c: Option<usize>| {
+            [a, b.map(|n| n as usize), c].into_iter().flatten().min()
+        };
+        let (s, user) = (&self.settings, identity.limits);
+        let payload = least(Some(s.payload_bytes_max), user.max_payload, account.payload_bytes_max);
+        self.payload_bytes_max = payload.unwrap_or(s.payload_bytes_max);
+        self.limits.max_payload = self.payload_bytes_max;
+        let subscriptions = least(s.subscriptions_max, user.max_subscriptions, account.subscriptions_max);
+        self.link.set_subscriptions_max(subscriptions.unwrap_or(usize::MAX));
     }
 
     /// The end: last words, then nothing is left of it.

@@ -12,6 +12,7 @@ use std::{
 
 use broker::{Closed, Link, Traffic};
 use env::Wall;
+use identity::Identity;
 use parking_lot::Mutex;
 
 /// What is known of a client beyond its link.
@@ -39,6 +40,8 @@ pub struct Facts {
     pub proxy: String,
     /// Nonce that it was sent.
     pub nonce: String,
+    /// Who it is, once it has logged in.
+    pub identity: Option<Identity>,
 }
 
 /// A client that is connected.
