@@ -160,7 +160,7 @@ mod tests {
     use base64::engine::general_purpose::{STANDARD, URL_SAFE};
     use proptest::prelude::*;
 
-    /// Made by an independent ed25519 implementation from the seed 0, 1, … 31, over `test-nonce`.
+    /// The public key of the seed 0, 1, … 31, computed by an independent implementation and accepted by nats-server.
     const USER: &str = "UAB2CB576PHBBPQ5ODORRZ2LYCMWPZGWGCN2KDK7DXOIMZASKUY3RLKK";
 
     fn seed() -> [u8; 32] {
