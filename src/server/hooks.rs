@@ -1,0 +1,82 @@
+//! What connections tell the server.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use broker::{Account, Crossing, Deliveries, Latency, Link};
+use links::{Client, ClosedClient};
+
+use crate::{Server, events, log::Log};
+
+/// The server as its connections see it. The server is made after it, so it is filled in later.
+#[derive(Clone)]
+pub struct ServerHooks {
+    server: Arc<OnceLock<Weak<Server>>>,
+    log: Arc<Log>,
+}
+
+impl ServerHooks {
+    /// Hooks, and the place where the server is to be put.
+    pub fn new(log: Arc<Log>) -> (ServerHooks, Arc<OnceLock<Weak<Server>>>) {
+        let slot = Arc::new(OnceLock::new());
+        (ServerHooks { server: slot.clone(), log }, slot)
+    }
+    fn server(&self) -> Option<Arc<Server>> {
+        self.server.get()?.upgrade()
+    }
+}
+
+/// The head of a log line about a client.
+fn prefix(c: &Client) -> String {
+    let f = c.facts.lock();
+    let mark = if f.kind == "websocket" { "wid" } else { "cid" };
+    let mut text = format!("{} - {mark}:{}", c.peer, c.link.id);
+    let named: Vec<&str> =
+        [&f.version, &f.lang, &f.name].into_iter().map(String::as_str).filter(|s| !s.is_empty()).collect();
+    if !named.is_empty() {
+        text += &format!(" - {:?}", format!("v{}", named.join(":")));
+    }
+    text
+}
+
+impl links::Hooks for ServerHooks {
+    fn connected(&self, client: &Client) {
+        if let Some(s) = self.server() {
+            events::connected(&s, client);
+        }
+    }
+    fn disconnected(&self, client: &ClosedClient) {
+        if let Some(s) = self.server() {
+            events::disconnected(&s, client);
+        }
+    }
+    fn auth_error(&self, client: &Client, reason: &str) {
+        self.log.error(format_args!("{} - authentication error: {reason}", prefix(client)));
+        if let Some(s) = self.server() {
+            events::auth_error(&s, client, reason);
+        }
+    }
+    fn log(&self, level: &'static str, client: &Client, text: &str) {
+        let wanted = match level {
+            "DBG" => self.log.debugs(),
+            "TRC" => self.log.traces(),
+            _ => true,
+        };
+        if wanted {
+            self.log.line(level, format_args!("{} - {text}", prefix(client)));
+        }
+    }
+    fn traces(&self) -> bool {
+        self.log.traces()
+    }
+}
+
+impl Crossing for ServerHooks {
+    fn request_info(&self, requestor: &Link, importer: &Account, share: bool) -> String {
+        self.server().map(|s| events::request_info(&s, requestor, importer, share)).unwrap_or_else(|| "{}".into())
+    }
+    fn latency(&self, d: &mut Deliveries, l: &Latency<'_>) {
+        if let Some(s) = self.server() {
+            events::latency(&s, d, l);
+        }
+    }
+}

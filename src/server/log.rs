@@ -1,0 +1,131 @@
+//! The server's log: `[pid] YYYY/MM/DD HH:MM:SS.uuuuuu [INF] text`, to standard error or a file.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use env::log_file::LogFile;
+use parking_lot::Mutex;
+
+use crate::options::LogOptions;
+
+/// Where lines go and which are wanted.
+pub struct Log {
+    out: Mutex<Out>,
+    debug: AtomicBool,
+    trace: AtomicBool,
+    trace_system: AtomicBool,
+}
+
+struct Out {
+    file: LogFile,
+    path: Option<String>,
+    time: bool,
+    utc: bool,
+    bytes_max: u64,
+    keep: usize,
+}
+
+impl Log {
+    /// Opens the log that the options ask for.
+    pub fn open(o: &LogOptions) -> std::io::Result<Log> {
+        let file = match &o.file {
+            Some(path) => LogFile::open(path)?,
+            None => LogFile::stderr(),
+        };
+        let log = Log {
+            out: Mutex::new(Out { file, path: o.file.clone(), time: true, utc: false, bytes_max: 0, keep: 0 }),
+            debug: AtomicBool::new(false),
+            trace: AtomicBool::new(false),
+            trace_system: AtomicBool::new(false),
+        };
+        log.set(o);
+        Ok(log)
+    }
+    fn set(&self, o: &LogOptions) {
+        self.debug.store(o.debug, Relaxed);
+        self.trace.store(o.trace || o.trace_verbose, Relaxed);
+        self.trace_system.store(o.trace_verbose, Relaxed);
+        let mut out = self.out.lock();
+        out.time = o.logtime;
+        out.utc = o.logtime_utc;
+        out.bytes_max = u64::try_from(o.file_size_limit).unwrap_or(0);
+        out.keep = usize::try_from(o.file_max_num).unwrap_or(0);
+    }
+    /// Follows new options; another file is opened before the old one is let go.
+    pub fn reload(&self, o: &LogOptions) -> std::io::Result<()> {
+        let other = self.out.lock().path != o.file;
+        if other {
+            let file = match &o.file {
+                Some(path) => LogFile::open(path)?,
+                None => LogFile::stderr(),
+            };
+            let mut out = self.out.lock();
+            out.file = file;
+            out.path.clone_from(&o.file);
+        }
+        self.set(o);
+        Ok(())
+    }
+    /// Opens the file anew (after it was moved away).
+    pub fn reopen(&self) -> std::io::Result<()> {
+        self.out.lock().file.reopen()
+    }
+    /// Whether debug lines are wanted.
+    pub fn debugs(&self) -> bool {
+        self.debug.load(Relaxed)
+    }
+    /// Whether protocol lines are wanted.
+    pub fn traces(&self) -> bool {
+        self.trace.load(Relaxed)
+    }
+    /// Whether those of the system account are wanted too.
+    pub fn traces_system(&self) -> bool {
+        self.trace_system.load(Relaxed)
+    }
+
+    /// Writes a line. A line that cannot be written is lost: there is nowhere to say so.
+    pub fn line(&self, level: &str, text: fmt::Arguments<'_>) {
+        let mut out = self.out.lock();
+        let mut line = format!("[{}] ", env::process::id());
+        if out.time {
+            line += &env::log_time(env::wall(), out.utc);
+            line.push(' ');
+        }
+        line += &format!("[{level}] {text}\n");
+        out.file.write(line.as_bytes()).ok();
+        if out.bytes_max > 0 && out.path.is_some() && out.file.len() > out.bytes_max {
+            let keep = out.keep;
+            out.file.rotate(env::wall(), keep).ok();
+        }
+    }
+    /// An ordinary line.
+    pub fn info(&self, text: fmt::Arguments<'_>) {
+        self.line("INF", text)
+    }
+    /// Something to look at.
+    pub fn warn(&self, text: fmt::Arguments<'_>) {
+        self.line("WRN", text)
+    }
+    /// Something that went wrong.
+    pub fn error(&self, text: fmt::Arguments<'_>) {
+        self.line("ERR", text)
+    }
+    /// Why the server ends.
+    pub fn fatal(&self, text: fmt::Arguments<'_>) {
+        self.line("FTL", text)
+    }
+    /// A line for those who look for a fault.
+    pub fn debug(&self, text: fmt::Arguments<'_>) {
+        if self.debugs() {
+            self.line("DBG", text)
+        }
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Log")
+    }
+}

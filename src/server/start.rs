@@ -1,0 +1,446 @@
+//! A server from its options to its end: listeners, files for others, signals, reload, lame duck, shutdown.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::*},
+    },
+    time::Duration,
+};
+
+use broker::{Broker, Closed};
+use env::{
+    Wall, Workers,
+    net::TcpListener,
+    signal::{Signal, Signals},
+};
+use identity::{Authenticator, ServerKey};
+use links::Context;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+use wire::info::Info;
+
+use crate::{
+    files::{self, Ports},
+    hooks::ServerHooks,
+    log::Log,
+    options::{self, Flags, NATS_VERSION, Options},
+    settings,
+};
+
+/// Fulmar's own version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// JetStream API level of the NATS version that is implemented.
+pub const API_LEVEL: u64 = 5;
+
+/// A running server.
+pub struct Server {
+    /// Its key; the public half is its id.
+    pub key: ServerKey,
+    /// Configured name, or the id.
+    pub name: String,
+    /// Since when it runs.
+    pub start: Wall,
+    /// Monotonic moment of the start.
+    pub started: env::Instant,
+    /// When its configuration was last read.
+    pub config_time: Mutex<Wall>,
+    options: RwLock<Arc<Options>>,
+    flags: Flags,
+    /// Its log.
+    pub log: Arc<Log>,
+    /// Accounts and links.
+    pub broker: Arc<Broker>,
+    /// Clients.
+    pub links: Arc<Context>,
+    /// Addresses that are bound.
+    pub bound: Mutex<Bound>,
+    /// Worker threads.
+    workers: Workers,
+    lame_duck: AtomicBool,
+    lame_duck_notice: Notify,
+    stop: watch::Sender<bool>,
+    reloads: tokio::sync::Mutex<()>,
+}
+
+/// Addresses that listeners have.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Bound {
+    /// Client port.
+    pub client: Option<SocketAddr>,
+    /// WebSocket.
+    pub websocket: Option<SocketAddr>,
+    /// Monitoring without TLS.
+    pub http: Option<SocketAddr>,
+    /// Monitoring with TLS.
+    pub https: Option<SocketAddr>,
+}
+
+/// Why a server could not start: one sentence a line, ready for the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StartError(pub Vec<String>);
+
+impl Server {
+    /// Makes a server that listens nowhere yet.
+    pub fn new(options: Options, flags: Flags) -> Result<Arc<Server>, StartError> {
+        let one = |e: String| StartError(vec![e]);
+        let log = Arc::new(Log::open(&options.log).map_err(|e| one(format!("error opening log file: {e}")))?);
+        let mut rng = env::rng("server key");
+        let mut seed = [0; 32];
+        rng.fill(&mut seed);
+        let key = ServerKey::from_seed(seed);
+        let name = options.server_name.clone().unwrap_or_else(|| key.public().to_string());
+        let cores = Workers::cores();
+        let workers = Workers::start(cores).map_err(|e| one(format!("worker threads cannot be started: {e}")))?;
+        let broker = Arc::new(Broker::default());
+        let mut cache_key = [0; 32];
+        rng.fill(&mut cache_key);
+        let authenticator =
+            Authenticator::new(settings::logins(&options), cache_key).map_err(|e| one(e.to_string()))?;
+        let rules = settings::account_rules(&options).map_err(StartError)?;
+        let (hooks, hooks_slot) = ServerHooks::new(log.clone());
+        broker.set_crossing(Box::new(hooks.clone()));
+        broker.configure(&rules).map_err(StartError)?;
+        let info = base_info(&options, &key, &name);
+        let settings = settings::link_settings(&options, info, Arc::new(authenticator));
+        let links = Context::new(broker.clone(), Box::new(hooks), workers.all().to_vec(), settings);
+        let server = Arc::new(Server {
+            key,
+            name,
+            start: env::wall(),
+            started: env::now(),
+            config_time: Mutex::new(env::wall()),
+            options: RwLock::new(Arc::new(options)),
+            flags,
+            log,
+            broker,
+            links,
+            bound: Mutex::default(),
+            workers,
+            lame_duck: AtomicBool::new(false),
+            lame_duck_notice: Notify::new(),
+            stop: watch::channel(false).0,
+            reloads: tokio::sync::Mutex::new(()),
+        });
+        hooks_slot.set(Arc::downgrade(&server)).ok();
+        Ok(server)
+    }
+
+    /// The options of now.
+    pub fn options(&self) -> Arc<Options> {
+        self.options.read().clone()
+    }
+    /// The server's id: its public key.
+    pub fn id(&self) -> &str {
+        self.key.public()
+    }
+    /// Number of worker threads.
+    pub fn workers(&self) -> usize {
+        self.workers.all().len()
+    }
+
+    /// Listens, and serves until the server is told to stop. Returns the exit code.
+    pub async fn run(self: &Arc<Server>) -> i32 {
+        match self.listen().await {
+            Ok(()) => {}
+            Err(StartError(lines)) => {
+                for l in lines {
+                    self.log.fatal(format_args!("{l}"));
+                }
+                return 1;
+            }
+        }
+        let mut stop = self.stop.subscribe();
+        // The sender lives as long as the server: waiting cannot fail.
+        stop.wait_for(|s| *s).await.ok();
+        self.shut_down().await;
+        0
+    }
+
+    /// Binds all listeners and says so.
+    pub async fn listen(self: &Arc<Server>) -> Result<(), StartError> {
+        let o = self.options();
+        self.greet(&o);
+        env::process::raise_open_file_limit().ok();
+        if let Some(path) = &o.pid_file
+            && let Err(e) = files::write_pid(path).await
+        {
+            return Err(StartError(vec![format!("Could not write pidfile: {e}")]));
+        }
+        crate::monitor::listen(self, &o).await?;
+        let (client, bound) = bind(&o.host, o.port, "port").await?;
+        self.bound.lock().client = Some(bound);
+        self.links.set_settings(self.link_settings(&o));
+        self.log.info(format_args!("Listening for client connections on {}", shown(&o.host, bound)));
+        let mut stop = self.stop.subscribe();
+        let (cx, server) = (self.links.clone(), self.clone());
+        env::spawn(async move {
+            let ended = async {
+                env::select! {
+                    _ = stop.wait_for(|s| *s) => {}
+                    _ = server.lame_duck_notice.notified() => {}
+                }
+            };
+            links::client::listen(cx, client, ended).await
+        });
+        if let Some(dir) = &o.ports_file_dir {
+            match files::write_ports(dir, &self.ports(&o)).await {
+                Ok(_) => {}
+                Err(e) => self.log.error(format_args!("Error writing ports file: {e}")),
+            }
+        }
+        self.log.info(format_args!("Server is ready"));
+        Ok(())
+    }
+
+    fn greet(&self, o: &Options) {
+        let log = &self.log;
+        log.info(format_args!("Starting nats-server"));
+        log.info(format_args!("  Version:  {NATS_VERSION}"));
+        log.info(format_args!("  Fulmar:   {VERSION}"));
+        log.info(format_args!("  Name:     {}", self.name));
+        log.info(format_args!("  ID:       {}", self.id()));
+        if let Some(file) = &o.config_file {
+            let digest = o.config_digest.as_deref().unwrap_or_default();
+            log.info(format_args!("Using configuration file: {file} ({digest})"));
+        }
+        if self.links.settings().authenticator.has_plaintext_passwords() {
+            log.warn(format_args!("Plaintext passwords detected, use nkeys or bcrypt"));
+        }
+        if o.jetstream.is_some() {
+            log.warn(format_args!(
+                "JetStream is not yet supported by this version: streams, key-value and object stores will not answer; everything else does"
+            ));
+        }
+        for flag in o.feature_flags.keys() {
+            log.info(format_args!("Feature flag {flag:?} has no effect on this server"));
+        }
+    }
+
+    fn ports(&self, o: &Options) -> Ports {
+        let b = *self.bound.lock();
+        let urls = |scheme: &str, a: Option<SocketAddr>| a.map(|a| reachable(scheme, a)).unwrap_or_default();
+        let ws = if o.websocket.as_ref().is_some_and(|w| w.tls.is_some()) { "wss" } else { "ws" };
+        let mut monitoring = urls("http", b.http);
+        monitoring.extend(urls("https", b.https));
+        Ports {
+            nats: urls(if o.tls.is_some() { "tls" } else { "nats" }, b.client),
+            monitoring,
+            cluster: Vec::new(),
+            websocket: urls(ws, b.websocket),
+        }
+    }
+
+    /// What connections are told under `o`.
+    fn link_settings(&self, o: &Options) -> links::Settings {
+        let mut info = base_info(o, &self.key, &self.name);
+        let authenticator = self.links.settings().authenticator.clone();
+        if let Some(a) = self.bound.lock().client {
+            info.port = a.port();
+        }
+        info.auth_required = authenticator.info_auth_required();
+        settings::link_settings(o, info, authenticator)
+    }
+
+    /// Follows signals until the server stops.
+    pub async fn follow_signals(self: Arc<Server>, mut signals: Signals) {
+        loop {
+            let signal = signals.next().await;
+            self.on_signal(signal).await;
+        }
+    }
+
+    async fn on_signal(self: &Arc<Server>, signal: Signal) {
+        match signal {
+            Signal::Hangup => {
+                if let Err(e) = self.reload().await {
+                    self.log.error(format_args!("Failed to reload server configuration: {e}"));
+                }
+            }
+            Signal::Interrupt => {
+                self.log.info(format_args!("Trapped \"interrupt\" signal"));
+                self.stop();
+            }
+            Signal::Terminate => {
+                self.log.info(format_args!("Trapped \"terminated\" signal"));
+                // A lame duck ends by itself.
+                if !self.lame_duck.load(Acquire) {
+                    self.stop();
+                }
+            }
+            Signal::User1 => {
+                self.log.info(format_args!("Trapped \"user defined signal 1\" signal"));
+                match self.log.reopen() {
+                    Ok(()) => self.log.info(format_args!("File log re-opened")),
+                    Err(e) => self.log.error(format_args!("Unable to re-open the log file: {e}")),
+                }
+            }
+            Signal::User2 => {
+                self.log.info(format_args!("Trapped \"user defined signal 2\" signal"));
+                let server = self.clone();
+                env::spawn(async move { server.lame_duck().await });
+            }
+            Signal::Kill => {}
+        }
+    }
+
+    /// Reads the configuration again and puts what may change in force; on an error nothing changes.
+    pub async fn reload(self: &Arc<Server>) -> Result<(), String> {
+        let _one_at_a_time = self.reloads.lock().await;
+        if self.flags.config.is_none() {
+            return Err("can only reload config when a file is provided using -c or --config".into());
+        }
+        let loaded = files::with_files(|source| options::load(&self.flags, source)).await;
+        let mut new = loaded.map_err(|lines| lines.join("\n"))?.options;
+        // A port that was chosen at random stays.
+        let old = self.options();
+        if new.server_name.is_none() {
+            new.server_name.clone_from(&old.server_name);
+        }
+        let changes = options::diff(&old, &new).map_err(|refused| refused.join("; "))?;
+        let mut cache_key = [0; 32];
+        env::rng("login cache").fill(&mut cache_key);
+        let authenticator =
+            Authenticator::new(settings::logins(&new), cache_key).map_err(|e| e.to_string())?;
+        let rules = settings::account_rules(&new).map_err(|w| w.join("; "))?;
+        self.broker.configure(&rules).map_err(|w| w.join("; "))?;
+        self.log.reload(&new.log).map_err(|e| format!("error opening log file: {e}"))?;
+        let mut settings = self.link_settings(&new);
+        settings.authenticator = Arc::new(authenticator);
+        settings.info.auth_required = settings.authenticator.info_auth_required();
+        self.links.set_settings(settings);
+        if new.pid_file != old.pid_file
+            && let Some(path) = &new.pid_file
+            && let Err(e) = files::write_pid(path).await
+        {
+            self.log.error(format_args!("Could not write pidfile: {e}"));
+        }
+        for change in &changes {
+            self.log.info(format_args!("Reloaded: {change}"));
+        }
+        *self.options.write() = Arc::new(new);
+        *self.config_time.lock() = env::wall();
+        self.log.info(format_args!("Reloaded server configuration"));
+        Ok(())
+    }
+
+    /// Takes no new clients, tells those that are here to go elsewhere, closes them one after another, and stops.
+    pub async fn lame_duck(self: &Arc<Server>) {
+        if self.lame_duck.swap(true, AcqRel) {
+            return;
+        }
+        let o = self.options();
+        self.log.info(format_args!("Entering lame duck mode, stop accepting new clients"));
+        self.lame_duck_notice.notify_waiters();
+        self.links.lame_duck.store(true, Release);
+        self.links.announce(|info| info.ldm = true);
+        crate::events::lame_duck(self);
+        // The grace period lets clients go by themselves; the rest of the time is spread over those that stay.
+        env::sleep(o.lame_duck_grace_period.min(o.lame_duck_duration)).await;
+        let left = self.links.clients.open();
+        let spread = o.lame_duck_duration.saturating_sub(o.lame_duck_grace_period);
+        let pause = spread.checked_div(left.len().max(1) as u32).unwrap_or_default().min(Duration::from_secs(1));
+        self.log.info(format_args!("Closing existing clients"));
+        for client in left {
+            client.link.close(Closed::ServerShutdown);
+            env::sleep(pause).await;
+        }
+        self.stop();
+    }
+
+    /// Whether the server is a lame duck.
+    pub fn is_lame_duck(&self) -> bool {
+        self.lame_duck.load(Acquire)
+    }
+
+    /// Makes [`Server::run`] return.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+    /// Resolves when the server is told to stop.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stop = self.stop.subscribe();
+        async move {
+            stop.wait_for(|s| *s).await.ok();
+        }
+    }
+
+    async fn shut_down(self: &Arc<Server>) {
+        self.log.info(format_args!("Initiating Shutdown..."));
+        crate::events::shutdown(self);
+        for client in self.links.clients.open() {
+            client.link.close(Closed::ServerShutdown);
+        }
+        // Last words are written before the sockets close; who does not take them is not waited for.
+        let deadline = env::now() + Duration::from_secs(2);
+        while !self.links.clients.is_empty() && env::now() < deadline {
+            env::sleep(Duration::from_millis(5)).await;
+        }
+        if let Some(dir) = &self.options().ports_file_dir {
+            let name = format!("{}_{}.ports", env::process::exe_name(), env::process::id());
+            files::remove(&format!("{}/{name}", dir.trim_end_matches('/'))).await;
+        }
+        self.log.info(format_args!("Server Exiting.."));
+    }
+}
+
+/// The INFO without what only a listener or a connection knows.
+fn base_info(o: &Options, key: &ServerKey, name: &str) -> Info {
+    let mut info = Info {
+        server_id: key.public().to_string(),
+        server_name: name.to_string(),
+        version: NATS_VERSION.to_string(),
+        proto: 1,
+        go: "rust".to_string(),
+        host: o.host.clone(),
+        port: u16::try_from(o.port).unwrap_or(0),
+        headers: !o.no_header_support,
+        max_payload: o.max_payload as i64,
+        api_lvl: API_LEVEL,
+        xkey: key.xkey_public().to_string(),
+        fulmar: VERSION.to_string(),
+        ..Info::default()
+    };
+    if let Some(c) = &o.cluster {
+        info.cluster = c.name.clone().unwrap_or_default();
+    }
+    info
+}
+
+/// Binds a listener; `what` names it in the error.
+pub(crate) async fn bind(host: &str, port: i32, what: &str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let wrong = |e: String| StartError(vec![format!("Error listening on {what}: {host}:{port}, {e:?}")]);
+    let port = u16::try_from(port).unwrap_or(0);
+    let addresses = env::net::resolve(host, port).await.map_err(|e| wrong(e.to_string()))?;
+    let mut failed = "the host has no address".to_string();
+    for a in addresses {
+        match TcpListener::bind(a).await {
+            Ok(l) => match l.local_addr() {
+                Ok(bound) => return Ok((l, bound)),
+                Err(e) => failed = e.to_string(),
+            },
+            Err(e) => failed = format!("listen tcp {a}: bind: {e}"),
+        }
+    }
+    Err(wrong(failed))
+}
+
+/// Host as configured and port as bound.
+pub(crate) fn shown(host: &str, bound: SocketAddr) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]:{}", bound.port()),
+        _ => format!("{host}:{}", bound.port()),
+    }
+}
+
+/// URLs under which a bound address can be reached from this machine.
+fn reachable(scheme: &str, a: SocketAddr) -> Vec<String> {
+    let host = match a.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_string(),
+        IpAddr::V6(ip) if ip.is_unspecified() => "[::1]".to_string(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    vec![format!("{scheme}://{host}:{}", a.port())]
+}
