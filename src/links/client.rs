@@ -250,8 +250,13 @@ impl Connection {
         self.blocked = self.link.blocked_since().is_some();
         let settings = self.cx.settings();
         if !Arc::ptr_eq(&settings, &self.settings) {
+            let announced = settings.announced != self.settings.announced;
             self.settings = settings;
             self.reloaded();
+            if announced && self.connected && self.client.facts.lock().protocol >= 1 {
+                let info = self.info();
+                self.send(|out| info.push(out));
+            }
         }
     }
 

@@ -21,6 +21,8 @@ use crate::{Client, ClosedClient, Registry};
 pub struct Settings {
     /// The INFO of this server, without what belongs to one connection.
     pub info: Info,
+    /// Moves when clients are to be sent the INFO again.
+    pub announced: u64,
     /// Who may log in.
     pub authenticator: Arc<Authenticator>,
     /// Account of clients that need not log in.
@@ -117,6 +119,13 @@ impl Context {
         for c in self.clients.open() {
             c.link.wake.notify_one();
         }
+    }
+    /// Changes the INFO and sends it to all clients that take more than one.
+    pub fn announce(&self, change: impl Fn(&mut Info)) {
+        let mut s = (*self.settings()).clone();
+        change(&mut s.info);
+        s.announced += 1;
+        self.set_settings(s);
     }
     pub(crate) fn next_worker(&self) -> &Worker {
         let n = self.next_worker.fetch_add(1, Relaxed);

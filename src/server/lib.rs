@@ -6,12 +6,12 @@ mod events;
 mod files;
 mod hooks;
 mod log;
-mod main;
+mod command;
 mod monitor;
 pub mod options;
 mod settings;
 mod start;
 
 pub use log::Log;
-pub use main::main;
+pub use command::main;
 pub use start::{API_LEVEL, Bound, Server, StartError, VERSION};

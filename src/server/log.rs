@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use env::log_file::LogFile;
+use env::LogFile;
 use parking_lot::Mutex;
 
 use crate::options::LogOptions;
@@ -90,7 +90,7 @@ impl Log {
         let mut out = self.out.lock();
         let mut line = format!("[{}] ", env::process::id());
         if out.time {
-            line += &env::log_time(env::wall(), out.utc);
+            env::log_time::write(&mut line, env::wall(), out.utc);
             line.push(' ');
         }
         line += &format!("[{level}] {text}\n");

@@ -236,6 +236,7 @@ pub fn link_settings(
 ) -> links::Settings {
     links::Settings {
         info,
+        announced: 0,
         authenticator,
         default_account: GLOBAL_ACCOUNT.to_string(),
         system_account: system_account(o),
