@@ -17,8 +17,8 @@
 //! - I-2: a wildcard subject is never in the flat index, a literal one never in the tree.
 //! - I-3: `len` is the number of values, and queue names live exactly as long as values in their group.
 //!
-//! Listing by pattern ([`Trie::for_each_within`], [`Trie::for_each_overlapping`]) reads everything: about 10 ns a
-//! subject. It serves configuration changes and monitoring, never a message.
+//! Listing by pattern ([`Trie::for_each_within`], [`Trie::for_each_overlapping`]) reads everything: about 20 ns a
+//! value. It serves configuration changes and monitoring, never a message.
 
 use crate::{
     bytes::{find_dot, has_empty_token, same},
