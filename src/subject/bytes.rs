@@ -1,8 +1,7 @@
 //! Short byte strings without calls into libc: search, comparison and reads, eight bytes at a time.
 //!
-//! Subjects are some tens of bytes, and `memchr`, `memcmp` and the like are reached through an indirect jump, which
-//! on the machines we measure costs more than the whole work here (docs/design/0003-interest.md). Does not own any
-//! rule about subjects.
+//! Subjects are some tens of bytes and tokens fewer: calls into libc, which go through an indirect jump, cost as much
+//! as the work itself (measured in docs/design/0003-interest.md). Does not own any rule about subjects.
 
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;

@@ -109,6 +109,8 @@ impl Mapping {
             }
             choices.push((below, Transform::new(source, &d.subject)?));
         }
+        let fits = |s: &Scope| s.choices.last().is_none_or(|(below, _)| *below <= 100);
+        assert!(scopes.iter().all(fits), "T-3: no scope gives out more than all of it");
         let lists_source = destinations.iter().any(|d| d.subject == source);
         Ok(Mapping { source: source.into(), scopes, lists_source })
     }

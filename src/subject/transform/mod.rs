@@ -196,6 +196,8 @@ impl Transform {
         for (token, function) in functions {
             builder.push(token, function, rest);
         }
+        let has_rest = matches!(builder.parts.last(), Some(Part::Rest(_)));
+        assert!(has_rest == tail(source), "T-2: `>` stands at both ends or at none");
         Ok(Transform { source: source.into(), destination: destination.into(), parts: builder.parts })
     }
 
@@ -220,6 +222,8 @@ impl Transform {
         out.clear();
         let does = self.matches(subject);
         if does {
+            let named = tokens(&self.source).count();
+            debug_assert!(tokens(subject).count() >= named, "T-1: a match has every token that a part names");
             self.write(subject, random, out);
         }
         does
