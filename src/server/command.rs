@@ -19,7 +19,7 @@ pub fn main() -> i32 {
 }
 
 async fn run() -> i32 {
-    let args = env::process::args();
+    let args: Vec<_> = std::iter::once(env::process::exe_name()).chain(env::process::args()).collect();
     let command = files::with_files(|source| flags::command(&args, source)).await;
     if let Some(text) = command.text() {
         print(&text.stdout);
@@ -101,7 +101,7 @@ async fn send_signal(word: SignalWord, target: SignalTarget) -> Result<(), Strin
 
 /// The name under which this program was started.
 fn executable() -> String {
-    flags::executable_name(env::process::args().first().map_or("fulmar", String::as_str))
+    flags::executable_name(&env::process::exe_name())
 }
 
 #[allow(clippy::print_stdout)]
