@@ -58,16 +58,7 @@ impl ClockState {
     /// The virtual time that has to pass until this clock has gone `d` further, rounded up.
     fn real(&self, d: u64) -> u64 {
         let rate = 1_000_000 + i128::from(self.ppm);
-        u64::try_from((i128::from(d) * 1_000_000).div_ceil_by(rate)).unwrap_or(u64::MAX)
-    }
-}
-
-trait DivCeil {
-    fn div_ceil_by(self, d: i128) -> i128;
-}
-impl DivCeil for i128 {
-    fn div_ceil_by(self, d: i128) -> i128 {
-        (self + d - 1) / d
+        u64::try_from((i128::from(d) * 1_000_000 + rate - 1) / rate).unwrap_or(u64::MAX)
     }
 }
 
