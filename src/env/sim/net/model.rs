@@ -12,7 +12,7 @@ use madsim::task::NodeId;
 use tokio::sync::Notify;
 
 use super::super::world::Death;
-use crate::{Rng, trace};
+use crate::{Rng, always, trace};
 
 /// An arrival that waits for a link to heal.
 const HELD: u64 = u64::MAX;
@@ -539,6 +539,10 @@ impl Net {
             if at != HELD {
                 peer.last_arrival = at;
             }
+            always!(
+                peer.inbox.back().is_none_or(|b| b.0 <= at),
+                "E-8: a segment would overtake the one before it on connection {conn}"
+            );
             peer.inbox.push_back((at, what));
             peer.readers.notify_waiters();
         } else if up && !cut && len > 0 {
@@ -596,6 +600,7 @@ impl Net {
             None => None,
         };
         let n = data.len();
+        always!(n <= room, "E-9: {n} bytes written into a window with room for {room}");
         if n > 0 {
             self.conns.get_mut(&conn).ok_or_else(not_connected)?.ends[side].unacked += n;
             self.send(conn, side, Segment::Data(data.freeze()), t);
