@@ -91,9 +91,9 @@ class Pytest:
     """Tests run by pytest, some to a process. `checkout` suites need a copy of the nats.py repository, whose tests no
     registry carries: its path comes from --nats-py or NATS_PY_SRC."""
 
-    def __init__(self, name, project, rules, default, venv, at_least=(3, 9), paths=(), per_process=8):
+    def __init__(self, name, project, rules, default, venv, at_least=(3, 9), paths=(), folder="tests", per_process=8):
         self.name, self.project, self.rules, self.default = name, project, rules, default
-        self.venv, self.at_least, self.paths, self.per_process = venv, at_least, paths, per_process
+        self.venv, self.at_least, self.paths, self.folder, self.per_process = venv, at_least, paths, folder, per_process
         self.checkout = None
 
     def prepare(self):
@@ -104,13 +104,13 @@ class Pytest:
                 raise tools.Skip("no registry carries nats.py's tests: name a checkout of its repository with --nats-py or NATS_PY_SRC")
             self.dir = os.path.join(self.checkout, self.project)
             paths = [os.path.join(self.checkout, p) for p in self.paths]
-            if not os.path.isdir(os.path.join(self.dir, "tests")):
-                raise tools.Skip(f"{self.dir} has no tests")
+            if not os.path.isdir(os.path.join(self.dir, self.folder)):
+                raise tools.Skip(f"{self.dir} has no {self.folder}")
         self.python = tools.venv(self.venv, os.path.join(tools.HERE, f"python/{self.venv}.txt"), self.at_least)
         self.env = {"PYTHONPATH": os.pathsep.join([*paths, tools.HERE]), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def tests(self):
-        argv = [self.python, "-m", "pytest", "--rootdir", ".", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
+        argv = [self.python, "-m", "pytest", "--rootdir", ".", "--collect-only", "-q", "-p", "no:cacheprovider", self.folder]
         out = subprocess.run(argv, cwd=self.dir, env={**os.environ, **self.env}, stdout=subprocess.PIPE, text=True).stdout
         ids = [line for line in out.splitlines() if "::" in line]
         if not ids:
@@ -213,10 +213,11 @@ SUITES = [
     Node(),
     Seeds(),
     AsyncNats(),
-    Pytest("nats-py", "nats", [
+    # Its configuration files name certificates from the top of the repository.
+    Pytest("nats-py", ".", [
         (r"ClusterDiscovery", "cluster"), JWT, (r"test_micro_service", "service"), (r"::KV", "kv"), (r"::ObjectStore", "object"),
         (r"test_js\.py", "jetstream"),
-    ], "core", "nats-py", paths=["nats/src"]),
+    ], "core", "nats-py", paths=["nats/src"], folder="nats/tests"),
     Pytest("nats-core-py", "nats-core", [CLUSTER, JWT], "core", "nats-core", (3, 13), NEW_PATHS),
     Pytest("nats-server-py", "nats-server", [CLUSTER, (r"(?i)jetstream", "jetstream")], "core", "nats-core", (3, 13), NEW_PATHS),
     Pytest("nats-jetstream-py", "nats-jetstream", [CLUSTER], "jetstream", "nats-core", (3, 13), NEW_PATHS),
