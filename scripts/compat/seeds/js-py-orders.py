@@ -39,6 +39,8 @@ async def main():
     info = await consumer.consumer_info()
     assert (info.num_pending, info.num_ack_pending, info.ack_floor.stream_seq) == (0, 0, 2), info
 
+    await consumer.unsubscribe()
+
     # Two streams cannot take the same subject.
     try:
         await js.add_stream(name="OTHER", subjects=["orders.created"])
