@@ -44,16 +44,19 @@ fn tcp(o: &Opts, chunk: usize) -> Res<()> {
     let wc = thread_cpu_ns() - c0;
     drop(w);
     let (n, rc, t) = t.join().map_err(|_| "reader died")?;
-    Row::new(&format!("ref-tcp-{}", if chunk >= 1024 { format!("{}k", chunk / 1024) } else { chunk.to_string() }))
-        .num("mb_per_s", n as f64 / (t as f64 / 1e9) / 1e6)
-        .num("writer_cpu_ns_per_kb", wc as f64 / (n as f64 / 1024.0))
-        .num("reader_cpu_ns_per_kb", rc as f64 / (n as f64 / 1024.0))
-        .num("mb_per_writer_cpu_s", n as f64 / (wc as f64 / 1e9) / 1e6)
-        .num("mb_per_reader_cpu_s", n as f64 / (rc as f64 / 1e9) / 1e6)
-        .num("writer_busy", wc as f64 / t as f64)
-        .num("reader_busy", rc as f64 / t as f64)
-        .main("mb_per_s", "MB/s", true)
-        .print();
+    Row::new(&format!(
+        "ref-tcp-{}",
+        if chunk >= 1024 { format!("{}k", chunk / 1024) } else { chunk.to_string() }
+    ))
+    .num("mb_per_s", n as f64 / (t as f64 / 1e9) / 1e6)
+    .num("writer_cpu_ns_per_kb", wc as f64 / (n as f64 / 1024.0))
+    .num("reader_cpu_ns_per_kb", rc as f64 / (n as f64 / 1024.0))
+    .num("mb_per_writer_cpu_s", n as f64 / (wc as f64 / 1e9) / 1e6)
+    .num("mb_per_reader_cpu_s", n as f64 / (rc as f64 / 1e9) / 1e6)
+    .num("writer_busy", wc as f64 / t as f64)
+    .num("reader_busy", rc as f64 / t as f64)
+    .main("mb_per_s", "MB/s", true)
+    .print();
     Ok(())
 }
 
@@ -135,7 +138,10 @@ fn memory(o: &Opts) -> Res<()> {
         }
         // by CPU time, which others on the core are not in
         let s = (thread_cpu_ns() - c0) as f64 / 1e9;
-        Row::new(name).num("mb_per_s", n as f64 / s / 1e6).main("mb_per_s", "MB copied per CPU s", true).print();
+        Row::new(name)
+            .num("mb_per_s", n as f64 / s / 1e6)
+            .main("mb_per_s", "MB copied per CPU s", true)
+            .print();
     }
     Ok(())
 }
@@ -174,7 +180,11 @@ fn disk(o: &Opts) -> Res<()> {
         h.record(mono() - t).ok();
     }
     let s = (mono() - t0) as f64 / 1e9;
-    Row::new("ref-fdatasync-append").num("msgs_per_s", n as f64 / s).lat(&h).main("p50_us", "us p50", false).print();
+    Row::new("ref-fdatasync-append")
+        .num("msgs_per_s", n as f64 / s)
+        .lat(&h)
+        .main("p50_us", "us p50", false)
+        .print();
     drop(f);
     // the same into space that is already written: only data, no size
     let mut f = File::create(&path).map_err(e)?;
@@ -193,7 +203,11 @@ fn disk(o: &Opts) -> Res<()> {
         h.record(mono() - t).ok();
     }
     let s = (mono() - t0) as f64 / 1e9;
-    Row::new("ref-fdatasync-overwrite").num("msgs_per_s", n as f64 / s).lat(&h).main("p50_us", "us p50", false).print();
+    Row::new("ref-fdatasync-overwrite")
+        .num("msgs_per_s", n as f64 / s)
+        .lat(&h)
+        .main("p50_us", "us p50", false)
+        .print();
     drop(f);
     std::fs::remove_file(&path).map_err(e)?;
     // four files synced at the same time
@@ -215,7 +229,10 @@ fn disk(o: &Opts) -> Res<()> {
         t.join().map_err(|_| "a writer died")?;
     }
     let s = (mono() - t0) as f64 / 1e9;
-    Row::new("ref-fdatasync-4files").num("msgs_per_s", (n / 4 * 4) as f64 / s).main("msgs_per_s", "sync/s", true).print();
+    Row::new("ref-fdatasync-4files")
+        .num("msgs_per_s", (n / 4 * 4) as f64 / s)
+        .main("msgs_per_s", "sync/s", true)
+        .print();
     Ok(())
 }
 
@@ -305,6 +322,10 @@ pub fn gen_recv(o: &Opts) -> Res<()> {
     }
     let b = crate::meter::sample(&pids);
     let w = crate::meter::Window { a, b, pids };
-    Row::new("gen-recv").set("payload", size).window(&w, n.msgs, n.msgs * size).main("msgs_per_s", "msg/s", true).print();
+    Row::new("gen-recv")
+        .set("payload", size)
+        .window(&w, n.msgs, n.msgs * size)
+        .main("msgs_per_s", "msg/s", true)
+        .print();
     Ok(())
 }

@@ -65,10 +65,8 @@ pub fn run_cluster(config: &str) -> Cluster {
     let held: Vec<TcpListener> = (0..CLUSTER_NODES)
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has a free port"))
         .collect();
-    let ports: Vec<u16> = held
-        .iter()
-        .map(|l| l.local_addr().expect("a bound socket has an address").port())
-        .collect();
+    let ports: Vec<u16> =
+        held.iter().map(|l| l.local_addr().expect("a bound socket has an address").port()).collect();
     drop(held);
     let routes: Vec<String> = ports.iter().map(|p| format!("nats://127.0.0.1:{p}")).collect();
     let servers: Vec<Server> = routes
@@ -160,7 +158,9 @@ impl Server {
         let ask = || -> std::io::Result<bool> {
             let mut stream = TcpStream::connect(("localhost", self.port))?;
             stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-            stream.write_all(b"CONNECT {\"verbose\":false}\r\nSUB answer 1\r\nPUB $JS.API.INFO answer 0\r\n\r\n")?;
+            stream.write_all(
+                b"CONNECT {\"verbose\":false}\r\nSUB answer 1\r\nPUB $JS.API.INFO answer 0\r\n\r\n",
+            )?;
             for line in BufReader::new(stream).lines() {
                 let line = line?;
                 if line.starts_with('{') {
