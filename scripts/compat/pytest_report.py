@@ -2,6 +2,7 @@
 a run that hangs or crashes still tells what came before."""
 import json
 import os
+import unittest.mock  # Some tests of nats.py use it without importing it, and so fail when run alone.
 
 _worst = {}
 _order = {"passed": 0, "skipped": 1, "failed": 2}

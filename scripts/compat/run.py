@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -132,8 +133,15 @@ def options():
     return p.parse_args()
 
 
+def stop(*_):
+    sandbox.end_all()
+    os._exit(130)
+
+
 def main():
     o = options()
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     known = {s.name: s for s in suites.SUITES}
     chosen = [n for n in o.suite.split(",") if n] or list(known)
     groups = suites.GROUPS if o.groups == "all" else o.groups.split(",")

@@ -21,7 +21,10 @@ import tempfile
 import time
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
-SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
+SIOCSIFFLAGS, SIOCSIFADDR, IFF_UP, IFF_RUNNING = 0x8914, 0x8916, 0x1, 0x40
+# Servers that listen on every address advertise only those that are not loopback, and clients discover the other
+# members of a cluster by them; so the namespace has one (of the block for documentation, RFC 5737).
+ADDRESS = "192.0.2.1"
 
 
 def enter_namespace():
@@ -36,12 +39,25 @@ def enter_namespace():
                 f.write(text)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP | IFF_RUNNING))
+        fcntl.ioctl(s, SIOCSIFADDR, struct.pack("16sHH4s8x", b"lo:1", socket.AF_INET, 0, socket.inet_aton(ADDRESS)))
 
 
 @functools.cache
 def available():
     r = subprocess.run([sys.executable, "-I", "-S", __file__, "true"], capture_output=True)
     return r.returncode == 0
+
+
+_live = set()
+
+
+def end_all():
+    """Kills what is running now, for a caller that was told to stop."""
+    for pid in list(_live):
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 class Outcome:
@@ -62,6 +78,7 @@ def run(argv, cwd, env, limit_seconds):
     with open(os.path.join(private, "output"), "w+b") as out:
         p = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
                              start_new_session=True)
+        _live.add(p.pid)
         try:
             code = p.wait(limit_seconds)
         except subprocess.TimeoutExpired:
@@ -72,6 +89,7 @@ def run(argv, cwd, env, limit_seconds):
             except ProcessLookupError:
                 pass
             p.wait()
+            _live.discard(p.pid)
         out.seek(0)
         text = out.read().decode(errors="replace")
     seconds = time.monotonic() - start

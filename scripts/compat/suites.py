@@ -38,6 +38,8 @@ class AsyncNats:
         "pinned_client_test": "jetstream", "pull_exceeded_max_request_test": "jetstream", "kv_tests": "kv",
         "object_store": "object",
     }
+    # Ten updates at ten seconds each.
+    SLOW = {"kv_tests::kv::watch_hearbeats_first": 180}
 
     def prepare(self):
         self.dir = tools.async_nats()
@@ -82,7 +84,7 @@ class AsyncNats:
     def run(self, ids, env):
         (test,) = ids
         binary, name = test.split("::", 1)
-        o = sandbox.run([self.exe[binary], "--exact", name, "--test-threads", "1"], self.dir, env, TEST_SECONDS)
+        o = sandbox.run([self.exe[binary], "--exact", name, "--test-threads", "1"], self.dir, env, self.SLOW.get(test, TEST_SECONDS))
         outcome = "passed" if o.code == 0 and "1 passed" in o.output else "skipped" if o.code == 0 else "failed"
         return {test: outcome}, o.output
 

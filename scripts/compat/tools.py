@@ -96,8 +96,27 @@ def node_modules():
 def async_nats():
     """async-nats as published, tests and all, unpacked beside our stand-in for the crate that starts the server."""
     path = os.path.join(WORK, f"async-nats-{ASYNC_NATS}")
-    if os.path.exists(path):
-        return path
+    if not os.path.exists(path):
+        unpack_async_nats(path)
+    published, manifest = os.path.join(path, "Cargo.toml.published"), os.path.join(path, "Cargo.toml")
+    if not os.path.exists(published):
+        os.rename(manifest, published)
+    with open(published) as f:
+        text = f.read()
+    # Written anew whenever it differs: a target directory may serve more than one checkout.
+    harness = os.path.join(HERE, "rust/nats-server")
+    text += f'\n# Added by scripts/compat: the published package leaves this crate out.\n[workspace]\n\n[dev-dependencies.nats-server]\npath = "{harness}"\n'
+    old = None
+    if os.path.exists(manifest):
+        with open(manifest) as f:
+            old = f.read()
+    if text != old:
+        with open(manifest, "w") as f:
+            f.write(text)
+    return path
+
+
+def unpack_async_nats(path):
     # A package that depends on it makes cargo fetch the archive and check it against the registry's index.
     fetch = os.path.join(WORK, "fetch")
     os.makedirs(os.path.join(fetch, "src"), exist_ok=True)
@@ -115,8 +134,5 @@ def async_nats():
     with tarfile.open(crates[0]) as t:
         t.extractall(part, filter="data")
     inner = os.path.join(part, f"async-nats-{ASYNC_NATS}")
-    harness = os.path.join(HERE, "rust/nats-server")
-    with open(os.path.join(inner, "Cargo.toml"), "a") as f:
-        f.write(f'\n# Added by scripts/compat: the published package leaves this crate out.\n[workspace]\n\n[dev-dependencies.nats-server]\npath = "{harness}"\n')
     os.rename(inner, path)
-    return path
+    os.rmdir(part)
