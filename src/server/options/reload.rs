@@ -1,0 +1,5 @@
+//! stub
+/// x
+pub struct Change; 
+/// x
+pub fn diff(){ }
