@@ -41,7 +41,7 @@ fn shapes() {
 }
 
 #[test]
-fn positions_count_as_the_peer_counts() {
+fn conf_2_positions_count_as_the_peer_counts() {
     let document = parse_text("f.conf", "a: 1\nbb: { \"c\": [x,\n  \"y\"] }\n", &Memory::default()).unwrap();
     let at = |pos: &crate::Pos| (pos.line, pos.column);
     let a = document.root.get("a").unwrap();
@@ -88,11 +88,13 @@ fn variables_of_the_environment() {
     assert_eq!(value("NUMBERISH"), r#"{"v":"3xyz"}"#);
     assert!(value("SELF").contains("variable reference cycle for 'SELF'"), "{}", value("SELF"));
     assert!(value("A").contains("variable reference cycle for 'A'"), "{}", value("A"));
-    assert!(value("TWO").starts_with("f.conf:1:3: variable reference for 'TWO' on line 1 could not be parsed"));
+    assert!(
+        value("TWO").starts_with("f.conf:1:3: variable reference for 'TWO' on line 1 could not be parsed")
+    );
 }
 
 #[test]
-fn includes_are_relative_and_keep_their_positions() {
+fn conf_2_includes_are_relative_and_keep_their_positions() {
     let source = Memory::file("conf/main.conf", "x: 5\ninclude \"a/a.conf\"\nport: $y")
         .with_file("conf/a/a.conf", "include ./b.conf\ny: $z # from b\nw: $x")
         .with_file("conf/a/b.conf", "{ \"z\": 7 }");
@@ -121,7 +123,7 @@ fn includes_that_go_in_circles_end() {
 }
 
 #[test]
-fn depth_and_growth_are_bounded() {
+fn conf_1_depth_and_growth_are_bounded() {
     for open in ["a: [", "a {", "[", "a: [{b: "] {
         let text = open.repeat(100_000);
         assert!(parse_text("f", &format!("x: {text}"), &Memory::default()).is_err());

@@ -114,15 +114,50 @@ fn same(tree: &Tree, node: &Node) -> bool {
 
 fn fragments() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
-        "{", "}", "[", "]", "(", ")", ":", "=", ",", ";", "\n", "\r\n", " ", "\"", "'", "#", "//", "\\", "\\x4", "$", "$a",
-        "$2a$", "a", "b", "include ", "include f", "1", "-", ".", "1.5", "1k", "2020-", "true", "\u{e9}", "\0", "\n)\n", "(\n",
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        ":",
+        "=",
+        ",",
+        ";",
+        "\n",
+        "\r\n",
+        " ",
+        "\"",
+        "'",
+        "#",
+        "//",
+        "\\",
+        "\\x4",
+        "$",
+        "$a",
+        "$2a$",
+        "a",
+        "b",
+        "include ",
+        "include f",
+        "1",
+        "-",
+        ".",
+        "1.5",
+        "1k",
+        "2020-",
+        "true",
+        "\u{e9}",
+        "\0",
+        "\n)\n",
+        "(\n",
     ]);
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn conf_1_any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let source = Memory::file("f", bytes);
         if let Err(error) = crate::parse_file("f", &source) {
             prop_assert!(!error.reason.is_empty());
@@ -151,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn the_digest_ignores_the_spelling(tree in trees(), one: u32, other: u32) {
+    fn conf_3_the_digest_ignores_the_spelling(tree in trees(), one: u32, other: u32) {
         let pairs = vec![("root".to_string(), tree)];
         let digest = |style| {
             let mut text = String::new();

@@ -130,7 +130,9 @@ impl Change {
             Change::FastProducerStall => format!("no_fast_producer_stall = {}", new.no_fast_producer_stall),
             Change::ProfBlockRate => format!("prof_block_rate = {}", new.prof_block_rate),
             Change::ConnectErrorReports => format!("connect_error_reports = {}", new.connect_error_reports),
-            Change::ReconnectErrorReports => format!("reconnect_error_reports = {}", new.reconnect_error_reports),
+            Change::ReconnectErrorReports => {
+                format!("reconnect_error_reports = {}", new.reconnect_error_reports)
+            }
         }
     }
 }

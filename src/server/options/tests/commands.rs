@@ -5,7 +5,8 @@ use crate::options::*;
 use conf::Memory;
 
 fn run(line: &str, source: &Memory) -> Command {
-    let args: Vec<String> = std::iter::once("/usr/bin/nats-server").chain(line.split_whitespace()).map(String::from).collect();
+    let args: Vec<String> =
+        std::iter::once("/usr/bin/nats-server").chain(line.split_whitespace()).map(String::from).collect();
     flags::command(&args, source)
 }
 
@@ -17,7 +18,9 @@ fn started(line: &str) -> Options {
 }
 
 fn said(line: &str) -> (i32, String, String) {
-    let source = Memory::file("g.conf", "port: 4222").with_file("w.conf", "ping_interval: 5").with_file("z.conf", "zzz: 1");
+    let source = Memory::file("g.conf", "port: 4222")
+        .with_file("w.conf", "ping_interval: 5")
+        .with_file("z.conf", "zzz: 1");
     let command = run(line, &source);
     let text = command.text().unwrap_or_else(|| panic!("{line}: {command:?}"));
     (text.code, text.stdout.clone(), text.stderr.clone())
@@ -54,31 +57,39 @@ fn every_line_that_the_suites_start_with() {
     let tls = o.tls.unwrap();
     assert_eq!(tls.certificates[0], CertificateFiles { cert_file: "c".into(), key_file: "k".into() });
     assert_eq!((tls.verify, tls.ca_file.as_deref()), (true, Some("ca")));
-    let o = started("--cluster_listen nats://127.0.0.1:6222 --routes nats://a:1,nats://b:2 --cluster_name CLUSTER");
+    let o = started(
+        "--cluster_listen nats://127.0.0.1:6222 --routes nats://a:1,nats://b:2 --cluster_name CLUSTER",
+    );
     let cluster = o.cluster.unwrap();
     assert_eq!((cluster.host.as_str(), cluster.port, cluster.routes.len()), ("127.0.0.1", 6222, 2));
     assert_eq!(cluster.name.as_deref(), Some("CLUSTER"));
-    let o = started("--addr 0.0.0.0 --port -1 --debug --jetstream --store_dir D --config g.conf --server_name n");
+    let o =
+        started("--addr 0.0.0.0 --port -1 --debug --jetstream --store_dir D --config g.conf --server_name n");
     assert_eq!((o.port, o.server_name.as_deref(), o.log.debug), (-1, Some("n"), true));
     assert_eq!(o.config_file.as_deref(), Some("g.conf"));
-    let o = started("-cluster nats-route://u:p@127.0.0.1:-1 -routes nats-route://a:1 -cluster_name \"local\" -l server.log -P pid");
+    let o = started(
+        "-cluster nats-route://u:p@127.0.0.1:-1 -routes nats-route://a:1 -cluster_name \"local\" -l server.log -P pid",
+    );
     let cluster = o.cluster.unwrap();
     assert_eq!((cluster.port, cluster.user.as_deref()), (-1, Some("u")));
     assert_eq!(cluster.name.as_deref(), Some("\"local\""));
     assert_eq!((o.log.file.as_deref(), o.pid_file.as_deref()), (Some("server.log"), Some("pid")));
-    let o = started("-a :: -ms 0 --profile 6060 --no_advertise --connect_retries 5 --cluster_advertise a:1 -n x");
+    let o =
+        started("-a :: -ms 0 --profile 6060 --no_advertise --connect_retries 5 --cluster_advertise a:1 -n x");
     assert_eq!((o.host.as_str(), o.prof_port, o.https), ("::", Some(6060), None));
     let cluster = o.cluster.unwrap();
     assert_eq!((cluster.no_advertise, cluster.connect_retries), (true, 5));
 }
 
 #[test]
-fn flags_win_over_the_file_at_every_load() {
+fn opt_2_flags_win_over_the_file_at_every_load() {
     let o = started("-c g.conf");
     assert_eq!((o.port, o.server_name.as_deref()), (4300, Some("file")));
     let o = started("-c g.conf -p 5 -D");
     assert_eq!((o.port, o.server_name.as_deref(), o.log.debug), (5, Some("file"), true));
-    let Command::Run(start) = run("-c g.conf -p 5 -D", &Memory::file("g.conf", "port: 1")) else { panic!("it runs") };
+    let Command::Run(start) = run("-c g.conf -p 5 -D", &Memory::file("g.conf", "port: 1")) else {
+        panic!("it runs")
+    };
     let reloaded = load(&start.flags, &Memory::file("g.conf", "port: 2, server_name: b")).unwrap().options;
     assert_eq!((reloaded.port, reloaded.log.debug, reloaded.server_name.as_deref()), (5, true, Some("b")));
 }
@@ -94,7 +105,10 @@ fn versions_and_helps() {
     assert!(shown.starts_with("fulmar: v2.15.1 (Fulmar "), "{shown}");
     for line in ["-h", "--help", "help"] {
         let (code, stdout, stderr) = said(line);
-        assert!(code == 0 && stderr.is_empty() && stdout.starts_with("\nUsage: nats-server [options]"), "{line}");
+        assert!(
+            code == 0 && stderr.is_empty() && stdout.starts_with("\nUsage: nats-server [options]"),
+            "{line}"
+        );
     }
     assert!(said("--help_tls").1.contains("cert_file"));
     assert_eq!(executable_name("a/b/c"), "c");
@@ -147,7 +161,10 @@ fn mistaken_meanings_end_with_one() {
         ("-c nope.conf", "nats-server: open nope.conf: no such file or directory\n"),
         ("-c z.conf", "nats-server: z.conf:1:0: unknown field \"zzz\"\n"),
         ("-t -c z.conf", "nats-server: z.conf:1:0: unknown field \"zzz\"\n"),
-        ("--routes nats://a:1", "nats-server: solicited routes require cluster capabilities, e.g. --cluster\n"),
+        (
+            "--routes nats://a:1",
+            "nats-server: solicited routes require cluster capabilities, e.g. --cluster\n",
+        ),
         ("--tls", "nats-server: TLS Server certificate must be present and valid\n"),
         ("--tls --tlscert c", "nats-server: TLS Server private key must be present and valid\n"),
         ("--signal foo=1", "nats-server: unknown signal \"foo\"\n"),

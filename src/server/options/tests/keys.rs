@@ -94,7 +94,7 @@ const TAKEN: &[&str] = &[
 ];
 
 #[test]
-fn every_key_at_the_top_has_an_effect() {
+fn opt_1_every_key_at_the_top_has_an_effect() {
     for text in TAKEN {
         let mut got = options(text);
         (got.config_file, got.config_digest) = (None, None);
@@ -264,7 +264,7 @@ const BLOCKS: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn every_key_of_every_block_has_an_effect() {
+fn opt_1_every_key_of_every_block_has_an_effect() {
     for (block, keys) in BLOCKS {
         let mut without = options(&block.replace('%', ""));
         (without.config_file, without.config_digest) = (None, None);
@@ -280,7 +280,7 @@ fn every_key_of_every_block_has_an_effect() {
 }
 
 #[test]
-fn refused_keys_are_refused_by_name() {
+fn opt_1_refused_keys_are_refused_by_name() {
     for refused in REFUSED {
         let text = match refused.block {
             "" => format!("{}: x", refused.key),
@@ -316,20 +316,26 @@ fn mistyped_keys_are_answered_with_the_nearest() {
 
 #[test]
 fn keys_that_variables_use_are_no_unknown_keys() {
-    let got = options("my_port: 4333, perms {publish: a}\nport: $my_port\nauthorization {default_permissions: $perms}");
+    let got = options(
+        "my_port: 4333, perms {publish: a}\nport: $my_port\nauthorization {default_permissions: $perms}",
+    );
     assert_eq!(got.port, 4333);
     assert!(got.authorization.default_permissions.is_some());
 }
 
 #[test]
 fn values_arrive_as_they_were_meant() {
-    let o = options("ping_interval: \"100ms\", max_connections: 0, server_tags: \"A, b\", listen: \"[::1]:5\", max_payload: 0");
+    let o = options(
+        "ping_interval: \"100ms\", max_connections: 0, server_tags: \"A, b\", listen: \"[::1]:5\", max_payload: 0",
+    );
     assert_eq!(o.ping_interval, Duration::from_millis(100));
     assert_eq!(o.max_connections, None);
     assert_eq!(o.server_tags.iter().map(String::as_str).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!((o.host.as_str(), o.port), ("::1", 5));
     assert_eq!(o.max_payload, 1 << 20);
-    let o = options("jetstream {max_mem: \"1K\", max_file: -1}, http: 8222, host: h, tls {cert_file: a, key_file: b, timeout: 4}");
+    let o = options(
+        "jetstream {max_mem: \"1K\", max_file: -1}, http: 8222, host: h, tls {cert_file: a, key_file: b, timeout: 4}",
+    );
     let js = o.jetstream.unwrap();
     assert_eq!((js.max_memory, js.max_file), (Some(1024), None));
     assert_eq!(o.http, Some(HttpOptions { host: "h".into(), port: 8222 }));
@@ -349,18 +355,23 @@ fn users_and_permissions() {
     assert_eq!(account.users[0].identity, UserIdentity::Nkey(USER.into()));
     let permissions = account.users[1].permissions.as_ref().unwrap();
     let publish = permissions.publish.as_ref().unwrap();
-    assert_eq!((publish.allow.as_deref(), publish.deny.as_slice()), (Some(&["a.>".to_string()][..]), &["b".to_string()][..]));
+    assert_eq!(
+        (publish.allow.as_deref(), publish.deny.as_slice()),
+        (Some(&["a.>".to_string()][..]), &["b".to_string()][..])
+    );
     assert_eq!(permissions.subscribe.as_ref().unwrap().allow, None);
     assert_eq!(permissions.responses, Some(ResponsePermission::default()));
     // Leave to answer alone takes away everything else.
-    let o = options("authorization {users [{user: a, permissions {allow_responses {max: -1, expires: \"-1s\"}}}]}");
+    let o = options(
+        "authorization {users [{user: a, permissions {allow_responses {max: -1, expires: \"-1s\"}}}]}",
+    );
     let permissions = o.authorization.users[0].permissions.as_ref().unwrap();
     assert_eq!(permissions.publish.as_ref().unwrap().allow, Some(Vec::new()));
     assert_eq!(permissions.responses, Some(ResponsePermission { max: -1, expires_nanos: -1_000_000_000 }));
 }
 
 #[test]
-fn secrets_do_not_show() {
+fn opt_3_secrets_do_not_show() {
     let text = "authorization {user: a, password: hunter2}, jetstream {key: hunter2, prev_key: hunter2}
         cluster {port: -1, authorization {user: r, password: hunter2}, routes [\"nats://u:hunter2@a:1\"]}
         websocket {port: -1, no_tls: true, authorization {token: hunter2}}";
@@ -370,4 +381,20 @@ fn secrets_do_not_show() {
     assert!(!shown.contains("hunter2"));
     let bad = errors("cluster {port: -1, routes [\"nats://u:hunter2@a:port\"]}");
     assert!(!bad.contains("hunter2"), "{bad}");
+}
+
+#[test]
+fn the_design_document_lists_the_refused_keys() {
+    const DOCUMENT: &str = include_str!("../../../../docs/design/0004-configuration.md");
+    let (_, table) =
+        DOCUMENT.split_once("| block | key | feature |\n|---|---|---|\n").expect("the table's head");
+    let listed: Vec<&str> = table.lines().take_while(|l| l.starts_with('|')).collect();
+    let expected: Vec<String> = REFUSED
+        .iter()
+        .map(|r| {
+            let block = if r.block.is_empty() { "top".to_string() } else { format!("`{}`", r.block) };
+            format!("| {block} | `{}` | {} |", r.key, r.feature)
+        })
+        .collect();
+    assert_eq!(listed, expected);
 }

@@ -46,9 +46,18 @@ const REFUSED: &[(&str, &str)] = &[
         "lame_duck_grace_period: \"5m\"",
         "lame duck grace period (5m0s) should be strictly lower than lame duck duration (2m0s)",
     ),
-    ("authorization {timeout: \"abc\"}", "f.conf:1:15: error parsing authorization config, 'timeout' time: invalid"),
-    ("authorization {timeout: true}", "f.conf:1:15: error parsing authorization config, 'timeout' wrong type"),
-    ("authorization {timeout: -1}", "f.conf:1:15: error parsing authorization config, 'timeout' of -1 is out of range"),
+    (
+        "authorization {timeout: \"abc\"}",
+        "f.conf:1:15: error parsing authorization config, 'timeout' time: invalid",
+    ),
+    (
+        "authorization {timeout: true}",
+        "f.conf:1:15: error parsing authorization config, 'timeout' wrong type",
+    ),
+    (
+        "authorization {timeout: -1}",
+        "f.conf:1:15: error parsing authorization config, 'timeout' of -1 is out of range",
+    ),
     // Names.
     ("server_name: \"a b\"", "f.conf:1:0: server name cannot contain spaces"),
     ("cluster {name: \"a b\", port: 1}", "f.conf:1:9: cluster name cannot contain spaces"),
@@ -59,7 +68,10 @@ const REFUSED: &[(&str, &str)] = &[
         "authorization {user: a, pass: b, users [{user: c, pass: d}]}",
         "f.conf:1:0: Can not have a single user/pass and a users array",
     ),
-    ("authorization {token: c, users [{user: c, pass: d}]}", "f.conf:1:0: Can not have a token and a users array"),
+    (
+        "authorization {token: c, users [{user: c, pass: d}]}",
+        "f.conf:1:0: Can not have a token and a users array",
+    ),
     ("authorization {users: [], token: x}", "f.conf:1:0: Can not have a token and a users array"),
     ("authorization {users [{user:c},{user:c}]}", "f.conf:1:0: Duplicate user \"c\" detected"),
     ("authorization {users [{pass:c}]}", "f.conf:1:23: User entry requires a user"),
@@ -69,10 +81,7 @@ const REFUSED: &[(&str, &str)] = &[
         "authorization {users [{user: a, allowed_connection_types: [foo]}]}",
         "f.conf:1:32: invalid connection types [\"FOO\"]",
     ),
-    (
-        "accounts {A {users [{user:a}]}, B {users [{user:a}]}}",
-        "f.conf:1:0: Duplicate user \"a\" detected",
-    ),
+    ("accounts {A {users [{user:a}]}, B {users [{user:a}]}}", "f.conf:1:0: Duplicate user \"a\" detected"),
     (
         "accounts {A {users [{user:a}]}}, authorization {token: c}",
         "f.conf:1:33: Can not have a token and a users array",
@@ -88,13 +97,25 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     ("system_account: foo", "error resolving system account: account missing"),
     // Permissions.
-    ("authorization {permissions {publish: 5}}", "Expected subject permissions to be a subject, or array of subjects"),
+    (
+        "authorization {permissions {publish: 5}}",
+        "Expected subject permissions to be a subject, or array of subjects",
+    ),
     ("authorization {permissions {publish: \"a..b\"}}", "subject \"a..b\" is not a valid subject"),
     ("authorization {permissions {publish: \"a b\"}}", "subject \"a b\" is not a valid subject"),
     ("authorization {permissions {subscribe: \"a b c\"}}", "subject \"a b c\" is not a valid subject"),
-    ("authorization {permissions {publish {allow: a, foo: 1}}}", "Unknown field name \"foo\" parsing subject permissions"),
-    ("authorization {permissions {allow_responses: 5}}", "error parsing response permissions, expected a boolean or a map"),
-    ("authorization {permissions {allow_responses {expires: 5}}}", "error parsing expires, not a duration string"),
+    (
+        "authorization {permissions {publish {allow: a, foo: 1}}}",
+        "Unknown field name \"foo\" parsing subject permissions",
+    ),
+    (
+        "authorization {permissions {allow_responses: 5}}",
+        "error parsing response permissions, expected a boolean or a map",
+    ),
+    (
+        "authorization {permissions {allow_responses {expires: 5}}}",
+        "error parsing expires, not a duration string",
+    ),
     // Accounts.
     ("accounts {A {nkey: foo}}", "f.conf:1:13: Not a valid public nkey for an account: \"foo\""),
     ("accounts {A {exports: 5}}", "f.conf:1:13: Exports should be an array"),
@@ -102,14 +123,23 @@ const REFUSED: &[(&str, &str)] = &[
     ("accounts {A {exports [{service: a, response: foo}]}}", "f.conf:1:35: Unknown response type: \"foo\""),
     ("accounts {A {exports [{stream: a, response: stream}]}}", "Detected response directive on non-service"),
     ("accounts {A {exports [{stream: a, latency: l}]}}", "Detected latency directive on non-service"),
-    ("accounts {A {exports [{service: a, threshold: 1}]}}", "Expected response threshold to be a parseable time duration"),
-    ("accounts {A {exports [{service: a, latency {sampling: 101, subject: l}}]}}", "bad sampling percentage, should be 1-100"),
+    (
+        "accounts {A {exports [{service: a, threshold: 1}]}}",
+        "Expected response threshold to be a parseable time duration",
+    ),
+    (
+        "accounts {A {exports [{service: a, latency {sampling: 101, subject: l}}]}}",
+        "bad sampling percentage, should be 1-100",
+    ),
     ("accounts {A {exports [{service: a, latency {sampling: 5}}]}}", "Latency subject required, but missing"),
     ("accounts {A {exports [{service: a, latency: \"a..b\"}]}}", "invalid publish subject"),
     ("accounts {A {exports [{service: a, accounts: [B]}]}}", "\"B\" account not defined for service export"),
     ("accounts {A {exports [{service: a, account_token_position: 1}]}}", "account_token_position 1"),
     ("accounts {A {exports [{accounts: [A]}]}}", "must name a stream or a service"),
-    ("accounts {A {imports [{stream {account: B, subject: a}}]}}", "f.conf:1:0: \"B\" account not defined for stream import"),
+    (
+        "accounts {A {imports [{stream {account: B, subject: a}}]}}",
+        "f.conf:1:0: \"B\" account not defined for stream import",
+    ),
     ("accounts {A {imports [{stream {account: B}}]}}", "Expect an account name and a subject"),
     ("accounts {A {imports [{stream: 5}]}}", "Stream entry should be an account map"),
     (
@@ -135,7 +165,10 @@ const REFUSED: &[(&str, &str)] = &[
     // TLS.
     ("tls {cert_file: a}", "f.conf:1:0: missing 'key_file' in TLS configuration"),
     ("tls {certs: [{}]}", "both 'cert_file' and 'cert_key' options are required"),
-    ("tls {certs: [{cert_file: a, key_file: b}], cert_file: x}", "cannot combine 'cert_file' option with 'certs' option"),
+    (
+        "tls {certs: [{cert_file: a, key_file: b}], cert_file: x}",
+        "cannot combine 'cert_file' option with 'certs' option",
+    ),
     ("tls {cipher_suites: []}", "f.conf:1:5: error parsing tls config, 'cipher_suites' cannot be empty"),
     ("tls {cipher_suites: [foo]}", "f.conf:1:21: unrecognized cipher foo"),
     ("tls {cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]}", "none of the 'cipher_suites' is supported"),
@@ -149,9 +182,15 @@ const REFUSED: &[(&str, &str)] = &[
     ("http: 8222, https: 8443", "can't specify both HTTP (8222) and HTTPs (8443) ports"),
     // WebSocket.
     ("websocket {port: -1}", "websocket requires TLS configuration"),
-    ("websocket {port: -1, no_tls: true, tls {}, allowed_origins: [\"::bad::\"]}", "unable to parse allowed origin"),
+    (
+        "websocket {port: -1, no_tls: true, tls {}, allowed_origins: [\"::bad::\"]}",
+        "unable to parse allowed origin",
+    ),
     ("websocket {port: -1, no_tls: true, jwt_cookie: x}", "for JWT authentication via cookie \"x\""),
-    ("websocket {port: -1, no_tls: true, headers {\"Sec-WebSocket-X\": b}}", "\"Sec-WebSocket-\" prefix not allowed"),
+    (
+        "websocket {port: -1, no_tls: true, headers {\"Sec-WebSocket-X\": b}}",
+        "\"Sec-WebSocket-\" prefix not allowed",
+    ),
     ("websocket {port: -1, no_tls: true, no_auth_user: joe}", "users/nkeys are not defined"),
     (
         "websocket {port: -1, no_tls: true, authorization {user: b}}, authorization {users [{user: a}]}",
@@ -159,9 +198,18 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     // Cluster.
     ("cluster {port: 1, routes: [\"::\"]}", "error parsing route url [\"::\"]"),
-    ("cluster {port: 1, authorization {token: a}}", "f.conf:1:18: Cluster authorization does not support tokens"),
-    ("cluster {port: 1, authorization {users []}}", "f.conf:1:18: Cluster authorization does not allow multiple users"),
-    ("cluster {port: 1, pool_size: -1, accounts: [A]}", "pool_size cannot be negative if pinned accounts are specified"),
+    (
+        "cluster {port: 1, authorization {token: a}}",
+        "f.conf:1:18: Cluster authorization does not support tokens",
+    ),
+    (
+        "cluster {port: 1, authorization {users []}}",
+        "f.conf:1:18: Cluster authorization does not allow multiple users",
+    ),
+    (
+        "cluster {port: 1, pool_size: -1, accounts: [A]}",
+        "pool_size cannot be negative if pinned accounts are specified",
+    ),
     ("cluster {port: 1, accounts: [A, A]}", "found duplicate account name \"A\" in pinned accounts list"),
     ("cluster {port: 1, compression: foo}", "unsupported compression mode \"foo\""),
     (
@@ -170,12 +218,21 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     // JetStream.
     ("jetstream {store_dir: a}, store_dir: b", "f.conf:1:26: Duplicate 'store_dir' configuration"),
-    ("jetstream {max_mem: \"5x\"}", "f.conf:1:11: max_mem_store sizes defined as strings must end in K, M, G, T"),
+    (
+        "jetstream {max_mem: \"5x\"}",
+        "f.conf:1:11: max_mem_store sizes defined as strings must end in K, M, G, T",
+    ),
     ("jetstream {cipher: foo}", "f.conf:1:11: Unknown cipher type: \"foo\""),
     ("jetstream {domain: \"a.b\"}", "invalid domain name: may not contain ., * or >"),
-    ("jetstream {max_concurrent_io: 3}", "Expected an absolute size for \"max_concurrent_io\" between 4 and 8192, got 3"),
+    (
+        "jetstream {max_concurrent_io: 3}",
+        "Expected an absolute size for \"max_concurrent_io\" between 4 and 8192, got 3",
+    ),
     ("jetstream {meta_compact: -5}", "Expected an absolute size for \"meta_compact\", got -5"),
-    ("jetstream {sync_interval: x}", "f.conf:1:11: error parsing sync_interval: time: invalid duration \"x\""),
+    (
+        "jetstream {sync_interval: x}",
+        "f.conf:1:11: error parsing sync_interval: time: invalid duration \"x\"",
+    ),
     ("jetstream {limits: 5}", "f.conf:1:11: Expected a map to define JetStreamLimits"),
     ("proxies {trusted: [{key: abc}]}", "invalid proxy key \"abc\""),
     // The file as a whole.
@@ -198,12 +255,18 @@ fn mistakes_are_refused_with_their_place() {
 
 /// Doubtful uses: taken at the start, with these words on standard error.
 const WARNED: &[(&str, &str)] = &[
-    ("ping_interval: 5", "invalid use of field \"ping_interval\": ping_interval should be converted to a duration"),
+    (
+        "ping_interval: 5",
+        "invalid use of field \"ping_interval\": ping_interval should be converted to a duration",
+    ),
     ("write_deadline: 5", "write_deadline should be converted to a duration"),
     ("authorization {timeout: 61}", "timeout of 61 (61.000000 seconds) is high"),
     ("authorization {timeout: \"2m\"}", "timeout of 2m (120.000000 seconds) is high"),
     ("cluster {port: 1, ping_interval: \"5m\"}", "will reset to 30s which is the max for routes"),
-    ("cluster {port: 1, authorization {permissions {publish: a}}}", "within cluster authorization block is deprecated"),
+    (
+        "cluster {port: 1, authorization {permissions {publish: a}}}",
+        "within cluster authorization block is deprecated",
+    ),
     ("authorization {users [{user: a, clients: [STANDARD, NEW]}]}", "unknown connection types [\"NEW\"]"),
     ("tls {cipher_suites: [TLS_AES_128_GCM_SHA256, TLS_RSA_WITH_RC4_128_SHA]}", "is left out"),
 ];
