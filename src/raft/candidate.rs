@@ -14,7 +14,10 @@ impl Core {
     /// Whether this replica could lead: it counts, is well, and has its whole log.
     pub(crate) fn eligible(&self) -> bool {
         let whole = self.damage.is_empty() || bug!(self, DamagedLeads);
-        self.halted.is_none() && !self.ill && whole && self.counting().is_voter(self.me)
+        // One whom an uncommitted membership leaves out may be the only one who has it: if it did not campaign, and the
+        // others needed its vote, nobody could ever lead. It counts by the new membership, without itself.
+        let counts = self.counting().is_voter(self.me) || self.log.members_at(self.log.commit).is_voter(self.me);
+        self.halted.is_none() && !self.ill && whole && counts
     }
 
     /// Whether the promise that this replica made is still binding.
@@ -31,7 +34,7 @@ impl Core {
             return true;
         }
         match &self.role {
-            Role::Leader(_) => self.lease_until(live) > live.now || self.quorum_is_fresh(live),
+            Role::Leader(_) => self.quorum_is_fresh(live),
             // Without a table, the leader's last word binds for an election time.
             Role::Follower => {
                 self.leader.is_some_and(|l| l != candidate) && live.now < self.contact_at + self.options.election_ns
@@ -43,6 +46,10 @@ impl Core {
     /// Asks whether an election could be won, without raising a term.
     pub(crate) fn pre_campaign(&mut self, cx: &mut Cx<'_>) {
         assert!(self.eligible(), "R-14: only a whole voter campaigns");
+        if self.promise_holds(cx.live) {
+            // the own vote is a vote too, whoever asks for the campaign.
+            return;
+        }
         self.leader = None;
         self.tries = self.tries.saturating_add(1);
         self.election_at = self.election_time(cx.live.now);
@@ -167,7 +174,7 @@ impl Core {
         {
             self.contact_at = 0;
             self.leave_leader(cx);
-            if self.eligible() && !self.promise_holds(cx.live) {
+            if self.eligible() {
                 self.pre_campaign(cx);
             }
         }
@@ -183,6 +190,14 @@ impl Core {
             // The old leader cannot; whoever draws the shortest time goes first, sooner than after a silence.
             let soon = cx.live.now + self.random() % self.options.election_ns;
             self.election_at = self.election_at.min(soon);
+        }
+    }
+
+    /// What made this replica eligible may not hold any more.
+    pub(crate) fn stop_campaign(&mut self, cx: &mut Cx<'_>) {
+        if let Role::PreCandidate(_) | Role::Candidate(_) = self.role {
+            let term = self.term;
+            self.follow(term, None, cx);
         }
     }
 

@@ -631,13 +631,14 @@ impl Core {
         // Not one to lead: whoever relies on it, or could mend it, must hear so again and again.
         self.leader = None;
         self.tries = self.tries.saturating_add(1);
-        if self.led == self.term {
+        let led = self.led == self.term && self.led > Term(0);
+        if led {
             self.broadcast_resign(cx);
         }
         if !self.damage.is_empty() {
             self.ask_repair(cx);
         }
-        if was_following || self.led == self.term || !self.damage.is_empty() {
+        if was_following || led || !self.damage.is_empty() {
             self.election_at = self.election_time(cx.live.now);
         }
     }

@@ -53,10 +53,7 @@ impl Core {
         cx.out.notes.push((self.group, Note::Hole(hole.0, hole.1)));
         match self.role {
             Role::Leader(_) => self.resign(cx),
-            Role::PreCandidate(_) | Role::Candidate(_) => {
-                let term = self.term;
-                self.follow(term, None, cx);
-            }
+            Role::PreCandidate(_) | Role::Candidate(_) => self.stop_campaign(cx),
             Role::Follower => {
                 if let Some(leader) = self.leader {
                     // It thinks that we have all of it; let it send again from the hole.

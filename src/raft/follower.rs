@@ -150,6 +150,8 @@ impl Core {
         let mut before = append.prev_chain;
         for entry in append.entries {
             let index = entry.index;
+            // Those of entries below the base were cut off with them.
+            while members.next_if(|(at, _)| *at < index).is_some() {}
             let joined = members.next_if(|(at, _)| *at == index).map(|(_, m)| m);
             let chain = entry.chain;
             if index <= self.log.last() {
@@ -239,6 +241,7 @@ impl Core {
         if let Role::Leader(_) = self.role {
             return;
         }
+        self.stop_campaign(cx);
         if index > self.log.base().index {
             if index <= self.log.applied {
                 // The state machine is there already; what is new is that its state is durable.

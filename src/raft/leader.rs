@@ -410,10 +410,15 @@ impl Core {
     /// in the follower's answer and the one in the table are the same.
     #[must_use]
     pub fn lease_until(&self, live: &Liveness) -> u64 {
-        let Role::Leader(leader) = &self.role else { return 0 };
-        if leader.lease_off {
-            return 0;
+        match &self.role {
+            Role::Leader(leader) if !leader.lease_off => self.support_until(live),
+            _ => 0,
         }
+    }
+
+    /// Until when a quorum supports this leader. Enough to need no timer, not enough for a lease.
+    fn support_until(&self, live: &Liveness) -> u64 {
+        let Role::Leader(leader) = &self.role else { return 0 };
         quorum_value(&self.counting(), |n| {
             if n == self.me {
                 return u64::MAX;
@@ -446,7 +451,7 @@ impl Core {
                 cx.out.notes.push((self.group, Note::QuorumLost(self.term)));
                 return self.resign(cx);
             }
-            let supported = self.lease_until(cx.live) > now;
+            let supported = self.support_until(cx.live) > now;
             let Role::Leader(leader) = &mut self.role else { return };
             leader.peers.iter_mut().for_each(|p| p.heard = false);
             leader.quorum_at = if supported { NEVER } else { now + self.options.election_ns };
@@ -459,7 +464,7 @@ impl Core {
         for at in 0..leader.peers.len() {
             self.resend(at, cx);
         }
-        let unsupported = self.lease_until(cx.live) <= now;
+        let unsupported = self.support_until(cx.live) <= now;
         let Role::Leader(leader) = &mut self.role else { return };
         if unsupported && leader.quorum_at == NEVER {
             leader.quorum_at = now + self.options.election_ns;
@@ -529,6 +534,7 @@ impl Core {
         self.ill = ill;
         if ill {
             self.resign(cx);
+            self.stop_campaign(cx);
         } else if self.leader.is_none() {
             self.election_at = self.election_at.min(self.election_time(cx.live.now));
         }

@@ -3,7 +3,9 @@
 //! Owns the events, the work and the completions. Does not carry work out.
 //!
 //! The driver's part: writes of one group become durable in the order given, and a completion implies those before it
-//! messages may leave at once, a write's replies after it; one apply is out at a time.
+//! messages may leave at once, a write's replies after it; one apply is out at a time. An apply whose entries turn out to be
+//! damaged waits until they are patched. If a state is installed while an apply is out, what it covers is not applied, and
+//! [`Event::Applied`] is due only for an apply that goes beyond it.
 
 use bytes::Bytes;
 
@@ -89,7 +91,7 @@ pub enum Event {
         /// Last.
         last: LogIndex,
     },
-    /// Campaign without waiting; for operators and tests.
+    /// Campaign without waiting, unless a promise binds; for operators and tests.
     Campaign,
 }
 

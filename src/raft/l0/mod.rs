@@ -31,7 +31,13 @@ pub struct Failure {
 /// Runs one seed to its end. `plant` is called on every core that is made (to plant a bug).
 pub fn run(seed: u64, traced: bool, plant: &dyn Fn(&mut raft::Core)) -> Result<Stats, Box<Failure>> {
     let mut world = World::new(seed, Plan::of(seed), traced, plant);
-    match world.run() {
+    // An assertion of the core is a finding like any other.
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
+    let outcome = outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Err(Violation::new("assertion", text.unwrap_or_default()))
+    });
+    match outcome {
         Ok(()) => Ok(world.stats),
         Err(violation) => {
             Err(Box::new(Failure { violation, at_ns: world.now, trace: world.trace.into_iter().collect() }))

@@ -269,10 +269,6 @@ impl World<'_> {
         node.id = id;
         node.disk = Disk::new(SnapshotMeta::nothing(GROUP));
         node.shadow.clear();
-        for other in &mut self.nodes {
-            other.given.remove(&old);
-            other.got.remove(&old);
-        }
         self.note(|| format!("{old} is wiped and will be {id}"));
         let delay = self.fate.below(300 * MS);
         self.after(delay, What::Start(at));

@@ -73,8 +73,8 @@ pub struct Node {
     pub hash: u64,
     /// Membership as applied.
     pub members: Members,
-    /// An apply is out.
-    pub applying: bool,
+    /// An apply is out, up to here.
+    pub applying: Option<LogIndex>,
     /// When the last write is due, so that writes stay in order.
     pub write_due: u64,
     /// When a tick is scheduled.

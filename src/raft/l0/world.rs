@@ -173,7 +173,7 @@ impl<'a> World<'a> {
                     disk: Disk::new(meta),
                     boot: 0,
                     shadow: BTreeMap::new(),
-                    applying: false,
+                    applying: None,
                     write_due: 0,
                     tick_at: 0,
                     paused_until: 0,
@@ -251,7 +251,12 @@ impl<'a> World<'a> {
                 return Err(Violation::new("R-19", format!("not well after healing: {}", self.describe())));
             }
             self.until(self.now + 50 * MS)?;
-            if probe.is_none() {
+            // A leader that was replaced takes its probe with it.
+            let lost = |index: LogIndex| {
+                let core = self.leader().and_then(|at| self.nodes[at].core.as_ref());
+                core.is_some_and(|c| c.status().last < index)
+            };
+            if probe.is_none_or(lost) {
                 probe = self.probe()?;
             }
             if probe.is_some_and(|index| self.converged(index)) {
@@ -553,12 +558,13 @@ impl<'a> World<'a> {
         }
         for write in ready.writes.drain(..) {
             self.nodes[at].disk.pending.push_back(write);
-            let due = self.nodes[at].write_due.max(self.now) + self.net.below(self.plan.write_ns);
+            // One sync takes all that gathered, so that a slow disk has no endless queue.
+            let due = self.nodes[at].write_due.max(self.now + self.net.below(self.plan.write_ns));
             self.nodes[at].write_due = due;
             self.after(due - self.now, What::Synced(at, boot));
         }
         for apply in ready.applies.drain(..) {
-            if std::mem::replace(&mut self.nodes[at].applying, true) {
+            if self.nodes[at].applying.replace(apply.last).is_some() {
                 return Err(Violation::new("R-16", "two applies are out at a time".to_owned()));
             }
             let delay = self.net.below(2 * MS);
@@ -644,8 +650,19 @@ impl<'a> World<'a> {
     }
 
     fn on_applied(&mut self, at: usize, apply: &Apply) -> Result<(), Violation> {
-        self.nodes[at].applying = false;
-        for index in apply.first.0..=apply.last.0 {
+        if self.nodes[at].applying != Some(apply.last) {
+            // A state that was installed meanwhile covers it.
+            return Ok(());
+        }
+        let disk = &self.nodes[at].disk;
+        if apply.entries.is_empty() && disk.damaged.range(apply.first.0..=apply.last.0).next().is_some() {
+            // What cannot be read now will be there once it is patched.
+            let boot = self.nodes[at].boot;
+            self.after(5 * MS, What::Applied(at, boot, apply.clone()));
+            return Ok(());
+        }
+        self.nodes[at].applying = None;
+        for index in apply.first.0.max(self.nodes[at].applied.0 + 1)..=apply.last.0 {
             let node = &self.nodes[at];
             let entry: Option<&Entry> = if apply.entries.is_empty() {
                 node.disk.entries.get(&index).filter(|_| !node.disk.damaged.contains(&index))
@@ -710,11 +727,6 @@ impl<'a> World<'a> {
     }
 
     fn on_install(&mut self, at: usize, install: Install) -> Result<(), Violation> {
-        if self.nodes[at].applying {
-            let boot = self.nodes[at].boot;
-            self.after(MS, What::Install(at, boot, install));
-            return Ok(());
-        }
         let source = install.from.id as usize - 1;
         let there = &self.nodes[source];
         let failed = !self.calm && self.net.chance(200);
@@ -734,6 +746,8 @@ impl<'a> World<'a> {
             node.members = have.meta.members.clone();
             node.hash = have.hash;
             node.disk.checkpoint = have.clone();
+            // An apply that the state covers is over; one that goes beyond it goes on from there.
+            node.applying = node.applying.filter(|last| *last > have.meta.index);
             have.meta
         };
         self.step(at, Event::Installed(Box::new(meta)))
@@ -766,7 +780,7 @@ impl<'a> World<'a> {
         node.applied_term = meta.term;
         node.members = meta.members;
         node.hash = node.disk.checkpoint.hash;
-        node.applying = false;
+        node.applying = None;
         node.write_due = now;
         node.tick_at = 0;
         node.given.clear();

@@ -41,8 +41,9 @@ pub fn check(nodes: &[Node], who: usize, from: LogIndex, oracle: &mut Oracle) ->
 pub fn on_disks(nodes: &[Node], members: &Members, index: LogIndex, oracle: &Oracle) -> Result<(), Violation> {
     let chain = oracle.at(index).map(|c| c.1);
     let has = |id| {
-        nodes.iter().any(|n| {
-            n.id == id && (n.disk.checkpoint.meta.index >= index || n.disk.chain(index) == chain && chain.is_some())
+        // A disk that was wiped may have had it when it said so; a wiped node never counts again.
+        nodes.iter().find(|n| n.id == id).is_none_or(|n| {
+            n.disk.checkpoint.meta.index >= index || n.disk.chain(index) == chain && chain.is_some()
         })
     };
     for half in [&members.voters, &members.outgoing] {
