@@ -79,6 +79,10 @@ impl Core {
             // The asker may be stuck in an old term; it learns of ours.
             return self.send(from, Body::PreVoteReply { granted: false }, cx);
         }
+        if self.leader == Some(from) || self.promise.is_some_and(|p| p.node == from) {
+            // Who asks does not lead its term, perhaps since a restart, and never will.
+            self.on_resign(from, Term(term.0 - 1), cx);
+        }
         if self.bound_against(from, cx.live) || !self.log.not_newer_than(last, last_term) {
             if let Role::Leader(_) = self.role {
                 // It has not heard of us: let it.
@@ -167,8 +171,9 @@ impl Core {
     }
 
     pub(crate) fn on_withdrawn(&mut self, node: NodeId, cx: &mut Cx<'_>) {
-        if self.promise.is_some_and(|p| p.node == node) {
-            self.promise = None;
+        if self.promise_holds(cx.live) {
+            // The news is late: since then support was given in a new epoch and promised to.
+            return;
         }
         if matches!(self.role, Role::Follower) && (self.leader == Some(node) || self.leader.is_none() && self.election_at == NEVER)
         {
@@ -180,14 +185,28 @@ impl Core {
         }
     }
 
-    pub(crate) fn on_resign(&mut self, from: NodeId, cx: &mut Cx<'_>) {
-        if self.promise.is_some_and(|p| p.node == from) {
+    /// The heartbeat of a node says that it does not lead this group in `term`.
+    pub(crate) fn on_excepted(&mut self, node: NodeId, term: Term, cx: &mut Cx<'_>) {
+        self.on_resign(node, term, cx);
+    }
+
+    /// `from` does not lead `term`, and never will. Since a node is in one term at a time and terms only rise, it does not lead an
+    /// older one either, so promises made to it for such a term bind no more.
+    pub(crate) fn on_resign(&mut self, from: NodeId, term: Term, cx: &mut Cx<'_>) {
+        if term > self.term {
+            self.follow(term, None, cx);
+        }
+        if self.promise.is_some_and(|p| p.node == from && p.term <= term) {
             self.promise = None;
         }
-        if matches!(self.role, Role::Follower) && self.leader.is_none_or(|l| l == from) {
+        if term < self.term {
+            self.send(from, Body::Behind, cx);
+        }
+        let led = self.leader == Some(from) && term == self.term;
+        if matches!(self.role, Role::Follower) && (led || self.leader.is_none()) && !self.promise_holds(cx.live) {
             self.contact_at = 0;
             self.leave_leader(cx);
-            // The old leader cannot; whoever draws the shortest time goes first, sooner than after a silence.
+            // Whoever draws the shortest time goes first, sooner than after a silence.
             let soon = cx.live.now + self.random() % self.options.election_ns;
             self.election_at = self.election_at.min(soon);
         }

@@ -48,6 +48,8 @@ pub(crate) enum Role {
 pub(crate) struct Promise {
     pub node: NodeId,
     pub epoch: u64,
+    /// Of the leadership for which it was made.
+    pub term: Term,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -282,6 +284,7 @@ impl Core {
             Event::Installed(meta) => self.on_installed(*meta, cx),
             Event::InstallFailed { index } => self.on_install_failed(index, cx),
             Event::Withdrawn(node) => self.on_withdrawn(node, cx),
+            Event::Excepted(node, term) => self.on_excepted(node, term, cx),
             Event::SupportLost(node) => self.on_support_lost(node, cx),
             Event::Reachable(node) => self.on_reachable(node, cx),
             Event::Unreachable(node) => self.on_unreachable(node, cx),
@@ -448,7 +451,7 @@ impl Core {
         }
         let (last, entries) = match self.log.slice(first, gate, self.options.apply_bytes_max) {
             Slice::Here { entries, .. } => (entries.last().map_or(gate, |e| e.index), entries),
-            Slice::OnDisk => (gate.min(LogIndex(first.0 + self.options.apply_entries_max - 1)), Vec::new()),
+            Slice::OnDisk { last } => (last.min(LogIndex(first.0 + self.options.apply_entries_max - 1)), Vec::new()),
         };
         self.log.applying = last;
         cx.out.applies.push(Apply { group: self.group, first, last, entries });
@@ -542,6 +545,7 @@ impl Core {
             Body::RepairAsk { first, term, last } => self.on_repair_ask(from, first, term, last, cx),
             Body::RepairGive(entries) => self.on_repair_give(entries, cx),
             Body::Vote { last, last_term, transfer } => self.on_vote(from, term, last, last_term, transfer, cx),
+            Body::Resign => self.on_resign(from, term, cx),
             body if term < self.term => {
                 // Tell whoever thinks to lead; an answer of an old term is of no use to anybody.
                 if matches!(body, Body::Append(_) | Body::Beat { .. } | Body::Snapshot(_) | Body::TimeoutNow) {
@@ -580,8 +584,8 @@ impl Core {
             }
             Body::SnapshotFailed { index } => self.on_snapshot_failed(from, index),
             Body::TimeoutNow => self.on_timeout_now(from, cx),
-            Body::Resign => self.on_resign(from, cx),
             Body::Behind
+            | Body::Resign
             | Body::PreVote { .. }
             | Body::PreVoteReply { .. }
             | Body::Vote { .. }
@@ -628,17 +632,14 @@ impl Core {
             self.pre_campaign(cx);
             return;
         }
-        // Not one to lead: whoever relies on it, or could mend it, must hear so again and again.
+        // Not one to lead: whoever is still bound to it, from whatever term, or could mend it, must hear so again and again.
         self.leader = None;
         self.tries = self.tries.saturating_add(1);
-        let led = self.led == self.term && self.led > Term(0);
-        if led {
-            self.broadcast_resign(cx);
-        }
+        let told = self.broadcast_resign(cx);
         if !self.damage.is_empty() {
             self.ask_repair(cx);
         }
-        if was_following || led || !self.damage.is_empty() {
+        if was_following || told || !self.damage.is_empty() {
             self.election_at = self.election_time(cx.live.now);
         }
     }

@@ -105,7 +105,7 @@ impl Core {
         }
         match self.log.slice(first, last, self.options.message_bytes_max) {
             Slice::Here { entries, .. } => self.send(from, Body::RepairGive(entries), cx),
-            Slice::OnDisk => cx.out.loads.push(Load {
+            Slice::OnDisk { last } => cx.out.loads.push(Load {
                 group: self.group,
                 to: from,
                 repair: true,

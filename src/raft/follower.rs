@@ -28,7 +28,7 @@ impl Core {
         self.contact_at = cx.live.now;
         // a quorum chose this leader, so whatever was promised to an older one is void.
         let epoch = cx.live.given(from);
-        self.promise = (epoch != 0).then_some(Promise { node: from, epoch });
+        self.promise = (epoch != 0).then_some(Promise { node: from, epoch, term: self.term });
         self.election_at = if epoch != 0 { NEVER } else { self.election_time(cx.live.now) };
         true
     }

@@ -196,14 +196,14 @@ impl Core {
             } else {
                 match log.slice(peer.next, log.last(), options.message_bytes_max) {
                     Slice::Here { entries, cost } => (entries, cost),
-                    Slice::OnDisk => {
+                    Slice::OnDisk { last } => {
                         peer.loading = true;
                         cx.out.loads.push(Load {
                             group: *group,
                             to: peer.node,
                             repair: false,
                             first: peer.next,
-                            last: log.last(),
+                            last,
                             bytes_max: options.message_bytes_max,
                         });
                         return;
@@ -549,14 +549,15 @@ impl Core {
         }
     }
 
-    pub(crate) fn broadcast_resign(&mut self, cx: &mut Cx<'_>) {
-        assert_eq!(self.led, self.term, "R-19: only who led can resign");
+    /// Tells everybody that this replica does not lead. False if there is nobody to tell.
+    pub(crate) fn broadcast_resign(&mut self, cx: &mut Cx<'_>) -> bool {
         let peers = match &self.role {
             Role::Leader(leader) => leader.peers.iter().map(|p| p.node).collect(),
             _ => self.others(),
         };
-        for to in peers {
-            self.send(to, Body::Resign, cx);
+        for to in &peers {
+            self.send(*to, Body::Resign, cx);
         }
+        !peers.is_empty()
     }
 }

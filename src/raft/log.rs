@@ -100,8 +100,8 @@ impl Tail {
 pub(crate) enum Slice {
     /// Here they are; `cost` is their sum.
     Here { entries: Vec<Entry>, cost: u64 },
-    /// They are on disk only.
-    OnDisk,
+    /// They are on disk up to `last`; what follows is in the window and perhaps not on disk yet.
+    OnDisk { last: LogIndex },
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -341,7 +341,7 @@ impl Log {
     pub fn slice(&self, first: LogIndex, last: LogIndex, bytes_max: u64) -> Slice {
         assert!(first > self.base.index && first <= last && last <= self.last, "R-12: a slice lies in the log");
         if first < self.window_first() {
-            return Slice::OnDisk;
+            return Slice::OnDisk { last: last.min(self.window_first().prev()) };
         }
         let from = (first.0 - self.window_first().0) as usize;
         let to = (last.0 - self.window_first().0) as usize;

@@ -73,9 +73,11 @@ pub enum Event {
         /// Index of the snapshot.
         index: LogIndex,
     },
-    /// This node's support for a node ended, or that node's heartbeat excepts this group. Delivered to each group that
-    /// the node leads, in the driver's order and at its pace.
+    /// This node's support for a node ended. Delivered to each group that the node leads, in the driver's order and at its
+    /// pace; it must be delivered, since a group that relies on support has no deadline. Late is harmless.
     Withdrawn(NodeId),
+    /// A node's heartbeat excepts this group: it is ill there, or the node does not lead it in this term any more.
+    Excepted(NodeId, Term),
     /// The support of a node for this one ended.
     SupportLost(NodeId),
     /// A node can be reached again, or gives support in a new epoch.

@@ -7,7 +7,9 @@ use crate::l0::node::Node;
 pub fn check(node: &Node, oracle: &Oracle) -> Result<(), Violation> {
     let last = oracle.last();
     let Some(core) = &node.core else { return Ok(()) };
-    if core.base().index >= last {
+    let newest = oracle.at(last).map(|c| c.0);
+    if core.base().index >= last || newest > Some(core.status().term) {
+        // A late leader of an older term need not have what a newer one committed.
         return Ok(());
     }
     // Equal chains mean equal prefixes, so the last committed entry stands for all.

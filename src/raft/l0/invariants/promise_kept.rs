@@ -12,6 +12,10 @@ pub fn check(nodes: &[Node], who: usize, drift_ns: u64, live: impl Fn(&Node) -> 
         if at == who || core.status().role != RoleName::Leader {
             continue;
         }
+        if core.status().term >= nodes[who].core.as_ref().map_or(core.status().term, |c| c.status().term) {
+            // Votes of an older term that arrive late elect nobody who could commit.
+            continue;
+        }
         let live = live(node);
         let until = core.lease_until(&live);
         ensure!(
