@@ -623,7 +623,8 @@ impl Connection {
     }
 
     fn connect(&mut self, json: &[u8]) {
-        let connect = match Connect::parse(json) {
+        let before = self.connected.then(|| self.last_connect());
+        let connect = match Connect::parse_over(json, before.as_ref()) {
             Ok(c) => c,
             Err(e) => {
                 self.cx.hooks.log("ERR", &self.client, &format!("CONNECT is not valid: {e}"));
@@ -660,6 +661,23 @@ impl Connection {
         match decision {
             Decision::Accept(identity) => self.logged_in(connect, identity),
             Decision::Reject(reason) => self.unauthorized(reason),
+        }
+    }
+
+    /// What the CONNECT before said of the client's ways (not its credentials).
+    fn last_connect(&self) -> Connect {
+        let (f, flags) = (self.client.facts.lock(), self.link.flags());
+        Connect {
+            verbose: self.verbose,
+            pedantic: self.pedantic,
+            echo: flags.has(LinkFlags::ECHO),
+            headers: flags.has(LinkFlags::HEADERS),
+            no_responders: flags.has(LinkFlags::NO_RESPONDERS),
+            name: f.name.clone(),
+            lang: f.lang.clone(),
+            version: f.version.clone(),
+            protocol: f.protocol,
+            ..Connect::default()
         }
     }
 
