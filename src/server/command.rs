@@ -46,6 +46,13 @@ async fn run() -> i32 {
 }
 
 async fn serve(start: flags::Start) -> i32 {
+    let missing = crate::options::unsupported(&start.options);
+    if !missing.is_empty() {
+        for m in missing {
+            print_error(&format!("{}: {m}\n", executable()));
+        }
+        return 1;
+    }
     let server = match Server::new(start.options, start.flags) {
         Ok(s) => s,
         Err(StartError(lines)) => {

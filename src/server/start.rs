@@ -317,7 +317,7 @@ impl Server {
             self.log.error(format_args!("Could not write pidfile: {e}"));
         }
         for change in &changes {
-            self.log.info(format_args!("Reloaded: {change:?}"));
+            self.log.info(format_args!("Reloaded: {}", change.describe(&new)));
         }
         *self.options.write() = Arc::new(new);
         *self.config_time.lock() = env::wall();

@@ -67,9 +67,6 @@ pub fn unsupported(options: &Options) -> Vec<String> {
     if options.cluster.as_ref().is_some_and(|c| c.port != 0) {
         out.push("cluster: clustering is not yet supported".to_string());
     }
-    if options.jetstream.is_some() {
-        out.push("jetstream: JetStream is not yet supported".to_string());
-    }
     if let Some(js) = &options.jetstream
         && js.key.is_some()
     {
