@@ -40,8 +40,6 @@ const OWN_FRAME_BYTES_MIN: usize = 16 << 10;
 const READS_MAX: usize = 4;
 /// How long a publisher pauses for a receiver that is nearly full; nat-server waits 2 to 5 ms.
 const STALL: Duration = Duration::from_millis(5);
-/// How long a proxy may take to say whom it speaks for.
-const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A compressed WebSocket message may hold that many of the largest protocol messages, and never more than the next constant.
 const INFLATED_MESSAGES_MAX: usize = 8;
 /// What a compressed WebSocket message may hold in any case, in bytes.
@@ -89,7 +87,7 @@ async fn accept<F: Future<Output = ()> + Send + 'static>(
 async fn serve(cx: Arc<Context>, accepted: Accepted, peer: SocketAddr) {
     let Ok(tcp) = accepted.attach() else { return };
     let settings = cx.settings();
-    if settings.tls.is_some() || settings.proxy_protocol {
+    if settings.tls.is_some() || settings.proxy_protocol.is_some() {
         return serve_guarded(cx, settings, Arc::new(Socket::held(tcp)), peer).await;
     }
     let mut c = Start::new(cx, Arc::new(Socket::plain(tcp)), settings, None).connection(peer);
@@ -107,12 +105,15 @@ async fn serve_guarded(cx: Arc<Context>, settings: Arc<Settings>, socket: Arc<So
     let handshake = |limit| Handshake { socket: &socket, link: None, deadline: env::now() + limit };
     if first == HandshakeFirst::Off {
         let mut text = Vec::new();
-        start.info((!settings.proxy_protocol).then(|| peer.ip())).push(&mut text);
+        start.info(settings.proxy_protocol.is_none().then(|| peer.ip())).push(&mut text);
         if handshake(settings.write_deadline).send(&text).await.is_err() {
             return;
         }
     }
-    let proxied = if settings.proxy_protocol { handshake(PROXY_TIMEOUT).proxy().await } else { Ok(None) };
+    let proxied = match settings.proxy_protocol {
+        Some(limit) => handshake(limit).proxy().await,
+        None => Ok(None),
+    };
     let client = proxied.as_ref().ok().and_then(|p| *p).unwrap_or(peer);
     let mut c = start.connection(client);
     if let Err(e) = proxied {

@@ -55,8 +55,9 @@ pub struct Settings {
     pub closed_clients_max: usize,
     /// TLS of the client port.
     pub tls: Option<Arc<TlsSettings>>,
-    /// Connections to the client port begin with a PROXY header, if a proxy opens them.
-    pub proxy_protocol: bool,
+    /// Connections to the client port may begin with a PROXY header, within that time (see [`crate::proxy::TIMEOUT`]); none
+    /// expects no header.
+    pub proxy_protocol: Option<Duration>,
     /// WebSocket clients.
     pub websocket: Option<Arc<WebSocketSettings>>,
 }

@@ -30,3 +30,6 @@ pub use registry::{Client, ClosedClient, Facts, Registry};
 pub use tls::TlsSettings;
 pub use transport::Socket;
 pub use ws::WebSocketSettings;
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,13 @@
 //!
 //! Invariant L-5: no more than [`HEADER_BYTES_MAX`] bytes are ever waited for.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+/// How long a proxy may take to say whom it speaks for, as with nats-server.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest header in bytes: version 2's fixed part and the largest length that it can state.
 pub const HEADER_BYTES_MAX: usize = V2_FIXED_BYTES + u16::MAX as usize;

@@ -222,11 +222,6 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// Puts bytes in as if they had been read from the socket.
-    #[cfg(test)]
-    pub(crate) fn feed(&mut self, bytes: &[u8]) {
-        self.mid.push(bytes);
-    }
     /// What was read and not taken.
     pub(crate) fn input(&self) -> &[u8] {
         self.mid.rest()
@@ -238,10 +233,6 @@ impl Layers {
     /// Whether the socket has come to its end.
     pub(crate) fn is_ended(&self) -> bool {
         self.ended
-    }
-    /// Why the layers gave up, if they did.
-    pub(crate) fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
     }
     /// Begins TLS; what was read so far belongs to it.
     ///
