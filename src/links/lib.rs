@@ -32,4 +32,4 @@ pub use transport::Socket;
 pub use ws::WebSocketSettings;
 
 #[cfg(test)]
-mod tests;
+mod loopback;

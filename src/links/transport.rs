@@ -270,6 +270,12 @@ impl Layers {
         self.ended = true;
         self.failure.get_or_insert(text);
     }
+    /// Memory of its buffers, in bytes.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        let tls = self.tls.as_ref().map_or(0, |t| t.held_bytes());
+        self.mid.bytes.capacity() + self.out.bytes.capacity() + tls
+    }
     fn has_pending(&self) -> bool {
         !self.out.is_empty()
     }

@@ -73,6 +73,11 @@ impl Session {
             Conn::Client(c) => c,
         }
     }
+    /// Memory of its buffer, in bytes.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.raw.capacity()
+    }
     /// Whether no data can flow yet.
     pub fn is_handshaking(&self) -> bool {
         self.state().is_handshaking()

@@ -109,4 +109,4 @@ pub fn push_close(out: &mut Vec<u8>, status: u16, text: &str) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

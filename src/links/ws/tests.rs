@@ -115,7 +115,9 @@ fn compressed_messages() {
     ]
     .concat();
     let expected = [b"PING\r\n", &text[..], b"clearPING\r\nPONG\r\n"].concat();
-    for (splits, room) in [(vec![all.len()], 1 << 20), (vec![1], 1), (vec![7, 1000], 33), (vec![all.len()], 1)] {
+    for (splits, room) in
+        [(vec![all.len()], 1 << 20), (vec![1], 1), (vec![7, 1000], 33), (vec![all.len()], 1)]
+    {
         let mut d = Decoder::new(true, true, 1 << 20);
         let (bytes, replies, end) = decode(&mut d, &all, &splits, room);
         assert_eq!(end, Ok(()));
@@ -202,8 +204,9 @@ fn a_close_ends_it() {
 fn the_encoder_is_understood() {
     for len in [0, 1, 63, 64, 125, 126, 1000, 65535, 65536, 200_000] {
         for noise in [false, true] {
-            let payload: Vec<u8> =
-                (0..len as u32).map(|i| if noise { (i.wrapping_mul(2_654_435_761) >> 13) as u8 } else { b'a' }).collect();
+            let payload: Vec<u8> = (0..len as u32)
+                .map(|i| if noise { (i.wrapping_mul(2_654_435_761) >> 13) as u8 } else { b'a' })
+                .collect();
             for compress in [false, true] {
                 let mut out = Vec::new();
                 Encoder { compress }.push(&mut out, &payload);
@@ -224,7 +227,8 @@ fn frames() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
         (any::<u8>(), 0..70_000usize).prop_map(|(b, n)| vec![b; n]),
         prop::collection::vec(any::<u8>(), 100..700),
     ];
-    let message = (payload, any::<bool>(), prop::collection::vec(any::<prop::sample::Index>(), 0..4), any::<[u8; 4]>());
+    let message =
+        (payload, any::<bool>(), prop::collection::vec(any::<prop::sample::Index>(), 0..4), any::<[u8; 4]>());
     prop::collection::vec(message, 1..5).prop_map(|messages| {
         let (mut wire, mut clear) = (Vec::new(), Vec::new());
         for (payload, compress, cuts, mask) in messages {
@@ -350,7 +354,10 @@ fn an_upgrade() {
     assert!(a.compress && a.no_masking);
     assert_eq!(a.forwarded_for.unwrap().to_string(), "1.2.3.4");
     let c = a.cookies;
-    assert_eq!((c.user, c.pass, c.token, c.jwt), ("joe".into(), "se=cret".into(), "tok".into(), "ey.J".into()));
+    assert_eq!(
+        (c.user, c.pass, c.token, c.jwt),
+        ("joe".into(), "se=cret".into(), "tok".into(), "ey.J".into())
+    );
     // A list is no address; nats-server takes none from it either.
     let a = accept(&request(&[("X-Forwarded-For", Some("1.2.3.4, 5.6.7.8"))]), &Rules::default());
     let a = a.ok().flatten().unwrap();
