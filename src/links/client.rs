@@ -18,7 +18,7 @@ use env::{
     Instant,
     net::{Accepted, TcpListener},
 };
-use identity::{Attempt, Authenticator, Decision, Verdict};
+use identity::{Attempt, Authenticator, Check, ConnectionType, Decision, Identity, Nonce, Verdict};
 use wire::{
     client::{Error, Limits, Op, Parsed, Pub, parse},
     frame,
@@ -191,10 +191,10 @@ impl Start {
         ws: Option<Arc<WebSocketSettings>>,
     ) -> Start {
         let mut nonce = String::new();
-        if authenticator(&settings, ws.as_deref()).wants_nonce() {
-            let mut raw = [0; identity::NONCE_BYTES];
+        if authenticator(&settings, ws.as_deref()).needs_nonce() {
+            let mut raw = [0; identity::NONCE_RAW_LEN];
             cx.fill_random(&mut raw);
-            nonce = identity::encode_nonce(&raw);
+            nonce = Nonce::from_random(raw).as_str().to_string();
         }
         let id = cx.broker.next_id();
         Start { cx, socket, settings, ws, id, nonce }
@@ -301,13 +301,13 @@ struct Connection {
 /// A login that takes long.
 struct Login {
     connect: Connect,
-    end: Job<Result<identity::Identity, String>>,
+    end: Job<Decision>,
 }
 
 /// Waits for a login to be decided, if there is one.
-async fn decided(login: &mut Option<Login>) -> Result<identity::Identity, String> {
+async fn decided(login: &mut Option<Login>) -> Decision {
     match login {
-        Some(l) => l.end.wait().await.unwrap_or_else(|| Err("the login was not decided".into())),
+        Some(l) => l.end.wait().await.unwrap_or(Decision::Reject(identity::Reason::WrongPassword)),
         None => std::future::pending().await,
     }
 }
@@ -326,7 +326,7 @@ impl Connection {
     fn new(start: Start, client: Arc<Client>, full: bool) -> Connection {
         let now = env::now();
         let Start { cx, socket, settings, ws, nonce, .. } = start;
-        let auth_required = authenticator(&settings, ws.as_deref()).required();
+        let auth_required = authenticator(&settings, ws.as_deref()).is_required();
         client.facts.lock().nonce.clone_from(&nonce);
         let mut c = Connection {
             link: client.link.clone(),
@@ -386,7 +386,7 @@ impl Connection {
     /// The time to log in runs from now.
     fn begin_login(&mut self) {
         let limit = self.ws.as_ref().and_then(|w| w.auth_timeout).unwrap_or(self.settings.auth_timeout);
-        self.deadlines.auth = self.authenticator().required().then(|| env::now() + limit);
+        self.deadlines.auth = self.authenticator().is_required().then(|| env::now() + limit);
     }
 
     /// The INFO of this connection.
@@ -628,7 +628,7 @@ impl Connection {
             return self.refuse("Stale Connection", Closed::StaleConnection);
         }
         self.deadlines.ping = now + interval;
-        if !self.connected && self.authenticator().required() {
+        if !self.connected && self.authenticator().is_required() {
             return;
         }
         self.pings_out += 1;
@@ -976,6 +976,7 @@ impl Connection {
             let account = self.link.account();
             self.link.unsubscribe_all(account.as_deref());
         }
+        let cert = self.identity_cert();
         let c = &self.cookies;
         let or =
             |field: &str, cookie: &str| if field.is_empty() { cookie.to_owned() } else { field.to_owned() };
@@ -988,27 +989,30 @@ impl Connection {
             nkey: &connect.nkey,
             sig: &connect.sig,
             jwt: &jwt,
-            nonce: &self.nonce,
             proxy_sig: &connect.proxy_sig,
             legacy_account: !connect.account.is_empty() || connect.new_account,
             ..self.bare_attempt()
         };
+        let attempt = Attempt { tls: cert.as_ref(), ..attempt };
         match self.authenticator().check(&attempt) {
-            Decision::Accept(i) => self.logged_in(connect, i),
-            Decision::Reject(reason) => self.unauthorized(&reason.to_string()),
-            Decision::Pending(job) => match self.cx.cpu.run(move || job.run()) {
+            Check::Done(Decision::Accept(i)) => self.logged_in(connect, i),
+            Check::Done(Decision::Reject(reason)) => self.unauthorized(reason),
+            Check::Pending(job) => match self.cx.cpu.run(move || job.run()) {
                 Some(end) => self.login = Some(Login { connect, end }),
-                None => self.unauthorized("too many logins wait to be decided"),
+                None => {
+                    self.cx.hooks.log("WRN", &self.client, "refused: too many logins wait to be decided");
+                    self.unauthorized(identity::Reason::WrongPassword)
+                }
             },
         }
     }
 
     /// A login has been decided elsewhere; what waited for it goes on.
-    fn login_ends(&mut self, end: Result<identity::Identity, String>) {
+    fn login_ends(&mut self, end: Decision) {
         let Some(Login { connect, .. }) = self.login.take() else { return };
         match end {
-            Ok(identity) => self.logged_in(connect, identity),
-            Err(reason) => self.unauthorized(&reason),
+            Decision::Accept(identity) => self.logged_in(connect, identity),
+            Decision::Reject(reason) => self.unauthorized(reason),
         }
         if self.link.closed().is_none() {
             let rest = std::mem::take(&mut self.partial);
@@ -1035,7 +1039,31 @@ impl Connection {
 
     /// What is known of this connection without CONNECT.
     fn bare_attempt(&self) -> Attempt<'_> {
-        Attempt { nonce: self.nonce.as_bytes(), connection_type: ConnectionType::Standard, ..Attempt::default() }
+        let connection_type =
+            if self.ws.is_some() { ConnectionType::Websocket } else { ConnectionType::Standard };
+        Attempt { nonce: self.nonce.as_bytes(), connection_type, ..Attempt::default() }
+    }
+
+    /// The client's certificate as `identity` wants it.
+    fn identity_cert(&self) -> Option<identity::PeerCert> {
+        let f = self.client.facts.lock();
+        f.tls_peer_certs.first().map(|c| identity::PeerCert {
+            emails: c.emails.clone(),
+            dns_names: c.dns_names.clone(),
+            uris: c.uris.clone(),
+            subject: c
+                .subject
+                .iter()
+                .map(|rdn| {
+                    let attribute = |(oid, value): &(String, String)| identity::Attribute {
+                        oid: oid.clone(),
+                        value: value.clone(),
+                    };
+                    rdn.iter().map(attribute).collect()
+                })
+                .collect(),
+            spki_sha256: c.spki_sha256,
+        })
     }
 
     fn unauthorized(&self, reason: identity::Reason) {
@@ -1049,8 +1077,9 @@ impl Connection {
     }
 
     fn log_in_without_connect(&mut self) {
-        let attempt = Attempt { nonce: &self.nonce, ..Attempt::default() };
-        if let Decision::Accept(identity) = self.authenticator().check(&attempt) {
+        let cert = self.identity_cert();
+        let attempt = Attempt { tls: cert.as_ref(), ..self.bare_attempt() };
+        if let Check::Done(Decision::Accept(identity)) = self.authenticator().check(&attempt) {
             self.logged_in(Connect { verbose: true, echo: true, ..Connect::default() }, identity);
         }
     }
@@ -1078,7 +1107,8 @@ impl Connection {
             f.proxy = identity.proxy.as_deref().unwrap_or_default().to_string();
             f.identity = Some(identity.clone());
         }
-        self.deadlines.expiry = identity.expires_at_ns.map(|at| env::now() + env::Wall(at).since(env::wall()));
+        self.deadlines.expiry =
+            identity.expires_at_ns.map(|at| env::now() + env::Wall(at).since(env::wall()));
         self.bind(&identity.account);
         self.limit(&identity);
         if self.link.closed().is_some() {

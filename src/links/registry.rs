@@ -44,6 +44,8 @@ pub struct Facts {
     pub proxy: String,
     /// Nonce that it was sent.
     pub nonce: String,
+    /// Who it is, once it has logged in.
+    pub identity: Option<Identity>,
     /// The client's address in the words of an HTTP proxy before us. For logs: anybody can write it.
     pub forwarded_for: Option<IpAddr>,
 }

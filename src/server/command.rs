@@ -75,14 +75,16 @@ async fn send_signal(word: SignalWord, target: SignalTarget) -> Result<(), Strin
     let pid = match target {
         SignalTarget::Pid(pid) => pid,
         SignalTarget::PidFile(path) => {
-            let bytes = env::disk::Disk::os().read(&path).await.map_err(|_| format!("invalid pid: {path}"))?;
+            let bytes =
+                env::disk::Disk::os().read(&path).await.map_err(|_| format!("invalid pid: {path}"))?;
             let text = String::from_utf8_lossy(&bytes).trim().to_string();
             text.parse().map_err(|_| format!("invalid pid: {text}"))?
         }
         SignalTarget::OnlyProcess => {
             let name = executable();
             let own = env::process::id();
-            let mut found = signal::find(&name).map_err(|e| format!("unable to resolve pid, try providing one: {e}"))?;
+            let mut found =
+                signal::find(&name).map_err(|e| format!("unable to resolve pid, try providing one: {e}"))?;
             found.retain(|p| *p != own);
             match found[..] {
                 [one] => one as i32,
@@ -120,4 +122,3 @@ fn print(text: &str) {
 fn print_error(text: &str) {
     eprint!("{text}");
 }
-

@@ -169,7 +169,9 @@ impl Connect {
             _ => Map::new(),
         };
         let given: Map<String, Value> = serde_json::from_slice(json)?;
-        fields.extend(given.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.to_ascii_lowercase(), v)));
+        fields.extend(
+            given.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.to_ascii_lowercase(), v)),
+        );
         serde_json::from_value(Value::Object(fields))
     }
     /// Whether any credential field is set.
