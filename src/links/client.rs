@@ -767,7 +767,7 @@ impl Connection {
 
     #[cold]
     fn parse_error(&mut self, e: Error, at: &[u8]) {
-        if self.router.is_none() && !at.first().is_some_and(|b| b | 0x20 == b'c') {
+        if self.router.is_none() && at.first().is_none_or(|b| b | 0x20 != b'c') {
             return self.refuse("Authorization Violation", Closed::AuthenticationFailure);
         }
         let shown = String::from_utf8_lossy(&at[..at.len().min(64)]);
@@ -982,6 +982,8 @@ impl Connection {
             |field: &str, cookie: &str| if field.is_empty() { cookie.to_owned() } else { field.to_owned() };
         let (user, pass) = (or(&connect.user, &c.user), or(&connect.pass, &c.pass));
         let (token, jwt) = (or(&connect.auth_token, &c.token), or(&connect.jwt, &c.jwt));
+        // What else an attempt may carry (certificate, kind of connection) has its default.
+        #[allow(clippy::needless_update)]
         let attempt = Attempt {
             user: &user,
             pass: &pass,

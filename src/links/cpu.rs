@@ -72,7 +72,7 @@ mod tests {
             let gate = Arc::new(Mutex::new(()));
             let held = gate.lock();
             let first = gate.clone();
-            let mut jobs = vec![cpu.run(move || drop(first.lock())).unwrap()];
+            let mut blocker = cpu.run(move || drop(first.lock())).unwrap();
             let order = Arc::new(AtomicUsize::new(0));
             let mut later = Vec::new();
             for i in 0..JOBS_MAX - 1 {
@@ -88,7 +88,7 @@ mod tests {
             for j in &mut later {
                 assert_ne!(j.wait().await, Some(here));
             }
-            jobs[0].wait().await.unwrap();
+            blocker.wait().await.unwrap();
             let mut last = cpu.run(|| 7);
             while last.is_none() {
                 last = cpu.run(|| 7);

@@ -14,6 +14,9 @@
 //! * L-4: every end of a connection has one reason, and its last words are written before the socket closes if it takes them.
 //! * L-5 to L-10 stand in the modules that keep them: `proxy`, `ws`, `transport`, `cpu`.
 
+// The ban of tokio::select! strikes env::select! too, which wraps it.
+#![allow(clippy::disallowed_macros)]
+
 pub mod client;
 mod context;
 mod cpu;
@@ -26,7 +29,7 @@ pub mod ws;
 
 pub use context::{Context, Hooks, Settings};
 pub use cpu::{Cpu, Job};
-pub use registry::{Client, ClosedClient, Facts, Registry};
+pub use registry::{Client, ClosedClient, ClosedSubscription, Facts, Registry};
 pub use tls::TlsSettings;
 pub use transport::Socket;
 pub use ws::WebSocketSettings;

@@ -101,6 +101,9 @@ impl Client {
     }
 }
 
+/// A subscription of a client that is gone: subject, queue, sid, delivered, max.
+pub type ClosedSubscription = (Vec<u8>, Vec<u8>, Vec<u8>, u64, u64);
+
 /// A client that is gone.
 #[derive(Clone, Debug)]
 pub struct ClosedClient {
@@ -123,7 +126,7 @@ pub struct ClosedClient {
     /// What went to it.
     pub sent: Traffic,
     /// Subscriptions at its end: subject, queue, sid, delivered, max.
-    pub subscriptions: Vec<(Vec<u8>, Vec<u8>, Vec<u8>, u64, u64)>,
+    pub subscriptions: Vec<ClosedSubscription>,
     /// What was known of it.
     pub facts: Facts,
 }

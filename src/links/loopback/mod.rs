@@ -6,7 +6,10 @@ mod refusals;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -46,6 +49,8 @@ struct Server {
     ws: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
     tasks: Vec<JoinHandle<()>>,
+    /// Ends that a test has looked at.
+    seen: AtomicUsize,
 }
 
 impl Drop for Server {
@@ -91,13 +96,16 @@ impl Server {
             env::spawn(listen(cx.clone(), a, std::future::pending())),
             env::spawn(listen_websocket(cx.clone(), b, std::future::pending())),
         ];
-        Server { cx, client, ws, log: lines, tasks }
+        Server { cx, client, ws, log: lines, tasks, seen: AtomicUsize::new(0) }
     }
 
-    /// The reason why the connection before the last `n` ended, once it has.
+    /// The next client that ends, or the last that did since this was asked.
     async fn closed(&self) -> ClosedClient {
         loop {
-            if let Some(c) = self.cx.clients.closed().pop() {
+            let mut all = self.cx.clients.closed();
+            if all.len() > self.seen.swap(all.len(), Relaxed)
+                && let Some(c) = all.pop()
+            {
                 return c;
             }
             env::sleep(Duration::from_millis(1)).await;

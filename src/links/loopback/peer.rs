@@ -173,13 +173,15 @@ impl Peer {
     /// Reads until `end` has come, and takes all up to it.
     pub async fn until(&mut self, end: &str) -> String {
         let end = end.as_bytes();
+        let mut seen = 0;
         loop {
-            if let Some(at) = self.got.windows(end.len()).position(|w| w == end) {
+            let found = self.got[seen..].windows(end.len()).position(|w| w == end);
+            if let Some(at) = found.map(|at| seen + at) {
                 let rest = self.got.split_off(at + end.len());
                 return String::from_utf8(std::mem::replace(&mut self.got, rest)).unwrap();
             }
-            let seen = String::from_utf8_lossy(&self.got).into_owned();
-            assert!(!self.ended, "the server has closed after {seen:?}");
+            assert!(!self.ended, "the server has closed after {:?}", String::from_utf8_lossy(&self.got));
+            seen = self.got.len().saturating_sub(end.len() - 1);
             self.read(1 << 16).await;
         }
     }

@@ -102,6 +102,8 @@ fn nonsense_before_tls() {
         let mut p = Peer::connect(s.client).await;
         p.until("\r\n").await;
         assert!(p.start_tls(&client_config(&pki, None, &[&TLS13])).await);
+        p.send(b"PING\r\n").await;
+        p.until("PONG\r\n").await;
         p.raw(b"\x17\x03\x03\x00\x20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").await;
         p.rest().await;
         s.closed_for(Closed::ReadError).await;

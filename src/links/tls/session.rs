@@ -35,6 +35,8 @@ pub struct Session {
     at: usize,
     /// The peer has said that it sends no more.
     peer_closed: bool,
+    /// It has failed; the engine is not called any more.
+    dead: bool,
 }
 
 /// What one step of the engine left to do.
@@ -65,7 +67,7 @@ impl Session {
         Ok(Session::new(Conn::Client(UnbufferedClientConnection::new(config.clone(), name)?)))
     }
     fn new(conn: Conn) -> Session {
-        Session { conn, raw: Vec::new(), at: 0, peer_closed: false }
+        Session { conn, raw: Vec::new(), at: 0, peer_closed: false, dead: false }
     }
     fn state(&self) -> &CommonState {
         match &self.conn {
@@ -122,9 +124,9 @@ impl Session {
                     break Ok(());
                 }
                 Err(e) => {
-                    // The alert, if there is one. The engine repeats the error when it is out.
-                    while let Ok(Step::More) = self.step(out, &mut sink) {}
-                    self.peer_closed = true;
+                    // The alert, if there is one. What failed must not be looked at again, and what follows is no session.
+                    self.step(out, &mut sink).ok();
+                    (self.dead, self.peer_closed) = (true, true);
                     break Err(e);
                 }
             }
@@ -176,6 +178,9 @@ impl Session {
     /// Brings the engine to where data can be encrypted. Whole records of the peer were all taken by `receive`, so no
     /// plaintext can come up here.
     fn ready(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        if self.dead {
+            return Err(Error::General("the TLS session has failed".into()));
+        }
         loop {
             match self.step(out, &mut |_| {})? {
                 Step::More => {}

@@ -15,7 +15,7 @@ const INFLATERS_MAX: usize = 4;
 /// Bytes unmasked at a time before they are inflated.
 const UNMASK_BYTES: usize = 1 << 10;
 
-thread_local!(static INFLATERS: RefCell<Vec<Box<Decompress>>> = const { RefCell::new(Vec::new()) });
+thread_local!(static INFLATERS: RefCell<Vec<Decompress>> = const { RefCell::new(Vec::new()) });
 
 /// The peer broke the protocol: the close code and what to say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +63,7 @@ pub struct Decoder {
     /// The present data frame is its message's last.
     last: bool,
     /// The present message's inflater, if it is compressed.
-    inflate: Option<Box<Decompress>>,
+    inflate: Option<Decompress>,
     /// What it has inflated to.
     inflated: usize,
     /// Its stream has ended, as a client may make it do; what follows in the message is padding.
@@ -227,9 +227,7 @@ impl Decoder {
                 self.in_message = true;
                 (self.inflated, self.ended) = (0, false);
                 if rsv1 {
-                    let mut d = INFLATERS
-                        .with_borrow_mut(Vec::pop)
-                        .unwrap_or_else(|| Box::new(Decompress::new(false)));
+                    let mut d = INFLATERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Decompress::new(false));
                     d.reset(false);
                     self.inflate = Some(d);
                 }
