@@ -15,6 +15,7 @@ use std::{
 
 use broker::{Broker, Closed};
 use env::{net::TcpListener, task::JoinHandle};
+use identity::{AuthConfig, Authenticator};
 use parking_lot::Mutex;
 use wire::info::Info;
 
@@ -63,7 +64,8 @@ impl Server {
     async fn start(change: impl FnOnce(&mut Settings)) -> Server {
         let mut settings = Settings {
             info: Info { server_id: "N".into(), proto: 1, headers: true, ..Info::default() },
-            authenticator: Arc::default(),
+            announced: 0,
+            authenticator: Arc::new(Authenticator::new(AuthConfig::default(), [0; 32]).unwrap()),
             default_account: "$G".into(),
             system_account: None,
             control_line_bytes_max: 4096,
