@@ -182,7 +182,7 @@ impl Sort {
 /// A connection of either state.
 enum Entry {
     Open(Arc<Client>),
-    Closed(Box<ClosedClient>),
+    Closed(Arc<ClosedClient>),
 }
 
 impl Entry {
@@ -408,7 +408,7 @@ pub fn connz(s: &Server, o: &ConnzOptions) -> Result<Connz, String> {
         entries.extend(registry.open().into_iter().map(Entry::Open));
     }
     if o.state != ConnState::Open {
-        let mut closed: Vec<_> = registry.closed().into_iter().map(|c| Entry::Closed(Box::new(c))).collect();
+        let mut closed: Vec<_> = registry.closed().into_iter().map(Entry::Closed).collect();
         // Who leaves in this moment may be on both lists.
         if !entries.is_empty() {
             closed.retain(|c| entries.binary_search_by_key(&c.id(), Entry::id).is_err());

@@ -74,11 +74,15 @@ fn wrong(kind: &str, key: &str, call: &str, v: &str, why: &str) -> String {
 
 /// Undoes `%41` and `+`.
 fn decode(s: &str) -> Option<String> {
+    decode_path(&s.replace('+', " "))
+}
+
+/// Undoes `%41`; `None` if an escape is broken.
+pub fn decode_path(s: &str) -> Option<String> {
     let mut out = Vec::with_capacity(s.len());
     let mut bytes = s.bytes();
     while let Some(b) = bytes.next() {
         out.push(match b {
-            b'+' => b' ',
             b'%' => {
                 let mut digit = || char::from(bytes.next()?).to_digit(16);
                 (digit()? * 16 + digit()?) as u8
