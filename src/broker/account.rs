@@ -108,10 +108,12 @@ impl Account {
             .write()
             .insert(sub.subject(), sub.queue_name(), sub.clone())
             .expect("the subject was checked at SUB");
+        self.stats.inserts.add(1);
         self.touch();
     }
     pub(crate) fn remove(&self, sub: &Arc<Sub>) {
         self.interest.write().remove(sub.subject(), sub.queue_name(), sub.key());
+        self.stats.removes.add(1);
         self.touch();
     }
     pub(crate) fn remove_all(&self, subs: &[Arc<Sub>]) {
@@ -122,12 +124,20 @@ impl Account {
                 interest.remove(sub.subject(), sub.queue_name(), sub.key());
             }
             drop(interest);
+            self.stats.removes.add(some.len() as u64);
             self.touch();
         }
     }
     /// Adds who gets a message to `subject`.
     pub(crate) fn match_into(&self, subject: &[u8], into: &mut Receivers) {
+        self.stats.matches.add(1);
         self.interest.read().visit(subject, |queue, sub| into.push(queue, sub));
+    }
+    /// The subscriptions that a message to `subject` reaches, queue members included.
+    pub fn matching(&self, subject: &[u8]) -> Vec<Arc<Sub>> {
+        let mut all = Vec::new();
+        self.interest.read().visit(subject, |_, sub| all.push(sub.clone()));
+        all
     }
     /// Whether anybody listens to `subject`.
     pub fn has_interest(&self, subject: &[u8]) -> bool {

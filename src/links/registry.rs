@@ -135,7 +135,7 @@ pub struct ClosedClient {
 #[derive(Default)]
 pub struct Registry {
     open: Mutex<BTreeMap<u64, Arc<Client>>>,
-    closed: Mutex<VecDeque<ClosedClient>>,
+    closed: Mutex<VecDeque<Arc<ClosedClient>>>,
 }
 
 impl Registry {
@@ -145,7 +145,7 @@ impl Registry {
     pub(crate) fn remove(&self, c: ClosedClient, closed_max: usize) {
         self.open.lock().remove(&c.id);
         let mut closed = self.closed.lock();
-        closed.push_back(c);
+        closed.push_back(Arc::new(c));
         while closed.len() > closed_max {
             closed.pop_front();
         }
@@ -167,7 +167,7 @@ impl Registry {
         self.open.lock().is_empty()
     }
     /// The clients that left last, oldest first.
-    pub fn closed(&self) -> Vec<ClosedClient> {
+    pub fn closed(&self) -> Vec<Arc<ClosedClient>> {
         self.closed.lock().iter().cloned().collect()
     }
 }

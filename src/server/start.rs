@@ -58,6 +58,8 @@ pub struct Server {
     pub links: Arc<Context>,
     /// Addresses that are bound.
     pub bound: Mutex<Bound>,
+    /// What monitoring remembers.
+    pub monitor: crate::monitor::State,
     /// Worker threads.
     workers: Workers,
     lame_duck: AtomicBool,
@@ -121,6 +123,7 @@ impl Server {
             broker,
             links,
             bound: Mutex::default(),
+            monitor: crate::monitor::State::new(),
             workers,
             lame_duck: AtomicBool::new(false),
             lame_duck_notice: Notify::new(),
