@@ -339,6 +339,8 @@ impl Core {
         if peer.reject(prev, agree.min(hint)) {
             if stuck {
                 peer.probe(before);
+                peer.paused = true;
+                return;
             }
             self.feed(at, cx);
         }

@@ -14,6 +14,7 @@ fn main() -> std::process::ExitCode {
     let value = |name: &str| args.iter().position(|a| a == name).and_then(|at| args.get(at + 1)).cloned();
     let number = |name: &str, default: u64| value(name).and_then(|v| v.parse().ok()).unwrap_or(default);
     let (first, count) = (number("--seed", 1), number("--seeds", 1000));
+    let quiet = args.iter().any(|a| a == "--quiet");
     #[cfg(feature = "mutants")]
     let mutant = value("--mutant").and_then(|name| raft::Mutant::ALL.into_iter().find(|m| format!("{m:?}") == name));
     let plant = |_core: &mut raft::Core| {
@@ -23,11 +24,16 @@ fn main() -> std::process::ExitCode {
     let begin = Instant::now();
     let mut stats = l0::Stats::default();
     for seed in first..first + count {
+        #[cfg(feature = "mutants")]
+        std::panic::set_hook(Box::new(|_| {}));
         match l0::run(seed, false, &plant) {
             Ok(run) => stats.add(&run),
             Err(failure) => {
                 println!("seed {seed}: {} at {} ms: {}", failure.violation.id, failure.at_ns / 1_000_000, failure.violation.text);
                 println!("{:?}", l0::Plan::of(seed));
+                if quiet {
+                    return std::process::ExitCode::FAILURE;
+                }
                 if let Err(again) = l0::run(seed, true, &plant) {
                     for line in &again.trace {
                         println!("{line}");

@@ -1,1 +1,1 @@
-
+//! Tests of the core as a whole: text scripts with whole traces, and the rules of the Raft paper one by one.
