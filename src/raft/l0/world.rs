@@ -150,7 +150,6 @@ pub struct World<'a> {
     pub calm: bool,
     next_id: u64,
     plant: &'a dyn Fn(&mut Core),
-    patching: bool,
 }
 
 impl<'a> World<'a> {
@@ -210,7 +209,6 @@ impl<'a> World<'a> {
             calm: false,
             next_id: 0,
             plant,
-            patching: false,
         };
         for at in 0..size {
             world.after(0, What::Start(at));
@@ -961,16 +959,5 @@ impl<'a> World<'a> {
         let id = self.next_id;
         self.checkers.reads_fresh.begin(id, &self.oracle);
         self.step(at, Event::Read(id))
-    }
-
-    /// Whether the run draws a hole now; see [`super::nemesis`].
-    pub fn patching(&mut self) -> &mut bool {
-        &mut self.patching
-    }
-
-    /// Term and chain of the committed entry at an index.
-    #[must_use]
-    pub fn committed(&self, index: LogIndex) -> Option<(Term, Chain)> {
-        self.oracle.at(index)
     }
 }
