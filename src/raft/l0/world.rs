@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::Write as _;
 
 use raft::{
-    Apply, Chain, Core, Entry, EntryKind, Event, Fault, GroupId, Install, Liveness, Load, Loaded, LogIndex, Members, Message,
-    NodeId, Note, Ready, Restored, RoleName, SnapshotMeta, Tail, Term, Token,
+    Apply, Core, Entry, EntryKind, Event, Fault, GroupId, Install, Liveness, Load, Loaded, LogIndex, Members, Message,
+    NodeId, Note, Ready, Restored, RoleName, SnapshotMeta, Tail, Token,
 };
 
 use super::disk::{Checkpoint, Disk};
