@@ -440,3 +440,15 @@ fn show_note(note: &Note) -> String {
         other => format!("{other:?}"),
     }
 }
+
+impl Table {
+    /// Makes `id` the leader although there is one: time passes first.
+    pub fn elect_again(&mut self, id: u64) {
+        self.now += 1000 * MS;
+        self.step(id, Event::Campaign);
+        let leader = (1..=self.replicas.len() as u64).find(|i| *i != id && self.core(*i).status().role == RoleName::Leader);
+        self.settle(leader.as_slice());
+        assert!(self.core(id).status().settled, "elected");
+        self.messages.clear();
+    }
+}
