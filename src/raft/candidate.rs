@@ -16,7 +16,8 @@ impl Core {
         let whole = self.damage.is_empty() || bug!(self, DamagedLeads);
         // One whom an uncommitted membership leaves out may be the only one who has it: if it did not campaign, and the
         // others needed its vote, nobody could ever lead. It counts by the new membership, without itself.
-        let counts = self.counting().is_voter(self.me) || self.log.members_at(self.log.commit).is_voter(self.me);
+        let counts =
+            self.counting().is_voter(self.me) || self.log.members_at(self.log.commit).is_voter(self.me);
         self.halted.is_none() && !self.ill && whole && counts
     }
 
@@ -37,7 +38,8 @@ impl Core {
             Role::Leader(_) => self.quorum_is_fresh(live),
             // Without a table, the leader's last word binds for an election time.
             Role::Follower => {
-                self.leader.is_some_and(|l| l != candidate) && live.now < self.contact_at + self.options.election_ns
+                self.leader.is_some_and(|l| l != candidate)
+                    && live.now < self.contact_at + self.options.election_ns
             }
             _ => false,
         }
@@ -74,7 +76,14 @@ impl Core {
         all
     }
 
-    pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: LogIndex, last_term: Term, cx: &mut Cx<'_>) {
+    pub(crate) fn on_pre_vote(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        last: LogIndex,
+        last_term: Term,
+        cx: &mut Cx<'_>,
+    ) {
         if term <= self.term {
             // The asker may be stuck in an old term; it learns of ours.
             return self.send(from, Body::PreVoteReply { granted: false }, cx);
@@ -134,7 +143,15 @@ impl Core {
         }
     }
 
-    pub(crate) fn on_vote(&mut self, from: NodeId, term: Term, last: LogIndex, last_term: Term, transfer: bool, cx: &mut Cx<'_>) {
+    pub(crate) fn on_vote(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        last: LogIndex,
+        last_term: Term,
+        transfer: bool,
+        cx: &mut Cx<'_>,
+    ) {
         if term < self.term {
             return self.send(from, Body::VoteReply { granted: false }, cx);
         }
@@ -161,7 +178,9 @@ impl Core {
         record(votes, from, granted);
         let Role::Candidate(votes) = &self.role else { return };
         match quorum_tally(&self.counting(), |n| answer(votes, n)) {
-            Tally::Won if answer(votes, self.me) == Some(true) || !self.counting().is_voter(self.me) => self.lead(cx),
+            Tally::Won if answer(votes, self.me) == Some(true) || !self.counting().is_voter(self.me) => {
+                self.lead(cx)
+            }
             Tally::Won | Tally::Open => {}
             Tally::Lost => {
                 // Wait for the next time; the term is used up.
@@ -175,7 +194,8 @@ impl Core {
             // The news is late: since then support was given in a new epoch and promised to.
             return;
         }
-        if matches!(self.role, Role::Follower) && (self.leader == Some(node) || self.leader.is_none() && self.election_at == NEVER)
+        if matches!(self.role, Role::Follower)
+            && (self.leader == Some(node) || self.leader.is_none() && self.election_at == NEVER)
         {
             self.contact_at = 0;
             self.leave_leader(cx);
@@ -203,7 +223,10 @@ impl Core {
             self.send(from, Body::Behind, cx);
         }
         let led = self.leader == Some(from) && term == self.term;
-        if matches!(self.role, Role::Follower) && (led || self.leader.is_none()) && !self.promise_holds(cx.live) {
+        if matches!(self.role, Role::Follower)
+            && (led || self.leader.is_none())
+            && !self.promise_holds(cx.live)
+        {
             self.contact_at = 0;
             self.leave_leader(cx);
             // Whoever draws the shortest time goes first, sooner than after a silence.

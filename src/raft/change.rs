@@ -15,14 +15,23 @@ impl Core {
     ///
     /// # Errors
     /// The reason; nothing was changed.
-    pub fn change(&mut self, change: &Change, live: &Liveness, out: &mut Ready) -> Result<LogIndex, ChangeRefusal> {
+    pub fn change(
+        &mut self,
+        change: &Change,
+        live: &Liveness,
+        out: &mut Ready,
+    ) -> Result<LogIndex, ChangeRefusal> {
         if self.halted.is_some() {
             return Err(ChangeRefusal::Refused(Refusal::Halted));
         }
         self.within(live, out, |core, cx| core.take_change(change, cx))
     }
 
-    pub(crate) fn take_change(&mut self, change: &Change, cx: &mut Cx<'_>) -> Result<LogIndex, ChangeRefusal> {
+    pub(crate) fn take_change(
+        &mut self,
+        change: &Change,
+        cx: &mut Cx<'_>,
+    ) -> Result<LogIndex, ChangeRefusal> {
         let Role::Leader(leader) = &self.role else {
             return Err(ChangeRefusal::Refused(Refusal::NotLeader(self.leader)));
         };
@@ -78,7 +87,8 @@ impl Core {
             self.append_members(last, cx);
             return;
         }
-        let gone: Vec<NodeId> = leader.peers.iter().map(|p| p.node).filter(|n| !members.contains(*n)).collect();
+        let gone: Vec<NodeId> =
+            leader.peers.iter().map(|p| p.node).filter(|n| !members.contains(*n)).collect();
         let stays = members.is_voter(self.me);
         for node in gone {
             // Their last word: what is committed, and with it that they are out.
@@ -89,7 +99,12 @@ impl Core {
             return;
         }
         let members = members.clone();
-        let best = leader.peers.iter().filter(|p| members.is_voter(p.node)).max_by_key(|p| p.matched).map(|p| p.node);
+        let best = leader
+            .peers
+            .iter()
+            .filter(|p| members.is_voter(p.node))
+            .max_by_key(|p| p.matched)
+            .map(|p| p.node);
         if let Some(best) = best {
             self.send(best, Body::TimeoutNow, cx);
         }

@@ -178,18 +178,35 @@ pub(crate) struct Cx<'a> {
 impl<'a> Cx<'a> {
     fn new(live: &'a Liveness, out: &'a mut Ready) -> Self {
         let first_message = out.messages.len();
-        Self { live, out, first_message, append_from: None, truncate: None, reset: None, patch: Vec::new(), replies: Vec::new() }
+        Self {
+            live,
+            out,
+            first_message,
+            append_from: None,
+            truncate: None,
+            reset: None,
+            patch: Vec::new(),
+            replies: Vec::new(),
+        }
     }
 }
 
 impl Core {
     /// A replica as its disk has it. `seed` must differ between replicas; `live.now` is the present.
     #[must_use]
-    pub fn new(group: GroupId, me: NodeId, options: Arc<Options>, seed: u64, restored: Restored, live: &Liveness) -> Self {
+    pub fn new(
+        group: GroupId,
+        me: NodeId,
+        options: Arc<Options>,
+        seed: u64,
+        restored: Restored,
+        live: &Liveness,
+    ) -> Self {
         let Restored { hard, tail, applied, damage } = restored;
         let log = Log::new(tail, hard.commit, applied);
         // A term can be known from the log alone; whoever we voted for then is not known, and that term is over.
-        let (term, vote) = if log.last_term() > hard.term { (log.last_term(), None) } else { (hard.term, hard.vote) };
+        let (term, vote) =
+            if log.last_term() > hard.term { (log.last_term(), None) } else { (hard.term, hard.vote) };
         let mut core = Self {
             group,
             me,
@@ -223,7 +240,8 @@ impl Core {
         for (first, last) in damage {
             core.add_hole(first, last);
         }
-        core.election_at = if core.log.members().1.voters == [me] { live.now } else { core.election_time(live.now) };
+        core.election_at =
+            if core.log.members().1.voters == [me] { live.now } else { core.election_time(live.now) };
         core
     }
 
@@ -253,7 +271,12 @@ impl Core {
     }
 
     /// Runs one rule as a step of its own; for the calls that answer at once.
-    pub(crate) fn within<T>(&mut self, live: &Liveness, out: &mut Ready, rule: impl FnOnce(&mut Self, &mut Cx<'_>) -> T) -> T {
+    pub(crate) fn within<T>(
+        &mut self,
+        live: &Liveness,
+        out: &mut Ready,
+        rule: impl FnOnce(&mut Self, &mut Cx<'_>) -> T,
+    ) -> T {
         let mut cx = Cx::new(live, out);
         let answer = rule(self, &mut cx);
         self.finish(cx);
@@ -401,7 +424,10 @@ impl Core {
             proven = proven.max(write.upto);
             self.durable_hard = write.hard;
         }
-        assert!(proven <= self.sound_last(), "R-17: a completion proves no more than what is left of its write");
+        assert!(
+            proven <= self.sound_last(),
+            "R-17: a completion proves no more than what is left of its write"
+        );
         self.log.durable = proven;
         self.after_written(cx);
     }
@@ -412,7 +438,9 @@ impl Core {
                 self.maybe_commit(cx);
                 self.evict();
             }
-            Role::Candidate(_) if self.durable_hard == (self.term, Some(self.me)) => self.count_vote(self.me, true, cx),
+            Role::Candidate(_) if self.durable_hard == (self.term, Some(self.me)) => {
+                self.count_vote(self.me, true, cx)
+            }
             _ => self.evict(),
         }
     }
@@ -451,7 +479,9 @@ impl Core {
         }
         let (last, entries) = match self.log.slice(first, gate, self.options.apply_bytes_max) {
             Slice::Here { entries, .. } => (entries.last().map_or(gate, |e| e.index), entries),
-            Slice::OnDisk { last } => (last.min(LogIndex(first.0 + self.options.apply_entries_max - 1)), Vec::new()),
+            Slice::OnDisk { last } => {
+                (last.min(LogIndex(first.0 + self.options.apply_entries_max - 1)), Vec::new())
+            }
         };
         self.log.applying = last;
         cx.out.applies.push(Apply { group: self.group, first, last, entries });
@@ -544,11 +574,14 @@ impl Core {
             Body::ReadIndexReply { id, index } => self.on_read_reply(id, index, cx),
             Body::RepairAsk { first, term, last } => self.on_repair_ask(from, first, term, last, cx),
             Body::RepairGive(entries) => self.on_repair_give(entries, cx),
-            Body::Vote { last, last_term, transfer } => self.on_vote(from, term, last, last_term, transfer, cx),
+            Body::Vote { last, last_term, transfer } => {
+                self.on_vote(from, term, last, last_term, transfer, cx)
+            }
             Body::Resign => self.on_resign(from, term, cx),
             body if term < self.term => {
                 // Tell whoever thinks to lead; an answer of an old term is of no use to anybody.
-                if matches!(body, Body::Append(_) | Body::Beat { .. } | Body::Snapshot(_) | Body::TimeoutNow) {
+                if matches!(body, Body::Append(_) | Body::Beat { .. } | Body::Snapshot(_) | Body::TimeoutNow)
+                {
                     self.send(from, Body::Behind, cx);
                 }
             }
@@ -787,7 +820,9 @@ impl Core {
     pub fn memory_bytes(&self) -> usize {
         let role = match &self.role {
             Role::Follower => 0,
-            Role::PreCandidate(votes) | Role::Candidate(votes) => votes.capacity() * size_of::<(NodeId, bool)>(),
+            Role::PreCandidate(votes) | Role::Candidate(votes) => {
+                votes.capacity() * size_of::<(NodeId, bool)>()
+            }
             Role::Leader(leader) => leader.memory_bytes(),
         };
         size_of::<Self>() + role + self.log.heap_bytes() + self.writes.capacity() * size_of::<InFlight>()

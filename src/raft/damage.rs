@@ -98,7 +98,14 @@ impl Core {
         }
     }
 
-    pub(crate) fn on_repair_ask(&mut self, from: NodeId, first: LogIndex, term: Term, last: LogIndex, cx: &mut Cx<'_>) {
+    pub(crate) fn on_repair_ask(
+        &mut self,
+        from: NodeId,
+        first: LogIndex,
+        term: Term,
+        last: LogIndex,
+        cx: &mut Cx<'_>,
+    ) {
         let last = last.min(self.log.durable);
         if first <= self.log.base().index || first > last || self.log.term(first) != Some(term) {
             return;
@@ -118,7 +125,10 @@ impl Core {
 
     pub(crate) fn on_loaded_for_repair(&mut self, loaded: Loaded, cx: &mut Cx<'_>) {
         // The log may have changed since; what is sent must still be ours.
-        let ours = loaded.entries.iter().all(|e| self.log.term(e.index) == Some(e.term) && e.index <= self.log.durable);
+        let ours = loaded
+            .entries
+            .iter()
+            .all(|e| self.log.term(e.index) == Some(e.term) && e.index <= self.log.durable);
         if ours && !loaded.entries.is_empty() {
             self.send(loaded.to, Body::RepairGive(loaded.entries), cx);
         }

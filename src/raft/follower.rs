@@ -47,7 +47,9 @@ impl Core {
             accepted,
             durable,
             commit: self.log.commit,
-            repair_from: self.first_hole().filter(|first| *first <= accepted && !bug!(self, HoleAcknowledged)),
+            repair_from: self
+                .first_hole()
+                .filter(|first| *first <= accepted && !bug!(self, HoleAcknowledged)),
             round,
             epoch: self.epoch(),
         }
@@ -110,7 +112,11 @@ impl Core {
         let mut members = Vec::new();
         for entry in &append.entries {
             let linked = chain.is_none_or(|before| entry.follows(before));
-            if entry.index.0 != index.0.checked_add(1)? || entry.term < term || entry.term > self.term || !linked {
+            if entry.index.0 != index.0.checked_add(1)?
+                || entry.term < term
+                || entry.term > self.term
+                || !linked
+            {
                 return None;
             }
             if entry.kind == EntryKind::Config {
@@ -144,7 +150,12 @@ impl Core {
 
     /// Puts entries into the log: what is there stays, what conflicts goes with all that follows it, holes are filled in place.
     /// True if something has to be written; `None` if the group stopped.
-    fn take_entries(&mut self, append: Append, members: Vec<(LogIndex, Members)>, cx: &mut Cx<'_>) -> Option<bool> {
+    fn take_entries(
+        &mut self,
+        append: Append,
+        members: Vec<(LogIndex, Members)>,
+        cx: &mut Cx<'_>,
+    ) -> Option<bool> {
         let mut members = members.into_iter().peekable();
         let mut changed = false;
         let mut before = append.prev_chain;

@@ -101,14 +101,23 @@ impl Core {
     ///
     /// # Errors
     /// The reason; the caller can try again, or elsewhere.
-    pub fn propose(&mut self, batch: Vec<Proposal>, live: &Liveness, out: &mut Ready) -> Result<LogIndex, Refusal> {
+    pub fn propose(
+        &mut self,
+        batch: Vec<Proposal>,
+        live: &Liveness,
+        out: &mut Ready,
+    ) -> Result<LogIndex, Refusal> {
         if self.halted.is_some() {
             return Err(Refusal::Halted);
         }
         self.within(live, out, |core, cx| core.take_proposals(batch, cx))
     }
 
-    pub(crate) fn take_proposals(&mut self, batch: Vec<Proposal>, cx: &mut Cx<'_>) -> Result<LogIndex, Refusal> {
+    pub(crate) fn take_proposals(
+        &mut self,
+        batch: Vec<Proposal>,
+        cx: &mut Cx<'_>,
+    ) -> Result<LogIndex, Refusal> {
         let Role::Leader(leader) = &self.role else { return Err(Refusal::NotLeader(self.leader)) };
         if leader.transfer.is_some() {
             return Err(Refusal::Transferring);
@@ -116,7 +125,8 @@ impl Core {
         if !self.settled() {
             return Err(Refusal::Settling);
         }
-        if batch.is_empty() || batch.iter().any(|p| !matches!(p.kind, EntryKind::Normal | EntryKind::Control)) {
+        if batch.is_empty() || batch.iter().any(|p| !matches!(p.kind, EntryKind::Normal | EntryKind::Control))
+        {
             return Err(Refusal::BadProposal);
         }
         let bytes: u64 = batch.iter().map(|p| p.payload.len() as u64 + crate::types::ENTRY_OVERHEAD).sum();
@@ -139,7 +149,14 @@ impl Core {
         Ok(first)
     }
 
-    pub(crate) fn append_own(&mut self, kind: EntryKind, digest: u32, payload: Bytes, members: Option<Members>, cx: &mut Cx<'_>) {
+    pub(crate) fn append_own(
+        &mut self,
+        kind: EntryKind,
+        digest: u32,
+        payload: Bytes,
+        members: Option<Members>,
+        cx: &mut Cx<'_>,
+    ) {
         let index = self.log.last().next();
         let entry = Entry::after(self.log.last_chain(), index, self.term, kind, digest, payload);
         let changed = members.is_some();
@@ -240,7 +257,9 @@ impl Core {
             .iter()
             .enumerate()
             .all(|(n, e)| e.index.0 == loaded.first.0 + n as u64 && log.term(e.index) == Some(e.term));
-        let (Some(prev_term), Some(last), true) = (log.term(prev), loaded.entries.last().map(|e| e.index), sound) else {
+        let (Some(prev_term), Some(last), true) =
+            (log.term(prev), loaded.entries.last().map(|e| e.index), sound)
+        else {
             // Nothing that could be sent; the next tick looks again, by then perhaps at a snapshot.
             peer.paused = true;
             return;
@@ -316,7 +335,10 @@ impl Core {
         if let Some(at) = leader.peer(from) {
             let peer = &leader.peers[at];
             let commit = self.log.commit;
-            let tell = !moved_commit && peer.matched == self.log.last() && peer.matched == commit && peer.commit < commit;
+            let tell = !moved_commit
+                && peer.matched == self.log.last()
+                && peer.matched == commit
+                && peer.commit < commit;
             self.feed(at, cx);
             if tell {
                 // It came after the quorum, so that nobody told it, and nothing follows that would.
@@ -339,7 +361,11 @@ impl Core {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(at) = leader.peer(from) else { return };
         let peer = &mut leader.peers[at];
-        if peer.feed == Feed::Probe && prev == peer.matched && prev == peer.next.prev() && prev > self.log.base().index {
+        if peer.feed == Feed::Probe
+            && prev == peer.matched
+            && prev == peer.next.prev()
+            && prev > self.log.base().index
+        {
             cx.out.notes.push((self.group, Note::PeerRegressed(from)));
         }
         // Terms above the follower's cannot agree: step over them at once.
@@ -374,11 +400,7 @@ impl Core {
         let unsynced = bug!(self, LeaderCountsUnsynced) || alone && bug!(self, SingleVoterUnsynced);
         let own = if unsynced { self.log.last() } else { self.log.durable };
         let matched = |n: NodeId| {
-            if n == self.me {
-                own.0
-            } else {
-                leader.peer(n).map_or(0, |at| leader.peers[at].matched.0)
-            }
+            if n == self.me { own.0 } else { leader.peer(n).map_or(0, |at| leader.peers[at].matched.0) }
         };
         let mut reached = quorum_value(&self.counting(), matched);
         if bug!(self, RemovedStillCount) {
@@ -394,7 +416,10 @@ impl Core {
         if !own_term && !bug!(self, CommitPriorTerm) {
             return;
         }
-        assert!(own_term || bug!(self, CommitPriorTerm), "R-8: only an entry of the own term is committed by counting");
+        assert!(
+            own_term || bug!(self, CommitPriorTerm),
+            "R-8: only an entry of the own term is committed by counting"
+        );
         self.log.commit_to(reached);
         self.after_commit(cx);
     }
@@ -407,7 +432,9 @@ impl Core {
             let behind: Vec<NodeId> = leader
                 .peers
                 .iter()
-                .filter(|p| p.commit < self.log.commit && p.matched == self.log.commit && cx.live.reachable(p.node))
+                .filter(|p| {
+                    p.commit < self.log.commit && p.matched == self.log.commit && cx.live.reachable(p.node)
+                })
                 .map(|p| p.node)
                 .collect();
             for node in behind {

@@ -50,6 +50,7 @@ pub use message::{Append, Body, Message};
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
 pub use ready::{
-    Apply, ChangeRefusal, Event, Fault, Install, Load, Loaded, Note, Proposal, Read, Ready, Refusal, Token, Write,
+    Apply, ChangeRefusal, Event, Fault, Install, Load, Loaded, Note, Proposal, Read, Ready, Refusal, Token,
+    Write,
 };
 pub use types::{Chain, Entry, EntryKind, GroupId, HardState, LogIndex, NodeId, SnapshotMeta, Term};

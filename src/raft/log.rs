@@ -213,7 +213,11 @@ impl Log {
         if entry.term > self.last_term() || self.runs.is_empty() {
             self.runs.push((entry.index, entry.term));
         }
-        assert_eq!(members.is_some(), entry.kind == EntryKind::Config, "R-9: a membership comes with its entry");
+        assert_eq!(
+            members.is_some(),
+            entry.kind == EntryKind::Config,
+            "R-9: a membership comes with its entry"
+        );
         if let Some(members) = members {
             self.members.push((entry.index, members));
         }
@@ -251,7 +255,10 @@ impl Log {
 
     /// Replaces the log by a base, but keeps what follows it if the entry at the base is the base's. True if it was kept.
     pub fn reset(&mut self, meta: SnapshotMeta) -> bool {
-        assert!(meta.index >= self.commit || self.term(meta.index) == Some(meta.term), "R-5: a snapshot is of committed state");
+        assert!(
+            meta.index >= self.commit || self.term(meta.index) == Some(meta.term),
+            "R-5: a snapshot is of committed state"
+        );
         let kept = self.term(meta.index) == Some(meta.term);
         if kept {
             self.commit_to(meta.index);
@@ -339,7 +346,10 @@ impl Log {
 
     /// Entries from `first` to `last`, up to `bytes_max` but at least one.
     pub fn slice(&self, first: LogIndex, last: LogIndex, bytes_max: u64) -> Slice {
-        assert!(first > self.base.index && first <= last && last <= self.last, "R-12: a slice lies in the log");
+        assert!(
+            first > self.base.index && first <= last && last <= self.last,
+            "R-12: a slice lies in the log"
+        );
         if first < self.window_first() {
             return Slice::OnDisk { last: last.min(self.window_first().prev()) };
         }
@@ -368,7 +378,10 @@ impl Log {
         loop {
             let Some(have) = self.term(at) else {
                 // Below the base only the base itself can be answered for.
-                return (self.base.index.min(index), if self.base.index <= index { self.base.term } else { Term(0) });
+                return (
+                    self.base.index.min(index),
+                    if self.base.index <= index { self.base.term } else { Term(0) },
+                );
             };
             if have <= term || at == self.base.index {
                 return (at, have);

@@ -173,7 +173,9 @@ impl Members {
         }
         let counts: [usize; 4] = std::array::from_fn(|_| usize::from(bytes.get_u16_le()));
         let limits = [VOTERS_MAX, VOTERS_MAX, LEARNERS_MAX, SPENT_MAX];
-        if counts.iter().zip(limits).any(|(n, max)| *n > max) || bytes.remaining() != counts.iter().sum::<usize>() * 12 {
+        if counts.iter().zip(limits).any(|(n, max)| *n > max)
+            || bytes.remaining() != counts.iter().sum::<usize>() * 12
+        {
             return None;
         }
         let mut lists = counts
@@ -200,7 +202,10 @@ mod tests {
     }
 
     fn change(voters: &[u64], learners: &[u64]) -> Change {
-        Change { voters: voters.iter().map(|i| n(*i)).collect(), learners: learners.iter().map(|i| n(*i)).collect() }
+        Change {
+            voters: voters.iter().map(|i| n(*i)).collect(),
+            learners: learners.iter().map(|i| n(*i)).collect(),
+        }
     }
 
     #[test]

@@ -83,7 +83,8 @@ impl Progress {
             && match self.feed {
                 Feed::Probe => true,
                 Feed::Replicate => {
-                    self.inflight.len() < options.inflight_count_max && self.inflight_bytes < options.inflight_bytes_max
+                    self.inflight.len() < options.inflight_count_max
+                        && self.inflight_bytes < options.inflight_bytes_max
                 }
                 Feed::Snapshot(_) => false,
             }
@@ -100,7 +101,9 @@ impl Progress {
                     self.next = last.next();
                 }
             }
-            Feed::Snapshot(_) => unreachable!("R-16: nothing is appended to a follower that waits for a snapshot"),
+            Feed::Snapshot(_) => {
+                unreachable!("R-16: nothing is appended to a follower that waits for a snapshot")
+            }
         }
         assert!(self.next > self.matched, "R-16: next stands behind what matched");
     }

@@ -139,7 +139,14 @@ pub(crate) const ENTRY_OVERHEAD: u64 = 64;
 impl Entry {
     /// The entry that follows a log which ends with `before`.
     #[must_use]
-    pub fn after(before: Chain, index: LogIndex, term: Term, kind: EntryKind, digest: u32, payload: Bytes) -> Self {
+    pub fn after(
+        before: Chain,
+        index: LogIndex,
+        term: Term,
+        kind: EntryKind,
+        digest: u32,
+        payload: Bytes,
+    ) -> Self {
         Self { index, term, chain: before.link(index, term, kind, digest), kind, digest, payload }
     }
 
@@ -184,7 +191,12 @@ impl SnapshotMeta {
     /// What the first members of a group start from. Index 1, so that it is newer than a newcomer's nothing.
     #[must_use]
     pub fn bootstrap(group: GroupId, members: Members) -> Self {
-        Self { index: LogIndex(1), term: Term(1), chain: Chain(group.0).link(LogIndex(1), Term(1), EntryKind::Config, 0), members }
+        Self {
+            index: LogIndex(1),
+            term: Term(1),
+            chain: Chain(group.0).link(LogIndex(1), Term(1), EntryKind::Config, 0),
+            members,
+        }
     }
 
     /// What a newcomer starts from: nothing, in no membership. It waits for a snapshot.

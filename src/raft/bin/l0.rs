@@ -1,7 +1,10 @@
 //! Long runs of the level-0 simulator: `l0 --seeds N --seed S` runs N seeds from S on; with `--seeds 1` the last
 //! transitions are printed. With the feature `mutants`, `--mutant Name` plants a bug.
 #![allow(clippy::print_stdout, reason = "the report of this tool is its output")]
-#![allow(clippy::disallowed_methods, reason = "a tool that measures real time and reads its arguments; not part of the server")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a tool that measures real time and reads its arguments; not part of the server"
+)]
 
 use std::time::Instant;
 
@@ -16,7 +19,8 @@ fn main() -> std::process::ExitCode {
     let (first, count) = (number("--seed", 1), number("--seeds", 1000));
     let quiet = args.iter().any(|a| a == "--quiet");
     #[cfg(feature = "mutants")]
-    let mutant = value("--mutant").and_then(|name| raft::Mutant::ALL.into_iter().find(|m| format!("{m:?}") == name));
+    let mutant =
+        value("--mutant").and_then(|name| raft::Mutant::ALL.into_iter().find(|m| format!("{m:?}") == name));
     let plant = |_core: &mut raft::Core| {
         #[cfg(feature = "mutants")]
         _core.plant(mutant);
@@ -29,7 +33,12 @@ fn main() -> std::process::ExitCode {
         match l0::run(seed, false, &plant) {
             Ok(run) => stats.add(&run),
             Err(failure) => {
-                println!("seed {seed}: {} at {} ms: {}", failure.violation.id, failure.at_ns / 1_000_000, failure.violation.text);
+                println!(
+                    "seed {seed}: {} at {} ms: {}",
+                    failure.violation.id,
+                    failure.at_ns / 1_000_000,
+                    failure.violation.text
+                );
                 println!("{:?}", l0::Plan::of(seed));
                 if quiet {
                     return std::process::ExitCode::FAILURE;
@@ -57,7 +66,13 @@ fn main() -> std::process::ExitCode {
     );
     println!(
         "committed {}, reads by lease {} by round {}, faults {}, memberships {}, installs {}, patches {}",
-        stats.committed, stats.reads.0, stats.reads.1, stats.faults, stats.changes, stats.installs, stats.patches
+        stats.committed,
+        stats.reads.0,
+        stats.reads.1,
+        stats.faults,
+        stats.changes,
+        stats.installs,
+        stats.patches
     );
     std::process::ExitCode::SUCCESS
 }

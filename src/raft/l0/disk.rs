@@ -55,7 +55,10 @@ impl Disk {
         }
         if let Some(meta) = &write.reset {
             if meta.index > self.checkpoint.meta.index {
-                return Err(Violation::new("R-13", format!("log reset to {meta:?} before the state was durable")));
+                return Err(Violation::new(
+                    "R-13",
+                    format!("log reset to {meta:?} before the state was durable"),
+                ));
             }
             self.entries = self.entries.split_off(&(meta.index.0 + 1));
             self.damaged = self.damaged.split_off(&(meta.index.0 + 1));

@@ -34,7 +34,10 @@ pub fn run(seed: u64, traced: bool, plant: &dyn Fn(&mut raft::Core)) -> Result<S
     // An assertion of the core is a finding like any other.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
     let outcome = outcome.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         Err(Violation::new("assertion", text.unwrap_or_default()))
     });
     match outcome {

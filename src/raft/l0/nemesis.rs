@@ -123,7 +123,8 @@ impl World<'_> {
             }
             Kind::Hunt => {
                 let Some(at) = self.nodes.iter().position(|n| {
-                    n.core.as_ref().is_some_and(|c| c.status().role == RoleName::Leader) && n.paused_until <= self.now
+                    n.core.as_ref().is_some_and(|c| c.status().role == RoleName::Leader)
+                        && n.paused_until <= self.now
                 }) else {
                     return Ok(());
                 };
@@ -148,7 +149,11 @@ impl World<'_> {
 
     fn crash_and_restart(&mut self, at: usize) -> Result<(), Violation> {
         self.crash(at)?;
-        let delay = if self.fate.chance(500) { self.fate.below(10 * MS) } else { self.fate.between(10 * MS, 700 * MS) };
+        let delay = if self.fate.chance(500) {
+            self.fate.below(10 * MS)
+        } else {
+            self.fate.between(10 * MS, 700 * MS)
+        };
         self.after(delay, What::Start(at));
         Ok(())
     }
@@ -192,8 +197,11 @@ impl World<'_> {
     fn change_members(&mut self) -> Result<(), Violation> {
         let at = self.anybody();
         // Whoever leads, or thinks so.
-        let leads = |n: &super::node::Node| n.core.as_ref().is_some_and(|c| c.status().role == RoleName::Leader);
-        let Some(leader) = (0..self.nodes.len()).map(|i| (at + i) % self.nodes.len()).find(|i| leads(&self.nodes[*i])) else {
+        let leads =
+            |n: &super::node::Node| n.core.as_ref().is_some_and(|c| c.status().role == RoleName::Leader);
+        let Some(leader) =
+            (0..self.nodes.len()).map(|i| (at + i) % self.nodes.len()).find(|i| leads(&self.nodes[*i]))
+        else {
             return Ok(());
         };
         let Some(core) = &self.nodes[leader].core else { return Ok(()) };
@@ -249,7 +257,8 @@ impl World<'_> {
         }
         let old = self.nodes[at].id;
         let without = |voters: &[NodeId]| {
-            let alive = voters.iter().filter(|v| **v != old && self.nodes.iter().any(|n| n.id == **v)).count();
+            let alive =
+                voters.iter().filter(|v| **v != old && self.nodes.iter().any(|n| n.id == **v)).count();
             voters.is_empty() || !voters.contains(&old) || alive * 2 > voters.len()
         };
         // Every membership that anybody knows of, since any may turn out to be the one that counts.
@@ -283,7 +292,11 @@ impl World<'_> {
         if !whole || !node.disk.pending.is_empty() {
             return Ok(());
         }
-        let enough = |m: &Members| !m.is_joint() && m.voters.iter().filter(|v| **v != node.id && self.has_disk(**v)).count() * 2 > m.voters.len();
+        let enough = |m: &Members| {
+            !m.is_joint()
+                && m.voters.iter().filter(|v| **v != node.id && self.has_disk(**v)).count() * 2
+                    > m.voters.len()
+        };
         let known = self.nodes.iter().filter_map(|n| n.core.as_ref()).all(|c| enough(c.members().1));
         let all_up = self.nodes.iter().all(|n| n.core.is_some());
         if !known || !all_up {

@@ -8,7 +8,8 @@ impl Rng {
     /// The stream of `salt` under `seed`.
     #[must_use]
     pub fn new(seed: u64, salt: u64) -> Self {
-        let mut rng = Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut rng =
+            Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         rng.next();
         rng
     }

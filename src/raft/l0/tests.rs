@@ -75,12 +75,15 @@ const BUDGETS: [(Mutant, u64); 28] = [
 
 #[test]
 fn every_planted_bug_is_found() {
-    let missing: Vec<Mutant> = Mutant::ALL.into_iter().filter(|m| !BUDGETS.iter().any(|(b, _)| b == m)).collect();
+    let missing: Vec<Mutant> =
+        Mutant::ALL.into_iter().filter(|m| !BUDGETS.iter().any(|(b, _)| b == m)).collect();
     assert!(missing.is_empty(), "no budget for {missing:?}");
     let mut unfound = Vec::new();
     for (mutant, budget) in BUDGETS {
         match first_failure(mutant, budget) {
-            Some((seed, violation)) => println!("{mutant:?}: seed {seed}, {}: {}", violation.id, violation.text),
+            Some((seed, violation)) => {
+                println!("{mutant:?}: seed {seed}, {}: {}", violation.id, violation.text)
+            }
             None => unfound.push((mutant, budget)),
         }
     }

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::Write as _;
 
 use raft::{
-    Apply, Core, Entry, EntryKind, Event, Fault, GroupId, Install, Liveness, Load, Loaded, LogIndex, Members, Message,
-    NodeId, Note, Ready, Restored, RoleName, SnapshotMeta, Tail, Token,
+    Apply, Core, Entry, EntryKind, Event, Fault, GroupId, Install, Liveness, Load, Loaded, LogIndex, Members,
+    Message, NodeId, Note, Ready, Restored, RoleName, SnapshotMeta, Tail, Token,
 };
 
 use super::disk::{Checkpoint, Disk};
 use super::invariants::{
-    Checkers, Oracle, Violation, ack_durable, bounded, committed_kept, damage_contained, leader_completeness, monotonic,
-    own_term_commit, promise_kept, snapshot_joins, state_machine,
+    Checkers, Oracle, Violation, ack_durable, bounded, committed_kept, damage_contained, leader_completeness,
+    monotonic, own_term_commit, promise_kept, snapshot_joins, state_machine,
 };
 use super::node::{Given, Got, Node, Pulse};
 use super::plan::{MS, Plan};
@@ -339,7 +339,10 @@ impl<'a> World<'a> {
         for node in self.nodes.iter().filter(|n| members.contains(&n.id)) {
             let Some(core) = &node.core else { continue };
             if whole && core.deadline() != u64::MAX {
-                return Err(Violation::new("R-19", format!("{} idles with a deadline: {:?}", node.id, core.status())));
+                return Err(Violation::new(
+                    "R-19",
+                    format!("{} idles with a deadline: {:?}", node.id, core.status()),
+                ));
             }
         }
         Ok(())
@@ -409,20 +412,22 @@ impl<'a> World<'a> {
             What::Pulse(at, from, pulse) => self.on_pulse(at, from, pulse)?,
             What::Beat(at, boot) if self.nodes[at].boot == boot => self.on_beat(at, boot)?,
             What::Synced(at, boot) if self.nodes[at].boot == boot => self.on_synced(at)?,
-            What::Written(at, boot, token) if self.nodes[at].boot == boot => self.step(at, Event::Written(token))?,
+            What::Written(at, boot, token) if self.nodes[at].boot == boot => {
+                self.step(at, Event::Written(token))?
+            }
             What::Applied(at, boot, apply) if self.nodes[at].boot == boot => self.on_applied(at, &apply)?,
             What::Loaded(at, boot, load) if self.nodes[at].boot == boot => self.on_load(at, load)?,
-            What::Install(at, boot, install) if self.nodes[at].boot == boot => self.on_install(at, install)?,
+            What::Install(at, boot, install) if self.nodes[at].boot == boot => {
+                self.on_install(at, install)?
+            }
             What::Tick(at, boot) if self.nodes[at].boot == boot && self.nodes[at].tick_at <= self.now => {
                 self.nodes[at].tick_at = u64::MAX;
                 self.step(at, Event::Tick)?;
             }
-            What::Withdraw(at, boot, node) if self.nodes[at].boot == boot => self.step(at, Event::Withdrawn(node))?,
-            What::Start(at) => {
-                if self.nodes[at].core.is_none() {
-                    self.start(at)?;
-                }
+            What::Withdraw(at, boot, node) if self.nodes[at].boot == boot => {
+                self.step(at, Event::Withdrawn(node))?
             }
+            What::Start(at) if self.nodes[at].core.is_none() => self.start(at)?,
             What::Propose => self.on_propose()?,
             What::Read => self.on_read()?,
             What::Trouble(kind) => self.trouble(kind)?,
@@ -470,7 +475,13 @@ impl<'a> World<'a> {
             self.note(|| {
                 format!(
                     "{id} {:?} t{} d{} l{} c{} a{} <- {text}\n{:12}=> {ready:?}",
-                    after.role, after.term.0, after.durable.0, after.last.0, after.commit.0, after.applied.0, ""
+                    after.role,
+                    after.term.0,
+                    after.durable.0,
+                    after.last.0,
+                    after.commit.0,
+                    after.applied.0,
+                    ""
                 )
             });
         }
@@ -712,7 +723,9 @@ impl<'a> World<'a> {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for index in load.first.0..=load.last.0 {
-            let Some(entry) = disk.entries.get(&index).filter(|_| !disk.damaged.contains(&index)) else { break };
+            let Some(entry) = disk.entries.get(&index).filter(|_| !disk.damaged.contains(&index)) else {
+                break;
+            };
             bytes += entry.cost();
             if bytes > load.bytes_max && !entries.is_empty() {
                 break;
@@ -729,7 +742,12 @@ impl<'a> World<'a> {
         let there = &self.nodes[source];
         let failed = !self.calm && self.net.chance(200);
         let have = there.disk.checkpoint.clone();
-        if failed || self.cut[source][at] || there.core.is_none() || there.id != install.from || have.meta.index < install.meta.index {
+        if failed
+            || self.cut[source][at]
+            || there.core.is_none()
+            || there.id != install.from
+            || have.meta.index < install.meta.index
+        {
             return self.step(at, Event::InstallFailed { index: install.meta.index });
         }
         self.stats.installs += 1;
@@ -764,7 +782,9 @@ impl<'a> World<'a> {
             match tail.push(entry) {
                 Ok(true) => keep.push(entry.index.0),
                 Ok(false) => {}
-                Err(error) => return Err(Violation::new("R-12", format!("{} finds {error:?} on its disk", node.id))),
+                Err(error) => {
+                    return Err(Violation::new("R-12", format!("{} finds {error:?} on its disk", node.id)));
+                }
             }
         }
         node.disk.entries.retain(|index, _| keep.binary_search(index).is_ok());
@@ -822,8 +842,12 @@ impl<'a> World<'a> {
         let interval = self.plan.grant_ns / 4;
         self.after(interval, What::Beat(at, boot));
         let clock = self.nodes[at].clock(self.now);
-        let ended: Vec<NodeId> =
-            self.nodes[at].given.iter().filter(|(_, g)| g.active && g.until <= clock).map(|(n, _)| *n).collect();
+        let ended: Vec<NodeId> = self.nodes[at]
+            .given
+            .iter()
+            .filter(|(_, g)| g.active && g.until <= clock)
+            .map(|(n, _)| *n)
+            .collect();
         for node in ended {
             self.withdraw(at, node);
         }
@@ -874,7 +898,10 @@ impl<'a> World<'a> {
                 if stale {
                     return Ok(());
                 }
-                let ends = self.nodes[at].given.get(&from).is_some_and(|g| g.active && (g.until <= clock || g.boot < boot));
+                let ends = self.nodes[at]
+                    .given
+                    .get(&from)
+                    .is_some_and(|g| g.active && (g.until <= clock || g.boot < boot));
                 if ends {
                     self.withdraw(at, from);
                 }

@@ -43,7 +43,8 @@ impl Table {
     /// `voters` voters, then `spare` machines outside the group.
     pub fn new(voters: u64, spare: u64) -> Self {
         let first = SnapshotMeta::bootstrap(GROUP, Members::of((1..=voters).map(n)));
-        let options = Options { election_ns: 300 * MS, resend_ns: 100 * MS, drift_ns: 10 * MS, ..Options::default() };
+        let options =
+            Options { election_ns: 300 * MS, resend_ns: 100 * MS, drift_ns: 10 * MS, ..Options::default() };
         let mut table = Self {
             replicas: Vec::new(),
             messages: VecDeque::new(),
@@ -143,7 +144,11 @@ impl Table {
             self.at(id).loads.push(load);
         }
         for install in ready.installs {
-            let _ = writeln!(self.log, "{me} fetches the state at {} from {}", install.meta.index.0, install.from);
+            let _ = writeln!(
+                self.log,
+                "{me} fetches the state at {} from {}",
+                install.meta.index.0, install.from
+            );
             self.at(id).installs.push(install);
         }
         for read in ready.reads {
@@ -182,7 +187,12 @@ impl Table {
         let Some(apply) = self.at(id).applies.pop_front() else { return false };
         let r = self.at(id);
         for index in apply.first.0..=apply.last.0 {
-            let entry = apply.entries.iter().find(|e| e.index.0 == index).or_else(|| r.disk.entries.get(&index)).cloned();
+            let entry = apply
+                .entries
+                .iter()
+                .find(|e| e.index.0 == index)
+                .or_else(|| r.disk.entries.get(&index))
+                .cloned();
             let entry = entry.expect("what is applied can be read");
             r.applied.index = entry.index;
             r.applied.term = entry.term;
@@ -208,7 +218,16 @@ impl Table {
         let entries: Vec<Entry> =
             (load.first.0..=load.last.0).map_while(|i| r.disk.entries.get(&i).cloned()).collect();
         let prev_chain = r.disk.chain(load.first.prev());
-        self.step(id, Event::Loaded(Loaded { to: load.to, repair: load.repair, first: load.first, prev_chain, entries }));
+        self.step(
+            id,
+            Event::Loaded(Loaded {
+                to: load.to,
+                repair: load.repair,
+                first: load.first,
+                prev_chain,
+                entries,
+            }),
+        );
         true
     }
 
@@ -224,7 +243,8 @@ impl Table {
 
     /// Hands the messages that match to their receivers; `keep` leaves them under way as well.
     pub fn deliver(&mut self, matches: &dyn Fn(&Message) -> bool, keep: bool) -> usize {
-        let (now, later): (Vec<Message>, Vec<Message>) = std::mem::take(&mut self.messages).into_iter().partition(|m| matches(m));
+        let (now, later): (Vec<Message>, Vec<Message>) =
+            std::mem::take(&mut self.messages).into_iter().partition(|m| matches(m));
         self.messages.extend(later);
         let count = now.len();
         for message in now {
@@ -267,7 +287,11 @@ impl Table {
     pub fn propose(&mut self, id: u64, words: &[&str]) {
         let batch = words
             .iter()
-            .map(|w| Proposal { kind: EntryKind::Normal, digest: crc32c::crc32c(w.as_bytes()), payload: bytes::Bytes::copy_from_slice(w.as_bytes()) })
+            .map(|w| Proposal {
+                kind: EntryKind::Normal,
+                digest: crc32c::crc32c(w.as_bytes()),
+                payload: bytes::Bytes::copy_from_slice(w.as_bytes()),
+            })
             .collect();
         self.step(id, Event::Propose(batch));
     }
@@ -279,7 +303,13 @@ impl Table {
         for r in &mut self.replicas {
             r.live.strangers_reachable = false;
             for id in ids.iter().filter(|i| **i != r.id) {
-                r.live.set(PeerLive { node: *id, reachable: true, given: epoch, got: epoch, got_until: until });
+                r.live.set(PeerLive {
+                    node: *id,
+                    reachable: true,
+                    given: epoch,
+                    got: epoch,
+                    got_until: until,
+                });
             }
         }
     }
@@ -287,7 +317,10 @@ impl Table {
     /// The payloads that a replica has on disk, in order.
     pub fn words(&self, id: u64) -> Vec<String> {
         let entries = self.replicas[id as usize - 1].disk.entries.values();
-        entries.filter(|e| e.kind == EntryKind::Normal).map(|e| String::from_utf8_lossy(&e.payload).into_owned()).collect()
+        entries
+            .filter(|e| e.kind == EntryKind::Normal)
+            .map(|e| String::from_utf8_lossy(&e.payload).into_owned())
+            .collect()
     }
 
     pub fn status(&mut self, id: u64) {
@@ -372,7 +405,13 @@ pub fn show(m: &Message) -> String {
             format!(" last {}/{}{}", last.0, last_term.0, if *transfer { " transfer" } else { "" })
         }
         Body::PreVoteReply { granted } | Body::VoteReply { granted } => yes(*granted),
-        Body::Append(a) => format!(" after {}/{} [{}] commit {}", a.prev.0, a.prev_term.0, show_entries(&a.entries), a.commit.0),
+        Body::Append(a) => format!(
+            " after {}/{} [{}] commit {}",
+            a.prev.0,
+            a.prev_term.0,
+            show_entries(&a.entries),
+            a.commit.0
+        ),
         Body::AppendOk { accepted, durable, commit, repair_from, epoch, .. } => {
             let mut s = format!(" accepted {} durable {} commit {}", accepted.0, durable.0, commit.0);
             if let Some(from) = repair_from {
@@ -383,7 +422,9 @@ pub fn show(m: &Message) -> String {
             }
             s
         }
-        Body::AppendReject { prev, hint, hint_term, .. } => format!(" after {} hint {}/{}", prev.0, hint.0, hint_term.0),
+        Body::AppendReject { prev, hint, hint_term, .. } => {
+            format!(" after {} hint {}/{}", prev.0, hint.0, hint_term.0)
+        }
         Body::Beat { commit, round } => format!(" commit {} round {round}", commit.0),
         Body::BeatOk { commit, round, epoch } => {
             let mut s = format!(" commit {} round {round}", commit.0);
@@ -430,7 +471,9 @@ fn show_note(note: &Note) -> String {
     match note {
         Note::Leads(t) => format!("leads t{}", t.0),
         Note::Campaigns(t) => format!("campaigns for t{}", t.0),
-        Note::Follows(t, leader) => format!("follows {} in t{}", leader.map_or("nobody".to_owned(), |l| l.to_string()), t.0),
+        Note::Follows(t, leader) => {
+            format!("follows {} in t{}", leader.map_or("nobody".to_owned(), |l| l.to_string()), t.0)
+        }
         Note::QuorumLost(t) => format!("lost its quorum in t{}", t.0),
         Note::Members(i) => format!("has a new membership at {}", i.0),
         Note::StaleWrite(t) => format!("ignores a stale completion of t{} index {}", t.term.0, t.index.0),
@@ -446,7 +489,8 @@ impl Table {
     pub fn elect_again(&mut self, id: u64) {
         self.now += 1000 * MS;
         self.step(id, Event::Campaign);
-        let leader = (1..=self.replicas.len() as u64).find(|i| *i != id && self.core(*i).status().role == RoleName::Leader);
+        let leader = (1..=self.replicas.len() as u64)
+            .find(|i| *i != id && self.core(*i).status().role == RoleName::Leader);
         self.settle(leader.as_slice());
         assert!(self.core(id).status().settled, "elected");
         self.messages.clear();

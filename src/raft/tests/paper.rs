@@ -168,7 +168,8 @@ fn s5_3_followers_logs_are_brought_in_line() {
         t.now += 200 * MS;
         t.step(1, Event::Tick);
         t.settle(&[]);
-        let chains = |id: u64| t.replicas[id as usize - 1].disk.entries.values().map(|e| e.chain).collect::<Vec<_>>();
+        let chains =
+            |id: u64| t.replicas[id as usize - 1].disk.entries.values().map(|e| e.chain).collect::<Vec<_>>();
         assert_eq!(chains(1), chains(2), "{theirs:?}");
         assert_eq!(t.core(2).status().commit, LogIndex(12));
     }
@@ -188,7 +189,8 @@ fn s5_3_a_late_append_truncates_nothing() {
 /// §5.4.1: a vote only for a log that is at least as new: by the last term, then by length.
 #[test]
 fn s5_4_1_votes_for_newer_logs_only() {
-    for (last, last_term, granted) in [(3, 2, true), (4, 2, true), (2, 2, false), (9, 1, false), (1, 3, true)] {
+    for (last, last_term, granted) in [(3, 2, true), (4, 2, true), (2, 2, false), (9, 1, false), (1, 3, true)]
+    {
         let mut t = Table::new(3, 0);
         let chain = t.core(1).last_chain();
         let a = entry(chain, 2, 2);

@@ -22,10 +22,21 @@ fn any_body() -> impl Strategy<Value = Body> {
     prop_oneof![
         (index(), term()).prop_map(|(last, last_term)| Body::PreVote { last, last_term }),
         any::<bool>().prop_map(|granted| Body::PreVoteReply { granted }),
-        (index(), term(), any::<bool>()).prop_map(|(last, last_term, transfer)| Body::Vote { last, last_term, transfer }),
+        (index(), term(), any::<bool>()).prop_map(|(last, last_term, transfer)| Body::Vote {
+            last,
+            last_term,
+            transfer
+        }),
         any::<bool>().prop_map(|granted| Body::VoteReply { granted }),
         (index(), term(), proptest::collection::vec(entry.clone(), 0..4), index()).prop_map(
-            |(prev, prev_term, entries, commit)| Body::Append(Append { prev, prev_term, prev_chain: None, entries, commit, round: 0 })
+            |(prev, prev_term, entries, commit)| Body::Append(Append {
+                prev,
+                prev_term,
+                prev_chain: None,
+                entries,
+                commit,
+                round: 0
+            })
         ),
         (index(), index(), index(), proptest::option::of(index()), any::<u64>(), any::<u64>()).prop_map(
             |(accepted, durable, commit, repair_from, round, epoch)| Body::AppendOk {
@@ -45,13 +56,18 @@ fn any_body() -> impl Strategy<Value = Body> {
             epoch: 0
         }),
         (index(), any::<u64>()).prop_map(|(commit, round)| Body::Beat { commit, round }),
-        (index(), any::<u64>(), any::<u64>()).prop_map(|(commit, round, epoch)| Body::BeatOk { commit, round, epoch }),
+        (index(), any::<u64>(), any::<u64>()).prop_map(|(commit, round, epoch)| Body::BeatOk {
+            commit,
+            round,
+            epoch
+        }),
         index().prop_map(|index| Body::SnapshotFailed { index }),
         Just(Body::TimeoutNow),
         Just(Body::Resign),
         Just(Body::Behind),
         any::<u64>().prop_map(|id| Body::ReadIndex { id }),
-        (any::<u64>(), proptest::option::of(index())).prop_map(|(id, index)| Body::ReadIndexReply { id, index }),
+        (any::<u64>(), proptest::option::of(index()))
+            .prop_map(|(id, index)| Body::ReadIndexReply { id, index }),
         (index(), term(), index()).prop_map(|(first, term, last)| Body::RepairAsk { first, term, last }),
         proptest::collection::vec(entry, 0..3).prop_map(Body::RepairGive),
     ]
@@ -188,7 +204,10 @@ fn limits_refuse_by_name() {
     let before = core.clone();
     assert_eq!(core.propose(one(), &live, &mut ready), Err(Refusal::Uncommitted));
     assert_eq!(core, before, "a refusal leaves no trace");
-    assert_eq!(t.at(2).core.as_mut().expect("up").propose(one(), &live, &mut ready), Err(Refusal::NotLeader(Some(n(1)))));
+    assert_eq!(
+        t.at(2).core.as_mut().expect("up").propose(one(), &live, &mut ready),
+        Err(Refusal::NotLeader(Some(n(1))))
+    );
     let config = vec![Proposal { kind: EntryKind::Config, digest: 0, payload: bytes::Bytes::new() }];
     assert_eq!(core.propose(config, &live, &mut ready), Err(Refusal::BadProposal));
     // Committed but not applied: the other limit.
@@ -214,7 +233,8 @@ fn a_step_without_work_is_empty() {
     let live = t.at(1).live.clone();
     let mut ready = Ready::default();
     let core = t.at(1).core.as_mut().expect("up");
-    for event in [Event::Tick, Event::Applied(LogIndex(1)), Event::SupportLost(n(9)), Event::Reachable(n(9))] {
+    for event in [Event::Tick, Event::Applied(LogIndex(1)), Event::SupportLost(n(9)), Event::Reachable(n(9))]
+    {
         core.step(event, &live, &mut ready);
     }
     assert!(ready.is_empty());

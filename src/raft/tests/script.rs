@@ -1,7 +1,10 @@
 //! Runs the scripts in testdata: prose, commands, and the whole trace that they must produce. `REWRITE=1` writes the traces anew.
 //!
 //! A line that begins with `>` is a command; lines that begin with `#` are prose; all else is expected output.
-#![allow(clippy::disallowed_methods, reason = "reads its own test data and one variable; not part of the server")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "reads its own test data and one variable; not part of the server"
+)]
 
 use super::bench_world::*;
 use crate::*;
@@ -75,11 +78,13 @@ fn run(table: &mut Option<Table>, line: &str) -> String {
         }
         "apply" => while t.apply(id()) {},
         "settle" => {
-            let cut: Vec<u64> = args.iter().map(|a| a.trim_start_matches("without=").parse().expect("a node")).collect();
+            let cut: Vec<u64> =
+                args.iter().map(|a| a.trim_start_matches("without=").parse().expect("a node")).collect();
             t.settle(&cut);
         }
         "quietly" => {
-            let cut: Vec<u64> = args.iter().map(|a| a.trim_start_matches("without=").parse().expect("a node")).collect();
+            let cut: Vec<u64> =
+                args.iter().map(|a| a.trim_start_matches("without=").parse().expect("a node")).collect();
             t.settle(&cut);
             t.log.clear();
         }
@@ -110,12 +115,10 @@ fn run(table: &mut Option<Table>, line: &str) -> String {
 ";
             }
         }
-        "install-fails" => {
-            match t.at(id()).installs.pop() {
-                Some(install) => t.step(id(), Event::InstallFailed { index: install.meta.index }),
-                None => t.log += "no state is wanted\n",
-            }
-        }
+        "install-fails" => match t.at(id()).installs.pop() {
+            Some(install) => t.step(id(), Event::InstallFailed { index: install.meta.index }),
+            None => t.log += "no state is wanted\n",
+        },
         "load" => {
             if !t.load(id()) {
                 t.log += "no load is wanted
@@ -129,7 +132,9 @@ fn run(table: &mut Option<Table>, line: &str) -> String {
                 t.step(node, Event::Damaged { first, last: first });
             }
         }
-        "support" => t.support(args[0].parse().expect("an epoch"), args[1].parse::<u64>().expect("milliseconds") * MS),
+        "support" => {
+            t.support(args[0].parse().expect("an epoch"), args[1].parse::<u64>().expect("milliseconds") * MS)
+        }
         "withdraw" => {
             let other = ids(args[1])[0];
             let r = t.at(id());
@@ -139,7 +144,8 @@ fn run(table: &mut Option<Table>, line: &str) -> String {
         }
         "lost" => t.step(id(), Event::SupportLost(ids(args[1])[0])),
         "status" => {
-            let which: Vec<u64> = if args.is_empty() { (1..=t.replicas.len() as u64).collect() } else { vec![id()] };
+            let which: Vec<u64> =
+                if args.is_empty() { (1..=t.replicas.len() as u64).collect() } else { vec![id()] };
             which.into_iter().for_each(|w| t.status(w));
         }
         "deadline" => {
@@ -190,7 +196,13 @@ fn scripts() {
         } else if got != text {
             let at = got.lines().zip(text.lines()).position(|(a, b)| a != b).unwrap_or(0);
             let near = |s: &str| s.lines().skip(at).take(4).collect::<Vec<_>>().join("\n    ");
-            wrong.push(format!("{} line {}:\n  got\n    {}\n  expected\n    {}", path.display(), at + 1, near(&got), near(&text)));
+            wrong.push(format!(
+                "{} line {}:\n  got\n    {}\n  expected\n    {}",
+                path.display(),
+                at + 1,
+                near(&got),
+                near(&text)
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}\n(REWRITE=1 rewrites)", wrong.join("\n"));

@@ -16,10 +16,22 @@ pub fn check(nodes: &[Node], who: usize, from: LogIndex, oracle: &mut Oracle) ->
         let have = node.shadow_at(index);
         match (oracle.at(index), have) {
             (Some(committed), Some(have)) => {
-                ensure!(committed == have, "R-5", "{} commits {have:?} at {}, it was {committed:?}", node.id, index.0);
+                ensure!(
+                    committed == have,
+                    "R-5",
+                    "{} commits {have:?} at {}, it was {committed:?}",
+                    node.id,
+                    index.0
+                );
             }
             (None, Some(have)) => {
-                ensure!(index == oracle.last().next(), "R-5", "commit of {} after {}", index.0, oracle.last().0);
+                ensure!(
+                    index == oracle.last().next(),
+                    "R-5",
+                    "commit of {} after {}",
+                    index.0,
+                    oracle.last().0
+                );
                 oracle.committed.push(have);
                 let (at, members) = (index.0, core.members_at(index));
                 if oracle.members_at(index) != Some(members) {
@@ -38,7 +50,12 @@ pub fn check(nodes: &[Node], who: usize, from: LogIndex, oracle: &mut Oracle) ->
 }
 
 /// A quorum has the entry at `index` on disk.
-pub fn on_disks(nodes: &[Node], members: &Members, index: LogIndex, oracle: &Oracle) -> Result<(), Violation> {
+pub fn on_disks(
+    nodes: &[Node],
+    members: &Members,
+    index: LogIndex,
+    oracle: &Oracle,
+) -> Result<(), Violation> {
     let chain = oracle.at(index).map(|c| c.1);
     let has = |id| {
         // A disk that was wiped may have had it when it said so; a wiped node never counts again.

@@ -16,7 +16,9 @@ pub fn check(core: &Core, disk: &Disk) -> Result<(), Violation> {
         core.me()
     );
     ensure!(
-        status.durable.0 < *hole || disk.pending.iter().any(|w| w.truncate.is_some_and(|t| t.0 <= *hole)) || !status.damaged,
+        status.durable.0 < *hole
+            || disk.pending.iter().any(|w| w.truncate.is_some_and(|t| t.0 <= *hole))
+            || !status.damaged,
         "R-14",
         "{} counts {} as durable with a hole at {hole}",
         core.me(),

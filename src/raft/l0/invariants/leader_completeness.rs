@@ -14,6 +14,13 @@ pub fn check(node: &Node, oracle: &Oracle) -> Result<(), Violation> {
     }
     // Equal chains mean equal prefixes, so the last committed entry stands for all.
     let have = node.shadow_at(last);
-    ensure!(have == oracle.at(last), "R-3", "{} leads with {have:?} at {}, committed is {:?}", node.id, last.0, oracle.at(last));
+    ensure!(
+        have == oracle.at(last),
+        "R-3",
+        "{} leads with {have:?} at {}, committed is {:?}",
+        node.id,
+        last.0,
+        oracle.at(last)
+    );
     Ok(())
 }

@@ -16,7 +16,12 @@ impl LogMatching {
         let first = *self.0.entry((entry.index.0, entry.term.0)).or_insert(entry.chain);
         ensure!(first == entry.chain, "R-2", "entry {} of term {} in two forms", entry.index.0, entry.term.0);
         if let Some(before) = before {
-            ensure!(entry.follows(before), "R-2", "entry {} does not follow what is before it", entry.index.0);
+            ensure!(
+                entry.follows(before),
+                "R-2",
+                "entry {} does not follow what is before it",
+                entry.index.0
+            );
         }
         Ok(())
     }

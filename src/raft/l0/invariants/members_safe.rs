@@ -12,7 +12,11 @@ pub fn check(before: Option<&Members>, next: &Members) -> Result<(), Violation> 
     } else if next.is_joint() {
         ensure!(next.outgoing == before.voters, "R-9", "{next:?} does not count the voters of {before:?}");
     } else {
-        ensure!(next.voters == before.voters, "R-9", "voters of {before:?} become {next:?} without a joint step");
+        ensure!(
+            next.voters == before.voters,
+            "R-9",
+            "voters of {before:?} become {next:?} without a joint step"
+        );
     }
     for node in next.all() {
         ensure!(

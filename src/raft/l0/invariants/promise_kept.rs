@@ -6,7 +6,12 @@ use super::{Violation, ensure};
 use crate::l0::node::Node;
 
 /// `who` was elected; `live` gives each node's table as it would see it now, paused or not.
-pub fn check(nodes: &[Node], who: usize, drift_ns: u64, live: impl Fn(&Node) -> Liveness) -> Result<(), Violation> {
+pub fn check(
+    nodes: &[Node],
+    who: usize,
+    drift_ns: u64,
+    live: impl Fn(&Node) -> Liveness,
+) -> Result<(), Violation> {
     for (at, node) in nodes.iter().enumerate() {
         let Some(core) = &node.core else { continue };
         if at == who || core.status().role != RoleName::Leader {

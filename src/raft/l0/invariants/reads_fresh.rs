@@ -24,7 +24,14 @@ impl ReadsFresh {
     pub fn check(&mut self, read: &Read) -> Result<(), Violation> {
         let floor = self.open.remove(&read.id);
         if let (Some(index), Some(floor)) = (read.index, floor) {
-            ensure!(index >= floor, "R-11", "a read sees {} after {} was acknowledged (lease: {})", index.0, floor.0, read.lease);
+            ensure!(
+                index >= floor,
+                "R-11",
+                "a read sees {} after {} was acknowledged (lease: {})",
+                index.0,
+                floor.0,
+                read.lease
+            );
             if read.lease {
                 self.served.0 += 1;
             } else {

@@ -40,7 +40,13 @@ impl VoteOnce {
             disk.hard
         );
         let first = *self.0.entry((message.term.0, node.id)).or_insert(vote);
-        ensure!(first == vote, "R-6", "{} votes for {first} and for {vote} in term {}", node.id, message.term.0);
+        ensure!(
+            first == vote,
+            "R-6",
+            "{} votes for {first} and for {vote} in term {}",
+            node.id,
+            message.term.0
+        );
         Ok(())
     }
 }
