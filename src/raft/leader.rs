@@ -325,13 +325,25 @@ impl Core {
         {
             peer.repair(first);
         }
+        let before = self.log.commit;
         if moved {
             self.maybe_commit(cx);
         }
+        let moved_commit = self.log.commit > before;
         // A commit may have ended the reign or changed the peers.
         let Role::Leader(leader) = &self.role else { return };
         if let Some(at) = leader.peer(from) {
+            let peer = &leader.peers[at];
+            let commit = self.log.commit;
+            let tell = !moved_commit
+                && peer.matched == self.log.last()
+                && peer.matched == commit
+                && peer.commit < commit;
             self.feed(at, cx);
+            if tell {
+                // It came after the quorum, so that nobody told it, and nothing follows that would.
+                self.send_beat(from, cx);
+            }
         }
         self.try_transfer(cx);
         self.evict();
@@ -362,6 +374,8 @@ impl Core {
         if peer.reject(prev, agree.min(hint)) {
             if stuck {
                 peer.probe(before);
+                peer.paused = true;
+                return;
             }
             self.feed(at, cx);
         }

@@ -36,6 +36,7 @@ mod transfer;
 pub mod types;
 
 #[cfg(test)]
+#[allow(dead_code, reason = "the tool bin/l0.rs uses more of it")]
 mod l0;
 #[cfg(test)]
 mod tests;

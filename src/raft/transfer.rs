@@ -38,7 +38,7 @@ impl Core {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(transfer) = leader.transfer.as_ref().filter(|t| !t.sent) else { return };
         let to = transfer.to;
-        if !leader.peer(to).is_some_and(|at| leader.peers[at].matched == last) {
+        if leader.peer(to).is_none_or(|at| leader.peers[at].matched != last) {
             return;
         }
         leader.lease_off = true;

@@ -7,7 +7,6 @@ mod events;
 mod files;
 mod hooks;
 mod log;
-mod command;
 pub mod monitor;
 pub mod options;
 mod settings;

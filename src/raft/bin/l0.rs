@@ -17,6 +17,7 @@ fn main() -> std::process::ExitCode {
     let value = |name: &str| args.iter().position(|a| a == name).and_then(|at| args.get(at + 1)).cloned();
     let number = |name: &str, default: u64| value(name).and_then(|v| v.parse().ok()).unwrap_or(default);
     let (first, count) = (number("--seed", 1), number("--seeds", 1000));
+    let quiet = args.iter().any(|a| a == "--quiet");
     #[cfg(feature = "mutants")]
     let mutant =
         value("--mutant").and_then(|name| raft::Mutant::ALL.into_iter().find(|m| format!("{m:?}") == name));
@@ -27,6 +28,8 @@ fn main() -> std::process::ExitCode {
     let begin = Instant::now();
     let mut stats = l0::Stats::default();
     for seed in first..first + count {
+        #[cfg(feature = "mutants")]
+        std::panic::set_hook(Box::new(|_| {}));
         match l0::run(seed, false, &plant) {
             Ok(run) => stats.add(&run),
             Err(failure) => {
@@ -37,6 +40,9 @@ fn main() -> std::process::ExitCode {
                     failure.violation.text
                 );
                 println!("{:?}", l0::Plan::of(seed));
+                if quiet {
+                    return std::process::ExitCode::FAILURE;
+                }
                 if let Err(again) = l0::run(seed, true, &plant) {
                     for line in &again.trace {
                         println!("{line}");

@@ -105,9 +105,9 @@ impl Plan {
             wipe_ns: off(&mut r, 2500 * MS),
             damage_ns: off(&mut r, 900 * MS),
             ill_ns: off(&mut r, 1500 * MS),
-            hunt_ns: off(&mut r, 400 * MS),
-            propose_ns: r.pick(&[3, 10, 40]) * MS,
-            read_ns: r.pick(&[5, 30]) * MS,
+            hunt_ns: if r.chance(300) { 0 } else { r.pick(&[60, 100, 200, 500]) * MS },
+            propose_ns: r.pick(&[5, 20, 40, 100]) * MS,
+            read_ns: r.pick(&[10, 50]) * MS,
             checkpoint_every: r.pick(&[3, 20, 1000]),
         }
     }

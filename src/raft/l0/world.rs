@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::Write as _;
 
 use raft::{
-    Apply, Chain, Core, Entry, EntryKind, Event, Fault, GroupId, Install, Liveness, Load, Loaded, LogIndex,
-    Members, Message, NodeId, Note, Ready, Restored, RoleName, SnapshotMeta, Tail, Term, Token,
+    Apply, Core, Entry, EntryKind, Event, Fault, GroupId, Install, Liveness, Load, Loaded, LogIndex, Members,
+    Message, NodeId, Note, Ready, Restored, RoleName, SnapshotMeta, Tail, Token,
 };
 
 use super::disk::{Checkpoint, Disk};
@@ -150,7 +150,6 @@ pub struct World<'a> {
     pub calm: bool,
     next_id: u64,
     plant: &'a dyn Fn(&mut Core),
-    patching: bool,
 }
 
 impl<'a> World<'a> {
@@ -210,7 +209,6 @@ impl<'a> World<'a> {
             calm: false,
             next_id: 0,
             plant,
-            patching: false,
         };
         for at in 0..size {
             world.after(0, What::Start(at));
@@ -429,11 +427,7 @@ impl<'a> World<'a> {
             What::Withdraw(at, boot, node) if self.nodes[at].boot == boot => {
                 self.step(at, Event::Withdrawn(node))?
             }
-            What::Start(at) => {
-                if self.nodes[at].core.is_none() {
-                    self.start(at)?;
-                }
-            }
+            What::Start(at) if self.nodes[at].core.is_none() => self.start(at)?,
             What::Propose => self.on_propose()?,
             What::Read => self.on_read()?,
             What::Trouble(kind) => self.trouble(kind)?,
@@ -992,16 +986,5 @@ impl<'a> World<'a> {
         let id = self.next_id;
         self.checkers.reads_fresh.begin(id, &self.oracle);
         self.step(at, Event::Read(id))
-    }
-
-    /// Whether the run draws a hole now; see [`super::nemesis`].
-    pub fn patching(&mut self) -> &mut bool {
-        &mut self.patching
-    }
-
-    /// Term and chain of the committed entry at an index.
-    #[must_use]
-    pub fn committed(&self, index: LogIndex) -> Option<(Term, Chain)> {
-        self.oracle.at(index)
     }
 }
