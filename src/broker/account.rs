@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc,
         OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::*},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
     },
 };
 
@@ -43,6 +43,8 @@ pub struct Account {
     limits: RwLock<AccountLimits>,
     mappings: RwLock<Arc<Mappings>>,
     has_mappings: AtomicBool,
+    has_trace: AtomicBool,
+    leafnodes: AtomicUsize,
     stream_imports: RwLock<Arc<Vec<StreamImport>>>,
     /// Internal subscriptions that its rules ask for: service imports, and the way back of answers.
     internal: Mutex<Vec<Arc<Sub>>>,
@@ -63,6 +65,8 @@ impl Account {
             limits: RwLock::new(AccountLimits::default()),
             mappings: RwLock::default(),
             has_mappings: AtomicBool::new(false),
+            has_trace: AtomicBool::new(false),
+            leafnodes: AtomicUsize::new(0),
             stream_imports: RwLock::default(),
             internal: Mutex::default(),
             replies: Replies::default(),
@@ -99,6 +103,11 @@ impl Account {
     #[inline]
     pub(crate) fn has_mappings(&self) -> bool {
         self.has_mappings.load(Relaxed)
+    }
+    /// Whether messages with a sampled `traceparent` are traced.
+    #[inline]
+    pub(crate) fn has_trace(&self) -> bool {
+        self.has_trace.load(Relaxed)
     }
     pub(crate) fn mappings(&self) -> Arc<Mappings> {
         self.mappings.read().clone()
@@ -153,19 +162,27 @@ impl Account {
         {
             return false;
         }
-        links.insert(link.id, link.clone());
+        if links.insert(link.id, link.clone()).is_none() && link.kind == Kind::Leaf {
+            self.leafnodes.fetch_add(1, Relaxed);
+        }
         drop(links);
         link.set_account(Some(this.clone()));
         true
     }
     /// Unbinds a link.
     pub fn unbind(&self, link: &Link) {
-        self.links.lock().remove(&link.id);
+        if self.links.lock().remove(&link.id).is_some() && link.kind == Kind::Leaf {
+            self.leafnodes.fetch_sub(1, Relaxed);
+        }
         link.set_account(None);
     }
     /// Links that are bound now, by id.
     pub fn links(&self) -> Vec<Arc<Link>> {
         self.links.lock().values().cloned().collect()
+    }
+    /// Number of leaf nodes that are bound now; [`Account::connections`] counts them too.
+    pub fn leafnodes(&self) -> usize {
+        self.leafnodes.load(Relaxed)
     }
     /// Number of links that are bound now.
     pub fn connections(&self) -> usize {
@@ -228,6 +245,7 @@ impl Broker {
         account.set_limits(rules.limits);
         *account.mappings.write() = Arc::new(rules.mappings.clone());
         account.has_mappings.store(!rules.mappings.is_empty(), Relaxed);
+        account.has_trace.store(rules.trace.is_some(), Relaxed);
         *account.rules.write() = Arc::new(rules.clone());
         for old in std::mem::take(&mut *account.internal.lock()) {
             old.close();
@@ -288,7 +306,12 @@ impl Broker {
         if let Some(a) = self.account(name) {
             return a;
         }
-        self.accounts.write().entry(name.into()).or_insert_with(|| Account::new(name)).clone()
+        let mut made = None;
+        let account = self.accounts.write().entry(name.into()).or_insert_with(|| made.insert(Account::new(name)).clone()).clone();
+        if let Some(new) = made {
+            self.crossing(|c| c.account_made(&new));
+        }
+        account
     }
     /// The account of that name.
     pub fn account(&self, name: &str) -> Option<Arc<Account>> {

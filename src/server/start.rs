@@ -56,6 +56,8 @@ pub struct Server {
     pub links: Arc<Context>,
     /// Addresses that are bound.
     pub bound: Mutex<Bound>,
+    /// What it says about itself.
+    pub events: crate::events::Events,
     /// Worker threads.
     workers: Workers,
     lame_duck: AtomicBool,
@@ -105,6 +107,7 @@ impl Server {
         let info = base_info(&options, &key, &name);
         let settings = settings::link_settings(&options, info, Arc::new(authenticator));
         let links = Context::new(broker.clone(), Box::new(hooks), workers.all().to_vec(), settings);
+        let events = crate::events::Events::new(&broker);
         let server = Arc::new(Server {
             key,
             name,
@@ -117,6 +120,7 @@ impl Server {
             broker,
             links,
             bound: Mutex::default(),
+            events,
             workers,
             lame_duck: AtomicBool::new(false),
             lame_duck_notice: Notify::new(),
@@ -168,6 +172,7 @@ impl Server {
         {
             return Err(StartError(vec![format!("Could not write pidfile: {e}")]));
         }
+        crate::events::start(self);
         crate::monitor::listen(self, &o).await?;
         let (client, bound) = bind(&o.host, o.port, "port").await?;
         self.bound.lock().client = Some(bound);
@@ -359,7 +364,7 @@ impl Server {
         self.stop.send_replace(true);
     }
     /// Resolves when the server is told to stop.
-    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut stop = self.stop.subscribe();
         async move {
             stop.wait_for(|s| *s).await.ok();
