@@ -18,14 +18,11 @@ pub fn request_info(server: &Arc<Server>, requestor: &Link, importer: &Account, 
 fn person(server: &Server, link: &Link, account: &str, share: bool) -> Value {
     let mut anonymous = Map::new();
     anonymous.insert("acc".into(), json!(account));
-    let rtt = match server.links.clients.get(link.id) {
-        Some(c) if share => {
-            let facts = c.facts.lock();
-            return Who { account, server: &server.name, ..Who::of(&c, &facts) }.json();
-        }
-        Some(c) => c.rtt(),
-        None => Duration::ZERO,
-    };
+    if share && let Some(c) = server.links.clients.get(link.id) {
+        let facts = c.facts.lock();
+        return Who { account, server: &server.name, ..Who::of(&c, &facts) }.json();
+    }
+    let rtt = server.links.clients.rtt(link.id);
     if !rtt.is_zero() {
         anonymous.insert("rtt".into(), parts::nanos(rtt));
     }
@@ -48,7 +45,7 @@ pub fn latency(server: &Arc<Server>, d: &mut Deliveries, l: &Latency<'_>) {
         return;
     }
     let begun = env::now();
-    let rtt = |link: &Link| server.links.clients.get(link.id).map(|c| c.rtt()).unwrap_or_default();
+    let rtt = |link: &Link| server.links.clients.rtt(link.id);
     let importer = l.importer.as_ref().map(|a| a.name.clone()).unwrap_or_default();
     let requestor_rtt = rtt(l.requestor);
     let mut m = Map::new();

@@ -226,12 +226,14 @@ pub fn auth_error(server: &Arc<Server>, client: &Client, reason: &str) {
 /// The number of an account's connections has changed, or it is time to say it again.
 fn account_changed(server: &Server, name: &str) {
     let subjects = [format!("$SYS.SERVER.ACCOUNT.{name}.CONNS"), format!("$SYS.ACCOUNT.{name}.SERVER.CONNS")];
-    if subjects.iter().all(|s| listening(server, s).is_none()) {
-        return;
-    }
-    let Some(account) = server.broker.account(name) else { return };
+    let mut event = None;
     for subject in subjects {
-        emit(server, &subject, || account_connections(server, &account));
+        let Some(system) = listening(server, &subject) else { continue };
+        let Some(account) = server.broker.account(name) else { return };
+        // One event under its old and its new name: only the number of the message differs.
+        let event = event.get_or_insert_with(|| account_connections(server, &account));
+        event["server"] = parts::server(server);
+        publish(server, &system, subject.as_bytes(), b"", &encode::json(event));
     }
 }
 
