@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc,
         OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
 };
 
@@ -44,7 +44,6 @@ pub struct Account {
     mappings: RwLock<Arc<Mappings>>,
     has_mappings: AtomicBool,
     has_trace: AtomicBool,
-    leafnodes: AtomicUsize,
     stream_imports: RwLock<Arc<Vec<StreamImport>>>,
     /// Internal subscriptions that its rules ask for: service imports, and the way back of answers.
     internal: Mutex<Vec<Arc<Sub>>>,
@@ -66,7 +65,6 @@ impl Account {
             mappings: RwLock::default(),
             has_mappings: AtomicBool::new(false),
             has_trace: AtomicBool::new(false),
-            leafnodes: AtomicUsize::new(0),
             stream_imports: RwLock::default(),
             internal: Mutex::default(),
             replies: Replies::default(),
@@ -118,10 +116,12 @@ impl Account {
             .write()
             .insert(sub.subject(), sub.queue_name(), sub.clone())
             .expect("the subject was checked at SUB");
+        self.stats.inserts.add(1);
         self.touch();
     }
     pub(crate) fn remove(&self, sub: &Arc<Sub>) {
         self.interest.write().remove(sub.subject(), sub.queue_name(), sub.key());
+        self.stats.removes.add(1);
         self.touch();
     }
     pub(crate) fn remove_all(&self, subs: &[Arc<Sub>]) {
@@ -132,12 +132,20 @@ impl Account {
                 interest.remove(sub.subject(), sub.queue_name(), sub.key());
             }
             drop(interest);
+            self.stats.removes.add(some.len() as u64);
             self.touch();
         }
     }
     /// Adds who gets a message to `subject`.
     pub(crate) fn match_into(&self, subject: &[u8], into: &mut Receivers) {
+        self.stats.matches.add(1);
         self.interest.read().visit(subject, |queue, sub| into.push(queue, sub));
+    }
+    /// The subscriptions that a message to `subject` reaches, queue members included.
+    pub fn matching(&self, subject: &[u8]) -> Vec<Arc<Sub>> {
+        let mut all = Vec::new();
+        self.interest.read().visit(subject, |_, sub| all.push(sub.clone()));
+        all
     }
     /// Whether anybody listens to `subject`.
     pub fn has_interest(&self, subject: &[u8]) -> bool {
@@ -162,27 +170,19 @@ impl Account {
         {
             return false;
         }
-        if links.insert(link.id, link.clone()).is_none() && link.kind == Kind::Leaf {
-            self.leafnodes.fetch_add(1, Relaxed);
-        }
+        links.insert(link.id, link.clone());
         drop(links);
         link.set_account(Some(this.clone()));
         true
     }
     /// Unbinds a link.
     pub fn unbind(&self, link: &Link) {
-        if self.links.lock().remove(&link.id).is_some() && link.kind == Kind::Leaf {
-            self.leafnodes.fetch_sub(1, Relaxed);
-        }
+        self.links.lock().remove(&link.id);
         link.set_account(None);
     }
     /// Links that are bound now, by id.
     pub fn links(&self) -> Vec<Arc<Link>> {
         self.links.lock().values().cloned().collect()
-    }
-    /// Number of leaf nodes that are bound now; [`Account::connections`] counts them too.
-    pub fn leafnodes(&self) -> usize {
-        self.leafnodes.load(Relaxed)
     }
     /// Number of links that are bound now.
     pub fn connections(&self) -> usize {

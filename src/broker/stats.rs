@@ -54,4 +54,10 @@ pub struct Stats {
     pub stalled: Counter,
     /// Connections that were opened, ever.
     pub connections_total: Counter,
+    /// Subscriptions that were added to an account's interest, ever.
+    pub inserts: Counter,
+    /// Subscriptions that were taken out of it, ever.
+    pub removes: Counter,
+    /// Subjects that were looked up in it.
+    pub matches: Counter,
 }

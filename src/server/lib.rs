@@ -7,7 +7,7 @@ mod files;
 mod hooks;
 mod log;
 mod command;
-mod monitor;
+pub mod monitor;
 pub mod options;
 mod settings;
 mod start;

@@ -58,6 +58,8 @@ pub struct Server {
     pub bound: Mutex<Bound>,
     /// What it says about itself.
     pub events: crate::events::Events,
+    /// What monitoring remembers.
+    pub monitor: crate::monitor::State,
     /// Worker threads.
     workers: Workers,
     lame_duck: AtomicBool,
@@ -121,6 +123,7 @@ impl Server {
             links,
             bound: Mutex::default(),
             events,
+            monitor: crate::monitor::State::new(),
             workers,
             lame_duck: AtomicBool::new(false),
             lame_duck_notice: Notify::new(),

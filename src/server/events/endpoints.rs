@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{encode, fields::Fields, parts, requests::Answer};
-use crate::Server;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{fields::Fields, requests::Answer};
+use crate::{Server, monitor};
 
 /// An endpoint of monitoring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,61 +93,77 @@ impl Endpoint {
 }
 
 /// What an endpoint shows of the server.
-pub(super) fn of_server(server: &Arc<Server>, e: Endpoint, f: Fields) -> Answer {
-    match e {
-        Endpoint::AccountStatistics => account_statistics(server, &f, None),
-        Endpoint::Profile => profile(&f),
-        _ => Answer::Silence,
-    }
+pub(super) fn of_server(server: &Arc<Server>, e: Endpoint, f: &Fields) -> Answer {
+    show(server, e, f, None).unwrap_or_else(Answer::Bad)
 }
 
-/// What an endpoint shows of one account.
-pub(super) fn of_account(server: &Arc<Server>, e: Endpoint, f: Fields, account: &str) -> Answer {
-    match e {
-        Endpoint::AccountStatistics => account_statistics(server, &f, Some(account)),
-        _ => Answer::Silence,
-    }
+/// What an endpoint shows of one account, whatever the body says of others (Y-2).
+pub(super) fn of_account(server: &Arc<Server>, e: Endpoint, f: &Fields, account: &str) -> Answer {
+    show(server, e, f, Some(account)).unwrap_or_else(Answer::Bad)
+}
+
+fn show(server: &Arc<Server>, e: Endpoint, f: &Fields, of: Option<&str>) -> Result<Answer, String> {
+    // Most options call an account `account`, some otherwise.
+    let clamp = |key| of.map(|name| (key, Value::from(name)));
+    let account = clamp("account");
+    let account = account.as_slice();
+    Ok(match e {
+        Endpoint::Variables => data(&monitor::varz(server, &f.options(account)?)),
+        Endpoint::Subscriptions => {
+            // Subscriptions are listed here, whether they are asked for or not.
+            let mut set = vec![("subscriptions", Value::Bool(true))];
+            set.extend(clamp("account"));
+            result(monitor::subsz(server, &f.options(&set)?))
+        }
+        Endpoint::Connections => result(monitor::connz(server, &f.options(clamp("acc").as_slice())?)),
+        Endpoint::Routes => data(&monitor::routez(server, &f.options(account)?)),
+        Endpoint::Gateways => data(&monitor::gatewayz(server, &f.options(account)?)),
+        Endpoint::Leafs => data(&monitor::leafz(server, &f.options(account)?)),
+        Endpoint::Accounts => result(monitor::accountz(server, &f.options(account)?)),
+        Endpoint::AccountStatistics => {
+            let set = of.map(|name| ("accounts", Value::from(vec![name])));
+            let statistics = monitor::accstatz(server, &f.options(set.as_slice())?);
+            match of.is_some() && statistics.account_statz.is_empty() {
+                true => Answer::Silence,
+                false => data(&statistics),
+            }
+        }
+        Endpoint::JetStream if of.is_some() && server.options().jetstream.is_none() => {
+            Answer::NoData("jetstream not enabled".to_string())
+        }
+        Endpoint::JetStream => data(&monitor::jsz(server, &f.options(account)?)),
+        Endpoint::Health => data(&monitor::healthz(server, &f.options(account)?)),
+        Endpoint::Profile => profile(&f.text("name")?),
+        Endpoint::Expvar => data(&monitor::expvarz(server, &f.options(account)?)),
+        Endpoint::Queues => data(&monitor::ipqueuesz(server, &f.options(account)?)),
+        Endpoint::Raft => data(&monitor::raftz(server, &f.options(account)?)),
+    })
 }
 
 /// An account as a whole.
-pub(super) fn account_info(_: &Arc<Server>, account: &str) -> Answer {
-    Answer::NoData(format!("Account {account} does not exist"))
+pub(super) fn account_info(server: &Arc<Server>, account: &str) -> Answer {
+    match monitor::account_info(server, account) {
+        Some(info) => data(&info),
+        None => Answer::NoData(format!("Account {account} does not exist")),
+    }
 }
 
-/// Statistics of one account, of those that are named, or of all that have connections.
-fn account_statistics(server: &Server, f: &Fields, of: Option<&str>) -> Answer {
-    let (names, unused) = match (f.texts("accounts"), f.flag("include_unused")) {
-        (Ok(names), Ok(unused)) => (names, unused),
-        (Err(e), _) | (_, Err(e)) => return Answer::Bad(e),
-    };
-    let names = of.map_or(names, |name| vec![name.to_string()]);
-    let all = server.broker.accounts();
-    let list: Vec<_> = match &names[..] {
-        [] => all.iter().filter(|a| unused || a.connections() > 0).map(|a| parts::account(a)).collect(),
-        some => some
-            .iter()
-            .filter_map(|n| all.iter().find(|a| *a.name == **n))
-            .filter(|a| unused || a.connections() > 0)
-            .map(|a| parts::account(a))
-            .collect(),
-    };
-    if of.is_some() && list.is_empty() {
-        return Answer::Silence;
+fn data<T: Serialize>(v: &T) -> Answer {
+    Answer::Data(monitor::compact(v))
+}
+
+fn result<T: Serialize>(r: Result<T, String>) -> Answer {
+    match r {
+        Ok(v) => data(&v),
+        Err(e) => Answer::NoData(e),
     }
-    let data = json!({ "server_id": server.id(), "now": env::wall().rfc3339(), "account_statz": list });
-    Answer::Data(String::from_utf8_lossy(&encode::json(&data)).into_owned())
 }
 
 /// This server has no profiles in Go's format; it says so in the place where their errors stand.
-fn profile(f: &Fields) -> Answer {
-    match f.text("name") {
-        Err(e) => Answer::Bad(e),
-        Ok(name) => {
-            let why = match name.as_str() {
-                "" => "Profile name not specified".to_string(),
-                name => format!("Profile {name:?} not found"),
-            };
-            Answer::Data(json!({ "profile": null, "error": why }).to_string())
-        }
-    }
+fn profile(name: &str) -> Answer {
+    let why = match name {
+        "" => "Profile name not specified".to_string(),
+        name => format!("Profile {name:?} not found"),
+    };
+    Answer::Data(json!({ "profile": null, "error": why }).to_string())
 }

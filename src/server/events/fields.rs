@@ -1,8 +1,9 @@
 //! The JSON body of a request: typed fields with the error texts that clients of nats-server know.
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// A body. Keys are found without regard to case, as nats-server finds them; `null` is an absent field.
+/// A body. Keys are taken without regard to case, as nats-server takes them; `null` is an absent field.
 pub(super) struct Fields {
     /// What the errors call the whole.
     name: String,
@@ -12,7 +13,8 @@ pub(super) struct Fields {
 impl Fields {
     /// Reads a body; an empty one has no fields. `name` is what errors call it.
     pub fn parse(name: &str, body: &[u8]) -> Result<Fields, String> {
-        let fields = |map| Ok(Fields { name: name.to_string(), map });
+        let lower = |map: Map<String, Value>| map.into_iter().map(|(k, v)| (k.to_ascii_lowercase(), v)).collect();
+        let fields = |map| Ok(Fields { name: name.to_string(), map: lower(map) });
         if body.is_empty() {
             return fields(Map::new());
         }
@@ -24,8 +26,7 @@ impl Fields {
         }
     }
     fn find(&self, key: &str) -> Option<&Value> {
-        let any_case = || self.map.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v);
-        self.map.get(key).or_else(any_case).filter(|v| !v.is_null())
+        self.map.get(key).filter(|v| !v.is_null())
     }
     fn wrong<T>(&self, key: &str, v: &Value, wanted: &str) -> Result<T, String> {
         let name = &self.name;
@@ -47,13 +48,6 @@ impl Fields {
             Some(v) => self.wrong(key, v, "bool"),
         }
     }
-    /// A whole number; 0 if absent.
-    pub fn int(&self, key: &str) -> Result<i64, String> {
-        match self.find(key) {
-            None => Ok(0),
-            Some(v) => v.as_i64().map_or_else(|| self.wrong(key, v, "int"), Ok),
-        }
-    }
     /// A whole number that is not negative; 0 if absent.
     pub fn unsigned(&self, key: &str) -> Result<u64, String> {
         match self.find(key) {
@@ -67,6 +61,33 @@ impl Fields {
         let Value::Array(list) = v else { return self.wrong(key, v, "[]string") };
         let one = |v: &Value| v.as_str().map_or_else(|| self.wrong(key, v, "string"), |s| Ok(s.to_string()));
         list.iter().map(one).collect()
+    }
+    /// All of it as the options of an endpoint, with what `set` overrides.
+    pub fn options<O: DeserializeOwned>(&self, set: &[(&str, Value)]) -> Result<O, String> {
+        let mut map = self.map.clone();
+        for (key, v) in set {
+            map.insert(key.to_string(), v.clone());
+        }
+        let e = match serde_json::from_value(Value::Object(map)) {
+            Ok(o) => return Ok(o),
+            Err(e) => e,
+        };
+        // Which field it was shows when each is read by itself.
+        for (key, v) in &self.map {
+            let alone = Map::from_iter([(key.clone(), v.clone())]);
+            if let Err(e) = serde_json::from_value::<O>(Value::Object(alone)) {
+                let text = e.to_string();
+                let wanted = match text.rsplit("expected ").next().unwrap_or_default() {
+                    "a boolean" => "bool",
+                    "a string" => "string",
+                    "a sequence" => "[]string",
+                    "u64" => "uint64",
+                    _ => "int",
+                };
+                return self.wrong(key, v, wanted);
+            }
+        }
+        Err(format!("json: {e}"))
     }
 }
 
@@ -142,7 +163,6 @@ mod tests {
         let f = Fields::parse("X", br#"{"Name":"n","on":true,"n":-3,"tags":["a","b"],"null":null,"bad":[1]}"#).unwrap();
         assert_eq!(f.text("name"), Ok("n".to_string()));
         assert_eq!(f.flag("on"), Ok(true));
-        assert_eq!(f.int("n"), Ok(-3));
         assert_eq!(f.texts("tags"), Ok(vec!["a".to_string(), "b".to_string()]));
         assert_eq!((f.text("null"), f.flag("none")), (Ok(String::new()), Ok(false)));
         let wrong = |got: &str, key: &str, of: &str| {
@@ -150,9 +170,29 @@ mod tests {
         };
         assert_eq!(f.texts("n"), Err(wrong("number", "n", "[]string")));
         assert_eq!(f.text("on"), Err(wrong("bool", "on", "string")));
-        assert_eq!(f.int("name"), Err(wrong("string", "name", "int")));
         assert_eq!(f.unsigned("n"), Err(wrong("number", "n", "uint64")));
         assert_eq!(f.texts("bad"), Err(wrong("number", "bad", "string")));
+    }
+
+    #[test]
+    fn options_of_endpoints() {
+        use crate::monitor::{AccountStatzOptions, ConnzOptions};
+        let read = |body: &str| Fields::parse("C", body.as_bytes()).and_then(|f| f.options::<ConnzOptions>(&[]));
+        let o = read(r#"{"CID":7,"subscriptions":true,"server_name":"ignored","tags":["x"]}"#).unwrap();
+        assert!(o.cid == 7 && o.subscriptions);
+        let wrong = |body: &str| read(body).unwrap_err();
+        let text = |got: &str, key: &str, of: &str| {
+            format!("json: cannot unmarshal {got} into Go struct field C.{key} of type {of}")
+        };
+        assert_eq!(wrong(r#"{"limit":"a"}"#), text("string", "limit", "int"));
+        assert_eq!(wrong(r#"{"auth":1,"limit":3}"#), text("number", "auth", "bool"));
+        assert_eq!(wrong(r#"{"cid":-1}"#), text("number", "cid", "uint64"));
+        assert_eq!(wrong(r#"{"user":[]}"#), text("array", "user", "string"));
+        let f = Fields::parse("C", br#"{"acc":"B"}"#).unwrap();
+        let o: ConnzOptions = f.options(&[("acc", Value::from("A"))]).unwrap();
+        assert_eq!(o.account, "A");
+        let f = Fields::parse("C", br#"{"accounts":"B"}"#).unwrap();
+        assert_eq!(f.options::<AccountStatzOptions>(&[]).unwrap_err(), text("string", "accounts", "[]string"));
     }
 
     proptest::proptest! {

@@ -7,7 +7,7 @@ use env::Wall;
 use links::{Client, ClosedClient, Facts};
 use serde_json::{Map, Value, json};
 
-use crate::{Server, options::NATS_VERSION};
+use crate::{Server, monitor, options::NATS_VERSION};
 
 /// Switches that nats-server 2.15 shows, and how it has them.
 const FEATURE_FLAGS: [(&str, bool); 4] = [
@@ -142,23 +142,7 @@ pub(super) fn nanos(d: Duration) -> Value {
 
 /// What an account has: connections, subscriptions, traffic.
 pub(super) fn account(a: &Account) -> Value {
-    // Traffic with other servers is counted once there are links to them.
-    let traffic = |msgs: u64, bytes: u64| {
-        let none = || json!({ "msgs": 0, "bytes": 0 });
-        json!({ "msgs": msgs, "bytes": bytes, "gateways": none(), "routes": none(), "leafs": none() })
-    };
-    let (all, leafnodes, s) = (a.connections(), a.leafnodes(), &a.stats);
-    json!({
-        "acc": &*a.name,
-        "name": &*a.name,
-        "conns": all.saturating_sub(leafnodes),
-        "leafnodes": leafnodes,
-        "total_conns": all,
-        "num_subscriptions": a.subscriptions(),
-        "sent": traffic(s.out_msgs.get(), s.out_bytes.get()),
-        "received": traffic(s.in_msgs.get(), s.in_bytes.get()),
-        "slow_consumers": s.slow_consumers.get(),
-    })
+    json!(monitor::AccountStat::of(a))
 }
 
 /// `statsz`: what the server has.

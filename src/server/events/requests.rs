@@ -339,10 +339,10 @@ fn filtered(server: &Arc<Server>, r: &Request) -> Answer {
         Ask::Statistics => {
             text(&json!({ "server": parts::server(server), "statsz": parts::statistics(server) }))
         }
-        Ask::Server(e) => endpoints::of_server(server, e, fields),
+        Ask::Server(e) => endpoints::of_server(server, e, &fields),
         // Only the system account may ask for all.
-        Ask::Account(e) if of == "PING" && r.clamp.is_none() => endpoints::of_server(server, e, fields),
-        Ask::Account(e) => endpoints::of_account(server, e, fields, &of),
+        Ask::Account(e) if of == "PING" && r.clamp.is_none() => endpoints::of_server(server, e, &fields),
+        Ask::Account(e) => endpoints::of_account(server, e, &fields, &of),
         _ => endpoints::account_info(server, &of),
     }
 }

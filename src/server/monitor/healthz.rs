@@ -1,0 +1,115 @@
+//! `/healthz`: whether what was asked for can really be served.
+
+use serde::Serialize;
+
+use super::{json::is_default, options::HealthzOptions};
+use crate::Server;
+
+/// The answer. Over HTTP the code is the response's status and left out of the text.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Healthz {
+    /// `ok`, `unavailable`, or `error` where the question is wrong or details were asked for.
+    pub status: &'static str,
+    /// 200, 400 or 503.
+    #[serde(skip_serializing_if = "is_default")]
+    pub status_code: u16,
+    #[serde(skip_serializing_if = "is_default")]
+    pub error: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub errors: Vec<Fault>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Fault {
+    /// `CONNECTION`, `BAD_REQUEST` or `JETSTREAM`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub error: String,
+}
+
+impl Healthz {
+    fn ok() -> Healthz {
+        Healthz { status: "ok", status_code: 200, error: String::new(), errors: Vec::new() }
+    }
+    fn fault(o: &HealthzOptions, code: u16, kind: &'static str, error: &str) -> Healthz {
+        let (status, errors, error) = match (o.details, code) {
+            (true, _) => ("error", vec![Fault { kind, error: error.to_string() }], String::new()),
+            (false, 400) => ("error", Vec::new(), error.to_string()),
+            (false, _) => ("unavailable", Vec::new(), error.to_string()),
+        };
+        Healthz { status, status_code: code, error, errors }
+    }
+}
+
+/// What a question lacks, if anything.
+fn lacking(o: &HealthzOptions) -> Option<&'static str> {
+    if o.account.is_empty() && !o.stream.is_empty() {
+        return Some("\"account\" must not be empty when checking stream health");
+    }
+    if o.stream.is_empty() && !o.consumer.is_empty() {
+        return Some("\"stream\" must not be empty when checking consumer health");
+    }
+    None
+}
+
+/// Whether what was asked for can really be served.
+pub fn healthz(s: &Server, o: &HealthzOptions) -> Healthz {
+    if let Some(text) = lacking(o) {
+        return Healthz::fault(o, 400, "BAD_REQUEST", text);
+    }
+    if s.bound.lock().client.is_none() {
+        return Healthz::fault(o, 503, "CONNECTION", "server is not ready for connections");
+    }
+    // Whoever has configured JetStream counts on it: without it this server cannot serve what it was started for.
+    if s.options().jetstream.is_some() {
+        return Healthz::fault(
+            o,
+            503,
+            "JETSTREAM",
+            "JetStream is configured but not supported by this version",
+        );
+    }
+    Healthz::ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_take_both_shapes() {
+        let plain = HealthzOptions::default();
+        let details = HealthzOptions { details: true, ..HealthzOptions::default() };
+        let text = |h: &Healthz| serde_json::to_string(&Healthz { status_code: 0, ..h.clone() }).unwrap();
+        assert_eq!(text(&Healthz::ok()), r#"{"status":"ok"}"#);
+        assert_eq!(
+            text(&Healthz::fault(&plain, 503, "JETSTREAM", "x")),
+            r#"{"status":"unavailable","error":"x"}"#
+        );
+        assert_eq!(
+            text(&Healthz::fault(&plain, 400, "BAD_REQUEST", "x")),
+            r#"{"status":"error","error":"x"}"#
+        );
+        assert_eq!(
+            text(&Healthz::fault(&details, 503, "JETSTREAM", "x")),
+            r#"{"status":"error","errors":[{"type":"JETSTREAM","error":"x"}]}"#
+        );
+    }
+
+    #[test]
+    fn a_stream_needs_its_account_and_a_consumer_its_stream() {
+        let o = |account: &str, stream: &str, consumer: &str| HealthzOptions {
+            account: account.into(),
+            stream: stream.into(),
+            consumer: consumer.into(),
+            ..HealthzOptions::default()
+        };
+        assert!(lacking(&o("", "s", "")).is_some_and(|t| t.starts_with("\"account\"")));
+        assert!(lacking(&o("a", "", "c")).is_some_and(|t| t.starts_with("\"stream\"")));
+        assert_eq!(lacking(&o("a", "s", "c")), None);
+        assert_eq!(lacking(&o("", "", "")), None);
+    }
+}
