@@ -110,10 +110,9 @@ fn show(server: &Arc<Server>, e: Endpoint, f: &Fields, of: Option<&str>) -> Resu
     Ok(match e {
         Endpoint::Variables => data(&monitor::varz(server, &f.options(account)?)),
         Endpoint::Subscriptions => {
-            // Subscriptions are listed here, whether they are asked for or not.
-            let mut set = vec![("subscriptions", Value::Bool(true))];
-            set.extend(clamp("account"));
-            result(monitor::subsz(server, &f.options(&set)?))
+            // Those of one account are listed, whether that is asked for or not.
+            let set = clamp("account").map(|account| [account, ("subscriptions", Value::Bool(true))]);
+            result(monitor::subsz(server, &f.options(set.as_ref().map_or(&[], |s| &s[..]))?))
         }
         Endpoint::Connections => result(monitor::connz(server, &f.options(clamp("acc").as_slice())?)),
         Endpoint::Routes => data(&monitor::routez(server, &f.options(account)?)),

@@ -303,13 +303,21 @@ async fn answer(server: &Arc<Server>, r: Request) -> Answer {
                 None => Answer::Failed("no such client id".to_string()),
             },
         },
-        Ask::Reload => match server.reload().await {
-            Ok(()) => Answer::Done,
-            Err(e) => Answer::Failed(e),
-        },
+        Ask::Reload => {
+            let fields = Fields::parse(r.ask.options_name(), &r.body);
+            match fields.and_then(|f| is_meant(server, &server.options(), &f)) {
+                Err(e) => Answer::Bad(e),
+                Ok(false) => Answer::Silence,
+                Ok(true) => match server.reload().await {
+                    Ok(()) => Answer::Done,
+                    Err(e) => Answer::Failed(e),
+                },
+            }
+        }
         Ask::AccountConnections => {
             let account = server.broker.account(&String::from_utf8_lossy(&account_token(&r)));
-            match account.filter(|a| a.connections() > 0) {
+            let readable = Fields::parse(r.ask.options_name(), &r.body).is_ok();
+            match account.filter(|a| readable && a.connections() > 0) {
                 Some(a) => text(&account_connections(server, &a)),
                 None => Answer::Silence,
             }
@@ -320,9 +328,7 @@ async fn answer(server: &Arc<Server>, r: Request) -> Answer {
 
 /// Requests that any server may be meant by.
 fn filtered(server: &Arc<Server>, r: &Request) -> Answer {
-    // An account as a whole is given whatever the body says.
-    let body = if r.ask == Ask::AccountInfo { &[][..] } else { &r.body };
-    let fields = match Fields::parse(r.ask.options_name(), body) {
+    let fields = match Fields::parse(r.ask.options_name(), &r.body) {
         Ok(f) => f,
         Err(e) => return Answer::Bad(e),
     };
@@ -390,7 +396,7 @@ fn count_subscriptions(server: &Server, r: &Request) -> Answer {
 fn debug_subscribers(r: &Request) -> Answer {
     let Some(account) = r.from.account() else { return Answer::Silence };
     let mut words = r.body.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
-    let Some(subject) = words.next() else { return Answer::Silence };
+    let Some(subject) = words.next() else { return Answer::Bare("0".to_string()) };
     Answer::Bare(count(&account, subject, words.next().unwrap_or_default()).to_string())
 }
 
