@@ -135,9 +135,8 @@ fn holds_traceparent(block: &[u8]) -> bool {
 /// What a block asks for.
 pub(crate) fn wish(block: &[u8]) -> Wish {
     let get = |key| wire::headers::get(block, key);
-    let only = get(TRACE_ONLY).is_some_and(|v| {
-        v == b"1" || v.eq_ignore_ascii_case(b"true") || v.eq_ignore_ascii_case(b"on")
-    });
+    let only = get(TRACE_ONLY)
+        .is_some_and(|v| v == b"1" || v.eq_ignore_ascii_case(b"true") || v.eq_ignore_ascii_case(b"on"));
     match get(TRACE_DEST) {
         Some(b"") => Wish::None,
         Some(d) if d == DISABLED => Wish::None,
@@ -152,7 +151,10 @@ pub(crate) fn wish(block: &[u8]) -> Wish {
 fn sampled(block: &[u8]) -> bool {
     wire::headers::lines(block).filter(|(k, _)| k.eq_ignore_ascii_case(b"traceparent")).any(|(_, v)| {
         let flags = v.split(|&b| b == b'-').nth(3).and_then(|f| str::from_utf8(f).ok());
-        flags.filter(|f| f.len() == 2).and_then(|f| u8::from_str_radix(f, 16).ok()).is_some_and(|f| f & 1 == 1)
+        flags
+            .filter(|f| f.len() == 2)
+            .and_then(|f| u8::from_str_radix(f, 16).ok())
+            .is_some_and(|f| f & 1 == 1)
     })
 }
 

@@ -13,7 +13,8 @@ pub(super) struct Fields {
 impl Fields {
     /// Reads a body; an empty one has no fields. `name` is what errors call it.
     pub fn parse(name: &str, body: &[u8]) -> Result<Fields, String> {
-        let lower = |map: Map<String, Value>| map.into_iter().map(|(k, v)| (k.to_ascii_lowercase(), v)).collect();
+        let lower =
+            |map: Map<String, Value>| map.into_iter().map(|(k, v)| (k.to_ascii_lowercase(), v)).collect();
         let fields = |map| Ok(Fields { name: name.to_string(), map: lower(map) });
         if body.is_empty() {
             return fields(Map::new());
@@ -108,7 +109,8 @@ fn syntax(body: &[u8], e: &serde_json::Error) -> String {
         return "unexpected end of JSON input".to_string();
     }
     // The parser names a line and a column, both from 1.
-    let line_start: usize = body.split(|&b| b == b'\n').take(e.line().saturating_sub(1)).map(|l| l.len() + 1).sum();
+    let line_start: usize =
+        body.split(|&b| b == b'\n').take(e.line().saturating_sub(1)).map(|l| l.len() + 1).sum();
     let at = body.get(line_start + e.column().saturating_sub(1));
     let shown = match at {
         None => return "unexpected end of JSON input".to_string(),
@@ -160,7 +162,9 @@ mod tests {
 
     #[test]
     fn fields_are_typed() {
-        let f = Fields::parse("X", br#"{"Name":"n","on":true,"n":-3,"tags":["a","b"],"null":null,"bad":[1]}"#).unwrap();
+        let f =
+            Fields::parse("X", br#"{"Name":"n","on":true,"n":-3,"tags":["a","b"],"null":null,"bad":[1]}"#)
+                .unwrap();
         assert_eq!(f.text("name"), Ok("n".to_string()));
         assert_eq!(f.flag("on"), Ok(true));
         assert_eq!(f.texts("tags"), Ok(vec!["a".to_string(), "b".to_string()]));
@@ -177,7 +181,8 @@ mod tests {
     #[test]
     fn options_of_endpoints() {
         use crate::monitor::{AccountStatzOptions, ConnzOptions};
-        let read = |body: &str| Fields::parse("C", body.as_bytes()).and_then(|f| f.options::<ConnzOptions>(&[]));
+        let read =
+            |body: &str| Fields::parse("C", body.as_bytes()).and_then(|f| f.options::<ConnzOptions>(&[]));
         let o = read(r#"{"CID":7,"subscriptions":true,"server_name":"ignored","tags":["x"]}"#).unwrap();
         assert!(o.cid == 7 && o.subscriptions);
         let wrong = |body: &str| read(body).unwrap_err();
@@ -192,7 +197,10 @@ mod tests {
         let o: ConnzOptions = f.options(&[("acc", Value::from("A"))]).unwrap();
         assert_eq!(o.account, "A");
         let f = Fields::parse("C", br#"{"accounts":"B"}"#).unwrap();
-        assert_eq!(f.options::<AccountStatzOptions>(&[]).unwrap_err(), text("string", "accounts", "[]string"));
+        assert_eq!(
+            f.options::<AccountStatzOptions>(&[]).unwrap_err(),
+            text("string", "accounts", "[]string")
+        );
     }
 
     proptest::proptest! {

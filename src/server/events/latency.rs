@@ -96,9 +96,13 @@ mod tests {
 
     #[test]
     fn keys_are_written_as_go_does() {
-        for (key, want) in
-            [("traceparent", "Traceparent"), ("X-B3-TraceId", "X-B3-Traceid"), ("b3", "B3"), ("", ""), ("a--b", "A--B")]
-        {
+        for (key, want) in [
+            ("traceparent", "Traceparent"),
+            ("X-B3-TraceId", "X-B3-Traceid"),
+            ("b3", "B3"),
+            ("", ""),
+            ("a--b", "A--B"),
+        ] {
             assert_eq!(canonical(key), want);
         }
     }

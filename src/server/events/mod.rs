@@ -215,8 +215,12 @@ pub fn auth_error(server: &Arc<Server>, client: &Client, reason: &str) {
     for subject in subjects {
         emit(server, &subject, || {
             let facts = client.facts.lock();
-            let who =
-                Who { tagged: true, account: GLOBAL_ACCOUNT, stop: Some(env::wall()), ..Who::of(client, &facts) };
+            let who = Who {
+                tagged: true,
+                account: GLOBAL_ACCOUNT,
+                stop: Some(env::wall()),
+                ..Who::of(client, &facts)
+            };
             let received = Traffic { msgs: client.link.in_msgs.get(), bytes: client.link.in_bytes.get() };
             disconnect(server, who, Traffic::default(), received, reason)
         });
@@ -244,9 +248,11 @@ fn account_connections(server: &Server, account: &Account) -> Value {
 
 /// Publishes the server's statistics.
 fn statistics(server: &Server) {
-    emit(server, &format!("$SYS.SERVER.{}.STATSZ", server.id()), || {
-        json!({ "server": parts::server(server), "statsz": parts::statistics(server) })
-    });
+    emit(
+        server,
+        &format!("$SYS.SERVER.{}.STATSZ", server.id()),
+        || json!({ "server": parts::server(server), "statsz": parts::statistics(server) }),
+    );
 }
 
 /// The server is about to end.

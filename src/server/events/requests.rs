@@ -2,10 +2,7 @@
 //!
 //! A request is taken in the publisher's task and answered in one of its own, so that no message waits for it (Y-3).
 
-use std::sync::{
-    Arc, Weak,
-    atomic::Ordering::*,
-};
+use std::sync::{Arc, Weak, atomic::Ordering::*};
 
 use broker::{Account, Closed, Deliveries, Inbound, Kind, Link, Message, Sub};
 use serde_json::{Value, json};
@@ -119,7 +116,9 @@ struct Desk {
 
 impl Inbound for Desk {
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
-        let (Some(server), Some(account)) = (self.server.upgrade(), self.account.upgrade()) else { return false };
+        let (Some(server), Some(account)) = (self.server.upgrade(), self.account.upgrade()) else {
+            return false;
+        };
         let index = str::from_utf8(sub.sid()).ok().and_then(|s| s.parse::<usize>().ok());
         let Some(&ask) = index.and_then(|i| self.asks.get(i)) else { return false };
         let may = match &self.serves_for {
@@ -263,7 +262,8 @@ fn serve(server: &Arc<Server>, account: &Arc<Account>, list: &[(String, Ask)], s
 /// Whether this server is among those that a request is for.
 fn is_meant(server: &Server, o: &Options, f: &Fields) -> Result<bool, String> {
     let exact = f.flag("exact_match")?;
-    let fits = |is: &str, wanted: &str| wanted.is_empty() || if exact { is == wanted } else { is.contains(wanted) };
+    let fits =
+        |is: &str, wanted: &str| wanted.is_empty() || if exact { is == wanted } else { is.contains(wanted) };
     let tags = f.texts("tags")?;
     let domain = f.text("domain")?;
     Ok(fits(&server.name, &f.text("server_name")?)

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use server::{
     Server,
     options::{
-        AccountOptions, Export, ExportKind, Flags, Import, LatencyOptions, Mapping, MappingDestination, Options,
-        ResponseType, TraceDestination, UserIdentity, UserOptions,
+        AccountOptions, Export, ExportKind, Flags, Import, LatencyOptions, Mapping, MappingDestination,
+        Options, ResponseType, TraceDestination, UserIdentity, UserOptions,
     },
 };
 
@@ -59,7 +59,10 @@ fn options() -> Options {
     };
     let mut a = account("A", &["a", "limited"]);
     a.users[1].permissions = Some(server::options::Permissions {
-        publish: Some(server::options::SubjectPermission { allow: Some(vec!["may.>".into()]), deny: Vec::new() }),
+        publish: Some(server::options::SubjectPermission {
+            allow: Some(vec!["may.>".into()]),
+            deny: Vec::new(),
+        }),
         ..Default::default()
     });
     a.exports = vec![
@@ -169,7 +172,9 @@ impl Peer {
     }
     async fn line(&mut self) -> String {
         loop {
-            if let Some(i) = self.buf.iter().zip(self.buf.iter().skip(1)).position(|(a, b)| (*a, *b) == (13, 10)) {
+            if let Some(i) =
+                self.buf.iter().zip(self.buf.iter().skip(1)).position(|(a, b)| (*a, *b) == (13, 10))
+            {
                 let line: Vec<u8> = self.buf.drain(..i + 2).take(i).collect();
                 return String::from_utf8(line).unwrap();
             }
@@ -224,7 +229,11 @@ impl Peer {
         block += "\r\n";
         let text = match header {
             [] => format!("PUB {subject} {reply} {}\r\n{body}\r\n", body.len()),
-            _ => format!("HPUB {subject} {reply} {} {}\r\n{block}{body}\r\n", block.len(), block.len() + body.len()),
+            _ => format!(
+                "HPUB {subject} {reply} {} {}\r\n{block}{body}\r\n",
+                block.len(),
+                block.len() + body.len()
+            ),
         };
         self.send(text.as_bytes()).await;
         self.settle().await;
@@ -302,8 +311,19 @@ fn connections_are_announced() {
         assert_eq!(new.subject, "$SYS.ACCOUNT.A.SERVER.CONNS");
         let conns = new.json();
         let want = [
-            "type", "id", "timestamp", "server", "acc", "name", "conns", "leafnodes", "total_conns",
-            "num_subscriptions", "sent", "received", "slow_consumers",
+            "type",
+            "id",
+            "timestamp",
+            "server",
+            "acc",
+            "name",
+            "conns",
+            "leafnodes",
+            "total_conns",
+            "num_subscriptions",
+            "sent",
+            "received",
+            "slow_consumers",
         ];
         assert_eq!(keys(&conns), want);
         assert_eq!(keys(&conns["server"]), SERVER);
@@ -315,7 +335,8 @@ fn connections_are_announced() {
         let connect = connect.json();
         assert_eq!(keys(&connect), ["type", "id", "timestamp", "server", "client"]);
         assert_eq!(connect["type"], "io.nats.server.advisory.v1.client_connect");
-        let client = ["start", "host", "id", "acc", "user", "name", "lang", "ver", "name_tag", "kind", "client_type"];
+        let client =
+            ["start", "host", "id", "acc", "user", "name", "lang", "ver", "name_tag", "kind", "client_type"];
         assert_eq!(keys(&connect["client"]), client);
         assert_eq!(connect["client"]["id"], a.id);
         a.publish("foo", "", &[], "12345").await;
@@ -323,7 +344,18 @@ fn connections_are_announced() {
         let bye = sys.next_on("$SYS.ACCOUNT.A.DISCONNECT").await.json();
         assert_eq!(keys(&bye), ["type", "id", "timestamp", "server", "client", "sent", "received", "reason"]);
         let client = [
-            "start", "host", "id", "acc", "user", "name", "lang", "ver", "rtt", "stop", "name_tag", "kind",
+            "start",
+            "host",
+            "id",
+            "acc",
+            "user",
+            "name",
+            "lang",
+            "ver",
+            "rtt",
+            "stop",
+            "name_tag",
+            "kind",
             "client_type",
         ];
         assert_eq!(keys(&bye["client"]), client);
@@ -340,7 +372,9 @@ fn refused_clients_are_announced() {
         sys.sub("$SYS.ACCOUNT.$G.DISCONNECT").await;
         let mut bad = Peer::connect(&server, "a", "wrong").await;
         assert_eq!(bad.line().await, "-ERR 'Authorization Violation'");
-        for subject in [format!("$SYS.SERVER.{}.CLIENT.AUTH.ERR", server.id()), "$SYS.ACCOUNT.$G.DISCONNECT".into()] {
+        for subject in
+            [format!("$SYS.SERVER.{}.CLIENT.AUTH.ERR", server.id()), "$SYS.ACCOUNT.$G.DISCONNECT".into()]
+        {
             let m = sys.next().await;
             assert_eq!(m.subject, subject);
             let v = m.json();
@@ -376,9 +410,21 @@ fn servers_answer_for_themselves() {
             let v = sys.ask(&format!("$SYS.REQ.SERVER.{who}.STATSZ"), "").await;
             assert_eq!(keys(&v), ["server", "statsz"]);
             assert_eq!(keys(&v["statsz"]), STATSZ);
-            for x in
-                ["VARZ", "SUBSZ", "CONNZ", "ROUTEZ", "GATEWAYZ", "LEAFZ", "ACCOUNTZ", "JSZ", "HEALTHZ", "PROFILEZ", "EXPVARZ", "IPQUEUESZ", "RAFTZ"]
-            {
+            for x in [
+                "VARZ",
+                "SUBSZ",
+                "CONNZ",
+                "ROUTEZ",
+                "GATEWAYZ",
+                "LEAFZ",
+                "ACCOUNTZ",
+                "JSZ",
+                "HEALTHZ",
+                "PROFILEZ",
+                "EXPVARZ",
+                "IPQUEUESZ",
+                "RAFTZ",
+            ] {
                 let v = sys.ask(&format!("$SYS.REQ.SERVER.{who}.{x}"), "").await;
                 assert_eq!(keys(&v), ["server", "data"], "{x}");
                 assert_eq!(keys(&v["server"]), SERVER);
@@ -386,7 +432,9 @@ fn servers_answer_for_themselves() {
         }
         assert_eq!(keys(&sys.ask("$SYS.REQ.SERVER.PING", "").await), ["server", "statsz"]);
         // Nobody is there for what no server knows.
-        for subject in ["$SYS.REQ.SERVER.PING.NOPE", "$SYS.REQ.SERVER.NOBODY.IDZ", "$SYS.REQ.SERVER.PING.KICK"] {
+        for subject in
+            ["$SYS.REQ.SERVER.PING.NOPE", "$SYS.REQ.SERVER.NOBODY.IDZ", "$SYS.REQ.SERVER.PING.KICK"]
+        {
             assert!(sys.ask_with(subject, &[], "").await.header.starts_with("NATS/1.0 503\r\n"), "{subject}");
         }
     });
@@ -413,13 +461,18 @@ fn requests_choose_servers() {
             r#"{"domain":"d"}"#,
             r#"{"tags":["x","y"]}"#,
         ] {
-            for subject in ["$SYS.REQ.SERVER.PING.HEALTHZ", "$SYS.REQ.SERVER.PING", "$SYS.REQ.SERVER.PING.CONNZ"] {
+            for subject in
+                ["$SYS.REQ.SERVER.PING.HEALTHZ", "$SYS.REQ.SERVER.PING", "$SYS.REQ.SERVER.PING.CONNZ"]
+            {
                 sys.silent(subject, no).await;
             }
         }
         for (body, why) in [
             ("{bad", "invalid character 'b' looking for beginning of object key string"),
-            (r#"{"limit":"a"}"#, "json: cannot unmarshal string into Go struct field ConnzEventOptions.limit of type int"),
+            (
+                r#"{"limit":"a"}"#,
+                "json: cannot unmarshal string into Go struct field ConnzEventOptions.limit of type int",
+            ),
             ("[]", "json: cannot unmarshal array into Go value of type server.ConnzEventOptions"),
         ] {
             let v = sys.ask("$SYS.REQ.SERVER.PING.CONNZ", body).await;
@@ -445,7 +498,9 @@ fn answers_are_compressed_where_that_is_asked_for() {
             let mut text = Vec::new();
             match says {
                 "gzip" => flate2::read::GzDecoder::new(&m.body[..]).read_to_end(&mut text).map(drop).unwrap(),
-                "snappy" => snap::read::FrameDecoder::new(&m.body[..]).read_to_end(&mut text).map(drop).unwrap(),
+                "snappy" => {
+                    snap::read::FrameDecoder::new(&m.body[..]).read_to_end(&mut text).map(drop).unwrap()
+                }
                 _ => text = m.body,
             }
             answers.push(serde_json::from_slice::<Value>(&text).unwrap()["data"]["server_id"].clone());
@@ -453,7 +508,10 @@ fn answers_are_compressed_where_that_is_asked_for() {
         assert!(answers.iter().all(|a| a == server.id()));
         assert_eq!(sys.ask_with(subject, &[], "").await.header, "");
         // Small answers never are.
-        assert_eq!(sys.ask_with("$SYS.REQ.SERVER.PING.IDZ", &[("Accept-Encoding", "gzip")], "").await.header, "");
+        assert_eq!(
+            sys.ask_with("$SYS.REQ.SERVER.PING.IDZ", &[("Accept-Encoding", "gzip")], "").await.header,
+            ""
+        );
     });
 }
 
@@ -644,11 +702,15 @@ fn latencies_are_measured() {
         assert_eq!(b.next().await.body, b"ok");
         let v = watch.next_on("lat.svc").await.json();
         assert_eq!(keys(&v), METRIC);
-        assert_eq!((&v["type"], &v["status"]), (&json!("io.nats.server.metric.v1.service_latency"), &json!(200)));
+        assert_eq!(
+            (&v["type"], &v["status"]),
+            (&json!("io.nats.server.metric.v1.service_latency"), &json!(200))
+        );
         assert_eq!(keys(&v["requestor"]), ["acc", "rtt"]);
         assert_eq!(keys(&v["responder"]), SHARED);
         let n = |of: &Value| of.as_u64().unwrap();
-        let parts = n(&v["service"]) + n(&v["system"]) + n(&v["requestor"]["rtt"]) + n(&v["responder"]["rtt"]);
+        let parts =
+            n(&v["service"]) + n(&v["system"]) + n(&v["requestor"]["rtt"]) + n(&v["responder"]["rtt"]);
         assert!(n(&v["service"]) == 0 || n(&v["total"]) == parts, "{v}");
         // By header, shared.
         b.publish("heads", "inbox", &[], "").await;
@@ -663,7 +725,18 @@ fn latencies_are_measured() {
         assert_eq!(v["header"], json!({"X-B3-Sampled": ["1"], "X-B3-Traceid": ["abc"]}));
         assert_eq!(keys(&v["requestor"]), SHARED);
         // Without a place for the answer, without an answer in time, and without anybody to answer.
-        let bare = ["type", "id", "timestamp", "status", "description", "requestor", "start", "service", "system", "total"];
+        let bare = [
+            "type",
+            "id",
+            "timestamp",
+            "status",
+            "description",
+            "requestor",
+            "start",
+            "service",
+            "system",
+            "total",
+        ];
         for (reply, serves, status, why) in [
             ("", true, 400, "Bad Request"),
             ("inbox", true, 504, "Service Timeout"),
@@ -695,7 +768,7 @@ fn steps(v: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn messages_are_traced() {
+fn b7_messages_are_traced_and_trace_only_reaches_nobody() {
     with_server(|server| async move {
         let (mut a, mut b) = (Peer::new(&server, "a").await, Peer::new(&server, "b").await);
         for s in ["foo", "foo q", "svc", "tsvc", "to", "acc.trace"] {
@@ -712,7 +785,8 @@ fn messages_are_traced() {
         queue["queue"] = json!("q");
         let si = |from: &str, to: &str| json!({"type": "si", "acc": "A", "from": from, "to": to});
         let se = |to: &str| json!({"type": "se", "acc": "B", "to": to});
-        let info = json!({"type": "si", "acc": "$SYS", "from": "$SYS.REQ.USER.INFO", "to": "$SYS.REQ.USER.B.INFO"});
+        let info =
+            json!({"type": "si", "acc": "$SYS", "from": "$SYS.REQ.USER.INFO", "to": "$SYS.REQ.USER.B.INFO"});
         for (from_a, subject, delivered, want) in [
             (true, "foo", 2, vec![came("n-a", "A", "foo"), went("n-a", "foo"), queue]),
             (true, "nobody", 0, vec![came("n-a", "A", "nobody")]),
@@ -720,8 +794,22 @@ fn messages_are_traced() {
             (true, "st.1", 1, vec![came("n-a", "A", "st.1"), se("in.st.1")]),
             (true, "tst.1", 1, vec![came("n-a", "A", "tst.1"), se("tst.1"), went_in("n-b", "B", "tst.>")]),
             (false, "my.svc", 1, vec![came("n-b", "B", "my.svc"), si("my.svc", "svc")]),
-            (false, "tsvc", 1, vec![came("n-b", "B", "tsvc"), si("tsvc", "tsvc"), went_in("n-a", "A", "tsvc")]),
-            (false, "mapped", 1, vec![came("n-b", "B", "mapped"), json!({"type": "sm", "to": "target"}), went("n-b", "target")]),
+            (
+                false,
+                "tsvc",
+                1,
+                vec![came("n-b", "B", "tsvc"), si("tsvc", "tsvc"), went_in("n-a", "A", "tsvc")],
+            ),
+            (
+                false,
+                "mapped",
+                1,
+                vec![
+                    came("n-b", "B", "mapped"),
+                    json!({"type": "sm", "to": "target"}),
+                    went("n-b", "target"),
+                ],
+            ),
             (false, "$SYS.REQ.USER.INFO", 0, vec![came("n-b", "B", "$SYS.REQ.USER.INFO"), info]),
         ] {
             // B-7: the same trace, but nobody gets the message.
@@ -744,7 +832,11 @@ fn messages_are_traced() {
                 }
                 assert_eq!(messages.len(), if only { 0 } else { delivered }, "{subject}");
                 for m in messages.iter().filter(|m| m.subject == "svc") {
-                    assert!(m.header.ends_with("\r\nNats-Trace-Dest: trace disabled\r\n\r\n"), "{}", m.header);
+                    assert!(
+                        m.header.ends_with("\r\nNats-Trace-Dest: trace disabled\r\n\r\n"),
+                        "{}",
+                        m.header
+                    );
                 }
             }
         }
@@ -752,7 +844,10 @@ fn messages_are_traced() {
         for (account_traces, flag) in [(true, "01"), (false, "00")] {
             let parent = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flag}");
             a.publish("foo", "", &[("traceparent", &parent)], "").await;
-            assert_eq!(a.msgs.drain(..).filter(|m| m.subject == "acc.trace").count(), usize::from(account_traces));
+            assert_eq!(
+                a.msgs.drain(..).filter(|m| m.subject == "acc.trace").count(),
+                usize::from(account_traces)
+            );
         }
         // Not every header is a wish.
         for headers in [
@@ -785,7 +880,10 @@ fn traces_need_permission() {
         // A destination that he may not publish to: nothing happens.
         limited.publish("may.x", "", &[("Nats-Trace-Dest", "to")], "").await;
         assert_eq!(limited.lines.pop().as_deref(), Some("PONG"));
-        assert_eq!(limited.lines.pop().as_deref(), Some("-ERR 'Permissions Violation for Publish to \"to\"'"));
+        assert_eq!(
+            limited.lines.pop().as_deref(),
+            Some("-ERR 'Permissions Violation for Publish to \"to\"'")
+        );
         // A subject that he may not publish to: the trace says so.
         limited.publish("not.x", "", &[("Nats-Trace-Dest", "may.trace")], "").await;
         let m = a.next().await;
