@@ -1,5 +1,8 @@
 //! What a whole server says under `$SYS`: events, requests, latencies, traces. Key lists are those of nats-server 2.15.1.
 
+// Helpers outside of the test functions fail like them.
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::VecDeque, io::Read, sync::Arc, time::Duration};
 
 use env::net::TcpStream;
@@ -132,7 +135,8 @@ struct Peer {
 
 impl Peer {
     async fn connect(server: &Server, user: &str, password: &str) -> Peer {
-        let socket = TcpStream::connect(server.bound.lock().client.unwrap()).await.unwrap();
+        let address = server.bound.lock().client.unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
         let (buf, lines, msgs) = Default::default();
         let mut p = Peer { socket, buf, id: 0, server_id: String::new(), lines, msgs, sid: 0 };
         let info = p.line().await;
