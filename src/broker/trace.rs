@@ -2,9 +2,7 @@
 //!
 //! A message asks for it by a header. What happens is noted while the message is delivered; the server makes JSON of it
 //! ([`crate::Crossing::traced`]). Nothing here runs for messages without the header.
-//!
-//! Invariants:
-//! * B-7: a message that is only to be traced reaches nobody.
+//! A message that is only to be traced reaches nobody (B-7).
 
 use std::sync::Arc;
 
