@@ -266,7 +266,7 @@ impl Broker {
                 transport: None,
                 inbound: Some(inbound),
             });
-            let sub = Arc::new(Sub::new(link, b"", pattern, b"", false, None));
+            let sub = Arc::new(Sub::new(link, b"", pattern, b"", false));
             account.insert(&sub);
             internal.push(sub);
         };
