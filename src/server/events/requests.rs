@@ -1,6 +1,6 @@
 //! Requests: who may ask what, and how answers are wrapped.
 //!
-//! A request is taken in the publisher's task and answered in one of its own, so that no message waits for it (Y-3).
+//! A request is taken in the publisher's task and answered in one of its own, of which there is a bounded number (Y-3).
 
 use std::sync::{Arc, Weak, atomic::Ordering::*};
 
