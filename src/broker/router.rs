@@ -379,7 +379,14 @@ impl Deliveries {
     }
 
     /// A trace goes on in the importer's account only if the importer allows it.
-    fn trace_shadow(&mut self, sub: &Arc<Sub>, extra: &Extra, from: &Arc<Link>, m: &Message<'_>, only: bool) -> bool {
+    fn trace_shadow(
+        &mut self,
+        sub: &Arc<Sub>,
+        extra: &Extra,
+        from: &Arc<Link>,
+        m: &Message<'_>,
+        only: bool,
+    ) -> bool {
         let mut to = Vec::new();
         if !extra.inward.apply(m.subject, |n| self.below(n as usize) as u32, &mut to) {
             return false;
