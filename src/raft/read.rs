@@ -48,7 +48,7 @@ impl Core {
         };
         let asker = Asker { id, from };
         if leader.reads.waiting.len() + leader.reads.flying.len() >= self.options.reads_max {
-            cx.out.notes.push((self.group, Note::Refused(Refusal::Uncommitted)));
+            cx.out.notes.push((self.group, Note::Refused(Refusal::Reads)));
             return self.answer_read(asker, None, false, cx);
         }
         // Before the first commit of the term it is not known what older terms have committed.
