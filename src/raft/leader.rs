@@ -429,16 +429,10 @@ impl Core {
         let Role::Leader(leader) = &self.role else { return };
         if self.log.commit == self.log.last() {
             // With more under way the next append tells it anyway.
-            let behind: Vec<NodeId> = leader
-                .peers
-                .iter()
-                .filter(|p| {
-                    p.commit < self.log.commit && p.matched == self.log.commit && cx.live.reachable(p.node)
-                })
-                .map(|p| p.node)
-                .collect();
-            for node in behind {
-                self.send_beat(node, cx);
+            for p in &leader.peers {
+                if p.commit < self.log.commit && p.matched == self.log.commit && cx.live.reachable(p.node) {
+                    self.send_beat(p.node, cx);
+                }
             }
         }
         self.start_reads(cx);

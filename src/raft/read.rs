@@ -83,9 +83,9 @@ impl Core {
         std::mem::swap(&mut reads.flying, &mut reads.waiting);
         reads.round += 1;
         reads.index = commit;
-        let peers: Vec<NodeId> = leader.peers.iter().map(|p| p.node).collect();
-        for to in peers {
-            self.send_beat(to, cx);
+        let Role::Leader(leader) = &self.role else { return };
+        for peer in &leader.peers {
+            self.send_beat(peer.node, cx);
         }
         self.confirm_reads(cx);
     }
