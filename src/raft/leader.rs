@@ -27,7 +27,7 @@ pub(crate) struct Leader {
     pub quorum_at: u64,
     /// When what was not answered is sent again.
     pub resend_at: u64,
-    pub transfer: Option<Transfer>,
+    pub transfer: Option<Box<Transfer>>,
     /// A transfer was begun in this term: votes may pass over promises, so there is no lease any more.
     pub lease_off: bool,
     pub reads: Reads,

@@ -171,14 +171,15 @@ fn an_idle_replica_is_small() {
         t.propose(1, &["some", "words", "to", "remember"]);
         t.settle(&[]);
     }
+    // What the planted bugs need is not in a product build.
+    let planted = size_of::<Option<Mutant>>().next_multiple_of(8) + size_of::<u64>();
     for id in 1..=3 {
         let core = t.at(id).core.as_mut().expect("up");
         core.shrink();
-        println!("{id}: {} bytes", core.memory_bytes());
-        assert!(core.memory_bytes() <= 1280, "{id}: {} bytes", core.memory_bytes());
+        let bytes = core.memory_bytes() - planted;
+        println!("{id}: {bytes} bytes");
+        assert!(bytes <= 1024, "{id}: {bytes} bytes");
     }
-    let follower = t.core(2);
-    assert!(follower.memory_bytes() <= 1024, "{} bytes", follower.memory_bytes());
 }
 
 /// proposals beyond a limit are refused by name and leave no trace; they pass again once the backlog is gone.
