@@ -156,14 +156,16 @@ impl Core {
         if term < self.term {
             return self.send(from, Body::VoteReply { granted: false }, cx);
         }
+        let bound = !transfer && self.bound_against(from, cx.live);
         if term > self.term {
-            if !transfer && self.bound_against(from, cx.live) {
+            if bound {
                 // not even the term is taken, or a node that cannot win would unseat a leader.
                 return;
             }
             self.follow(term, None, cx);
         }
-        let free = self.vote.is_none() && self.leader.is_none() || bug!(self, VotesTwice);
+        // A term that was learned otherwise does not end a promise.
+        let free = self.vote.is_none() && self.leader.is_none() && !bound || bug!(self, VotesTwice);
         let same = self.vote == Some(from);
         let fresh = self.log.not_newer_than(last, last_term) || bug!(self, VotesForShortLog);
         let granted = (free || same) && fresh;
