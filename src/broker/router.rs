@@ -15,6 +15,8 @@ use crate::{
     trace::{self, Step, Trace, Wish, why},
 };
 
+/// An outbox of that many bytes is written in the middle of a batch.
+const FLUSH_BYTES: usize = 256 << 10;
 /// How deep a delivery may cause another.
 const NESTED_MAX: u8 = 16;
 
@@ -478,11 +480,16 @@ impl Deliveries {
         out.msgs += 1;
         out.bytes += size;
         let (pending, first) = (out.pending(), out.schedule());
+        let full = pending >= FLUSH_BYTES && out.blocked_since.is_none();
         drop(out);
         self.out_msgs += 1;
         self.out_bytes += size;
         if first {
             self.touched.push(sub.link.clone());
+        }
+        if full {
+            // Written now it is still in the cache, and the outbox stays small.
+            link.flush();
         }
         let max = link.pending_bytes_max();
         if pending > max / 4 * 3 {
