@@ -1,0 +1,6 @@
+//! Monitoring of whole servers, over loopback.
+
+mod bad_input;
+mod fields;
+mod support;
+mod values;
