@@ -4,8 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc,
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
 };
@@ -234,7 +233,12 @@ impl Broker {
         Ok(())
     }
 
-    fn apply(self: &Arc<Broker>, account: &Arc<Account>, rules: &Rules, all: &BTreeMap<Arc<str>, Rules>) -> Result<(), String> {
+    fn apply(
+        self: &Arc<Broker>,
+        account: &Arc<Account>,
+        rules: &Rules,
+        all: &BTreeMap<Arc<str>, Rules>,
+    ) -> Result<(), String> {
         account.set_limits(rules.limits);
         *account.mappings.write() = Arc::new(rules.mappings.clone());
         account.has_mappings.store(!rules.mappings.is_empty(), Relaxed);
@@ -268,7 +272,9 @@ impl Broker {
                 streams.push(StreamImport::new(exporter, import)?);
                 continue;
             }
-            let Some(export) = all.get(&import.account).and_then(|r| rules::export_for(r, import, &account.name)) else {
+            let Some(export) =
+                all.get(&import.account).and_then(|r| rules::export_for(r, import, &account.name))
+            else {
                 continue;
             };
             let service = ServiceImport {

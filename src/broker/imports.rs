@@ -167,7 +167,10 @@ impl Inbound for AnswerBack {
         let (importer, reply) = (w.importer.upgrade(), w.reply.clone());
         w.deadline = env::now() + w.threshold;
         // The first answer is the one that is measured.
-        let measured = w.latency.take().map(|rule| (rule, w.start, w.started, w.requestor.clone(), std::mem::take(&mut w.trigger)));
+        let measured = w
+            .latency
+            .take()
+            .map(|rule| (rule, w.start, w.started, w.requestor.clone(), std::mem::take(&mut w.trigger)));
         if last {
             waiting.remove(m.subject);
         }
@@ -176,7 +179,8 @@ impl Inbound for AnswerBack {
         if let Some(importer) = &importer {
             n = d.publish(importer, from, &Message { subject: &reply, reply: m.reply, ..*m });
         }
-        if let (Some((rule, start, started, requestor, trigger)), Some(b)) = (measured, self.broker.upgrade()) {
+        if let (Some((rule, start, started, requestor, trigger)), Some(b)) = (measured, self.broker.upgrade())
+        {
             let l = Latency {
                 subject: &rule.subject,
                 exporter: &exporter,
@@ -206,7 +210,9 @@ pub(crate) struct ServiceImport {
 
 impl Inbound for ServiceImport {
     fn deliver(&self, d: &mut Deliveries, _: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
-        let (Some(importer), Some(broker)) = (self.importer.upgrade(), self.broker.upgrade()) else { return false };
+        let (Some(importer), Some(broker)) = (self.importer.upgrade(), self.broker.upgrade()) else {
+            return false;
+        };
         let mut subject = Vec::new();
         if !self.outward.apply(m.subject, |n| d.below(n as usize) as u32, &mut subject) {
             return false;
@@ -226,7 +232,8 @@ impl Inbound for ServiceImport {
         } else {
             body.extend_from_slice(m.body_crlf);
         }
-        let mut message = Message { subject: &subject, reply: b"", header_len, body_crlf: &body, shared: None };
+        let mut message =
+            Message { subject: &subject, reply: b"", header_len, body_crlf: &body, shared: None };
         if m.reply.is_empty() {
             return d.publish(&self.exporter, from, &message) > 0;
         }
@@ -288,9 +295,13 @@ fn trace_headers(block: &[u8]) -> Option<Vec<(String, String)>> {
         })
         .collect();
     let asks = found.iter().any(|(k, v)| match k.to_ascii_lowercase().as_str() {
-        "uber-trace-id" => v.rsplit(':').next().and_then(|f| u8::from_str_radix(f, 16).ok()).is_some_and(|f| f & 1 == 1),
+        "uber-trace-id" => {
+            v.rsplit(':').next().and_then(|f| u8::from_str_radix(f, 16).ok()).is_some_and(|f| f & 1 == 1)
+        }
         "b3" => !matches!(v.as_str(), "0") && v.split('-').nth(2).is_none_or(|s| s == "1" || s == "d"),
-        "traceparent" => v.split('-').nth(3).and_then(|f| u8::from_str_radix(f, 16).ok()).is_some_and(|f| f & 1 == 1),
+        "traceparent" => {
+            v.split('-').nth(3).and_then(|f| u8::from_str_radix(f, 16).ok()).is_some_and(|f| f & 1 == 1)
+        }
         "x-b3-sampled" => v == "1",
         // A trace id without a decision leaves the decision to us.
         _ => !found.iter().any(|(k, _)| k.eq_ignore_ascii_case("x-b3-sampled")),

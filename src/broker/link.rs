@@ -383,7 +383,8 @@ impl Link {
         for import in account.stream_imports().iter() {
             let Some((pattern, inward)) = import.shadow(sub.subject()) else { continue };
             let extra = Extra { account: import.exporter.clone(), parent: sub.clone(), inward };
-            let shadow = Arc::new(Sub::new(self.clone(), sub.sid(), &pattern, sub.queue(), false, Some(extra)));
+            let shadow =
+                Arc::new(Sub::new(self.clone(), sub.sid(), &pattern, sub.queue(), false, Some(extra)));
             self.shadows.lock().push(shadow.clone());
             import.exporter.insert(&shadow);
         }
@@ -395,7 +396,8 @@ impl Link {
             if all.is_empty() {
                 return;
             }
-            all.extract_if(.., |s| of.is_none_or(|o| s.extra().is_some_and(|e| Arc::ptr_eq(&e.parent, o)))).collect()
+            all.extract_if(.., |s| of.is_none_or(|o| s.extra().is_some_and(|e| Arc::ptr_eq(&e.parent, o))))
+                .collect()
         };
         for s in gone {
             s.close();

@@ -296,7 +296,9 @@ impl Deliveries {
             if flags & CLOSED != 0 {
                 return false;
             }
-            if flags & FILTERED != 0 && link.permissions().is_some_and(|p| p.deny_on_delivery(m.subject, sub.queue())) {
+            if flags & FILTERED != 0
+                && link.permissions().is_some_and(|p| p.deny_on_delivery(m.subject, sub.queue()))
+            {
                 return false;
             }
         }

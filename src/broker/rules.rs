@@ -114,7 +114,10 @@ pub fn check(all: &BTreeMap<Arc<str>, Rules>) -> Vec<String> {
             let what = if import.service { "service" } else { "stream" };
             let shown = text(&import.subject);
             let Some(exporter) = all.get(&import.account) else {
-                wrong.push(format!("Error adding {what} import {shown:?} to account {name:?}: unknown account {:?}", import.account));
+                wrong.push(format!(
+                    "Error adding {what} import {shown:?} to account {name:?}: unknown account {:?}",
+                    import.account
+                ));
                 continue;
             };
             if export_for(exporter, import, name).is_none() {
@@ -180,7 +183,13 @@ mod tests {
         }
     }
     fn import(service: bool, account: &str, subject: &str, to: Option<&str>) -> Import {
-        Import { service, account: account.into(), subject: subject.into(), to: to.map(Into::into), share: false }
+        Import {
+            service,
+            account: account.into(),
+            subject: subject.into(),
+            to: to.map(Into::into),
+            share: false,
+        }
     }
     fn world(list: Vec<(&str, Rules)>) -> BTreeMap<Arc<str>, Rules> {
         list.into_iter().map(|(n, r)| (n.into(), r)).collect()
@@ -190,7 +199,10 @@ mod tests {
     fn an_import_needs_its_export() {
         let a = Rules { exports: vec![export(false, "foo.>"), export(true, "svc.*")], ..Rules::default() };
         let ok = Rules {
-            imports: vec![import(false, "A", "foo.bar", Some("p.foo.bar")), import(true, "A", "svc.*", Some("my.*"))],
+            imports: vec![
+                import(false, "A", "foo.bar", Some("p.foo.bar")),
+                import(true, "A", "svc.*", Some("my.*")),
+            ],
             ..Rules::default()
         };
         assert_eq!(check(&world(vec![("A", a.clone()), ("B", ok)])), Vec::<String>::new());

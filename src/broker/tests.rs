@@ -33,7 +33,11 @@ impl Transport for Wire {
                 break;
             }
         }
-        if n == 0 && bufs.iter().any(|b| !b.is_empty()) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        if n == 0 && bufs.iter().any(|b| !b.is_empty()) {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            Ok(n)
+        }
     }
 }
 
@@ -266,7 +270,11 @@ fn services_cross_and_answers_come_back() {
         ..Rules::default()
     };
     let take = Rules {
-        imports: vec![import(true, "svc.*", Some("my.*.svc")), import(true, "many", None), import(true, "chunks", None)],
+        imports: vec![
+            import(true, "svc.*", Some("my.*.svc")),
+            import(true, "many", None),
+            import(true, "chunks", None),
+        ],
         ..Rules::default()
     };
     b.configure(&rules(vec![("A", give), ("B", take)])).unwrap();

@@ -94,7 +94,9 @@ fn write_float(out: &mut String, x: f64) {
         let text = format!("{x:e}");
         // Rust writes 1e24, Go 1e+24.
         match text.split_once('e') {
-            Some((digits, exponent)) if !exponent.starts_with('-') => push(out, format_args!("{digits}e+{exponent}")),
+            Some((digits, exponent)) if !exponent.starts_with('-') => {
+                push(out, format_args!("{digits}e+{exponent}"))
+            }
             _ => out.push_str(&text),
         }
     } else {

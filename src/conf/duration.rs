@@ -50,7 +50,10 @@ pub fn parse(text: &str) -> Result<i64, String> {
         let nanos = nanos.unsigned_abs();
         let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
         let part = whole.checked_mul(nanos).ok_or_else(invalid)?;
-        total = total.checked_add(part).and_then(|t| t.checked_add(fraction_of(fraction, nanos))).ok_or_else(invalid)?;
+        total = total
+            .checked_add(part)
+            .and_then(|t| t.checked_add(fraction_of(fraction, nanos)))
+            .ok_or_else(invalid)?;
         rest = tail;
     }
     match (i64::try_from(total), negative) {

@@ -118,7 +118,9 @@ fn datetime(word: &str) -> Result<Value, BadNumber> {
     if !in_form {
         return Err(BadNumber("All ISO8601 dates must be in full Zulu form.".into()));
     }
-    let number = |from: usize, len: usize| bytes[from..from + len].iter().fold(0u16, |n, b| n * 10 + u16::from(b - b'0'));
+    let number = |from: usize, len: usize| {
+        bytes[from..from + len].iter().fold(0u16, |n, b| n * 10 + u16::from(b - b'0'))
+    };
     let small = |from: usize| u8::try_from(number(from, 2)).expect("two digits fit a byte");
     let date = DateTime {
         year: number(0, 4),
@@ -131,7 +133,11 @@ fn datetime(word: &str) -> Result<Value, BadNumber> {
     let days = match date.month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
         4 | 6 | 9 | 11 => 30,
-        2 if date.year % 4 == 0 && (date.year % 100 != 0 || date.year % 400 == 0) => 29,
+        2 if date.year.is_multiple_of(4)
+            && (!date.year.is_multiple_of(100) || date.year.is_multiple_of(400)) =>
+        {
+            29
+        }
         2 => 28,
         _ => 0,
     };
@@ -215,8 +221,21 @@ mod tests {
 
     #[test]
     fn words_that_only_begin_like_numbers() {
-        for word in ["127.0.0.1", "127.0.0.1:4222", "1.2.3", "10.0.0.0/8", "5s", "1h30m", "1b", "1kk", "12abc", "1_000", "0x10", "5:6", "1e5"]
-        {
+        for word in [
+            "127.0.0.1",
+            "127.0.0.1:4222",
+            "1.2.3",
+            "10.0.0.0/8",
+            "5s",
+            "1h30m",
+            "1b",
+            "1kk",
+            "12abc",
+            "1_000",
+            "0x10",
+            "5:6",
+            "1e5",
+        ] {
             assert_eq!(classify(word), text(word), "{word}");
         }
     }
@@ -236,7 +255,11 @@ mod tests {
         assert_eq!(classify("2024-02-29T03:04:05Z"), Ok(Value::DateTime(date)));
         assert_eq!(date.to_string(), "2024-02-29T03:04:05Z");
         for word in ["20251107-n1", "2025-11-07", "2025-11-07T00:00:00", "12-34"] {
-            assert_eq!(classify(word).unwrap_err().0, "All ISO8601 dates must be in full Zulu form.", "{word}");
+            assert_eq!(
+                classify(word).unwrap_err().0,
+                "All ISO8601 dates must be in full Zulu form.",
+                "{word}"
+            );
         }
         for word in ["2023-02-29T00:00:00Z", "2023-13-01T00:00:00Z", "2023-01-01T24:00:00Z"] {
             assert!(classify(word).is_err(), "{word}");

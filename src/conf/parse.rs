@@ -355,7 +355,8 @@ impl Parser<'_> {
                 &cursor.text[from..cursor.at]
             }
         };
-        let failed = |reason: &str| Error::new(&pos, format!("error parsing include file '{named}', {reason}"));
+        let failed =
+            |reason: &str| Error::new(&pos, format!("error parsing include file '{named}', {reason}"));
         if named.is_empty() {
             return Err(failed("the name is empty"));
         }
@@ -429,7 +430,10 @@ impl Parser<'_> {
                 let from = cursor.at;
                 cursor.skip_while(|b| b != b'\'');
                 if cursor.peek().is_none() {
-                    return Err(Error::new(&pos, format!("Parse error on line {}: 'Unexpected EOF.'", pos.line)));
+                    return Err(Error::new(
+                        &pos,
+                        format!("Parse error on line {}: 'Unexpected EOF.'", pos.line),
+                    ));
                 }
                 let text = cursor.text[from..cursor.at].to_string();
                 cursor.advance(1);
@@ -522,7 +526,10 @@ impl Parser<'_> {
     fn expand(&mut self, cursor: &Cursor<'_>, pos: &Pos, name: &str, text: &str) -> Result<Node, Error> {
         let failed = |reason: String| {
             let line = pos.line;
-            Error::new(pos, format!("variable reference for '{name}' on line {line} could not be parsed: {reason}"))
+            Error::new(
+                pos,
+                format!("variable reference for '{name}' on line {line} could not be parsed: {reason}"),
+            )
         };
         if self.expanding.iter().any(|open| open == name) {
             return Err(failed(format!("variable reference cycle for '{name}'")));
@@ -538,7 +545,9 @@ impl Parser<'_> {
             inner.skip_blank();
             match inner.peek() {
                 None => Ok(node),
-                Some(_) => parser.end_of_value(inner, Within::File).and(Err(inner.error("More than one value"))),
+                Some(_) => {
+                    parser.end_of_value(inner, Within::File).and(Err(inner.error("More than one value")))
+                }
             }
         });
         self.expanding.pop();
@@ -608,7 +617,10 @@ fn double_quoted(cursor: &mut Cursor<'_>) -> Result<String, Error> {
         out.push_str(&cursor.text[from..cursor.at]);
         match cursor.peek() {
             None => {
-                return Err(Error::new(&opened, format!("Parse error on line {}: 'Unexpected EOF.'", opened.line)));
+                return Err(Error::new(
+                    &opened,
+                    format!("Parse error on line {}: 'Unexpected EOF.'", opened.line),
+                ));
             }
             Some(b'"') => {
                 cursor.advance(1);

@@ -137,7 +137,6 @@ impl Map {
         self.entries.is_empty()
     }
 
-
     /// Wraps entries whose keys are known to differ.
     pub(crate) fn from_distinct(entries: Vec<Entry>) -> Map {
         Map { entries }

@@ -19,13 +19,15 @@ pub mod rng;
 pub mod signal;
 pub mod simdisk;
 pub mod time;
+pub mod trace;
 
 #[cfg(not(madsim))]
 #[path = "real/mod.rs"]
 mod imp;
 #[cfg(madsim)]
-#[path = "sim/mod.rs"]
-mod imp;
+pub mod sim;
+#[cfg(madsim)]
+use sim as imp;
 
 pub use imp::{net, task};
 pub use log_file::LogFile;

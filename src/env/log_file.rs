@@ -75,6 +75,7 @@ fn suffix(at: Wall) -> String {
 }
 
 /// Whether `name` is `base` with a time added by [`LogFile::rotate`].
+#[cfg(not(madsim))]
 pub(crate) fn is_backup(base: &str, name: &str) -> bool {
     let Some(rest) = name.strip_prefix(base) else { return false };
     rest.len() == suffix(Wall(0)).len()

@@ -4,7 +4,13 @@
 //! wake-up (closed, blocked, new settings), or its nearest deadline. What it reads it handles at once, a buffer at a time,
 //! and then writes out what that has put into outboxes.
 
-use std::{cell::RefCell, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use broker::{Closed, Kind, Link, LinkFlags, LinkOptions, Message, Outcome, Router, SubscribeError};
 use bytes::{Bytes, BytesMut};
@@ -12,14 +18,19 @@ use env::{
     Instant,
     net::{Accepted, TcpListener},
 };
-use identity::{Attempt, Check, ConnectionType, Decision, Identity, Nonce, Verdict};
+use identity::{Attempt, Authenticator, Check, ConnectionType, Decision, Identity, Nonce, Verdict};
 use wire::{
     client::{Error, Limits, Op, Parsed, Pub, parse},
     frame,
     info::{Connect, Info},
 };
 
-use crate::{Client, ClosedClient, Context, Facts, Settings, Socket};
+use crate::{
+    Client, ClosedClient, Context, Facts, Job, Settings, Socket, TlsSettings, WebSocketSettings,
+    handshake::{Failure, Handshake},
+    tls::HandshakeFirst,
+    ws,
+};
 
 /// The worker's read buffer, in bytes.
 const READ_BYTES: usize = 64 << 10;
@@ -29,6 +40,10 @@ const OWN_FRAME_BYTES_MIN: usize = 16 << 10;
 const READS_MAX: usize = 4;
 /// How long a publisher pauses for a receiver that is nearly full; nat-server waits 2 to 5 ms.
 const STALL: Duration = Duration::from_millis(5);
+/// A compressed WebSocket message may hold that many of the largest protocol messages, and never more than the next constant.
+const INFLATED_MESSAGES_MAX: usize = 8;
+/// What a compressed WebSocket message may hold in any case, in bytes.
+const INFLATED_BYTES_MAX: usize = 64 << 20;
 /// When the first PING goes out, to measure the round trip.
 const FIRST_PING: Duration = Duration::from_secs(2);
 
@@ -36,6 +51,21 @@ thread_local!(static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES]
 
 /// Accepts clients until the listener fails for good or `stop` resolves.
 pub async fn listen(cx: Arc<Context>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    accept(cx, listener, stop, serve).await
+}
+
+/// Accepts WebSocket clients until the listener fails for good or `stop` resolves. Without [`Settings::websocket`] each is
+/// turned away.
+pub async fn listen_websocket(cx: Arc<Context>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    accept(cx, listener, stop, serve_websocket).await
+}
+
+async fn accept<F: Future<Output = ()> + Send + 'static>(
+    cx: Arc<Context>,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+    serve: impl Fn(Arc<Context>, Accepted, SocketAddr) -> F,
+) {
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = env::select! {
@@ -56,28 +86,171 @@ pub async fn listen(cx: Arc<Context>, listener: TcpListener, stop: impl Future<O
 /// Serves one client to its end.
 async fn serve(cx: Arc<Context>, accepted: Accepted, peer: SocketAddr) {
     let Ok(tcp) = accepted.attach() else { return };
-    let socket = Arc::new(Socket::plain(tcp));
     let settings = cx.settings();
-    let link = Link::new(LinkOptions {
-        id: cx.broker.next_id(),
-        kind: Kind::Client,
-        worker: env::current_worker(),
-        pending_bytes_max: settings.pending_bytes_max,
-        transport: Some(socket.clone()),
-        inbound: None,
-    });
-    let full = settings.connections_max.is_some_and(|max| cx.broker.connections() >= max);
-    let client = Client::new(link.clone(), peer, Facts { kind: "nats", ..Facts::default() });
-    cx.broker.add_link(&link);
-    cx.clients.add(&client);
-    let mut c = Connection::new(cx.clone(), client, socket.clone(), settings);
-    c.greet();
-    if full {
-        c.refuse("maximum connections exceeded", Closed::MaximumConnectionsExceeded);
+    if settings.tls.is_some() || settings.proxy_protocol.is_some() {
+        return serve_guarded(cx, settings, Arc::new(Socket::held(tcp)), peer).await;
     }
-    c.run().await;
-    c.end();
-    socket.shutdown();
+    let mut c = Start::new(cx, Arc::new(Socket::plain(tcp)), settings, None).connection(peer);
+    c.greet();
+    c.refuse_if_full();
+    c.live().await;
+}
+
+/// Serves one client whose port asks for a PROXY header or TLS.
+async fn serve_guarded(cx: Arc<Context>, settings: Arc<Settings>, socket: Arc<Socket>, peer: SocketAddr) {
+    let start = Start::new(cx, socket.clone(), settings.clone(), None);
+    let tls = settings.tls.clone();
+    let first = tls.as_ref().map_or(HandshakeFirst::Off, |t| t.handshake_first);
+    // Without a link nobody else can write, so INFO and the PROXY header may cross.
+    let handshake = |limit| Handshake { socket: &socket, link: None, deadline: env::now() + limit };
+    if first == HandshakeFirst::Off {
+        let mut text = Vec::new();
+        start.info(settings.proxy_protocol.is_none().then(|| peer.ip())).push(&mut text);
+        if handshake(settings.write_deadline).send(&text).await.is_err() {
+            return;
+        }
+    }
+    let proxied = match settings.proxy_protocol {
+        Some(limit) => handshake(limit).proxy().await,
+        None => Ok(None),
+    };
+    let client = proxied.as_ref().ok().and_then(|p| *p).unwrap_or(peer);
+    let mut c = start.connection(client);
+    if let Err(e) = proxied {
+        let text = format!("Error reading PROXY protocol header from {peer}: {e}");
+        c.cx.hooks.log("WRN", &c.client, &text);
+        c.link.close(Closed::ProtocolViolation);
+    } else if c.is_full() {
+        socket.open();
+        c.refuse_if_full();
+    } else {
+        match tls {
+            None => c.stay_plain(),
+            Some(t) if t.allow_non_tls && first == HandshakeFirst::Off => {
+                c.undecided = true;
+                socket.open();
+            }
+            Some(t) => c.secure(&t, first == HandshakeFirst::Off).await,
+        }
+    }
+    c.live().await;
+}
+
+/// Serves one WebSocket client to its end.
+async fn serve_websocket(cx: Arc<Context>, accepted: Accepted, peer: SocketAddr) {
+    let Ok(tcp) = accepted.attach() else { return };
+    let settings = cx.settings();
+    let Some(ws) = settings.websocket.clone() else { return };
+    let socket = Arc::new(Socket::held(tcp));
+    let handshake = Handshake { socket: &socket, link: None, deadline: env::now() + ws.handshake_timeout };
+    if let Some(tls) = &ws.tls
+        && let Err(e) = handshake.https(tls).await
+    {
+        let text = format!("websocket: TLS handshake error from {peer}: {e}");
+        cx.hooks.log_unbound("ERR", &text);
+        return socket.shutdown();
+    }
+    let largest = settings.payload_bytes_max.saturating_add(settings.control_line_bytes_max);
+    let inflated_max = largest.saturating_mul(INFLATED_MESSAGES_MAX).min(INFLATED_BYTES_MAX.max(largest));
+    let accepted = match handshake.websocket(&ws, inflated_max).await {
+        Ok(a) => a,
+        Err(e) => {
+            // Somebody who connects and says nothing is no news.
+            if matches!(e, Failure::Refused(_)) {
+                let text = format!("{peer} - websocket handshake error: {e}");
+                cx.hooks.log_unbound("ERR", &text);
+            }
+            return socket.shutdown();
+        }
+    };
+    let mut c = Start::new(cx, socket.clone(), settings, Some(ws)).connection(peer);
+    c.cookies = accepted.cookies;
+    c.client.facts.lock().forwarded_for = accepted.forwarded_for;
+    c.secured(true);
+    socket.open();
+    c.greet();
+    c.refuse_if_full();
+    c.live().await;
+}
+
+/// What a connection begins with.
+struct Start {
+    cx: Arc<Context>,
+    socket: Arc<Socket>,
+    settings: Arc<Settings>,
+    ws: Option<Arc<WebSocketSettings>>,
+    id: u64,
+    nonce: String,
+}
+
+impl Start {
+    fn new(
+        cx: Arc<Context>,
+        socket: Arc<Socket>,
+        settings: Arc<Settings>,
+        ws: Option<Arc<WebSocketSettings>>,
+    ) -> Start {
+        let mut nonce = String::new();
+        if authenticator(&settings, ws.as_deref()).needs_nonce() {
+            let mut raw = [0; identity::NONCE_RAW_LEN];
+            cx.fill_random(&mut raw);
+            nonce = Nonce::from_random(raw).as_str().to_string();
+        }
+        let id = cx.broker.next_id();
+        Start { cx, socket, settings, ws, id, nonce }
+    }
+    fn info(&self, ip: Option<IpAddr>) -> Info {
+        info(&self.settings, self.ws.as_deref(), &self.socket, self.id, ip, &self.nonce)
+    }
+    /// Makes it known to the broker and to monitoring.
+    fn connection(self, peer: SocketAddr) -> Connection {
+        let link = Link::new(LinkOptions {
+            id: self.id,
+            kind: Kind::Client,
+            worker: env::current_worker(),
+            pending_bytes_max: self.settings.pending_bytes_max,
+            transport: Some(self.socket.clone()),
+            inbound: None,
+        });
+        let kind = if self.ws.is_some() { "websocket" } else { "nats" };
+        let full = self.settings.connections_max.is_some_and(|max| self.cx.broker.connections() >= max);
+        let client = Client::new(link.clone(), peer, Facts { kind, ..Facts::default() });
+        self.cx.broker.add_link(&link);
+        self.cx.clients.add(&client);
+        Connection::new(self, client, full)
+    }
+}
+
+/// Who decides logins on a port.
+fn authenticator<'a>(s: &'a Settings, ws: Option<&'a WebSocketSettings>) -> &'a Arc<Authenticator> {
+    ws.and_then(|w| w.authenticator.as_ref()).unwrap_or(&s.authenticator)
+}
+
+/// The INFO of one connection. The client's address is left out where it is not known yet.
+fn info(
+    s: &Settings,
+    ws: Option<&WebSocketSettings>,
+    socket: &Socket,
+    id: u64,
+    ip: Option<IpAddr>,
+    nonce: &str,
+) -> Info {
+    let mut info = ws.map_or(&s.info, |w| &w.info).clone();
+    let tls = match ws {
+        Some(w) => w.tls.as_deref(),
+        None => s.tls.as_deref(),
+    };
+    info.tls_required = tls.is_some_and(|t| !t.allow_non_tls);
+    info.tls_available = tls.is_some_and(|t| t.allow_non_tls);
+    info.tls_verify = tls.is_some_and(|t| t.verify);
+    info.client_id = id;
+    info.client_ip = ip.map(|ip| ip.to_canonical().to_string()).unwrap_or_default();
+    info.nonce = nonce.to_owned();
+    info.max_payload = s.payload_bytes_max as i64;
+    if let Some(local) = info.host.is_empty().then(|| socket.tcp().local_addr().ok()).flatten() {
+        info.host = local.ip().to_string();
+    }
+    info
 }
 
 /// One client's connection, as its task holds it.
@@ -111,6 +284,32 @@ struct Connection {
     stalled_until: Option<Instant>,
     /// The socket takes no more at present.
     blocked: bool,
+    /// The port's own settings, on a WebSocket port.
+    ws: Option<Arc<WebSocketSettings>>,
+    /// Credentials from the WebSocket request.
+    cookies: ws::Cookies,
+    /// The server had all the clients that it may have.
+    full: bool,
+    /// Whether the client speaks TLS is to be seen from its first byte.
+    undecided: bool,
+    /// It has begun to.
+    upgrade: bool,
+    /// A CONNECT whose login is decided elsewhere; what comes after it waits in `partial`.
+    login: Option<Login>,
+}
+
+/// A login that takes long.
+struct Login {
+    connect: Connect,
+    end: Job<Decision>,
+}
+
+/// Waits for a login to be decided, if there is one.
+async fn decided(login: &mut Option<Login>) -> Decision {
+    match login {
+        Some(l) => l.end.wait().await.unwrap_or(Decision::Reject(identity::Reason::WrongPassword)),
+        None => std::future::pending().await,
+    }
 }
 
 /// Moments at which the task must wake by itself.
@@ -124,20 +323,10 @@ struct Deadlines {
 }
 
 impl Connection {
-    fn new(
-        cx: Arc<Context>,
-        client: Arc<Client>,
-        socket: Arc<Socket>,
-        settings: Arc<Settings>,
-    ) -> Connection {
+    fn new(start: Start, client: Arc<Client>, full: bool) -> Connection {
         let now = env::now();
-        let auth_required = settings.authenticator.is_required();
-        let mut nonce = String::new();
-        if settings.authenticator.needs_nonce() {
-            let mut raw = [0; identity::NONCE_RAW_LEN];
-            cx.fill_random(&mut raw);
-            nonce = Nonce::from_random(raw).as_str().to_string();
-        }
+        let Start { cx, socket, settings, ws, nonce, .. } = start;
+        let auth_required = authenticator(&settings, ws.as_deref()).is_required();
         client.facts.lock().nonce.clone_from(&nonce);
         let mut c = Connection {
             link: client.link.clone(),
@@ -159,17 +348,24 @@ impl Connection {
             info_due: true,
             last_read: now,
             deadlines: Deadlines {
-                auth: auth_required.then(|| now + settings.auth_timeout),
+                auth: None,
                 ping: now + FIRST_PING.min(settings.ping_interval),
                 expiry: None,
             },
             stalled_until: None,
             blocked: false,
+            ws,
+            cookies: ws::Cookies::default(),
+            full,
+            undecided: false,
+            upgrade: false,
+            login: None,
             cx,
             client,
             socket,
             settings,
         };
+        c.begin_login();
         if let Some(max) = c.settings.subscriptions_max {
             c.link.set_subscriptions_max(max);
         }
@@ -181,17 +377,137 @@ impl Connection {
         c
     }
 
+    fn authenticator(&self) -> &Arc<Authenticator> {
+        authenticator(&self.settings, self.ws.as_deref())
+    }
+    fn ping_interval(&self) -> Duration {
+        self.ws.as_ref().and_then(|w| w.ping_interval).unwrap_or(self.settings.ping_interval)
+    }
+    /// The time to log in runs from now.
+    fn begin_login(&mut self) {
+        let limit = self.ws.as_ref().and_then(|w| w.auth_timeout).unwrap_or(self.settings.auth_timeout);
+        self.deadlines.auth = self.authenticator().is_required().then(|| env::now() + limit);
+    }
+
     /// The INFO of this connection.
     fn info(&self) -> Info {
-        let mut info = self.settings.info.clone();
-        info.client_id = self.link.id;
-        info.client_ip = self.client.peer.ip().to_canonical().to_string();
-        info.nonce.clone_from(&self.nonce);
+        let ip = Some(self.client.peer.ip());
+        let mut info = info(&self.settings, self.ws.as_deref(), &self.socket, self.link.id, ip, &self.nonce);
         info.max_payload = self.payload_bytes_max as i64;
-        if let Some(local) = info.host.is_empty().then(|| self.socket.tcp().local_addr().ok()).flatten() {
-            info.host = local.ip().to_string();
-        }
         info
+    }
+
+    fn is_full(&self) -> bool {
+        self.full
+    }
+    fn refuse_if_full(&mut self) {
+        if self.full {
+            self.refuse("maximum connections exceeded", Closed::MaximumConnectionsExceeded);
+        }
+    }
+
+    /// There will be no layers: what has come already is the protocol.
+    fn stay_plain(&mut self) {
+        self.undecided = false;
+        let early = self.socket.release();
+        if !early.is_empty() {
+            self.batch(&early, None);
+        }
+    }
+
+    /// Does the TLS handshake. `greeted` says whether INFO is out.
+    async fn secure(&mut self, t: &TlsSettings, mut greeted: bool) {
+        if !t.rate.allow(env::now()) {
+            self.socket.open();
+            let text = "Connection throttling is active. Please try again later.";
+            return self.refuse(text, Closed::MaximumConnectionsExceeded);
+        }
+        let (socket, link) = (self.socket.clone(), self.link.clone());
+        let until = |limit| Handshake { socket: &socket, link: Some(&link), deadline: env::now() + limit };
+        let mut done = Ok(());
+        if let (HandshakeFirst::Auto(limit), false) = (t.handshake_first, greeted) {
+            match until(limit).first_byte().await {
+                Ok(_) => {}
+                Err(Failure::Timeout) => {
+                    greeted = true;
+                    let mut text = Vec::new();
+                    self.info().push(&mut text);
+                    done = until(self.settings.write_deadline).send(&text).await;
+                    if t.allow_non_tls && done.is_ok() {
+                        self.undecided = true;
+                        return self.socket.open();
+                    }
+                }
+                Err(e) => done = Err(e),
+            }
+        }
+        if done.is_ok() {
+            done = until(t.timeout).tls(t).await;
+        }
+        match done {
+            Ok(()) => {
+                self.secured(!greeted);
+                self.socket.open();
+                self.begin_login();
+                if !greeted {
+                    self.greet();
+                }
+                self.woken();
+            }
+            Err(Failure::Closed) => {}
+            Err(e) => {
+                // Those who hang up or speak another protocol are no news; a handshake that went wrong may be.
+                let level = if matches!(e, Failure::Refused(_)) { "ERR" } else { "DBG" };
+                self.cx.hooks.log(level, &self.client, &format!("TLS handshake error: {e}"));
+                self.link.close(Closed::TlsHandshakeFailure);
+            }
+        }
+    }
+
+    /// Notes what TLS has brought, if there is TLS.
+    fn secured(&self, first: bool) {
+        let l = self.socket.layers().lock();
+        if let Some(session) = l.tls() {
+            let mut f = self.client.facts.lock();
+            f.tls = session.agreed();
+            f.tls_peer_certs = session.peer_certs();
+            f.tls_first = first && self.ws.is_none();
+        }
+    }
+
+    /// Looks at the first byte of a client that may or may not speak TLS. True if it speaks the protocol.
+    fn decide(&mut self) -> bool {
+        let first = {
+            let mut l = self.socket.layers().lock();
+            if l.input().is_empty() {
+                match l.read_more(self.socket.tcp()) {
+                    Ok(0) => self.link.close(Closed::ClientClosed),
+                    Ok(_) => {}
+                    Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                    Err(_) => self.link.close(Closed::ReadError),
+                }
+            }
+            l.input().first().copied()
+        };
+        match first {
+            None => false,
+            Some(0x16) => {
+                self.socket.hold();
+                self.upgrade = true;
+                false
+            }
+            Some(_) => {
+                self.stay_plain();
+                self.link.closed().is_none() && self.login.is_none()
+            }
+        }
+    }
+
+    /// The connection's life after its handshakes, and its end.
+    async fn live(mut self) {
+        self.run().await;
+        self.end();
+        self.socket.shutdown();
     }
 
     fn greet(&mut self) {
@@ -205,6 +521,13 @@ impl Connection {
         let mut timer = std::pin::pin!(env::sleep_until(self.next_deadline()));
         let mut timer_at = self.next_deadline();
         while self.link.closed().is_none() {
+            if std::mem::take(&mut self.upgrade) {
+                self.undecided = false;
+                if let Some(t) = self.settings.tls.clone() {
+                    self.secure(&t, true).await;
+                }
+                continue;
+            }
             // A deadline that has moved later is noticed when the timer fires; one that has come nearer re-arms it.
             let next = self.next_deadline();
             if next < timer_at {
@@ -212,9 +535,11 @@ impl Connection {
                 timer_at = next;
             }
             let link = self.link.clone();
-            let (reads, writes) = (self.stalled_until.is_none(), self.blocked);
+            let waits = self.login.is_some();
+            let (reads, writes) = (self.stalled_until.is_none() && !waits, self.blocked);
             env::select! {
                 _ = link.wake.notified() => self.woken(),
+                end = decided(&mut self.login), if waits => self.login_ends(end),
                 r = self.socket.writable(), if writes => {
                     if r.is_err() {
                         self.link.close(Closed::WriteError);
@@ -252,6 +577,9 @@ impl Connection {
         if !Arc::ptr_eq(&settings, &self.settings) {
             let announced = settings.announced != self.settings.announced;
             self.settings = settings;
+            if self.ws.is_some() {
+                self.ws = self.settings.websocket.clone().or(self.ws.take());
+            }
             self.reloaded();
             if announced && self.connected && self.client.facts.lock().protocol >= 1 {
                 let info = self.info();
@@ -265,15 +593,7 @@ impl Connection {
         let s = &self.settings;
         self.limits.max_control_line = s.control_line_bytes_max;
         self.link.set_pending_bytes_max(s.pending_bytes_max);
-        self.deadlines.ping = self.deadlines.ping.min(env::now() + s.ping_interval);
-        let identity = self.client.facts.lock().identity.clone();
-        match identity {
-            Some(identity) => self.limit(&identity),
-            None => {
-                self.payload_bytes_max = s.payload_bytes_max;
-                self.limits.max_payload = s.payload_bytes_max;
-            }
-        }
+        self.deadlines.ping = self.deadlines.ping.min(env::now() + self.ping_interval());
     }
 
     fn tick(&mut self, now: Instant) {
@@ -296,19 +616,19 @@ impl Connection {
     }
 
     fn ping(&mut self, now: Instant) {
-        let s = &self.settings;
+        let interval = self.ping_interval();
         // Somebody who speaks is there; but the round trip is measured once soon after the start.
         let measured = !self.client.rtt().is_zero();
-        if measured && self.pings_out == 0 && now.since(self.last_read) < s.ping_interval {
-            self.deadlines.ping = self.last_read + s.ping_interval;
+        if measured && self.pings_out == 0 && now.since(self.last_read) < interval {
+            self.deadlines.ping = self.last_read + interval;
             return;
         }
-        if self.pings_out >= s.pings_out_max {
+        if self.pings_out >= self.settings.pings_out_max {
             self.cx.broker.stats.stale.add(1);
             return self.refuse("Stale Connection", Closed::StaleConnection);
         }
-        self.deadlines.ping = now + s.ping_interval;
-        if !self.connected && s.authenticator.is_required() {
+        self.deadlines.ping = now + interval;
+        if !self.connected && self.authenticator().is_required() {
             return;
         }
         self.pings_out += 1;
@@ -334,6 +654,9 @@ impl Connection {
 
     /// Reads what is there and handles it.
     fn read(&mut self) {
+        if self.undecided && !self.decide() {
+            return;
+        }
         READ.with_borrow_mut(|buf| {
             for _ in 0..READS_MAX {
                 match self.read_once(buf) {
@@ -342,13 +665,22 @@ impl Connection {
                     Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                         break;
                     }
-                    Err(_) => return self.link.close(Closed::ReadError),
+                    Err(e) => {
+                        if e.kind() == io::ErrorKind::InvalidData {
+                            self.cx.hooks.log("ERR", &self.client, &format!("read error: {e}"));
+                        }
+                        return self.link.close(Closed::ReadError);
+                    }
                 }
-                if self.link.closed().is_some() || self.stalled_until.is_some() {
+                if self.link.closed().is_some() || self.stalled_until.is_some() || self.login.is_some() {
                     break;
                 }
             }
         });
+        // What the layers answered by themselves (a pong, a new key) and could not write.
+        if self.socket.has_unwritten() {
+            self.link.flush();
+        }
         // L-2
         if self.partial.is_empty() && self.partial.capacity() > 0 {
             self.partial = BytesMut::new();
@@ -414,7 +746,8 @@ impl Connection {
                 Ok(Parsed::Op { op, used }) => {
                     self.operation(op);
                     at += used;
-                    if self.link.closed().is_some() {
+                    if self.link.closed().is_some() || self.login.is_some() {
+                        self.need = 0;
                         return at;
                     }
                 }
@@ -434,7 +767,7 @@ impl Connection {
 
     #[cold]
     fn parse_error(&mut self, e: Error, at: &[u8]) {
-        if self.router.is_none() && !at.first().is_some_and(|b| b | 0x20 == b'c') {
+        if self.router.is_none() && at.first().is_none_or(|b| b | 0x20 != b'c') {
             return self.refuse("Authorization Violation", Closed::AuthenticationFailure);
         }
         let shown = String::from_utf8_lossy(&at[..at.len().min(64)]);
@@ -623,7 +956,8 @@ impl Connection {
     }
 
     fn connect(&mut self, json: &[u8]) {
-        let connect = match Connect::parse(json) {
+        let before = self.connected.then(|| self.last_connect());
+        let connect = match Connect::parse_over(json, before.as_ref()) {
             Ok(c) => c,
             Err(e) => {
                 self.cx.hooks.log("ERR", &self.client, &format!("CONNECT is not valid: {e}"));
@@ -642,30 +976,96 @@ impl Connection {
             let account = self.link.account();
             self.link.unsubscribe_all(account.as_deref());
         }
+        let cert = self.identity_cert();
+        let c = &self.cookies;
+        let or =
+            |field: &str, cookie: &str| if field.is_empty() { cookie.to_owned() } else { field.to_owned() };
+        let (user, pass) = (or(&connect.user, &c.user), or(&connect.pass, &c.pass));
+        let (token, jwt) = (or(&connect.auth_token, &c.token), or(&connect.jwt, &c.jwt));
+        // What else an attempt may carry (certificate, kind of connection) has its default.
+        #[allow(clippy::needless_update)]
         let attempt = Attempt {
-            user: &connect.user,
-            pass: &connect.pass,
-            token: &connect.auth_token,
+            user: &user,
+            pass: &pass,
+            token: &token,
             nkey: &connect.nkey,
             sig: &connect.sig,
-            jwt: &connect.jwt,
+            jwt: &jwt,
             proxy_sig: &connect.proxy_sig,
             legacy_account: !connect.account.is_empty() || connect.new_account,
             ..self.bare_attempt()
         };
-        let decision = match self.settings.authenticator.check(&attempt) {
-            Check::Done(d) => d,
-            Check::Pending(job) => job.run(),
-        };
-        match decision {
+        let attempt = Attempt { tls: cert.as_ref(), ..attempt };
+        match self.authenticator().check(&attempt) {
+            Check::Done(Decision::Accept(i)) => self.logged_in(connect, i),
+            Check::Done(Decision::Reject(reason)) => self.unauthorized(reason),
+            Check::Pending(job) => match self.cx.cpu.run(move || job.run()) {
+                Some(end) => self.login = Some(Login { connect, end }),
+                None => {
+                    self.cx.hooks.log("WRN", &self.client, "refused: too many logins wait to be decided");
+                    self.unauthorized(identity::Reason::WrongPassword)
+                }
+            },
+        }
+    }
+
+    /// A login has been decided elsewhere; what waited for it goes on.
+    fn login_ends(&mut self, end: Decision) {
+        let Some(Login { connect, .. }) = self.login.take() else { return };
+        match end {
             Decision::Accept(identity) => self.logged_in(connect, identity),
             Decision::Reject(reason) => self.unauthorized(reason),
+        }
+        if self.link.closed().is_none() {
+            let rest = std::mem::take(&mut self.partial);
+            self.batch(&rest, None);
+        }
+    }
+
+    /// What the CONNECT before said of the client's ways (not its credentials).
+    fn last_connect(&self) -> Connect {
+        let (f, flags) = (self.client.facts.lock(), self.link.flags());
+        Connect {
+            verbose: self.verbose,
+            pedantic: self.pedantic,
+            echo: flags.has(LinkFlags::ECHO),
+            headers: flags.has(LinkFlags::HEADERS),
+            no_responders: flags.has(LinkFlags::NO_RESPONDERS),
+            name: f.name.clone(),
+            lang: f.lang.clone(),
+            version: f.version.clone(),
+            protocol: f.protocol,
+            ..Connect::default()
         }
     }
 
     /// What is known of this connection without CONNECT.
     fn bare_attempt(&self) -> Attempt<'_> {
-        Attempt { nonce: self.nonce.as_bytes(), connection_type: ConnectionType::Standard, ..Attempt::default() }
+        let connection_type =
+            if self.ws.is_some() { ConnectionType::Websocket } else { ConnectionType::Standard };
+        Attempt { nonce: self.nonce.as_bytes(), connection_type, ..Attempt::default() }
+    }
+
+    /// The client's certificate as `identity` wants it.
+    fn identity_cert(&self) -> Option<identity::PeerCert> {
+        let f = self.client.facts.lock();
+        f.tls_peer_certs.first().map(|c| identity::PeerCert {
+            emails: c.emails.clone(),
+            dns_names: c.dns_names.clone(),
+            uris: c.uris.clone(),
+            subject: c
+                .subject
+                .iter()
+                .map(|rdn| {
+                    let attribute = |(oid, value): &(String, String)| identity::Attribute {
+                        oid: oid.clone(),
+                        value: value.clone(),
+                    };
+                    rdn.iter().map(attribute).collect()
+                })
+                .collect(),
+            spki_sha256: c.spki_sha256,
+        })
     }
 
     fn unauthorized(&self, reason: identity::Reason) {
@@ -679,8 +1079,9 @@ impl Connection {
     }
 
     fn log_in_without_connect(&mut self) {
-        let check = self.settings.authenticator.check(&self.bare_attempt());
-        if let Check::Done(Decision::Accept(identity)) = check {
+        let cert = self.identity_cert();
+        let attempt = Attempt { tls: cert.as_ref(), ..self.bare_attempt() };
+        if let Check::Done(Decision::Accept(identity)) = self.authenticator().check(&attempt) {
             self.logged_in(Connect { verbose: true, echo: true, ..Connect::default() }, identity);
         }
     }
@@ -708,7 +1109,8 @@ impl Connection {
             f.proxy = identity.proxy.as_deref().unwrap_or_default().to_string();
             f.identity = Some(identity.clone());
         }
-        self.deadlines.expiry = identity.expires_at_ns.map(|at| env::now() + env::Wall(at).since(env::wall()));
+        self.deadlines.expiry =
+            identity.expires_at_ns.map(|at| env::now() + env::Wall(at).since(env::wall()));
         self.bind(&identity.account);
         self.limit(&identity);
         if self.link.closed().is_some() {
@@ -740,6 +1142,7 @@ impl Connection {
         self.router = None;
         // L-4
         self.link.flush();
+        self.socket.farewell(reason);
         let sent = self.link.out_traffic();
         let account = self.link.account();
         let subscriptions = self.link.unsubscribe_all(account.as_deref());

@@ -14,7 +14,7 @@ use identity::Authenticator;
 use parking_lot::{Mutex, RwLock};
 use wire::info::Info;
 
-use crate::{Client, ClosedClient, Registry};
+use crate::{Client, ClosedClient, Cpu, Registry, TlsSettings, WebSocketSettings};
 
 /// What a reload may change. A connection looks at it when it is woken with a newer one.
 #[derive(Clone)]
@@ -55,6 +55,13 @@ pub struct Settings {
     pub headers: bool,
     /// Closed clients that are remembered.
     pub closed_clients_max: usize,
+    /// TLS of the client port.
+    pub tls: Option<Arc<TlsSettings>>,
+    /// Connections to the client port may begin with a PROXY header, within that time (see [`crate::proxy::TIMEOUT`]); none
+    /// expects no header.
+    pub proxy_protocol: Option<Duration>,
+    /// WebSocket clients.
+    pub websocket: Option<Arc<WebSocketSettings>>,
 }
 
 /// What the server wants to hear. Calls are short and do not block.
@@ -67,6 +74,8 @@ pub trait Hooks: Send + Sync {
     fn auth_error(&self, client: &Client, reason: &str);
     /// Something to be noted in the log about a connection; `level` as in the log's marks (`INF`, `WRN`, `ERR`, `DBG`, `TRC`).
     fn log(&self, level: &'static str, client: &Client, text: &str);
+    /// The same of a connection that never became a client.
+    fn log_unbound(&self, _level: &'static str, _text: &str) {}
     /// Whether connections are to report what they read and write (trace).
     fn traces(&self) -> bool {
         false
@@ -83,6 +92,8 @@ pub struct Context {
     pub hooks: Box<dyn Hooks>,
     /// Where connections live.
     pub workers: Vec<Worker>,
+    /// Where logins that take long are decided.
+    pub cpu: Cpu,
     next_worker: AtomicUsize,
     settings: RwLock<Arc<Settings>>,
     rng: Mutex<Rng>,
@@ -103,6 +114,7 @@ impl Context {
             clients: Registry::default(),
             hooks,
             workers,
+            cpu: Cpu::default(),
             next_worker: AtomicUsize::new(0),
             settings: RwLock::new(Arc::new(settings)),
             rng: Mutex::new(env::rng::rng("links")),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -14,6 +14,8 @@ use broker::{Closed, Link, Traffic};
 use env::Wall;
 use identity::Identity;
 use parking_lot::Mutex;
+
+use crate::tls::PeerCert;
 
 /// What is known of a client beyond its link.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +36,8 @@ pub struct Facts {
     pub kind: &'static str,
     /// TLS version and cipher suite, if any.
     pub tls: Option<(String, String)>,
+    /// What the peer's certificates say, its own first.
+    pub tls_peer_certs: Vec<PeerCert>,
     /// Whether TLS came before INFO.
     pub tls_first: bool,
     /// Public key of the proxy it came through.
@@ -42,6 +46,8 @@ pub struct Facts {
     pub nonce: String,
     /// Who it is, once it has logged in.
     pub identity: Option<Identity>,
+    /// The client's address in the words of an HTTP proxy before us. For logs: anybody can write it.
+    pub forwarded_for: Option<IpAddr>,
 }
 
 /// A client that is connected.
@@ -95,6 +101,9 @@ impl Client {
     }
 }
 
+/// A subscription of a client that is gone: subject, queue, sid, delivered, max.
+pub type ClosedSubscription = (Vec<u8>, Vec<u8>, Vec<u8>, u64, u64);
+
 /// A client that is gone.
 #[derive(Clone, Debug)]
 pub struct ClosedClient {
@@ -117,7 +126,7 @@ pub struct ClosedClient {
     /// What went to it.
     pub sent: Traffic,
     /// Subscriptions at its end: subject, queue, sid, delivered, max.
-    pub subscriptions: Vec<(Vec<u8>, Vec<u8>, Vec<u8>, u64, u64)>,
+    pub subscriptions: Vec<ClosedSubscription>,
     /// What was known of it.
     pub facts: Facts,
 }

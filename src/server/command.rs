@@ -19,7 +19,7 @@ pub fn main() -> i32 {
 }
 
 async fn run() -> i32 {
-    let args = env::process::args();
+    let args: Vec<_> = std::iter::once(env::process::exe_name()).chain(env::process::args()).collect();
     let command = files::with_files(|source| flags::command(&args, source)).await;
     if let Some(text) = command.text() {
         print(&text.stdout);
@@ -46,6 +46,13 @@ async fn run() -> i32 {
 }
 
 async fn serve(start: flags::Start) -> i32 {
+    let missing = crate::options::unsupported(&start.options);
+    if !missing.is_empty() {
+        for m in missing {
+            print_error(&format!("{}: {m}\n", executable()));
+        }
+        return 1;
+    }
     let server = match Server::new(start.options, start.flags) {
         Ok(s) => s,
         Err(StartError(lines)) => {
@@ -68,14 +75,16 @@ async fn send_signal(word: SignalWord, target: SignalTarget) -> Result<(), Strin
     let pid = match target {
         SignalTarget::Pid(pid) => pid,
         SignalTarget::PidFile(path) => {
-            let bytes = env::disk::Disk::os().read(&path).await.map_err(|_| format!("invalid pid: {path}"))?;
+            let bytes =
+                env::disk::Disk::os().read(&path).await.map_err(|_| format!("invalid pid: {path}"))?;
             let text = String::from_utf8_lossy(&bytes).trim().to_string();
             text.parse().map_err(|_| format!("invalid pid: {text}"))?
         }
         SignalTarget::OnlyProcess => {
             let name = executable();
             let own = env::process::id();
-            let mut found = signal::find(&name).map_err(|e| format!("unable to resolve pid, try providing one: {e}"))?;
+            let mut found =
+                signal::find(&name).map_err(|e| format!("unable to resolve pid, try providing one: {e}"))?;
             found.retain(|p| *p != own);
             match found[..] {
                 [one] => one as i32,
@@ -101,7 +110,7 @@ async fn send_signal(word: SignalWord, target: SignalTarget) -> Result<(), Strin
 
 /// The name under which this program was started.
 fn executable() -> String {
-    flags::executable_name(env::process::args().first().map_or("fulmar", String::as_str))
+    flags::executable_name(&env::process::exe_name())
 }
 
 #[allow(clippy::print_stdout)]
@@ -113,4 +122,3 @@ fn print(text: &str) {
 fn print_error(text: &str) {
     eprint!("{text}");
 }
-

@@ -72,7 +72,9 @@ impl links::Hooks for ServerHooks {
 
 impl Crossing for ServerHooks {
     fn request_info(&self, requestor: &Link, importer: &Account, share: bool) -> String {
-        self.server().map(|s| events::request_info(&s, requestor, importer, share)).unwrap_or_else(|| "{}".into())
+        self.server()
+            .map(|s| events::request_info(&s, requestor, importer, share))
+            .unwrap_or_else(|| "{}".into())
     }
     fn latency(&self, d: &mut Deliveries, l: &Latency<'_>) {
         if let Some(s) = self.server() {

@@ -2,16 +2,17 @@
 //!
 //! Start reading at [`main`], then [`Server`].
 
+mod command;
 mod events;
 mod files;
 mod hooks;
 mod log;
-mod command;
 pub mod monitor;
 pub mod options;
 mod settings;
 mod start;
+mod transports;
 
-pub use log::Log;
 pub use command::main;
+pub use log::Log;
 pub use start::{API_LEVEL, Bound, Server, StartError, VERSION};

@@ -35,7 +35,14 @@ impl Log {
             None => LogFile::stderr(),
         };
         let log = Log {
-            out: Mutex::new(Out { file, path: o.file.clone(), time: true, utc: false, bytes_max: 0, keep: 0 }),
+            out: Mutex::new(Out {
+                file,
+                path: o.file.clone(),
+                time: true,
+                utc: false,
+                bytes_max: 0,
+                keep: 0,
+            }),
             debug: AtomicBool::new(false),
             trace: AtomicBool::new(false),
             trace_system: AtomicBool::new(false),

@@ -1,10 +1,6 @@
 //! From options to what the lower floors want to be told: logins for `identity`, rules for `broker`, settings for `links`.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use broker::{
     AccountLimits,
@@ -253,5 +249,8 @@ pub fn link_settings(
         no_stall: o.no_fast_producer_stall,
         headers: !o.no_header_support,
         closed_clients_max: o.max_closed_clients,
+        tls: None,
+        proxy_protocol: o.proxy_protocol.then_some(links::proxy::TIMEOUT),
+        websocket: None,
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     log::Log,
     options::{self, Flags, NATS_VERSION, Options},
     settings,
+    transports::{self, Transports},
 };
 
 /// Fulmar's own version.
@@ -47,6 +48,7 @@ pub struct Server {
     /// When its configuration was last read.
     pub config_time: Mutex<Wall>,
     options: RwLock<Arc<Options>>,
+    transports: RwLock<Transports>,
     flags: Flags,
     /// Its log.
     pub log: Arc<Log>,
@@ -94,7 +96,8 @@ impl Server {
         let key = ServerKey::from_seed(seed);
         let name = options.server_name.clone().unwrap_or_else(|| key.public().to_string());
         let cores = Workers::cores();
-        let workers = Workers::start(cores).map_err(|e| one(format!("worker threads cannot be started: {e}")))?;
+        let workers =
+            Workers::start(cores).map_err(|e| one(format!("worker threads cannot be started: {e}")))?;
         let broker = Arc::new(Broker::default());
         let mut cache_key = [0; 32];
         rng.fill(&mut cache_key);
@@ -114,6 +117,7 @@ impl Server {
             started: env::now(),
             config_time: Mutex::new(env::wall()),
             options: RwLock::new(Arc::new(options)),
+            transports: RwLock::default(),
             flags,
             log,
             broker,
@@ -171,22 +175,40 @@ impl Server {
         {
             return Err(StartError(vec![format!("Could not write pidfile: {e}")]));
         }
+        let one = |e: String| StartError(vec![e]);
+        let transports = transports::build(&o).await.map_err(one)?;
+        for w in &transports.warnings {
+            self.log.warn(format_args!("{w}"));
+        }
+        *self.transports.write() = transports;
         crate::monitor::listen(self, &o).await?;
+        let mut websocket = None;
+        if let Some(w) = &o.websocket {
+            let (listener, bound) = bind(&w.host, w.port, "websocket port").await?;
+            self.bound.lock().websocket = Some(bound);
+            let scheme = if w.tls.is_some() { "wss" } else { "ws" };
+            self.log.info(format_args!(
+                "Listening for websocket clients on {scheme}://{}",
+                shown(&w.host, bound)
+            ));
+            websocket = Some(listener);
+        }
         let (client, bound) = bind(&o.host, o.port, "port").await?;
         self.bound.lock().client = Some(bound);
-        self.links.set_settings(self.link_settings(&o));
+        let authenticator = self.links.settings().authenticator.clone();
+        self.links.set_settings(self.link_settings(&o, authenticator).map_err(one)?);
         self.log.info(format_args!("Listening for client connections on {}", shown(&o.host, bound)));
-        let mut stop = self.stop.subscribe();
-        let (cx, server) = (self.links.clone(), self.clone());
-        env::spawn(async move {
-            let ended = async {
-                env::select! {
-                    _ = stop.wait_for(|s| *s) => {}
-                    _ = server.lame_duck_notice.notified() => {}
-                }
-            };
-            links::client::listen(cx, client, ended).await
-        });
+        if o.tls.is_some() {
+            self.log.info(format_args!("TLS required for client connections"));
+        }
+        env::spawn(links::client::listen(self.links.clone(), client, self.clone().no_more_clients()));
+        if let Some(l) = websocket {
+            env::spawn(links::client::listen_websocket(
+                self.links.clone(),
+                l,
+                self.clone().no_more_clients(),
+            ));
+        }
         if let Some(dir) = &o.ports_file_dir {
             match files::write_ports(dir, &self.ports(&o)).await {
                 Ok(_) => {}
@@ -195,6 +217,15 @@ impl Server {
         }
         self.log.info(format_args!("Server is ready"));
         Ok(())
+    }
+
+    /// Resolves when no new clients are to be taken.
+    async fn no_more_clients(self: Arc<Server>) {
+        let lame = self.lame_duck_notice.notified();
+        env::select! {
+            _ = self.stopped() => {}
+            _ = lame => {}
+        }
     }
 
     fn greet(&self, o: &Options) {
@@ -236,14 +267,25 @@ impl Server {
     }
 
     /// What connections are told under `o`.
-    fn link_settings(&self, o: &Options) -> links::Settings {
+    fn link_settings(
+        &self,
+        o: &Options,
+        authenticator: Arc<Authenticator>,
+    ) -> Result<links::Settings, String> {
         let mut info = base_info(o, &self.key, &self.name);
-        let authenticator = self.links.settings().authenticator.clone();
-        if let Some(a) = self.bound.lock().client {
+        let (bound, transports) = (*self.bound.lock(), self.transports.read().clone());
+        if let Some(a) = bound.client {
             info.port = a.port();
         }
         info.auth_required = authenticator.info_auth_required();
-        settings::link_settings(o, info, authenticator)
+        info.ldm = self.is_lame_duck();
+        let port = bound.websocket.map(|a| a.port());
+        let websocket = transports::websocket(o, &info, port, &authenticator, transports.websocket_tls)?;
+        let mut s = settings::link_settings(o, info, authenticator);
+        s.announced = self.links.settings().announced;
+        s.tls = transports.tls;
+        s.websocket = websocket;
+        Ok(s)
     }
 
     /// Follows signals until the server stops.
@@ -307,11 +349,11 @@ impl Server {
         let authenticator =
             Authenticator::new(settings::logins(&new), cache_key).map_err(|e| e.to_string())?;
         let rules = settings::account_rules(&new).map_err(|w| w.join("; "))?;
+        let transports = transports::build(&new).await?;
         self.broker.configure(&rules).map_err(|w| w.join("; "))?;
         self.log.reload(&new.log).map_err(|e| format!("error opening log file: {e}"))?;
-        let mut settings = self.link_settings(&new);
-        settings.authenticator = Arc::new(authenticator);
-        settings.info.auth_required = settings.authenticator.info_auth_required();
+        *self.transports.write() = transports;
+        let settings = self.link_settings(&new, Arc::new(authenticator))?;
         self.links.set_settings(settings);
         if new.pid_file != old.pid_file
             && let Some(path) = &new.pid_file
@@ -320,7 +362,7 @@ impl Server {
             self.log.error(format_args!("Could not write pidfile: {e}"));
         }
         for change in &changes {
-            self.log.info(format_args!("Reloaded: {change}"));
+            self.log.info(format_args!("Reloaded: {}", change.describe(&new)));
         }
         *self.options.write() = Arc::new(new);
         *self.config_time.lock() = env::wall();
@@ -343,7 +385,8 @@ impl Server {
         env::sleep(o.lame_duck_grace_period.min(o.lame_duck_duration)).await;
         let left = self.links.clients.open();
         let spread = o.lame_duck_duration.saturating_sub(o.lame_duck_grace_period);
-        let pause = spread.checked_div(left.len().max(1) as u32).unwrap_or_default().min(Duration::from_secs(1));
+        let pause =
+            spread.checked_div(left.len().max(1) as u32).unwrap_or_default().min(Duration::from_secs(1));
         self.log.info(format_args!("Closing existing clients"));
         for client in left {
             client.link.close(Closed::ServerShutdown);

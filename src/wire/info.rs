@@ -110,7 +110,7 @@ fn yes() -> bool {
 
 /// What a client says of itself. Absent `verbose`, `pedantic` and `echo` are true. Unknown fields are ignored; wrong types
 /// are errors.
-#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Connect {
     /// +OK after each operation.
@@ -159,10 +159,20 @@ pub struct Connect {
 impl Connect {
     /// Parses the JSON text of a CONNECT. As in Go's decoder, names match in any case and a null leaves the default.
     pub fn parse(json: &[u8]) -> Result<Connect, serde_json::Error> {
-        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json)?;
-        let fields =
-            fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.to_ascii_lowercase(), v));
-        serde_json::from_value(serde_json::Value::Object(fields.collect()))
+        Connect::parse_over(json, None)
+    }
+    /// Parses a further CONNECT: what it leaves out stays as `before` has it.
+    pub fn parse_over(json: &[u8], before: Option<&Connect>) -> Result<Connect, serde_json::Error> {
+        use serde_json::{Map, Value};
+        let mut fields: Map<String, Value> = match before.map(serde_json::to_value).transpose()? {
+            Some(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        let given: Map<String, Value> = serde_json::from_slice(json)?;
+        fields.extend(
+            given.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.to_ascii_lowercase(), v)),
+        );
+        serde_json::from_value(Value::Object(fields))
     }
     /// Whether any credential field is set.
     pub fn has_credentials(&self) -> bool {
@@ -202,6 +212,8 @@ mod tests {
         assert!(!c.verbose && !c.pedantic && !c.echo && c.protocol == 1);
         let c = Connect::parse(br#"{"Verbose":false,"user":null}"#).unwrap();
         assert!(!c.verbose && c.user.is_empty());
+        let c = Connect::parse_over(br#"{"echo":true}"#, Some(&c)).unwrap();
+        assert!(!c.verbose && c.echo);
         assert!(Connect::parse(br#"{"verbose":"x"}"#).is_err());
         assert!(Connect::parse(b"").is_err());
     }

@@ -47,16 +47,16 @@ pub(super) fn places(reader: &mut Reader, root: &Map, o: &Options) {
             for name in export.accounts.iter().flatten() {
                 if !exists(name) {
                     let kind = format!("{:?}", export.kind).to_lowercase();
-                    reader.error(&at(&["accounts"]), format!("{name:?} account not defined for {kind} export"));
+                    reader
+                        .error(&at(&["accounts"]), format!("{name:?} account not defined for {kind} export"));
                 }
             }
         }
     }
     for name in o.default_js_domain.keys() {
         if !exists(name) && name != "$G" {
-            let text = format!(
-                "in non operator mode, `default_js_domain` references non existing account {name:?}"
-            );
+            let text =
+                format!("in non operator mode, `default_js_domain` references non existing account {name:?}");
             reader.error(&at(&["default_js_domain"]), text);
         }
     }
@@ -72,7 +72,8 @@ fn system_account(o: &Options) -> &str {
 /// # Errors
 /// The rule, as nats-server words it.
 pub fn validate(o: &Options) -> Result<(), String> {
-    let span = |d: std::time::Duration| conf::duration::format(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX));
+    let span =
+        |d: std::time::Duration| conf::duration::format(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX));
     if o.max_payload > o.max_pending {
         let (payload, pending) = (o.max_payload, o.max_pending);
         return Err(format!("max_payload ({payload}) cannot be higher than max_pending ({pending})"));
@@ -94,7 +95,11 @@ pub fn validate(o: &Options) -> Result<(), String> {
         return Err("TLS cert and key required for HTTPS".to_string());
     }
     for tls in [Some(&o.tls), o.websocket.as_ref().map(|w| &w.tls), o.cluster.as_ref().map(|c| &c.tls)] {
-        if let Some(Some(tls)) = tls && tls.certificates.is_empty() && tls.ca_file.is_none() && tls.verify {
+        if let Some(Some(tls)) = tls
+            && tls.certificates.is_empty()
+            && tls.ca_file.is_none()
+            && tls.verify
+        {
             return Err("TLS verification of clients needs a certificate of the server".to_string());
         }
     }
@@ -119,7 +124,9 @@ pub fn validate(o: &Options) -> Result<(), String> {
     if let Some(hint) = o.jetstream.as_ref().and_then(|js| js.extension_hint.as_ref())
         && !["will_extend", "no_extend"].contains(&hint.as_str())
     {
-        return Err(format!("expected 'no_extend' or 'will_extend' for jetstream extension_hint, got '{hint}'"));
+        return Err(format!(
+            "expected 'no_extend' or 'will_extend' for jetstream extension_hint, got '{hint}'"
+        ));
     }
     Ok(())
 }
@@ -133,7 +140,9 @@ fn no_auth_user(o: &Options, name: Option<&str>, has_users: bool) -> Result<(), 
     if users.any(|u| u.identity.name() == name) {
         return Ok(());
     }
-    Err(format!("no_auth_user: {name:?} not present as user or nkey in authorization block or account configuration"))
+    Err(format!(
+        "no_auth_user: {name:?} not present as user or nkey in authorization block or account configuration"
+    ))
 }
 
 fn websocket(o: &Options, has_users: bool) -> Result<(), String> {
@@ -142,14 +151,19 @@ fn websocket(o: &Options, has_users: bool) -> Result<(), String> {
         return Err("websocket requires TLS configuration".to_string());
     }
     for origin in &ws.allowed_origins {
-        let authority = origin.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, rest)| rest);
+        let authority =
+            origin.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, rest)| rest);
         if authority.is_none_or(|a| super::url::split_host_port(a.trim_end_matches('/')).is_err()) {
-            return Err(format!("unable to parse allowed origin: {origin:?} is no URL of a scheme and a host"));
+            return Err(format!(
+                "unable to parse allowed origin: {origin:?} is no URL of a scheme and a host"
+            ));
         }
     }
     no_auth_user(o, ws.no_auth_user.as_deref(), has_users)?;
     if has_users && ws.authorization.user.is_some() {
-        return Err("websocket authentication username not compatible with presence of users/nkeys".to_string());
+        return Err(
+            "websocket authentication username not compatible with presence of users/nkeys".to_string()
+        );
     }
     if has_users && ws.authorization.token.is_some() {
         return Err("websocket authentication token not compatible with presence of users/nkeys".to_string());

@@ -316,7 +316,11 @@ pub fn command(args: &[String], source: &dyn Source) -> Command {
         Ok(words) => words,
         // nats-server ends with code 0 after a mistaken flag; scripts that test for success must see the same.
         Err(BadWord::Usage(text)) => {
-            return Command::Help(Text { stdout: help::usage(&executable), stderr: format!("{text}\n"), code: 0 });
+            return Command::Help(Text {
+                stdout: help::usage(&executable),
+                stderr: format!("{text}\n"),
+                code: 0,
+            });
         }
         Err(BadWord::Meaning(text)) => return fail(text),
     };
@@ -512,10 +516,9 @@ fn set_value(words: &mut Words, flag: Flag, name: &str, value: &str) -> Result<(
     };
     let port = || -> Result<i32, BadWord> {
         let n = number()?;
-        i32::try_from(n)
-            .ok()
-            .filter(|n| (-1..=65535).contains(n))
-            .ok_or_else(|| BadWord::Meaning(format!("invalid port {n} for flag -{name}: it must be between -1 and 65535")))
+        i32::try_from(n).ok().filter(|n| (-1..=65535).contains(n)).ok_or_else(|| {
+            BadWord::Meaning(format!("invalid port {n} for flag -{name}: it must be between -1 and 65535"))
+        })
     };
     let text = || Some(value.to_string());
     let f = &mut words.flags;
@@ -560,7 +563,8 @@ fn cluster_url(text: &str) -> Result<Option<ServerUrl>, String> {
     let url = if text.contains("://") {
         ServerUrl::parse(text)?
     } else {
-        let (host, port) = split_host_port(text).map_err(|e| format!("could not parse cluster url {text:?}: {e}"))?;
+        let (host, port) =
+            split_host_port(text).map_err(|e| format!("could not parse cluster url {text:?}: {e}"))?;
         ServerUrl { scheme: "nats".to_string(), user: None, password: None, host, port }
     };
     if url.port.is_none() {

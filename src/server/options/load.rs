@@ -35,7 +35,8 @@ pub fn load_text(path: &str, text: &str, flags: &Flags, source: &dyn Source) -> 
 }
 
 fn load_document(path: &str, text: &str, flags: &Flags, source: &dyn Source) -> Result<Loaded, Vec<String>> {
-    let Document { root, digest, .. } = conf::parse_text(path, text, source).map_err(|e| vec![e.to_string()])?;
+    let Document { root, digest, .. } =
+        conf::parse_text(path, text, source).map_err(|e| vec![e.to_string()])?;
     if root.is_empty() {
         return Err(vec![format!("{path}: config has no values or is empty")]);
     }
@@ -66,10 +67,9 @@ pub fn unsupported(options: &Options) -> Vec<String> {
     if options.cluster.as_ref().is_some_and(|c| c.port != 0) {
         out.push("cluster: clustering is not yet supported".to_string());
     }
-    if options.jetstream.is_some() {
-        out.push("jetstream: JetStream is not yet supported".to_string());
-    }
-    if let Some(js) = &options.jetstream && js.key.is_some() {
+    if let Some(js) = &options.jetstream
+        && js.key.is_some()
+    {
         out.push("jetstream.key: encryption at rest is not yet supported".to_string());
     }
     if options.log.syslog || options.log.remote_syslog.is_some() {

@@ -45,7 +45,8 @@ fn checksum_fits(bytes: &[u8]) -> bool {
 /// CRC-16/XMODEM.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0u16, |crc, b| {
-        (0..8).fold(crc ^ (u16::from(*b) << 8), |c, _| if c & 0x8000 != 0 { (c << 1) ^ 0x1021 } else { c << 1 })
+        (0..8)
+            .fold(crc ^ (u16::from(*b) << 8), |c, _| if c & 0x8000 != 0 { (c << 1) ^ 0x1021 } else { c << 1 })
     })
 }
 
@@ -82,7 +83,9 @@ mod tests {
             assert!(!is_subject(bad), "{bad}");
         }
         assert!(is_literal_subject("a.b") && !is_literal_subject("a.*"));
-        assert!(is_subject_and_queue("a.> q.*") && !is_subject_and_queue("a b c") && !is_subject_and_queue(""));
+        assert!(
+            is_subject_and_queue("a.> q.*") && !is_subject_and_queue("a b c") && !is_subject_and_queue("")
+        );
     }
 
     #[test]

@@ -31,7 +31,6 @@ pub const REFUSED: &[Refused] = &[
     line("", "trusted_keys", "operator mode"),
     line("", "resolver", "account resolvers"),
     line("", "account_resolver", "account resolvers"),
-    line("", "account_resolvers", "account resolvers"),
     line("", "resolver_tls", "account resolvers"),
     line("", "resolver_preload", "account resolvers"),
     line("", "resolver_pinned_accounts", "account resolvers"),

@@ -25,7 +25,9 @@ impl ServerUrl {
     pub fn parse(text: &str) -> Result<ServerUrl, String> {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").ok_or("missing protocol scheme")?;
-        if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')) {
+        if scheme.is_empty()
+            || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+        {
             return Err("invalid protocol scheme".to_string());
         }
         let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
@@ -119,7 +121,17 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_url() {
-        for text in ["::", "", "host:1", "://x", "nats://a:b:c", "nats://a:99999", "nats://a:x", "nats://[::1", "nats://%zz@a"] {
+        for text in [
+            "::",
+            "",
+            "host:1",
+            "://x",
+            "nats://a:b:c",
+            "nats://a:99999",
+            "nats://a:x",
+            "nats://[::1",
+            "nats://%zz@a",
+        ] {
             assert!(ServerUrl::parse(text).is_err(), "{text}");
         }
     }

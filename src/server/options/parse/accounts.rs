@@ -3,8 +3,8 @@
 use super::reader::set;
 use super::{Reader, auth, block};
 use crate::options::auth::{
-    AccountJetStream, AccountLimits, AccountOptions, ClusterTraffic, Export, ExportKind, Import, LatencyOptions, Mapping,
-    MappingDestination, ResponseType, TraceDestination,
+    AccountJetStream, AccountLimits, AccountOptions, ClusterTraffic, Export, ExportKind, Import,
+    LatencyOptions, Mapping, MappingDestination, ResponseType, TraceDestination,
 };
 use crate::options::names;
 use conf::{Entry, Map, Node, Pos, Value};
@@ -32,7 +32,10 @@ pub(crate) fn read(reader: &mut Reader, entry: &Entry) -> Vec<AccountOptions> {
         }
         Value::Map(map) => map.into_iter().filter_map(|e| account(reader, e)).collect(),
         other => {
-            reader.error(&entry.pos, format!("Expected accounts to be a map or an array, got {}", other.kind()));
+            reader.error(
+                &entry.pos,
+                format!("Expected accounts to be a map or an array, got {}", other.kind()),
+            );
             Vec::new()
         }
     }
@@ -79,7 +82,12 @@ fn account(reader: &mut Reader, entry: &Entry) -> Option<AccountOptions> {
     Some(a)
 }
 
-fn list<T>(reader: &mut Reader, e: &Entry, what: &str, read: fn(&mut Reader, &Pos, &Map) -> Option<T>) -> Vec<T> {
+fn list<T>(
+    reader: &mut Reader,
+    e: &Entry,
+    what: &str,
+    read: fn(&mut Reader, &Pos, &Map) -> Option<T>,
+) -> Vec<T> {
     let Value::Array(items) = &e.node.value else {
         let text = format!("{what} should be an array, got {}", e.node.value.kind());
         reader.error(&e.pos, text);
@@ -167,9 +175,12 @@ fn export(reader: &mut Reader, pos: &Pos, map: &Map) -> Option<Export> {
         reader.error(kinds[0].1, format!("{subject:?} is not a valid subject to export"));
     }
     if kind == ExportKind::Stream {
-        for (at, what) in
-            [(response_at, "response"), (threshold_at, "threshold"), (latency_at, "latency"), (trace_at, "allow_trace")]
-        {
+        for (at, what) in [
+            (response_at, "response"),
+            (threshold_at, "threshold"),
+            (latency_at, "latency"),
+            (trace_at, "allow_trace"),
+        ] {
             if let Some(at) = at {
                 reader.error(at, format!("Detected {what} directive on non-service"));
             }
@@ -178,7 +189,8 @@ fn export(reader: &mut Reader, pos: &Pos, map: &Map) -> Option<Export> {
     if out.account_token_position > 0 {
         let position = out.account_token_position as usize;
         if subject.split('.').nth(position - 1) != Some("*") {
-            let text = format!("account_token_position {position} of export {subject:?} must name a '*' token");
+            let text =
+                format!("account_token_position {position} of export {subject:?} must name a '*' token");
             reader.error(kinds[0].1, text);
         }
     }
@@ -232,7 +244,10 @@ fn latency(reader: &mut Reader, entry: &Entry) -> Option<LatencyOptions> {
             });
         }
         other => {
-            reader.error(&entry.pos, format!("Expected latency entry to be a map/struct or string, got {}", other.kind()));
+            reader.error(
+                &entry.pos,
+                format!("Expected latency entry to be a map/struct or string, got {}", other.kind()),
+            );
             return None;
         }
     }
@@ -260,7 +275,10 @@ fn sampling(reader: &mut Reader, e: &Entry) -> Option<Option<u8>> {
             }
         },
         other => {
-            reader.error(&e.pos, format!("Expected latency sample to be a string or integer, got {}", other.kind()));
+            reader.error(
+                &e.pos,
+                format!("Expected latency sample to be a string or integer, got {}", other.kind()),
+            );
             return None;
         }
     };
@@ -415,7 +433,11 @@ fn trace(reader: &mut Reader, entry: &Entry) -> Option<TraceDestination> {
                 },
             });
             if out.subject.is_empty() {
-                reader.warn(&entry.pos, &entry.key, "Trace destination sampling ignored since no destination was set");
+                reader.warn(
+                    &entry.pos,
+                    &entry.key,
+                    "Trace destination sampling ignored since no destination was set",
+                );
                 return None;
             }
         }
@@ -449,7 +471,9 @@ pub(crate) fn mappings(reader: &mut Reader, entry: &Entry) -> Vec<Mapping> {
             continue;
         }
         let destinations = match &e.node.value {
-            Value::String(subject) => vec![MappingDestination { subject: subject.clone(), weight: 100, cluster: None }],
+            Value::String(subject) => {
+                vec![MappingDestination { subject: subject.clone(), weight: 100, cluster: None }]
+            }
             Value::Map(_) => destination(reader, &e.node).into_iter().collect(),
             Value::Array(items) => items.iter().filter_map(|item| destination(reader, item)).collect(),
             _ => {
@@ -466,9 +490,13 @@ pub(crate) fn mappings(reader: &mut Reader, entry: &Entry) -> Vec<Mapping> {
 /// The weights of each cluster, and those of no cluster, must leave at most 100 %.
 fn check_weights(reader: &mut Reader, e: &Entry, destinations: &[MappingDestination]) {
     for d in destinations {
-        let total: u32 = destinations.iter().filter(|o| o.cluster == d.cluster).map(|o| u32::from(o.weight)).sum();
+        let total: u32 =
+            destinations.iter().filter(|o| o.cluster == d.cluster).map(|o| u32::from(o.weight)).sum();
         if total > 100 {
-            reader.error(&e.pos, format!("Error adding mapping for {:?} : total weight needs to be <= 100", e.key));
+            reader.error(
+                &e.pos,
+                format!("Error adding mapping for {:?} : total weight needs to be <= 100", e.key),
+            );
             return;
         }
     }

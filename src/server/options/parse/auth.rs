@@ -3,7 +3,8 @@
 use super::reader::set;
 use super::{Reader, block};
 use crate::options::auth::{
-    Authorization, ConnectionType, Permissions, ResponsePermission, SubjectPermission, UserIdentity, UserOptions,
+    Authorization, ConnectionType, Permissions, ResponsePermission, SubjectPermission, UserIdentity,
+    UserOptions,
 };
 use crate::options::names;
 use crate::options::secret::Secret;
@@ -86,7 +87,8 @@ fn user(reader: &mut Reader, item: &Node) -> Option<UserOptions> {
         return None;
     };
     let errors_before = reader.errors.len();
-    let (mut name, mut password, mut nkey): (Option<String>, Option<Secret>, Option<String>) = (None, None, None);
+    let (mut name, mut password, mut nkey): (Option<String>, Option<Secret>, Option<String>) =
+        (None, None, None);
     let mut proxy_required = false;
     let mut user_permissions = None;
     let mut connection_types = BTreeSet::new();
@@ -194,7 +196,10 @@ pub(crate) fn subjects(reader: &mut Reader, entry: &Entry, queues: bool) -> Opti
         }
         Value::String(_) | Value::Array(_) => out.allow = subject_list(reader, entry, queues)?.filter_empty(),
         other => {
-            let text = format!("Expected subject permissions to be a subject, or array of subjects, got {}", other.kind());
+            let text = format!(
+                "Expected subject permissions to be a subject, or array of subjects, got {}",
+                other.kind()
+            );
             reader.error(&entry.pos, text);
             return None;
         }

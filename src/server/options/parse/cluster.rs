@@ -159,14 +159,20 @@ fn compression(reader: &mut Reader, entry: &Entry) -> Option<Compression> {
             }
         }
         other => {
-            let text = format!("field {:?} should be a boolean or a structure, got {}", entry.key, other.kind());
+            let text =
+                format!("field {:?} should be a boolean or a structure, got {}", entry.key, other.kind());
             reader.error(&entry.pos, text);
             None
         }
     }
 }
 
-fn compression_mode(reader: &mut Reader, entry: &Entry, mode: &str, rtts: &[Duration]) -> Option<Compression> {
+fn compression_mode(
+    reader: &mut Reader,
+    entry: &Entry,
+    mode: &str,
+    rtts: &[Duration],
+) -> Option<Compression> {
     Some(match mode.to_ascii_lowercase().as_str() {
         "off" | "disabled" => Compression::Off,
         "accept" => Compression::Accept,
@@ -180,14 +186,19 @@ fn compression_mode(reader: &mut Reader, entry: &Entry, mode: &str, rtts: &[Dura
                 given.iter().map(|d| conf::duration::format(nanos(d))).collect::<Vec<_>>().join(" ")
             };
             if given.len() > 4 {
-                let text =
-                    format!("compression mode \"s2_auto\" should have no more than 4 RTT thresholds: [{}]", shown());
+                let text = format!(
+                    "compression mode \"s2_auto\" should have no more than 4 RTT thresholds: [{}]",
+                    shown()
+                );
                 reader.error(&entry.pos, text);
                 return None;
             }
             let set: Vec<_> = given.iter().filter(|d| !d.is_zero()).collect();
             if set.windows(2).any(|w| w[0] >= w[1]) {
-                reader.error(&entry.pos, format!("RTT threshold values [{}] should be in ascending order", shown()));
+                reader.error(
+                    &entry.pos,
+                    format!("RTT threshold values [{}] should be in ascending order", shown()),
+                );
                 return None;
             }
             if set.is_empty() {

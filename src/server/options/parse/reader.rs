@@ -33,7 +33,10 @@ impl Reader {
         let key = entry.key.to_ascii_lowercase();
         if let Some(refused) = refused::find(block, &key) {
             if entry.node.value != Value::Bool(false) {
-                let text = format!("{:?} is not yet supported: this server has no {} yet", entry.key, refused.feature);
+                let text = format!(
+                    "{:?} is not yet supported: this server has no {} yet",
+                    entry.key, refused.feature
+                );
                 self.error(&entry.pos, text);
             }
             return;
@@ -221,7 +224,10 @@ impl Reader {
             Value::Int(n) => (*n as f64, n.to_string()),
             Value::Float(x) => (*x, x.to_string()),
             Value::String(text) => match duration::parse(text) {
-                #[expect(clippy::cast_precision_loss, reason = "fractions of a microsecond do not matter here")]
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "fractions of a microsecond do not matter here"
+                )]
                 Ok(nanos) => (nanos as f64 / 1e9, text.clone()),
                 Err(e) => {
                     self.error(&entry.pos, format!("error parsing {config} config, 'timeout' {e}"));
@@ -234,7 +240,10 @@ impl Reader {
             }
         };
         let Ok(timeout) = Duration::try_from_secs_f64(seconds) else {
-            self.error(&entry.pos, format!("error parsing {config} config, 'timeout' of {shown} is out of range"));
+            self.error(
+                &entry.pos,
+                format!("error parsing {config} config, 'timeout' of {shown} is out of range"),
+            );
             return None;
         };
         if doubt_long && timeout > Duration::from_secs(60) {

@@ -1,7 +1,7 @@
 //! `tls` blocks.
 
-use super::{Reader, block};
 use super::reader::set;
+use super::{Reader, block};
 use crate::options::types::{CertificateFiles, HandshakeFirst, TlsOptions, TlsVersion};
 use conf::{Entry, Map, Pos, Value};
 use std::time::Duration;
@@ -107,7 +107,9 @@ pub(crate) fn read(reader: &mut Reader, entry: &Entry, place: TlsPlace) -> Optio
             let text = "error parsing tls config, cannot combine 'cert_file' option with 'certs' option";
             reader.error(&entry.pos, text);
         }
-        (Some(cert_file), Some(key_file)) => tls.certificates = vec![CertificateFiles { cert_file, key_file }],
+        (Some(cert_file), Some(key_file)) => {
+            tls.certificates = vec![CertificateFiles { cert_file, key_file }]
+        }
         (Some(_), None) => reader.error(&entry.pos, "missing 'key_file' in TLS configuration"),
         (None, Some(_)) => reader.error(&entry.pos, "missing 'cert_file' in TLS configuration"),
     }
@@ -136,7 +138,8 @@ fn certificates(reader: &mut Reader, entry: &Entry) -> Vec<CertificateFiles> {
     let mut out = Vec::new();
     for item in reader.array(entry).unwrap_or_default() {
         let Value::Map(map) = &item.value else {
-            let text = format!("error parsing certificates config: expected a map, got {}", item.value.kind());
+            let text =
+                format!("error parsing certificates config: expected a map, got {}", item.value.kind());
             reader.error(&item.pos, text);
             continue;
         };

@@ -218,7 +218,8 @@ fn tags(reader: &mut Reader, e: &Entry) -> BTreeSet<String> {
 
 fn feature_flags(reader: &mut Reader, entry: &Entry, o: &mut Options) {
     let Value::Map(map) = &entry.node.value else {
-        let text = format!("error parsing feature flags: unsupported type, it is {}", entry.node.value.kind());
+        let text =
+            format!("error parsing feature flags: unsupported type, it is {}", entry.node.value.kind());
         reader.error(&entry.pos, text);
         return;
     };
@@ -228,7 +229,8 @@ fn feature_flags(reader: &mut Reader, entry: &Entry, o: &mut Options) {
                 o.feature_flags.insert(e.key.clone(), on);
             }
             ref other => {
-                let text = format!("error parsing feature flag {:?}: expected bool, got {}", e.key, other.kind());
+                let text =
+                    format!("error parsing feature flag {:?}: expected bool, got {}", e.key, other.kind());
                 reader.error(&e.pos, text);
             }
         }

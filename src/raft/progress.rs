@@ -1,0 +1,262 @@
+//! What a leader knows of one follower, and how much it may send.
+//!
+//! Owns the states of a follower and the window. Does not build messages and does not count quorums.
+//!
+//! Probe: one append at a time until the logs agree. Replicate: appends in a row, within the window. Snapshot: nothing
+//! but beats until the follower has the state.
+
+use std::collections::VecDeque;
+
+use crate::config::Options;
+use crate::types::{LogIndex, NodeId};
+
+/// How a follower is fed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Feed {
+    /// One append at a time; it is not known where the logs agree.
+    Probe,
+    /// In a row.
+    Replicate,
+    /// It needs the state up to this index first.
+    Snapshot(LogIndex),
+}
+
+/// A leader's view of one follower.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Progress {
+    /// Which one.
+    pub node: NodeId,
+    /// Up to where its log is durable and equal to the leader's. Never goes back within a term.
+    pub matched: LogIndex,
+    /// First entry that it was not sent.
+    pub next: LogIndex,
+    /// How it is fed.
+    pub feed: Feed,
+    /// A probe, a snapshot or a load is under way: send no more appends.
+    pub paused: bool,
+    /// A load for it is under way.
+    pub loading: bool,
+    /// It has a hole: send from `next` though it agreed with more.
+    pub repairing: bool,
+    /// Up to where it knows commits.
+    pub commit: LogIndex,
+    /// Latest read round that it confirmed.
+    pub round: u64,
+    /// Epoch of the promise that it made in this term; 0 for none.
+    pub epoch: u64,
+    /// Heard of since the last look at the quorum.
+    pub heard: bool,
+    /// `matched` or `next` moved since the last tick.
+    pub moved: bool,
+    /// Last index and cost of each append under way.
+    inflight: VecDeque<(LogIndex, u64)>,
+    inflight_bytes: u64,
+}
+
+impl Progress {
+    /// A follower of which nothing is known but that it is to be probed after `last`.
+    #[must_use]
+    pub fn new(node: NodeId, last: LogIndex) -> Self {
+        Self {
+            node,
+            matched: LogIndex::ZERO,
+            next: last.next(),
+            feed: Feed::Probe,
+            paused: false,
+            loading: false,
+            repairing: false,
+            commit: LogIndex::ZERO,
+            round: 0,
+            epoch: 0,
+            heard: false,
+            moved: false,
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+        }
+    }
+
+    /// Whether an append may be sent.
+    #[must_use]
+    pub fn may_send(&self, options: &Options) -> bool {
+        !self.paused
+            && !self.loading
+            && match self.feed {
+                Feed::Probe => true,
+                Feed::Replicate => {
+                    self.inflight.len() < options.inflight_count_max
+                        && self.inflight_bytes < options.inflight_bytes_max
+                }
+                Feed::Snapshot(_) => false,
+            }
+    }
+
+    /// Notes an append up to `last` that costs `bytes`.
+    pub fn sent(&mut self, last: LogIndex, bytes: u64) {
+        match self.feed {
+            Feed::Probe => self.paused = true,
+            Feed::Replicate => {
+                if last >= self.next {
+                    self.inflight.push_back((last, bytes));
+                    self.inflight_bytes += bytes;
+                    self.next = last.next();
+                }
+            }
+            Feed::Snapshot(_) => {
+                unreachable!("R-16: nothing is appended to a follower that waits for a snapshot")
+            }
+        }
+        assert!(self.next > self.matched, "R-16: next stands behind what matched");
+    }
+
+    /// The follower agrees up to `accepted` and is durable up to `durable`. True if `matched` moved.
+    pub fn accept(&mut self, accepted: LogIndex, durable: LogIndex) -> bool {
+        assert!(durable <= accepted, "R-7: durable is part of what was accepted");
+        match self.feed {
+            Feed::Probe => {
+                if accepted >= self.next.prev() && !self.repairing {
+                    self.replicate(accepted.next().max(self.next));
+                }
+            }
+            Feed::Replicate => {
+                while self.inflight.front().is_some_and(|(last, _)| *last <= accepted) {
+                    let (_, bytes) = self.inflight.pop_front().expect("R-16: the front was just seen");
+                    self.inflight_bytes -= bytes;
+                    self.moved = true;
+                }
+                self.next = self.next.max(accepted.next());
+            }
+            Feed::Snapshot(index) => {
+                if durable >= index {
+                    self.probe(durable.next());
+                }
+            }
+        }
+        if durable > self.matched {
+            self.matched = durable;
+            self.moved = true;
+            if self.next <= durable {
+                self.next = durable.next();
+            }
+            return true;
+        }
+        false
+    }
+
+    /// The follower does not have `prev`; the logs may agree at `hint`. False for an answer to an older question.
+    pub fn reject(&mut self, prev: LogIndex, hint: LogIndex) -> bool {
+        let asked = match self.feed {
+            Feed::Replicate => prev > self.matched && prev < self.next,
+            Feed::Probe => prev == self.next.prev() && prev > self.matched,
+            Feed::Snapshot(_) => false,
+        };
+        if asked {
+            let next = prev.min(hint.next()).max(self.matched.next());
+            assert!(next < self.next || self.feed == Feed::Replicate, "R-19: a rejected probe steps back");
+            self.probe(next);
+        }
+        asked
+    }
+
+    /// The follower has a hole from `first` on: what it proved ends before it, and it is fed from there. False if that is
+    /// under way already.
+    pub fn repair(&mut self, first: LogIndex) -> bool {
+        if self.repairing && self.next == first && (self.paused || self.loading) {
+            return false;
+        }
+        if let Feed::Snapshot(_) = self.feed {
+            return false;
+        }
+        self.matched = self.matched.min(first.prev());
+        self.probe(first);
+        self.repairing = true;
+        true
+    }
+
+    /// One append at a time from `next` on; what was under way is forgotten.
+    pub fn probe(&mut self, next: LogIndex) {
+        self.feed = Feed::Probe;
+        self.next = next.max(self.matched.next());
+        self.clear();
+    }
+
+    /// Appends in a row from `next` on.
+    pub fn replicate(&mut self, next: LogIndex) {
+        self.feed = Feed::Replicate;
+        self.next = next.max(self.matched.next());
+        self.clear();
+        self.moved = true;
+    }
+
+    /// The follower needs the state up to `index`.
+    pub fn snapshot(&mut self, index: LogIndex) {
+        self.feed = Feed::Snapshot(index);
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.paused = false;
+        self.loading = false;
+        self.repairing = false;
+        self.inflight = VecDeque::new();
+        self.inflight_bytes = 0;
+    }
+
+    /// Appends and bytes under way.
+    #[must_use]
+    pub fn inflight(&self) -> (usize, u64) {
+        (self.inflight.len(), self.inflight_bytes)
+    }
+
+    /// Bytes of memory beyond the struct itself.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.inflight.capacity() * size_of::<(LogIndex, u64)>()
+    }
+
+    /// Gives back the memory of an empty window.
+    pub fn shrink(&mut self) {
+        if self.inflight.is_empty() {
+            self.inflight = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn i(n: u64) -> LogIndex {
+        LogIndex(n)
+    }
+
+    #[test]
+    fn the_window_closes_by_count_and_by_bytes_and_opens_again_r16() {
+        let options = Options { inflight_count_max: 2, inflight_bytes_max: 100, ..Options::default() };
+        let mut p = Progress::new(NodeId::new(2, 0), i(0));
+        p.replicate(i(1));
+        p.sent(i(1), 10);
+        assert!(p.may_send(&options));
+        p.sent(i(2), 10);
+        assert!(!p.may_send(&options), "two are under way");
+        p.accept(i(2), i(0));
+        assert!(p.may_send(&options));
+        p.sent(i(3), 100);
+        assert!(!p.may_send(&options), "the bytes are spent");
+        assert!(p.accept(i(3), i(3)));
+        assert_eq!(p.inflight(), (0, 0));
+        assert_eq!((p.matched, p.next), (i(3), i(4)));
+    }
+
+    #[test]
+    fn an_answer_to_an_older_question_changes_nothing() {
+        let mut p = Progress::new(NodeId::new(2, 0), i(10));
+        p.sent(i(10), 0);
+        assert!(!p.reject(i(7), i(6)));
+        assert!(p.reject(i(10), i(6)));
+        assert_eq!(p.next, i(7));
+        assert!(!p.reject(i(10), i(6)));
+        p.accept(i(6), i(6));
+        assert_eq!(p.feed, Feed::Replicate);
+        assert!(!p.reject(i(5), i(4)), "what matched stays matched");
+    }
+}
