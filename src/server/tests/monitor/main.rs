@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod fields;
+mod https;
 mod support;
 mod values;

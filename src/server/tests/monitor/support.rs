@@ -10,7 +10,7 @@ use server::{
 };
 
 /// Longest wait for anything. A test that comes here has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a test against a server with this configuration. `PORTS` in it stands for random ports of both listeners.
 pub fn with_server<F: Future<Output = ()>>(config: &str, test: impl FnOnce(Arc<Server>) -> F) {
