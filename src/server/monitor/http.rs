@@ -124,7 +124,7 @@ async fn accept(server: Arc<Server>, listener: TcpListener, tls: bool, open: Arc
 }
 
 /// One connection, request after request.
-async fn serve(server: &Server, socket: Accepted, tls: bool, full: bool) {
+async fn serve(server: &Arc<Server>, socket: Accepted, tls: bool, full: bool) {
     let Ok(tcp) = socket.attach() else { return };
     let mut c = Connection { tcp, tls: None, pending: Vec::new(), buf: BytesMut::new() };
     if tls && c.handshake(server).await.is_err() {
@@ -139,7 +139,7 @@ async fn serve(server: &Server, socket: Accepted, tls: bool, full: bool) {
             Ok(Some(r)) => r,
             Ok(None) | Err(Gone) => return,
         };
-        let request = match request {
+        let mut request = match request {
             Ok(r) => r,
             Err(refusal) => {
                 c.refuse(&refusal).await.ok();
@@ -150,7 +150,10 @@ async fn serve(server: &Server, socket: Accepted, tls: bool, full: bool) {
             Method::Other => {
                 Answer { allow: true, ..Answer::plain(405, "405 method not allowed: GET and HEAD only\n") }
             }
-            _ => pages::answer(server, &request.path, &request.query),
+            _ => {
+                let (path, query) = (std::mem::take(&mut request.path), std::mem::take(&mut request.query));
+                pages::answer(server, path, query).await
+            }
         };
         let out = response(&request, &answer, env::wall());
         if c.write(&out).await.is_err() {

@@ -1,8 +1,11 @@
 //! What the endpoints say.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::*},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::*},
+    },
+    time::Duration,
 };
 
 use env::Workers;
@@ -228,6 +231,13 @@ fn health_is_green_only_if_all_can_be_served() {
         assert_eq!((health(&s).status_code, health(&s).status), (200, "ok"));
         let mut http = Http::connect(&s).await;
         assert_eq!(http.get("/healthz").await.body, r#"{"status":"ok"}"#);
+        let stores = new_server("PORTS\njetstream: {}");
+        stores.listen().await.unwrap();
+        let a = Http::connect(&stores).await.get("/healthz?js-enabled-only=1").await;
+        let want = r#"{"status":"unavailable","error":"JetStream is configured but not supported by this version"}"#;
+        assert_eq!((a.status, &*a.body), (503, want));
+        assert_eq!(Http::connect(&stores).await.json("/jsz").await["disabled"], true);
+        stores.stop();
         let a = http.get("/healthz?stream=x&details=1").await;
         let want = r#"{"status":"error","errors":[{"type":"BAD_REQUEST","error":"\"account\" must not be empty when checking stream health"}]}"#;
         assert_eq!((a.status, &*a.body), (400, want));
@@ -252,33 +262,36 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[test]
-fn m1_a_page_holds_no_lock_that_others_need() {
+fn m1_messages_do_not_wait_for_a_page() {
     with_server(CONFIG, async |s| {
         let mut a = Nats::connect(&s, "a").await;
+        let mut http = Http::connect(&s).await;
+        // The page cannot get past this client, whose facts somebody holds.
         let workers = Workers::start(2).unwrap();
-        let begun = Arc::new(AtomicBool::new(false));
-        let page = {
-            // The page cannot get past this client.
-            let client = s.links.clients.open().remove(0);
-            let facts = client.facts.lock();
-            let (s2, begun2) = (s.clone(), begun.clone());
-            let page = workers.all()[1].spawn(async move {
-                begun2.store(true, Release);
-                monitor::connz(&s2, &ConnzOptions::default()).unwrap().total
-            });
-            while !begun.load(Acquire) {
-                std::hint::spin_loop();
+        let (held, release) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let client = s.links.clients.open().remove(0);
+        let (held2, release2) = (held.clone(), release.clone());
+        let holder = workers.all()[1].spawn(async move {
+            let _facts = client.facts.lock();
+            held2.store(true, Release);
+            let deadline = env::now() + Duration::from_secs(10);
+            while !release2.load(Acquire) && env::now() < deadline {
+                std::thread::yield_now();
             }
-            for _ in 0..1000 {
-                // Each of these would wait for ever if the page held its lock.
-                assert_eq!((s.links.clients.len(), s.broker.connections()), (1, 1));
-                assert!(s.broker.account("A").unwrap().list_subscriptions().len() < 100);
-            }
-            drop(facts);
-            page
-        };
-        assert_eq!(page.await.unwrap(), 1);
-        a.say("PUB x 0\r\n\r\n").await;
+            release2.load(Acquire)
+        });
+        wait_for("it is held", || held.load(Acquire)).await;
+        http.0.send("GET /connz?auth=1 HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        wait_for("the page is begun", || s.monitor.requests().contains_key("/connz")).await;
+        for _ in 0..100 {
+            // Each of these would wait for the page, if its thread were ours or its lock one of these.
+            a.say("SUB x 1\r\nPUB x 1\r\na\r\nUNSUB 1\r\n").await;
+            assert_eq!((s.links.clients.len(), s.broker.connections()), (1, 1));
+        }
+        release.store(true, Release);
+        assert!(holder.await.unwrap(), "messages have waited for the page");
+        let page = http.answer(true).await.json();
+        assert_eq!(page["connections"][0]["authorized_user"], "a");
     });
 }
 
