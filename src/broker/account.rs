@@ -42,6 +42,7 @@ pub struct Account {
     limits: RwLock<AccountLimits>,
     mappings: RwLock<Arc<Mappings>>,
     has_mappings: AtomicBool,
+    has_trace: AtomicBool,
     stream_imports: RwLock<Arc<Vec<StreamImport>>>,
     /// Internal subscriptions that its rules ask for: service imports, and the way back of answers.
     internal: Mutex<Vec<Arc<Sub>>>,
@@ -62,6 +63,7 @@ impl Account {
             limits: RwLock::new(AccountLimits::default()),
             mappings: RwLock::default(),
             has_mappings: AtomicBool::new(false),
+            has_trace: AtomicBool::new(false),
             stream_imports: RwLock::default(),
             internal: Mutex::default(),
             replies: Replies::default(),
@@ -98,6 +100,11 @@ impl Account {
     #[inline]
     pub(crate) fn has_mappings(&self) -> bool {
         self.has_mappings.load(Relaxed)
+    }
+    /// Whether messages with a sampled `traceparent` are traced.
+    #[inline]
+    pub(crate) fn has_trace(&self) -> bool {
+        self.has_trace.load(Relaxed)
     }
     pub(crate) fn mappings(&self) -> Arc<Mappings> {
         self.mappings.read().clone()
@@ -242,6 +249,7 @@ impl Broker {
         account.set_limits(rules.limits);
         *account.mappings.write() = Arc::new(rules.mappings.clone());
         account.has_mappings.store(!rules.mappings.is_empty(), Relaxed);
+        account.has_trace.store(rules.trace.is_some(), Relaxed);
         *account.rules.write() = Arc::new(rules.clone());
         for old in std::mem::take(&mut *account.internal.lock()) {
             old.close();
@@ -304,7 +312,12 @@ impl Broker {
         if let Some(a) = self.account(name) {
             return a;
         }
-        self.accounts.write().entry(name.into()).or_insert_with(|| Account::new(name)).clone()
+        let mut made = None;
+        let account = self.accounts.write().entry(name.into()).or_insert_with(|| made.insert(Account::new(name)).clone()).clone();
+        if let Some(new) = made {
+            self.crossing(|c| c.account_made(&new));
+        }
+        account
     }
     /// The account of that name.
     pub fn account(&self, name: &str) -> Option<Arc<Account>> {

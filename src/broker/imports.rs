@@ -16,9 +16,10 @@ use parking_lot::Mutex;
 use subject::Transform;
 
 use crate::{
-    Account, Broker, Inbound, Link, Message, Sub,
+    Account, Broker, Inbound, Link, Message, Step, Sub, Trace,
     router::Deliveries,
     rules::{Export, Import, LatencyRule, Responses},
+    trace,
 };
 
 /// Where reply subjects of service imports begin.
@@ -29,6 +30,7 @@ const WAITING_MAX: usize = 1 << 20;
 /// A stream import, ready for use.
 pub(crate) struct StreamImport {
     pub exporter: Arc<Account>,
+    pub allow_trace: bool,
     from: Vec<u8>,
     local: Vec<u8>,
     inward: Transform,
@@ -40,6 +42,7 @@ impl StreamImport {
         let inward = import.inward()?;
         Ok(StreamImport {
             exporter,
+            allow_trace: import.allow_trace,
             from: import.subject.clone(),
             local: import.local(),
             outward: inward.inverse(),
@@ -95,6 +98,7 @@ pub(crate) fn overlap(a: &[u8], b: &[u8]) -> Option<Vec<u8>> {
 struct Waiting {
     importer: Weak<Account>,
     requestor: Arc<Link>,
+    share: bool,
     reply: Vec<u8>,
     responses: Responses,
     threshold: Duration,
@@ -116,9 +120,11 @@ pub struct Latency<'a> {
     pub requestor: &'a Link,
     /// Its account.
     pub importer: Option<Arc<Account>>,
+    /// The exporter may learn who asks.
+    pub share: bool,
     /// Who answered, if anybody.
     pub responder: Option<&'a Link>,
-    /// 200, 503 (nobody serves) or 504 (no answer in time).
+    /// 200, 400 (nowhere to answer to), 503 (nobody serves) or 504 (no answer in time).
     pub status: u16,
     /// When the request came.
     pub start: env::Wall,
@@ -134,6 +140,10 @@ pub trait Crossing: Send + Sync {
     fn request_info(&self, requestor: &Link, importer: &Account, share: bool) -> String;
     /// A latency was measured.
     fn latency(&self, d: &mut Deliveries, l: &Latency<'_>);
+    /// A message was traced.
+    fn traced(&self, _: &mut Deliveries, _: &Trace) {}
+    /// There is a new account.
+    fn account_made(&self, _: &Arc<Account>) {}
 }
 
 /// Answers on their way back, of one exporting account.
@@ -164,7 +174,12 @@ impl Inbound for AnswerBack {
             Responses::Many => false,
             Responses::Chunked => m.payload().is_empty(),
         };
-        let (importer, reply) = (w.importer.upgrade(), w.reply.clone());
+        let (importer, reply, share) = (w.importer.upgrade(), w.reply.clone(), w.share);
+        if d.trace.as_ref().is_some_and(|t| t.only) {
+            // B-7: the request still waits for its true answer.
+            drop(waiting);
+            return importer.is_some_and(|i| d.publish(&i, from, &Message { subject: &reply, reply: m.reply, ..*m }) > 0);
+        }
         w.deadline = env::now() + w.threshold;
         // The first answer is the one that is measured.
         let measured = w
@@ -186,6 +201,7 @@ impl Inbound for AnswerBack {
                 exporter: &exporter,
                 requestor: &requestor,
                 importer,
+                share,
                 responder: Some(from),
                 status: 200,
                 start,
@@ -217,8 +233,54 @@ impl Inbound for ServiceImport {
         if !self.outward.apply(m.subject, |n| d.below(n as usize) as u32, &mut subject) {
             return false;
         }
+        let (account, from_subject) = (self.exporter.name.clone(), m.subject.to_vec());
+        d.note(|| Step::ServiceImport { account, from: from_subject, to: subject.clone() });
+        let Some(trace) = d.trace.take() else { return self.pass_on(d, from, m, &importer, &broker, &subject, None) };
+        // A trace goes on in the exporter's account only if the exporter allows it.
+        if self.export.allow_trace {
+            let dest = if trace.only { trace::DISABLED.to_vec() } else { d.new_reply() };
+            if !trace.only {
+                let now = env::now();
+                let back = Waiting {
+                    importer: self.importer.clone(),
+                    requestor: from.clone(),
+                    share: false,
+                    reply: trace.dest.clone(),
+                    responses: Responses::Many,
+                    threshold: self.export.threshold,
+                    deadline: now + self.export.threshold,
+                    latency: None,
+                    start: env::wall(),
+                    started: now,
+                    trigger: Vec::new(),
+                };
+                self.exporter.wait(dest.clone(), back);
+            }
+            d.trace = Some(trace);
+            return self.pass_on(d, from, m, &importer, &broker, &subject, Some(&dest));
+        }
+        // B-7
+        let done = trace.only || self.pass_on(d, from, m, &importer, &broker, &subject, Some(trace::DISABLED));
+        d.trace = Some(trace);
+        done
+    }
+}
+
+impl ServiceImport {
+    /// Sends a request into the exporter's account; `trace` is what its trace header is to say there.
+    #[allow(clippy::too_many_arguments)]
+    fn pass_on(
+        &self,
+        d: &mut Deliveries,
+        from: &Arc<Link>,
+        m: &Message<'_>,
+        importer: &Account,
+        broker: &Arc<Broker>,
+        subject: &[u8],
+        trace: Option<&[u8]>,
+    ) -> bool {
         // The exporter is told where a request comes from; a header block that the requestor set himself is replaced.
-        let info = broker.crossing(|c| c.request_info(from, &importer, self.share));
+        let info = broker.crossing(|c| c.request_info(from, importer, self.share));
         let mut body = Vec::with_capacity(m.body_crlf.len() + 64);
         let mut header_len = m.header_len;
         if let Some(info) = info {
@@ -227,48 +289,49 @@ impl Inbound for ServiceImport {
                 wire::headers::push_without(&mut without, m.header(), REQUEST_INFO);
             }
             wire::headers::push_with(&mut body, &without, REQUEST_INFO, info.as_bytes());
+            if let Some(dest) = trace {
+                body = trace::redirected(&body, dest);
+            }
             header_len = body.len();
             body.extend_from_slice(&m.body_crlf[m.header_len..]);
         } else {
             body.extend_from_slice(m.body_crlf);
         }
-        let mut message =
-            Message { subject: &subject, reply: b"", header_len, body_crlf: &body, shared: None };
+        let mut message = Message { subject, reply: b"", header_len, body_crlf: &body, shared: None };
+        if d.trace.as_ref().is_some_and(|t| t.only) {
+            return d.publish(&self.exporter, from, &message) > 0;
+        }
+        let trigger = self.export.latency.as_ref().and_then(|l| sampled(l, m, d));
+        let latency = trigger.as_ref().and(self.export.latency.clone());
+        let now = env::now();
+        let waiting = Waiting {
+            importer: self.importer.clone(),
+            requestor: from.clone(),
+            share: self.share,
+            reply: m.reply.to_vec(),
+            responses: self.export.responses,
+            threshold: self.export.threshold,
+            deadline: now + self.export.threshold,
+            latency,
+            start: env::wall(),
+            started: now,
+            trigger: trigger.unwrap_or_default(),
+        };
         if m.reply.is_empty() {
+            self.exporter.report(d, broker, &waiting, 400);
             return d.publish(&self.exporter, from, &message) > 0;
         }
         let reply = d.new_reply();
         message.reply = &reply;
-        let trigger = self.export.latency.as_ref().map(|l| sampled(l, m, d)).unwrap_or_default();
-        let latency = trigger.is_some().then(|| self.export.latency.clone()).flatten();
-        {
-            let mut waiting = self.exporter.replies.waiting.lock();
-            if waiting.len() >= WAITING_MAX {
-                return false;
-            }
-            let now = env::now();
-            waiting.insert(
-                reply.clone(),
-                Waiting {
-                    importer: self.importer.clone(),
-                    requestor: from.clone(),
-                    reply: m.reply.to_vec(),
-                    responses: self.export.responses,
-                    threshold: self.export.threshold,
-                    deadline: now + self.export.threshold,
-                    latency,
-                    start: env::wall(),
-                    started: now,
-                    trigger: trigger.unwrap_or_default(),
-                },
-            );
+        if !self.exporter.wait(reply.clone(), waiting) {
+            return false;
         }
         if d.publish(&self.exporter, from, &message) > 0 {
             return true;
         }
         let unserved = self.exporter.replies.waiting.lock().remove(&reply);
         if let Some(w) = unserved {
-            self.exporter.report(d, &broker, &w, 503);
+            self.exporter.report(d, broker, &w, 503);
         }
         false
     }
@@ -291,7 +354,16 @@ fn trace_headers(block: &[u8]) -> Option<Vec<(String, String)>> {
         .map(|(k, v)| (String::from_utf8_lossy(k).into_owned(), String::from_utf8_lossy(v).into_owned()))
         .filter(|(k, _)| {
             let k = k.to_ascii_lowercase();
-            matches!(&*k, "uber-trace-id" | "b3" | "traceparent" | "x-b3-sampled" | "x-b3-traceid")
+            matches!(
+                &*k,
+                "uber-trace-id"
+                    | "b3"
+                    | "traceparent"
+                    | "x-b3-sampled"
+                    | "x-b3-traceid"
+                    | "x-b3-spanid"
+                    | "x-b3-parentspanid"
+            )
         })
         .collect();
     let asks = found.iter().any(|(k, v)| match k.to_ascii_lowercase().as_str() {
@@ -303,6 +375,7 @@ fn trace_headers(block: &[u8]) -> Option<Vec<(String, String)>> {
             v.split('-').nth(3).and_then(|f| u8::from_str_radix(f, 16).ok()).is_some_and(|f| f & 1 == 1)
         }
         "x-b3-sampled" => v == "1",
+        "x-b3-spanid" | "x-b3-parentspanid" => false,
         // A trace id without a decision leaves the decision to us.
         _ => !found.iter().any(|(k, _)| k.eq_ignore_ascii_case("x-b3-sampled")),
     });
@@ -327,6 +400,15 @@ impl Account {
             self.report(d, broker, &w, 504);
         }
     }
+    /// Notes that answers to `reply` are awaited. False if there is no room.
+    fn wait(&self, reply: Vec<u8>, w: Waiting) -> bool {
+        let mut waiting = self.replies.waiting.lock();
+        if waiting.len() >= WAITING_MAX {
+            return false;
+        }
+        waiting.insert(reply, w);
+        true
+    }
     fn report(&self, d: &mut Deliveries, broker: &Broker, w: &Waiting, status: u16) {
         let Some(rule) = &w.latency else { return };
         let l = Latency {
@@ -334,6 +416,7 @@ impl Account {
             exporter: self,
             requestor: &w.requestor,
             importer: w.importer.upgrade(),
+            share: w.share,
             responder: None,
             status,
             start: w.start,

@@ -15,6 +15,7 @@
 //! * B-4: a subscription with a maximum gets no more than that.
 //! * B-5: an outbox never holds more than its limit and one message.
 //! * B-6: whoever makes an outbox non-empty sees to it that it is flushed; nobody else needs to.
+//! * B-7: a message that is only to be traced reaches nobody.
 
 mod account;
 mod imports;
@@ -25,6 +26,7 @@ mod router;
 pub mod rules;
 mod stats;
 mod sub;
+pub mod trace;
 #[cfg(test)]
 mod tests;
 
@@ -35,3 +37,4 @@ pub use outbox::{Chunk, Out};
 pub use router::{Deliveries, Message, Outcome, Router};
 pub use stats::{Counter, Stats, Traffic};
 pub use sub::{Sub, SubscribeError};
+pub use trace::{Step, Trace};

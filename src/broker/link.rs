@@ -382,9 +382,13 @@ impl Link {
     fn add_shadows(self: &Arc<Link>, account: &Account, sub: &Arc<Sub>) {
         for import in account.stream_imports().iter() {
             let Some((pattern, inward)) = import.shadow(sub.subject()) else { continue };
-            let extra = Extra { account: import.exporter.clone(), parent: sub.clone(), inward };
-            let shadow =
-                Arc::new(Sub::new(self.clone(), sub.sid(), &pattern, sub.queue(), false, Some(extra)));
+            let extra = Extra {
+                account: import.exporter.clone(),
+                parent: sub.clone(),
+                inward,
+                allow_trace: import.allow_trace,
+            };
+            let shadow = Arc::new(Sub::new(self.clone(), sub.sid(), &pattern, sub.queue(), false, Some(extra)));
             self.shadows.lock().push(shadow.clone());
             import.exporter.insert(&shadow);
         }

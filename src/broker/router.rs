@@ -12,6 +12,7 @@ use crate::{
     outbox::SHARE_BYTES_MIN,
     plan::{Plans, Receivers},
     sub::{CLOSED, Extra, FILTERED},
+    trace::{self, Step, Trace, Wish, why},
 };
 
 /// How deep a delivery may cause another.
@@ -76,6 +77,8 @@ pub struct Deliveries {
     expired: Vec<Arc<Sub>>,
     random: u64,
     depth: u8,
+    /// The trace of the message at hand, if it has one.
+    pub(crate) trace: Option<Box<Trace>>,
     /// What is sent now is the server's own answer: echo does not apply.
     answering: bool,
     congested: bool,
@@ -106,10 +109,68 @@ impl Router {
     /// Sends a message on its way. It is written with the next [`Router::flush`].
     #[inline]
     pub fn publish(&mut self, m: &Message<'_>) -> Outcome {
+        if m.header_len > 0 && trace::may_ask(&self.account, m.header()) {
+            return self.publish_traced(m);
+        }
+        self.publish_mapped_or_plain(m)
+    }
+    #[inline]
+    fn publish_mapped_or_plain(&mut self, m: &Message<'_>) -> Outcome {
         if self.account.has_mappings() {
             return self.publish_mapped(m);
         }
         self.publish_plain(m)
+    }
+
+    /// Publishes a message that may ask for a trace.
+    #[cold]
+    fn publish_traced(&mut self, m: &Message<'_>) -> Outcome {
+        let rule = || self.account.rules().trace.clone();
+        let (dest, only) = match trace::wish(m.header()) {
+            Wish::None => return self.publish_mapped_or_plain(m),
+            Wish::Refused { only: true } => return Outcome::Delivered(0),
+            Wish::Refused { only: false } => {
+                let mut body = trace::redirected(m.header(), trace::DISABLED);
+                let header_len = body.len();
+                body.extend_from_slice(&m.body_crlf[m.header_len..]);
+                let m = Message { header_len, body_crlf: &body, shared: None, ..*m };
+                return self.publish_mapped_or_plain(&m);
+            }
+            Wish::Trace { dest, only } => {
+                let may = self.permissions.as_ref().is_none_or(|p| p.can_publish(&dest));
+                if !may && !self.link.use_reply(&dest) {
+                    return Outcome::DeniedAs(dest);
+                }
+                (dest, only)
+            }
+            Wish::Sampled => match rule() {
+                Some(rule) if self.out.below(100) < usize::from(rule.sampling) => (rule.subject, false),
+                _ => return self.publish_mapped_or_plain(m),
+            },
+        };
+        self.out.trace = Some(Box::new(Trace {
+            dest,
+            account: self.account.clone(),
+            only,
+            from: self.link.clone(),
+            at: env::wall(),
+            subject: m.subject.to_vec(),
+            header: m.header().to_vec(),
+            size: m.body_crlf.len() - 2,
+            denied: None,
+            steps: Vec::new(),
+        }));
+        let outcome = self.publish_mapped_or_plain(m);
+        if let Some(mut trace) = self.out.trace.take() {
+            trace.denied = match &outcome {
+                Outcome::Delivered(_) => None,
+                Outcome::Denied => Some(m.subject.to_vec()),
+                Outcome::DeniedAs(subject) => Some(subject.clone()),
+            };
+            let broker = self.out.broker.clone();
+            broker.crossing(|c| c.traced(&mut self.out, &trace));
+        }
+        outcome
     }
 
     #[cold]
@@ -126,6 +187,7 @@ impl Router {
                 if !transform.apply(m.subject, |n| out.below(n as usize) as u32, &mut subject) {
                     return self.publish_plain(m);
                 }
+                out.note(|| Step::Mapped { to: subject.clone() });
                 match self.publish_plain(&Message { subject: &subject, ..*m }) {
                     Outcome::Denied => Outcome::DeniedAs(subject),
                     done => done,
@@ -215,6 +277,7 @@ impl Deliveries {
             expired: Vec::new(),
             random: seed | 1,
             depth: 0,
+            trace: None,
             answering: false,
             congested: false,
             in_msgs: 0,
@@ -258,6 +321,9 @@ impl Deliveries {
             return 0;
         }
         self.begin(m);
+        if self.trace.is_some() {
+            return self.deliver_traced(matched, from, m);
+        }
         let mut n = 0;
         // A large payload with several receivers is owned once.
         let owned;
@@ -276,6 +342,75 @@ impl Deliveries {
             self.end();
         }
         n
+    }
+
+    /// As [`Deliveries::deliver`], and notes where the message goes; a message that is trace-only goes nowhere (B-7).
+    #[cold]
+    fn deliver_traced(&mut self, matched: &Receivers, from: &Arc<Link>, m: &Message<'_>) -> usize {
+        let mut n = 0;
+        for sub in matched.plain() {
+            n += usize::from(self.trace_one(sub, from, m));
+        }
+        for group in matched.groups() {
+            let start = if group.len() > 1 { self.below(group.len()) } else { 0 };
+            let (after, before) = (&group[start..], &group[..start]);
+            n += usize::from(after.iter().chain(before).any(|s| self.trace_one(s, from, m)));
+        }
+        if !self.expired.is_empty() {
+            self.end();
+        }
+        n
+    }
+
+    fn trace_one(&mut self, sub: &Arc<Sub>, from: &Arc<Link>, m: &Message<'_>) -> bool {
+        let only = self.trace.as_ref().is_some_and(|t| t.only);
+        if let Some(extra) = sub.extra() {
+            return self.trace_shadow(sub, extra, from, m, only);
+        }
+        if sub.link.kind == Kind::Internal {
+            return sub.flags() & CLOSED == 0 && self.deliver_inside(sub, from, m);
+        }
+        let error = refusal(sub, from, m.subject);
+        if let Some(t) = &mut self.trace {
+            let account = sub.link.account();
+            t.egress(sub, account.as_ref(), error);
+        }
+        error.is_none() && (only || self.deliver_one(sub, from, m))
+    }
+
+    /// A trace goes on in the importer's account only if the importer allows it.
+    fn trace_shadow(&mut self, sub: &Arc<Sub>, extra: &Extra, from: &Arc<Link>, m: &Message<'_>, only: bool) -> bool {
+        let mut to = Vec::new();
+        if !extra.inward.apply(m.subject, |n| self.below(n as usize) as u32, &mut to) {
+            return false;
+        }
+        let error = refusal(&extra.parent, from, &to);
+        let account = sub.link.account();
+        if let (Some(t), Some(account)) = (&mut self.trace, &account) {
+            t.note(Step::StreamExport { account: account.name.clone(), to });
+            if extra.allow_trace {
+                t.egress(sub, Some(account), error);
+            }
+        }
+        error.is_none() && (only || self.deliver_shadow(extra, from, m))
+    }
+
+    /// Notes a step of the message at hand if it is traced.
+    pub(crate) fn note(&mut self, step: impl FnOnce() -> Step) {
+        if let Some(t) = &mut self.trace {
+            t.note(step());
+        }
+    }
+
+    /// For receivers inside the server that serve another account's requests: notes the way there if the message at hand
+    /// is traced. False if it is not to be handled (B-7).
+    pub fn may_serve(&mut self, account: &Arc<str>, from: &[u8], to: &[u8]) -> bool {
+        self.note(|| Step::ServiceImport { account: account.clone(), from: from.to_vec(), to: to.to_vec() });
+        !self.is_trace_only()
+    }
+    /// Whether the message at hand is only to be traced: receivers inside the server must leave it alone (B-7).
+    pub fn is_trace_only(&self) -> bool {
+        self.trace.as_ref().is_some_and(|t| t.only)
     }
 
     /// Gives a message to one member (B-2): a random one, or the next that takes it.
@@ -463,6 +598,24 @@ impl Drop for Deliveries {
     fn drop(&mut self) {
         self.flush();
     }
+}
+
+/// Why `sub` does not get a message to `subject`, if so.
+fn refusal(sub: &Sub, from: &Arc<Link>, subject: &[u8]) -> Option<&'static str> {
+    let (link, flags) = (&sub.link, sub.flags());
+    if flags & CLOSED != 0 {
+        return Some(why::SUB_CLOSED);
+    }
+    if flags & FILTERED != 0 && link.permissions().is_some_and(|p| p.deny_on_delivery(subject, sub.queue())) {
+        return Some(why::DENIED);
+    }
+    if !link.flags().has(LinkFlags::ECHO) && Arc::ptr_eq(link, from) {
+        return Some(why::NO_ECHO);
+    }
+    if link.closed().is_some() {
+        return Some(why::CLIENT_CLOSED);
+    }
+    (sub.max() != 0 && sub.delivered() >= sub.max()).then_some(why::EXPIRED)
 }
 
 /// A closure as a receiver.

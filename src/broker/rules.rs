@@ -13,6 +13,15 @@ pub struct LatencyRule {
     pub subject: Vec<u8>,
 }
 
+/// Messages with a sampled `traceparent` are traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceRule {
+    /// Where traces go, in the same account.
+    pub subject: Vec<u8>,
+    /// Percent of such messages.
+    pub sampling: u8,
+}
+
 /// How many answers a service gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Responses {
@@ -42,6 +51,8 @@ pub struct Export {
     pub threshold: Duration,
     /// Services: measured latency.
     pub latency: Option<LatencyRule>,
+    /// Services: traces of messages may pass.
+    pub allow_trace: bool,
 }
 
 /// What is taken from another account.
@@ -57,6 +68,8 @@ pub struct Import {
     pub to: Option<Vec<u8>>,
     /// Services: the exporter learns who asks.
     pub share: bool,
+    /// Streams: traces of messages may pass.
+    pub allow_trace: bool,
 }
 
 /// What an account is told.
@@ -70,6 +83,8 @@ pub struct Rules {
     pub mappings: Mappings,
     /// Limits.
     pub limits: crate::AccountLimits,
+    /// Traces of messages.
+    pub trace: Option<TraceRule>,
 }
 
 impl Import {
@@ -180,16 +195,11 @@ mod tests {
             responses: Responses::One,
             threshold: Duration::from_secs(120),
             latency: None,
+            allow_trace: false,
         }
     }
     fn import(service: bool, account: &str, subject: &str, to: Option<&str>) -> Import {
-        Import {
-            service,
-            account: account.into(),
-            subject: subject.into(),
-            to: to.map(Into::into),
-            share: false,
-        }
+        Import { service, account: account.into(), subject: subject.into(), to: to.map(Into::into), share: false, allow_trace: false }
     }
     fn world(list: Vec<(&str, Rules)>) -> BTreeMap<Arc<str>, Rules> {
         list.into_iter().map(|(n, r)| (n.into(), r)).collect()

@@ -35,6 +35,8 @@ pub struct Extra {
     pub parent: Arc<Sub>,
     /// From the exporter's subjects to the local ones.
     pub inward: Transform,
+    /// Traces of messages may pass.
+    pub allow_trace: bool,
 }
 
 /// Ended: nothing more is delivered.

@@ -219,11 +219,12 @@ fn export(service: bool, subject: &str, responses: Responses) -> Export {
         responses,
         threshold: Duration::from_secs(120),
         latency: None,
+        allow_trace: false,
     }
 }
 
 fn import(service: bool, subject: &str, to: Option<&str>) -> Import {
-    Import { service, account: "A".into(), subject: subject.into(), to: to.map(Into::into), share: false }
+    Import { service, account: "A".into(), subject: subject.into(), to: to.map(Into::into), share: false, allow_trace: false }
 }
 
 #[test]

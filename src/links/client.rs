@@ -276,6 +276,8 @@ struct Connection {
     need: usize,
     pings_out: u32,
     ping_sent: Option<Instant>,
+    /// A PING has been sent to measure the round trip.
+    measured: bool,
     /// The INFO after the first PONG is due.
     info_due: bool,
     last_read: Instant,
@@ -345,6 +347,7 @@ impl Connection {
             need: 0,
             pings_out: 0,
             ping_sent: None,
+            measured: false,
             info_due: true,
             last_read: now,
             deadlines: Deadlines {
@@ -618,8 +621,7 @@ impl Connection {
     fn ping(&mut self, now: Instant) {
         let interval = self.ping_interval();
         // Somebody who speaks is there; but the round trip is measured once soon after the start.
-        let measured = !self.client.rtt().is_zero();
-        if measured && self.pings_out == 0 && now.since(self.last_read) < interval {
+        if self.measured && self.pings_out == 0 && now.since(self.last_read) < interval {
             self.deadlines.ping = self.last_read + interval;
             return;
         }
@@ -632,6 +634,7 @@ impl Connection {
             return;
         }
         self.pings_out += 1;
+        self.measured = true;
         self.ping_sent = Some(now);
         self.send(|out| out.extend_from_slice(b"PING\r\n"));
     }
@@ -996,6 +999,19 @@ impl Connection {
             ..self.bare_attempt()
         };
         let attempt = Attempt { tls: cert.as_ref(), ..attempt };
+        {
+            // Who is refused is named in the event about it.
+            let mut f = self.client.facts.lock();
+            f.user = attempt.shown_name().to_string();
+            f.name.clone_from(&connect.name);
+            f.lang.clone_from(&connect.lang);
+            f.version.clone_from(&connect.version);
+        }
+        if self.client.rtt().is_zero() {
+            // The time from INFO to CONNECT serves until the first PONG.
+            let rtt = env::wall().since(self.client.start);
+            self.client.set_rtt(rtt.max(Duration::from_nanos(1)));
+        }
         match self.authenticator().check(&attempt) {
             Check::Done(Decision::Accept(i)) => self.logged_in(connect, i),
             Check::Done(Decision::Reject(reason)) => self.unauthorized(reason),

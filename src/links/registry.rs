@@ -166,6 +166,13 @@ impl Registry {
     pub fn is_empty(&self) -> bool {
         self.open.lock().is_empty()
     }
+    /// The last round trip of a client that is here or was until lately; zero if there is none.
+    pub fn rtt(&self, id: u64) -> Duration {
+        if let Some(c) = self.get(id) {
+            return c.rtt();
+        }
+        self.closed.lock().iter().rev().find(|c| c.id == id).map(|c| c.rtt).unwrap_or_default()
+    }
     /// The clients that left last, oldest first.
     pub fn closed(&self) -> Vec<Arc<ClosedClient>> {
         self.closed.lock().iter().cloned().collect()

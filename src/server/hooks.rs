@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use broker::{Account, Crossing, Deliveries, Latency, Link};
+use broker::{Account, Crossing, Deliveries, Latency, Link, Trace};
 use links::{Client, ClosedClient};
 
 use crate::{Server, events, log::Log};
@@ -79,6 +79,16 @@ impl Crossing for ServerHooks {
     fn latency(&self, d: &mut Deliveries, l: &Latency<'_>) {
         if let Some(s) = self.server() {
             events::latency(&s, d, l);
+        }
+    }
+    fn traced(&self, d: &mut Deliveries, t: &Trace) {
+        if let Some(s) = self.server() {
+            events::traced(&s, d, t);
+        }
+    }
+    fn account_made(&self, account: &Arc<Account>) {
+        if let Some(s) = self.server() {
+            events::account_made(&s, account);
         }
     }
 }

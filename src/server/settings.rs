@@ -173,6 +173,7 @@ fn export(e: &options::Export) -> rules::Export {
             .latency
             .as_ref()
             .map(|l| rules::LatencyRule { sampling: l.sampling, subject: l.subject.clone().into_bytes() }),
+        allow_trace: e.allow_trace,
     }
 }
 
@@ -188,6 +189,7 @@ fn import(i: &options::Import) -> rules::Import {
         subject: i.subject.clone().into_bytes(),
         to: to.map(String::into_bytes),
         share: i.share,
+        allow_trace: i.allow_trace,
     }
 }
 
@@ -218,6 +220,10 @@ pub fn account_rules(o: &Options) -> Result<BTreeMap<Arc<str>, Rules>, Vec<Strin
                 payload_bytes_max: size(a.limits.max_payload),
                 leafnodes_max: size(a.limits.max_leafnodes),
             },
+            trace: a
+                .trace
+                .as_ref()
+                .map(|t| rules::TraceRule { subject: t.subject.clone().into_bytes(), sampling: t.sampling }),
         };
         all.insert(a.name.as_str().into(), rules);
     }

@@ -58,6 +58,8 @@ pub struct Server {
     pub links: Arc<Context>,
     /// Addresses that are bound.
     pub bound: Mutex<Bound>,
+    /// What it says about itself.
+    pub events: crate::events::Events,
     /// What monitoring remembers.
     pub monitor: crate::monitor::State,
     /// Worker threads.
@@ -110,6 +112,7 @@ impl Server {
         let info = base_info(&options, &key, &name);
         let settings = settings::link_settings(&options, info, Arc::new(authenticator));
         let links = Context::new(broker.clone(), Box::new(hooks), workers.all().to_vec(), settings);
+        let events = crate::events::Events::new(&broker);
         let server = Arc::new(Server {
             key,
             name,
@@ -123,6 +126,7 @@ impl Server {
             broker,
             links,
             bound: Mutex::default(),
+            events,
             monitor: crate::monitor::State::new(),
             workers,
             lame_duck: AtomicBool::new(false),
@@ -175,6 +179,7 @@ impl Server {
         {
             return Err(StartError(vec![format!("Could not write pidfile: {e}")]));
         }
+        crate::events::start(self);
         let one = |e: String| StartError(vec![e]);
         let transports = transports::build(&o).await.map_err(one)?;
         for w in &transports.warnings {
@@ -410,7 +415,7 @@ impl Server {
         self.stop.send_replace(true);
     }
     /// Resolves when the server is told to stop.
-    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut stop = self.stop.subscribe();
         async move {
             stop.wait_for(|s| *s).await.ok();

@@ -33,6 +33,12 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
+/// Whether `key` occurs in the block, be it as a key or elsewhere: a cheap first look.
+#[inline]
+pub fn holds(block: &[u8], key: &str) -> bool {
+    memchr::memmem::find(block, key.as_bytes()).is_some()
+}
+
 /// The first value of `key` (exact case, as nats-server looks keys up).
 pub fn get<'a>(block: &'a [u8], key: &str) -> Option<&'a [u8]> {
     // Most blocks do not hold the key at all: one search over the block settles that.

@@ -1,25 +1,266 @@
-//! What the server publishes about itself under $SYS, and what it answers there.
+//! What the server publishes about itself under `$SYS`, and what it answers there: advisories of connections and accounts,
+//! statistics, requests, latencies of services, traces of messages.
+//!
+//! Owns: the contents of these messages and when they are sent. Does not own: the statistics of monitoring endpoints
+//! (`monitor`), who may log in, how a message finds its receivers.
+//!
+//! Start reading at [`start`], then `requests`. docs/design/0008-system-account.md says why it is so.
+//!
+//! Invariants:
+//! * Y-1: an event costs nothing but a look at the interest while nobody listens to it.
+//! * Y-2: an account sees of others only what its own requests are clamped to: itself.
+//! * Y-3: requests that are being answered are bounded; beyond that they are dropped and counted, and the messages of
+//!   clients never wait for them.
 
-use std::sync::Arc;
+mod encode;
+mod endpoints;
+mod fields;
+mod ids;
+mod latency;
+mod parts;
+mod requests;
+mod ticks;
+mod trace;
 
-use broker::{Account, Deliveries, Latency, Link};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
+};
+
+use broker::{Account, Broker, Counter, Deliveries, Kind, Link, LinkOptions, Message, Traffic};
 use links::{Client, ClosedClient};
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Value, json};
 
-use crate::Server;
+use self::{ids::Ids, parts::Who};
+use crate::{Server, settings::GLOBAL_ACCOUNT};
+
+pub use latency::{latency, request_info};
+pub use trace::traced;
+
+/// What the server remembers for its events.
+pub struct Events {
+    /// Who publishes them.
+    link: Arc<Link>,
+    system: RwLock<Option<Arc<Account>>>,
+    seq: AtomicU64,
+    ids: Mutex<Ids>,
+    /// Requests that are being answered.
+    in_flight: AtomicUsize,
+    /// Requests that were dropped because too many were being answered (Y-3).
+    dropped: Counter,
+    /// Statistics are to be published before their time.
+    statsz_wanted: AtomicBool,
+    /// Moment and processor seconds of the last look, and the percentage that it gave.
+    cpu: Mutex<(env::Instant, f64, f64)>,
+}
+
+impl Events {
+    /// Of a server that has not begun yet.
+    pub fn new(broker: &Broker) -> Events {
+        Events {
+            link: internal(broker, None),
+            system: RwLock::default(),
+            seq: AtomicU64::new(0),
+            ids: Mutex::new(Ids::new(&mut env::rng("event ids"))),
+            in_flight: AtomicUsize::new(0),
+            dropped: Counter::default(),
+            statsz_wanted: AtomicBool::new(false),
+            cpu: Mutex::new((env::now(), env::process::cpu_seconds(), 0.0)),
+        }
+    }
+    /// The system account, if there is one.
+    fn system(&self) -> Option<Arc<Account>> {
+        self.system.read().clone()
+    }
+    /// A new id.
+    fn id(&self) -> String {
+        self.ids.lock().next()
+    }
+    /// Requests that were dropped because too many were being answered.
+    pub fn requests_dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+}
+
+/// A link of the server itself.
+fn internal(broker: &Broker, inbound: Option<Box<dyn broker::Inbound>>) -> Arc<Link> {
+    let o = LinkOptions {
+        id: broker.next_id(),
+        kind: Kind::Internal,
+        worker: 0,
+        pending_bytes_max: 0,
+        transport: None,
+        inbound,
+    };
+    Link::new(o)
+}
+
+/// Begins to answer requests and to publish statistics. Once, before clients come.
+pub fn start(server: &Arc<Server>) {
+    if let Some(name) = server.links.settings().system_account.clone() {
+        let system = server.broker.account_or_new(&name);
+        *server.events.system.write() = Some(system.clone());
+        requests::serve_system(server, &system);
+        for account in server.broker.accounts() {
+            account_made(server, &account);
+        }
+    }
+    env::spawn(ticks::run(Arc::downgrade(server)));
+}
+
+/// There is a new account.
+pub fn account_made(server: &Arc<Server>, account: &Arc<Account>) {
+    match server.events.system() {
+        Some(system) if !Arc::ptr_eq(&system, account) => requests::serve_account(server, account, &system),
+        _ => {}
+    }
+}
+
+/// The system account, if somebody listens to `subject` there (Y-1).
+fn listening(server: &Server, subject: &str) -> Option<Arc<Account>> {
+    server.events.system().filter(|s| s.has_interest(subject.as_bytes()))
+}
+
+/// Sends one message into `account`. `head` is a header block or empty.
+fn publish(server: &Server, account: &Account, subject: &[u8], head: &[u8], body: &[u8]) -> usize {
+    let mut d = Deliveries::new(server.broker.clone(), server.events.seq.load(Relaxed));
+    publish_with(server, &mut d, account, subject, head, body)
+}
+
+/// As [`publish`], with the deliveries of a message that is on its way.
+fn publish_with(
+    server: &Server,
+    d: &mut Deliveries,
+    account: &Account,
+    subject: &[u8],
+    head: &[u8],
+    body: &[u8],
+) -> usize {
+    let mut bytes = Vec::with_capacity(head.len() + body.len() + 2);
+    bytes.extend_from_slice(head);
+    bytes.extend_from_slice(body);
+    bytes.extend_from_slice(b"\r\n");
+    let m = Message { subject, reply: b"", header_len: head.len(), body_crlf: &bytes, shared: None };
+    d.publish(account, &server.events.link, &m)
+}
+
+/// Publishes an event in the system account if anybody wants it.
+fn emit(server: &Server, subject: &str, event: impl FnOnce() -> Value) {
+    if let Some(system) = listening(server, subject) {
+        publish(server, &system, subject.as_bytes(), b"", &encode::json(&event()));
+    }
+}
+
+/// The front of a typed event.
+fn typed(server: &Server, name: &str) -> Value {
+    json!({
+        "type": format!("io.nats.server.advisory.v1.{name}"),
+        "id": server.events.id(),
+        "timestamp": env::wall().rfc3339(),
+        "server": parts::server(server),
+    })
+}
+
+/// Puts the fields of `b` behind those of `a`.
+fn joined(mut a: Value, b: Value) -> Value {
+    if let (Value::Object(a), Value::Object(b)) = (&mut a, b) {
+        a.extend(b);
+    }
+    a
+}
 
 /// A client has logged in.
-pub fn connected(_: &Arc<Server>, _: &Client) {}
-/// A client is gone.
-pub fn disconnected(_: &Arc<Server>, _: &ClosedClient) {}
-/// A client was refused.
-pub fn auth_error(_: &Arc<Server>, _: &Client, _: &str) {}
-/// The server is about to end.
-pub fn shutdown(_: &Arc<Server>) {}
-/// The server has become a lame duck.
-pub fn lame_duck(_: &Arc<Server>) {}
-/// The JSON of `Nats-Request-Info`.
-pub fn request_info(_: &Arc<Server>, _: &Link, importer: &Account, _: bool) -> String {
-    format!("{{\"acc\":{:?}}}", importer.name)
+pub fn connected(server: &Arc<Server>, client: &Client) {
+    let name = client.facts.lock().account.clone();
+    account_changed(server, &name);
+    emit(server, &format!("$SYS.ACCOUNT.{name}.CONNECT"), || {
+        let facts = client.facts.lock();
+        let who = Who { tagged: true, ..Who::of(client, &facts) };
+        joined(typed(server, "client_connect"), json!({ "client": Who { rtt: None, ..who }.json() }))
+    });
+    if server.events.system().is_some_and(|s| *s.name == *name) {
+        server.events.statsz_wanted.store(true, Relaxed);
+    }
 }
-/// A latency was measured.
-pub fn latency(_: &Arc<Server>, _: &mut Deliveries, _: &Latency<'_>) {}
+
+/// A client is gone.
+pub fn disconnected(server: &Arc<Server>, client: &ClosedClient) {
+    let name = &client.facts.account;
+    account_changed(server, name);
+    emit(server, &format!("$SYS.ACCOUNT.{name}.DISCONNECT"), || {
+        let who = Who { tagged: true, ..Who::of_closed(client) };
+        disconnect(server, who, client.sent, client.received, client.reason.text())
+    });
+}
+
+fn disconnect(server: &Server, who: Who<'_>, sent: Traffic, received: Traffic, reason: &str) -> Value {
+    let traffic = |t: Traffic| json!({ "msgs": t.msgs, "bytes": t.bytes });
+    let rest = json!({
+        "client": who.json(),
+        "sent": traffic(sent),
+        "received": traffic(received),
+        "reason": reason,
+    });
+    joined(typed(server, "client_disconnect"), rest)
+}
+
+/// A client was refused.
+pub fn auth_error(server: &Arc<Server>, client: &Client, reason: &str) {
+    // Who is not let in belongs to no account; nats-server counts him to the global one.
+    let subjects = [
+        format!("$SYS.SERVER.{}.CLIENT.AUTH.ERR", server.id()),
+        format!("$SYS.ACCOUNT.{GLOBAL_ACCOUNT}.DISCONNECT"),
+    ];
+    for subject in subjects {
+        emit(server, &subject, || {
+            let facts = client.facts.lock();
+            let who = Who {
+                tagged: true,
+                account: GLOBAL_ACCOUNT,
+                stop: Some(env::wall()),
+                ..Who::of(client, &facts)
+            };
+            let received = Traffic { msgs: client.link.in_msgs.get(), bytes: client.link.in_bytes.get() };
+            disconnect(server, who, Traffic::default(), received, reason)
+        });
+    }
+}
+
+/// The number of an account's connections has changed, or it is time to say it again.
+fn account_changed(server: &Server, name: &str) {
+    let subjects = [format!("$SYS.SERVER.ACCOUNT.{name}.CONNS"), format!("$SYS.ACCOUNT.{name}.SERVER.CONNS")];
+    let mut event = None;
+    for subject in subjects {
+        let Some(system) = listening(server, &subject) else { continue };
+        let Some(account) = server.broker.account(name) else { return };
+        // One event under its old and its new name: only the number of the message differs.
+        let event = event.get_or_insert_with(|| account_connections(server, &account));
+        event["server"] = parts::server(server);
+        publish(server, &system, subject.as_bytes(), b"", &encode::json(event));
+    }
+}
+
+/// The event about an account's connections.
+fn account_connections(server: &Server, account: &Account) -> Value {
+    joined(typed(server, "account_connections"), parts::account(account))
+}
+
+/// Publishes the server's statistics.
+fn statistics(server: &Server) {
+    emit(
+        server,
+        &format!("$SYS.SERVER.{}.STATSZ", server.id()),
+        || json!({ "server": parts::server(server), "statsz": parts::statistics(server) }),
+    );
+}
+
+/// The server is about to end.
+pub fn shutdown(server: &Arc<Server>) {
+    emit(server, &format!("$SYS.SERVER.{}.SHUTDOWN", server.id()), || parts::server(server));
+}
+
+/// The server has become a lame duck.
+pub fn lame_duck(server: &Arc<Server>) {
+    emit(server, &format!("$SYS.SERVER.{}.LAMEDUCK", server.id()), || parts::server(server));
+}

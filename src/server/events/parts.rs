@@ -1,0 +1,190 @@
+//! The objects of which events and answers are made.
+
+use std::{net::IpAddr, time::Duration};
+
+use broker::{Account, Stats};
+use env::Wall;
+use links::{Client, ClosedClient, Facts};
+use serde_json::{Map, Value, json};
+
+use crate::{Server, monitor, options::NATS_VERSION};
+
+/// Switches that nats-server 2.15 shows, and how it has them.
+const FEATURE_FLAGS: [(&str, bool); 4] = [
+    ("js_ack_fc_v2", false),
+    ("js_api_reply_v2", false),
+    ("js_raft_delete_range", true),
+    ("js_snapshot_sources", false),
+];
+
+/// Adds a field unless it is empty.
+fn add(to: &mut Map<String, Value>, key: &str, text: &str) {
+    if !text.is_empty() {
+        to.insert(key.to_string(), Value::from(text));
+    }
+}
+
+/// `server`: who speaks. Each has its own number and time.
+pub(super) fn server(server: &Server) -> Value {
+    let o = server.options();
+    let seq = server.events.seq.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+    let mut m = Map::new();
+    add(&mut m, "name", &server.name);
+    add(&mut m, "host", &o.host);
+    add(&mut m, "id", server.id());
+    add(&mut m, "cluster", cluster(&o));
+    add(&mut m, "domain", domain(&o));
+    add(&mut m, "ver", NATS_VERSION);
+    if !o.server_tags.is_empty() {
+        m.insert("tags".into(), json!(o.server_tags));
+    }
+    if !o.server_metadata.is_empty() {
+        m.insert("metadata".into(), json!(o.server_metadata));
+    }
+    let flags: Map<String, Value> = FEATURE_FLAGS
+        .iter()
+        .map(|&(name, on)| (name.to_string(), Value::Bool(o.feature_flags.get(name).copied().unwrap_or(on))))
+        .collect();
+    m.insert("feature_flags".into(), Value::Object(flags));
+    m.insert("jetstream".into(), Value::Bool(false));
+    m.insert("flags".into(), json!(0));
+    m.insert("seq".into(), json!(seq));
+    m.insert("time".into(), json!(env::wall().rfc3339()));
+    Value::Object(m)
+}
+
+/// The cluster's name; empty outside of clusters.
+pub(super) fn cluster(o: &crate::options::Options) -> &str {
+    o.cluster.as_ref().and_then(|c| c.name.as_deref()).unwrap_or_default()
+}
+
+/// The JetStream domain; empty without one.
+pub(super) fn domain(o: &crate::options::Options) -> &str {
+    o.jetstream.as_ref().and_then(|j| j.domain.as_deref()).unwrap_or_default()
+}
+
+/// `client`: somebody who is or was connected.
+#[derive(Clone, Copy)]
+pub(super) struct Who<'a> {
+    pub id: u64,
+    pub ip: IpAddr,
+    pub start: Wall,
+    pub stop: Option<Wall>,
+    pub rtt: Option<Duration>,
+    pub account: &'a str,
+    pub facts: &'a Facts,
+    /// The server that it is connected to, where that is said.
+    pub server: &'a str,
+    /// Its account's name is given as a tag too.
+    pub tagged: bool,
+}
+
+impl<'a> Who<'a> {
+    /// Somebody who is connected.
+    pub fn of(c: &Client, facts: &'a Facts) -> Who<'a> {
+        Who {
+            id: c.link.id,
+            ip: c.peer.ip(),
+            start: c.start,
+            stop: None,
+            rtt: Some(c.rtt()),
+            account: &facts.account,
+            facts,
+            server: "",
+            tagged: false,
+        }
+    }
+    /// Somebody who is gone.
+    pub fn of_closed(c: &'a ClosedClient) -> Who<'a> {
+        Who {
+            id: c.id,
+            ip: c.peer.ip(),
+            start: c.start,
+            stop: Some(c.stop),
+            rtt: Some(c.rtt),
+            account: &c.facts.account,
+            facts: &c.facts,
+            server: "",
+            tagged: false,
+        }
+    }
+    /// The object, with its fields in nats-server's order.
+    pub fn json(&self) -> Value {
+        let mut m = Map::new();
+        m.insert("start".into(), json!(self.start.rfc3339()));
+        add(&mut m, "host", &self.ip.to_canonical().to_string());
+        m.insert("id".into(), json!(self.id));
+        add(&mut m, "acc", self.account);
+        add(&mut m, "user", &self.facts.user);
+        add(&mut m, "name", &self.facts.name);
+        add(&mut m, "lang", &self.facts.lang);
+        add(&mut m, "ver", &self.facts.version);
+        if let Some(rtt) = self.rtt.filter(|d| !d.is_zero()) {
+            m.insert("rtt".into(), nanos(rtt));
+        }
+        add(&mut m, "server", self.server);
+        if let Some(stop) = self.stop {
+            m.insert("stop".into(), json!(stop.rfc3339()));
+        }
+        if self.tagged {
+            add(&mut m, "name_tag", self.account);
+        }
+        add(&mut m, "kind", "Client");
+        add(&mut m, "client_type", self.facts.kind);
+        Value::Object(m)
+    }
+}
+
+/// A duration as Go's JSON has it.
+pub(super) fn nanos(d: Duration) -> Value {
+    json!(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// What an account has: connections, subscriptions, traffic.
+pub(super) fn account(a: &Account) -> Value {
+    json!(monitor::AccountStat::of(a))
+}
+
+/// `statsz`: what the server has.
+pub(super) fn statistics(server: &Server) -> Value {
+    let b = &server.broker;
+    let s: &Stats = &b.stats;
+    let accounts = b.accounts();
+    let sent = json!({ "msgs": s.out_msgs.get(), "bytes": s.out_bytes.get() });
+    let received = json!({ "msgs": s.in_msgs.get(), "bytes": s.in_bytes.get() });
+    let mut v = json!({
+        "start": server.start.rfc3339(),
+        "mem": env::process::rss_bytes(),
+        "cores": env::Workers::cores(),
+        "cpu": cpu_percent(server),
+        "connections": b.connections(),
+        "total_connections": s.connections_total.get(),
+        "active_accounts": accounts.iter().filter(|a| a.connections() > 0).count(),
+        "subscriptions": b.subscriptions(),
+        "sent": sent,
+        "sent_to_clients": sent,
+        "received": received,
+        "received_from_clients": received,
+        "slow_consumers": s.slow_consumers.get(),
+    });
+    for (key, n) in [("stale_connections", s.stale.get()), ("stalled_clients", s.stalled.get())] {
+        if n > 0 {
+            v[key] = json!(n);
+        }
+    }
+    v["active_servers"] = json!(1);
+    v["gomaxprocs"] = json!(server.workers());
+    v
+}
+
+/// Percent of a core that the process has used since the last look, a second ago or longer.
+fn cpu_percent(server: &Server) -> f64 {
+    let mut last = server.events.cpu.lock();
+    let (now, used) = (env::now(), env::process::cpu_seconds());
+    let span = now.since(last.0);
+    if span >= Duration::from_millis(500) {
+        let percent = (used - last.1) / span.as_secs_f64() * 100.0;
+        *last = (now, used, (percent * 10.0).round() / 10.0);
+    }
+    last.2
+}
