@@ -108,7 +108,7 @@ impl Server {
             if all.len() > self.seen.swap(all.len(), Relaxed)
                 && let Some(c) = all.pop()
             {
-                return c;
+                return (*c).clone();
             }
             env::sleep(Duration::from_millis(1)).await;
         }
