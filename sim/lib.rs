@@ -1,5 +1,21 @@
 //! Whole-server simulation. Empty unless built with `cfg(madsim)`, as `cargo sim` and `scripts/sim` do.
+//!
+//! A storm is `seed -> options -> plan -> run -> verdict`. [`options`] draws sizes, limits and fault classes, [`plan`]
+//! makes them a list of steps and faults (data: printable, shrinkable, replayable), [`storm`] runs it against the real
+//! server on simulated machines, [`history`] keeps what the clients did and saw, [`check`] judges it, [`shrink`] makes a
+//! failing plan small. [`world`] is the configuration that all storms share and the reference model of who may see what.
 #![cfg(madsim)]
+
+pub mod check;
+pub mod client;
+pub mod command;
+pub mod history;
+pub mod options;
+pub mod plan;
+pub mod shrink;
+pub mod storm;
+pub mod wire;
+pub mod world;
 
 use env::sim::Config;
 

@@ -266,7 +266,7 @@ impl Broker {
                 transport: None,
                 inbound: Some(inbound),
             });
-            let sub = Arc::new(Sub::new(link, b"", pattern, b"", false, None));
+            let sub = Arc::new(Sub::new(link, b"", pattern, b"", false));
             account.insert(&sub);
             internal.push(sub);
         };
@@ -313,7 +313,12 @@ impl Broker {
             return a;
         }
         let mut made = None;
-        let account = self.accounts.write().entry(name.into()).or_insert_with(|| made.insert(Account::new(name)).clone()).clone();
+        let account = self
+            .accounts
+            .write()
+            .entry(name.into())
+            .or_insert_with(|| made.insert(Account::new(name)).clone())
+            .clone();
         if let Some(new) = made {
             self.crossing(|c| c.account_made(&new));
         }

@@ -178,7 +178,9 @@ impl Inbound for AnswerBack {
         if d.trace.as_ref().is_some_and(|t| t.only) {
             // B-7: the request still waits for its true answer.
             drop(waiting);
-            return importer.is_some_and(|i| d.publish(&i, from, &Message { subject: &reply, reply: m.reply, ..*m }) > 0);
+            return importer.is_some_and(|i| {
+                d.publish(&i, from, &Message { subject: &reply, reply: m.reply, ..*m }) > 0
+            });
         }
         w.deadline = env::now() + w.threshold;
         // The first answer is the one that is measured.
@@ -235,7 +237,9 @@ impl Inbound for ServiceImport {
         }
         let (account, from_subject) = (self.exporter.name.clone(), m.subject.to_vec());
         d.note(|| Step::ServiceImport { account, from: from_subject, to: subject.clone() });
-        let Some(trace) = d.trace.take() else { return self.pass_on(d, from, m, &importer, &broker, &subject, None) };
+        let Some(trace) = d.trace.take() else {
+            return self.pass_on(d, from, m, &importer, &broker, &subject, None);
+        };
         // A trace goes on in the exporter's account only if the exporter allows it.
         if self.export.allow_trace {
             let dest = if trace.only { trace::DISABLED.to_vec() } else { d.new_reply() };
@@ -260,7 +264,8 @@ impl Inbound for ServiceImport {
             return self.pass_on(d, from, m, &importer, &broker, &subject, Some(&dest));
         }
         // B-7
-        let done = trace.only || self.pass_on(d, from, m, &importer, &broker, &subject, Some(trace::DISABLED));
+        let done =
+            trace.only || self.pass_on(d, from, m, &importer, &broker, &subject, Some(trace::DISABLED));
         d.trace = Some(trace);
         done
     }

@@ -26,9 +26,9 @@ mod router;
 pub mod rules;
 mod stats;
 mod sub;
-pub mod trace;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 pub use account::{Account, AccountLimits, Broker};
 pub use imports::{Crossing, Latency, REQUEST_INFO};

@@ -208,6 +208,8 @@ pub struct Link {
     replies: Mutex<Option<Box<ReplyGrants>>>,
     account: RwLock<Option<Arc<Account>>>,
     pub(crate) inbound: Option<Box<dyn Inbound>>,
+    /// What it carries from another account, if it is the internal link of a stream import's shadow.
+    pub(crate) shadow: Option<Box<Extra>>,
     /// Messages that came in.
     pub in_msgs: Counter,
     /// Their bytes.
@@ -219,7 +221,22 @@ pub struct Link {
 impl Link {
     /// A link without account and subscriptions.
     pub fn new(o: LinkOptions) -> Arc<Link> {
-        Arc::new(Link {
+        Arc::new(Link::build(o, None))
+    }
+    /// The internal link of one shadow of a stream import.
+    fn for_shadow(extra: Extra) -> Arc<Link> {
+        let o = LinkOptions {
+            id: extra.parent.link.id,
+            kind: Kind::Internal,
+            worker: 0,
+            pending_bytes_max: 0,
+            transport: None,
+            inbound: None,
+        };
+        Arc::new(Link::build(o, Some(Box::new(extra))))
+    }
+    fn build(o: LinkOptions, shadow: Option<Box<Extra>>) -> Link {
+        Link {
             id: o.id,
             kind: o.kind,
             worker: o.worker,
@@ -235,10 +252,11 @@ impl Link {
             replies: Mutex::new(None),
             account: RwLock::new(None),
             inbound: o.inbound,
+            shadow,
             in_msgs: Counter::default(),
             in_bytes: Counter::default(),
             wake: Notify::new(),
-        })
+        }
     }
 
     /// The switches.
@@ -368,7 +386,7 @@ impl Link {
                 Entry::Occupied(_) => return Ok(None),
                 Entry::Vacant(_) if n >= self.subs_max.load(Relaxed) => return Err(SubscribeError::TooMany),
                 Entry::Vacant(v) => {
-                    let sub = Arc::new(Sub::new(self.clone(), sid, subject, queue, filtered, None));
+                    let sub = Arc::new(Sub::new(self.clone(), sid, subject, queue, filtered));
                     v.insert(sub.clone());
                     sub
                 }
@@ -388,7 +406,8 @@ impl Link {
                 inward,
                 allow_trace: import.allow_trace,
             };
-            let shadow = Arc::new(Sub::new(self.clone(), sub.sid(), &pattern, sub.queue(), false, Some(extra)));
+            let shadow = Sub::new(Link::for_shadow(extra), sub.sid(), &pattern, sub.queue(), false);
+            let shadow = Arc::new(shadow);
             self.shadows.lock().push(shadow.clone());
             import.exporter.insert(&shadow);
         }

@@ -379,13 +379,20 @@ impl Deliveries {
     }
 
     /// A trace goes on in the importer's account only if the importer allows it.
-    fn trace_shadow(&mut self, sub: &Arc<Sub>, extra: &Extra, from: &Arc<Link>, m: &Message<'_>, only: bool) -> bool {
+    fn trace_shadow(
+        &mut self,
+        sub: &Arc<Sub>,
+        extra: &Extra,
+        from: &Arc<Link>,
+        m: &Message<'_>,
+        only: bool,
+    ) -> bool {
         let mut to = Vec::new();
         if !extra.inward.apply(m.subject, |n| self.below(n as usize) as u32, &mut to) {
             return false;
         }
         let error = refusal(&extra.parent, from, &to);
-        let account = sub.link.account();
+        let account = extra.parent.link.account();
         if let (Some(t), Some(account)) = (&mut self.trace, &account) {
             t.note(Step::StreamExport { account: account.name.clone(), to });
             if extra.allow_trace {
@@ -423,9 +430,6 @@ impl Deliveries {
     /// Gives a message to one subscription, if it takes it.
     #[inline]
     pub(crate) fn deliver_one(&mut self, sub: &Arc<Sub>, from: &Arc<Link>, m: &Message<'_>) -> bool {
-        if let Some(extra) = sub.extra() {
-            return self.deliver_shadow(extra, from, m);
-        }
         let (link, flags) = (&*sub.link, sub.flags());
         if flags != 0 {
             if flags & CLOSED != 0 {
@@ -530,6 +534,9 @@ impl Deliveries {
 
     #[cold]
     fn deliver_inside(&mut self, sub: &Arc<Sub>, from: &Arc<Link>, m: &Message<'_>) -> bool {
+        if let Some(extra) = sub.extra() {
+            return self.deliver_shadow(extra, from, m);
+        }
         let Some(to) = &sub.link.inbound else { return false };
         sub.count();
         self.nested(|d| to.deliver(d, sub, from, m))

@@ -199,7 +199,14 @@ mod tests {
         }
     }
     fn import(service: bool, account: &str, subject: &str, to: Option<&str>) -> Import {
-        Import { service, account: account.into(), subject: subject.into(), to: to.map(Into::into), share: false, allow_trace: false }
+        Import {
+            service,
+            account: account.into(),
+            subject: subject.into(),
+            to: to.map(Into::into),
+            share: false,
+            allow_trace: false,
+        }
     }
     fn world(list: Vec<(&str, Rules)>) -> BTreeMap<Arc<str>, Rules> {
         list.into_iter().map(|(n, r)| (n.into(), r)).collect()

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -20,12 +20,16 @@ pub struct Sub {
     text: Box<[u8]>,
     sid_len: u16,
     subject_len: u16,
-    flags: AtomicU8,
-    /// Set where the subscription stands in another account than its link's (imports).
-    extra: Option<Box<Extra>>,
+    /// Deliveries after which it ends, above two bits of flags.
+    max_and_flags: AtomicU32,
     delivered: AtomicU64,
-    max: AtomicU64,
 }
+
+// A million of them are held at a time: with the counts of its Arc one fits 56 bytes, a step of most allocators.
+const _: () = assert!(size_of::<Sub>() <= 40);
+
+/// Maximums from here on are none: that many messages take longer than a server's life.
+const MAX_LIMIT: u64 = (1 << 30) - 1;
 
 /// What only the shadows of stream imports have.
 pub struct Extra {
@@ -40,9 +44,9 @@ pub struct Extra {
 }
 
 /// Ended: nothing more is delivered.
-pub(crate) const CLOSED: u8 = 1;
+pub(crate) const CLOSED: u32 = 1;
 /// The link's permissions deny some subjects that the subscription matches: ask for each message.
-pub(crate) const FILTERED: u8 = 2;
+pub(crate) const FILTERED: u32 = 2;
 
 /// Why a SUB was refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,24 +61,15 @@ pub enum SubscribeError {
 
 impl Sub {
     /// A subscription that stands nowhere yet. Each text is at most 65,535 bytes long (control lines are shorter).
-    pub fn new(
-        link: Arc<Link>,
-        sid: &[u8],
-        subject: &[u8],
-        queue: &[u8],
-        filtered: bool,
-        extra: Option<Extra>,
-    ) -> Sub {
+    pub fn new(link: Arc<Link>, sid: &[u8], subject: &[u8], queue: &[u8], filtered: bool) -> Sub {
         let len = |s: &[u8]| u16::try_from(s.len()).expect("a control line is shorter than 64 KiB");
         Sub {
             link,
             sid_len: len(sid),
             subject_len: len(subject),
             text: [sid, subject, queue].concat().into_boxed_slice(),
-            flags: AtomicU8::new(if filtered { FILTERED } else { 0 }),
-            extra: extra.map(Box::new),
+            max_and_flags: AtomicU32::new(if filtered { FILTERED } else { 0 }),
             delivered: AtomicU64::new(0),
-            max: AtomicU64::new(0),
         }
     }
     /// The id that the client chose.
@@ -98,31 +93,35 @@ impl Sub {
     /// What it has as the shadow of a stream import.
     #[inline]
     pub(crate) fn extra(&self) -> Option<&Extra> {
-        self.extra.as_deref()
+        self.link.shadow.as_deref()
     }
     /// Messages delivered so far.
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Relaxed)
     }
     /// Deliveries after which it ends; 0 for none.
+    #[inline]
     pub fn max(&self) -> u64 {
-        self.max.load(Relaxed)
+        u64::from(self.max_and_flags.load(Relaxed) >> 2)
     }
     pub(crate) fn set_max(&self, max: u64) {
-        self.max.store(max, Relaxed);
+        let max = if max > MAX_LIMIT { 0 } else { max as u32 };
+        // Only the link's owner sets it; a flag that is set at the same time stays.
+        self.max_and_flags.fetch_and(CLOSED | FILTERED, Relaxed);
+        self.max_and_flags.fetch_or(max << 2, Relaxed);
     }
     #[inline]
-    pub(crate) fn flags(&self) -> u8 {
-        self.flags.load(Relaxed)
+    pub(crate) fn flags(&self) -> u32 {
+        self.max_and_flags.load(Relaxed) & (CLOSED | FILTERED)
     }
     pub(crate) fn close(&self) {
-        self.flags.fetch_or(CLOSED, Relaxed);
+        self.max_and_flags.fetch_or(CLOSED, Relaxed);
     }
     /// Counts a delivery; call it with the link's outbox locked. `Some(true)` if this was the last one allowed, `None` if
     /// there is none left (B-4).
     #[inline]
     pub(crate) fn count(&self) -> Option<bool> {
-        let (n, max) = (self.delivered.load(Relaxed), self.max.load(Relaxed));
+        let (n, max) = (self.delivered.load(Relaxed), self.max());
         if max != 0 && n >= max {
             return None;
         }

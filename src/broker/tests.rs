@@ -87,7 +87,7 @@ impl Peer {
 }
 
 #[test]
-fn everybody_who_matches_gets_it_in_order() {
+fn b1_everybody_who_matches_gets_it_in_order() {
     let b = Arc::new(Broker::default());
     let (mut p, q) = (Peer::new(&b, "A"), Peer::new(&b, "A"));
     q.sub("foo.*", "", "1");
@@ -224,7 +224,14 @@ fn export(service: bool, subject: &str, responses: Responses) -> Export {
 }
 
 fn import(service: bool, subject: &str, to: Option<&str>) -> Import {
-    Import { service, account: "A".into(), subject: subject.into(), to: to.map(Into::into), share: false, allow_trace: false }
+    Import {
+        service,
+        account: "A".into(),
+        subject: subject.into(),
+        to: to.map(Into::into),
+        share: false,
+        allow_trace: false,
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ mod tls;
 
 pub use auth::{
     AUTHORIZATION_VIOLATION, Attempt, AuthConfig, Authenticator, BcryptJob, Check, ConfigError, Decision,
-    GLOBAL_ACCOUNT, Identity, ListenerConfig, Reason, SingleUser, Source, UserConfig,
+    GLOBAL_ACCOUNT, Identity, ListenerConfig, Reason, Renewal, SingleUser, Source, UserConfig,
 };
 pub use conn_type::{ConnectionType, ConnectionTypes};
 pub use keys::{NONCE_LEN, NONCE_RAW_LEN, Nonce, ServerKey, is_public_account_key, is_public_user_key};

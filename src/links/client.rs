@@ -415,6 +415,7 @@ impl Connection {
         let early = self.socket.release();
         if !early.is_empty() {
             self.batch(&early, None);
+            self.settle();
         }
     }
 
@@ -663,7 +664,7 @@ impl Connection {
         READ.with_borrow_mut(|buf| {
             for _ in 0..READS_MAX {
                 match self.read_once(buf) {
-                    Ok(0) => return self.link.close(Closed::ClientClosed),
+                    Ok(0) => self.link.close(Closed::ClientClosed),
                     Ok(_) => {}
                     Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                         break;
@@ -672,7 +673,7 @@ impl Connection {
                         if e.kind() == io::ErrorKind::InvalidData {
                             self.cx.hooks.log("ERR", &self.client, &format!("read error: {e}"));
                         }
-                        return self.link.close(Closed::ReadError);
+                        self.link.close(Closed::ReadError);
                     }
                 }
                 if self.link.closed().is_some() || self.stalled_until.is_some() || self.login.is_some() {
@@ -680,6 +681,7 @@ impl Connection {
                 }
             }
         });
+        self.settle();
         // What the layers answered by themselves (a pong, a new key) and could not write.
         if self.socket.has_unwritten() {
             self.link.flush();
@@ -713,11 +715,22 @@ impl Connection {
         Ok(n)
     }
 
-    /// Handles a buffer, keeps what is not whole, and writes out what was caused.
+    /// Handles a buffer and keeps what is not whole. What it has caused is written out by [`Connection::settle`].
     fn batch(&mut self, buf: &[u8], owner: Option<&Bytes>) {
         self.last_read = env::now();
-        self.client.active(env::wall());
         let used = self.operations(buf, owner);
+        if self.link.closed().is_none() {
+            let rest = &buf[used..];
+            if !rest.is_empty() {
+                self.partial.reserve(self.need.max(rest.len()));
+                self.partial.extend_from_slice(rest);
+            }
+        }
+    }
+
+    /// Writes out what the batches since the last time have put into outboxes, this connection's own included.
+    fn settle(&mut self) {
+        self.client.active(env::wall());
         if let Some(r) = &mut self.router {
             r.flush();
             if r.take_congestion() && !self.settings.no_stall {
@@ -727,13 +740,6 @@ impl Connection {
             }
         }
         self.link.flush();
-        if self.link.closed().is_none() {
-            let rest = &buf[used..];
-            if !rest.is_empty() {
-                self.partial.reserve(self.need.max(rest.len()));
-                self.partial.extend_from_slice(rest);
-            }
-        }
     }
 
     /// Handles whole operations. Returns how many bytes they were.
@@ -1035,6 +1041,7 @@ impl Connection {
         if self.link.closed().is_none() {
             let rest = std::mem::take(&mut self.partial);
             self.batch(&rest, None);
+            self.settle();
         }
     }
 

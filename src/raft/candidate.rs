@@ -14,10 +14,10 @@ impl Core {
     /// Whether this replica could lead: it counts, is well, and has its whole log.
     pub(crate) fn eligible(&self) -> bool {
         let whole = self.damage.is_empty() || bug!(self, DamagedLeads);
-        // One whom an uncommitted membership leaves out may be the only one who has it: if it did not campaign, and the
-        // others needed its vote, nobody could ever lead. It counts by the new membership, without itself.
-        let counts =
-            self.counting().is_voter(self.me) || self.log.members_at(self.log.commit).is_voter(self.me);
+        // One whom uncommitted memberships leave out may be the only one who has them: if it did not campaign, and the
+        // others needed its vote, nobody could ever lead. It counts by the newest, without itself. What is committed may
+        // be more than it knows, so any membership from the committed one on will do.
+        let counts = self.log.may_vote(self.me);
         self.halted.is_none() && !self.ill && whole && counts
     }
 
@@ -92,7 +92,8 @@ impl Core {
             // Who asks does not lead its term, perhaps since a restart, and never will.
             self.on_resign(from, Term(term.0 - 1), cx);
         }
-        if self.bound_against(from, cx.live) || !self.log.not_newer_than(last, last_term) {
+        let fresh = self.log.not_newer_than(last, last_term) || bug!(self, VotesForShortLog);
+        if self.bound_against(from, cx.live) || !fresh {
             if let Role::Leader(_) = self.role {
                 // It has not heard of us: let it.
                 self.send_beat(from, cx);
@@ -155,14 +156,16 @@ impl Core {
         if term < self.term {
             return self.send(from, Body::VoteReply { granted: false }, cx);
         }
+        let bound = !transfer && self.bound_against(from, cx.live);
         if term > self.term {
-            if !transfer && self.bound_against(from, cx.live) {
+            if bound {
                 // not even the term is taken, or a node that cannot win would unseat a leader.
                 return;
             }
             self.follow(term, None, cx);
         }
-        let free = self.vote.is_none() && self.leader.is_none() || bug!(self, VotesTwice);
+        // A term that was learned otherwise does not end a promise.
+        let free = self.vote.is_none() && self.leader.is_none() && !bound || bug!(self, VotesTwice);
         let same = self.vote == Some(from);
         let fresh = self.log.not_newer_than(last, last_term) || bug!(self, VotesForShortLog);
         let granted = (free || same) && fresh;

@@ -803,6 +803,29 @@ impl Core {
         }
     }
 
+    /// Forgets what makes equal replicas look unequal to a model checker: times (every deadline that is set becomes due at once),
+    /// tries, randomness, and the numbers of writes that are done. For models, where `now` is always 0.
+    #[cfg(any(test, feature = "model"))]
+    pub fn forget_time(&mut self) {
+        let due = |at: &mut u64| {
+            if *at != NEVER {
+                *at = 0;
+            }
+        };
+        self.rng = 0;
+        self.tries = 0;
+        self.contact_at = 0;
+        due(&mut self.election_at);
+        if self.writes.is_empty() {
+            self.next_seq = 0;
+        }
+        if let Role::Leader(leader) = &mut self.role {
+            due(&mut leader.resend_at);
+            // A model has no silence: its leaders step down by events.
+            leader.quorum_at = NEVER;
+        }
+    }
+
     /// Gives back memory that an idle replica does not need.
     pub fn shrink(&mut self) {
         self.evict();

@@ -249,10 +249,12 @@ impl Core {
     pub(crate) fn on_installed(&mut self, meta: SnapshotMeta, cx: &mut Cx<'_>) {
         self.incoming = None;
         let index = meta.index;
-        if let Role::Leader(_) = self.role {
-            return;
-        }
+        // Whatever this replica has become since it asked: the state machine stands there now.
         self.stop_campaign(cx);
+        if matches!(self.role, Role::Leader(_)) && index > self.log.last() {
+            // a leader has every committed entry, and a snapshot holds nothing else.
+            return self.halt(Fault::CommittedConflict(index), cx);
+        }
         if index > self.log.base().index {
             if index <= self.log.applied {
                 // The state machine is there already; what is new is that its state is durable.
@@ -267,7 +269,7 @@ impl Core {
             self.trim_holes(index, LogIndex(u64::MAX));
             cx.reset = Some(Box::new(meta));
         }
-        if let Some(leader) = self.leader {
+        if let Some(leader) = self.leader.filter(|l| *l != self.me) {
             let durable = index.min(self.sound_last());
             let body = self.ok(index, durable, 0);
             self.send_after(leader, body, cx);

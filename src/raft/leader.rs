@@ -27,7 +27,7 @@ pub(crate) struct Leader {
     pub quorum_at: u64,
     /// When what was not answered is sent again.
     pub resend_at: u64,
-    pub transfer: Option<Transfer>,
+    pub transfer: Option<Box<Transfer>>,
     /// A transfer was begun in this term: votes may pass over promises, so there is no lease any more.
     pub lease_off: bool,
     pub reads: Reads,
@@ -429,16 +429,10 @@ impl Core {
         let Role::Leader(leader) = &self.role else { return };
         if self.log.commit == self.log.last() {
             // With more under way the next append tells it anyway.
-            let behind: Vec<NodeId> = leader
-                .peers
-                .iter()
-                .filter(|p| {
-                    p.commit < self.log.commit && p.matched == self.log.commit && cx.live.reachable(p.node)
-                })
-                .map(|p| p.node)
-                .collect();
-            for node in behind {
-                self.send_beat(node, cx);
+            for p in &leader.peers {
+                if p.commit < self.log.commit && p.matched == self.log.commit && cx.live.reachable(p.node) {
+                    self.send_beat(p.node, cx);
+                }
             }
         }
         self.start_reads(cx);

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use crate::members::Members;
-use crate::types::{Chain, Entry, EntryKind, LogIndex, SnapshotMeta, Term};
+use crate::types::{Chain, Entry, EntryKind, LogIndex, NodeId, SnapshotMeta, Term};
 
 /// What a driver found above its checkpoint, fed to [`crate::Core::new`] entry by entry.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -204,6 +204,12 @@ impl Log {
     /// The membership in force at `index`.
     pub fn members_at(&self, index: LogIndex) -> &Members {
         self.members.iter().rev().find(|(i, _)| *i <= index).map_or(&self.base.members, |(_, m)| m)
+    }
+
+    /// Whether a node votes by the committed membership or by any after it.
+    pub fn may_vote(&self, node: NodeId) -> bool {
+        self.members_at(self.commit).is_voter(node)
+            || self.members.iter().any(|(at, m)| *at > self.commit && m.is_voter(node))
     }
 
     /// Adds one entry at the end.

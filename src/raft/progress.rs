@@ -49,7 +49,9 @@ pub struct Progress {
     /// `matched` or `next` moved since the last tick.
     pub moved: bool,
     /// Last index and cost of each append under way.
-    inflight: VecDeque<(LogIndex, u64)>,
+    // Boxed, since most followers of most groups have nothing under way.
+    #[allow(clippy::box_collection, reason = "an idle peer must be small")]
+    inflight: Option<Box<VecDeque<(LogIndex, u64)>>>,
     inflight_bytes: u64,
 }
 
@@ -70,7 +72,7 @@ impl Progress {
             epoch: 0,
             heard: false,
             moved: false,
-            inflight: VecDeque::new(),
+            inflight: None,
             inflight_bytes: 0,
         }
     }
@@ -83,7 +85,7 @@ impl Progress {
             && match self.feed {
                 Feed::Probe => true,
                 Feed::Replicate => {
-                    self.inflight.len() < options.inflight_count_max
+                    self.inflight().0 < options.inflight_count_max
                         && self.inflight_bytes < options.inflight_bytes_max
                 }
                 Feed::Snapshot(_) => false,
@@ -96,7 +98,7 @@ impl Progress {
             Feed::Probe => self.paused = true,
             Feed::Replicate => {
                 if last >= self.next {
-                    self.inflight.push_back((last, bytes));
+                    self.inflight.get_or_insert_default().push_back((last, bytes));
                     self.inflight_bytes += bytes;
                     self.next = last.next();
                 }
@@ -118,10 +120,11 @@ impl Progress {
                 }
             }
             Feed::Replicate => {
-                while self.inflight.front().is_some_and(|(last, _)| *last <= accepted) {
-                    let (_, bytes) = self.inflight.pop_front().expect("R-16: the front was just seen");
-                    self.inflight_bytes -= bytes;
-                    self.moved = true;
+                if let Some(inflight) = &mut self.inflight {
+                    while let Some((_, bytes)) = inflight.pop_front_if(|(last, _)| *last <= accepted) {
+                        self.inflight_bytes -= bytes;
+                        self.moved = true;
+                    }
                 }
                 self.next = self.next.max(accepted.next());
             }
@@ -197,26 +200,28 @@ impl Progress {
         self.paused = false;
         self.loading = false;
         self.repairing = false;
-        self.inflight = VecDeque::new();
+        self.inflight = None;
         self.inflight_bytes = 0;
     }
 
     /// Appends and bytes under way.
     #[must_use]
     pub fn inflight(&self) -> (usize, u64) {
-        (self.inflight.len(), self.inflight_bytes)
+        (self.inflight.as_ref().map_or(0, |i| i.len()), self.inflight_bytes)
     }
 
     /// Bytes of memory beyond the struct itself.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        self.inflight.capacity() * size_of::<(LogIndex, u64)>()
+        self.inflight.as_ref().map_or(0, |i| {
+            size_of::<VecDeque<(LogIndex, u64)>>() + i.capacity() * size_of::<(LogIndex, u64)>()
+        })
     }
 
     /// Gives back the memory of an empty window.
     pub fn shrink(&mut self) {
-        if self.inflight.is_empty() {
-            self.inflight = VecDeque::new();
+        if self.inflight().0 == 0 {
+            self.inflight = None;
         }
     }
 }

@@ -97,6 +97,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// By the definition: a value is reached if more than half have it, and no greater one is.
         #[test]
         fn quorum_value_is_the_greatest_that_a_majority_has(values in proptest::collection::vec(0u64..20, 1..9)) {

@@ -16,11 +16,11 @@ use crate::types::{LogIndex, NodeId};
 pub(crate) struct Reads {
     /// Number of the latest round.
     pub round: u64,
-    /// Who waits for the round under way, and the commit index with which it began.
-    flying: Vec<Asker>,
+    /// Who waits: first the `flying` of the round under way, then those for the next.
+    askers: Vec<Asker>,
+    flying: u32,
+    /// The commit index with which the round under way began.
     index: LogIndex,
-    /// Who waits for the next.
-    waiting: Vec<Asker>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -32,7 +32,7 @@ struct Asker {
 
 impl Reads {
     pub fn heap_bytes(&self) -> usize {
-        (self.flying.capacity() + self.waiting.capacity()) * size_of::<Asker>()
+        self.askers.capacity() * size_of::<Asker>()
     }
 }
 
@@ -47,8 +47,8 @@ impl Core {
             return;
         };
         let asker = Asker { id, from };
-        if leader.reads.waiting.len() + leader.reads.flying.len() >= self.options.reads_max {
-            cx.out.notes.push((self.group, Note::Refused(Refusal::Uncommitted)));
+        if leader.reads.askers.len() >= self.options.reads_max {
+            cx.out.notes.push((self.group, Note::Refused(Refusal::Reads)));
             return self.answer_read(asker, None, false, cx);
         }
         // Before the first commit of the term it is not known what older terms have committed.
@@ -57,7 +57,7 @@ impl Core {
             return self.answer_read(asker, Some(self.log.commit), true, cx);
         }
         let Role::Leader(leader) = &mut self.role else { return };
-        leader.reads.waiting.push(asker);
+        leader.reads.askers.push(asker);
         self.start_reads(cx);
     }
 
@@ -77,15 +77,15 @@ impl Core {
         let commit = self.log.commit;
         let Role::Leader(leader) = &mut self.role else { return };
         let reads = &mut leader.reads;
-        if !reads.flying.is_empty() || reads.waiting.is_empty() || commit < leader.first {
+        if reads.flying > 0 || reads.askers.is_empty() || commit < leader.first {
             return;
         }
-        std::mem::swap(&mut reads.flying, &mut reads.waiting);
+        reads.flying = u32::try_from(reads.askers.len()).unwrap_or(u32::MAX);
         reads.round += 1;
         reads.index = commit;
-        let peers: Vec<NodeId> = leader.peers.iter().map(|p| p.node).collect();
-        for to in peers {
-            self.send_beat(to, cx);
+        let Role::Leader(leader) = &self.role else { return };
+        for peer in &leader.peers {
+            self.send_beat(peer.node, cx);
         }
         self.confirm_reads(cx);
     }
@@ -93,7 +93,7 @@ impl Core {
     /// Answers the round under way if a quorum has confirmed it, and begins the next.
     pub(crate) fn confirm_reads(&mut self, cx: &mut Cx<'_>) {
         let Role::Leader(leader) = &self.role else { return };
-        if leader.reads.flying.is_empty() {
+        if leader.reads.flying == 0 {
             return;
         }
         let confirmed = quorum_value(&self.counting(), |n| {
@@ -107,7 +107,9 @@ impl Core {
         }
         let Role::Leader(leader) = &mut self.role else { return };
         let index = leader.reads.index;
-        let done = std::mem::take(&mut leader.reads.flying);
+        let flying = std::mem::take(&mut leader.reads.flying) as usize;
+        let rest = leader.reads.askers.split_off(flying);
+        let done = std::mem::replace(&mut leader.reads.askers, rest);
         for asker in done {
             self.answer_read(asker, Some(index), false, cx);
         }
@@ -128,9 +130,8 @@ impl Core {
     /// The reign is over: reads under way are not answered by this node.
     pub(crate) fn fail_reads(&mut self, cx: &mut Cx<'_>) {
         let Role::Leader(leader) = &mut self.role else { return };
-        let mut failed = std::mem::take(&mut leader.reads.flying);
-        failed.append(&mut leader.reads.waiting);
-        for asker in failed {
+        leader.reads.flying = 0;
+        for asker in std::mem::take(&mut leader.reads.askers) {
             self.answer_read(asker, None, false, cx);
         }
     }

@@ -110,7 +110,8 @@ pub struct Write {
     pub reset: Option<Box<SnapshotMeta>>,
     /// Entries from here on go before `entries` come.
     pub truncate: Option<LogIndex>,
-    /// Entries for holes, in place: nothing else moves.
+    /// Entries for holes, in place: nothing else moves. The store compares them with the identity that it kept; one that is another
+    /// is a failed write, since the replies claim it.
     pub patch: Vec<Entry>,
     /// New entries at the end.
     pub entries: Vec<Entry>,
@@ -200,6 +201,8 @@ pub enum Refusal {
     Uncommitted,
     /// Too many bytes wait to be applied.
     Unapplied,
+    /// Too many reads wait for a round.
+    Reads,
     /// A kind that only the core makes, or an empty batch.
     BadProposal,
     /// The group is stopped on this node.

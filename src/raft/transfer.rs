@@ -28,7 +28,7 @@ impl Core {
             cx.out.notes.push((self.group, Note::Refused(Refusal::Transferring)));
             return;
         }
-        leader.transfer = Some(Transfer { to, until, sent: false });
+        leader.transfer = Some(Box::new(Transfer { to, until, sent: false }));
         self.try_transfer(cx);
     }
 

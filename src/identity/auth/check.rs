@@ -16,30 +16,30 @@ use crate::permissions::{Permissions, PermissionsConfig};
 use crate::secret::Secret;
 use crate::tls::{DistinguishedName, map_user};
 
-struct User {
+pub(super) struct User {
     name: Arc<str>,
-    password: Secret,
-    account: Arc<str>,
+    pub(super) password: Secret,
+    pub(super) account: Arc<str>,
     permissions: Option<Arc<Permissions>>,
     types: ConnectionTypes,
     proxy_required: bool,
     limits: Limits,
 }
 
-struct Nkey {
+pub(super) struct Nkey {
     key: PublicKey,
-    user: Arc<User>,
+    pub(super) user: Arc<User>,
 }
 
 /// What all listeners of a server share.
-struct Shared {
-    users: BTreeMap<Arc<str>, Arc<User>>,
-    nkeys: BTreeMap<Arc<str>, Nkey>,
+pub(super) struct Shared {
+    pub(super) users: BTreeMap<Arc<str>, Arc<User>>,
+    pub(super) nkeys: BTreeMap<Arc<str>, Nkey>,
     /// Users whose names are distinguished names, in the order of their names.
     by_dn: Vec<(DistinguishedName, Arc<User>)>,
-    proxies: Vec<(Arc<str>, PublicKey)>,
-    proxy_required: bool,
-    default_account: Arc<str>,
+    pub(super) proxies: Vec<(Arc<str>, PublicKey)>,
+    pub(super) proxy_required: bool,
+    pub(super) default_account: Arc<str>,
     tls_mapped: Vec<ConnectionType>,
     cache: PasswordCache,
 }
@@ -47,8 +47,8 @@ struct Shared {
 /// Decides who a connection is. One per listener; cheap to clone, immutable but for the memory of bcrypt checks.
 #[derive(Clone)]
 pub struct Authenticator {
-    shared: Arc<Shared>,
-    listener: Arc<ListenerConfig>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) listener: Arc<ListenerConfig>,
     /// The hash that a refusal is tried against where there was no user to try (I-3).
     decoy: Option<Arc<str>>,
 }
@@ -381,7 +381,7 @@ impl Shared {
 }
 
 impl User {
-    fn may_use(&self, connection: ConnectionType, proxy: &Option<Arc<str>>) -> Result<(), Reason> {
+    pub(super) fn may_use(&self, connection: ConnectionType, proxy: &Option<Arc<str>>) -> Result<(), Reason> {
         if !self.types.allows(connection) {
             return Err(Reason::ConnectionType);
         }
@@ -391,7 +391,7 @@ impl User {
         Ok(())
     }
 
-    fn identity(&self, source: Source, proxy: &Option<Arc<str>>) -> Identity {
+    pub(super) fn identity(&self, source: Source, proxy: &Option<Arc<str>>) -> Identity {
         Identity {
             name: self.name.clone(),
             account: self.account.clone(),

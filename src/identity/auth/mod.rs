@@ -20,6 +20,7 @@
 //! leave empty.
 
 mod check;
+mod renew;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,7 @@ use crate::secret::Secret;
 use crate::tls::PeerCert;
 
 pub use check::{Authenticator, BcryptJob};
+pub use renew::Renewal;
 
 /// The account of users that are in no `accounts` block.
 pub const GLOBAL_ACCOUNT: &str = "$G";

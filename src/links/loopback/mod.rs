@@ -102,7 +102,7 @@ impl Server {
     }
 
     /// The next client that ends, or the last that did since this was asked.
-    async fn closed(&self) -> ClosedClient {
+    async fn closed(&self) -> Arc<ClosedClient> {
         loop {
             let mut all = self.cx.clients.closed();
             if all.len() > self.seen.swap(all.len(), Relaxed)

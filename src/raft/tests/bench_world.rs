@@ -163,7 +163,16 @@ impl Table {
 
     /// Makes the oldest write durable; its replies leave. The core hears of it with [`Table::written`].
     pub fn persist(&mut self, id: u64) -> bool {
-        let Some(write) = self.at(id).disk.sync_one().expect("the disk obeys") else { return false };
+        let next = match self.at(id).disk.sync_one() {
+            Ok(next) => next,
+            Err(refused) => {
+                // A store that is asked for nonsense refuses, and the group stops.
+                let _ = writeln!(self.log, "{} store refuses: {}", n(id), refused.text);
+                self.step(id, Event::WriteFailed(Token { seq: 0, term: Term(0), index: LogIndex(0) }));
+                return false;
+            }
+        };
+        let Some(write) = next else { return false };
         for reply in write.replies {
             let _ = writeln!(self.log, "{}", show(&reply));
             self.messages.push_back(reply);

@@ -333,3 +333,26 @@ fn d9_6_pre_vote_raises_no_term() {
     }
     assert_eq!(t.core(3).status().term, Term(2));
 }
+
+/// R-15, found by L0 (seed 330271): a voter that has learned of a newer term by another message is still bound by its promise to the
+/// leader of the older one, and gives no vote in the newer.
+#[test]
+fn r15_a_promise_outlives_a_change_of_term() {
+    let mut t = Table::new(3, 0);
+    t.support(5, 5000 * MS);
+    t.elect(1);
+    t.now += 1000 * MS;
+    t.step(3, message(2, 3, 9, Body::Behind));
+    assert_eq!(t.core(3).status().term, Term(9));
+    let ask = Body::Vote { last: LogIndex(9), last_term: Term(2), transfer: false };
+    t.step(3, message(2, 3, 9, ask.clone()));
+    t.sync(3);
+    assert_eq!(bodies(&t, "vote-reply"), 1);
+    assert!(!t.messages.iter().any(|m| m.body == Body::VoteReply { granted: true }));
+    // Once the support is over it is free.
+    let row = t.at(3).live.get(n(1)).copied().expect("a row");
+    t.at(3).live.set(PeerLive { given: 0, ..row });
+    t.step(3, message(2, 3, 9, ask));
+    t.sync(3);
+    assert!(t.messages.iter().any(|m| m.body == Body::VoteReply { granted: true }));
+}

@@ -91,7 +91,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A peer can say what it likes: the core may refuse or stop the group, but it neither panics nor goes back.
     #[test]
@@ -171,14 +171,15 @@ fn an_idle_replica_is_small() {
         t.propose(1, &["some", "words", "to", "remember"]);
         t.settle(&[]);
     }
+    // What the planted bugs need is not in a product build.
+    let planted = size_of::<Option<Mutant>>().next_multiple_of(8) + size_of::<u64>();
     for id in 1..=3 {
         let core = t.at(id).core.as_mut().expect("up");
         core.shrink();
-        println!("{id}: {} bytes", core.memory_bytes());
-        assert!(core.memory_bytes() <= 1280, "{id}: {} bytes", core.memory_bytes());
+        let bytes = core.memory_bytes() - planted;
+        println!("{id}: {bytes} bytes");
+        assert!(bytes <= 1024, "{id}: {bytes} bytes");
     }
-    let follower = t.core(2);
-    assert!(follower.memory_bytes() <= 1024, "{} bytes", follower.memory_bytes());
 }
 
 /// proposals beyond a limit are refused by name and leave no trace; they pass again once the backlog is gone.
@@ -239,4 +240,26 @@ fn a_step_without_work_is_empty() {
     }
     assert!(ready.is_empty());
     assert_eq!(ready.messages.capacity(), 0);
+}
+
+/// Replicas that differ only in when things happened are one state to a model checker.
+#[test]
+fn without_time_equal_histories_are_equal_states() {
+    let mut tables = [Table::new(3, 0), Table::new(3, 0)];
+    for (at, t) in tables.iter_mut().enumerate() {
+        t.now += at as u64 * 77 * MS;
+        t.elect(1);
+        t.propose(1, &["a"]);
+        t.settle(&[]);
+    }
+    for id in 1..=3 {
+        let [a, b] = &mut tables;
+        let (a, b) = (a.at(id).core.as_mut().expect("up"), b.at(id).core.as_mut().expect("up"));
+        assert_ne!(a, b);
+        a.forget_time();
+        b.forget_time();
+        // The mutants' clock is no part of a product's state.
+        a.old_now = b.old_now;
+        assert_eq!(a, b);
+    }
 }

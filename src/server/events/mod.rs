@@ -9,8 +9,7 @@
 //! Invariants:
 //! * Y-1: an event costs nothing but a look at the interest while nobody listens to it.
 //! * Y-2: an account sees of others only what its own requests are clamped to: itself.
-//! * Y-3: requests that are being answered are bounded; beyond that they are dropped and counted, and the messages of
-//!   clients never wait for them.
+//! * Y-3: requests that are being answered are bounded in number; beyond that they are dropped and counted.
 
 mod encode;
 mod endpoints;

@@ -1,6 +1,6 @@
 //! Requests: who may ask what, and how answers are wrapped.
 //!
-//! A request is taken in the publisher's task and answered in one of its own, so that no message waits for it (Y-3).
+//! A request is taken in the publisher's task and answered in one of its own, of which there is a bounded number (Y-3).
 
 use std::sync::{Arc, Weak, atomic::Ordering::*};
 
@@ -387,7 +387,7 @@ fn count_subscriptions(server: &Server, r: &Request) -> Answer {
         let f = Fields::parse("accNumSubsReq", &r.body)?;
         Ok::<_, String>((f.text("acc")?, f.text("subject")?))
     };
-    let Ok((account, subject)) = read() else { return Answer::Silence };
+    let Some((account, subject)) = read().ok().filter(|(_, s)| !s.is_empty()) else { return Answer::Silence };
     let Some(account) = server.broker.account(&account) else { return Answer::Silence };
     Answer::Bare(count(&account, subject.as_bytes(), b"").to_string())
 }

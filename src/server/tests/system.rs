@@ -569,6 +569,7 @@ fn accounts_are_described() {
         sys.silent("$SYS.REQ.ACCOUNT.Z.STATZ", "").await;
         sys.silent("$SYS.REQ.ACCOUNT.Z.CONNS", "").await;
         sys.silent("$SYS.REQ.ACCOUNT.NSUBS", "").await;
+        sys.silent("$SYS.REQ.ACCOUNT.NSUBS", r#"{"acc":"A"}"#).await;
         for (subject, n) in [("foo", 1), ("bar.x", 1), ("none", 0)] {
             let body = json!({ "acc": "A", "subject": subject }).to_string();
             assert_eq!(sys.ask("$SYS.REQ.ACCOUNT.NSUBS", &body).await, n);

@@ -7,7 +7,7 @@ use super::{Violation, ensure};
 /// The commit index rose above `from`.
 pub fn check(core: &Core, from: LogIndex) -> Result<(), Violation> {
     let status = core.status();
-    if status.role == RoleName::Leader && status.commit > from {
+    if status.role == RoleName::Leader && status.commit > from && status.commit > status.base {
         let term = core.term_at(status.commit);
         ensure!(
             term == Some(status.term),

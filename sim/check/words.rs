@@ -1,0 +1,56 @@
+//! L-4: who is closed for what it sent is told why, if nothing else took the connection away.
+
+use crate::{
+    history::{History, Violation},
+    options::{FAULTS, Fault, Options},
+};
+
+/// Faults that take a connection, or the server's last words on it, away.
+const TAKING: [Fault; 13] = [
+    Fault::Cut,
+    Fault::Reset,
+    Fault::AtByte,
+    Fault::HalfClose,
+    Fault::SlowReader,
+    Fault::Deaf,
+    Fault::Flood,
+    Fault::ClientDeath,
+    Fault::ServerDeath,
+    Fault::Pause,
+    Fault::LameDuck,
+    Fault::Churn,
+    Fault::Slow,
+];
+const _: () = assert!(TAKING.len() < FAULTS.len());
+
+pub fn check(h: &History, o: &Options) -> Vec<Violation> {
+    if TAKING.iter().any(|f| o.has(*f)) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (i, c) in h.conns.iter().enumerate() {
+        let Some(words) = c.provoked.filter(|_| c.client < 1_000) else { continue };
+        if c.closed_at.is_none() {
+            found.push(Violation::new(
+                "L-4",
+                format!("connection {i} of client {} was not closed for {words:?}", c.client),
+            ));
+        } else if !words.is_empty()
+            && !c.errors.iter().any(|e| e.contains(words))
+            && !c.errors.iter().any(|e| e == "Slow Consumer")
+        {
+            // A reset can overtake last words; only bytes that the server left unread cause one.
+            let unread = c.errors.is_empty();
+            if !unread {
+                found.push(Violation::new(
+                    "L-4",
+                    format!(
+                        "connection {i} of client {} was told {:?} instead of {words:?}",
+                        c.client, c.errors
+                    ),
+                ));
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,323 @@
+//! The command line of `storm`.
+//!
+//! * `storm run SEED…` runs seeds in this process and prints a line of JSON for each; a panic is a verdict too.
+//! * `storm plan SEED` prints the plan; `storm play FILE` runs one.
+//! * `storm many FIRST COUNT JOBS SECONDS DIR` runs seeds in child processes, each a batch, shrinks what fails into
+//!   `DIR/<seed>/`, and prints a summary.
+//! * `storm twice SEED…` runs each seed in two processes of its own and compares the traces.
+//! * `storm shrink SEED DIR` makes the plan of one failing seed small.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    history::Violation,
+    plan::Plan,
+    shrink,
+    storm::{self, Report},
+};
+
+/// Seeds that a child runs before it ends.
+const BATCH: u64 = 25;
+/// Runs that shrinking may take.
+const SHRINK_RUNS: usize = 400;
+
+/// Runs what the arguments ask for; returns the exit code.
+#[allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
+pub fn main() -> i32 {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match words[..] {
+        ["run", ref seeds @ ..] if !seeds.is_empty() => numbers(seeds).map(|s| run(&s)),
+        ["plan", seed] => number(seed).map(|s| {
+            println!("{}", pretty(&Plan::draw(s)));
+            0
+        }),
+        ["play", file] => read_plan(file).map(|p| play(&p)),
+        ["many", first, count, jobs, seconds, dir] => {
+            numbers(&[first, count, jobs, seconds]).map(|n| many(&n, dir))
+        }
+        ["twice", ref seeds @ ..] if !seeds.is_empty() => numbers(seeds).map(|s| twice(&s)),
+        ["shrink", seed, dir] => number(seed).and_then(|s| bug(s, dir)),
+        _ => Err("usage: storm run|plan|play|many|twice|shrink … (see sim/command.rs)".into()),
+    };
+    done.unwrap_or_else(|e| {
+        eprintln!("storm: {e}");
+        2
+    })
+}
+
+fn number(s: &str) -> Result<u64, String> {
+    s.parse().map_err(|_| format!("not a number: {s}"))
+}
+fn numbers(s: &[&str]) -> Result<Vec<u64>, String> {
+    s.iter().map(|s| number(s)).collect()
+}
+fn line(v: &impl serde::Serialize) -> String {
+    serde_json::to_string(v).expect("plain data is JSON")
+}
+/// One step or event a line.
+fn pretty(p: &Plan) -> String {
+    let mut out = format!("{{\"options\":{},\n\"clients\":[", line(&p.options));
+    for (i, c) in p.clients.iter().enumerate() {
+        let head = line(&crate::plan::ClientPlan { steps: Vec::new(), ..c.clone() });
+        let steps: Vec<String> = c.steps.iter().map(|s| format!("\n  {}", line(s))).collect();
+        let comma = if i > 0 { "," } else { "" };
+        out += &format!("{comma}\n {}{}]}}", head.trim_end_matches("]}"), steps.join(","));
+    }
+    let events: Vec<String> = p.events.iter().map(|e| format!("\n {}", line(e))).collect();
+    out + &format!("],\n\"events\":[{}]}}", events.join(","))
+}
+#[allow(clippy::disallowed_methods)]
+fn read_plan(file: &str) -> Result<Plan, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+    serde_json::from_str(&text).map_err(|e| format!("{file}: {e}"))
+}
+
+#[allow(clippy::print_stdout)]
+fn say(text: &str) {
+    println!("{text}");
+    std::io::stdout().flush().ok();
+}
+
+/// Runs a plan; a panic becomes a violation, named by the invariant's id if its text has one.
+fn judge(p: &Plan) -> Report {
+    let seed = p.options.seed;
+    let said = std::sync::Arc::new(parking_lot::Mutex::new(String::new()));
+    let hook = said.clone();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.to_string();
+        let mut said = hook.lock();
+        // The first panic is the cause; those that follow are its echo.
+        if said.is_empty() {
+            *said = text;
+        }
+    }));
+    let done = std::panic::catch_unwind(|| storm::run(p));
+    drop(std::panic::take_hook());
+    done.unwrap_or_else(|_| {
+        let text = said.lock().replace('\n', " ");
+        let id = text.split("invariant broken: ").nth(1).and_then(|t| t.split(':').next());
+        let violation = Violation::new(id.unwrap_or("panic"), text.clone());
+        Report { seed, violations: vec![violation], ..Report::default() }
+    })
+}
+
+fn run(seeds: &[u64]) -> i32 {
+    let mut code = 0;
+    for seed in seeds {
+        say(&format!("begin {seed}"));
+        let report = judge(&Plan::draw(*seed));
+        code |= i32::from(!report.violations.is_empty());
+        say(&line(&report));
+    }
+    code
+}
+
+fn play(p: &Plan) -> i32 {
+    let report = judge(p);
+    say(&line(&report));
+    i32::from(!report.violations.is_empty())
+}
+
+fn spawn(args: &[String]) -> Child {
+    #[allow(clippy::disallowed_methods)]
+    let me = std::env::current_exe().expect("a running program has a file");
+    Command::new(me)
+        .args(args)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program that runs can be started again")
+}
+
+fn reports(args: &[String]) -> (Vec<Report>, Option<u64>) {
+    let mut child = spawn(args);
+    let out = child.stdout.take().expect("it is a pipe");
+    let (mut all, mut open) = (Vec::new(), None);
+    for l in BufReader::new(out).lines().map_while(Result::ok) {
+        if let Some(seed) = l.strip_prefix("begin ") {
+            open = seed.parse().ok();
+        } else if let Ok(r) = serde_json::from_str::<Report>(&l) {
+            all.push(r);
+            open = None;
+        }
+    }
+    let code = child.wait().ok().and_then(|s| s.code());
+    if let Some(seed) = open {
+        let text = format!("the process ended with {code:?} (3: the run did not end in time)");
+        all.push(Report { seed, violations: vec![Violation::new("process", text)], ..Report::default() });
+    }
+    (all, open)
+}
+
+fn twice(seeds: &[u64]) -> i32 {
+    let mut code = 0;
+    for seed in seeds {
+        let once = || reports(&["run".into(), seed.to_string()]).0.pop();
+        let (a, b) = (once(), once());
+        let key = |r: &Option<Report>| {
+            r.as_ref().map(|r| (r.hash, r.events, r.counts.clone(), r.violations.clone()))
+        };
+        if a.is_none() || key(&a) != key(&b) {
+            say(&format!("seed {seed}: two processes differ (E-7): {:?} and {:?}", key(&a), key(&b)));
+            code = 1;
+        }
+    }
+    if code == 0 {
+        say(&format!("{} seeds gave the same trace in two processes", seeds.len()));
+    }
+    code
+}
+
+/// Shrinks a failing seed and leaves its folder.
+fn bug(seed: u64, dir: &str) -> Result<i32, String> {
+    let plan = Plan::draw(seed);
+    let run = |p: &Plan| -> Report {
+        let file = std::env::temp_dir().join(format!("storm-{}-{seed}.json", std::process::id()));
+        write(&file, &line(p)).ok();
+        let all = reports(&["play".into(), file.to_string_lossy().into_owned()]).0;
+        std::fs::remove_file(&file).ok();
+        let crashed = || Violation::new("process", "the process ended without a verdict".into());
+        all.into_iter().next().unwrap_or_else(|| Report {
+            seed,
+            violations: vec![crashed()],
+            ..Report::default()
+        })
+    };
+    let first = run(&plan);
+    let Some(id) = first.violations.first().map(|v| v.id.clone()) else {
+        say(&format!("seed {seed} passes"));
+        return Ok(0);
+    };
+    let small = shrink::shrink(&plan, SHRINK_RUNS, |p| run(p).violations.iter().any(|v| v.id == id));
+    let last = run(&small);
+    let dir = Path::new(dir).join(seed.to_string());
+    let e = |e: std::io::Error| format!("{}: {e}", dir.display());
+    std::fs::create_dir_all(&dir).map_err(e)?;
+    write(&dir.join("options.json"), &line(&plan.options)).map_err(e)?;
+    write(&dir.join("plan.json"), &pretty(&plan)).map_err(e)?;
+    write(&dir.join("shrunk.json"), &pretty(&small)).map_err(e)?;
+    let list =
+        |r: &Report| r.violations.iter().map(|v| format!("{}: {}\n", v.id, v.text)).collect::<String>();
+    let text = format!(
+        "seed {seed} breaks {id}\n\nscripts/repro {seed}\nscripts/repro {}/shrunk.json\n\n## As drawn ({} steps and events)\n{}\n## Shrunk ({})\n{}",
+        dir.display(),
+        plan.len(),
+        list(&first),
+        small.len(),
+        list(&last)
+    );
+    write(&dir.join("README.md"), &text).map_err(e)?;
+    say(&text);
+    Ok(1)
+}
+
+#[allow(clippy::disallowed_methods)]
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::write(path, text)
+}
+
+/// Sums over an ensemble.
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    virtual_ms: u64,
+    counts: BTreeMap<String, u64>,
+    marks: BTreeMap<String, u64>,
+    failed: Vec<(u64, Violation)>,
+}
+
+impl Sum {
+    fn add(&mut self, r: Report) {
+        self.seeds += 1;
+        self.virtual_ms += r.virtual_ms;
+        r.counts.into_iter().for_each(|(k, n)| *self.counts.entry(k).or_default() += n);
+        r.marks.into_iter().for_each(|(k, n)| *self.marks.entry(k).or_default() += n);
+        if let Some(v) = r.violations.into_iter().next() {
+            say(&format!("seed {}: {}: {}", r.seed, v.id, v.text));
+            self.failed.push((r.seed, v));
+        }
+    }
+}
+
+fn many(n: &[u64], dir: &str) -> i32 {
+    let [first, count, jobs, seconds] = n[..] else { return 2 };
+    #[allow(clippy::disallowed_methods)]
+    let begun = Instant::now();
+    let limit = Duration::from_secs(if seconds == 0 { u64::MAX / 4 } else { seconds });
+    let (tx, rx) = mpsc::channel::<(u64, Report)>();
+    let next = std::sync::Arc::new(parking_lot::Mutex::new(first));
+    let end = first.saturating_add(count);
+    let workers: Vec<_> = (0..jobs.max(1))
+        .map(|job| {
+            let (tx, next) = (tx.clone(), next.clone());
+            #[allow(clippy::disallowed_methods)]
+            std::thread::spawn(move || {
+                while begun.elapsed() < limit {
+                    let from = {
+                        let mut n = next.lock();
+                        let from = *n;
+                        *n = (from + BATCH).min(end);
+                        from
+                    };
+                    if from >= end {
+                        return;
+                    }
+                    let mut from = from;
+                    let to = (from + BATCH).min(end);
+                    while from < to {
+                        let mut args = vec!["run".to_string()];
+                        args.extend((from..to).map(|s| s.to_string()));
+                        let (all, died) = reports(&args);
+                        let last = all.last().map(|r| r.seed);
+                        for r in all {
+                            if tx.send((job, r)).is_err() {
+                                return;
+                            }
+                        }
+                        // A seed that ended the process is done; those behind it are not.
+                        from = match (died, last) {
+                            (Some(_), Some(last)) => last + 1,
+                            _ => to,
+                        };
+                    }
+                }
+            })
+        })
+        .collect();
+    drop(tx);
+    let mut sum = Sum::default();
+    for (_, r) in rx {
+        sum.add(r);
+    }
+    workers.into_iter().for_each(|w| drop(w.join()));
+    let real = begun.elapsed().as_secs_f64();
+    let table =
+        |m: &BTreeMap<String, u64>| m.iter().map(|(k, v)| format!("  {k:<44} {v}\n")).collect::<String>();
+    say(&format!(
+        "{} seeds in {real:.1} s: {:.0} virtual seconds, {:.0} a second; {} failed",
+        sum.seeds,
+        sum.virtual_ms as f64 / 1000.0,
+        sum.virtual_ms as f64 / 1000.0 / real,
+        sum.failed.len()
+    ));
+    say(&format!("counts\n{}probes\n{}", table(&sum.counts), table(&sum.marks)));
+    sum.failed.sort_by_key(|f| f.0);
+    // One of each kind is enough to look at.
+    let mut seen = Vec::new();
+    for (seed, v) in &sum.failed {
+        if !seen.contains(&v.id) && dir != "-" {
+            seen.push(v.id.clone());
+            if let Err(e) = bug(*seed, dir) {
+                say(&format!("seed {seed} could not be shrunk: {e}"));
+            }
+        }
+    }
+    i32::from(!sum.failed.is_empty())
+}
