@@ -1122,6 +1122,10 @@ impl Connection {
         self.pedantic = connect.pedantic;
         self.limits.headers = headers;
         let first = !std::mem::replace(&mut self.connected, true);
+        // Until a PING is answered, the time from the greeting to here is what is known of the round trip.
+        if self.client.rtt().is_zero() {
+            self.client.set_rtt(env::wall().since(self.client.start).max(Duration::from_nanos(1)));
+        }
         {
             let mut f = self.client.facts.lock();
             f.name = connect.name;

@@ -271,6 +271,11 @@ impl Server {
         }
     }
 
+    /// TLS of the monitoring port, if it is to have one.
+    pub(crate) fn https_tls(&self) -> Option<Arc<links::TlsSettings>> {
+        self.transports.read().https_tls.clone()
+    }
+
     /// What connections are told under `o`.
     fn link_settings(
         &self,

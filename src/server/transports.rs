@@ -24,6 +24,8 @@ pub struct Transports {
     pub tls: Option<Arc<TlsSettings>>,
     /// TLS of the WebSocket port, if it has its own.
     pub websocket_tls: Option<Arc<TlsSettings>>,
+    /// TLS of the monitoring port: that of the client port, but nobody is asked for a certificate.
+    pub https_tls: Option<Arc<TlsSettings>>,
     /// For the log.
     pub warnings: Vec<String>,
 }
@@ -39,6 +41,11 @@ pub async fn build(o: &Options) -> Result<Transports, String> {
     }
     if let Some(t) = o.websocket.as_ref().and_then(|w| w.tls.as_ref()) {
         out.websocket_tls = Some(tls_settings(t, false, &mut out.warnings).await?);
+    }
+    if let (Some(_), Some(t)) = (&o.https, &o.tls) {
+        let open = TlsOptions { verify: false, verify_and_map: false, ca_file: None, ..t.clone() };
+        // The client port has said what there is to be said.
+        out.https_tls = Some(tls_settings(&open, false, &mut Vec::new()).await?);
     }
     Ok(out)
 }

@@ -108,7 +108,7 @@ impl Server {
             if all.len() > self.seen.swap(all.len(), Relaxed)
                 && let Some(c) = all.pop()
             {
-                return (*c).clone();
+                return c;
             }
             env::sleep(Duration::from_millis(1)).await;
         }

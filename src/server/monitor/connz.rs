@@ -71,6 +71,8 @@ pub struct ConnInfo {
     #[serde(skip_serializing_if = "is_default")]
     pub tls_cipher_suite: String,
     #[serde(skip_serializing_if = "is_default")]
+    pub tls_peer_certs: Vec<PeerCertInfo>,
+    #[serde(skip_serializing_if = "is_default")]
     pub tls_first: bool,
     #[serde(skip_serializing_if = "is_default")]
     pub authorized_user: String,
@@ -84,6 +86,18 @@ pub struct ConnInfo {
     pub name_tag: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxyInfo>,
+}
+
+/// A certificate that a client has shown.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct PeerCertInfo {
+    /// Its subject as RFC 2253 writes it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub subject: String,
+    /// Of its public key, in hexadecimal.
+    pub spki_sha256: String,
+    /// Of the whole, in hexadecimal.
+    pub cert_sha256: String,
 }
 
 /// The proxy that a connection came through.
@@ -322,6 +336,7 @@ impl Entry {
             version: f.version,
             tls_version,
             tls_cipher_suite,
+            tls_peer_certs: Vec::new(),
             tls_first: f.tls_first,
             authorized_user: String::new(),
             account: String::new(),
@@ -336,6 +351,16 @@ impl Entry {
             info.subscriptions_list = self.list("").into_iter().map(|s| s.subject).collect();
         }
         if o.auth {
+            let hex = |d: &[u8]| d.iter().map(|b| format!("{b:02x}")).collect();
+            info.tls_peer_certs = f
+                .tls_peer_certs
+                .iter()
+                .map(|c| PeerCertInfo {
+                    subject: c.subject_text(),
+                    spki_sha256: hex(&c.spki_sha256),
+                    cert_sha256: hex(&c.cert_sha256),
+                })
+                .collect();
             info.authorized_user = f.user;
             info.name_tag.clone_from(&f.account);
             info.account = f.account;

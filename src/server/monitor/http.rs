@@ -4,8 +4,12 @@
 //! [`HEAD_TIME`] from its first byte to its last, [`IDLE_TIME`] between requests, and [`WRITE_TIME`] without progress of
 //! an answer.
 
+// The ban of tokio::select! would strike every use of env::select!, which wraps it.
+#![allow(clippy::disallowed_macros)]
+
 use std::{
-    io::{self, ErrorKind, IoSlice},
+    cell::RefCell,
+    io::{self, ErrorKind},
     net::SocketAddr,
     sync::{
         Arc,
@@ -14,13 +18,12 @@ use std::{
     time::Duration,
 };
 
-use broker::Transport;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use env::{
     Instant, Wall,
-    net::{Accepted, TcpListener},
+    net::{Accepted, TcpListener, TcpStream},
 };
-use links::Socket;
+use links::tls::Session;
 
 use super::pages::{self, Answer};
 use crate::{
@@ -45,20 +48,28 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 const LINGER_TIME: Duration = Duration::from_millis(500);
 const LINGER_BYTES_MAX: usize = 256 << 10;
 
+/// Bytes of TLS records that are read or made at a time.
+const RAW_BYTES: usize = 16 << 10;
+
+thread_local!(static RAW: RefCell<Box<[u8]>> = RefCell::new(vec![0; RAW_BYTES].into_boxed_slice()));
+
 /// Binds the monitoring listeners and serves them until the server stops.
 pub async fn listen(server: &Arc<Server>, o: &Options) -> Result<(), StartError> {
-    if o.https.is_some() {
-        return Err(failed(if o.tls.is_none() {
-            "TLS cert and key required for HTTPS"
-        } else {
-            "https monitoring is not yet supported"
-        }));
+    if o.https.is_some() && o.tls.as_ref().is_none_or(|t| t.certificates.is_empty()) {
+        return Err(failed("TLS cert and key required for HTTPS"));
     }
-    let Some(http) = &o.http else { return Ok(()) };
-    let (listener, bound) = bind(http).await?;
-    server.bound.lock().http = Some(bound);
-    server.log.info(format_args!("Starting http monitor on {}", shown(&http.host, bound)));
-    env::spawn(accept(server.clone(), listener));
+    let open = Arc::new(AtomicUsize::new(0));
+    for (listener, tls) in [(&o.http, false), (&o.https, true)] {
+        let Some(at) = listener else { continue };
+        let (listener, bound) = bind(at).await?;
+        let scheme = if tls { "https" } else { "http" };
+        {
+            let mut b = server.bound.lock();
+            *if tls { &mut b.https } else { &mut b.http } = Some(bound);
+        }
+        server.log.info(format_args!("Starting {scheme} monitor on {}", shown(&at.host, bound)));
+        env::spawn(accept(server.clone(), listener, tls, open.clone()));
+    }
     Ok(())
 }
 
@@ -89,8 +100,7 @@ async fn bind(o: &HttpOptions) -> Result<(TcpListener, SocketAddr), StartError> 
     Err(last)
 }
 
-async fn accept(server: Arc<Server>, listener: TcpListener) {
-    let open = Arc::new(AtomicUsize::new(0));
+async fn accept(server: Arc<Server>, listener: TcpListener, tls: bool, open: Arc<AtomicUsize>) {
     loop {
         let accepted = env::select! {
             _ = server.stopped() => return,
@@ -106,7 +116,7 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
         env::spawn(async move {
             env::select! {
                 _ = server.stopped() => {}
-                _ = serve(&server, socket, full) => {}
+                _ = serve(&server, socket, tls, full) => {}
             }
             open.fetch_sub(1, Relaxed);
         });
@@ -114,9 +124,12 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
 }
 
 /// One connection, request after request.
-async fn serve(server: &Server, socket: Accepted, full: bool) {
+async fn serve(server: &Arc<Server>, socket: Accepted, tls: bool, full: bool) {
     let Ok(tcp) = socket.attach() else { return };
-    let mut c = Connection { socket: Socket::plain(tcp), buf: BytesMut::new() };
+    let mut c = Connection { tcp, tls: None, pending: Vec::new(), buf: BytesMut::new() };
+    if tls && c.handshake(server).await.is_err() {
+        return;
+    }
     if full {
         c.refuse(&Refusal::new(503, "too many monitoring connections")).await.ok();
         return;
@@ -126,7 +139,7 @@ async fn serve(server: &Server, socket: Accepted, full: bool) {
             Ok(Some(r)) => r,
             Ok(None) | Err(Gone) => return,
         };
-        let request = match request {
+        let mut request = match request {
             Ok(r) => r,
             Err(refusal) => {
                 c.refuse(&refusal).await.ok();
@@ -137,7 +150,10 @@ async fn serve(server: &Server, socket: Accepted, full: bool) {
             Method::Other => {
                 Answer { allow: true, ..Answer::plain(405, "405 method not allowed: GET and HEAD only\n") }
             }
-            _ => pages::answer(server, &request.path, &request.query),
+            _ => {
+                let (path, query) = (std::mem::take(&mut request.path), std::mem::take(&mut request.query));
+                pages::answer(server, path, query).await
+            }
         };
         let out = response(&request, &answer, env::wall());
         if c.write(&out).await.is_err() {
@@ -202,7 +218,11 @@ struct Request {
 }
 
 struct Connection {
-    socket: Socket,
+    tcp: TcpStream,
+    /// TLS, where it is spoken.
+    tls: Option<Box<Session>>,
+    /// What TLS has made and was not sent yet.
+    pending: Vec<u8>,
     /// What has been read and not been used.
     buf: BytesMut,
 }
@@ -241,31 +261,97 @@ impl Connection {
         }
     }
 
-    /// Reads what is there, up to the limit of a request. 0 is the end.
+    /// Reads what is there, about as much as a request may have. 0 is the end.
     async fn read(&mut self, deadline: Instant) -> Result<usize, Gone> {
         let room = HEAD_BYTES_MAX.saturating_sub(self.buf.len()).max(1);
+        let had = self.buf.len();
         loop {
             let left = deadline.since(env::now());
-            env::timeout(left, self.socket.readable()).await??;
-            match self.socket.try_read_more(&mut self.buf, room) {
-                Ok(n) => return Ok(n),
+            env::timeout(left, self.tcp.readable()).await??;
+            let read = match &self.tls {
+                None => {
+                    self.buf.reserve(room);
+                    self.tcp.try_read_buf(&mut (&mut self.buf).limit(room))
+                }
+                Some(_) => RAW.with_borrow_mut(|raw| self.read_tls(raw)),
+            };
+            self.send_pending().await?;
+            match read {
+                Ok(_) if self.buf.len() > had => return Ok(self.buf.len() - had),
+                Ok(0) => return Ok(0),
+                // Records of a handshake bring nothing for us.
+                Ok(_) => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return Err(Gone),
             }
         }
     }
 
-    async fn write(&mut self, mut out: &[u8]) -> Result<(), Gone> {
-        // L-2: an idle connection holds no buffer.
+    /// Reads records. Returns the number of raw bytes, 0 at the end.
+    fn read_tls(&mut self, raw: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return Ok(0) };
+        let n = self.tcp.try_read(raw)?;
+        let (buf, out) = (&mut self.buf, &mut self.pending);
+        tls.receive(&raw[..n], out, |plain| buf.extend_from_slice(plain)).map_err(io::Error::other)?;
+        Ok(if tls.is_peer_closed() { 0 } else { n })
+    }
+
+    /// Agrees on TLS, within the time that the options give.
+    async fn handshake(&mut self, server: &Server) -> Result<(), Gone> {
+        let Some(settings) = server.https_tls() else { return Err(Gone) };
+        if !settings.rate.allow(env::now()) {
+            return Err(Gone);
+        }
+        self.tls = Some(Box::new(Session::server(&settings.server_config).map_err(|_| Gone)?));
+        let deadline = env::now() + settings.timeout;
+        while self.tls.as_ref().is_some_and(|t| t.is_handshaking()) {
+            let left = deadline.since(env::now());
+            env::timeout(left, self.tcp.readable()).await??;
+            let read = RAW.with_borrow_mut(|raw| self.read_tls(raw));
+            self.send_pending().await.ok();
+            match read {
+                Ok(0) => return Err(Gone),
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return Err(Gone),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what TLS has made.
+    async fn send_pending(&mut self) -> Result<(), Gone> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let out = std::mem::take(&mut self.pending);
+        self.send(&out).await
+    }
+
+    async fn write(&mut self, out: &[u8]) -> Result<(), Gone> {
+        // An idle connection holds no buffer.
         if self.buf.is_empty() {
             self.buf = BytesMut::new();
         }
+        if self.tls.is_none() {
+            return self.send(out).await;
+        }
+        for part in out.chunks(RAW_BYTES) {
+            if let Some(tls) = &mut self.tls {
+                tls.send(part, &mut self.pending).map_err(|_| Gone)?;
+            }
+            self.send_pending().await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, mut out: &[u8]) -> Result<(), Gone> {
         while !out.is_empty() {
-            match self.socket.try_write(&[IoSlice::new(out)]) {
+            match self.tcp.try_write(out) {
                 Ok(0) => return Err(Gone),
                 Ok(n) => out = &out[n..],
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    env::timeout(WRITE_TIME, self.socket.writable()).await??;
+                    env::timeout(WRITE_TIME, self.tcp.writable()).await??;
                 }
                 Err(_) => return Err(Gone),
             }
@@ -287,7 +373,11 @@ impl Connection {
 
     /// Lets the peer read the last answer: unread bytes at a close would reset the connection.
     async fn linger(&mut self) {
-        self.socket.tcp().shutdown_write().ok();
+        if let Some(tls) = &mut self.tls {
+            tls.send_close(&mut self.pending);
+        }
+        self.send_pending().await.ok();
+        self.tcp.shutdown_write().ok();
         let deadline = env::now() + LINGER_TIME;
         let mut read = 0;
         while read < LINGER_BYTES_MAX {

@@ -1,5 +1,7 @@
 //! From a path to an answer.
 
+use std::sync::Arc;
+
 use super::{json, metrics, options::*, query::Query, root, state::COUNTED};
 use crate::Server;
 
@@ -30,8 +32,27 @@ impl Answer {
     }
 }
 
+/// Whether the answer for `path` takes time that grows with the number of connections or subscriptions.
+fn is_heavy(path: &str) -> bool {
+    ["/connz", "/subsz", "/subscriptionsz", "/accountz", "/accstatz", "/metrics"]
+        .iter()
+        .any(|p| path.ends_with(p))
+}
+
+/// Answers a request for `path`, on a thread of its own if that may take long (M-1).
+pub async fn answer(s: &Arc<Server>, path: String, query: String) -> Answer {
+    if !is_heavy(&path) {
+        return answer_here(s, &path, &query);
+    }
+    let server = s.clone();
+    // The server goes back with the answer: its last owner must not be the thread that its end waits for.
+    let job = s.monitor.elsewhere.run(move || (answer_here(&server, &path, &query), server));
+    let Some(mut job) = job else { return Answer::plain(503, "too many monitoring requests") };
+    job.wait().await.map_or_else(|| Answer::plain(503, "the server is stopping"), |(a, _)| a)
+}
+
 /// Answers a request for `path`.
-pub fn answer(s: &Server, path: &str, query: &str) -> Answer {
+fn answer_here(s: &Server, path: &str, query: &str) -> Answer {
     let not_found = || Answer::plain(404, "404 page not found\n");
     let o = s.options();
     let base = base_path(&o.http_base_path);

@@ -31,10 +31,17 @@ pub const COUNTED: [&str; 17] = [
 const CPU_SAMPLE: Duration = Duration::from_secs(1);
 
 /// What monitoring remembers.
-#[derive(Debug)]
 pub struct State {
     requests: [Counter; COUNTED.len()],
     cpu: Mutex<Cpu>,
+    /// Where answers that go over all connections are put together, so that no worker's messages wait for them (M-1).
+    pub elsewhere: links::Cpu,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("requests", &self.requests()).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +57,7 @@ impl State {
         State {
             requests: Default::default(),
             cpu: Mutex::new(Cpu { at: env::now(), seconds: env::process::cpu_seconds(), percent: 0.0 }),
+            elsewhere: links::Cpu::default(),
         }
     }
     /// Notes a request to an endpoint.
