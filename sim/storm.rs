@@ -497,9 +497,9 @@ impl Harness {
             headers: true,
             no_responders: true,
             steps: vec![
-                step(0, Op::Sub { filter: "t.>".into(), queue: None, respond: false }),
+                step(0, Op::Sub { filter: "probe.*".into(), queue: None, respond: false }),
                 step(0, Op::Ping { times: 1 }),
-                step(50_000, Op::Pub { subject: "t.b.b".into(), size: 10, header: true, times: 3 }),
+                step(50_000, Op::Pub { subject: "probe.a".into(), size: 10, header: true, times: 3 }),
                 step(0, Op::Request { subject: "nobody.home".into(), times: 1 }),
             ],
         });
