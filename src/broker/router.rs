@@ -375,7 +375,7 @@ impl Deliveries {
         let error = refusal(sub, from, m.subject);
         if let Some(t) = &mut self.trace {
             let account = sub.link.account();
-            t.egress(sub, account.as_ref(), error);
+            t.egress(&sub.link, sub, account.as_ref(), error);
         }
         error.is_none() && (only || self.deliver_one(sub, from, m))
     }
@@ -383,7 +383,7 @@ impl Deliveries {
     /// A trace goes on in the importer's account only if the importer allows it.
     fn trace_shadow(
         &mut self,
-        sub: &Arc<Sub>,
+        sub: &Sub,
         extra: &Extra,
         from: &Arc<Link>,
         m: &Message<'_>,
@@ -398,7 +398,7 @@ impl Deliveries {
         if let (Some(t), Some(account)) = (&mut self.trace, &account) {
             t.note(Step::StreamExport { account: account.name.clone(), to });
             if extra.allow_trace {
-                t.egress(sub, Some(account), error);
+                t.egress(&extra.parent.link, sub, Some(account), error);
             }
         }
         error.is_none() && (only || self.deliver_shadow(extra, from, m))

@@ -295,7 +295,7 @@ fn services_cross_and_answers_come_back() {
     for (s, sid) in [("svc.*", "5"), ("many", "6"), ("chunks", "7")] {
         server.sub(s, "", sid);
     }
-    let mut ask = |client: &mut Peer, subject: &str| {
+    let ask = |client: &mut Peer, subject: &str| {
         assert_eq!(client.publish(subject, "inbox", "?"), Outcome::Delivered(1));
         let got = server.got();
         let reply = got.split(' ').find(|w| w.starts_with("_R_.")).unwrap().to_string();

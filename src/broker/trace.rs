@@ -99,9 +99,15 @@ impl Trace {
         self.steps.push((env::wall(), step));
     }
     /// Notes what became of the delivery to `sub`.
-    pub(crate) fn egress(&mut self, sub: &Sub, account: Option<&Arc<Account>>, error: Option<&'static str>) {
+    pub(crate) fn egress(
+        &mut self,
+        link: &Link,
+        sub: &Sub,
+        account: Option<&Arc<Account>>,
+        error: Option<&'static str>,
+    ) {
         let account = account.filter(|a| !Arc::ptr_eq(a, &self.account)).map(|a| a.name.clone());
-        let (kind, cid) = (sub.link.kind, sub.link.id);
+        let (kind, cid) = (link.kind, link.id);
         let (subject, queue) = (sub.subject().to_vec(), sub.queue().to_vec());
         self.note(Step::Egress { kind, cid, account, subject, queue, error });
     }

@@ -1,5 +1,5 @@
 //! Keeps the house in order: what no compiler checks, checked by reading the files.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 use std::{
     collections::BTreeMap,
