@@ -74,6 +74,8 @@ async fn accept<F: Future<Output = ()> + Send + 'static>(
         };
         match accepted {
             Ok((socket, peer)) => {
+                // IPv4 peers of a listener for both are shown as IPv4.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let cx2 = cx.clone();
                 cx.next_worker().spawn(serve(cx2, socket, peer));
             }

@@ -1,7 +1,7 @@
 //! A server from its options to its end: listeners, files for others, signals, reload, lame duck, shutdown.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::*},
@@ -468,7 +468,11 @@ fn base_info(o: &Options, key: &ServerKey, name: &str) -> Info {
 pub(crate) async fn bind(host: &str, port: i32, what: &str) -> Result<(TcpListener, SocketAddr), StartError> {
     let wrong = |e: String| StartError(vec![format!("Error listening on {what}: {host}:{port}, {e:?}")]);
     let port = u16::try_from(port).unwrap_or(0);
-    let addresses = env::net::resolve(host, port).await.map_err(|e| wrong(e.to_string()))?;
+    let mut addresses = env::net::resolve(host, port).await.map_err(|e| wrong(e.to_string()))?;
+    if addresses.first().is_some_and(|a| a.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
+        // As in Go, all of IPv4 means all of IPv6 too, where there is any.
+        addresses.insert(0, SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port));
+    }
     let mut failed = "the host has no address".to_string();
     for a in addresses {
         match TcpListener::bind(a).await {
@@ -492,11 +496,11 @@ pub(crate) fn shown(host: &str, bound: SocketAddr) -> String {
 
 /// URLs under which a bound address can be reached from this machine.
 fn reachable(scheme: &str, a: SocketAddr) -> Vec<String> {
-    let host = match a.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_string(),
-        IpAddr::V6(ip) if ip.is_unspecified() => "[::1]".to_string(),
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
+    let hosts = match a.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => vec!["127.0.0.1".to_string()],
+        IpAddr::V6(ip) if ip.is_unspecified() => vec!["127.0.0.1".to_string(), "[::1]".to_string()],
+        IpAddr::V4(ip) => vec![ip.to_string()],
+        IpAddr::V6(ip) => vec![format!("[{ip}]")],
     };
-    vec![format!("{scheme}://{host}:{}", a.port())]
+    hosts.iter().map(|host| format!("{scheme}://{host}:{}", a.port())).collect()
 }
