@@ -304,6 +304,10 @@ impl Link {
     pub fn set_subscriptions_max(&self, n: usize) {
         self.subs_max.store(n, Relaxed);
     }
+    /// Largest number of subscriptions.
+    pub fn subscriptions_max(&self) -> usize {
+        self.subs_max.load(Relaxed)
+    }
     /// Largest outbox in bytes.
     pub fn set_pending_bytes_max(&self, n: usize) {
         self.pending_bytes_max.store(n, Relaxed);

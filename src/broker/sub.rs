@@ -114,6 +114,14 @@ impl Sub {
     pub(crate) fn flags(&self) -> u32 {
         self.max_and_flags.load(Relaxed) & (CLOSED | FILTERED)
     }
+    /// Says whether each message must be asked about: the link's permissions have changed.
+    pub fn set_filtered(&self, on: bool) {
+        if on {
+            self.flags.fetch_or(FILTERED, Relaxed);
+        } else {
+            self.flags.fetch_and(!FILTERED, Relaxed);
+        }
+    }
     pub(crate) fn close(&self) {
         self.max_and_flags.fetch_or(CLOSED, Relaxed);
     }

@@ -4,6 +4,8 @@
 //! wake-up (closed, blocked, new settings), or its nearest deadline. What it reads it handles at once, a buffer at a time,
 //! and then writes out what that has put into outboxes.
 
+mod reload;
+
 use std::{
     cell::RefCell,
     io,
@@ -18,7 +20,7 @@ use env::{
     Instant,
     net::{Accepted, TcpListener},
 };
-use identity::{Attempt, Authenticator, Check, ConnectionType, Decision, Identity, Nonce, Verdict};
+use identity::{Attempt, Authenticator, Check, ConnectionType, Decision, Identity, Nonce, Renewal, Verdict};
 use wire::{
     client::{Error, Limits, Op, Parsed, Pub, parse},
     frame,
@@ -306,6 +308,8 @@ struct Connection {
 struct Login {
     connect: Connect,
     end: Job<Decision>,
+    /// Who decides; a reload may put another in its place meanwhile.
+    authenticator: Arc<Authenticator>,
 }
 
 /// Waits for a login to be decided, if there is one.
@@ -524,6 +528,8 @@ impl Connection {
 
     /// Runs until the link is closed.
     async fn run(&mut self) {
+        // Settings that came between the connection's first look and its entry among those that are woken.
+        self.woken();
         let mut timer = std::pin::pin!(env::sleep_until(self.next_deadline()));
         let mut timer_at = self.next_deadline();
         while self.link.closed().is_none() {
@@ -554,7 +560,15 @@ impl Connection {
                     self.woken();
                 }
                 r = self.socket.readable(), if reads => match r {
-                    Ok(()) => self.read(),
+                    Ok(()) => {
+                        self.read();
+                        // Reading comes first, so a client that never pauses would keep the timer from firing.
+                        if timer_at <= self.last_read {
+                            self.tick(self.last_read);
+                            timer_at = self.next_deadline();
+                            timer.set(env::sleep_until(timer_at));
+                        }
+                    }
                     Err(_) => self.link.close(Closed::ReadError),
                 },
                 _ = &mut timer => {
@@ -582,24 +596,17 @@ impl Connection {
         let settings = self.cx.settings();
         if !Arc::ptr_eq(&settings, &self.settings) {
             let announced = settings.announced != self.settings.announced;
+            let before = self.authenticator().clone();
             self.settings = settings;
             if self.ws.is_some() {
                 self.ws = self.settings.websocket.clone().or(self.ws.take());
             }
-            self.reloaded();
+            self.reloaded(&before);
             if announced && self.connected && self.client.facts.lock().protocol >= 1 {
                 let info = self.info();
                 self.send(|out| info.push(out));
             }
         }
-    }
-
-    /// New settings are in force.
-    fn reloaded(&mut self) {
-        let s = &self.settings;
-        self.limits.max_control_line = s.control_line_bytes_max;
-        self.link.set_pending_bytes_max(s.pending_bytes_max);
-        self.deadlines.ping = self.deadlines.ping.min(env::now() + self.ping_interval());
     }
 
     fn tick(&mut self, now: Instant) {
@@ -1024,7 +1031,10 @@ impl Connection {
             Check::Done(Decision::Accept(i)) => self.logged_in(connect, i),
             Check::Done(Decision::Reject(reason)) => self.unauthorized(reason),
             Check::Pending(job) => match self.cx.cpu.run(move || job.run()) {
-                Some(end) => self.login = Some(Login { connect, end }),
+                Some(end) => {
+                    let authenticator = self.authenticator().clone();
+                    self.login = Some(Login { connect, end, authenticator });
+                }
                 None => {
                     self.cx.hooks.log("WRN", &self.client, "refused: too many logins wait to be decided");
                     self.unauthorized(identity::Reason::WrongPassword)
@@ -1035,9 +1045,14 @@ impl Connection {
 
     /// A login has been decided elsewhere; what waited for it goes on.
     fn login_ends(&mut self, end: Decision) {
-        let Some(Login { connect, .. }) = self.login.take() else { return };
+        let Some(Login { connect, authenticator, .. }) = self.login.take() else { return };
         match end {
-            Decision::Accept(identity) => self.logged_in(connect, identity),
+            // L-11: what was decided under an older configuration is asked again under this one.
+            Decision::Accept(identity) => match self.renewal(&authenticator, &identity) {
+                Renewal::Keep(identity) => self.logged_in(connect, identity),
+                Renewal::Removed => self.unauthorized(identity::Reason::UnknownUser),
+                Renewal::Reject(reason) => self.unauthorized(reason),
+            },
             Decision::Reject(reason) => self.unauthorized(reason),
         }
         if self.link.closed().is_none() {
@@ -1066,9 +1081,11 @@ impl Connection {
 
     /// What is known of this connection without CONNECT.
     fn bare_attempt(&self) -> Attempt<'_> {
-        let connection_type =
-            if self.ws.is_some() { ConnectionType::Websocket } else { ConnectionType::Standard };
+        let connection_type = self.connection_type();
         Attempt { nonce: self.nonce.as_bytes(), connection_type, ..Attempt::default() }
+    }
+    fn connection_type(&self) -> ConnectionType {
+        if self.ws.is_some() { ConnectionType::Websocket } else { ConnectionType::Standard }
     }
 
     /// The client's certificate as `identity` wants it.

@@ -23,6 +23,14 @@ impl ServerHooks {
     fn server(&self) -> Option<Arc<Server>> {
         self.server.get()?.upgrade()
     }
+    /// Whether lines of that level are to be written.
+    fn wants(&self, level: &str) -> bool {
+        match level {
+            "DBG" => self.log.debugs(),
+            "TRC" => self.log.traces(),
+            _ => true,
+        }
+    }
 }
 
 /// The head of a log line about a client.
@@ -56,13 +64,13 @@ impl links::Hooks for ServerHooks {
         }
     }
     fn log(&self, level: &'static str, client: &Client, text: &str) {
-        let wanted = match level {
-            "DBG" => self.log.debugs(),
-            "TRC" => self.log.traces(),
-            _ => true,
-        };
-        if wanted {
+        if self.wants(level) {
             self.log.line(level, format_args!("{} - {text}", prefix(client)));
+        }
+    }
+    fn log_unbound(&self, level: &'static str, text: &str) {
+        if self.wants(level) {
+            self.log.line(level, format_args!("{text}"));
         }
     }
     fn traces(&self) -> bool {

@@ -11,6 +11,7 @@ pub mod monitor;
 pub mod options;
 mod settings;
 mod start;
+mod store_dir;
 mod transports;
 
 pub use command::main;

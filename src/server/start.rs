@@ -26,7 +26,7 @@ use crate::{
     hooks::ServerHooks,
     log::Log,
     options::{self, Flags, NATS_VERSION, Options},
-    settings,
+    settings, store_dir,
     transports::{self, Transports},
 };
 
@@ -34,6 +34,12 @@ use crate::{
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// JetStream API level of the NATS version that is implemented.
 pub const API_LEVEL: u64 = 5;
+
+/// How often a lame duck looks whether its last client has gone.
+const LAME_DUCK_LOOK: Duration = Duration::from_millis(50);
+
+/// How long a reload waits for connections to take the new settings.
+const SETTLE_MAX: Duration = Duration::from_millis(250);
 
 /// A running server.
 pub struct Server {
@@ -181,6 +187,9 @@ impl Server {
         }
         crate::events::start(self);
         let one = |e: String| StartError(vec![e]);
+        if let Some(dir) = o.jetstream.as_ref().and_then(|j| j.store_dir.as_deref()) {
+            store_dir::check(dir).await.map_err(one)?;
+        }
         let transports = transports::build(&o).await.map_err(one)?;
         for w in &transports.warnings {
             self.log.warn(format_args!("{w}"));
@@ -201,7 +210,8 @@ impl Server {
         let (client, bound) = bind(&o.host, o.port, "port").await?;
         self.bound.lock().client = Some(bound);
         let authenticator = self.links.settings().authenticator.clone();
-        self.links.set_settings(self.link_settings(&o, authenticator).map_err(one)?);
+        let transports = self.transports.read().clone();
+        self.links.set_settings(self.link_settings(&o, authenticator, transports).map_err(one)?);
         self.log.info(format_args!("Listening for client connections on {}", shown(&o.host, bound)));
         if o.tls.is_some() {
             self.log.info(format_args!("TLS required for client connections"));
@@ -281,9 +291,10 @@ impl Server {
         &self,
         o: &Options,
         authenticator: Arc<Authenticator>,
+        transports: Transports,
     ) -> Result<links::Settings, String> {
         let mut info = base_info(o, &self.key, &self.name);
-        let (bound, transports) = (*self.bound.lock(), self.transports.read().clone());
+        let bound = *self.bound.lock();
         if let Some(a) = bound.client {
             info.port = a.port();
         }
@@ -359,12 +370,28 @@ impl Server {
         let authenticator =
             Authenticator::new(settings::logins(&new), cache_key).map_err(|e| e.to_string())?;
         let rules = settings::account_rules(&new).map_err(|w| w.join("; "))?;
+        let wrong = broker::rules::check(&rules);
+        if !wrong.is_empty() {
+            return Err(wrong.join("; "));
+        }
         let transports = transports::build(&new).await?;
-        self.broker.configure(&rules).map_err(|w| w.join("; "))?;
+        let settings = self.link_settings(&new, Arc::new(authenticator), transports.clone())?;
+        // Everything fits. What may still fail comes first.
         self.log.reload(&new.log).map_err(|e| format!("error opening log file: {e}"))?;
+        self.broker.configure(&rules).map_err(|w| w.join("; "))?;
+        for w in &transports.warnings {
+            self.log.warn(format_args!("{w}"));
+        }
         *self.transports.write() = transports;
-        let settings = self.link_settings(&new, Arc::new(authenticator))?;
+        let before = Arc::downgrade(&self.links.settings());
         self.links.set_settings(settings);
+        self.shed(&new);
+        // Who reads the line below may rely on it. A connection lets go of the old settings when it takes the new ones;
+        // those in the midst of a handshake do so after it, before they may do anything, and are not waited for long.
+        let deadline = env::now() + SETTLE_MAX;
+        while before.strong_count() > 0 && env::now() < deadline {
+            env::sleep(Duration::from_millis(1)).await;
+        }
         if new.pid_file != old.pid_file
             && let Some(path) = &new.pid_file
             && let Err(e) = files::write_pid(path).await
@@ -374,10 +401,36 @@ impl Server {
         for change in &changes {
             self.log.info(format_args!("Reloaded: {}", change.describe(&new)));
         }
+        let digest = new.config_digest.clone().unwrap_or_default();
         *self.options.write() = Arc::new(new);
         *self.config_time.lock() = env::wall();
-        self.log.info(format_args!("Reloaded server configuration"));
+        self.log.info(format_args!("Reloaded server configuration ({digest})"));
         Ok(())
+    }
+
+    /// Closes the connections that came last where new limits allow fewer than there are.
+    fn shed(&self, o: &Options) {
+        let close = |link: &broker::Link, text: &str, reason: Closed| {
+            link.push(|out| wire::frame::push_err(out, text));
+            link.close(reason);
+        };
+        let clients = self.links.clients.open();
+        let over = clients.iter().skip(o.max_connections.unwrap_or(usize::MAX));
+        let mut closed = 0;
+        for client in over {
+            close(&client.link, "maximum connections exceeded", Closed::MaximumConnectionsExceeded);
+            closed += 1;
+        }
+        if closed > 0 {
+            self.log.info(format_args!("Closed {closed} connections to fall within max_connections"));
+        }
+        for account in self.broker.accounts() {
+            let Some(max) = account.limits().connections_max else { continue };
+            for link in account.links().iter().skip(max) {
+                let text = "maximum account active connections exceeded";
+                close(link, text, Closed::MaximumAccountConnectionsExceeded);
+            }
+        }
     }
 
     /// Takes no new clients, tells those that are here to go elsewhere, closes them one after another, and stops.
@@ -391,16 +444,22 @@ impl Server {
         self.links.lame_duck.store(true, Release);
         self.links.announce(|info| info.ldm = true);
         crate::events::lame_duck(self);
-        // The grace period lets clients go by themselves; the rest of the time is spread over those that stay.
-        env::sleep(o.lame_duck_grace_period.min(o.lame_duck_duration)).await;
+        // The grace period lets clients go by themselves; the rest of the time is spread over those that stay. With nobody
+        // there, there is nothing to wait for.
+        let grace_ends = env::now() + o.lame_duck_grace_period.min(o.lame_duck_duration);
+        while !self.links.clients.is_empty() && env::now() < grace_ends {
+            env::sleep(LAME_DUCK_LOOK.min(grace_ends.since(env::now()))).await;
+        }
         let left = self.links.clients.open();
         let spread = o.lame_duck_duration.saturating_sub(o.lame_duck_grace_period);
         let pause =
             spread.checked_div(left.len().max(1) as u32).unwrap_or_default().min(Duration::from_secs(1));
         self.log.info(format_args!("Closing existing clients"));
-        for client in left {
+        for (i, client) in left.iter().enumerate() {
+            if i > 0 {
+                env::sleep(pause).await;
+            }
             client.link.close(Closed::ServerShutdown);
-            env::sleep(pause).await;
         }
         self.stop();
     }
