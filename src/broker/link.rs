@@ -198,6 +198,8 @@ pub struct Link {
     flags: AtomicU32,
     closed: OnceLock<Closed>,
     stall: AtomicBool,
+    /// Closed for answers that it did not read; counted as a slow consumer when it is removed.
+    pub(crate) overfull: AtomicBool,
     pending_bytes_max: AtomicUsize,
     pub(crate) out: Mutex<Out>,
     subs: Mutex<HashTable<Arc<Sub>>>,
@@ -226,6 +228,7 @@ impl Link {
             flags: AtomicU32::new(LinkFlags::ECHO.0),
             closed: OnceLock::new(),
             stall: AtomicBool::new(false),
+            overfull: AtomicBool::new(false),
             pending_bytes_max: AtomicUsize::new(o.pending_bytes_max),
             out: Mutex::new(Out::new(o.transport)),
             subs: Mutex::new(HashTable::new()),
@@ -311,8 +314,27 @@ impl Link {
         let mut v = Vec::new();
         f(&mut v);
         let mut out = self.out.lock();
-        if !out.closed {
-            out.room(v.len()).extend_from_slice(&v);
+        if out.closed {
+            return;
+        }
+        out.room(v.len()).extend_from_slice(&v);
+        let full = out.pending() > self.pending_bytes_max();
+        drop(out);
+        if full {
+            self.overfull();
+        }
+    }
+    /// Who causes answers and does not read them (PONGs, +OK, -ERR) is a slow consumer too (B-5).
+    #[cold]
+    #[inline(never)]
+    fn overfull(&self) {
+        // Perhaps the bytes are only waiting for the end of this batch.
+        self.flush();
+        if self.pending_bytes() > self.pending_bytes_max() {
+            env::reachable!("an outbox overflows with answers");
+            self.overfull.store(self.closed().is_none(), Relaxed);
+            self.close(Closed::SlowConsumerPendingBytes);
+            self.dismantle();
         }
     }
     /// Writes what the outbox holds, as far as the socket takes it.
