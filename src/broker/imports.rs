@@ -165,10 +165,11 @@ impl Inbound for AnswerBack {
             Responses::Chunked => m.payload().is_empty(),
         };
         let (importer, reply) = (w.importer.upgrade(), w.reply.clone());
+        let importer = if cfg!(mutant = "answer-stays-in-exporter") { Some(exporter.clone()) } else { importer };
         w.deadline = env::now() + w.threshold;
         // The first answer is the one that is measured.
         let measured = w.latency.take().map(|rule| (rule, w.start, w.started, w.requestor.clone(), std::mem::take(&mut w.trigger)));
-        if last {
+        if last && !cfg!(mutant = "service-answers-twice") {
             waiting.remove(m.subject);
         }
         drop(waiting);

@@ -320,7 +320,7 @@ impl Link {
         out.room(v.len()).extend_from_slice(&v);
         let full = out.pending() > self.pending_bytes_max();
         drop(out);
-        if full {
+        if full && !cfg!(mutant = "answers-unbounded") {
             self.overfull();
         }
     }
@@ -342,7 +342,11 @@ impl Link {
         match outbox::flush(&self.out, env::now) {
             Flushed::Done => {}
             // The owner waits until the socket takes more.
-            Flushed::Blocked => self.wake.notify_one(),
+            Flushed::Blocked if cfg!(mutant = "lost-wakeup-after-block") => {}
+            Flushed::Blocked => {
+                env::reachable!("a socket takes no more");
+                self.wake.notify_one()
+            }
             Flushed::Failed => self.close(Closed::WriteError),
         }
     }
@@ -450,7 +454,9 @@ impl Link {
         let (sub, _) = entry.remove();
         drop(subs);
         sub.close();
-        account.remove(&sub);
+        if !cfg!(mutant = "unsub-keeps-interest") {
+            account.remove(&sub);
+        }
         self.remove_shadows(Some(&sub));
         Some(sub)
     }

@@ -44,6 +44,9 @@ impl Receivers {
         self.live = 0;
     }
     pub fn push(&mut self, queue: Option<QueueId>, sub: &Arc<Sub>) {
+        if cfg!(mutant = "wild-skips-last") && sub.subject().ends_with(b"*") && !self.plain.is_empty() {
+            return;
+        }
         let Some(queue) = queue else { return self.plain.push(sub.clone()) };
         let i = match self.groups[..self.live].iter().position(|(q, _)| *q == queue) {
             Some(i) => i,

@@ -121,11 +121,12 @@ impl Sub {
     #[inline]
     pub(crate) fn count(&self) -> Option<bool> {
         let (n, max) = (self.delivered.load(Relaxed), self.max.load(Relaxed));
-        if max != 0 && n >= max {
+        let spare = u64::from(cfg!(mutant = "max-off-by-one"));
+        if max != 0 && n >= max + spare {
             return None;
         }
         self.delivered.store(n + 1, Relaxed);
-        Some(max != 0 && n + 1 >= max)
+        Some(max != 0 && n + 1 >= max + spare)
     }
 }
 
