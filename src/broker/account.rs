@@ -109,9 +109,6 @@ impl Account {
             .write()
             .insert(sub.subject(), sub.queue_name(), sub.clone())
             .expect("the subject was checked at SUB");
-        if cfg!(mutant = "stale-plans") {
-            return;
-        }
         self.touch();
     }
     pub(crate) fn remove(&self, sub: &Arc<Sub>) {

@@ -160,21 +160,21 @@ impl Inbound for AnswerBack {
         let mut waiting = exporter.replies.waiting.lock();
         let Some(w) = waiting.get_mut(m.subject) else { return false };
         let last = match w.responses {
-            Responses::One => true,
+            Responses::One => !cfg!(mutant = "service-answers-twice"),
             Responses::Many => false,
             Responses::Chunked => m.payload().is_empty(),
         };
         let (importer, reply) = (w.importer.upgrade(), w.reply.clone());
-        let importer = if cfg!(mutant = "answer-stays-in-exporter") { Some(exporter.clone()) } else { importer };
         w.deadline = env::now() + w.threshold;
         // The first answer is the one that is measured.
         let measured = w.latency.take().map(|rule| (rule, w.start, w.started, w.requestor.clone(), std::mem::take(&mut w.trigger)));
-        if last && !cfg!(mutant = "service-answers-twice") {
+        if last {
             waiting.remove(m.subject);
         }
         drop(waiting);
         let mut n = 0;
         if let Some(importer) = &importer {
+            let importer = if cfg!(mutant = "answer-stays-in-exporter") { &exporter } else { importer };
             n = d.publish(importer, from, &Message { subject: &reply, reply: m.reply, ..*m });
         }
         if let (Some((rule, start, started, requestor, trigger)), Some(b)) = (measured, self.broker.upgrade()) {

@@ -121,12 +121,11 @@ impl Sub {
     #[inline]
     pub(crate) fn count(&self) -> Option<bool> {
         let (n, max) = (self.delivered.load(Relaxed), self.max.load(Relaxed));
-        let spare = u64::from(cfg!(mutant = "max-off-by-one"));
-        if max != 0 && n >= max + spare {
+        if max != 0 && n >= max {
             return None;
         }
         self.delivered.store(n + 1, Relaxed);
-        Some(max != 0 && n + 1 >= max + spare)
+        Some(max != 0 && n + 1 >= max)
     }
 }
 
