@@ -176,7 +176,7 @@ impl Harness {
             variant: 0,
             going: None,
             paused: false,
-            pending_max: plan.options.max_pending << 1,
+            pending_max: plan.options.max_pending,
             out_of_range: false,
             plan,
         }
@@ -514,7 +514,7 @@ impl Harness {
         }
         // Deadlines of those that do not listen.
         let o = &self.plan.options;
-        let stale = (o.ping_interval_s * (o.ping_max + 2) + 4) * 1000;
+        let stale = ((o.ping_interval_s + 1) * (o.ping_max + 2) + 4) * 1000;
         let limit = stale.max(o.write_deadline_ms).max(2_000) + 10_000;
         if !self.until(limit, |h| h.strangers().is_empty()).await {
             let left = self.strangers();

@@ -58,11 +58,11 @@ lame_duck_grace_period: "{}s"
 debug: {}
 "#,
         o.max_payload,
-        o.max_pending << (variant % 2),
+        o.max_pending,
         o.max_control_line,
-        o.ping_interval_s,
+        o.ping_interval_s + variant % 2,
         o.ping_max,
-        o.write_deadline_ms,
+        o.write_deadline_ms + variant % 3,
         o.no_stall,
         1 + o.seed % 5,
         variant % 2 == 1,
@@ -83,7 +83,7 @@ accounts {{
       {{ stream: "px.*", accounts: [B] }}
       {{ service: "svc.>", response_threshold: "{RESPONSE_SECS}s" }}
     ]
-    mappings: {{ "map.*.k": "mapped.$1" }}
+    mappings: {{ "map.*.k": "mapped.$1"{} }}
   }}
   B {{
     users: [ {{ user: b, password: b }} ]
@@ -94,13 +94,16 @@ accounts {{
     ]
   }}
   C {{
-    users: [ {{ user: c, password: c }} ]
+    users: [ {{ user: c, password: c }}{} ]
     exports: [ {{ stream: "ex.>" }} ]
   }}
 }}
 "#,
         permission(&PUBLISH),
         permission(&SUBSCRIBE),
+        // What is added touches nobody who is there.
+        if variant % 2 == 1 { ", \"zz.*\": \"yy.$1\"" } else { "" },
+        if variant > 1 { ", { user: z, password: z }" } else { "" },
     );
     text
 }

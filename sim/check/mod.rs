@@ -15,9 +15,12 @@
 //! | SIM-10 | a server told to go ends in time and well | `storm` |
 //! | SIM-11 | counters agree with what clients did and saw | `stats` |
 //! | SIM-12 | the last configuration is in force | `storm` |
+//! | SIM-13 | who did nothing wrong stays connected | `words` |
+//! | SIM-14 | one answer of a service goes back | `answers` |
 //! | L-3 | connections that do not answer are closed in time | `storm` |
 //! | L-4 | who is closed for what it sent is told why | `words` |
 
+mod answers;
 mod complete;
 mod crossing;
 mod maximum;
@@ -47,6 +50,7 @@ pub fn all(h: &History, o: &Options) -> Vec<Violation> {
     found.extend(complete::check(h));
     found.extend(responders::check(h));
     found.extend(words::check(h, o));
+    found.extend(answers::check(h));
     found
 }
 

@@ -1,4 +1,5 @@
 //! L-4: who is closed for what it sent is told why, if nothing else took the connection away.
+//! SIM-13: a connection to which nothing was done, and that did nothing wrong, lives (a reload closes nobody in vain).
 
 use crate::{
     history::{History, Violation},
@@ -28,6 +29,14 @@ pub fn check(h: &History, o: &Options) -> Vec<Violation> {
         return Vec::new();
     }
     let mut found = Vec::new();
+    // With room for everything nobody is slow.
+    let wide = o.max_pending >= 64 << 20 && o.write_deadline_ms >= 10_000 && o.loss == 0.0;
+    for (i, c) in h.conns.iter().enumerate().filter(|(_, c)| wide && !c.tainted && c.client < 1_000) {
+        if !c.survived() {
+            let text = format!("connection {i} of client {} was closed, told {:?}", c.client, c.errors);
+            found.push(Violation::new("SIM-13", text));
+        }
+    }
     for (i, c) in h.conns.iter().enumerate() {
         let Some(words) = c.provoked.filter(|_| c.client < 1_000) else { continue };
         if c.closed_at.is_none() {

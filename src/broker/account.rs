@@ -343,7 +343,10 @@ impl Broker {
     }
     /// Forgets a link.
     pub fn remove_link(&self, id: u64) {
-        self.links.lock().remove(&id);
+        let gone = self.links.lock().remove(&id);
+        if gone.is_some_and(|l| l.overfull.load(Relaxed)) {
+            self.stats.slow_consumers.add(1);
+        }
     }
     /// All links, by id.
     pub fn links(&self) -> Vec<Arc<Link>> {

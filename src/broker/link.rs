@@ -198,6 +198,8 @@ pub struct Link {
     flags: AtomicU32,
     closed: OnceLock<Closed>,
     stall: AtomicBool,
+    /// Closed for answers that it did not read; counted as a slow consumer when it is removed.
+    pub(crate) overfull: AtomicBool,
     pending_bytes_max: AtomicUsize,
     pub(crate) out: Mutex<Out>,
     subs: Mutex<HashTable<Arc<Sub>>>,
@@ -243,6 +245,7 @@ impl Link {
             flags: AtomicU32::new(LinkFlags::ECHO.0),
             closed: OnceLock::new(),
             stall: AtomicBool::new(false),
+            overfull: AtomicBool::new(false),
             pending_bytes_max: AtomicUsize::new(o.pending_bytes_max),
             out: Mutex::new(Out::new(o.transport)),
             subs: Mutex::new(HashTable::new()),
@@ -333,8 +336,27 @@ impl Link {
         let mut v = Vec::new();
         f(&mut v);
         let mut out = self.out.lock();
-        if !out.closed {
-            out.room(v.len()).extend_from_slice(&v);
+        if out.closed {
+            return;
+        }
+        out.room(v.len()).extend_from_slice(&v);
+        let full = out.pending() > self.pending_bytes_max();
+        drop(out);
+        if full && !cfg!(mutant = "answers-unbounded") {
+            self.overfull();
+        }
+    }
+    /// Who causes answers and does not read them (PONGs, +OK, -ERR) is a slow consumer too (B-5).
+    #[cold]
+    #[inline(never)]
+    fn overfull(&self) {
+        // Perhaps the bytes are only waiting for the end of this batch.
+        self.flush();
+        if self.pending_bytes() > self.pending_bytes_max() {
+            env::reachable!("an outbox overflows with answers");
+            self.overfull.store(self.closed().is_none(), Relaxed);
+            self.close(Closed::SlowConsumerPendingBytes);
+            self.dismantle();
         }
     }
     /// Writes what the outbox holds, as far as the socket takes it.
@@ -342,7 +364,11 @@ impl Link {
         match outbox::flush(&self.out, env::now) {
             Flushed::Done => {}
             // The owner waits until the socket takes more.
-            Flushed::Blocked => self.wake.notify_one(),
+            Flushed::Blocked if cfg!(mutant = "lost-wakeup-after-block") => {}
+            Flushed::Blocked => {
+                env::reachable!("a socket takes no more");
+                self.wake.notify_one()
+            }
             Flushed::Failed => self.close(Closed::WriteError),
         }
     }
@@ -449,6 +475,7 @@ impl Link {
             // Deliveries count under the outbox's lock.
             let out = self.out.lock();
             if sub.delivered() < max {
+                let max = max + u64::from(cfg!(mutant = "max-off-by-one"));
                 sub.set_max(max);
                 return None;
             }
@@ -457,7 +484,9 @@ impl Link {
         let (sub, _) = entry.remove();
         drop(subs);
         sub.close();
-        account.remove(&sub);
+        if !cfg!(mutant = "unsub-keeps-interest") {
+            account.remove(&sub);
+        }
         self.remove_shadows(Some(&sub));
         Some(sub)
     }

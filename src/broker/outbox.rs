@@ -144,7 +144,10 @@ impl Out {
         if rest.is_empty() {
             return;
         }
-        self.head_written = head_written;
+        self.head_written = if cfg!(mutant = "repeat-written-bytes") { 0 } else { head_written };
+        if cfg!(mutant = "reorder-chunks") {
+            std::mem::swap(&mut rest, &mut self.chunks);
+        }
         rest.append(&mut self.chunks);
         self.chunks = rest;
     }

@@ -44,6 +44,9 @@ impl Receivers {
         self.live = 0;
     }
     pub fn push(&mut self, queue: Option<QueueId>, sub: &Arc<Sub>) {
+        if cfg!(mutant = "wild-skips-last") && sub.subject().ends_with(b"*") && !self.plain.is_empty() {
+            return;
+        }
         let Some(queue) = queue else { return self.plain.push(sub.clone()) };
         let i = match self.groups[..self.live].iter().position(|(q, _)| *q == queue) {
             Some(i) => i,
@@ -116,7 +119,7 @@ impl Plans {
     pub fn get(&mut self, subject: &[u8], generation: u64, fill: impl FnOnce(&mut Plan)) -> &Plan {
         // The same subject as last time is the common case.
         if let Some(Some(p)) = self.entries.get(self.last)
-            && p.generation == generation
+            && (p.generation == generation || cfg!(mutant = "stale-plans"))
             && p.subject == subject
         {
             return self.at(self.last);

@@ -213,7 +213,8 @@ impl Router {
             return Outcome::Denied;
         }
         let n = self.out.deliver(&plan.matched, &self.link, m);
-        if n == 0 && !m.reply.is_empty() && self.link.flags().has(LinkFlags::NO_RESPONDERS) {
+        let none = n == 0 || cfg!(mutant = "no-responders-despite-one") && n == 1;
+        if none && !m.reply.is_empty() && self.link.flags().has(LinkFlags::NO_RESPONDERS) {
             self.no_responders(m);
         }
         Outcome::Delivered(n)
@@ -426,6 +427,9 @@ impl Deliveries {
     fn deliver_group(&mut self, group: &[Arc<Sub>], from: &Arc<Link>, m: &Message<'_>) -> bool {
         let start = if group.len() > 1 { self.below(group.len()) } else { 0 };
         let (after, before) = (&group[start..], &group[..start]);
+        if cfg!(mutant = "queue-two-members") && group.len() > 2 {
+            self.deliver_one(&before.iter().chain(after).last().expect("three or more"), from, m);
+        }
         after.iter().chain(before).any(|s| self.deliver_one(s, from, m))
     }
 
@@ -434,7 +438,7 @@ impl Deliveries {
     pub(crate) fn deliver_one(&mut self, sub: &Arc<Sub>, from: &Arc<Link>, m: &Message<'_>) -> bool {
         let (link, flags) = (&*sub.link, sub.flags());
         if flags != 0 {
-            if flags & CLOSED != 0 {
+            if flags & CLOSED != 0 && !cfg!(mutant = "ended-sub-delivers") {
                 return false;
             }
             if flags & FILTERED != 0
@@ -447,7 +451,8 @@ impl Deliveries {
             return self.deliver_inside(sub, from, m);
         }
         let link_flags = link.flags();
-        if !link_flags.has(LinkFlags::ECHO) && Arc::ptr_eq(&sub.link, from) && !self.answering {
+        let echo = link_flags.has(LinkFlags::ECHO) || cfg!(mutant = "echo-ignored");
+        if !echo && Arc::ptr_eq(&sub.link, from) && !self.answering {
             return false;
         }
         // A receiver without headers gets the payload alone.
@@ -509,7 +514,8 @@ impl Deliveries {
     fn crowded(&mut self, link: &Link, pending: usize, max: usize) {
         // Perhaps the bytes are only waiting for the end of this batch.
         link.flush();
-        if link.pending_bytes() > max {
+        if link.pending_bytes() > max && !cfg!(mutant = "slow-consumer-stays") {
+            env::reachable!("a slow consumer is closed");
             // B-5
             if link.closed().is_none() {
                 self.broker.stats.slow_consumers.add(1);
@@ -520,6 +526,7 @@ impl Deliveries {
             link.close(Closed::SlowConsumerPendingBytes);
             link.dismantle();
         } else if pending > max / 4 * 3 && link.blocked_since().is_some() {
+            env::reachable!("a publisher is held back");
             self.congested = true;
             link.set_congested(true);
         }
@@ -557,7 +564,8 @@ impl Deliveries {
             if !extra.inward.apply(m.subject, |n| d.below(n as usize) as u32, &mut subject) {
                 return false;
             }
-            let m = Message { subject: &subject, ..*m };
+            let kept = if cfg!(mutant = "import-keeps-subject") { m.subject } else { &subject };
+            let m = Message { subject: kept, ..*m };
             d.begin(&m);
             d.deliver_one(&extra.parent, from, &m)
         })

@@ -188,6 +188,21 @@ fn b5_who_does_not_read_is_closed() {
 }
 
 #[test]
+fn b5_who_does_not_read_answers_is_closed() {
+    let b = Arc::new(Broker::default());
+    let p = Peer::new(&b, "A");
+    b.add_link(&p.link);
+    *p.wire.room.lock() = Some(1000);
+    for _ in 0..300_000 {
+        p.link.push(|out| out.extend_from_slice(b"PONG\r\n"));
+        assert!(p.link.pending_bytes() <= (1 << 20) + 6);
+    }
+    assert_eq!(p.link.closed(), Some(Closed::SlowConsumerPendingBytes));
+    b.remove_link(p.link.id);
+    assert_eq!(b.stats.slow_consumers.get(), 1);
+}
+
+#[test]
 fn partial_writes_lose_and_repeat_nothing() {
     let b = Arc::new(Broker::default());
     let mut p = Peer::new(&b, "A");

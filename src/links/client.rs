@@ -620,6 +620,7 @@ impl Connection {
             self.stalled_until = None;
         }
         if self.link.blocked_since().is_some_and(|t| t + self.settings.write_deadline <= now) {
+            env::reachable!("a write deadline passes");
             self.cx.broker.stats.slow_consumers.add(1);
             return self.link.close(Closed::SlowConsumerWriteDeadline);
         }
@@ -989,7 +990,7 @@ impl Connection {
             return self
                 .refuse("no responders requires headers support", Closed::NoRespondersRequiresHeaders);
         }
-        if self.connected {
+        if self.connected && !cfg!(mutant = "second-connect-keeps-subs") {
             // A second CONNECT begins anew: its subscriptions go, and it logs in again.
             let account = self.link.account();
             self.link.unsubscribe_all(account.as_deref());
