@@ -117,9 +117,9 @@ impl Sub {
     /// Says whether each message must be asked about: the link's permissions have changed.
     pub fn set_filtered(&self, on: bool) {
         if on {
-            self.flags.fetch_or(FILTERED, Relaxed);
+            self.max_and_flags.fetch_or(FILTERED, Relaxed);
         } else {
-            self.flags.fetch_and(!FILTERED, Relaxed);
+            self.max_and_flags.fetch_and(!FILTERED, Relaxed);
         }
     }
     pub(crate) fn close(&self) {
