@@ -95,7 +95,10 @@ impl Server {
     /// Makes a server that listens nowhere yet.
     pub fn new(options: Options, flags: Flags) -> Result<Arc<Server>, StartError> {
         let one = |e: String| StartError(vec![e]);
-        let log = Arc::new(Log::open(&options.log).map_err(|e| one(format!("error opening log file: {e}")))?);
+        let log = Arc::new(
+            Log::open(&options.log)
+                .map_err(|e| one(format!("error opening log file: {}", files::plain(&e))))?,
+        );
         let mut rng = env::rng("server key");
         let mut seed = [0; 32];
         rng.fill(&mut seed);
@@ -179,7 +182,10 @@ impl Server {
         if let Some(path) = &o.pid_file
             && let Err(e) = files::write_pid(path).await
         {
-            return Err(StartError(vec![format!("Could not write pidfile: {e}")]));
+            return Err(StartError(vec![format!(
+                "Could not write pidfile: open {path}: {}",
+                files::plain(&e)
+            )]));
         }
         let one = |e: String| StartError(vec![e]);
         if let Some(dir) = o.jetstream.as_ref().and_then(|j| j.store_dir.as_deref()) {
@@ -367,7 +373,7 @@ impl Server {
         let transports = transports::build(&new).await?;
         let settings = self.link_settings(&new, Arc::new(authenticator), transports.clone())?;
         // Everything fits. What may still fail comes first.
-        self.log.reload(&new.log).map_err(|e| format!("error opening log file: {e}"))?;
+        self.log.reload(&new.log).map_err(|e| format!("error opening log file: {}", files::plain(&e)))?;
         self.broker.configure(&rules).map_err(|w| w.join("; "))?;
         for w in &transports.warnings {
             self.log.warn(format_args!("{w}"));
@@ -515,8 +521,8 @@ fn base_info(o: &Options, key: &ServerKey, name: &str) -> Info {
 
 /// Binds a listener; `what` names it in the error.
 pub(crate) async fn bind(host: &str, port: i32, what: &str) -> Result<(TcpListener, SocketAddr), StartError> {
-    let wrong = |e: String| StartError(vec![format!("Error listening on {what}: {host}:{port}, {e:?}")]);
     let port = u16::try_from(port).unwrap_or(0);
+    let wrong = |e: String| StartError(vec![format!("Error listening on {what}: {host}:{port}, {e:?}")]);
     let addresses = env::net::resolve(host, port).await.map_err(|e| wrong(e.to_string()))?;
     let mut failed = "the host has no address".to_string();
     for a in addresses {
@@ -525,7 +531,7 @@ pub(crate) async fn bind(host: &str, port: i32, what: &str) -> Result<(TcpListen
                 Ok(bound) => return Ok((l, bound)),
                 Err(e) => failed = e.to_string(),
             },
-            Err(e) => failed = format!("listen tcp {a}: bind: {e}"),
+            Err(e) => failed = format!("listen tcp {a}: bind: {}", files::plain(&e)),
         }
     }
     Err(wrong(failed))
