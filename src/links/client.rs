@@ -38,6 +38,8 @@ use crate::{
 const READ_BYTES: usize = 64 << 10;
 /// Frames from this size on are read into a buffer of their own, which receivers then share.
 const OWN_FRAME_BYTES_MIN: usize = 16 << 10;
+/// Longest line whatever the settings say: a line must fit into the read buffer, and its parts into 16 bits of length.
+const CONTROL_LINE_BYTES_MAX: usize = READ_BYTES - 1024;
 /// Reads in a row before other tasks get their turn.
 const READS_MAX: usize = 4;
 /// How long a publisher pauses for a receiver that is nearly full; nat-server waits 2 to 5 ms.
@@ -339,7 +341,7 @@ impl Connection {
         let mut c = Connection {
             link: client.link.clone(),
             limits: Limits {
-                max_control_line: settings.control_line_bytes_max,
+                max_control_line: settings.control_line_bytes_max.min(CONTROL_LINE_BYTES_MAX),
                 max_payload: settings.payload_bytes_max,
                 headers: false,
             },
@@ -750,6 +752,11 @@ impl Connection {
             }
         }
         self.link.flush();
+        if self.blocked && self.link.pending_bytes() > self.settings.pending_bytes_max {
+            // B-5, for answers: a client that asks and asks and does not read.
+            self.cx.broker.stats.slow_consumers.add(1);
+            self.link.close(Closed::SlowConsumerPendingBytes);
+        }
     }
 
     /// Handles whole operations. Returns how many bytes they were.

@@ -105,7 +105,7 @@ async fn send_signal(word: SignalWord, target: SignalTarget) -> Result<(), Strin
         SignalWord::Reload => Signal::Hangup,
     };
     let pid = u32::try_from(pid).map_err(|_| format!("invalid pid: {pid}"))?;
-    signal::send(pid, signal).map_err(|e| format!("no such process or no right to signal it: {e}"))
+    signal::send(pid, signal).map_err(|e| format!("signal {:?} {pid}: {}", word.word(), files::plain(&e)))
 }
 
 /// The name under which this program was started.

@@ -44,14 +44,13 @@ pub async fn with_files<T>(f: impl Fn(&dyn Source) -> T) -> T {
     }
 }
 
-/// An error in the words that nats-server would use.
+/// An error in the words that nats-server would use: those of the operating system, beginning small.
 pub fn plain(e: &std::io::Error) -> String {
-    match e.kind() {
-        std::io::ErrorKind::NotFound => "no such file or directory".into(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
-        std::io::ErrorKind::IsADirectory => "is a directory".into(),
-        _ => e.to_string(),
-    }
+    let Some(code) = env::disk::raw_os_error(e) else { return e.to_string() };
+    let text = std::io::Error::from_raw_os_error(code).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(letters).collect()
 }
 
 /// Writes the process id, digits only.

@@ -97,7 +97,10 @@ impl Server {
     /// Makes a server that listens nowhere yet.
     pub fn new(options: Options, flags: Flags) -> Result<Arc<Server>, StartError> {
         let one = |e: String| StartError(vec![e]);
-        let log = Arc::new(Log::open(&options.log).map_err(|e| one(format!("error opening log file: {e}")))?);
+        let log = Arc::new(
+            Log::open(&options.log)
+                .map_err(|e| one(format!("error opening log file: {}", files::plain(&e))))?,
+        );
         let mut rng = env::rng("server key");
         let mut seed = [0; 32];
         rng.fill(&mut seed);
@@ -183,7 +186,10 @@ impl Server {
         if let Some(path) = &o.pid_file
             && let Err(e) = files::write_pid(path).await
         {
-            return Err(StartError(vec![format!("Could not write pidfile: {e}")]));
+            return Err(StartError(vec![format!(
+                "Could not write pidfile: open {path}: {}",
+                files::plain(&e)
+            )]));
         }
         crate::events::start(self);
         let one = |e: String| StartError(vec![e]);
@@ -377,7 +383,7 @@ impl Server {
         let transports = transports::build(&new).await?;
         let settings = self.link_settings(&new, Arc::new(authenticator), transports.clone())?;
         // Everything fits. What may still fail comes first.
-        self.log.reload(&new.log).map_err(|e| format!("error opening log file: {e}"))?;
+        self.log.reload(&new.log).map_err(|e| format!("error opening log file: {}", files::plain(&e)))?;
         self.broker.configure(&rules).map_err(|w| w.join("; "))?;
         for w in &transports.warnings {
             self.log.warn(format_args!("{w}"));
@@ -525,8 +531,8 @@ fn base_info(o: &Options, key: &ServerKey, name: &str) -> Info {
 
 /// Binds a listener; `what` names it in the error.
 pub(crate) async fn bind(host: &str, port: i32, what: &str) -> Result<(TcpListener, SocketAddr), StartError> {
-    let wrong = |e: String| StartError(vec![format!("Error listening on {what}: {host}:{port}, {e:?}")]);
     let port = u16::try_from(port).unwrap_or(0);
+    let wrong = |e: String| StartError(vec![format!("Error listening on {what}: {host}:{port}, {e:?}")]);
     let mut addresses = env::net::resolve(host, port).await.map_err(|e| wrong(e.to_string()))?;
     if addresses.first().is_some_and(|a| a.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
         // As in Go, all of IPv4 means all of IPv6 too, where there is any.
@@ -539,7 +545,7 @@ pub(crate) async fn bind(host: &str, port: i32, what: &str) -> Result<(TcpListen
                 Ok(bound) => return Ok((l, bound)),
                 Err(e) => failed = e.to_string(),
             },
-            Err(e) => failed = format!("listen tcp {a}: bind: {e}"),
+            Err(e) => failed = format!("listen tcp {a}: bind: {}", files::plain(&e)),
         }
     }
     Err(wrong(failed))

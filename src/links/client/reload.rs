@@ -27,7 +27,7 @@ impl Connection {
     /// New settings are in force; `before` decided logins until now.
     pub(super) fn reloaded(&mut self, before: &Arc<Authenticator>) {
         let s = &self.settings;
-        self.limits.max_control_line = s.control_line_bytes_max;
+        self.limits.max_control_line = s.control_line_bytes_max.min(super::CONTROL_LINE_BYTES_MAX);
         self.link.set_pending_bytes_max(s.pending_bytes_max);
         self.deadlines.ping = self.deadlines.ping.min(env::now() + self.ping_interval());
         if self.link.closed().is_some() {

@@ -92,6 +92,17 @@ pub enum SignalWord {
 }
 
 impl SignalWord {
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            SignalWord::Stop => "stop",
+            SignalWord::Quit => "quit",
+            SignalWord::Term => "term",
+            SignalWord::Reopen => "reopen",
+            SignalWord::LameDuck => "ldm",
+            SignalWord::Reload => "reload",
+        }
+    }
     /// By its word.
     pub fn from_word(word: &str) -> Option<SignalWord> {
         Some(match word {

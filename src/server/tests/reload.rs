@@ -74,7 +74,7 @@ fn users(list: &str) -> String {
 
 #[test]
 fn users_that_are_gone_or_elsewhere_are_closed_without_a_word() {
-    let accounts = |a: &str, b: &str| format!("accounts {{ A {{ users = [{a}] }} B {{ users = [{b}] }} }}");
+    let accounts = |a: &str, b: &str| format!("accounts {{ A {{ users = [{a}] }}, B {{ users = [{b}] }} }}");
     let x = |n: &str| format!("{{user: {n}, password: x}}");
     let before = accounts(&[x("gone"), x("moved"), x("stays")].join(", "), &x("other"));
     test("gone", &before, async |r| {
