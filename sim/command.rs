@@ -1,6 +1,7 @@
 //! The command line of `storm`.
 //!
 //! * `storm run SEED…` runs seeds in this process and prints a line of JSON for each; a panic is a verdict too.
+//! * `storm text TEXT` prints the seed for a text.
 //! * `storm plan SEED` prints the plan; `storm play FILE` runs one.
 //! * `storm many FIRST COUNT JOBS SECONDS DIR` runs seeds in child processes, each a batch, shrinks what fails into
 //!   `DIR/<seed>/`, and prints a summary.
@@ -35,8 +36,13 @@ pub fn main() -> i32 {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words[..] {
         ["run", ref seeds @ ..] if !seeds.is_empty() => numbers(seeds).map(|s| run(&s)),
+        ["text", text] => {
+            // A seed for a text, such as the name of a commit.
+            say(&(env::Rng::derived(0, text).next_u64() >> 24).to_string());
+            Ok(0)
+        }
         ["plan", seed] => number(seed).map(|s| {
-            println!("{}", pretty(&Plan::draw(s)));
+            say(&pretty(&Plan::draw(s)));
             0
         }),
         ["play", file] => read_plan(file).map(|p| play(&p)),
@@ -80,10 +86,10 @@ fn read_plan(file: &str) -> Result<Plan, String> {
     serde_json::from_str(&text).map_err(|e| format!("{file}: {e}"))
 }
 
-#[allow(clippy::print_stdout)]
+/// A line on the standard output; whoever reads may have gone.
 fn say(text: &str) {
-    println!("{text}");
-    std::io::stdout().flush().ok();
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush()).ok();
 }
 
 /// Runs a plan; a panic becomes a violation, named by the invariant's id if its text has one.
@@ -308,6 +314,8 @@ fn many(n: &[u64], dir: &str) -> i32 {
         sum.failed.len()
     ));
     say(&format!("counts\n{}probes\n{}", table(&sum.counts), table(&sum.marks)));
+    let missed = floors(&sum);
+    missed.iter().for_each(|m| say(m));
     sum.failed.sort_by_key(|f| f.0);
     // One of each kind is enough to look at.
     let mut seen = Vec::new();
@@ -319,5 +327,41 @@ fn many(n: &[u64], dir: &str) -> i32 {
             }
         }
     }
-    i32::from(!sum.failed.is_empty())
+    i32::from(!sum.failed.is_empty() || !missed.is_empty())
+}
+
+/// Seeds from which on the probes must have been hit.
+const FLOOR_SEEDS: u64 = 1_000;
+/// What a thousand seeds must have brought at least; a probe that is missed says that the storms have become tame.
+const FLOORS: [(&str, u64); 16] = [
+    ("publishes", 100_000),
+    ("deliveries", 50_000),
+    ("subscriptions", 10_000),
+    ("connections", 3_000),
+    ("garbage", 300),
+    ("fault cut", 300),
+    ("fault reset", 300),
+    ("fault at byte", 300),
+    ("fault client death", 100),
+    ("fault server death", 30),
+    ("fault lame duck", 30),
+    ("fault pause", 50),
+    ("fault reload", 100),
+    ("a slow consumer is closed", 100),
+    ("a write deadline passes", 50),
+    ("an outbox overflows with answers", 5),
+];
+
+/// Probes that were hit less often than they must.
+fn floors(sum: &Sum) -> Vec<String> {
+    if sum.seeds < FLOOR_SEEDS {
+        return Vec::new();
+    }
+    let hits = |name: &str| sum.counts.get(name).or_else(|| sum.marks.get(name)).copied().unwrap_or(0);
+    let least = |floor: u64| floor * (sum.seeds / FLOOR_SEEDS);
+    FLOORS
+        .iter()
+        .filter(|(name, floor)| hits(name) < least(*floor))
+        .map(|(name, floor)| format!("probe {name:?} was hit {} times, {} is its floor", hits(name), least(*floor)))
+        .collect()
 }

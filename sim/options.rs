@@ -123,7 +123,8 @@ impl Options {
         let max_payload = *limits.pick(&[1 << 20, 64 << 10, 4 << 10]).unwrap_or(&(1 << 20));
         let max_payload: usize = max_payload.min(max_pending);
         // A narrow window turns every byte into an event: bodies are kept in proportion.
-        let body_bytes_max = max_payload.min(64 << 10).min(window * 60);
+        // Headers count towards the limit too.
+        let body_bytes_max = (max_payload - 64).min(64 << 10).min(window * 60);
         let calm = swarm.bool(0.1);
         let faults = FAULTS.into_iter().filter(|f| {
             // The rarer ones shorten a storm so much that they would hide the others at one half.
