@@ -310,13 +310,16 @@ fn other<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Error> {
 /// The rest of the line from `from` on without its end, and the length of the line with it. `None` if it has not ended.
 #[inline]
 fn line<'a>(buf: &'a [u8], from: usize, limits: &Limits) -> Result<Option<(&'a [u8], usize)>, Error> {
+    // The line's end does not count, nor does a CR that may turn out to be its first half (W-1).
     let Some(i) = newline(&buf[from..]) else {
-        return if buf.len() - from > limits.max_control_line { Err(Error::LineTooLong) } else { Ok(None) };
+        let n = buf.len() - from;
+        let is_long = n > limits.max_control_line && (n > limits.max_control_line + 1 || !buf.ends_with(b"\r"));
+        return if is_long { Err(Error::LineTooLong) } else { Ok(None) };
     };
-    if i > limits.max_control_line + 1 {
+    let end = if i > 0 && buf[from + i - 1] == b'\r' { from + i - 1 } else { from + i };
+    if end - from > limits.max_control_line {
         return Err(Error::LineTooLong);
     }
-    let end = if i > 0 && buf[from + i - 1] == b'\r' { from + i - 1 } else { from + i };
     Ok(Some((&buf[from..end], from + i + 1)))
 }
 

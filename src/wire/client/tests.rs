@@ -122,6 +122,21 @@ fn lines_are_bounded() {
     assert_eq!(one(&ping), Err(Error::LineTooLong));
 }
 
+/// As nats-server 2.15.1 counts: the arguments of a line that is just long enough are taken, in one piece or with its end
+/// coming by and by, and one byte more is not.
+#[test]
+fn w1_a_line_at_its_limit_in_pieces() {
+    for (n, fits) in [(4095, true), (4096, true), (4097, false)] {
+        for end in ["\n", "\r\n"] {
+            let line = format!("SUB {} 1{end}", "a".repeat(n - 2));
+            assert_eq!(one(line.as_bytes()).is_ok(), fits, "{n} and {end:?}");
+            for cut in line.len() - end.len()..line.len() {
+                assert_eq!(one(&line.as_bytes()[..cut]).is_ok(), fits, "{n} and {end:?}, cut at {cut}");
+            }
+        }
+    }
+}
+
 fn op() -> impl Strategy<Value = Vec<u8>> {
     let word = "[a-z.*>]{1,12}";
     prop_oneof![
