@@ -3,6 +3,7 @@
 //!
 //! A task that panics leaves its connection in the registry for ever, so each test ends by looking that only the good
 //! client is left there.
+#![allow(clippy::unwrap_used, clippy::disallowed_macros)]
 
 mod loopback;
 

@@ -1,5 +1,6 @@
 //! What a reload does to clients that are connected: texts and outcomes as observed on nats-server 2.15.1. Where this
 //! server is kinder on purpose, the test says so.
+#![allow(clippy::unwrap_used, clippy::disallowed_macros)]
 
 mod loopback;
 
