@@ -118,6 +118,8 @@ async fn serve_guarded(cx: Arc<Context>, settings: Arc<Settings>, socket: Arc<So
         Some(limit) => handshake(limit).proxy().await,
         None => Ok(None),
     };
+    // What stays in this frame lives as long as the connection, and a reload waits for the old settings to be let go.
+    drop(settings);
     let client = proxied.as_ref().ok().and_then(|p| *p).unwrap_or(peer);
     let mut c = start.connection(client);
     if let Err(e) = proxied {
