@@ -120,6 +120,8 @@ async fn serve_guarded(cx: Arc<Context>, settings: Arc<Settings>, socket: Arc<So
         Some(limit) => handshake(limit).proxy().await,
         None => Ok(None),
     };
+    // What stays in this frame lives as long as the connection, and a reload waits for the old settings to be let go.
+    drop(settings);
     let client = proxied.as_ref().ok().and_then(|p| *p).unwrap_or(peer);
     let mut c = start.connection(client);
     if let Err(e) = proxied {
@@ -599,11 +601,13 @@ impl Connection {
         if !Arc::ptr_eq(&settings, &self.settings) {
             let announced = settings.announced != self.settings.announced;
             let before = self.authenticator().clone();
-            self.settings = settings;
+            // The old settings live until the new ones are in force here: a reload waits for that (L-11).
+            let old = std::mem::replace(&mut self.settings, settings);
             if self.ws.is_some() {
                 self.ws = self.settings.websocket.clone().or(self.ws.take());
             }
             self.reloaded(&before);
+            drop(old);
             if announced && self.connected && self.client.facts.lock().protocol >= 1 {
                 let info = self.info();
                 self.send(|out| info.push(out));

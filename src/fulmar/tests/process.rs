@@ -1,6 +1,6 @@
 //! The program as a process: its flags, lines, files, signals and exit codes, as whatever starts a nats-server finds
 //! them. Each test has a directory and a server of its own, on random ports.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 use std::{
     collections::BTreeMap,

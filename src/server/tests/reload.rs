@@ -1,5 +1,6 @@
 //! What a reload does to clients that are connected: texts and outcomes as observed on nats-server 2.15.1. Where this
 //! server is kinder on purpose, the test says so.
+#![allow(clippy::unwrap_used, clippy::disallowed_macros)]
 
 mod loopback;
 
@@ -358,7 +359,7 @@ mod certificates {
     }
 
     /// Shakes hands and returns the certificate that the server showed.
-    async fn shown(s: &Server, trusted: &[&Pair]) -> Vec<u8> {
+    async fn shown(s: &Server, trusted: &[&Pair]) -> (Vec<u8>, Wire) {
         let mut roots = RootCertStore::empty();
         for p in trusted {
             roots.add(CertificateDer::from(p.der.clone())).unwrap();
@@ -407,7 +408,7 @@ mod certificates {
                 text += std::str::from_utf8(&some[..n]).unwrap();
             }
         }
-        tls.peer_certificates().unwrap()[0].to_vec()
+        (tls.peer_certificates().unwrap()[0].to_vec(), w)
     }
 
     #[test]
@@ -429,16 +430,20 @@ mod certificates {
             r.reload(&tls).await;
             // Whoever is here goes on without TLS, as with nats-server.
             assert_eq!(plain.ask("").await, "");
-            assert_eq!(shown(&r.server, &[&first, &second]).await, first.der);
+            assert_eq!(shown(&r.server, &[&first, &second]).await.0, first.der);
             store(&second).await;
             // The files alone change nothing.
-            assert_eq!(shown(&r.server, &[&first, &second]).await, first.der);
+            let (cert, open) = shown(&r.server, &[&first, &second]).await;
+            assert_eq!(cert, first.der);
+            let old = Arc::downgrade(&r.server.links.settings());
             r.reload(&tls).await;
-            assert_eq!(shown(&r.server, &[&first, &second]).await, second.der);
+            // The one that is open keeps its session, and nothing of the old settings.
+            assert_eq!((old.strong_count(), r.server.broker.link(open.id).is_some()), (0, true));
+            assert_eq!(shown(&r.server, &[&first, &second]).await.0, second.der);
             // Files that do not fit together leave the old pair in force.
             disk.write_atomic(&key, first.key.clone().into_bytes()).await.unwrap();
             assert!(r.server.reload().await.is_err());
-            assert_eq!(shown(&r.server, &[&first, &second]).await, second.der);
+            assert_eq!(shown(&r.server, &[&first, &second]).await.0, second.der);
             r.server.stop();
             disk.remove_dir_all(&dir).await.unwrap();
         })

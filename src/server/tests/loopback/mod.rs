@@ -1,5 +1,5 @@
 //! A server in this process and a client over loopback, as small as will do.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
