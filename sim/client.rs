@@ -488,7 +488,10 @@ impl Client {
                 }
                 if header.starts_with(b"NATS/1.0 503") {
                     match subject.rsplit('.').next().and_then(|t| t.parse().ok()) {
-                        Some(n) if payload.is_empty() => *h.unserved.entry(n).or_default() += 1,
+                        Some(n) if payload.is_empty() => {
+                            *h.unserved.entry(n).or_default() += 1;
+                            *h.unserved_to.entry(sub).or_default() += 1;
+                        }
                         _ => wrong(format!("503 on {subject}")),
                     }
                     return;

@@ -163,6 +163,8 @@ pub struct History {
     pub msgs: Vec<Msg>,
     /// Publishes that were answered with 503, how often.
     pub unserved: BTreeMap<usize, u64>,
+    /// How many answers with 503 came to a subscription; they count for its maximum.
+    pub unserved_to: BTreeMap<usize, u64>,
     /// Clients that have done all their steps, or are dead.
     pub done: BTreeSet<u64>,
     /// Clients whose machine died.

@@ -455,7 +455,12 @@ impl Harness {
             self.w.after_bytes(&c, &server, u64::MAX, Trigger::Cut);
             self.w.after_bytes(&server, &c, u64::MAX, Trigger::Cut);
         }
-        self.w.set_net(|o| o.link.loss = 0.0);
+        // What a narrow window has left to carry over a long way must not take for ever.
+        self.w.set_net(|o| {
+            o.link.loss = 0.0;
+            o.link.latency_min_ns = 20_000;
+            o.link.latency_max_ns = 200_000;
+        });
         if let Some(since) = self.going {
             let limit = (since + 45_000).saturating_sub(self.ms()).max(1);
             self.until(limit, |h| !h.host.machine.is_running()).await;

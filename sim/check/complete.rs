@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 
 use super::{name, origin, reach, sub_name};
-use crate::history::{History, Violation};
+use crate::{
+    history::{History, Violation},
+    world::RESPONSE_SECS,
+};
 
 pub fn check(h: &History) -> Vec<Violation> {
     let got: BTreeSet<(usize, usize)> = h.msgs.iter().map(|m| (m.sub, m.publish)).collect();
@@ -19,17 +22,20 @@ pub fn check(h: &History) -> Vec<Violation> {
             [(_, _, max)] if max > 0 => max,
             _ => continue,
         };
-        let full = got.range((i, 0)..(i + 1, 0)).count() as u64 >= most;
+        let answered = h.unserved_to.get(&i).copied().unwrap_or(0);
+        let full = got.range((i, 0)..(i + 1, 0)).count() as u64 + answered >= most;
         let live = crate::history::Sub { unsubs: Vec::new(), ..s.clone() };
         for (j, p) in h.pubs.iter().enumerate() {
-            let confirmed = h.pub_confirmed(p).is_some_and(|t| t <= h.settled_at);
-            if full || !confirmed || got.contains(&(i, j)) || !h.surely_live(&live, p.sent_at) {
+            let confirmed = h.pub_confirmed(p).filter(|t| *t <= h.settled_at);
+            if full || confirmed.is_none() || got.contains(&(i, j)) || !h.surely_live(&live, p.sent_at) {
                 continue;
             }
             // Of several answers of a service the first goes back.
             let rivals = origin(h, p).is_some()
                 && h.pubs.iter().enumerate().any(|(k, q)| k != j && q.answers == p.answers);
-            let late = origin(h, p).is_some_and(|r| p.sent_at > r.sent_at + 3_000_000_000);
+            // It goes back only while the request waits for it.
+            let in_time = (RESPONSE_SECS - 1) * 1_000_000_000;
+            let late = origin(h, p).is_some_and(|r| confirmed > Some(r.sent_at + in_time));
             if !rivals && !late && reach(h, p, s).is_some() && origin_is_known(h, j) {
                 let text = format!("{} never came to {}", name(h, j), sub_name(h, i));
                 found.push(Violation::new("SIM-7", text));
