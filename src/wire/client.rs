@@ -313,7 +313,8 @@ fn line<'a>(buf: &'a [u8], from: usize, limits: &Limits) -> Result<Option<(&'a [
     // The line's end does not count, nor does a CR that may turn out to be its first half (W-1).
     let Some(i) = newline(&buf[from..]) else {
         let n = buf.len() - from;
-        let is_long = n > limits.max_control_line && (n > limits.max_control_line + 1 || !buf.ends_with(b"\r"));
+        let is_long =
+            n > limits.max_control_line && (n > limits.max_control_line + 1 || !buf.ends_with(b"\r"));
         return if is_long { Err(Error::LineTooLong) } else { Ok(None) };
     };
     let end = if i > 0 && buf[from + i - 1] == b'\r' { from + i - 1 } else { from + i };

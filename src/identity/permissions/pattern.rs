@@ -36,14 +36,15 @@ pub(super) fn ends_open(subject: &[u8]) -> bool {
     matches!(subject, [b'>'] | [.., b'.', b'>'])
 }
 
-/// Whether every subject that `narrow` matches is matched by `wide`.
+/// Whether every subject that `narrow` matches is matched by `wide`. A queue name need not be a subject: an empty token of
+/// it is matched by `>` behind another one only, as nats-server has it.
 pub(super) fn is_subset(narrow: &[u8], wide: &[u8]) -> bool {
     let mut narrow = tokens(narrow);
     for w in tokens(wide) {
         let Some(n) = narrow.next() else { return false };
         match w {
             b">" => return true,
-            b"*" if n != b">" => {}
+            b"*" if n != b">" && !n.is_empty() => {}
             _ if n == w && n != b"*" => {}
             _ => return false,
         }

@@ -98,6 +98,13 @@ fn p_4_a_queue_entry_speaks_for_its_queue() {
         ],
     );
     check_sub(&[], &["foo q1", "foo"], &[], &["foo", "foo q1", "foo q2"]);
+    // Queue names that are no subjects.
+    check_sub(
+        &["foo q.*", "bar >", "baz a.>"],
+        &[],
+        &["foo q.x", "bar a..b", "bar .", "baz a.", "baz a..b"],
+        &["foo q.", "baz .a"],
+    );
     check_sub(&[], &["foo.* q1"], &["foo.a", "foo.a q2", "> q1"], &["foo.a q1", "foo.* q1", "foo.> q1"]);
 }
 

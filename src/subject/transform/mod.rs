@@ -289,7 +289,8 @@ impl Transform {
     }
 
     /// The transform that leads back: it matches what this one puts out. None where that is not possible: functions
-    /// other than `wildcard`, or a wildcard of the source that the destination does not use.
+    /// other than `wildcard`, a wildcard of the source that the destination does not use, or a literal token of the
+    /// source that a destination cannot hold because it reads as a function there (`$1`).
     pub fn inverse(&self) -> Option<Transform> {
         let mut source = Vec::new();
         // The wildcard number in the new source, by token position in the old one.
@@ -313,6 +314,8 @@ impl Transform {
             if is_star(token) {
                 let (_, number) = numbers.iter().find(|(n, _)| *n == i)?;
                 append(&mut destination, format!("{{{{wildcard({number})}}}}").as_bytes());
+            } else if parse::function(token) != Ok(Function::Literal) {
+                return None;
             } else {
                 append(&mut destination, token);
             }

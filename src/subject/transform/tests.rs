@@ -274,6 +274,10 @@ fn there_and_back() {
         ("foo.*", "bar.$1.$1", Some(("bar.*.*", "foo.{{wildcard(1)}}"))),
         ("foo.*.*", "bar.$1.$1", None),
         ("foo.*", "bar.{{split(1,-)}}", None),
+        // A destination has no way to say these tokens.
+        ("foo.$1", "bar", None),
+        ("foo.{{partition(3)}}.*", "bar.$1", None),
+        ("foo.$SYS.*", "bar.$1", Some(("bar.*", "foo.$SYS.{{wildcard(1)}}"))),
     ];
     for (source, destination, want) in table {
         let t = Transform::new(source.as_bytes(), destination.as_bytes()).unwrap();

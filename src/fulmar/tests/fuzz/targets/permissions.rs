@@ -70,11 +70,16 @@ impl Entry {
         let mut words = text.split_whitespace().map(str::to_string);
         Entry { subject: words.next().expect("it was compiled"), queue: words.next() }
     }
-    /// Whether its queue speaks of `queue`: by name, or as a pattern that holds all that `queue` as a pattern holds.
+    /// Whether its queue speaks of `queue`: by name, or as a pattern of it.
     fn speaks_of(&self, queue: &str) -> bool {
         let Some(mine) = &self.queue else { return false };
-        mine == queue
-            || super::well_formed(queue.as_bytes()) && subject::is_subset(queue.as_bytes(), mine.as_bytes())
+        let (q, m): (Vec<&str>, Vec<&str>) = (queue.split('.').collect(), mine.split('.').collect());
+        let open = m.last() == Some(&">");
+        let fixed = &m[..m.len() - usize::from(open)];
+        // A queue need not be a subject: `*` wants some token, the tail wants anything.
+        let fits = |(m, q): (&&str, &&str)| m == q && *m != "*" || *m == "*" && *q != ">" && !q.is_empty();
+        let long_enough = if open { q.len() > fixed.len() } else { q.len() == fixed.len() };
+        mine == queue || long_enough && fixed.iter().zip(&q).all(fits)
     }
 }
 
@@ -92,7 +97,8 @@ fn hits(entries: &[Entry], subject: &str, queue: &str) -> (bool, bool, bool) {
 
 fn subscription(p: &Permissions, (allow, deny): (&[Entry], &[Entry]), s: &str, q: &str, messages: &[&str]) {
     // Others are refused by the protocol before anybody asks.
-    if !super::well_formed(s.as_bytes()) || q.contains('.') && !super::well_formed(q.as_bytes()) {
+    let queue = q.is_empty() || subject::valid_queue(q.as_bytes());
+    if !super::well_formed(s.as_bytes()) || !queue {
         p.can_subscribe(s.as_bytes(), q.as_bytes());
         return;
     }

@@ -25,11 +25,8 @@ pub fn target(data: &[u8]) {
         Ok(Parsed::Absent) => seen("absent", u64::from(data.first().copied().unwrap_or_default() == b'P')),
         Err(e) => {
             assert!(!e.is_empty());
-            seen(
-                "refused",
-                e.bytes().filter(u8::is_ascii_uppercase).fold(e.len() as u64, |n, b| n * 3 + u64::from(b))
-                    % 64,
-            );
+            let words = e.split(' ').filter(|w| w.bytes().all(|b| b.is_ascii_alphabetic())).take(6);
+            seen("refused", words.flat_map(str::bytes).fold(7, |h, b| (h * 31 + u64::from(b)) % 257));
         }
         Ok(Parsed::Header { used, client }) => {
             assert!(used <= data.len() && used <= HEADER_BYTES_MAX);
