@@ -362,6 +362,8 @@ fn floors(sum: &Sum) -> Vec<String> {
     FLOORS
         .iter()
         .filter(|(name, floor)| hits(name) < least(*floor))
-        .map(|(name, floor)| format!("probe {name:?} was hit {} times, {} is its floor", hits(name), least(*floor)))
+        .map(|(name, floor)| {
+            format!("probe {name:?} was hit {} times, {} is its floor", hits(name), least(*floor))
+        })
         .collect()
 }

@@ -134,10 +134,9 @@ fn nobody_but_env_names_what_env_owns() {
 fn arrows_point_down() {
     let floors: BTreeMap<_, _> = FLOORS.into_iter().collect();
     let mut wrong = Vec::new();
-    for (p, text) in files()
-        .iter()
-        .filter(|(p, _)| p.ends_with("Cargo.toml") && ["src/", "sim/", "models/"].iter().any(|r| p.starts_with(r)))
-    {
+    for (p, text) in files().iter().filter(|(p, _)| {
+        p.ends_with("Cargo.toml") && ["src/", "sim/", "models/"].iter().any(|r| p.starts_with(r))
+    }) {
         let name = text.lines().find_map(|l| l.strip_prefix("name = ")).unwrap_or_default().trim_matches('"');
         let Some(floor) = floors.get(name) else {
             wrong.push(format!("{p}: crate {name:?} has no floor: add it to FLOORS and to docs/design/0001"));

@@ -39,7 +39,7 @@ fn client_subscriptions(s: &Server) -> usize {
 /// Only `left` connections are left, with as many subscriptions; the good client still gets what it sends itself.
 async fn all_is_well(s: &Arc<Server>, good: &mut Wire, left: usize) {
     eventually("the others are gone", || {
-        s.links.clients.len() == left && s.broker.connections() == left && client_subscriptions(&s) == left
+        s.links.clients.len() == left && s.broker.connections() == left && client_subscriptions(s) == left
     })
     .await;
     assert_eq!(good.ask("PUB good 2\r\nok\r\n").await, "MSG good 1 2\r\nok\r\n");
