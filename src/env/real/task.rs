@@ -74,7 +74,10 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.stop.clear();
         for t in self.threads.drain(..) {
-            t.join().ok();
+            // A worker that lets go of the last handle cannot wait for itself; it ends when this task does.
+            if t.thread().id() != thread::current().id() {
+                t.join().ok();
+            }
         }
     }
 }
@@ -105,4 +108,30 @@ pub fn run<F: Future>(main: F) -> io::Result<F::Output> {
 fn runtime() -> io::Result<runtime::Runtime> {
     // The disk's blocking calls run on this pool; it grows only when they do.
     runtime::Builder::new_current_thread().enable_all().max_blocking_threads(32).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+
+    #[test]
+    fn the_last_handle_may_be_dropped_on_a_worker() {
+        let (tx, rx) = mpsc::channel();
+        run(async move {
+            let workers = Arc::new(Workers::start(2).unwrap());
+            let second = workers.all()[1].clone();
+            let (send, ready) = oneshot::channel::<()>();
+            second.spawn(async move {
+                ready.await.ok();
+                drop(workers);
+                tx.send(()).ok();
+            });
+            // The task now holds the only handle.
+            send.send(()).ok();
+        })
+        .unwrap();
+        rx.recv_timeout(std::time::Duration::from_secs(10)).expect("the drop returns");
+    }
 }
