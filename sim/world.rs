@@ -35,6 +35,8 @@ pub const PUBLISH: Permission =
 /// What the limited user may subscribe to.
 pub const SUBSCRIBE: Permission = Permission { allow: &["t.>", "svc.>", "_INBOX.>"], deny: &["t.b.*"] };
 
+/// The account that exports the service.
+pub const EXPORTER: char = 'A';
 /// Where unanswered requests of services are forgotten after, in seconds.
 pub const RESPONSE_SECS: u64 = 4;
 

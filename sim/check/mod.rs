@@ -71,7 +71,9 @@ fn reach(h: &History, p: &Pub, s: &Sub) -> Option<String> {
     }
     let (publisher, subscriber) = (user(h, p.session), &USERS[to.user]);
     let direct = publisher.reaches(&p.subject, subscriber, &s.filter);
-    let Some(request) = origin(h, p).filter(|_| publisher.may_publish(&p.subject)) else { return direct };
+    // Only from the service's own account an answer goes back; its responder may have become somebody else meanwhile.
+    let answers = publisher.account == world::EXPORTER && publisher.may_publish(&p.subject);
+    let Some(request) = origin(h, p).filter(|_| answers) else { return direct };
     if !subscriber.may_subscribe(&s.filter) {
         return None;
     }
