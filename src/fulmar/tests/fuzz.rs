@@ -259,7 +259,7 @@ fn subjects() {
             "trie hit",
             "trie miss",
         ],
-        executions: 8_000,
+        executions: 4_000,
         bytes_max: 192,
     });
 }
@@ -403,7 +403,78 @@ fn proxy_header() {
             b" ",
         ],
         must: &["partial", "absent", "refused", "client v4", "client v6", "no client", "long", "again"],
-        executions: 60_000,
+        executions: 40_000,
         bytes_max: 512,
+    });
+}
+
+#[test]
+fn options() {
+    fuzz(&Target {
+        name: "options",
+        run: targets::options::target,
+        words: &[
+            b"port: ",
+            b"listen: ",
+            b"authorization { ",
+            b"users = [ {user: a, password: b} ]\n",
+            b"accounts { A { ",
+            b"exports ",
+            b"imports ",
+            b"{stream: \"a.>\"}",
+            b"{service: {account: A, subject: s}}",
+            b"mappings ",
+            b"permissions ",
+            b"publish ",
+            b"allow: ",
+            b"cluster { ",
+            b"leafnodes { ",
+            b"gateway { ",
+            b"websocket { ",
+            b"jetstream { ",
+            b"tls { ",
+            b"-1",
+            b"\"1s\"",
+            b"true",
+            b"}",
+            b"]",
+            b"\n",
+            b"max_payload ",
+            b"system_account: ",
+            b"no_auth_user: ",
+            b"nkey: ",
+        ],
+        must: &["options", "accounts", "refused", "complaints"],
+        executions: 3_000,
+        bytes_max: 1536,
+    });
+}
+
+#[test]
+fn whole_connections() {
+    fuzz(&Target {
+        name: "connection",
+        run: targets::connection::target,
+        words: &[
+            b"PUB a 1\r\nx\r\n",
+            b"PUB a r 0\r\n\r\n",
+            b"HPUB a 12 13\r\nNATS/1.0\r\n\r\nx\r\n",
+            b"SUB a 1\r\n",
+            b"SUB a q 2\r\n",
+            b"SUB > 3\r\n",
+            b"UNSUB 1\r\n",
+            b"UNSUB 3 1\r\n",
+            b"PING\r\n",
+            b"PONG\r\n",
+            b"CONNECT {}\r\n",
+            b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\n",
+            b"CONNECT {\"echo\":false}\r\n",
+            b"*",
+            b".",
+            b"\r\n",
+        ],
+        must: &["message", "pong", "ok", "error"],
+        executions: 3_000,
+        bytes_max: 1024,
     });
 }

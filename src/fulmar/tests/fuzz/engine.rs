@@ -211,7 +211,8 @@ fn complain(name: &str, run: fn(&[u8]), input: &[u8], place: &str, failure: &str
     QUIET.set(false);
     let mut hash = Fnv::new();
     hash.write(&short);
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{:016x}", hash.0));
+    let file =
+        Path::new(option_env!("CARGO_TARGET_TMPDIR").unwrap_or(".")).join(format!("{name}-{:016x}", hash.0));
     let saved = match fs::write(&file, &short) {
         Ok(()) => format!("saved as {}", file.display()),
         Err(e) => format!("not saved: {e}"),

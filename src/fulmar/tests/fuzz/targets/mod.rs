@@ -4,8 +4,10 @@
 pub mod client;
 pub mod conf;
 pub mod connect;
+pub mod connection;
 pub mod headers;
 pub mod numbers;
+pub mod options;
 pub mod permissions;
 pub mod proxy;
 pub mod subjects;
