@@ -31,6 +31,13 @@ async def until(what, check, limit=LIMIT_SECONDS):
         await asyncio.sleep(0.01)
 
 
+async def settle(nc):
+    """Returns when the server has seen all that this connection sent. One flush of nats-py is not enough: it writes its
+    PING ahead of the commands that it still holds, and those follow before the second."""
+    await nc.flush()
+    await nc.flush()
+
+
 def free_ports(n):
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(socket.socket()) for _ in range(n)]
