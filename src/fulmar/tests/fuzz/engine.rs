@@ -121,7 +121,7 @@ pub fn fuzz(target: &Target) {
         while match until {
             None => found.executions < executions + num_files as u64,
             // The clock is asked now and then only.
-            Some(until) => found.executions % 64 != 0 || Instant::now() < until,
+            Some(until) => !found.executions.is_multiple_of(64) || Instant::now() < until,
         } {
             let input = mutate(&mut rng, &Mutator { inputs: &found.kept, words, bytes_max });
             step(&mut found, &input, None);
