@@ -57,7 +57,7 @@ pub fn target(data: &[u8]) {
             let plain = |w: &&str| {
                 w.len() > 1 && !w.ends_with('\'') && w.bytes().all(|b| b.is_ascii_alphabetic() || b == b'\'')
             };
-            let words = e.reason.split(' ').filter(plain).take(7);
+            let words = e.reason.split(' ').filter(plain).take(5);
             return seen(
                 "refused",
                 words.flat_map(str::bytes).fold(7, |h, b| (h * 31 + u64::from(b)) % 1009),
