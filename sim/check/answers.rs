@@ -20,7 +20,8 @@ pub fn check(h: &History) -> Vec<Violation> {
         if let Some(other) = first.insert((request, m.sub, &p.subject), m.publish)
             && other != m.publish
         {
-            let text = format!("{} came to {} besides number {other}", name(h, m.publish), sub_name(h, m.sub));
+            let text =
+                format!("{} came to {} besides number {other}", name(h, m.publish), sub_name(h, m.sub));
             found.push(Violation::new("SIM-14", text));
         }
     }

@@ -30,7 +30,8 @@ pub fn check(h: &History, o: &Options) -> Vec<Violation> {
     }
     let mut found = Vec::new();
     // With room for everything nobody is slow, and no PONG waits behind a long upload.
-    let wide = o.max_pending >= 64 << 20 && o.write_deadline_ms >= 10_000 && o.loss == 0.0 && o.window >= 16 << 10;
+    let wide =
+        o.max_pending >= 64 << 20 && o.write_deadline_ms >= 10_000 && o.loss == 0.0 && o.window >= 16 << 10;
     for (i, c) in h.conns.iter().enumerate().filter(|(_, c)| wide && !c.tainted && c.client < 1_000) {
         if !c.survived() {
             let text = format!("connection {i} of client {} was closed, told {:?}", c.client, c.errors);
