@@ -284,7 +284,7 @@ impl Deliveries {
         let start = if group.len() > 1 { self.below(group.len()) } else { 0 };
         let (after, before) = (&group[start..], &group[..start]);
         if cfg!(mutant = "queue-two-members") && group.len() > 2 {
-            self.deliver_one(&group[(start + 1) % group.len()], from, m);
+            self.deliver_one(before.iter().chain(after).last().expect("three or more"), from, m);
         }
         after.iter().chain(before).any(|s| self.deliver_one(s, from, m))
     }
