@@ -8,6 +8,8 @@
 //! * `storm twice SEED…` runs each seed in two processes of its own and compares the traces.
 //! * `storm shrink SEED DIR` makes the plan of one failing seed small.
 
+#![allow(clippy::disallowed_methods)] // It stands outside the simulated world: real files, processes and clocks.
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
@@ -30,7 +32,7 @@ const BATCH: u64 = 25;
 const SHRINK_RUNS: usize = 400;
 
 /// Runs what the arguments ask for; returns the exit code.
-#[allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
+#[allow(clippy::print_stderr)]
 pub fn main() -> i32 {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -80,7 +82,6 @@ fn pretty(p: &Plan) -> String {
     let events: Vec<String> = p.events.iter().map(|e| format!("\n {}", line(e))).collect();
     out + &format!("],\n\"events\":[{}]}}", events.join(","))
 }
-#[allow(clippy::disallowed_methods)]
 fn read_plan(file: &str) -> Result<Plan, String> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
     serde_json::from_str(&text).map_err(|e| format!("{file}: {e}"))
@@ -133,7 +134,6 @@ fn play(p: &Plan) -> i32 {
 }
 
 fn spawn(args: &[String]) -> Child {
-    #[allow(clippy::disallowed_methods)]
     let me = std::env::current_exe().expect("a running program has a file");
     Command::new(me)
         .args(args)
@@ -224,7 +224,6 @@ fn bug(seed: u64, dir: &str) -> Result<i32, String> {
     Ok(1)
 }
 
-#[allow(clippy::disallowed_methods)]
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::write(path, text)
 }
@@ -254,7 +253,6 @@ impl Sum {
 
 fn many(n: &[u64], dir: &str) -> i32 {
     let [first, count, jobs, seconds] = n[..] else { return 2 };
-    #[allow(clippy::disallowed_methods)]
     let begun = Instant::now();
     let limit = Duration::from_secs(if seconds == 0 { u64::MAX / 4 } else { seconds });
     let (tx, rx) = mpsc::channel::<(u64, Report)>();
@@ -263,7 +261,6 @@ fn many(n: &[u64], dir: &str) -> i32 {
     let workers: Vec<_> = (0..jobs.max(1))
         .map(|job| {
             let (tx, next) = (tx.clone(), next.clone());
-            #[allow(clippy::disallowed_methods)]
             std::thread::spawn(move || {
                 while begun.elapsed() < limit {
                     let from = {
