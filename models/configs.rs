@@ -43,9 +43,9 @@ pub const BOUNDED: &[Config] = &[
     },
     Config {
         name: "short-log",
-        why: "an elected leader, two writes, two elections, no crash: who may be elected, what is overwritten",
+        why: "an elected leader, a write, two elections, no crash: who may be elected, what is overwritten",
         start: Start::Elected,
-        budget: Budget { timeouts: 2, writes: 2, ..NOTHING },
+        budget: Budget { timeouts: 2, writes: 1, ..NOTHING },
         candidates: &[1, 2],
         ..THREE
     },
@@ -79,7 +79,8 @@ pub const BOUNDED: &[Config] = &[
         name: "again",
         why: "repetitions and messages that come twice",
         start: Start::Elected,
-        budget: Budget { timeouts: 0, writes: 1, resends: 1, duplicates: 1, crashes: 1 },
+        budget: Budget { timeouts: 1, writes: 1, resends: 1, duplicates: 1, crashes: 1 },
+        candidates: &[1],
         crashers: &[1],
         ..THREE
     },

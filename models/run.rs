@@ -5,7 +5,6 @@
 #![allow(clippy::disallowed_methods, reason = "a tool that measures real time; not part of the server")]
 
 use std::fmt::Write as _;
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, CheckerBuilder, Expectation, HasDiscoveries, Model};
@@ -56,7 +55,6 @@ pub struct Outcome {
 /// Explores a world until it is known, or a property fails, or the time is over.
 #[must_use]
 pub fn explore(config: Config, bug: Option<Bug>, limits: Limits) -> Outcome {
-    quiet_panics();
     let begin = Instant::now();
     let builder = QuorumWrite::new(config, bug)
         .checker()
@@ -163,18 +161,4 @@ fn describe(state: &State) -> String {
     };
     let _ = writeln!(text, "  committed {:?} acknowledged {:?}", list(&state.committed), list(&state.acked));
     text
-}
-
-/// An assertion of the core that fires is a finding of a run, not an event on the terminal.
-fn quiet_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let ours = std::thread::current().name().is_some_and(|name| name.starts_with("checker-"));
-            if !ours {
-                before(info);
-            }
-        }));
-    });
 }
