@@ -16,8 +16,10 @@ use crate::quorum_write::{Action, Bug, Config, QuorumWrite, State};
 pub struct Limits {
     /// Threads of the checker. With one the order of states is always the same.
     pub threads: usize,
-    /// Real time.
+    /// Real time. The checker looks at the clock only when its threads share work: with one thread it never does.
     pub time: Duration,
+    /// States generated, seen before or not.
+    pub generated: usize,
     /// Breadth first: the shortest way to a failure, for twenty times the memory.
     pub breadth: bool,
 }
@@ -60,11 +62,12 @@ pub fn explore(config: Config, bug: Option<Bug>, limits: Limits) -> Outcome {
         .checker()
         .threads(limits.threads)
         .timeout(limits.time)
+        .target_state_count(limits.generated)
         .finish_when(HasDiscoveries::AnyFailures);
     if limits.breadth {
-        report(builder, CheckerBuilder::spawn_bfs, begin, limits.time)
+        report(builder, CheckerBuilder::spawn_bfs, begin, limits)
     } else {
-        report(builder, CheckerBuilder::spawn_dfs, begin, limits.time)
+        report(builder, CheckerBuilder::spawn_dfs, begin, limits)
     }
 }
 
@@ -72,7 +75,7 @@ fn report<C: Checker<QuorumWrite>>(
     builder: CheckerBuilder<QuorumWrite>,
     spawn: impl FnOnce(CheckerBuilder<QuorumWrite>) -> C,
     begin: Instant,
-    time: Duration,
+    limits: Limits,
 ) -> Outcome {
     let checker = spawn(builder).join();
     let took = begin.elapsed();
@@ -103,7 +106,7 @@ fn report<C: Checker<QuorumWrite>>(
         generated: checker.state_count(),
         depth: checker.max_depth(),
         took,
-        complete: failures.is_empty() && took < time,
+        complete: failures.is_empty() && took < limits.time && checker.state_count() < limits.generated,
         failures,
         missing,
     }
