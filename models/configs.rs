@@ -30,6 +30,7 @@ pub const BOUNDED: &[Config] = &[
         why: "two candidates and a crash: votes and terms on disk",
         budget: Budget { timeouts: 2, crashes: 1, ..NOTHING },
         candidates: &[0, 1],
+        states: Some(102_156),
         ..THREE
     },
     Config {
@@ -39,14 +40,16 @@ pub const BOUNDED: &[Config] = &[
         budget: Budget { timeouts: 1, writes: 1, crashes: 1, ..NOTHING },
         candidates: &[1],
         crashers: &[0, 1],
+        states: Some(14_388),
         ..THREE
     },
     Config {
         name: "short-log",
-        why: "an elected leader, two writes, two elections, no crash: who may be elected, what is overwritten",
+        why: "an elected leader, a write, two elections, no crash: who may be elected, what is overwritten",
         start: Start::Elected,
-        budget: Budget { timeouts: 2, writes: 2, ..NOTHING },
+        budget: Budget { timeouts: 2, writes: 1, ..NOTHING },
         candidates: &[1, 2],
+        states: Some(19_174),
         ..THREE
     },
     Config {
@@ -54,6 +57,7 @@ pub const BOUNDED: &[Config] = &[
         why: "four reigns of two leaders in turn: what an older term left is not committed by counting",
         budget: Budget { timeouts: 4, ..NOTHING },
         candidates: &[0, 2],
+        states: Some(354_505),
         ..THREE
     },
     Config {
@@ -64,6 +68,7 @@ pub const BOUNDED: &[Config] = &[
         pre_votes: true,
         beats: true,
         answers_to_the_past: true,
+        states: Some(40_517),
         ..THREE
     },
     Config {
@@ -73,20 +78,32 @@ pub const BOUNDED: &[Config] = &[
         budget: Budget { timeouts: 1, writes: 1, ..NOTHING },
         candidates: &[1],
         persist: Persist::Explicit,
+        states: Some(9_277),
         ..THREE
     },
     Config {
         name: "again",
-        why: "repetitions and messages that come twice",
+        why: "repetitions and messages that come twice, around a crash of a follower",
         start: Start::Elected,
-        budget: Budget { timeouts: 0, writes: 1, resends: 1, duplicates: 1, crashes: 1 },
+        budget: Budget { writes: 1, resends: 1, duplicates: 1, crashes: 1, ..NOTHING },
         crashers: &[1],
+        persist: Persist::Explicit,
+        states: Some(854),
         ..THREE
     },
 ];
 
 /// Run by hand.
 pub const LARGE: &[Config] = &[
+    Config {
+        name: "large-again",
+        why: "repetitions and messages that come twice, around an election and a crash",
+        start: Start::Elected,
+        budget: Budget { timeouts: 1, writes: 1, resends: 1, duplicates: 1, crashes: 1 },
+        candidates: &[1],
+        crashers: &[1],
+        ..THREE
+    },
     Config {
         name: "large-write",
         why: "anybody may campaign and crash, from nothing, two writes",

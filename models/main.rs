@@ -1,6 +1,6 @@
 //! `models`: explores worlds by name, larger ones than the tests do.
 //!
-//! `models list`; `models run NAME…|bounded|large [--threads N] [--seconds N] [--breadth] [--accusations] [--bug NAME]`.
+//! `models list`; `models run NAME…|bounded|large [--threads N] [--seconds N] [--generated N] [--breadth] [--accusations] [--bug NAME]`.
 #![allow(clippy::print_stdout, reason = "the report of this tool is its output")]
 #![allow(clippy::disallowed_methods, reason = "a tool that reads its arguments; not part of the server")]
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let number = |name: &str, default: u64| value(name).and_then(|v| v.parse().ok()).unwrap_or(default);
     if args.first().map(String::as_str) != Some("run") {
         println!(
-            "models run NAME... | bounded | large [--threads N] [--seconds N] [--breadth] [--accusations] [--bug NAME]\n"
+            "models run NAME... | bounded | large [--threads N] [--seconds N] [--generated N] [--breadth] [--accusations] [--bug NAME]\n"
         );
         for config in BOUNDED.iter().chain(LARGE) {
             println!("{:14} {:>10}  {}", config.name, states(config), config.why);
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
     let limits = Limits {
         threads: number("--threads", 2) as usize,
         time: Duration::from_secs(number("--seconds", 24 * 3600)),
+        generated: number("--generated", u64::MAX) as usize,
         breadth: args.iter().any(|a| a == "--breadth"),
     };
     let mut worlds: Vec<Config> = Vec::new();

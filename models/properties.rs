@@ -37,7 +37,13 @@ pub fn all(config: &Config) -> Vec<Property<QuorumWrite>> {
         all.push(Property::sometimes("a later leader commits what an older one left", |_, state: &State| {
             state.committed.iter().any(|c| c.by > c.identity.0)
         }));
-        if config.persist != Persist::AtOnce {
+        // To be seen, the write that truncates has to wait.
+        let waits = match config.persist {
+            Persist::Explicit => true,
+            Persist::WhileCrashesRemain => config.budget.crashes > 0,
+            Persist::AtOnce => false,
+        };
+        if waits {
             all.push(Property::sometimes("a conflicting entry goes", |_, state: &State| {
                 state.nodes.iter().flat_map(|n| &n.pending).any(|w| w.truncate.is_some())
             }));

@@ -12,8 +12,9 @@
 //! - Beats only tell a commit sooner than the next append does. [`Config::beats`] keeps them.
 //! - A pre-vote only prevents elections. Without [`Config::pre_votes`] it is taken for granted.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use raft::{
@@ -25,6 +26,9 @@ use stateright::{Model, Property};
 use crate::net::{Envelope, Net};
 use crate::node::{GROUP, Identity, Node, liveness, name, position};
 use crate::properties;
+
+/// Far more steps than one action can take.
+const STEPS_MAX: u32 = 1000;
 
 /// How often each thing may happen.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -217,9 +221,7 @@ impl QuorumWrite {
     /// Does what an action says; what goes wrong ends up in `broken`.
     fn carry_out(&self, state: &mut State, action: &Action) {
         let mut next = state.clone();
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            Doing { model: self, state: &mut next }.act(action);
-        }));
+        let done = caught(|| Doing { model: self, state: &mut next }.act(action));
         match done {
             Ok(()) => *state = next,
             Err(panic) => {
@@ -269,6 +271,27 @@ impl QuorumWrite {
             | Body::RepairGive(_) => true,
         }
     }
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs something whose panics are findings, so that they are nothing for the terminal.
+fn caught(what: impl FnOnce()) -> std::thread::Result<()> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let done = catch_unwind(AssertUnwindSafe(what));
+    QUIET.set(false);
+    done
 }
 
 /// An action under way.
@@ -328,11 +351,12 @@ impl Doing<'_> {
         if at_once {
             // With the last crash this is also true of the others.
             for node in 0..self.state.nodes.len() {
-                let mut any = false;
+                let mut writes = 0;
                 while self.persist(node) {
-                    any = true;
+                    writes += 1;
+                    assert!(writes < STEPS_MAX, "one write makes the next without end");
                 }
-                if any && node != at {
+                if writes > 0 && node != at {
                     self.end(node);
                 }
             }
@@ -396,7 +420,10 @@ impl Doing<'_> {
     fn step(&mut self, at: usize, event: Event) {
         let live = liveness();
         let mut events = vec![event];
+        let mut steps = 0;
         while let Some(event) = events.pop() {
+            steps += 1;
+            assert!(steps < STEPS_MAX, "one event makes work without end");
             let mut ready = Ready::default();
             let node = self.node(at);
             node.core.step(event, &live, &mut ready);

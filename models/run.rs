@@ -5,7 +5,6 @@
 #![allow(clippy::disallowed_methods, reason = "a tool that measures real time; not part of the server")]
 
 use std::fmt::Write as _;
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, CheckerBuilder, Expectation, HasDiscoveries, Model};
@@ -17,8 +16,10 @@ use crate::quorum_write::{Action, Bug, Config, QuorumWrite, State};
 pub struct Limits {
     /// Threads of the checker. With one the order of states is always the same.
     pub threads: usize,
-    /// Real time.
+    /// Real time. The checker looks at the clock only when its threads share work: with one thread it never does.
     pub time: Duration,
+    /// States generated, seen before or not.
+    pub generated: usize,
     /// Breadth first: the shortest way to a failure, for twenty times the memory.
     pub breadth: bool,
 }
@@ -56,17 +57,17 @@ pub struct Outcome {
 /// Explores a world until it is known, or a property fails, or the time is over.
 #[must_use]
 pub fn explore(config: Config, bug: Option<Bug>, limits: Limits) -> Outcome {
-    quiet_panics();
     let begin = Instant::now();
     let builder = QuorumWrite::new(config, bug)
         .checker()
         .threads(limits.threads)
         .timeout(limits.time)
+        .target_state_count(limits.generated)
         .finish_when(HasDiscoveries::AnyFailures);
     if limits.breadth {
-        report(builder, CheckerBuilder::spawn_bfs, begin, limits.time)
+        report(builder, CheckerBuilder::spawn_bfs, begin, limits)
     } else {
-        report(builder, CheckerBuilder::spawn_dfs, begin, limits.time)
+        report(builder, CheckerBuilder::spawn_dfs, begin, limits)
     }
 }
 
@@ -74,7 +75,7 @@ fn report<C: Checker<QuorumWrite>>(
     builder: CheckerBuilder<QuorumWrite>,
     spawn: impl FnOnce(CheckerBuilder<QuorumWrite>) -> C,
     begin: Instant,
-    time: Duration,
+    limits: Limits,
 ) -> Outcome {
     let checker = spawn(builder).join();
     let took = begin.elapsed();
@@ -105,7 +106,7 @@ fn report<C: Checker<QuorumWrite>>(
         generated: checker.state_count(),
         depth: checker.max_depth(),
         took,
-        complete: failures.is_empty() && took < time,
+        complete: failures.is_empty() && took < limits.time && checker.state_count() < limits.generated,
         failures,
         missing,
     }
@@ -163,18 +164,4 @@ fn describe(state: &State) -> String {
     };
     let _ = writeln!(text, "  committed {:?} acknowledged {:?}", list(&state.committed), list(&state.acked));
     text
-}
-
-/// An assertion of the core that fires is a finding of a run, not an event on the terminal.
-fn quiet_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let ours = std::thread::current().name().is_some_and(|name| name.starts_with("checker-"));
-            if !ours {
-                before(info);
-            }
-        }));
-    });
 }
