@@ -202,6 +202,7 @@ def main():
                     excused = {t for t in want - passed if (name, t) in skips}
                     row.update(ours=len(passed), differ=sorted(want - passed - excused), excused=sorted(excused),
                                late=sorted(t for t in passed if got[t]["tries"] > 1), more=sorted(passed - want),
+                               left_out=sorted(t for t in want - passed if got.get(t, {}).get("outcome") == "skipped"),
                                idle=sorted(t for t in passed if (name, t) in skips))
                     bad += len(row["differ"])
                 row["seconds"] = time.monotonic() - start
@@ -219,6 +220,8 @@ def main():
 def report(row, skips):
     print(f"{row['suite']} {row['group']}: {row['tests']} tests, {row['reference']} pass on the reference"
           + (f", {row['ours']} on ours" if "ours" in row else "") + f" ({row['seconds']:.0f} s)", flush=True)
+    for t in row.get("left_out", []):
+        print(f"  left out by the suite itself on ours (it skips what it takes for missing): {t}", flush=True)
     for key, text in (("differ", "FAILS ON OURS"), ("excused", "skipped"), ("late", "needed more than one try"),
                       ("more", "passes on ours only"), ("idle", "passes, so skip.txt need not name it")):
         for t in row.get(key, []):
