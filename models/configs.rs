@@ -85,10 +85,20 @@ pub const BOUNDED: &[Config] = &[
         name: "again",
         why: "repetitions and messages that come twice, around a crash of a follower",
         start: Start::Elected,
-        budget: Budget { writes: 1, resends: 1, duplicates: 1, crashes: 1, ..NOTHING },
+        budget: Budget { writes: 1, resends: 2, duplicates: 1, crashes: 1, ..NOTHING },
         crashers: &[1],
         persist: Persist::Explicit,
-        states: Some(854),
+        states: Some(4_337),
+        ..THREE
+    },
+    Config {
+        name: "five",
+        why: "five replicas, a write, a successor",
+        nodes: 5,
+        start: Start::Elected,
+        budget: Budget { timeouts: 1, writes: 1, ..NOTHING },
+        candidates: &[1],
+        states: Some(253_739),
         ..THREE
     },
 ];
@@ -102,6 +112,7 @@ pub const LARGE: &[Config] = &[
         budget: Budget { timeouts: 1, writes: 1, resends: 1, duplicates: 1, crashes: 1 },
         candidates: &[1],
         crashers: &[1],
+        states: Some(1_977_864),
         ..THREE
     },
     Config {
@@ -126,11 +137,12 @@ pub const LARGE: &[Config] = &[
     },
     Config {
         name: "large-five",
-        why: "five replicas, one write",
+        why: "five replicas, a write, a successor, a crash of the leader",
         nodes: 5,
         start: Start::Elected,
-        budget: Budget { timeouts: 1, writes: 1, ..NOTHING },
+        budget: Budget { timeouts: 1, writes: 1, crashes: 1, ..NOTHING },
         candidates: &[1],
+        crashers: &[0],
         ..THREE
     },
 ];
