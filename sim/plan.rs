@@ -280,7 +280,7 @@ fn client(o: &Options, id: u64) -> ClientPlan {
         // Half of the steps follow at once, so that many operations share a read.
         let wait_us = if rng.bool(0.5) { rng.below(50) } else { rng.below(wait_max + 1) };
         let op = op(o, rng);
-        if matches!(op, Op::Ping { times: 100.. }) && rng.bool(0.7) {
+        if matches!(op, Op::Ping { times: 100.. }) && rng.bool(0.8) {
             // What a flood causes is worth most while nobody reads it.
             c.steps.push(Step { wait_us: 0, op: Op::Rest { ms: rng.between(100, 3_000) } });
         }
@@ -357,7 +357,7 @@ fn garbage(rng: &mut Rng) -> Garbage {
 
 fn flood(rng: &mut Rng) -> Op {
     match rng.below(2) {
-        0 => Op::Ping { times: rng.between(100, 20_000) },
+        0 => Op::Ping { times: rng.between(1_000, 60_000) },
         _ => Op::Pub {
             subject: pick(rng, &["t.c.a", "t.a"]).to_owned(),
             size: 0,
