@@ -6,19 +6,32 @@
 //!
 //! `tokio::sync` and the `tokio::io` traits are used directly by everybody: they work under both backends.
 
+// The ban of tokio::select! would strike every use of our own select!, which wraps it.
+#![allow(clippy::disallowed_macros)]
+
 pub mod check;
 pub mod collections;
 pub mod disk;
+mod log_file;
+pub mod log_time;
+pub mod process;
+pub mod rng;
+pub mod signal;
+pub mod simdisk;
 pub mod time;
+pub mod trace;
 
 #[cfg(not(madsim))]
 #[path = "real/mod.rs"]
 mod imp;
 #[cfg(madsim)]
-#[path = "sim/mod.rs"]
-mod imp;
+pub mod sim;
+#[cfg(madsim)]
+use sim as imp;
 
 pub use imp::{net, task};
+pub use log_file::LogFile;
+pub use rng::{Rng, rng};
 pub use task::{Worker, Workers, current_worker, run, spawn};
 pub use time::{Elapsed, Instant, Wall, now, sleep, sleep_until, timeout, wall};
 

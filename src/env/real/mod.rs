@@ -3,6 +3,10 @@
 
 pub mod clock;
 pub mod disk;
+pub mod log;
 pub mod net;
+pub mod process;
+pub mod random;
+pub mod signal;
 mod sys;
 pub mod task;

@@ -112,3 +112,7 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
+
+#[cfg(test)]
+#[path = "net_tests.rs"]
+mod tests;
