@@ -2,9 +2,14 @@
 #![allow(dead_code)]
 mod codec;
 mod crypt;
+mod dict;
 mod filter;
+pub mod io;
+mod manifest;
 mod record;
 mod round;
 mod segment;
+#[cfg(any(test, feature = "l1"))]
+pub mod simio;
 mod types;
 pub use types::*;
