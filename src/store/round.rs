@@ -407,6 +407,15 @@ pub(crate) fn scan(file: &Bytes, shard: u32, epoch: Epoch, sector: u64, key: Opt
     out
 }
 
+/// The newest epoch of which a file whose own header is bad holds rounds.
+pub(crate) fn guess_epoch(file: &Bytes, shard: u32, sector: u64) -> Option<Epoch> {
+    let starts = (sector as usize..file.len()).step_by(sector as usize);
+    starts
+        .filter_map(|at| parse_head(&file[at..], ROUND_MAGIC).filter(|(h, _)| h.shard == shard && h.off == at as u64))
+        .map(|(h, _)| h.epoch)
+        .max()
+}
+
 fn fits(h: &RoundHead, shard: u32, epoch: Epoch, at: usize, len: usize, sector: u64) -> bool {
     // S-20. A length that leads out of the file is a file that was cut: what is left of the round is still read.
     h.shard == shard
