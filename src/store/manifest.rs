@@ -29,7 +29,7 @@ pub(crate) struct PieceRecord {
 
 /// A stream's totals.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Totals {
+pub struct Totals {
     pub first: StreamSeq,
     pub last: StreamSeq,
     pub msgs: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Totals {
 
 /// State of a group up to an applied entry.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Checkpoint {
+pub struct Checkpoint {
     pub index: LogIndex,
     pub term: Term,
     pub chain: Chain,
@@ -50,7 +50,7 @@ pub(crate) struct Checkpoint {
 
 /// Entries, and the messages in them, that were durable and are gone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Lost {
+pub struct Lost {
     pub first: LogIndex,
     pub last: LogIndex,
     /// Both 0 if no message is among them, or none is known to be.
