@@ -131,22 +131,23 @@ impl Shard {
             }
             plan.flushed = Some((last.head.index, last.head.term, last.head.chain));
         }
-        let g = group.lock();
-        let upto = plan.flushed.unwrap_or(g.flushed);
-        let with_lost = g.with_lost(upto);
-        if with_lost.0 > upto.0 {
-            plan.flushed = Some(with_lost);
-        }
-        let record = g.record(&plan);
-        drop(g);
-        self.plan_rewrites(id, group, &record, &mut plan, shared, drafts).await;
+        let record = {
+            let g = group.lock();
+            let upto = plan.flushed.unwrap_or(g.flushed);
+            let with_lost = g.with_lost(upto);
+            if with_lost.0 > upto.0 {
+                plan.flushed = Some(with_lost);
+            }
+            g.record(&plan)
+        };
+        self.plan_rewrites(id, &record, &mut plan, shared, drafts).await;
         plan
     }
 
     /// S-72: drops what is dead below the checkpoint, rewrites what is mostly dead, merges small neighbours.
     async fn plan_rewrites(
-        &self, id: GroupId, group: &Arc<Mutex<Group>>, record: &GroupRecord, plan: &mut Plan,
-        shared: &mut Option<Draft>, drafts: &mut Vec<Draft>,
+        &self, id: GroupId, record: &GroupRecord, plan: &mut Plan, shared: &mut Option<Draft>,
+        drafts: &mut Vec<Draft>,
     ) {
         let below = record.checkpoint.index;
         let mut small: Vec<Piece> = Vec::new();
@@ -213,7 +214,6 @@ impl Shard {
             }
             drafts.extend(fresh);
         }
-        let _ = group;
     }
 
     async fn publish(&self, drafts: Vec<Draft>, work: &[Work], synced: Round) -> Result<bool> {

@@ -536,7 +536,7 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
         let Some(number) = e.name.strip_suffix(".fj").and_then(|n| n.parse().ok()) else { continue };
         let file = disk.open(&journal_path(dir, number), OpenOptions::EDIT).await?;
         let len = file.len().await?;
-        let bytes = file.scan_at(0, usize::try_from(len).unwrap_or(usize::MAX)).await?;
+        let bytes = read_twice(&file, usize::try_from(len).unwrap_or(usize::MAX)).await?;
         if let Some(v) = FileHead::foreign_version(&bytes) {
             return Err(Error::Format(format!("journal file {} was written by format {v}, this is 1", e.name)));
         }
@@ -558,6 +558,19 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
         files.insert(number, JournalFile { number, file, len });
     }
     Ok((files, scans))
+}
+
+/// Reads until two readings agree: a flip on the way from the disk must not look like a torn tail.
+async fn read_twice(file: &File, len: usize) -> Result<Bytes> {
+    let mut last = file.scan_at(0, len).await?;
+    for _ in 0..4 {
+        let again = file.scan_at(0, len).await?;
+        if again == last {
+            return Ok(again);
+        }
+        last = again;
+    }
+    Ok(last)
 }
 
 /// What the layer above gets when it asks for a group's options.
