@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(run(vec![file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, false)])], 1, 2), "1t 2d end 2");
         assert_eq!(run(vec![], 1, 2), "1m 2m end 2");
         // A recovery gave round 3 up and began a new file there: the old one stays void even if it looks whole.
-        let old = file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, true), s(1, 3, 2, true), s(1, 4, 3, true)]);
+        let old = file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, true), s(1, 3, 2, true)]);
         assert_eq!(run(vec![old.clone(), file(2, 3, vec![s(2, 3, 2, true)])], 1, 0), "1t 2t 3t end 3 torn");
         let r = classify(vec![old, file(2, 3, vec![])], Round(1), Round(0));
         assert_eq!((shape(&r), r.epoch), ("1t 2t end 2 torn".to_owned(), Epoch(2)));

@@ -66,6 +66,8 @@ struct World {
     deleting: BTreeMap<u64, (Ticket, Model)>,
     out: Outcome,
     rotten: bool,
+    /// Damage was met and checked; what follows damage is another plan.
+    ended: bool,
 }
 
 /// Runs a plan; the error is a sentence that names what was broken.
@@ -119,20 +121,26 @@ impl World {
             deleting: BTreeMap::new(),
             out: Outcome::default(),
             rotten: false,
+            ended: false,
         }
     }
 
     fn all(&mut self) -> Result<(), String> {
         self.restart(true)?;
         for i in 0..self.plan.ops.len() {
+            if self.ended {
+                break;
+            }
             let op = self.plan.ops[i];
             self.op(op).map_err(|e| format!("step {i}, {op:?}: {e}"))?;
             if self.disk.with(|d| d.crashed()) {
                 self.restart(true).map_err(|e| format!("crash in step {i}, {op:?}: {e}"))?;
             }
         }
-        self.disk.with(|d| d.options().capacity = 1 << 40);
-        self.restart(true).map_err(|e| format!("last restart: {e}"))?;
+        if !self.ended {
+            self.disk.with(|d| d.options().capacity = 1 << 40);
+            self.restart(true).map_err(|e| format!("last restart: {e}"))?;
+        }
         // Liveness: on a well disk the store takes and keeps one more append for each group.
         self.disk.with(|d| d.options().rates.clear());
         if self.store.is_none() {
@@ -190,9 +198,9 @@ impl World {
                 }
                 Err(Error::Damaged(d)) if self.rotten => {
                     // Refusing to open says that the shard is damaged; the plan ends here.
-                    let _ = d;
-                    self.plan.ops.clear();
-                    return Err("gave up".to_owned()).or(Ok(()));
+                    ensure!(!d.what.is_empty(), "a refusal says why");
+                    self.ended = true;
+                    return Ok(());
                 }
                 Err(e) => {
                     // Errors of a bad or full disk go away.
@@ -605,10 +613,7 @@ impl World {
                 if hit.is_some() {
                     self.rotten = true;
                     self.restart(false)?;
-                    self.rotten = false;
-                    // What was damaged stays so: the rest of the plan would only meet it again.
-                    self.plan.ops.clear();
-                    self.rotten = true;
+                    self.ended = true;
                 }
             }
         }
