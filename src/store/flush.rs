@@ -15,7 +15,7 @@ use env::disk::OpenOptions;
 use parking_lot::Mutex;
 
 use crate::{
-    group::{Group, Piece, Plan, bitmap_bytes},
+    group::{Group, Piece, Plan},
     manifest::{GroupRecord, Manifest},
     options::mutant,
     record::Entry,
@@ -234,7 +234,8 @@ impl Shard {
         let mut replay_from = synced.next();
         let (mut before, mut after) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
         for w in work {
-            let g = w.group.lock();
+            let mut g = w.group.lock();
+            g.settle_hard(synced);
             before.extend(g.pieces.iter().map(|p| p.meta.file));
             before.extend(w.plan.new.iter().map(|p| p.meta.file));
             if g.deleted {
@@ -303,10 +304,4 @@ impl Shard {
     pub(crate) fn checkpointed(&self, id: GroupId, index: LogIndex) -> bool {
         self.group(id).is_ok_and(|g| g.lock().checkpoint.index >= index)
     }
-}
-
-/// For the simulation: a bitmap's bytes.
-#[cfg(test)]
-pub(crate) fn bytes_of(b: &roaring::RoaringBitmap) -> Bytes {
-    bitmap_bytes(b)
 }

@@ -123,6 +123,9 @@ pub(crate) struct Group {
     pub memory: bool,
     pub hard: Bytes,
     pub hard_valid: bool,
+    /// Hard states whose round may not be synced yet; a manifest must not run ahead of the log that they speak of.
+    hard_queue: VecDeque<(Round, Bytes)>,
+    hard_durable: (Bytes, bool),
     counting: Counting,
     pub last_index: LogIndex,
     pub last_term: Term,
@@ -182,6 +185,8 @@ impl Group {
             id: r.id,
             options: r.options,
             memory,
+            hard_durable: (r.hard.clone(), r.hard_valid),
+            hard_queue: VecDeque::new(),
             hard: r.hard,
             hard_valid: r.hard_valid,
             counting,
@@ -284,6 +289,9 @@ impl Group {
         });
         let last = self.tail.back().map(|t| (t.entry.head.index, t.entry.head.term, t.entry.head.chain));
         (self.last_index, self.last_term, self.last_chain) = last.unwrap_or(self.flushed);
+        if let Some(l) = self.lost.last().filter(|l| l.last > self.last_index) {
+            (self.last_index, self.last_chain) = (l.last, Chain(0));
+        }
     }
 
     /// Takes an entry that recovery found: with what it contradicts or leaves open settled.
@@ -337,6 +345,24 @@ impl Group {
             return;
         }
         self.lost.push(l);
+    }
+
+    /// Keeps a hard state that this round makes durable.
+    pub(crate) fn set_hard(&mut self, hard: Bytes, round: Round) {
+        self.hard_queue.push_back((round, hard.clone()));
+        (self.hard, self.hard_valid) = (hard, true);
+    }
+    /// Takes what recovery found for durable.
+    pub(crate) fn replay_hard(&mut self, hard: Option<Bytes>) {
+        self.hard_valid = hard.is_some();
+        self.hard = hard.unwrap_or_default();
+        self.hard_durable = (self.hard.clone(), self.hard_valid);
+    }
+    /// Rounds up to here are synced.
+    pub(crate) fn settle_hard(&mut self, synced: Round) {
+        while let Some((_, h)) = self.hard_queue.pop_front_if(|q| q.0 <= synced) {
+            self.hard_durable = (h, true);
+        }
     }
 
     /// An entry in the tail.
@@ -763,8 +789,8 @@ impl Group {
         GroupRecord {
             id: self.id,
             options: self.options.clone(),
-            hard: self.hard.clone(),
-            hard_valid: self.hard_valid,
+            hard: self.hard_durable.0.clone(),
+            hard_valid: self.hard_durable.1,
             flushed: flushed.0,
             flushed_term: flushed.1,
             flushed_chain: flushed.2,

@@ -254,12 +254,12 @@ impl Shard {
         match f {
             Found::Entry(e) => g.replay(e, n),
             Found::Bad(Line { kind: FrameKind::Entry, index, first, count, .. }) => g.replay_bad(index, first, count),
-            Found::Bad(Line { kind: FrameKind::HardState, .. }) => g.hard_valid = false,
-            Found::Control(Line { kind: FrameKind::HardState, .. }, p) => (g.hard, g.hard_valid) = (p, true),
+            Found::Bad(Line { kind: FrameKind::HardState, .. }) => g.replay_hard(None),
+            Found::Control(Line { kind: FrameKind::HardState, .. }, p) => g.replay_hard(Some(p)),
             Found::Control(Line { kind: FrameKind::Truncate, index, .. }, _)
             | Found::Bad(Line { kind: FrameKind::Truncate, index, .. }) => {
                 // What is flushed was applied and so committed: such a truncation is older than the manifest.
-                if index > g.flushed.0 && index <= g.last_index {
+                if index > g.flushed.0 {
                     g.truncate(index).ok();
                 }
             }

@@ -345,7 +345,7 @@ impl Group {
         let mut state = self.state.lock();
         let frame = Frame::control(FrameKind::HardState, self.id, LogIndex(0), hard.clone());
         let round = self.shard.enqueue(vec![frame], true)?;
-        (state.hard, state.hard_valid) = (hard, true);
+        state.set_hard(hard, round);
         Ok(self.ticket(round))
     }
 
