@@ -1,0 +1,307 @@
+//! The flush: moves the applied, durable part of every group's tail from the journal into pieces, rewrites what is mostly
+//! dead, publishes both in one new manifest, and frees the journal behind it.
+//!
+//! Owns the order of those steps. A flush that fails has changed nothing: the journal still holds everything, and the next
+//! one begins anew with new files.
+//!
+//! - S-71: a piece is published only after its file and the file's name are durable.
+//! - S-72: entries at or below the durable checkpoint are state, those above are log: only pieces that lie wholly at or
+//!   below it are rewritten or dropped, and only messages deleted as of that checkpoint leave them.
+
+use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
+
+use bytes::Bytes;
+use env::disk::OpenOptions;
+use parking_lot::Mutex;
+
+use crate::{
+    group::{Group, Piece, Plan},
+    manifest::{GroupRecord, Manifest},
+    options::mutant,
+    record::Entry,
+    segment::{BlockCodec, Builder, FILE_HEADER, FileHead, PieceMeta},
+    shard::{Shard, salt, segment_path, slot_path},
+    types::{FileId, GroupId, LogIndex, Result, Round},
+};
+
+/// A segment file that is being laid out in memory.
+struct Draft {
+    id: FileId,
+    bytes: Vec<Bytes>,
+    len: u64,
+    key: Option<crate::crypt::FileKey>,
+}
+
+impl Draft {
+    fn new(shard: &Shard) -> Draft {
+        let id = FileId(shard.next_file.fetch_add(1, Ordering::Relaxed));
+        let salt = salt(&shard.opts);
+        let current = shard.opts.keys.current();
+        let head = FileHead { shard: shard.id, id, salt, key: current.map_or(0, |k| k.id()) };
+        let key = current.map(|k| k.for_file(&salt));
+        Draft { id, bytes: vec![head.encode().into()], len: FILE_HEADER as u64, key }
+    }
+
+    /// Adds a piece; `None` if `fill` gave it nothing.
+    fn piece(
+        &mut self, shard: &Shard, group: GroupId, fill: impl FnOnce(&mut Builder<'_>),
+    ) -> Option<(PieceMeta, crate::segment::SubjectFoot)> {
+        let codec = BlockCodec { key: self.key.as_ref(), compress: shard.opts.compress };
+        let mut b = Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block);
+        fill(&mut b);
+        let built = b.finish()?;
+        self.len += built.bytes.len() as u64;
+        self.bytes.push(built.bytes);
+        Some((built.meta, built.subjects))
+    }
+}
+
+/// A group with what this flush does to it.
+struct Work {
+    group: Arc<Mutex<Group>>,
+    id: GroupId,
+    plan: Plan,
+}
+
+impl Shard {
+    /// One flush. True if it published a new manifest.
+    pub(crate) async fn flush(&self) -> Result<bool> {
+        let _one = self.flush_lock.lock().await;
+        let synced = self.progress.borrow().synced;
+        {
+            let mut j = self.journal.lock();
+            j.unflushed = 0;
+        }
+        let groups: Vec<_> = self.groups.lock().iter().map(|(id, g)| (*id, g.clone())).collect();
+        let (mut drafts, mut work) = (Vec::new(), Vec::new());
+        let mut shared = None;
+        for (id, group) in groups {
+            let plan = self.plan(id, &group, synced, &mut shared, &mut drafts).await;
+            work.push(Work { group, id, plan });
+        }
+        drafts.extend(shared);
+        let files: Vec<FileId> = drafts.iter().map(|d| d.id).collect();
+        let done = self.publish(drafts, &work, synced).await;
+        if done.is_err() {
+            // Files of our own making that no manifest names: nothing can need them.
+            self.remove_files(&files).await;
+        }
+        done
+    }
+
+    /// Lays out the new pieces of one group.
+    async fn plan(
+        &self, id: GroupId, group: &Arc<Mutex<Group>>, synced: Round, shared: &mut Option<Draft>,
+        drafts: &mut Vec<Draft>,
+    ) -> Plan {
+        let mut plan = Plan::default();
+        let (entries, lost, memory) = {
+            let g = group.lock();
+            (if g.memory { Vec::new() } else { g.flushable(synced) }, g.lost.clone(), g.memory)
+        };
+        if memory {
+            return plan;
+        }
+        if let Some(last) = entries.last() {
+            let bytes: u64 = entries.iter().map(|e| e.head.size()).sum();
+            let own = bytes >= self.opts.own_file_bytes;
+            let mut rest = &entries[..];
+            while !rest.is_empty() {
+                let mut fresh = own.then(|| Draft::new(self));
+                let draft = fresh.as_mut().unwrap_or_else(|| shared.get_or_insert_with(|| Draft::new(self)));
+                let mut n = 0;
+                let built = draft.piece(self, id, |b| {
+                    for e in rest {
+                        if n > 0 && !b.fits(e) {
+                            break;
+                        }
+                        if let Some(l) = lost.iter().find(|l| l.last.next() == e.head.index) {
+                            b.cover_to(l.first, l.last);
+                        }
+                        b.push(e);
+                        n += 1;
+                    }
+                });
+                if let Some((meta, feet)) = built {
+                    self.cache.put_subjects((meta.file, meta.off), Arc::new(feet));
+                    plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
+                }
+                drafts.extend(fresh);
+                rest = &rest[n..];
+            }
+            plan.flushed = Some((last.head.index, last.head.term, last.head.chain));
+        }
+        let record = {
+            let g = group.lock();
+            let upto = plan.flushed.unwrap_or(g.flushed);
+            let with_lost = g.with_lost(upto);
+            if with_lost.0 > upto.0 {
+                plan.flushed = Some(with_lost);
+            }
+            g.record(&plan)
+        };
+        self.plan_rewrites(id, &record, &mut plan, shared, drafts).await;
+        plan
+    }
+
+    /// S-72: drops what is dead below the checkpoint, rewrites what is mostly dead, merges small neighbours.
+    async fn plan_rewrites(
+        &self, id: GroupId, record: &GroupRecord, plan: &mut Plan, shared: &mut Option<Draft>,
+        drafts: &mut Vec<Draft>,
+    ) {
+        let below = record.checkpoint.index;
+        let mut small: Vec<Piece> = Vec::new();
+        let mut runs: Vec<Vec<Piece>> = Vec::new();
+        let fresh: Vec<_> = plan.new.iter().map(|p| p.key()).collect();
+        for r in &record.pieces {
+            let key = (r.meta.file, r.meta.off);
+            let deleted = roaring::RoaringBitmap::deserialize_from(&r.deleted[..]).unwrap_or_default();
+            let piece = Piece { meta: r.meta.clone(), deleted };
+            let lost_in = record.lost.iter().any(|l| l.first <= r.meta.last_index && r.meta.first_index <= l.last);
+            let state = r.meta.last_index <= below && !fresh.contains(&key) && !lost_in;
+            if state && piece.live() == 0 {
+                plan.old.push(key);
+                continue;
+            }
+            let total = u64::from(piece.meta.msgs).max(1);
+            if state && piece.live() * 100 < total * self.opts.rewrite_below_percent {
+                runs.push(vec![piece]);
+            } else if state && piece.meta.size() < self.opts.small_piece {
+                small.push(piece);
+                continue;
+            }
+            if small.len() >= self.opts.merge_at {
+                runs.push(std::mem::take(&mut small));
+            }
+            small.clear();
+        }
+        if small.len() >= self.opts.merge_at {
+            runs.push(small);
+        }
+        for run in runs {
+            let mut parts: Vec<(Piece, Vec<Entry>)> = Vec::new();
+            for p in run {
+                match self.read_piece(&p.meta).await {
+                    Ok((entries, bad)) if bad.is_empty() => parts.push((p, entries)),
+                    // Damaged, or not readable now: it stays as it is, for repair.
+                    _ => {
+                        parts.clear();
+                        break;
+                    }
+                }
+            }
+            let Some(first) = parts.first() else { continue };
+            let (start, own) = (first.0.meta.clone(), parts.iter().map(|p| p.0.meta.size()).sum::<u64>());
+            let mut fresh = (own >= self.opts.own_file_bytes).then(|| Draft::new(self));
+            let draft = fresh.as_mut().unwrap_or_else(|| shared.get_or_insert_with(|| Draft::new(self)));
+            let built = draft.piece(self, id, |b| {
+                b.skip(start.first_index, start.last_term, start.last_chain);
+                for (p, entries) in &parts {
+                    for e in entries {
+                        b.push_live(e, |s| !p.deleted.contains((s.0 - p.meta.first_seq.0) as u32));
+                    }
+                    b.skip(p.meta.last_index, p.meta.last_term, p.meta.last_chain);
+                }
+            });
+            if let Some((meta, feet)) = built {
+                let feet = if mutant!(self.opts, IndexNotRebuilt) { Default::default() } else { feet };
+                let key = (meta.file, meta.off);
+                self.cache.put_subjects(key, Arc::new(feet));
+                plan.old.extend(parts.iter().map(|p| p.0.key()));
+                // Deleted messages that went since are carried by `installed`; those of the checkpoint are gone.
+                plan.carried.insert(key, Bytes::new());
+                plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
+            }
+            drafts.extend(fresh);
+        }
+    }
+
+    async fn publish(&self, drafts: Vec<Draft>, work: &[Work], synced: Round) -> Result<bool> {
+        let drafts: Vec<Draft> = drafts.into_iter().filter(|d| d.bytes.len() > 1).collect();
+        for d in &drafts {
+            let file = self.disk.open(&segment_path(&self.dir, d.id), OpenOptions::TRUNCATE).await?;
+            file.write_vectored_at(0, d.bytes.clone()).await?;
+            if !mutant!(self.opts, NoSegmentSync) {
+                file.sync_data().await?;
+            }
+        }
+        if !drafts.is_empty() && !mutant!(self.opts, NoDirectorySync) {
+            self.disk.sync_dir(&self.dir.join("segments")).await?;
+        }
+        let generation = self.generation.load(Ordering::Relaxed) + 1;
+        // From here on the state of every group is read once, and the manifest says exactly that.
+        let mut records: BTreeMap<GroupId, GroupRecord> = BTreeMap::new();
+        let mut replay_from = synced.next();
+        let (mut before, mut after) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        for w in work {
+            let mut g = w.group.lock();
+            g.settle_hard(synced);
+            before.extend(g.pieces.iter().map(|p| p.meta.file));
+            before.extend(w.plan.new.iter().map(|p| p.meta.file));
+            if g.deleted {
+                continue;
+            }
+            let r = g.record(&w.plan);
+            after.extend(r.pieces.iter().map(|p| p.meta.file));
+            // The first entry that stays in the tail pins the journal.
+            let left = g.tail.iter().find(|t| t.entry.head.index > r.flushed).map(|t| t.round);
+            replay_from = left.map_or(replay_from, |l| l.min(replay_from));
+            records.insert(w.id, r);
+        }
+        // Groups that were created since this flush began are in the journal only, and so are deletions of groups.
+        let tombs: Vec<_> = {
+            let mut t = self.tombs.lock();
+            t.retain(|(_, round)| *round >= replay_from);
+            t.clone()
+        };
+        let garbage: Vec<FileId> = before.difference(&after).copied().collect();
+        let manifest = Manifest {
+            shard: self.id,
+            generation,
+            replay_from,
+            synced: self.progress.borrow().synced,
+            epoch: self.journal.lock().epoch,
+            next_file: FileId(self.next_file.load(Ordering::Relaxed)),
+            groups: records.values().cloned().collect(),
+            tombs,
+            garbage: garbage.clone(),
+        };
+        let bytes: Bytes = manifest.encode(self.opts.sector).into();
+        if mutant!(self.opts, FreeBeforeManifest) {
+            let free = {
+                let mut j = self.journal.lock();
+                j.release(replay_from);
+                std::mem::take(&mut j.free)
+            };
+            for f in free {
+                f.file.write_vectored_at(0, vec![Bytes::from(vec![0; f.len as usize])]).await?;
+                f.file.sync_data().await?;
+            }
+        }
+        // S-70: slot A whole and synced, then slot B.
+        for slot in 0..2 {
+            let path = slot_path(&self.dir, slot);
+            let file = self.disk.open(&path, OpenOptions::CREATE).await?;
+            file.write_vectored_at(0, vec![bytes.clone()]).await?;
+            file.sync_data().await?;
+            if generation == 1 || slot == 0 {
+                self.disk.sync_dir(&self.dir).await?;
+            }
+        }
+        self.generation.store(generation, Ordering::Relaxed);
+        for w in work {
+            if let Some(r) = records.get(&w.id) {
+                w.group.lock().installed(&w.plan, r);
+            }
+        }
+        self.remove_files(&garbage).await;
+        self.journal.lock().release(replay_from);
+        self.wake.notify_one();
+        Ok(true)
+    }
+
+    /// Rewrites nothing and says whether the checkpoint of a group has reached `index`.
+    pub(crate) fn checkpointed(&self, id: GroupId, index: LogIndex) -> bool {
+        self.group(id).is_ok_and(|g| g.lock().checkpoint.index >= index)
+    }
+}

@@ -1,0 +1,124 @@
+//! The few disk operations that the store uses, on `env::disk`, or, in tests and the level-1 simulation, directly on a
+//! simulated disk without any runtime around it.
+//!
+//! Owns the choice between the two, made once per handle. Does no caching and no retry.
+
+use std::{io, path::Path};
+
+use bytes::Bytes;
+use env::disk::{Entry, OpenOptions};
+
+#[cfg(any(test, feature = "l1"))]
+pub use crate::simio::SimHandle;
+
+/// Where the store lives.
+#[derive(Clone, Debug)]
+pub enum Disk {
+    /// The node's disk.
+    Os(env::disk::Disk),
+    /// A simulated disk of its own.
+    #[cfg(any(test, feature = "l1"))]
+    Sim(SimHandle),
+}
+
+/// An open file.
+#[derive(Clone, Debug)]
+pub(crate) enum File {
+    Os(env::disk::File),
+    #[cfg(any(test, feature = "l1"))]
+    Sim(crate::simio::SimFile),
+}
+
+impl From<env::disk::Disk> for Disk {
+    fn from(d: env::disk::Disk) -> Disk {
+        Disk::Os(d)
+    }
+}
+
+/// Calls the same method on either backend.
+macro_rules! both {
+    ($self:expr, $ty:ident, $d:ident => $e:expr) => {
+        match $self {
+            $ty::Os($d) => $e,
+            #[cfg(any(test, feature = "l1"))]
+            $ty::Sim($d) => $e,
+        }
+    };
+}
+
+impl Disk {
+    pub(crate) async fn open(&self, path: &Path, how: OpenOptions) -> io::Result<File> {
+        match self {
+            Disk::Os(d) => d.open(path, how).await.map(File::Os),
+            #[cfg(any(test, feature = "l1"))]
+            Disk::Sim(d) => d.open(path, how).await.map(File::Sim),
+        }
+    }
+    pub(crate) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        both!(self, Disk, d => d.create_dir_all(path).await)
+    }
+    pub(crate) async fn read_dir(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        both!(self, Disk, d => d.read_dir(path).await)
+    }
+    pub(crate) async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        both!(self, Disk, d => d.remove_file(path).await)
+    }
+    pub(crate) async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        both!(self, Disk, d => d.sync_dir(path).await)
+    }
+}
+
+impl File {
+    /// Up to `len` bytes; what was reserved and never written reads as zeros.
+    pub(crate) async fn scan_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        both!(self, File, f => f.scan_at(off, len).await)
+    }
+    /// Up to `len` bytes that were written.
+    pub(crate) async fn read_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        both!(self, File, f => f.read_at(off, len).await)
+    }
+    pub(crate) async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
+        both!(self, File, f => f.write_vectored_at(off, bufs).await)
+    }
+    pub(crate) async fn sync_data(&self) -> io::Result<()> {
+        both!(self, File, f => f.sync_data().await)
+    }
+    pub(crate) async fn allocate(&self, off: u64, len: u64) -> io::Result<()> {
+        both!(self, File, f => f.allocate(off, len).await)
+    }
+    pub(crate) async fn len(&self) -> io::Result<u64> {
+        both!(self, File, f => f.len().await)
+    }
+}
+
+/// What writes and syncs a journal: a thread of its own where there is one.
+#[derive(Debug)]
+pub(crate) enum Writer {
+    /// A thread, for files of the operating system.
+    Thread(env::disk::Thread),
+    /// The calling task.
+    Direct,
+}
+
+impl Writer {
+    pub(crate) fn start(disk: &Disk, name: &str, threads: bool) -> io::Result<Writer> {
+        match disk {
+            Disk::Os(_) if threads => Ok(Writer::Thread(env::disk::Thread::start(name)?)),
+            _ => Ok(Writer::Direct),
+        }
+    }
+
+    /// Writes at `off`, then syncs if asked to.
+    pub(crate) async fn write(&self, file: &File, off: u64, bufs: Vec<Bytes>, sync: bool) -> io::Result<()> {
+        if let (Writer::Thread(t), File::Os(f)) = (self, file) {
+            let mut round = env::disk::Round::default();
+            round.ops.push(env::disk::Op::Write { file: f.clone(), off, bufs });
+            if sync {
+                round.ops.push(env::disk::Op::SyncData(f.clone()));
+            }
+            return t.submit(round).await;
+        }
+        file.write_vectored_at(off, bufs).await?;
+        if sync { file.sync_data().await } else { Ok(()) }
+    }
+}

@@ -1,0 +1,138 @@
+//! A shard's journal files: which one is written, which one waits, which ones may be used again.
+//!
+//! Owns the placement of rounds and the admission of frames against reserved space. Does not own the bytes of a round
+//! (`round`) or what is in it.
+//!
+//! - S-22: a frame is admitted only if the round that it joins fits in space that is already reserved, so a full disk
+//!   refuses new frames and never meets an admitted one.
+//! - S-23: a file is used again only after the manifest that makes its rounds needless is durable in both slots.
+
+use crate::{
+    codec::align,
+    crypt::FileKey,
+    io::File,
+    round::{Frame, round_overhead},
+    types::{Epoch, Round},
+};
+
+/// A journal file.
+#[derive(Clone, Debug)]
+pub(crate) struct JournalFile {
+    pub number: u64,
+    pub file: File,
+    pub len: u64,
+}
+
+/// The file that rounds go to.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub at: JournalFile,
+    pub epoch: Epoch,
+    pub used: u64,
+    pub first: Round,
+    pub last: Round,
+    pub salt: [u8; 16],
+    pub key: Option<FileKey>,
+    /// Rounds were written that no sync covers yet.
+    pub unsynced: bool,
+}
+
+/// A file whose rounds are all written.
+#[derive(Debug)]
+pub(crate) struct Full {
+    pub at: JournalFile,
+    pub last: Round,
+    /// Rounds in it that no sync covers yet.
+    pub unsynced: bool,
+}
+
+/// The state of a shard's journal, under the shard's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    pub active: Option<Active>,
+    pub spare: Option<JournalFile>,
+    pub free: Vec<JournalFile>,
+    pub full: Vec<Full>,
+    pub next_number: u64,
+    /// The last epoch given.
+    pub epoch: Epoch,
+    /// The next round's number.
+    pub next: Round,
+    /// Frames that wait for the next round.
+    pub queue: Vec<Frame>,
+    pub queued: u64,
+    /// Length that the next spare file needs at least, because something larger was refused.
+    pub wanted: u64,
+    /// The last attempt to reserve space failed with this.
+    pub no_space: Option<String>,
+    /// Bytes written since the last flush began.
+    pub unflushed: u64,
+    pub sector: u64,
+}
+
+/// Whether a frame is let in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Admission {
+    Yes,
+    /// No file has the room: one must be prepared first.
+    NoRoom,
+}
+
+impl Journal {
+    /// Bytes of files that hold rounds that are still needed, or may get some.
+    pub(crate) fn in_use(&self) -> u64 {
+        self.full.iter().map(|f| f.at.len).sum::<u64>()
+            + self.active.as_ref().map_or(0, |a| a.at.len)
+            + self.spare.as_ref().map_or(0, |s| s.len)
+    }
+
+    /// Room in the file being written.
+    pub(crate) fn active_left(&self) -> u64 {
+        self.active.as_ref().map_or(0, |a| a.at.len.saturating_sub(a.used))
+    }
+    /// Room in the file that waits.
+    fn spare_left(&self) -> u64 {
+        self.spare.as_ref().map_or(0, |s| s.len.saturating_sub(self.sector))
+    }
+
+    /// What the queue and `more` need as one round.
+    pub(crate) fn need(&self, more: u64) -> u64 {
+        align(self.queued + more + round_overhead(self.sector), self.sector)
+    }
+
+    /// S-22: `more` joins the queue only if all of it then fits in one file that is there.
+    pub(crate) fn admit(&mut self, more: u64, reserve: u64) -> Admission {
+        let need = self.need(more);
+        let room = self.active_left().max(self.spare_left());
+        if need + reserve <= room {
+            return Admission::Yes;
+        }
+        // Only an empty queue tells how large a file this frame needs by itself.
+        let alone = align(more + round_overhead(self.sector), self.sector) + reserve + self.sector;
+        self.wanted = self.wanted.max(alone);
+        Admission::NoRoom
+    }
+
+    pub(crate) fn push(&mut self, f: Frame) -> Round {
+        self.queued += f.cost();
+        self.queue.push(f);
+        self.next
+    }
+
+    /// Whether a spare file should be prepared now.
+    pub(crate) fn wants_spare(&self) -> bool {
+        let enough = |len: u64| len >= self.wanted;
+        match (&self.spare, &self.active) {
+            (Some(s), _) => !enough(s.len) && self.active_left() < self.wanted,
+            (None, Some(a)) => a.used > a.at.len / 2 || self.active_left() < self.wanted,
+            (None, None) => true,
+        }
+    }
+
+    /// Files whose rounds are all before `from` are free (S-23: the caller has made the manifest durable).
+    pub(crate) fn release(&mut self, from: Round) {
+        let (gone, kept) = std::mem::take(&mut self.full).into_iter().partition::<Vec<_>, _>(|f| f.last < from);
+        self.full = kept;
+        self.free.extend(gone.into_iter().map(|f| f.at));
+    }
+}

@@ -1,0 +1,692 @@
+//! Runs a plan.
+
+use std::{collections::BTreeMap, path::Path, pin::pin, task::Context};
+
+use bytes::Bytes;
+use env::{
+    rng::Rng,
+    simdisk::{Fault, Options as DiskOptions, Planned, SimDisk},
+};
+
+use super::{
+    model::{Model, Msg, Version},
+    plan::{Class, GROUPS, Op, Plan},
+};
+use crate::{
+    Batch, Chain, Disk, Error, Group, GroupId, Kind, LogIndex, Message, NewEntry, Read, Store, StreamSeq, Sync, Ticket,
+    filter,
+    simio::SimHandle,
+};
+
+/// What a run did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Outcome {
+    /// Disk operations.
+    pub disk_ops: u64,
+    /// Restarts after a power failure or a death.
+    pub restarts: u64,
+    /// Appends that were called durable.
+    pub acked: u64,
+    /// Messages that were read and compared.
+    pub reads: u64,
+    /// Reads that said "damaged".
+    pub damaged: u64,
+    /// Appends refused because the disk was full or the journal was.
+    pub refused: u64,
+    /// Flushes that published a manifest.
+    pub flushes: u64,
+    /// Faults that struck.
+    pub faults: u64,
+}
+
+/// Polls a future to its end. Every operation of the simulated disk ends at once, so one that waits waits for ever.
+fn now<F: Future>(f: F) -> F::Output {
+    let mut f = pin!(f);
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    for _ in 0..1000 {
+        if let std::task::Poll::Ready(v) = f.as_mut().poll(&mut cx) {
+            return v;
+        }
+    }
+    panic!("a future waits for something that never comes");
+}
+
+struct World {
+    plan: Plan,
+    disk: SimHandle,
+    store: Option<Store>,
+    models: BTreeMap<u64, Model>,
+    /// The group that each slot of the plan stands for now.
+    slots: Vec<u64>,
+    next_group: u64,
+    /// Tickets with the group and the number of the version that they make durable.
+    tickets: Vec<(u64, usize, Ticket)>,
+    /// Groups whose creation, or deletion, is not known to be durable.
+    creating: BTreeMap<u64, Ticket>,
+    deleting: BTreeMap<u64, (Ticket, Model)>,
+    out: Outcome,
+    rotten: bool,
+    /// Damage was met and checked; what follows damage is another plan.
+    ended: bool,
+}
+
+/// Runs a plan; the error is a sentence that names what was broken.
+pub fn run(plan: &Plan) -> Result<Outcome, String> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut w = World::new(plan.clone());
+        w.all().map(|()| w.out)
+    }));
+    match caught {
+        Ok(r) => r,
+        Err(p) => {
+            let text = p.downcast_ref::<String>().cloned().or_else(|| p.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            Err(format!("panic: {}", text.unwrap_or_default()))
+        }
+    }
+}
+
+macro_rules! ensure {
+    ($c:expr, $($t:tt)+) => { if !$c { return Err(format!($($t)+)) } };
+}
+
+impl World {
+    fn new(plan: Plan) -> World {
+        let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
+        options.rates.clear();
+        match plan.class {
+            Class::Crash | Class::Rot => {}
+            Class::Errors => {
+                options = options.with(Fault::SyncError, 0.004).with(Fault::WriteError, 0.004);
+            }
+            Class::Reads => {
+                options = options
+                    .with(Fault::TransientFlip, 0.0005)
+                    .with(Fault::MisdirectedRead, 0.0005)
+                    .with(Fault::StaleRead, 0.0005);
+            }
+        }
+        let mut disk = SimDisk::new(options, Rng::derived(plan.seed, "l1 disk"));
+        for (op, after) in &plan.crashes {
+            disk.plan(*op, if *after { Planned::CrashAfter } else { Planned::CrashBefore });
+        }
+        World {
+            plan,
+            disk: SimHandle::new(disk, false),
+            store: None,
+            models: BTreeMap::new(),
+            slots: Vec::new(),
+            next_group: 1,
+            tickets: Vec::new(),
+            creating: BTreeMap::new(),
+            deleting: BTreeMap::new(),
+            out: Outcome::default(),
+            rotten: false,
+            ended: false,
+        }
+    }
+
+    fn all(&mut self) -> Result<(), String> {
+        self.restart(true)?;
+        for i in 0..self.plan.ops.len() {
+            if self.ended {
+                break;
+            }
+            let op = self.plan.ops[i];
+            self.op(op).map_err(|e| format!("step {i}, {op:?}: {e}"))?;
+            if self.disk.with(|d| d.crashed()) {
+                self.restart(true).map_err(|e| format!("crash in step {i}, {op:?}: {e}"))?;
+            }
+        }
+        if !self.ended {
+            self.disk.with(|d| d.options().capacity = 1 << 40);
+            self.restart(true).map_err(|e| format!("last restart: {e}"))?;
+        }
+        // Liveness: on a well disk the store takes and keeps one more append for each group.
+        self.disk.with(|d| d.options().rates.clear());
+        if self.store.is_none() {
+            self.restart(false)?;
+        }
+        if !self.rotten {
+            for slot in 0..GROUPS {
+                for _ in 0..3 {
+                    self.op(Op::Step)?;
+                    self.op(Op::Flush)?;
+                }
+                let before = self.out.acked;
+                self.op(Op::Append { group: slot, msgs: 1, size: 10 })?;
+                self.op(Op::Step)?;
+                if self.disk.with(|d| d.crashed()) {
+                    self.restart(true)?;
+                } else {
+                    ensure!(self.out.acked > before, "liveness: an append on a well disk was not acknowledged");
+                }
+            }
+        }
+        self.out.disk_ops = self.disk.with(|d| d.ops());
+        self.out.faults = self.disk.with(|d| d.counts().values().sum());
+        Ok(())
+    }
+
+    /// Ends the store and opens it again, however often the power fails on the way.
+    fn restart(&mut self, power: bool) -> Result<(), String> {
+        self.store = None;
+        let mut power = power;
+        for attempt in 0..64 {
+            if power || self.disk.with(|d| d.crashed()) {
+                self.disk.with(|d| d.power_failure());
+            } else {
+                self.disk.with(|d| d.process_death());
+            }
+            self.out.restarts += 1;
+            let r = now(Store::open(Disk::Sim(self.disk.clone()), "/s", self.plan.options()));
+            if self.disk.with(|d| d.crashed()) {
+                power = true;
+                continue;
+            }
+            match r {
+                Ok(s) => {
+                    self.store = Some(s);
+                    match self.recovered() {
+                        Ok(()) => return Ok(()),
+                        Err(_) if self.disk.with(|d| d.crashed()) => {
+                            self.store = None;
+                            power = true;
+                            continue;
+                        }
+                        Err(e) => return Err(e),
+                    }
+                }
+                Err(Error::Damaged(d)) if self.rotten => {
+                    // Refusing to open says that the shard is damaged; the plan ends here.
+                    ensure!(!d.what.is_empty(), "a refusal says why");
+                    self.ended = true;
+                    return Ok(());
+                }
+                Err(e) => {
+                    // Errors of a bad or full disk go away.
+                    ensure!(matches!(self.plan.class, Class::Errors), "the store does not open: {e}");
+                    power = false;
+                    self.disk.with(|d| d.options().capacity = 1 << 40);
+                    ensure!(attempt < 60, "the store does not open: {e}");
+                }
+            }
+        }
+        Err("the store did not open in 64 attempts".to_owned())
+    }
+
+    fn store(&self) -> Option<Store> {
+        self.store.clone()
+    }
+
+    /// Checks what a restart found against what must and may be there, and goes on from it.
+    fn recovered(&mut self) -> Result<(), String> {
+        self.settle();
+        self.tickets.clear();
+        let store = self.store().expect("just opened");
+        let there = store.groups();
+        let named = !store.damage().is_empty();
+        ensure!(self.rotten || !named, "damage on a disk without any: {:?}", store.damage());
+        for (id, (_, model)) in std::mem::take(&mut self.deleting) {
+            // The deletion may or may not have become durable.
+            if there.contains(&GroupId(id)) {
+                self.models.insert(id, model);
+            }
+        }
+        for id in std::mem::take(&mut self.creating).into_keys() {
+            if !there.contains(&GroupId(id)) {
+                self.models.remove(&id);
+            }
+        }
+        let known: Vec<u64> = self.models.keys().copied().collect();
+        for id in known {
+            let Ok(group) = store.group(GroupId(id)) else {
+                ensure!(self.rotten && named, "group {id} is gone");
+                self.models.remove(&id);
+                continue;
+            };
+            let mut model = self.models.remove(&id).expect("a known key");
+            let r = if self.rotten { self.rotten_group(&group, &mut model) } else { self.group_is(&group, &mut model) };
+            r.map_err(|e| format!("group {id}: {e}"))?;
+            if self.rotten {
+                continue;
+            }
+            self.models.insert(id, model);
+        }
+        if self.rotten {
+            // What follows damage is another test; the plan goes on with new groups.
+            self.models.clear();
+        }
+        self.slots.retain(|id| self.models.contains_key(id));
+        while self.slots.len() < GROUPS as usize {
+            if !self.create()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&mut self) -> Result<bool, String> {
+        let Some(store) = self.store() else { return Ok(false) };
+        let id = self.next_group;
+        let r = match store.create(GroupId(id), false, b"opts") {
+            Err(Error::Busy | Error::NoSpace(_)) => {
+                now(store.step()).ok();
+                now(store.flush()).ok();
+                now(store.step()).ok();
+                store.create(GroupId(id), false, b"opts")
+            }
+            r => r,
+        };
+        match r {
+            Ok((_, t)) => {
+                self.next_group += 1;
+                self.models.insert(id, Model::new());
+                self.creating.insert(id, t);
+                self.slots.push(id);
+                Ok(true)
+            }
+            Err(Error::Busy | Error::NoSpace(_) | Error::Poisoned(_)) => Ok(false),
+            Err(e) => Err(format!("create: {e}")),
+        }
+    }
+
+    /// Notes what has become durable.
+    fn settle(&mut self) {
+        let mut acked: Vec<(u64, usize)> = Vec::new();
+        self.tickets.retain(|(id, v, t)| match t.poll() {
+            Some(Ok(_)) => {
+                acked.push((*id, *v));
+                false
+            }
+            Some(Err(_)) => false,
+            None => true,
+        });
+        self.out.acked += acked.len() as u64;
+        for (id, v) in acked {
+            let models = self.models.get_mut(&id).or_else(|| self.deleting.get_mut(&id).map(|d| &mut d.1));
+            if let Some(m) = models {
+                // Versions before it can no longer be what a restart finds.
+                let cut = v.min(m.versions.len() - 1);
+                for old in &mut m.versions[..cut] {
+                    old.last = LogIndex(u64::MAX);
+                }
+            }
+        }
+        self.creating.retain(|_, t| !matches!(t.poll(), Some(Ok(_))));
+        self.deleting.retain(|_, (t, _)| !matches!(t.poll(), Some(Ok(_))));
+    }
+
+    fn group_is(&mut self, g: &Group, m: &mut Model) -> Result<(), String> {
+        let (last, _, chain) = g.last();
+        let hard = g.hard_state().ok_or("the hard state is damaged")?;
+        let here = Version { last, chain, hard: hard.clone() };
+        let found = m.versions.iter().rposition(|v| *v == here);
+        ensure!(
+            found.is_some(),
+            "S-1: found {here:?}, must be one of {:?}",
+            m.versions.iter().filter(|v| v.last.0 != u64::MAX).collect::<Vec<_>>()
+        );
+        ensure!(g.lost().is_empty(), "lost {:?} on a disk without damage", g.lost());
+        // The model's log becomes what was found, by its chain.
+        let (mut log, mut at) = (BTreeMap::new(), chain);
+        while at.0 != 0 {
+            let e = m.by_chain.get(&at.0).ok_or("an entry that was never appended")?.clone();
+            at = e.prev;
+            log.insert(e.index.0, e);
+        }
+        m.log = log;
+        m.hard = hard;
+        m.versions = vec![here];
+        let (applied, c) = g.applied();
+        ensure!(applied == c.index, "applied {} beyond the checkpoint {}", applied.0, c.index.0);
+        let snapshot = if c.blob.is_empty() { 0 } else { usize::from(c.blob[0]) + 256 * usize::from(c.blob[1]) };
+        ensure!(
+            snapshot >= m.durable_snapshot,
+            "checkpoint {snapshot} was found, {} was durable",
+            m.durable_snapshot
+        );
+        m.stream = m.snapshots[snapshot].clone();
+        ensure!(m.stream.applied == c.index, "the checkpoint is at {}, not at {}", c.index.0, m.stream.applied.0);
+        m.durable_snapshot = snapshot;
+        self.stream_is(g, m)?;
+        // The log above the checkpoint is whole.
+        let mut at = c.index.next();
+        while at <= last {
+            let es = now(g.entries(at, 1000)).map_err(|e| format!("entry {}: {e}", at.0))?;
+            ensure!(!es.is_empty(), "entry {} is not there", at.0);
+            for e in es {
+                let want = &m.log[&e.head.index.0];
+                ensure!(
+                    e.head.index == at && e.payload == want.payload && e.head.chain == want.chain,
+                    "entry {} is not what was appended",
+                    at.0
+                );
+                at = at.next();
+            }
+        }
+        Ok(())
+    }
+
+    /// Every answer of the stream equals the model's.
+    fn stream_is(&mut self, g: &Group, m: &Model) -> Result<(), String> {
+        let s = g.state();
+        let live = &m.stream.live;
+        ensure!(s.msgs == live.len() as u64, "{} messages, must be {}", s.msgs, live.len());
+        ensure!(s.last == m.stream.last, "last is {}, must be {}", s.last.0, m.stream.last.0);
+        let first = live.keys().next().copied().unwrap_or(m.stream.last.0 + 1);
+        ensure!(s.first.0 == first, "first is {}, must be {first}", s.first.0);
+        now(g.verify()).map_err(|e| format!("verify: {e}"))?;
+        for seq in 1..=m.stream.last.0 + 2 {
+            let want = live.get(&seq);
+            self.read_is(g, seq, want)?;
+        }
+        for f in ["s.1", "s.*", ">", "s.1.>", "t.>"] {
+            let from = self.plan.seed % (m.stream.last.0 + 2);
+            let want: Vec<u64> =
+                live.range(from..).filter(|(_, m)| filter::matches(f.as_bytes(), m.subject.as_bytes())).map(|x| *x.0).collect();
+            let mut got = Vec::new();
+            let mut at = StreamSeq(from);
+            while let Some(q) = now(g.next_seq(f.as_bytes(), at)).map_err(|e| format!("next {f}: {e}"))? {
+                got.push(q.0);
+                at = q.next();
+            }
+            ensure!(got == want, "next {f} from {from}: {got:?}, must be {want:?}");
+            let n = now(g.pending(f.as_bytes(), StreamSeq(from))).map_err(|e| format!("pending: {e}"))?;
+            ensure!(n == want.len() as u64, "pending {f} from {from}: {n}, must be {}", want.len());
+        }
+        let mut counts: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (seq, m) in live {
+            let c = counts.entry(&m.subject).or_default();
+            *c = (c.0 + 1, *seq);
+        }
+        let got = now(g.subjects(b">", 1000)).map_err(|e| format!("subjects: {e}"))?;
+        let want: Vec<_> = counts.iter().map(|(s, c)| (Bytes::copy_from_slice(s.as_bytes()), c.0)).collect();
+        ensure!(got == want, "subjects {got:?}, must be {want:?}");
+        for (s, c) in &counts {
+            let l = now(g.last_by_subject(s.as_bytes(), m.stream.last)).map_err(|e| format!("last: {e}"))?;
+            ensure!(l == Some(StreamSeq(c.1)), "last of {s} is {l:?}, must be {}", c.1);
+        }
+        Ok(())
+    }
+
+    fn read_is(&mut self, g: &Group, seq: u64, want: Option<&Msg>) -> Result<(), String> {
+        self.out.reads += 1;
+        let got = now(g.get(StreamSeq(seq))).map_err(|e| format!("read {seq}: {e}"))?;
+        match (&got, want) {
+            (Read::Absent, None) => Ok(()),
+            (Read::Valid(r), Some(m)) => {
+                let r = r.message();
+                ensure!(
+                    r.subject == m.subject.as_bytes() && r.body == m.body && r.seq.0 == seq,
+                    "message {seq} is not what was written"
+                );
+                Ok(())
+            }
+            (Read::Damaged(_), _) if self.rotten => {
+                self.out.damaged += 1;
+                Ok(())
+            }
+            (got, want) => Err(format!("message {seq}: {got:?}, must be {want:?}")),
+        }
+    }
+
+    /// After rot: every entry that was durable can be read as it was, or is named as lost or damaged.
+    fn rotten_group(&mut self, g: &Group, m: &mut Model) -> Result<(), String> {
+        let damage = self.store().expect("open").damage();
+        let unknown = damage.iter().any(|d| d.group.is_none() && d.what.contains("not known"));
+        let durable = m.versions.iter().filter(|v| v.last.0 != u64::MAX).map(|v| v.last).min().unwrap_or(LogIndex(0));
+        let (last, ..) = g.last();
+        // Truncations make the oldest possible end the safe bound.
+        ensure!(last >= durable || unknown, "entries {}..={} are gone and not named", last.0 + 1, durable.0);
+        let (_, c) = g.applied();
+        let lost = g.lost();
+        for index in c.index.0 + 1..=last.0.min(durable.0) {
+            let named = lost.iter().any(|l| l.first.0 <= index && index <= l.last.0);
+            match now(g.entries(LogIndex(index), 1)) {
+                Ok(es) => {
+                    let known = es.first().is_some_and(|e| {
+                        m.by_chain.get(&e.head.chain.0).is_some_and(|w| w.payload == e.payload && w.index.0 == index)
+                    });
+                    ensure!(known || named, "entry {index} is not what was appended");
+                }
+                Err(Error::Damaged(_)) => self.out.damaged += 1,
+                Err(e) => return Err(format!("entry {index}: {e}")),
+            }
+        }
+        let snapshot = if c.blob.is_empty() { 0 } else { usize::from(c.blob[0]) + 256 * usize::from(c.blob[1]) };
+        let live = m.snapshots[snapshot].live.clone();
+        for seq in 1..=m.snapshots[snapshot].last.0 {
+            self.read_is(g, seq, live.get(&seq))?;
+        }
+        Ok(())
+    }
+
+    fn op(&mut self, op: Op) -> Result<(), String> {
+        let Some(store) = self.store() else { return Ok(()) };
+        let slot = |g: u8| self.slots.get(g as usize % self.slots.len().max(1)).copied();
+        match op {
+            Op::Append { group, msgs, size } => {
+                if let Some(id) = slot(group) {
+                    self.append(&store, id, msgs, size)?;
+                }
+            }
+            Op::Hard { group } => {
+                let Some(id) = slot(group) else { return Ok(()) };
+                let m = self.models.get_mut(&id).expect("slots have models");
+                m.ids += 1;
+                let hard = Bytes::from(format!("hard {}", m.ids));
+                let Ok(g) = store.group(GroupId(id)) else { return Ok(()) };
+                if let Ok(t) = g.set_hard_state(hard.clone()) {
+                    m.hard = hard;
+                    m.version();
+                    self.tickets.push((id, m.versions.len() - 1, t));
+                }
+            }
+            Op::Truncate { group, back } => {
+                let Some(id) = slot(group) else { return Ok(()) };
+                let m = self.models.get_mut(&id).expect("slots have models");
+                let index = LogIndex(m.last().0.0.saturating_sub(u64::from(back)) + 1);
+                let Ok(g) = store.group(GroupId(id)) else { return Ok(()) };
+                if index <= m.last().0
+                    && let Ok(t) = g.truncate(index)
+                {
+                    m.log.split_off(&index.0);
+                    m.term.0 += 1;
+                    m.version();
+                    self.tickets.push((id, m.versions.len() - 1, t));
+                }
+            }
+            Op::Apply { group, n } => {
+                let Some(id) = slot(group) else { return Ok(()) };
+                for _ in 0..n {
+                    self.apply(&store, id)?;
+                }
+            }
+            Op::Delete { group, pick } => {
+                let Some(id) = slot(group) else { return Ok(()) };
+                let m = self.models.get_mut(&id).expect("slots have models");
+                let Some(seq) = m.stream.live.keys().nth(pick as usize % m.stream.live.len().max(1)).copied() else {
+                    return Ok(());
+                };
+                let g = store.group(GroupId(id)).map_err(|e| e.to_string())?;
+                if let Ok(gone) = now(g.delete(&[StreamSeq(seq)])) {
+                    ensure!(gone == [StreamSeq(seq)], "delete {seq} took {gone:?}");
+                    m.stream.live.remove(&seq);
+                } else {
+                    self.restart(false)?;
+                }
+            }
+            Op::Purge { group, subject } => {
+                let Some(id) = slot(group) else { return Ok(()) };
+                let m = self.models.get_mut(&id).expect("slots have models");
+                let g = store.group(GroupId(id)).map_err(|e| e.to_string())?;
+                let s = format!("s.{subject}");
+                if now(g.purge(s.as_bytes(), StreamSeq(u64::MAX), 1)).is_ok() {
+                    let all: Vec<u64> = m.stream.live.iter().filter(|x| x.1.subject == s).map(|x| *x.0).collect();
+                    let keep = all.len().saturating_sub(1);
+                    all[..keep].iter().for_each(|q| {
+                        m.stream.live.remove(q);
+                    });
+                } else {
+                    self.restart(false)?;
+                }
+            }
+            Op::Checkpoint { group } => {
+                let Some(id) = slot(group) else { return Ok(()) };
+                let m = self.models.get_mut(&id).expect("slots have models");
+                let n = m.snapshots.len();
+                m.snapshots.push(m.stream.clone());
+                let g = store.group(GroupId(id)).map_err(|e| e.to_string())?;
+                g.checkpoint(Bytes::from(vec![n as u8, (n >> 8) as u8]));
+            }
+            Op::Step => match now(store.step()) {
+                Ok(()) => self.settle(),
+                Err(Error::Poisoned(_)) if !self.disk.with(|d| d.crashed()) => {
+                    self.settle();
+                    let power = self.plan.seed.is_multiple_of(2);
+                    self.restart(power)?;
+                }
+                Err(_) => self.settle(),
+            },
+            Op::Flush => {
+                if now(store.flush()).is_ok() {
+                    self.out.flushes += 1;
+                    for (id, m) in &mut self.models {
+                        let Ok(g) = store.group(GroupId(*id)) else { continue };
+                        let c = g.applied().1;
+                        if !c.blob.is_empty() {
+                            m.durable_snapshot = usize::from(c.blob[0]) + 256 * usize::from(c.blob[1]);
+                        }
+                    }
+                }
+                if !self.disk.with(|d| d.crashed()) && self.plan.class != Class::Reads {
+                    let ids: Vec<u64> = self.slots.clone();
+                    for id in ids {
+                        let (Ok(g), Some(m)) = (store.group(GroupId(id)), self.models.get(&id).cloned()) else { continue };
+                        let r = self.stream_is(&g, &m);
+                        if self.disk.with(|d| d.crashed()) {
+                            break;
+                        }
+                        r.map_err(|e| format!("group {id} after a flush: {e}"))?;
+                    }
+                }
+            }
+            Op::Read { group, pick } => {
+                let Some(id) = slot(group) else { return Ok(()) };
+                let m = self.models[&id].clone();
+                let g = store.group(GroupId(id)).map_err(|e| e.to_string())?;
+                let seq = 1 + u64::from(pick) % (m.stream.last.0 + 2);
+                let r = self.read_is(&g, seq, m.stream.live.get(&seq));
+                if !self.disk.with(|d| d.crashed()) {
+                    r?;
+                }
+            }
+            Op::Drop { group } => {
+                let Some(id) = slot(group) else { return Ok(()) };
+                if self.creating.contains_key(&id) {
+                    return Ok(());
+                }
+                if let Ok(t) = store.delete(GroupId(id)) {
+                    let m = self.models.remove(&id).expect("slots have models");
+                    self.deleting.insert(id, (t, m));
+                    self.slots.retain(|s| *s != id);
+                    self.create()?;
+                }
+            }
+            Op::PowerFailure => self.restart(true)?,
+            Op::Death => self.restart(false)?,
+            Op::Fill => self.disk.with(|d| {
+                let used = d.space().0;
+                d.options().capacity = used;
+            }),
+            Op::Free => self.disk.with(|d| d.options().capacity = 1 << 40),
+            Op::Rot { what, file, at } => {
+                // Only what a restart reads is of interest, and one bad sector at a time: the next step restarts.
+                self.settle();
+                let dir = ["/journal/", "/segments/", "/manifest-"][usize::from(what) % 3];
+                let hit = self.disk.with(|d| {
+                    let files: Vec<String> = d.files().into_iter().filter(|f| f.contains(dir)).collect();
+                    let path = files.get(usize::from(file) % files.len().max(1))?.clone();
+                    let len = d.stat(&path).ok()?.len;
+                    d.rot(&path, u64::from(at) % len.max(1), (at % 8) as u8).ok()
+                });
+                if hit.is_some() {
+                    self.rotten = true;
+                    self.restart(false)?;
+                    self.ended = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, store: &Store, id: u64, msgs: u8, size: u16) -> Result<(), String> {
+        let m = self.models.get_mut(&id).expect("slots have models");
+        let (last, prev) = m.last();
+        let (mut batch, mut written, mut seq) = (Batch::new(), Vec::new(), m.last_seq());
+        for _ in 0..msgs {
+            m.ids += 1;
+            seq = seq.next();
+            let subject = format!("s.{}", m.ids % 4);
+            let body: Vec<u8> = (0..size).map(|i| (m.ids as u16).wrapping_mul(31).wrapping_add(i) as u8).collect();
+            let msg = Message {
+                seq,
+                time: m.ids as i64,
+                expires: None,
+                redacted: false,
+                subject: subject.as_bytes(),
+                headers: b"",
+                body: &body,
+            };
+            batch.push(GroupId(id), &msg);
+            written.push((seq.0, Msg { subject, body }));
+        }
+        m.ids += 1;
+        let rest = m.ids.to_le_bytes();
+        let (kind, payload) = if msgs == 0 {
+            (Kind::Control, Bytes::copy_from_slice(&rest))
+        } else {
+            (Kind::Messages, batch.finish(if m.ids.is_multiple_of(3) { &rest } else { b"" }))
+        };
+        let mix = |h: u64, v: u64| (h ^ v).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) | 1;
+        let chain = Chain(mix(mix(prev.0, last.0 + 1), m.ids));
+        let e = NewEntry { kind, index: last.next(), term: m.term, prev, chain, payload, digest: None };
+        let g = store.group(GroupId(id)).map_err(|e| e.to_string())?;
+        match g.append(vec![e.clone()], Sync::Always) {
+            Ok(t) => {
+                m.log.insert(e.index.0, e.clone());
+                m.by_chain.insert(chain.0, e);
+                m.messages.insert(chain.0, written);
+                m.version();
+                self.tickets.push((id, m.versions.len() - 1, t));
+            }
+            Err(Error::Busy | Error::NoSpace(_)) => self.out.refused += 1,
+            Err(Error::Poisoned(_)) => {}
+            Err(e) => return Err(format!("append: {e}")),
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, store: &Store, id: u64) -> Result<(), String> {
+        let m = self.models.get_mut(&id).expect("slots have models");
+        if m.stream.applied >= m.last().0 {
+            return Ok(());
+        }
+        let g = store.group(GroupId(id)).map_err(|e| e.to_string())?;
+        let index = m.stream.applied.next();
+        let head = match now(g.entries(index, 1)) {
+            Ok(es) => es.first().ok_or("an entry to apply is not there")?.head,
+            Err(_) if self.disk.with(|d| d.crashed()) || self.plan.class != Class::Crash => return Ok(()),
+            Err(e) => return Err(format!("entry {}: {e}", index.0)),
+        };
+        if now(g.apply(&head)).is_ok() {
+            m.apply();
+        }
+        Ok(())
+    }
+}
+
+/// Where a plan's store lies.
+pub fn root() -> &'static Path {
+    Path::new("/s")
+}

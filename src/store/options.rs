@@ -1,0 +1,137 @@
+//! The store's settings, each with what goes wrong when it is too small or too large.
+
+use crate::{crypt::Keys, segment::Counting};
+
+/// Settings of a store. The defaults are for production.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many shards a new store gets; an existing one keeps its own. More shards sync in parallel, and each has its own
+    /// journal thread and files.
+    pub shards: u32,
+    /// Bytes that a journal round is padded to. Smaller than the device's sector, and a torn write can reach back into an
+    /// acknowledged round; larger, and small rounds waste space. Power of two, at least 512.
+    pub sector: u64,
+    /// Bytes of the first journal file; later ones double up to `journal_file_max`. Small files keep idle servers small.
+    pub journal_file_min: u64,
+    /// Bytes of a journal file at most. No round, and so no entry, can be larger than one file.
+    pub journal_file_max: u64,
+    /// Bytes of all journal files in use; beyond it appends answer [`crate::Error::Busy`] until a flush has freed some.
+    pub journal_budget: u64,
+    /// Journal bytes after which a flush begins: this much is replayed after a crash. Too small, and streams break into
+    /// many small pieces.
+    pub flush_bytes: u64,
+    /// Room in the journal that only control records may use, so that a full store can still delete.
+    pub reserve: u64,
+    /// Tail bytes of a group from which on its piece gets a file of its own.
+    pub own_file_bytes: u64,
+    /// Pieces smaller than this are merged with their neighbours below the checkpoint.
+    pub small_piece: u64,
+    /// How many small neighbours make a merge worth its writes.
+    pub merge_at: usize,
+    /// A piece is rewritten when less than this many percent of its messages are live.
+    pub rewrite_below_percent: u64,
+    /// Raw bytes of a block: what a read of one message loads and checks.
+    pub block: usize,
+    /// Bytes of memory for footers.
+    pub footer_cache: usize,
+    /// Bytes of memory for blocks.
+    pub block_cache: usize,
+    /// What a message counts for in a stream's bytes.
+    pub counting: Counting,
+    /// Keys of encryption at rest; none by default. The first one seals.
+    pub keys: Keys,
+    /// Whether new pieces are compressed.
+    pub compress: bool,
+    /// Whether each journal has a thread of its own.
+    pub threads: bool,
+    /// Faults of ours, for the proof that the simulation finds them.
+    #[cfg(any(test, feature = "l1"))]
+    pub mutant: Option<Mutant>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            shards: 1,
+            sector: 4096,
+            journal_file_min: 4 << 20,
+            journal_file_max: 64 << 20,
+            journal_budget: 256 << 20,
+            flush_bytes: 32 << 20,
+            reserve: 64 << 10,
+            own_file_bytes: 1 << 20,
+            small_piece: 256 << 10,
+            merge_at: 8,
+            rewrite_below_percent: 45,
+            block: crate::segment::BLOCK_TARGET,
+            footer_cache: 64 << 20,
+            block_cache: 64 << 20,
+            counting: Counting::default(),
+            keys: Keys::default(),
+            compress: false,
+            threads: true,
+            #[cfg(any(test, feature = "l1"))]
+            mutant: None,
+        }
+    }
+}
+
+/// A known bug, planted one at a time.
+#[cfg(any(test, feature = "l1"))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutant {
+    /// Waiters hear of a round before its sync.
+    ReplyBeforeSync,
+    /// New segment files are not made durable in their directory.
+    NoDirectorySync,
+    /// Recovery ends the log at the first bad round, whoever vouches for it.
+    TruncateOnDamage,
+    /// The epoch of rounds is not compared, so what a recycled file held before looks valid.
+    StaleRecycledRound,
+    /// A rewrite keeps the old footer.
+    IndexNotRebuilt,
+    /// The journal is freed before the manifest's second copy, and nothing tells the first from it.
+    FreeBeforeManifest,
+    /// Segment files are published without a sync.
+    NoSegmentSync,
+    /// A round is padded to nothing, so that the next one rewrites its last sector.
+    NoPadding,
+}
+
+#[cfg(any(test, feature = "l1"))]
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 8] = [
+        Mutant::ReplyBeforeSync,
+        Mutant::NoDirectorySync,
+        Mutant::TruncateOnDamage,
+        Mutant::StaleRecycledRound,
+        Mutant::IndexNotRebuilt,
+        Mutant::FreeBeforeManifest,
+        Mutant::NoSegmentSync,
+        Mutant::NoPadding,
+    ];
+}
+
+impl Options {
+    #[cfg(any(test, feature = "l1"))]
+    pub(crate) fn is(&self, m: Mutant) -> bool {
+        self.mutant == Some(m)
+    }
+}
+
+/// True in a build that plants bugs, when this one is planted; otherwise a constant.
+#[cfg(any(test, feature = "l1"))]
+macro_rules! mutant {
+    ($opts:expr, $m:ident) => {
+        $opts.is($crate::options::Mutant::$m)
+    };
+}
+#[cfg(not(any(test, feature = "l1")))]
+macro_rules! mutant {
+    ($opts:expr, $m:ident) => {{
+        let _ = &$opts;
+        false
+    }};
+}
+pub(crate) use mutant;

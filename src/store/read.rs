@@ -1,0 +1,192 @@
+//! Reading segment files: footers, blocks, entries, messages, each checked at every read.
+//!
+//! Owns the three outcomes of a read: absent (the group's state says so, no disk involved), valid, damaged. A read that
+//! finds damage is tried once more past every cache, since a flip on the way from the disk is not damage at rest.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use env::disk::OpenOptions;
+
+use crate::{
+    cache::Open,
+    group::Need,
+    record::{Entry, Head, Message},
+    segment::{
+        Block, FILE_HEADER, FileHead, IndexFoot, Joiner, PieceMeta, SubjectFoot, read_index_foot, read_subject_foot, rebuild,
+    },
+    shard::{Shard, segment_path},
+    types::{Damage, Error, FileId, Result, StreamSeq},
+};
+
+/// How often a read that finds damage is tried.
+const TRIES: usize = 3;
+
+impl Shard {
+    fn damaged(meta: &PieceMeta, what: &str) -> Error {
+        Error::Damaged(Damage {
+            group: Some(meta.group),
+            entries: Some((meta.first_index, meta.last_index)),
+            messages: (meta.msgs > 0).then_some((meta.first_seq, meta.last_seq)),
+            what: format!("segment {} at {}: {what}", meta.file.0, meta.off),
+        })
+    }
+
+    async fn segment(&self, id: FileId) -> Result<Arc<Open>> {
+        if let Some(f) = self.cache.file(id) {
+            return Ok(f);
+        }
+        let file = self.disk.open(&segment_path(&self.dir, id), OpenOptions::READ).await?;
+        for _ in 0..TRIES {
+            let head = FileHead::decode(&file.scan_at(0, FILE_HEADER).await?);
+            let Some(h) = head.filter(|h| h.id == id && h.shard == self.id) else { continue };
+            let key = self.opts.keys.of_file(h.key, &h.salt).map_err(Error::Format)?;
+            let open = Arc::new(Open { file, key });
+            self.cache.put_file(id, open.clone());
+            return Ok(open);
+        }
+        // Without keys a damaged header takes nothing with it: every block and footer has its own checks.
+        if self.opts.keys.0.is_empty() {
+            let open = Arc::new(Open { file, key: None });
+            self.cache.put_file(id, open.clone());
+            return Ok(open);
+        }
+        let what = format!("segment {}: its header is damaged", id.0);
+        Err(Error::Damaged(Damage { group: None, entries: None, messages: None, what }))
+    }
+
+    async fn bytes(&self, meta: &PieceMeta, off: u64, len: usize) -> Result<Bytes> {
+        match self.segment(meta.file).await {
+            Ok(f) => Ok(f.file.scan_at(off, len).await?),
+            Err(Error::Io(e)) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(Self::damaged(meta, "the file is missing"))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// A piece's sparse index.
+    pub(crate) async fn index_foot(&self, meta: &PieceMeta) -> Result<Arc<IndexFoot>> {
+        let at = (meta.file, meta.off);
+        if let Some(f) = self.cache.get_index(at) {
+            return Ok(f);
+        }
+        for _ in 0..TRIES {
+            let b = self.bytes(meta, meta.off + u64::from(meta.data), meta.index_foot as usize).await?;
+            let open = self.segment(meta.file).await?;
+            if let Some(f) = read_index_foot(meta, open.key.as_ref(), &b) {
+                let f = Arc::new(f);
+                self.cache.put_index(at, f.clone());
+                return Ok(f);
+            }
+        }
+        Err(Self::damaged(meta, "its index is damaged"))
+    }
+
+    /// A piece's subjects, rebuilt from its blocks if the footer is damaged (S-40).
+    pub(crate) async fn subject_foot(&self, meta: &PieceMeta) -> Result<Arc<SubjectFoot>> {
+        let at = (meta.file, meta.off);
+        if let Some(f) = self.cache.get_subjects(at) {
+            return Ok(f);
+        }
+        let off = meta.off + u64::from(meta.data) + u64::from(meta.index_foot);
+        for _ in 0..TRIES {
+            let b = self.bytes(meta, off, meta.subject_foot as usize).await?;
+            let open = self.segment(meta.file).await?;
+            if let Some(f) = read_subject_foot(meta, open.key.as_ref(), &b) {
+                let f = Arc::new(f);
+                self.cache.put_subjects(at, f.clone());
+                return Ok(f);
+            }
+        }
+        let blocks = self.blocks(meta).await?;
+        let whole: Vec<Block> = blocks.into_iter().flatten().collect();
+        let rebuilt = rebuild(meta, self.opts.counting, whole.into_iter());
+        match rebuilt.filter(|f| f.slots.len() == meta.msgs as usize) {
+            Some(f) => Ok(Arc::new(f)),
+            None => Err(Self::damaged(meta, "its subjects and its blocks are damaged")),
+        }
+    }
+
+    pub(crate) async fn need(&self, n: &Need, feet: &mut crate::group::Feet) -> Result<()> {
+        let meta = &n.piece.meta;
+        if n.index {
+            feet.index.insert(n.piece.key(), self.index_foot(meta).await?);
+        } else {
+            feet.subjects.insert(n.piece.key(), self.subject_foot(meta).await?);
+        }
+        Ok(())
+    }
+
+    async fn block(&self, meta: &PieceMeta, f: &IndexFoot, i: usize, fresh: bool) -> Result<Option<Block>> {
+        let start = f.blocks[i].off;
+        let end = f.blocks.get(i + 1).map_or(meta.data, |b| b.off);
+        let at = meta.off + u64::from(start);
+        if !fresh && let Some(b) = self.cache.get_block((meta.file, at)) {
+            return Ok(Some(b));
+        }
+        let b = self.bytes(meta, at, (end - start) as usize).await?;
+        let open = self.segment(meta.file).await?;
+        Ok(Block::read(open.key.as_ref(), at, &b))
+    }
+
+    /// All blocks of a piece; `None` for those that are damaged.
+    async fn blocks(&self, meta: &PieceMeta) -> Result<Vec<Option<Block>>> {
+        let f = self.index_foot(meta).await?;
+        let mut all = Vec::with_capacity(f.blocks.len());
+        for i in 0..f.blocks.len() {
+            all.push(self.block(meta, &f, i, true).await?);
+        }
+        Ok(all)
+    }
+
+    /// A message's record, checked.
+    pub(crate) async fn message(&self, meta: &PieceMeta, seq: StreamSeq) -> Result<Bytes> {
+        let f = self.index_foot(meta).await?;
+        let rel = (seq.0 - meta.first_seq.0) as u32;
+        let i = f.blocks.partition_point(|b| b.seq <= rel).saturating_sub(1);
+        if f.blocks.is_empty() {
+            return Err(Self::damaged(meta, "it has no blocks"));
+        }
+        for try_no in 0..TRIES {
+            let Some(b) = self.block(meta, &f, i, try_no > 0).await? else { continue };
+            if let Some(r) = b.find(seq)
+                && Message::decode(meta.group, &r).is_some_and(|m| m.seq == seq)
+            {
+                self.cache.put_block((meta.file, meta.off + u64::from(f.blocks[i].off)), b);
+                return Ok(r);
+            }
+        }
+        self.cache.drop_block((meta.file, meta.off + u64::from(f.blocks[i].off)));
+        let what = format!("segment {} at {}: a record is damaged", meta.file.0, meta.off);
+        let d = Damage { group: Some(meta.group), entries: None, messages: Some((seq, seq)), what };
+        self.note_damage(d.group, None, d.messages, d.what.clone());
+        Err(Error::Damaged(d))
+    }
+
+    /// All entries of a piece that can be read, and the headers of those whose content is damaged. An entry whose
+    /// header is damaged shows as a gap.
+    pub(crate) async fn read_piece(&self, meta: &PieceMeta) -> Result<(Vec<Entry>, Vec<Head>)> {
+        let mut last = (Vec::new(), Vec::new());
+        for _ in 0..TRIES {
+            let (mut entries, mut bad, mut joiner, mut whole) = (Vec::new(), Vec::new(), Joiner::default(), true);
+            let mut take = |e: std::result::Result<Entry, Head>| match e {
+                Ok(e) if e.head.group == meta.group => entries.push(e),
+                Ok(e) => bad.push(e.head),
+                Err(h) => bad.push(h),
+            };
+            for b in self.blocks(meta).await? {
+                whole &= b.is_some_and(|b| joiner.push(&b, &mut take));
+            }
+            bad.extend(joiner.cut());
+            if !whole && bad.is_empty() {
+                return Err(Self::damaged(meta, "a block is damaged"));
+            }
+            last = (entries, bad);
+            if whole && last.1.is_empty() {
+                break;
+            }
+        }
+        Ok(last)
+    }
+}

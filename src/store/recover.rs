@@ -1,0 +1,183 @@
+//! What a found journal means: the truth table of recovery, as a pure function.
+//!
+//! Owns the verdict over each round. Reads no file, changes no group.
+//!
+//! - S-80: what a later round, a later file or the manifest vouches for is never taken for a torn tail: if it is bad it
+//!   is damage, is named as far as its table reaches, and what follows it is still read.
+//! - S-81: the log ends before the first round that is bad and not vouched for, and nothing after it is read: no sync
+//!   that covered it ever completed.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    round::{Found, Scanned},
+    types::{Epoch, Round},
+};
+
+/// One journal file, scanned.
+#[derive(Clone, Debug)]
+pub(crate) struct FileScan {
+    pub epoch: Epoch,
+    /// The first round of this use of the file: rounds from here on in older epochs were given up. `None` if the file's
+    /// header is bad.
+    pub first: Option<Round>,
+    pub rounds: Vec<Scanned>,
+}
+
+/// What to do about a round.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// Everything in it is good.
+    Take(Vec<Found>),
+    /// It was durable; some of it is gone, and named.
+    Damaged(Vec<Found>),
+    /// It was durable and nothing of it is left, not even names.
+    Missing,
+}
+
+/// The outcome.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Replay {
+    pub steps: Vec<(Round, Verdict)>,
+    /// The last round of the log.
+    pub end: Round,
+    /// Whether something after the end was given up as a torn tail.
+    pub torn: bool,
+    /// The highest epoch met anywhere.
+    pub epoch: Epoch,
+}
+
+/// The table. `from` is the first round that the manifest does not hold, `synced` what the manifest vouches for.
+///
+/// | round | frames | vouched for | verdict |
+/// |---|---|---|---|
+/// | found, both tables good | all good | either | take |
+/// | found | all good, a table bad | yes | take |
+/// | found | some bad | yes | damaged |
+/// | found | anything bad | no | the log ends before it |
+/// | not found | | yes | missing |
+/// | not found | | no | the log ends before it |
+pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> Replay {
+    files.sort_by_key(|f| f.epoch);
+    let mut epoch = Epoch(0);
+    let mut vouched = synced.max(Round(from.0.saturating_sub(1)));
+    let mut rounds: BTreeMap<Round, Scanned> = BTreeMap::new();
+    let mut torn = false;
+    for f in files {
+        epoch = epoch.max(f.epoch);
+        let first = f.first.or_else(|| f.rounds.iter().map(|r| r.head.round).min());
+        if let Some(first) = first {
+            // A new use of a file begins where a recovery, or the file before it, ended: all before it is vouched for and
+            // all from there on in older epochs is void. A file whose first round never became whole says nothing,
+            // since its header was written with that round.
+            if f.rounds.iter().any(|r| r.head.round == first) || f.first.is_some() {
+                vouched = vouched.max(Round(first.0.saturating_sub(1)));
+                torn |= !rounds.split_off(&first).is_empty();
+            }
+        }
+        for r in f.rounds {
+            vouched = vouched.max(r.head.synced);
+            rounds.insert(r.head.round, r);
+        }
+    }
+    let mut steps = Vec::new();
+    let mut next = from;
+    loop {
+        let found = rounds.remove(&next);
+        let known = next <= vouched;
+        let verdict = match found {
+            Some(s) if s.whole() => Verdict::Take(s.found),
+            Some(s) if known && s.found.iter().all(|f| !matches!(f, Found::Bad(_))) => Verdict::Take(s.found),
+            Some(s) if known => Verdict::Damaged(s.found),
+            None if known => Verdict::Missing,
+            Some(_) => {
+                torn = true;
+                break;
+            }
+            None => break,
+        };
+        steps.push((next, verdict));
+        next = next.next();
+    }
+    torn |= rounds.keys().any(|r| *r >= next);
+    Replay { steps, end: Round(next.0 - 1), torn, epoch }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        round::{FrameKind, Line, RoundHead},
+        types::{GroupId, LogIndex, StreamSeq},
+    };
+
+    fn scanned(epoch: u64, round: u64, synced: u64, good: bool) -> Scanned {
+        let line = Line {
+            kind: FrameKind::Delete,
+            group: GroupId(1),
+            index: LogIndex(0),
+            first: StreamSeq(0),
+            count: 0,
+        };
+        let head = RoundHead {
+            shard: 0,
+            epoch: Epoch(epoch),
+            round: Round(round),
+            synced: Round(synced),
+            off: 0,
+            total: 512,
+        };
+        let found = if good { Found::Control(line, bytes::Bytes::new()) } else { Found::Bad(line) };
+        Scanned { head, found: vec![found], by_header: true }
+    }
+
+    fn file(epoch: u64, first: u64, rounds: Vec<Scanned>) -> FileScan {
+        FileScan { epoch: Epoch(epoch), first: Some(Round(first)), rounds }
+    }
+
+    fn shape(r: &Replay) -> String {
+        let one = |(n, v): &(Round, Verdict)| {
+            let c = match v {
+                Verdict::Take(_) => 't',
+                Verdict::Damaged(_) => 'd',
+                Verdict::Missing => 'm',
+            };
+            format!("{}{c}", n.0)
+        };
+        let steps: Vec<_> = r.steps.iter().map(one).collect();
+        format!("{} end {}{}", steps.join(" "), r.end.0, if r.torn { " torn" } else { "" })
+    }
+
+    #[test]
+    fn s80_s81_case_by_case() {
+        let s = scanned;
+        let run = |files, from, synced| shape(&classify(files, Round(from), Round(synced)));
+        assert_eq!(run(vec![], 1, 0), " end 0");
+        // All good; the last one is vouched for by nothing and whole.
+        assert_eq!(run(vec![file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, true)])], 1, 0), "1t 2t end 2");
+        // A bad last round is a torn tail.
+        assert_eq!(run(vec![file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, false)])], 1, 0), "1t end 1 torn");
+        // A bad round that a later one vouches for is damage, and the later one is read.
+        assert_eq!(
+            run(vec![file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, false), s(1, 3, 2, true)])], 1, 0),
+            "1t 2d 3t end 3"
+        );
+        // Relaxed rounds: 2 and 3 written after the sync of 1 only; 2 tore, so 3 goes too.
+        assert_eq!(
+            run(vec![file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, false), s(1, 3, 1, true)])], 1, 0),
+            "1t end 1 torn"
+        );
+        // A round that is gone without a trace.
+        assert_eq!(run(vec![file(1, 1, vec![s(1, 1, 0, true), s(1, 3, 2, true)])], 1, 0), "1t 2m 3t end 3");
+        // The manifest vouches as well.
+        assert_eq!(run(vec![file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, false)])], 1, 2), "1t 2d end 2");
+        assert_eq!(run(vec![], 1, 2), "1m 2m end 2");
+        // A recovery gave round 3 up and began a new file there: the old one stays void even if it looks whole.
+        let old = file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, true), s(1, 3, 2, true)]);
+        assert_eq!(run(vec![old.clone(), file(2, 3, vec![s(2, 3, 2, true)])], 1, 0), "1t 2t 3t end 3 torn");
+        let r = classify(vec![old, file(2, 3, vec![])], Round(1), Round(0));
+        assert_eq!((shape(&r), r.epoch), ("1t 2t end 2 torn".to_owned(), Epoch(2)));
+        // Rounds that the manifest holds are not looked at.
+        assert_eq!(run(vec![file(1, 1, vec![s(1, 1, 0, false), s(1, 2, 1, true)])], 2, 1), "2t end 2");
+    }
+}

@@ -1,0 +1,503 @@
+//! The journal's round: what one write and one sync make durable, for all groups of a shard together.
+//!
+//! Owns the bytes of a round and of a journal file's first sector, and finding rounds again in a file's bytes. Does no
+//! I/O and decides nothing about what a bad round means: that is `recover`. Layout: docs/design/0012-on-disk-format.md.
+//!
+//! - S-20: a round is valid only at the offset, in the file and for the epoch that it names, so neither what an older use
+//!   of the file left nor a misdirected write looks valid.
+//! - S-21: a round's table of what it holds stands at its start and again at its end, apart from the data, so that what a
+//!   damaged sector took can be named.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    codec::{Get, Put, align, u32_at, u64_at},
+    crypt::FileKey,
+    record::{ENTRY_HEADER, Entry, FORMAT, Head},
+    types::{Epoch, GroupId, LogIndex, Round, StreamSeq},
+};
+
+const ROUND_MAGIC: u32 = 0x8152_5546;
+const TRAIL_MAGIC: u32 = 0x8254_5546;
+const FILE_MAGIC: u32 = 0x834a_5546;
+/// Bytes of a round's header before its table.
+pub(crate) const ROUND_HEADER: usize = 72;
+/// Bytes of one line of a round's table.
+pub(crate) const TABLE_LINE: usize = 40;
+/// Bytes after the copy of header and table at a round's end: how long that copy is, and a magic.
+const TRAIL_END: usize = 8;
+/// Bytes of a journal file's header, which has the file's first sector for itself.
+pub(crate) const FILE_HEADER: usize = 56;
+/// Frames up to this size are copied into one buffer; longer ones are written from where they are.
+const COPY_MAX: usize = 16 << 10;
+/// Frames in one round at most, so that a damaged count asks for no memory.
+pub(crate) const FRAMES_MAX: usize = 1 << 20;
+
+/// What a frame of a round is. Numbers are on disk: append only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub(crate) enum FrameKind {
+    /// An entry of a group's log.
+    Entry = 1,
+    /// A group's hard state: opaque bytes, the last one counts.
+    HardState = 2,
+    /// The group's log ends before `index` from here on.
+    Truncate = 3,
+    /// A group begins; the payload is its options.
+    Create = 4,
+    /// A group ends.
+    Delete = 5,
+    /// A memory group's sequences and indexes up to these may have been used.
+    Floor = 6,
+    /// An entry that lies in a segment file instead; reserved.
+    Reference = 7,
+}
+
+impl FrameKind {
+    fn from_u8(n: u8) -> Option<Self> {
+        Some(match n {
+            1 => Self::Entry,
+            2 => Self::HardState,
+            3 => Self::Truncate,
+            4 => Self::Create,
+            5 => Self::Delete,
+            6 => Self::Floor,
+            7 => Self::Reference,
+            _ => return None,
+        })
+    }
+}
+
+/// One frame as it waits for its round.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub line: Line,
+    pub head: Option<Head>,
+    pub payload: Bytes,
+    /// Whether somebody waits for the sync.
+    pub sync: bool,
+}
+
+/// A line of a round's table: the identity of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Line {
+    pub kind: FrameKind,
+    pub group: GroupId,
+    pub index: LogIndex,
+    pub first: StreamSeq,
+    pub count: u32,
+}
+
+/// A line with where its frame lies and its checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Placed {
+    pub line: Line,
+    /// Bytes of the frame in the file.
+    pub len: u32,
+    /// Of the entry's header, or of the whole frame for other kinds.
+    pub crc: u32,
+    /// From the round's start.
+    pub off: u32,
+    /// True for the second copy of a frame that is no entry.
+    pub copy: bool,
+}
+
+impl Frame {
+    pub(crate) fn entry(e: &Entry, sync: bool) -> Frame {
+        let h = &e.head;
+        let line = Line {
+            kind: FrameKind::Entry,
+            group: h.group,
+            index: h.index,
+            first: h.first,
+            count: h.count,
+        };
+        Frame { line, head: Some(e.head), payload: e.payload.clone(), sync }
+    }
+    pub(crate) fn control(kind: FrameKind, group: GroupId, index: LogIndex, payload: Bytes) -> Frame {
+        let line = Line { kind, group, index, first: StreamSeq(0), count: 0 };
+        Frame { line, head: None, payload, sync: true }
+    }
+    /// Bytes that it adds to a round at most, with its lines in both tables.
+    pub(crate) fn cost(&self) -> u64 {
+        let body = (ENTRY_HEADER + self.payload.len() + crate::crypt::TAG) as u64;
+        let copies = if self.head.is_some() { 1 } else { 2 };
+        copies * body + copies * 2 * TABLE_LINE as u64
+    }
+}
+
+/// Bytes that a round of no frame takes at most, padding included.
+pub(crate) fn round_overhead(sector: u64) -> u64 {
+    (2 * ROUND_HEADER + TRAIL_END) as u64 + sector
+}
+
+/// What a round's header says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RoundHead {
+    pub shard: u32,
+    pub epoch: Epoch,
+    pub round: Round,
+    /// The last round known to be synced when this one was written: it vouches for all up to there.
+    pub synced: Round,
+    /// Where in the file the round begins.
+    pub off: u64,
+    /// Bytes of the whole round, padding included.
+    pub total: u32,
+}
+
+/// A round ready to be written.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub bufs: Vec<Bytes>,
+    pub total: u64,
+}
+
+/// Lays out a round of `frames`, padded to whole sectors. With a key, each payload is sealed by itself.
+pub(crate) fn build(head: RoundHead, frames: &[Frame], sector: u64, key: Option<&FileKey>) -> Built {
+    let controls = frames.iter().filter(|f| f.head.is_none()).count();
+    let lines = frames.len() + controls;
+    assert!(lines <= FRAMES_MAX, "S-22: a round of {lines} frames");
+    let head_len = ROUND_HEADER + lines * TABLE_LINE;
+    let (mut table, mut pieces) = (Vec::with_capacity(lines * TABLE_LINE), Pieces::default());
+    let mut at = head_len as u64;
+    let all = frames.iter().map(|f| (f, false));
+    let copies = frames.iter().filter(|f| f.head.is_none()).map(|f| (f, true));
+    for (ordinal, (f, copy)) in all.chain(copies).enumerate() {
+        let header = f.head.map(|h| h.encode());
+        let header = header.as_ref().map_or(&[][..], |h| &h[..]);
+        let sealed = key.map(|k| k.seal(nonce(head.round, ordinal), header, &f.payload));
+        let payload = sealed.unwrap_or_else(|| f.payload.clone());
+        let crc = if f.head.is_some() { crc32c::crc32c(header) } else { crc32c::crc32c(&payload) };
+        let len = (header.len() + payload.len()) as u32;
+        put_line(&mut table, &Placed { line: f.line, len, crc, off: 0, copy });
+        pieces.push(header);
+        pieces.push_shared(&payload);
+        at += u64::from(len);
+    }
+    let total = align(at + (head_len + TRAIL_END) as u64, sector);
+    let total32 = u32::try_from(total).expect("S-22: rounds are smaller than a journal file, which is below 4 GiB");
+    let mut front = Vec::with_capacity(head_len);
+    put_round_head(&mut front, &RoundHead { total: total32, ..head }, lines as u32, &table, ROUND_MAGIC);
+    front.extend_from_slice(&table);
+    let mut back = Vec::with_capacity(head_len + sector as usize);
+    back.resize((total - at) as usize - head_len - TRAIL_END, 0);
+    put_round_head(&mut back, &RoundHead { total: total32, ..head }, lines as u32, &table, TRAIL_MAGIC);
+    back.extend_from_slice(&table);
+    back.u32(head_len as u32);
+    back.u32(TRAIL_MAGIC);
+    let mut bufs = pieces.finish(Bytes::from(front));
+    bufs.push(Bytes::from(back));
+    debug_assert_eq!(bufs.iter().map(|b| b.len() as u64).sum::<u64>(), total);
+    Built { bufs, total }
+}
+
+/// A frame's nonce under its file's key: rounds of a file never repeat.
+fn nonce(round: Round, ordinal: usize) -> [u8; 12] {
+    let mut n = [0; 12];
+    n[..8].copy_from_slice(&round.0.to_le_bytes());
+    n[8..].copy_from_slice(&(ordinal as u32).to_le_bytes());
+    n
+}
+
+/// Gathers small parts into one buffer and keeps long ones apart.
+#[derive(Default)]
+struct Pieces {
+    done: Vec<Bytes>,
+    small: BytesMut,
+}
+
+impl Pieces {
+    fn push(&mut self, b: &[u8]) {
+        self.small.extend_from_slice(b);
+    }
+    fn push_shared(&mut self, b: &Bytes) {
+        if b.len() <= COPY_MAX {
+            self.small.extend_from_slice(b);
+        } else {
+            self.done.push(self.small.split().freeze());
+            self.done.push(b.clone());
+        }
+    }
+    fn finish(mut self, front: Bytes) -> Vec<Bytes> {
+        self.done.push(self.small.freeze());
+        self.done.retain(|b| !b.is_empty());
+        self.done.insert(0, front);
+        self.done
+    }
+}
+
+fn put_round_head(out: &mut Vec<u8>, h: &RoundHead, lines: u32, table: &[u8], magic: u32) {
+    let at = out.len();
+    out.u32(magic);
+    out.u8(FORMAT);
+    out.extend_from_slice(&[0; 3]);
+    out.u32(h.shard);
+    out.u32(lines);
+    out.u64(h.epoch.0);
+    out.u64(h.round.0);
+    out.u64(h.synced.0);
+    out.u64(h.off);
+    out.u32(h.total);
+    out.u32(crc32c::crc32c(table));
+    out.u64(0);
+    out.u32(0);
+    let crc = crc32c::crc32c(&out[at..]);
+    out.u32(crc);
+    debug_assert_eq!(out.len() - at, ROUND_HEADER);
+}
+
+fn put_line(out: &mut Vec<u8>, p: &Placed) {
+    out.u8(p.line.kind as u8);
+    out.u8(u8::from(p.copy));
+    out.u16(0);
+    out.u32(p.len);
+    out.u64(p.line.group.0);
+    out.u64(p.line.index.0);
+    out.u64(p.line.first.0);
+    out.u32(p.line.count);
+    out.u32(p.crc);
+}
+
+/// A header and its table, from a round's start (`ROUND_MAGIC`) or end (`TRAIL_MAGIC`).
+fn parse_head(b: &[u8], magic: u32) -> Option<(RoundHead, Vec<Placed>)> {
+    let h = b.get(..ROUND_HEADER)?;
+    if u32_at(h, 0) != magic || crc32c::crc32c(&h[..ROUND_HEADER - 4]) != u32_at(h, ROUND_HEADER - 4) || h[4] != FORMAT {
+        return None;
+    }
+    let lines = u32_at(h, 12) as usize;
+    if lines > FRAMES_MAX {
+        return None;
+    }
+    let table = b.get(ROUND_HEADER..ROUND_HEADER + lines * TABLE_LINE)?;
+    if crc32c::crc32c(table) != u32_at(h, 52) {
+        return None;
+    }
+    let head = RoundHead {
+        shard: u32_at(h, 8),
+        epoch: Epoch(u64_at(h, 16)),
+        round: Round(u64_at(h, 24)),
+        synced: Round(u64_at(h, 32)),
+        off: u64_at(h, 40),
+        total: u32_at(h, 48),
+    };
+    let (mut placed, mut off) = (Vec::with_capacity(lines), (ROUND_HEADER + table.len()) as u64);
+    for l in table.chunks_exact(TABLE_LINE) {
+        let len = u32_at(l, 4);
+        let line = Line {
+            kind: FrameKind::from_u8(l[0])?,
+            group: GroupId(u64_at(l, 8)),
+            index: LogIndex(u64_at(l, 16)),
+            first: StreamSeq(u64_at(l, 24)),
+            count: u32_at(l, 32),
+        };
+        placed.push(Placed { line, len, crc: u32_at(l, 36), off: u32::try_from(off).ok()?, copy: l[1] & 1 != 0 });
+        off += u64::from(len);
+    }
+    (off <= u64::from(head.total)).then_some((head, placed))
+}
+
+/// What a round was found to hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    /// An entry, checked.
+    Entry(Entry),
+    /// Another frame's payload, checked.
+    Control(Line, Bytes),
+    /// The frame is known and its content is bad.
+    Bad(Line),
+}
+
+/// A round found in a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Scanned {
+    pub head: RoundHead,
+    pub found: Vec<Found>,
+    /// False if the table at the start was bad and the one at the end was used.
+    pub by_header: bool,
+}
+
+impl Scanned {
+    /// Whether every frame can be read and both tables too.
+    pub(crate) fn whole(&self) -> bool {
+        self.by_header && self.found.iter().all(|f| !matches!(f, Found::Bad(_)))
+    }
+}
+
+/// What a file's first sector says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FileHead {
+    pub shard: u32,
+    pub epoch: Epoch,
+    /// The number of the first round in this file; rounds from here on in older epochs were dropped by a recovery.
+    pub first: Round,
+    /// Makes the file's key, if there is one.
+    pub salt: [u8; 16],
+    /// Which of the configured keys; 0 for none.
+    pub key: u32,
+}
+
+impl FileHead {
+    pub(crate) fn encode(&self, sector: u64) -> Bytes {
+        let mut b = Vec::with_capacity(sector as usize);
+        b.u32(FILE_MAGIC);
+        b.u8(FORMAT);
+        b.extend_from_slice(&[0; 3]);
+        b.u32(self.shard);
+        b.u32(self.key);
+        b.u64(self.epoch.0);
+        b.u64(self.first.0);
+        b.extend_from_slice(&self.salt);
+        b.u32(0);
+        let crc = crc32c::crc32c(&b);
+        b.u32(crc);
+        debug_assert_eq!(b.len(), FILE_HEADER);
+        b.resize(sector as usize, 0);
+        b.into()
+    }
+
+    pub(crate) fn decode(b: &[u8]) -> Option<FileHead> {
+        let b = b.get(..FILE_HEADER)?;
+        if crc32c::crc32c(&b[..FILE_HEADER - 4]) != u32_at(b, FILE_HEADER - 4) || u32_at(b, 0) != FILE_MAGIC || b[4] != FORMAT
+        {
+            return None;
+        }
+        let mut salt = [0; 16];
+        salt.copy_from_slice(&b[32..48]);
+        Some(FileHead {
+            shard: u32_at(b, 8),
+            epoch: Epoch(u64_at(b, 16)),
+            first: Round(u64_at(b, 24)),
+            salt,
+            key: u32_at(b, 12),
+        })
+    }
+
+    /// The version that a file claims, if its checksum is right and the version is not ours.
+    pub(crate) fn foreign_version(b: &[u8]) -> Option<u8> {
+        let b = b.get(..FILE_HEADER)?;
+        (crc32c::crc32c(&b[..FILE_HEADER - 4]) == u32_at(b, FILE_HEADER - 4)
+            && u32_at(b, 0) == FILE_MAGIC
+            && b[4] != FORMAT)
+            .then(|| b[4])
+    }
+}
+
+/// All rounds of `epoch` in a file's bytes, in file order, the file's first sector left out. Passes over bad places.
+pub(crate) fn scan(file: &Bytes, shard: u32, epoch: Epoch, sector: u64, key: Option<&FileKey>) -> Vec<Scanned> {
+    let (mut out, mut at) = (Vec::new(), sector as usize);
+    while at + ROUND_HEADER <= file.len() {
+        let here = parse_head(&file[at..], ROUND_MAGIC)
+            .filter(|(h, _)| fits(h, shard, epoch, at, file.len(), sector))
+            .map(|(h, t)| (h, t, true));
+        let there = || trailer_from(file, at, shard, epoch, sector).map(|(h, t)| (h, t, false));
+        let Some((head, table, by_header)) = here.or_else(there) else {
+            at += sector as usize;
+            continue;
+        };
+        let (start, end) = (head.off as usize, head.off as usize + head.total as usize);
+        let found = read_frames(&file.slice(start..end.min(file.len())), head.round, &table, key);
+        // The last part of a round that was written whole holds the second table; without it the round is torn.
+        let ended = end <= file.len() && {
+            let len = ROUND_HEADER + table.len() * TABLE_LINE;
+            parse_head(&file[end - TRAIL_END - len..end], TRAIL_MAGIC).is_some_and(|(h, t)| h == head && t == table)
+        };
+        out.push(Scanned { head, found, by_header: by_header && ended });
+        at = end.max(at + sector as usize);
+    }
+    out
+}
+
+/// The newest epoch of which a file whose own header is bad holds rounds.
+pub(crate) fn guess_epoch(file: &Bytes, shard: u32, sector: u64) -> Option<Epoch> {
+    let starts = (sector as usize..file.len()).step_by(sector as usize);
+    starts
+        .filter_map(|at| parse_head(&file[at..], ROUND_MAGIC).filter(|(h, _)| h.shard == shard && h.off == at as u64))
+        .map(|(h, _)| h.epoch)
+        .max()
+}
+
+fn fits(h: &RoundHead, shard: u32, epoch: Epoch, at: usize, len: usize, sector: u64) -> bool {
+    // S-20. A length that leads out of the file is a file that was cut: what is left of the round is still read.
+    h.shard == shard
+        && h.epoch == epoch
+        && h.off == at as u64
+        && u64::from(h.total) % sector == 0
+        && h.total as usize >= ROUND_HEADER
+        && at < len
+}
+
+/// The table at the end of the sector at `at`, if a round of this epoch ends there whose start is bad.
+fn trailer_from(file: &Bytes, at: usize, shard: u32, epoch: Epoch, sector: u64) -> Option<(RoundHead, Vec<Placed>)> {
+    let end = at + sector as usize;
+    let tail = file.get(end - TRAIL_END..end)?;
+    if u32_at(tail, 4) != TRAIL_MAGIC {
+        return None;
+    }
+    let len = u32_at(tail, 0) as usize;
+    let start = (end - TRAIL_END).checked_sub(len)?;
+    let (h, t) = parse_head(&file[start..end - TRAIL_END], TRAIL_MAGIC)?;
+    (h.shard == shard && h.epoch == epoch && h.off.checked_add(u64::from(h.total)) == Some(end as u64)).then_some((h, t))
+}
+
+fn read_frames(round: &Bytes, number: Round, table: &[Placed], key: Option<&FileKey>) -> Vec<Found> {
+    let mut out: Vec<Found> = Vec::with_capacity(table.len());
+    let mut copies = table.iter().enumerate().filter(|(_, p)| p.copy);
+    for (ordinal, p) in table.iter().enumerate().filter(|(_, p)| !p.copy) {
+        let mut f = read_frame(round, number, ordinal, p, key);
+        if p.line.kind != FrameKind::Entry {
+            let copy = copies.next();
+            if matches!(f, Found::Bad(_))
+                && let Some((o, c)) = copy
+            {
+                f = read_frame(round, number, o, c, key);
+            }
+        }
+        out.push(f);
+    }
+    out
+}
+
+fn read_frame(round: &Bytes, number: Round, ordinal: usize, p: &Placed, key: Option<&FileKey>) -> Found {
+    let bad = Found::Bad(p.line);
+    let (start, end) = (p.off as usize, p.off as usize + p.len as usize);
+    if end > round.len() {
+        return bad;
+    }
+    let bytes = round.slice(start..end);
+    let open = |header: &[u8], stored: Bytes| match key {
+        Some(k) => k.open(nonce(number, ordinal), header, &stored),
+        None => Some(stored),
+    };
+    if p.line.kind != FrameKind::Entry {
+        if crc32c::crc32c(&bytes) != p.crc {
+            return bad;
+        }
+        return open(&[], bytes).map_or(bad, |b| Found::Control(p.line, b));
+    }
+    if bytes.len() < ENTRY_HEADER || crc32c::crc32c(&bytes[..ENTRY_HEADER]) != p.crc {
+        return bad;
+    }
+    let entry = Head::decode(&bytes)
+        .filter(|h| h.group == p.line.group && h.index == p.line.index)
+        .and_then(|h| Some((h, open(&bytes[..ENTRY_HEADER], bytes.slice(ENTRY_HEADER..))?)))
+        .and_then(|(h, payload)| Entry::with_payload(h, payload));
+    entry.map_or(bad, Found::Entry)
+}
+
+/// The payload of [`FrameKind::Floor`]: sequence and index.
+pub(crate) fn floor_payload(seq: StreamSeq, index: LogIndex) -> Bytes {
+    let mut v = Vec::with_capacity(16);
+    v.u64(seq.0);
+    v.u64(index.0);
+    v.into()
+}
+
+/// Reads what [`floor_payload`] wrote.
+pub(crate) fn parse_floor(b: &[u8]) -> Option<(StreamSeq, LogIndex)> {
+    let mut g = Get(b);
+    Some((StreamSeq(g.u64()?), LogIndex(g.u64()?)))
+}
+
+#[cfg(test)]
+#[path = "round_tests.rs"]
+mod tests;

@@ -1,0 +1,1015 @@
+//! Pieces: runs of one group's log in a segment file, cut into blocks, with the footers that index them.
+//!
+//! A segment file is written once, synced, published by the manifest and never changed; it holds one piece of a large
+//! stream or many small pieces of many. Owns the bytes of files, blocks and footers, and finding a message in a block.
+//! Does no I/O. Layout: docs/design/0012-on-disk-format.md.
+//!
+//! - S-40: a footer can be rebuilt from its piece's blocks, and says the same when it is.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    codec::{Get, Put, u32_at, u64_at},
+    crypt::FileKey,
+    record::{ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, Records, record_len, record_seq},
+    types::{Chain, FileId, GroupId, LogIndex, StreamSeq, Term},
+};
+
+const FILE_MAGIC: u32 = 0x8453_5546;
+const FOOT_MAGIC: u32 = 0x8546_5546;
+/// Bytes of a segment file's header.
+pub(crate) const FILE_HEADER: usize = 64;
+/// Bytes of a block's header.
+pub(crate) const BLOCK_HEADER: usize = 16;
+/// Raw bytes after which a block ends.
+pub(crate) const BLOCK_TARGET: usize = 16 << 10;
+/// The top bit of a block's stored length: it is compressed.
+const COMPRESSED: u32 = 1 << 31;
+/// Raw bytes of a block at most: one record, or one opaque payload, on top of a full block.
+const BLOCK_MAX: usize = (1 << 30) + (1 << 20);
+
+/// A segment file's header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FileHead {
+    pub shard: u32,
+    pub id: FileId,
+    pub salt: [u8; 16],
+    pub key: u32,
+}
+
+impl FileHead {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut b = Vec::with_capacity(FILE_HEADER);
+        b.u32(FILE_MAGIC);
+        b.u8(FORMAT);
+        b.extend_from_slice(&[0; 3]);
+        b.u32(self.shard);
+        b.u32(self.key);
+        b.u64(self.id.0);
+        b.extend_from_slice(&self.salt);
+        b.resize(FILE_HEADER - 4, 0);
+        let crc = crc32c::crc32c(&b);
+        b.u32(crc);
+        b
+    }
+    pub(crate) fn decode(b: &[u8]) -> Option<FileHead> {
+        let b = b.get(..FILE_HEADER)?;
+        if u32_at(b, 0) != FILE_MAGIC || crc32c::crc32c(&b[..60]) != u32_at(b, 60) || b[4] != FORMAT {
+            return None;
+        }
+        let mut salt = [0; 16];
+        salt.copy_from_slice(&b[24..40]);
+        Some(FileHead { shard: u32_at(b, 8), id: FileId(u64_at(b, 16)), salt, key: u32_at(b, 12) })
+    }
+}
+
+/// What is known of a piece without reading it. Part of the manifest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PieceMeta {
+    pub group: GroupId,
+    pub file: FileId,
+    /// Where its first block begins.
+    pub off: u64,
+    /// Bytes of blocks; the two footers follow.
+    pub data: u32,
+    pub index_foot: u32,
+    pub subject_foot: u32,
+    /// The entries that it covers, also those that compaction dropped.
+    pub first_index: LogIndex,
+    pub last_index: LogIndex,
+    pub last_term: Term,
+    pub last_chain: Chain,
+    /// The first and last message in it; both 0 without any.
+    pub first_seq: StreamSeq,
+    pub last_seq: StreamSeq,
+    pub msgs: u32,
+    /// What the messages count for, by [`Counting`].
+    pub bytes: u64,
+    pub first_time: i64,
+    pub last_time: i64,
+    /// True once entries were dropped or changed: it is state and no longer log.
+    pub compacted: bool,
+}
+
+impl PieceMeta {
+    pub(crate) fn end(&self) -> u64 {
+        self.off + u64::from(self.data) + u64::from(self.index_foot) + u64::from(self.subject_foot)
+    }
+    /// Bytes in its file.
+    pub(crate) fn size(&self) -> u64 {
+        self.end() - self.off
+    }
+    pub(crate) fn holds(&self, seq: StreamSeq) -> bool {
+        self.msgs > 0 && self.first_seq <= seq && seq <= self.last_seq
+    }
+    /// True if every sequence between the first and the last is there.
+    pub(crate) fn dense(&self) -> bool {
+        self.msgs > 0 && self.last_seq.0 - self.first_seq.0 + 1 == u64::from(self.msgs)
+    }
+
+    pub(crate) fn put(&self, b: &mut Vec<u8>) {
+        for v in [self.group.0, self.file.0, self.off] {
+            b.var(v);
+        }
+        for v in [self.data, self.index_foot, self.subject_foot, self.msgs] {
+            b.var(u64::from(v));
+        }
+        for v in [self.first_index.0, self.last_index.0 - self.first_index.0, self.last_term.0] {
+            b.var(v);
+        }
+        b.u64(self.last_chain.0);
+        for v in [self.first_seq.0, self.last_seq.0 - self.first_seq.0, self.bytes] {
+            b.var(v);
+        }
+        b.ivar(self.first_time);
+        b.ivar(self.last_time.wrapping_sub(self.first_time));
+        b.u8(u8::from(self.compacted));
+    }
+    pub(crate) fn get(g: &mut Get<'_>) -> Option<PieceMeta> {
+        let (group, file, off) = (GroupId(g.var()?), FileId(g.var()?), g.var()?);
+        let mut small = || u32::try_from(g.var()?).ok();
+        let (data, index_foot, subject_foot, msgs) = (small()?, small()?, small()?, small()?);
+        let first_index = g.var()?;
+        let last_index = first_index.checked_add(g.var()?)?;
+        let last_term = Term(g.var()?);
+        let last_chain = Chain(g.u64()?);
+        let first_seq = g.var()?;
+        let last_seq = first_seq.checked_add(g.var()?)?;
+        let bytes = g.var()?;
+        let first_time = g.ivar()?;
+        let last_time = first_time.wrapping_add(g.ivar()?);
+        Some(PieceMeta {
+            group,
+            file,
+            off,
+            data,
+            index_foot,
+            subject_foot,
+            first_index: LogIndex(first_index),
+            last_index: LogIndex(last_index),
+            last_term,
+            last_chain,
+            first_seq: StreamSeq(first_seq),
+            last_seq: StreamSeq(last_seq),
+            msgs,
+            bytes,
+            first_time,
+            last_time,
+            compacted: g.u8()? != 0,
+        })
+    }
+}
+
+/// What a message counts for beyond its subject, headers and body, in the bytes of a stream's state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counting {
+    /// A message without headers.
+    pub plain: u32,
+    /// A message with headers.
+    pub with_headers: u32,
+}
+
+impl Default for Counting {
+    /// As a nats-server file store counts (2.15: 30 bytes a record, 4 more for the headers' length).
+    fn default() -> Self {
+        Self { plain: 30, with_headers: 34 }
+    }
+}
+
+impl Counting {
+    /// What a message counts for.
+    pub(crate) fn of(&self, m: &Message<'_>) -> u32 {
+        let fixed = if m.headers.is_empty() { self.plain } else { self.with_headers };
+        let n = m.subject.len() + m.headers.len() + m.body.len();
+        fixed.saturating_add(u32::try_from(n).unwrap_or(u32::MAX))
+    }
+}
+
+/// One line of a piece's sparse index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BlockLine {
+    /// From the piece's start.
+    pub off: u32,
+    /// The first message in the block, or the next one after it, less the piece's first.
+    pub seq: u32,
+    /// The entry that the block begins in, less the piece's first.
+    pub index: u32,
+}
+
+/// A message in a piece's subject footer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Slot {
+    /// Less the piece's first.
+    pub seq: u32,
+    /// Which of the footer's subjects.
+    pub subject: u32,
+    /// What it counts for.
+    pub size: u32,
+}
+
+/// A piece's sparse index, with what expires by itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct IndexFoot {
+    pub blocks: Vec<BlockLine>,
+    /// Expiry and sequence of the messages that carry a time to live, by expiry.
+    pub ttl: Vec<(i64, StreamSeq)>,
+    pub filter: Filter,
+}
+
+/// A piece's subjects and messages. The subjects are sorted; the slots are in the order of their sequences.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct SubjectFoot {
+    text: Vec<u8>,
+    /// The end of each subject in `text`.
+    ends: Vec<u32>,
+    pub slots: Vec<Slot>,
+    /// Slots by subject: those of subject `i` are `by_subject[starts[i]..starts[i + 1]]`.
+    by_subject: Vec<u32>,
+    starts: Vec<u32>,
+}
+
+impl SubjectFoot {
+    pub(crate) fn subjects(&self) -> usize {
+        self.ends.len()
+    }
+    pub(crate) fn subject(&self, i: u32) -> &[u8] {
+        let i = i as usize;
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.text[start as usize..self.ends[i] as usize]
+    }
+    pub(crate) fn find(&self, subject: &[u8]) -> Option<u32> {
+        let (mut lo, mut hi) = (0, self.subjects() as u32);
+        while lo < hi {
+            let mid = lo + (hi - lo) / 2;
+            match self.subject(mid).cmp(subject) {
+                std::cmp::Ordering::Less => lo = mid + 1,
+                std::cmp::Ordering::Greater => hi = mid,
+                std::cmp::Ordering::Equal => return Some(mid),
+            }
+        }
+        None
+    }
+    /// The subjects that start with `prefix`.
+    pub(crate) fn with_prefix(&self, prefix: &[u8]) -> Range<u32> {
+        let below = |test: &dyn Fn(&[u8]) -> bool| {
+            let (mut lo, mut hi) = (0, self.subjects() as u32);
+            while lo < hi {
+                let mid = lo + (hi - lo) / 2;
+                if test(self.subject(mid)) { lo = mid + 1 } else { hi = mid }
+            }
+            lo
+        };
+        below(&|s| s < prefix)..below(&|s| s < prefix || s.starts_with(prefix))
+    }
+    /// The slots of one subject, rising.
+    pub(crate) fn slots_of(&self, subject: u32) -> &[u32] {
+        let s = subject as usize;
+        &self.by_subject[self.starts[s] as usize..self.starts[s + 1] as usize]
+    }
+    /// The slot of a sequence, less the piece's first.
+    pub(crate) fn slot_of(&self, seq: u32) -> Option<usize> {
+        self.slots.binary_search_by_key(&seq, |s| s.seq).ok()
+    }
+    /// Bytes of memory.
+    pub(crate) fn weight(&self) -> usize {
+        self.text.len() + 8 * self.ends.len() + 16 * self.slots.len() + 128
+    }
+
+    fn index(&mut self) {
+        self.starts = vec![0; self.subjects() + 1];
+        for s in &self.slots {
+            self.starts[s.subject as usize + 1] += 1;
+        }
+        for i in 1..self.starts.len() {
+            self.starts[i] += self.starts[i - 1];
+        }
+        let mut at = self.starts.clone();
+        self.by_subject = vec![0; self.slots.len()];
+        for (i, s) in self.slots.iter().enumerate() {
+            let p = &mut at[s.subject as usize];
+            self.by_subject[*p as usize] = i as u32;
+            *p += 1;
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut b = Vec::new();
+        b.u32(FOOT_MAGIC);
+        b.u8(FORMAT);
+        b.var(self.subjects() as u64);
+        let mut before: &[u8] = &[];
+        for i in 0..self.subjects() as u32 {
+            let s = self.subject(i);
+            let shared = s.iter().zip(before).take_while(|(a, b)| a == b).count();
+            b.var(shared as u64);
+            b.bytes(&s[shared..]);
+            before = s;
+        }
+        b.var(self.slots.len() as u64);
+        let mut last = 0;
+        for s in &self.slots {
+            b.var(u64::from(s.seq - last));
+            b.var(u64::from(s.subject));
+            b.var(u64::from(s.size));
+            last = s.seq;
+        }
+        b
+    }
+
+    fn decode(b: &[u8]) -> Option<SubjectFoot> {
+        let mut g = Get(b);
+        if g.u32()? != FOOT_MAGIC || g.u8()? != FORMAT {
+            return None;
+        }
+        let mut f = SubjectFoot::default();
+        let n = g.count(2)?;
+        let mut start = 0;
+        for _ in 0..n {
+            let shared = usize::try_from(g.var()?).ok()?;
+            let suffix = g.bytes()?;
+            if shared > f.text.len() - start {
+                return None;
+            }
+            let at = f.text.len();
+            f.text.extend_from_within(start..start + shared);
+            f.text.extend_from_slice(suffix);
+            start = at;
+            f.ends.push(u32::try_from(f.text.len()).ok()?);
+        }
+        let slots = g.count(3)?;
+        f.slots.reserve_exact(slots);
+        let mut seq = 0u32;
+        for i in 0..slots {
+            let delta = u32::try_from(g.var()?).ok()?;
+            if i > 0 && delta == 0 {
+                return None;
+            }
+            seq = seq.checked_add(delta)?;
+            let (subject, size) = (u32::try_from(g.var()?).ok()?, u32::try_from(g.var()?).ok()?);
+            if subject as usize >= n {
+                return None;
+            }
+            f.slots.push(Slot { seq, subject, size });
+        }
+        f.index();
+        g.0.is_empty().then_some(f)
+    }
+}
+
+impl IndexFoot {
+    /// Bytes of memory.
+    pub(crate) fn weight(&self) -> usize {
+        12 * self.blocks.len() + 16 * self.ttl.len() + self.filter.0.len() + 64
+    }
+    fn encode(&self, meta: &PieceMeta) -> Vec<u8> {
+        let mut b = Vec::new();
+        b.u32(FOOT_MAGIC);
+        b.u8(FORMAT);
+        meta.put(&mut b);
+        b.var(self.blocks.len() as u64);
+        let mut last = BlockLine { off: 0, seq: 0, index: 0 };
+        for l in &self.blocks {
+            b.var(u64::from(l.off - last.off));
+            b.var(u64::from(l.seq - last.seq));
+            b.var(u64::from(l.index - last.index));
+            last = *l;
+        }
+        b.var(self.ttl.len() as u64);
+        for (at, seq) in &self.ttl {
+            b.ivar(*at);
+            b.var(seq.0);
+        }
+        b.bytes(&self.filter.0);
+        b
+    }
+    fn decode(b: &[u8]) -> Option<(PieceMeta, IndexFoot)> {
+        let mut g = Get(b);
+        if g.u32()? != FOOT_MAGIC || g.u8()? != FORMAT {
+            return None;
+        }
+        let meta = PieceMeta::get(&mut g)?;
+        let mut f = IndexFoot::default();
+        let mut last = BlockLine { off: 0, seq: 0, index: 0 };
+        for _ in 0..g.count(3)? {
+            let mut step = |v: u32| v.checked_add(u32::try_from(g.var()?).ok()?);
+            last = BlockLine { off: step(last.off)?, seq: step(last.seq)?, index: step(last.index)? };
+            f.blocks.push(last);
+        }
+        for _ in 0..g.count(2)? {
+            f.ttl.push((g.ivar()?, StreamSeq(g.var()?)));
+        }
+        f.filter = Filter(g.bytes()?.to_vec());
+        g.0.is_empty().then_some((meta, f))
+    }
+}
+
+/// A Bloom filter over a piece's subjects: ten bits and three probes a subject, about 2 % false hits.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Filter(Vec<u8>);
+
+impl Filter {
+    fn new<'a>(n: usize, subjects: impl Iterator<Item = &'a [u8]>) -> Filter {
+        let mut f = Filter(vec![0; (n * 10).div_ceil(8)]);
+        for s in subjects {
+            for p in f.probes(s) {
+                f.0[p / 8] |= 1 << (p % 8);
+            }
+        }
+        f
+    }
+    fn probes(&self, s: &[u8]) -> [usize; 3] {
+        let bits = (self.0.len() * 8).max(1) as u64;
+        let a = u64::from(crc32c::crc32c(s));
+        let b = u64::from(crc32c::crc32c_append(0x9e37_79b9, s)) | 1;
+        [0u64, 1, 2].map(|i| (((a << 32 | b).wrapping_mul(2 * i + 0x9e37_79b9_7f4a_7c15) >> 16) % bits) as usize)
+    }
+    /// False if the piece surely has no message of this subject.
+    pub(crate) fn may_hold(&self, s: &[u8]) -> bool {
+        !self.0.is_empty() && self.probes(s).iter().all(|&p| self.0[p / 8] & (1 << (p % 8)) != 0)
+    }
+}
+
+/// How blocks are stored in a file.
+#[derive(Debug, Default)]
+pub(crate) struct BlockCodec<'a> {
+    pub key: Option<&'a FileKey>,
+    pub compress: bool,
+}
+
+impl BlockCodec<'_> {
+    /// Appends a block. `at` is where in the file it will stand, which makes its nonce.
+    fn put(&self, out: &mut Vec<u8>, at: u64, raw: &[u8], lead: Lead) {
+        let mut body = std::borrow::Cow::Borrowed(raw);
+        let mut flag = 0;
+        if self.compress
+            && let Ok(c) = snap::raw::Encoder::new().compress_vec(raw)
+            && c.len() < raw.len() - raw.len() / 8
+        {
+            (body, flag) = (c.into(), COMPRESSED);
+        }
+        let stored = body.len() + if self.key.is_some() { crate::crypt::TAG } else { 0 };
+        let mut header = Vec::with_capacity(BLOCK_HEADER);
+        header.u32(stored as u32 | flag);
+        header.u32(raw.len() as u32);
+        header.u32(lead.records);
+        header.u32(lead.rest);
+        out.extend_from_slice(&header);
+        match self.key {
+            Some(k) => out.extend_from_slice(&k.seal(block_nonce(at, 0), &header, &body)),
+            None => out.extend_from_slice(&body),
+        }
+    }
+
+    /// Reads the block that `b` begins with; `None` if it is damaged.
+    fn get(key: Option<&FileKey>, at: u64, b: &Bytes) -> Option<(Bytes, Lead)> {
+        let h = b.get(..BLOCK_HEADER)?;
+        let stored = (u32_at(h, 0) & !COMPRESSED) as usize;
+        let raw_len = u32_at(h, 4) as usize;
+        let lead = Lead { records: u32_at(h, 8), rest: u32_at(h, 12) };
+        if raw_len > BLOCK_MAX || b.len() - BLOCK_HEADER < stored {
+            return None;
+        }
+        let mut body = b.slice(BLOCK_HEADER..BLOCK_HEADER + stored);
+        if let Some(k) = key {
+            body = k.open(block_nonce(at, 0), h, &body)?;
+        }
+        if u32_at(h, 0) & COMPRESSED != 0 {
+            if snap::raw::decompress_len(&body).ok()? != raw_len {
+                return None;
+            }
+            body = snap::raw::Decoder::new().decompress_vec(&body).ok()?.into();
+        }
+        (body.len() == raw_len).then_some((body, lead))
+    }
+}
+
+fn block_nonce(at: u64, what: u32) -> [u8; 12] {
+    let mut n = [0; 12];
+    n[..8].copy_from_slice(&at.to_le_bytes());
+    n[8..].copy_from_slice(&what.to_le_bytes());
+    n
+}
+
+/// What of an entry begun in the block before stands at a block's start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Lead {
+    /// Bytes of message records.
+    records: u32,
+    /// Bytes of the layer above after them.
+    rest: u32,
+}
+
+/// Builds one piece.
+pub(crate) struct Builder<'a> {
+    codec: BlockCodec<'a>,
+    /// Where in its file the piece begins.
+    off: u64,
+    out: Vec<u8>,
+    block: Vec<u8>,
+    lead: Lead,
+    line: Option<BlockLine>,
+    meta: PieceMeta,
+    index: IndexFoot,
+    /// Subjects in the order of their first message, with their number.
+    names: std::collections::BTreeMap<Bytes, u32>,
+    slots: Vec<Slot>,
+    counting: Counting,
+    entries: bool,
+    block_target: usize,
+}
+
+/// A finished piece.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub bytes: Bytes,
+    pub meta: PieceMeta,
+    pub index: IndexFoot,
+    pub subjects: SubjectFoot,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(group: GroupId, file: FileId, off: u64, counting: Counting, codec: BlockCodec<'a>) -> Builder<'a> {
+        let meta = PieceMeta {
+            group,
+            file,
+            off,
+            data: 0,
+            index_foot: 0,
+            subject_foot: 0,
+            first_index: LogIndex(0),
+            last_index: LogIndex(0),
+            last_term: Term(0),
+            last_chain: Chain(0),
+            first_seq: StreamSeq(0),
+            last_seq: StreamSeq(0),
+            msgs: 0,
+            bytes: 0,
+            first_time: 0,
+            last_time: 0,
+            compacted: false,
+        };
+        Builder {
+            codec,
+            off,
+            out: Vec::new(),
+            block: Vec::new(),
+            lead: Lead::default(),
+            line: None,
+            meta,
+            index: IndexFoot::default(),
+            names: Default::default(),
+            slots: Vec::new(),
+            counting,
+            entries: false,
+            block_target: BLOCK_TARGET,
+        }
+    }
+
+    /// Smaller blocks, for the simulator.
+    pub(crate) fn block_target(mut self, n: usize) -> Self {
+        self.block_target = n;
+        self
+    }
+
+    /// Bytes so far, footers left out.
+    pub(crate) fn len(&self) -> usize {
+        self.out.len() + self.block.len()
+    }
+
+    /// The piece covers this entry, of which nothing is kept.
+    pub(crate) fn skip(&mut self, index: LogIndex, term: Term, chain: Chain) {
+        self.cover(index, term, chain);
+        self.meta.compacted = true;
+    }
+
+    /// The piece also covers the lost entries up to here, so that the ranges of a group's pieces meet.
+    pub(crate) fn cover_to(&mut self, first: LogIndex, last: LogIndex) {
+        if !self.entries {
+            self.entries = true;
+            self.meta.first_index = first;
+        }
+        self.meta.last_index = self.meta.last_index.max(last);
+    }
+
+    fn cover(&mut self, index: LogIndex, term: Term, chain: Chain) {
+        if !self.entries {
+            self.entries = true;
+            self.meta.first_index = index;
+        }
+        assert!(index >= self.meta.last_index, "S-41: entries of a piece rise");
+        self.meta.last_index = index;
+        self.meta.last_term = term;
+        self.meta.last_chain = chain;
+    }
+
+    /// Whether another entry with this last sequence still fits under the piece's 32-bit offsets.
+    pub(crate) fn fits(&self, e: &Entry) -> bool {
+        let far = self.entries
+            && (e.head.index.0 - self.meta.first_index.0 >= u64::from(u32::MAX)
+                || (self.meta.msgs > 0
+                    && e.head.count > 0
+                    && e.head.first.0.saturating_add(u64::from(u32::MAX >> 1)) - self.meta.first_seq.0
+                        >= u64::from(u32::MAX)));
+        !far && (self.len() as u64 + e.head.size()) < u64::from(u32::MAX >> 2)
+    }
+
+    /// Adds a whole entry.
+    pub(crate) fn push(&mut self, e: &Entry) {
+        self.cover(e.head.index, e.head.term, e.head.chain);
+        self.meta.compacted |= e.head.compacted;
+        self.begin(e.head.first, e.head.index);
+        self.block.extend_from_slice(&e.head.encode());
+        if e.head.kind != Kind::Messages {
+            self.block.extend_from_slice(&e.payload);
+            return self.end_if_full();
+        }
+        self.block.extend_from_slice(&e.payload[..PREAMBLE]);
+        let mut left = u32_at(&e.payload, 4);
+        let rest = e.rest();
+        for r in e.records().flatten() {
+            if self.block.is_empty() {
+                self.lead = Lead { records: left, rest: rest.len() as u32 };
+            }
+            let m = Message::decode(e.head.group, r).expect("S-10: entries are checked before they get here");
+            self.begin(m.seq, e.head.index);
+            self.note(&m);
+            self.block.extend_from_slice(r);
+            left -= r.len() as u32;
+            // A block may only end where more records follow: what comes after the last one belongs to it.
+            if left > 0 {
+                self.end_if_full();
+            }
+        }
+        self.block.extend_from_slice(&rest);
+        self.end_if_full();
+    }
+
+    /// Adds what is left of an entry that is state and no longer log: those of its messages that `keep` says.
+    pub(crate) fn push_live(&mut self, e: &Entry, mut keep: impl FnMut(StreamSeq) -> bool) {
+        let mut payload = BytesMut::new();
+        let (mut first, mut count, mut all) = (StreamSeq(0), 0u32, true);
+        for r in e.records().flatten() {
+            let Some(seq) = record_seq(r) else { continue };
+            if !keep(seq) {
+                all = false;
+                continue;
+            }
+            if count == 0 {
+                payload.extend_from_slice(&[0; PREAMBLE]);
+                first = seq;
+            }
+            payload.extend_from_slice(r);
+            count += 1;
+        }
+        if count == 0 {
+            return self.skip(e.head.index, e.head.term, e.head.chain);
+        }
+        if all && e.rest().is_empty() {
+            return self.push(e);
+        }
+        let len = (payload.len() - PREAMBLE) as u32;
+        payload[0..4].copy_from_slice(&count.to_le_bytes());
+        payload[4..8].copy_from_slice(&len.to_le_bytes());
+        let payload = payload.freeze();
+        let head = Head {
+            compacted: true,
+            first,
+            count,
+            length: payload.len() as u32,
+            digest: crc32c::crc32c(&payload),
+            ..e.head
+        };
+        self.push(&Entry { head, payload });
+    }
+
+    fn begin(&mut self, seq: StreamSeq, index: LogIndex) {
+        if self.line.is_none() {
+            let known = if seq.0 > 0 { seq } else { StreamSeq(self.meta.last_seq.0 + 1) };
+            let seq = if self.meta.msgs == 0 { 0 } else { (known.0 - self.meta.first_seq.0) as u32 };
+            let index = (index.0 - self.meta.first_index.0) as u32;
+            self.line = Some(BlockLine { off: self.out.len() as u32, seq, index });
+        }
+    }
+
+    fn note(&mut self, m: &Message<'_>) {
+        let meta = &mut self.meta;
+        if meta.msgs == 0 {
+            (meta.first_seq, meta.first_time) = (m.seq, m.time);
+        }
+        assert!(meta.msgs == 0 || m.seq > meta.last_seq, "S-41: sequences of a piece rise");
+        (meta.last_seq, meta.last_time) = (m.seq, m.time);
+        meta.msgs += 1;
+        let size = self.counting.of(m);
+        meta.bytes += u64::from(size);
+        if let Some(at) = m.expires {
+            self.index.ttl.push((at, m.seq));
+        }
+        let next = self.names.len() as u32;
+        let subject = match self.names.get(m.subject) {
+            Some(s) => *s,
+            None => *self.names.entry(Bytes::copy_from_slice(m.subject)).or_insert(next),
+        };
+        self.slots.push(Slot { seq: (m.seq.0 - meta.first_seq.0) as u32, subject, size });
+    }
+
+    fn end_if_full(&mut self) {
+        if self.block.len() >= self.block_target {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(line) = self.line.take() {
+            self.index.blocks.push(line);
+            let at = self.off + self.out.len() as u64;
+            self.codec.put(&mut self.out, at, &self.block, self.lead);
+            self.block.clear();
+        }
+        self.lead = Lead::default();
+    }
+
+    /// The piece, or `None` if nothing was added.
+    pub(crate) fn finish(mut self) -> Option<Built> {
+        if !self.entries {
+            return None;
+        }
+        self.end();
+        self.meta.data = self.out.len() as u32;
+        let subjects = sorted(std::mem::take(&mut self.names), std::mem::take(&mut self.slots));
+        self.index.ttl.sort_unstable();
+        self.index.filter =
+            Filter::new(subjects.subjects(), (0..subjects.subjects() as u32).map(|i| subjects.subject(i)));
+        // The lengths of the footers stand in the manifest's copy of the metadata only, so that they need not know
+        // themselves.
+        let a = self.index.encode(&self.meta);
+        let at = self.off + self.out.len() as u64;
+        self.meta.index_foot = self.foot(&a, at);
+        let b = subjects.encode();
+        let at = self.off + self.out.len() as u64;
+        self.meta.subject_foot = self.foot(&b, at);
+        Some(Built { bytes: self.out.into(), meta: self.meta, index: self.index, subjects })
+    }
+
+    fn foot(&mut self, b: &[u8], at: u64) -> u32 {
+        let stored = match self.codec.key {
+            Some(k) => k.seal(block_nonce(at, 1), &[], b),
+            None => Bytes::copy_from_slice(b),
+        };
+        self.out.u32(crc32c::crc32c(&stored));
+        self.out.extend_from_slice(&stored);
+        stored.len() as u32 + 4
+    }
+}
+
+/// Numbers the subjects in their sorted order.
+fn sorted(names: std::collections::BTreeMap<Bytes, u32>, mut slots: Vec<Slot>) -> SubjectFoot {
+    let mut f = SubjectFoot::default();
+    let mut renamed = vec![0; names.len()];
+    for (new, (name, old)) in names.into_iter().enumerate() {
+        renamed[old as usize] = new as u32;
+        f.text.extend_from_slice(&name);
+        f.ends.push(f.text.len() as u32);
+    }
+    slots.iter_mut().for_each(|s| s.subject = renamed[s.subject as usize]);
+    f.slots = slots;
+    f.index();
+    f
+}
+
+fn open_foot(key: Option<&FileKey>, at: u64, b: &[u8]) -> Option<Bytes> {
+    let (crc, stored) = b.split_at_checked(4)?;
+    if crc32c::crc32c(stored) != u32_at(crc, 0) {
+        return None;
+    }
+    match key {
+        Some(k) => k.open(block_nonce(at, 1), &[], stored),
+        None => Some(Bytes::copy_from_slice(stored)),
+    }
+}
+
+/// Reads an index footer's bytes; `None` if they are damaged or another piece's.
+pub(crate) fn read_index_foot(meta: &PieceMeta, key: Option<&FileKey>, b: &[u8]) -> Option<IndexFoot> {
+    let at = meta.off + u64::from(meta.data);
+    let (m, f) = IndexFoot::decode(&open_foot(key, at, b)?)?;
+    // The footer cannot know its own length or its neighbour's.
+    (PieceMeta { index_foot: meta.index_foot, subject_foot: meta.subject_foot, ..m } == *meta).then_some(f)
+}
+
+/// Reads a subject footer's bytes; `None` if they are damaged or cannot be this piece's.
+pub(crate) fn read_subject_foot(meta: &PieceMeta, key: Option<&FileKey>, b: &[u8]) -> Option<SubjectFoot> {
+    let at = meta.off + u64::from(meta.data) + u64::from(meta.index_foot);
+    let f = SubjectFoot::decode(&open_foot(key, at, b)?)?;
+    let last = f.slots.last().map_or(0, |s| u64::from(s.seq));
+    (f.slots.len() == meta.msgs as usize && meta.first_seq.0 + last == meta.last_seq.0).then_some(f)
+}
+
+/// A block read back: its raw bytes and what it begins with.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    pub raw: Bytes,
+    lead: Lead,
+}
+
+/// What stands in a block.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Part {
+    /// The first part of an entry of messages: its header, and its preamble's count and length.
+    Head(Head),
+    /// A message record's bytes, to be decoded by the group that they are of.
+    Record(Bytes),
+    /// The payload of an entry that holds no messages, or what follows the messages.
+    Rest(Bytes),
+    /// From here on the block makes no sense.
+    Bad,
+}
+
+impl Block {
+    /// Reads the block at `at` in its file.
+    pub(crate) fn read(key: Option<&FileKey>, at: u64, b: &Bytes) -> Option<Block> {
+        BlockCodec::get(key, at, b).map(|(raw, lead)| Block { raw, lead })
+    }
+
+    /// All parts, in order.
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        let mode = if self.lead.records > 0 {
+            Mode::Records(self.lead.records as usize, self.lead.rest as usize)
+        } else {
+            Mode::Entry
+        };
+        Parts { raw: &self.raw, at: 0, mode }
+    }
+
+    /// The record of a message, unchecked, if the block's structure leads to it.
+    pub(crate) fn find(&self, seq: StreamSeq) -> Option<Bytes> {
+        self.parts().find_map(|p| match p {
+            Part::Record(r) if record_seq(&r) == Some(seq) => Some(r),
+            _ => None,
+        })
+    }
+}
+
+enum Mode {
+    Entry,
+    /// Bytes of records left, then bytes of rest.
+    Records(usize, usize),
+    Rest(usize),
+    Done,
+}
+
+/// Walks a block.
+pub(crate) struct Parts<'a> {
+    raw: &'a Bytes,
+    at: usize,
+    mode: Mode,
+}
+
+impl Iterator for Parts<'_> {
+    type Item = Part;
+    fn next(&mut self) -> Option<Part> {
+        loop {
+            let left = &self.raw[self.at..];
+            match self.mode {
+                Mode::Done => return None,
+                _ if left.is_empty() => return None,
+                Mode::Entry => {
+                    if left.len() < 4 || u32_at(left, 0) != ENTRY_MAGIC {
+                        return self.bad();
+                    }
+                    let Some(h) = Head::decode(left) else { return self.bad() };
+                    self.at += ENTRY_HEADER;
+                    if h.kind != Kind::Messages {
+                        self.mode = Mode::Rest(h.length as usize);
+                        return Some(Part::Head(h));
+                    }
+                    let Some(p) = self.raw.get(self.at..self.at + PREAMBLE) else { return self.bad() };
+                    let records = u32_at(p, 4) as usize;
+                    let Some(rest) = (h.length as usize).checked_sub(PREAMBLE + records) else { return self.bad() };
+                    self.at += PREAMBLE;
+                    self.mode = Mode::Records(records, rest);
+                    return Some(Part::Head(h));
+                }
+                Mode::Records(0, rest) => self.mode = Mode::Rest(rest),
+                Mode::Records(n, rest) => {
+                    let Some(len) = record_len(left).filter(|l| *l <= n && *l <= left.len()) else {
+                        return self.bad();
+                    };
+                    let r = self.raw.slice(self.at..self.at + len);
+                    self.at += len;
+                    self.mode = Mode::Records(n - len, rest);
+                    return Some(Part::Record(r));
+                }
+                Mode::Rest(0) => self.mode = Mode::Entry,
+                Mode::Rest(n) => {
+                    if left.len() < n {
+                        return self.bad();
+                    }
+                    let r = self.raw.slice(self.at..self.at + n);
+                    self.at += n;
+                    self.mode = Mode::Entry;
+                    return Some(Part::Rest(r));
+                }
+            }
+        }
+    }
+}
+
+impl Parts<'_> {
+    fn bad(&mut self) -> Option<Part> {
+        self.mode = Mode::Done;
+        Some(Part::Bad)
+    }
+}
+
+/// Puts entries together again from blocks in order, each whole and checked.
+#[derive(Default)]
+pub(crate) struct Joiner {
+    open: Option<(Head, BytesMut)>,
+}
+
+impl Joiner {
+    /// Takes a block's parts; calls `out` with each entry that is whole, or with the header of one whose payload is bad.
+    /// True if the block made sense to its end.
+    pub(crate) fn push(&mut self, block: &Block, mut out: impl FnMut(std::result::Result<Entry, Head>)) -> bool {
+        for p in block.parts() {
+            match p {
+                Part::Head(h) => {
+                    if let Some((h, _)) = self.open.take() {
+                        out(Err(h));
+                    }
+                    self.open = Some((h, BytesMut::with_capacity(h.length as usize)));
+                    if let (Kind::Messages, Some((_, b))) = (h.kind, &mut self.open) {
+                        b.extend_from_slice(&[0; PREAMBLE]);
+                    }
+                }
+                Part::Record(r) | Part::Rest(r) => {
+                    if let Some((_, b)) = &mut self.open {
+                        b.extend_from_slice(&r);
+                    }
+                }
+                Part::Bad => {
+                    if let Some((h, _)) = self.open.take() {
+                        out(Err(h));
+                    }
+                    return false;
+                }
+            }
+            if self.open.as_ref().is_some_and(|(h, b)| b.len() >= h.length as usize) {
+                let (h, mut b) = self.open.take().expect("just seen");
+                if h.kind == Kind::Messages {
+                    preamble(&mut b, h.count);
+                }
+                out(Entry::with_payload(h, b.freeze()).ok_or(h));
+            }
+        }
+        true
+    }
+
+    /// An entry that was begun and not ended: its header.
+    pub(crate) fn cut(&mut self) -> Option<Head> {
+        self.open.take().map(|(h, _)| h)
+    }
+}
+
+/// Fills in a preamble from the records that follow it.
+fn preamble(b: &mut BytesMut, count: u32) {
+    let (mut at, mut left) = (PREAMBLE, count);
+    while left > 0 {
+        let Some(n) = b.get(at..).and_then(record_len) else { break };
+        at = (at + n).min(b.len());
+        left -= 1;
+    }
+    b[0..4].copy_from_slice(&count.to_le_bytes());
+    b[4..8].copy_from_slice(&((at - PREAMBLE) as u32).to_le_bytes());
+}
+
+/// Rebuilds a subject footer from a piece's bytes (S-40); `None` if a block is damaged.
+pub(crate) fn rebuild(meta: &PieceMeta, counting: Counting, blocks: impl Iterator<Item = Block>) -> Option<SubjectFoot> {
+    let (mut names, mut slots) = (std::collections::BTreeMap::<Bytes, u32>::new(), Vec::new());
+    for b in blocks {
+        for p in b.parts() {
+            match p {
+                Part::Bad => return None,
+                Part::Record(r) => {
+                    let m = Message::decode(meta.group, &r)?;
+                    let next = names.len() as u32;
+                    let subject = *names.entry(Bytes::copy_from_slice(m.subject)).or_insert(next);
+                    let seq = u32::try_from(m.seq.0.checked_sub(meta.first_seq.0)?).ok()?;
+                    slots.push(Slot { seq, subject, size: counting.of(&m) });
+                }
+                Part::Head(_) | Part::Rest(_) => {}
+            }
+        }
+    }
+    Some(sorted(names, slots))
+}
+
+/// Records for use outside of an entry.
+pub(crate) fn bare_records(b: &[u8]) -> Records<'_> {
+    Records::bare(b)
+}
+
+#[cfg(test)]
+#[path = "segment_tests.rs"]
+mod tests;

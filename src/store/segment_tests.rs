@@ -1,0 +1,171 @@
+use super::*;
+use crate::{
+    crypt::{Cipher, Key},
+    record::{Batch, NewEntry},
+};
+use proptest::prelude::*;
+
+const G: GroupId = GroupId(5);
+
+/// Entries of the given numbers of messages; every third has something after its messages, every fourth has none.
+fn entries(counts: &[u8], size: usize) -> Vec<Entry> {
+    let mut seq = 0;
+    let mut out = Vec::new();
+    for (i, n) in counts.iter().enumerate() {
+        let index = i as u64 + 1;
+        let mut b = Batch::new();
+        for _ in 0..*n {
+            seq += 1;
+            let subject = format!("s.{}", seq % 7);
+            let body = vec![seq as u8; size + seq as usize % 5];
+            let m = Message {
+                seq: StreamSeq(seq),
+                time: 1000 + seq as i64,
+                expires: (seq % 3 == 0).then_some(9000 - seq as i64),
+                redacted: false,
+                subject: subject.as_bytes(),
+                headers: if seq % 2 == 0 { b"NATS/1.0\r\n\r\n" } else { b"" },
+                body: &body,
+            };
+            b.push(G, &m);
+        }
+        let rest: &[u8] = if i % 3 == 0 { b"rest of it" } else { b"" };
+        let (kind, payload) =
+            if *n == 0 { (Kind::Control, Bytes::from_static(b"control")) } else { (Kind::Messages, b.finish(rest)) };
+        let e = NewEntry {
+            kind,
+            index: LogIndex(index),
+            term: Term(1),
+            prev: Chain(i as u64),
+            chain: Chain(index),
+            payload,
+            digest: None,
+        };
+        out.push(e.seal(G).expect("valid"));
+    }
+    out
+}
+
+fn piece(entries: &[Entry], codec: BlockCodec<'_>, target: usize) -> Built {
+    let mut b = Builder::new(G, FileId(1), FILE_HEADER as u64, Counting::default(), codec).block_target(target);
+    entries.iter().for_each(|e| b.push(e));
+    b.finish().expect("entries were added")
+}
+
+fn blocks(p: &Built, key: Option<&FileKey>) -> Vec<Block> {
+    let ends = p.index.blocks.iter().skip(1).map(|l| l.off).chain([p.meta.data]);
+    p.index
+        .blocks
+        .iter()
+        .zip(ends)
+        .map(|(l, end)| {
+            let b = p.bytes.slice(l.off as usize..end as usize);
+            Block::read(key, p.meta.off + u64::from(l.off), &b).expect("not damaged")
+        })
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn pieces_come_back_entry_by_entry_and_message_by_message(
+        counts in prop::collection::vec(0u8..9, 1..20), size in 0usize..200, target in 100usize..2000,
+        compress: bool, sealed: bool,
+    ) {
+        let key = sealed.then(|| Key::new(Cipher::Aes, b"k").for_file(&[3; 16]));
+        let all = entries(&counts, size);
+        let p = piece(&all, BlockCodec { key: key.as_ref(), compress }, target);
+        let blocks = blocks(&p, key.as_ref());
+        let (mut joiner, mut back) = (Joiner::default(), Vec::new());
+        for b in &blocks {
+            prop_assert!(joiner.push(b, |e| back.push(e.expect("not damaged"))));
+        }
+        prop_assert!(joiner.cut().is_none());
+        prop_assert_eq!(&back, &all);
+        // Every message is in the block that the sparse index says.
+        for seq in 1..=counts.iter().map(|c| u64::from(*c)).sum::<u64>() {
+            let rel = (seq - p.meta.first_seq.0) as u32;
+            let i = p.index.blocks.partition_point(|l| l.seq <= rel) - 1;
+            let r = blocks[i].find(StreamSeq(seq));
+            prop_assert!(r.is_some(), "message {} is not in block {} of {:?}", seq, i, p.index.blocks);
+            prop_assert_eq!(Message::decode(G, &r.expect("seen")).map(|m| m.seq.0), Some(seq));
+        }
+        // Footers come back, and equal a rebuild (S-40).
+        let a = p.meta.data as usize;
+        let b = a + p.meta.index_foot as usize;
+        prop_assert_eq!(read_index_foot(&p.meta, key.as_ref(), &p.bytes[a..b]), Some(p.index.clone()));
+        prop_assert_eq!(read_subject_foot(&p.meta, key.as_ref(), &p.bytes[b..]), Some(p.subjects.clone()));
+        prop_assert_eq!(rebuild(&p.meta, Counting::default(), blocks.into_iter()), Some(p.subjects.clone()));
+        for i in 0..p.subjects.subjects() as u32 {
+            prop_assert!(p.index.filter.may_hold(p.subjects.subject(i)));
+            prop_assert_eq!(p.subjects.find(p.subjects.subject(i)), Some(i));
+            prop_assert!(p.subjects.slots_of(i).iter().all(|s| p.subjects.slots[*s as usize].subject == i));
+        }
+        let mut m = Vec::new();
+        p.meta.put(&mut m);
+        prop_assert_eq!(PieceMeta::get(&mut Get(&m)), Some(p.meta));
+    }
+
+    #[test]
+    fn live_messages_are_kept_and_the_rest_is_gone(counts in prop::collection::vec(0u8..6, 1..12), mask: u64) {
+        let all = entries(&counts, 20);
+        let keep = |s: StreamSeq| mask >> (s.0 % 64) & 1 == 1;
+        let mut b = Builder::new(G, FileId(1), 0, Counting::default(), BlockCodec::default()).block_target(300);
+        all.iter().for_each(|e| b.push_live(e, keep));
+        let p = b.finish().expect("covers entries");
+        let total = counts.iter().map(|c| u64::from(*c)).sum::<u64>();
+        let want: Vec<u64> = (1..=total).filter(|s| keep(StreamSeq(*s))).collect();
+        let got: Vec<u64> = p.subjects.slots.iter().map(|s| u64::from(s.seq) + p.meta.first_seq.0).collect();
+        prop_assert_eq!(got, want);
+        prop_assert_eq!((p.meta.first_index.0, p.meta.last_index.0), (1, counts.len() as u64));
+        let (mut joiner, mut n) = (Joiner::default(), 0);
+        for b in blocks(&p, None) {
+            prop_assert!(joiner.push(&b, |e| n += e.expect("whole").head.count));
+        }
+        prop_assert_eq!(n, p.meta.msgs);
+    }
+
+    #[test]
+    fn damage_never_yields_another_message(at: u16, bit in 0u8..8) {
+        let all = entries(&[3, 2, 0, 4], 30);
+        let p = piece(&all, BlockCodec::default(), 300);
+        let mut bad = p.bytes.to_vec();
+        let at = at as usize % p.meta.data as usize;
+        bad[at] ^= 1 << bit;
+        let bad = Bytes::from(bad);
+        let ends = p.index.blocks.iter().skip(1).map(|l| l.off).chain([p.meta.data]);
+        for (l, end) in p.index.blocks.iter().zip(ends) {
+            let Some(b) = Block::read(None, u64::from(l.off), &bad.slice(l.off as usize..end as usize)) else { continue };
+            for part in b.parts() {
+                if let Part::Record(r) = part && let Some(m) = Message::decode(G, &r) {
+                    prop_assert!(m.body.iter().all(|x| *x == m.seq.0 as u8));
+                }
+            }
+        }
+        // A footer with a flipped bit is not a footer.
+        let foot = p.meta.data as usize..(p.meta.data + p.meta.index_foot) as usize;
+        let mut bad = p.bytes[foot].to_vec();
+        let at = at % bad.len();
+        bad[at] ^= 1 << bit;
+        prop_assert_eq!(read_index_foot(&p.meta, None, &bad), None);
+    }
+
+    #[test]
+    fn any_footer_is_survived(b in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(IndexFoot::decode(&b).is_none());
+        let mut framed = Vec::new();
+        framed.u32(FOOT_MAGIC);
+        framed.u8(FORMAT);
+        framed.extend_from_slice(&b);
+        SubjectFoot::decode(&framed);
+        IndexFoot::decode(&framed);
+    }
+}
+
+#[test]
+fn prefixes_seek() {
+    let p = piece(&entries(&[9, 9], 1), BlockCodec::default(), 300);
+    assert_eq!(p.subjects.with_prefix(b"s."), 0..7);
+    assert_eq!(p.subjects.with_prefix(b"s.3"), 3..4);
+    assert_eq!(p.subjects.with_prefix(b"t").len(), 0);
+    assert!(!Filter::default().may_hold(b"x"));
+}

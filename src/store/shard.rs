@@ -1,0 +1,581 @@
+//! A shard: one journal, one manifest, and the groups that live in them.
+//!
+//! Owns the way of an append from admission to its sync, and opening. What moves the log from the journal to pieces is
+//! `flush`; what reads streams is `view`. Locks are held for short computations only, never across an await; a group's
+//! lock may be held while the journal's is taken, never the other way round.
+//!
+//! - S-1: nobody hears that something is durable before the sync that covers it has completed.
+//! - S-2: after a failed sync, or a failed write in reserved space, the shard takes no more writes, and nothing that
+//!   waited is ever called durable.
+//! - S-82: a shard serves and acknowledges only after recovery has synced what it will build on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use env::disk::OpenOptions;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    cache::Cache,
+    group::Group,
+    io::{Disk, File, Writer},
+    journal::{Active, Admission, Full, Journal, JournalFile},
+    manifest::{self, Choice, GroupRecord, Lost, Manifest, Slot},
+    options::{Options, mutant},
+    recover::{FileScan, Replay, Verdict, classify},
+    round::{self, FileHead, Found, Frame, FrameKind, Line, RoundHead},
+    types::{Damage, Epoch, Error, FileId, GroupId, LogIndex, Result, Round, StreamSeq},
+};
+
+/// How far the journal has come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    pub written: Round,
+    pub synced: Round,
+    pub poisoned: Option<Arc<str>>,
+}
+
+/// See the module.
+pub(crate) struct Shard {
+    pub id: u32,
+    pub disk: Disk,
+    pub dir: PathBuf,
+    pub opts: Options,
+    writer: Writer,
+    pub journal: Mutex<Journal>,
+    pub groups: Mutex<BTreeMap<GroupId, Arc<Mutex<Group>>>>,
+    pub tombs: Mutex<Vec<(GroupId, Round)>>,
+    pub progress: watch::Sender<Progress>,
+    /// Rounds, file preparation and flushes each run one at a time.
+    round_lock: tokio::sync::Mutex<()>,
+    prepare_lock: tokio::sync::Mutex<()>,
+    pub flush_lock: tokio::sync::Mutex<()>,
+    pub generation: AtomicU64,
+    pub next_file: AtomicU64,
+    pub cache: Cache,
+    pub wake: Notify,
+    pub wake_flush: Notify,
+    pub syncs: AtomicU64,
+    pub damage: Mutex<Vec<Damage>>,
+}
+
+pub(crate) fn slot_path(dir: &Path, slot: usize) -> PathBuf {
+    dir.join(["manifest-a", "manifest-b"][slot])
+}
+pub(crate) fn segment_path(dir: &Path, id: FileId) -> PathBuf {
+    dir.join(format!("segments/{:010}.fs", id.0))
+}
+fn journal_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("journal/{number:010}.fj"))
+}
+
+/// Random bytes for a file's key; all zero without encryption, so that runs without it draw nothing.
+pub(crate) fn salt(opts: &Options) -> [u8; 16] {
+    let mut s = [0; 16];
+    if opts.keys.current().is_some() {
+        env::rng::rng("store file salt").fill(&mut s);
+    }
+    s
+}
+
+impl Shard {
+    // ---- opening
+
+    pub(crate) async fn open(disk: Disk, dir: PathBuf, id: u32, opts: Options) -> Result<Arc<Shard>> {
+        disk.create_dir_all(&dir.join("journal")).await?;
+        disk.create_dir_all(&dir.join("segments")).await?;
+        let mut slots = Vec::new();
+        for slot in 0..2 {
+            slots.push(read_slot(&disk, &slot_path(&dir, slot)).await?);
+        }
+        let b = slots.pop().expect("two slots were read");
+        let a = slots.pop().expect("two slots were read");
+        let had_slots = a != Slot::Absent || b != Slot::Absent;
+        let (manifest, rewrite) = match manifest::choose(a, b) {
+            Choice::Fresh => (Manifest { shard: id, generation: 0, ..Manifest::default() }, had_slots),
+            Choice::Use(m, again) => (*m, again),
+            Choice::Foreign(v) => {
+                return Err(Error::Format(format!("{} was written by format {v}, this is 1", dir.display())));
+            }
+            Choice::BothDamaged => {
+                let what = format!("both manifests of {} are damaged", dir.display());
+                return Err(Error::Damaged(Damage { group: None, entries: None, messages: None, what }));
+            }
+        };
+        let (files, scans) = read_journal(&disk, &dir, id, &opts).await?;
+        let from = Round(manifest.replay_from.0.max(1));
+        let replay = if mutant!(opts, TruncateOnDamage) {
+            let scans = scans.iter().map(|s| s.1.clone()).map(forget_vouchers).collect();
+            classify(scans, from, Round(0))
+        } else {
+            classify(scans.iter().map(|s| s.1.clone()).collect(), from, manifest.synced)
+        };
+        // S-82: what is taken from the journal may so far lie in the page cache only.
+        let mut last = BTreeMap::new();
+        for (number, scan) in &scans {
+            let here = scan.rounds.iter().map(|r| r.head.round).filter(|r| *r >= from && *r <= replay.end).max();
+            if let Some(l) = here {
+                last.insert(*number, l);
+                files[number].file.sync_data().await?;
+            }
+        }
+        if !last.is_empty() {
+            disk.sync_dir(&dir.join("journal")).await?;
+        }
+        let mut journal = Journal {
+            next_number: files.keys().last().map_or(1, |n| n + 1),
+            epoch: Epoch(replay.epoch.0.max(manifest.epoch.0)),
+            next: replay.end.next(),
+            sector: opts.sector,
+            ..Journal::default()
+        };
+        for (number, at) in files {
+            match last.get(&number) {
+                Some(l) => journal.full.push(Full { at, last: *l, unsynced: false }),
+                None => journal.free.push(at),
+            }
+        }
+        let progress = Progress { written: replay.end, synced: replay.end, poisoned: None };
+        let shard = Shard {
+            id,
+            writer: Writer::start(&disk, &format!("journal-{id}"), opts.threads)?,
+            journal: Mutex::new(journal),
+            groups: Mutex::default(),
+            tombs: Mutex::new(manifest.tombs.clone()),
+            progress: watch::Sender::new(progress),
+            round_lock: Default::default(),
+            prepare_lock: Default::default(),
+            flush_lock: Default::default(),
+            generation: AtomicU64::new(manifest.generation),
+            next_file: AtomicU64::new(manifest.next_file.0.max(1)),
+            cache: Cache::new(opts.footer_cache, opts.block_cache),
+            wake: Notify::new(),
+            wake_flush: Notify::new(),
+            syncs: AtomicU64::new(0),
+            damage: Mutex::default(),
+            disk,
+            dir,
+            opts,
+        };
+        let garbage = manifest.garbage.clone();
+        shard.restore(manifest, replay)?;
+        shard.remove_files(&garbage).await;
+        shard.prepare().await?;
+        let shard = Arc::new(shard);
+        if rewrite {
+            shard.flush().await?;
+        }
+        Ok(shard)
+    }
+
+    /// Builds the groups from the manifest and the journal.
+    fn restore(&self, manifest: Manifest, replay: Replay) -> Result<()> {
+        let mut groups: BTreeMap<GroupId, Group> = BTreeMap::new();
+        for r in manifest.groups {
+            let (id, memory) = (r.id, memory_option(&r.options));
+            let Some(g) = Group::restore(r, memory, self.opts.counting) else {
+                let what = format!("group {}: a deletion bitmap cannot be read", id.0);
+                return Err(Error::Format(what));
+            };
+            groups.insert(id, g);
+        }
+        let tombs: BTreeSet<GroupId> = manifest.tombs.iter().map(|t| t.0).collect();
+        let mut orphans: BTreeSet<GroupId> = BTreeSet::new();
+        for (n, verdict) in replay.steps {
+            let found = match verdict {
+                Verdict::Take(f) => f,
+                Verdict::Damaged(f) => {
+                    self.note_damage(None, None, None, format!("round {} of the journal is damaged", n.0));
+                    f
+                }
+                Verdict::Missing => {
+                    let what = format!("round {} of the journal is gone; what it held is not known", n.0);
+                    self.note_damage(None, None, None, what);
+                    // Any group may have had entries there; only what follows can tell.
+                    continue;
+                }
+            };
+            for f in found {
+                self.replay(&mut groups, &tombs, &mut orphans, n, f);
+            }
+        }
+        for id in orphans {
+            let what = "the journal has entries of a group that was never created here".to_owned();
+            self.note_damage(Some(id), None, None, what);
+        }
+        for (id, g) in &groups {
+            for l in &g.lost {
+                self.note_lost(*id, l);
+            }
+        }
+        *self.groups.lock() = groups.into_iter().map(|(id, g)| (id, Arc::new(Mutex::new(g)))).collect();
+        Ok(())
+    }
+
+    fn replay(
+        &self, groups: &mut BTreeMap<GroupId, Group>, tombs: &BTreeSet<GroupId>, orphans: &mut BTreeSet<GroupId>,
+        n: Round, f: Found,
+    ) {
+        let line = match &f {
+            Found::Entry(e) => Frame::entry(e, true).line,
+            Found::Control(l, _) | Found::Bad(l) => *l,
+        };
+        if tombs.contains(&line.group) {
+            return;
+        }
+        if let (Found::Control(..), FrameKind::Create) = (&f, line.kind) {
+            if let Found::Control(_, options) = f
+                && !groups.contains_key(&line.group)
+            {
+                let g = Group::new(line.group, options.clone(), memory_option(&options), self.opts.counting);
+                groups.insert(line.group, g);
+            }
+            return;
+        }
+        if line.kind == FrameKind::Delete {
+            // Also a damaged one: its table names it, and it carries nothing else.
+            groups.remove(&line.group);
+            orphans.remove(&line.group);
+            self.tombs.lock().push((line.group, n));
+            return;
+        }
+        let Some(g) = groups.get_mut(&line.group) else {
+            orphans.insert(line.group);
+            return;
+        };
+        match f {
+            Found::Entry(e) => g.replay(e, n),
+            Found::Bad(Line { kind: FrameKind::Entry, index, first, count, .. }) => g.replay_bad(index, first, count),
+            Found::Bad(Line { kind: FrameKind::HardState, .. }) => g.replay_hard(None),
+            Found::Control(Line { kind: FrameKind::HardState, .. }, p) => g.replay_hard(Some(p)),
+            Found::Control(Line { kind: FrameKind::Truncate, index, .. }, _)
+            | Found::Bad(Line { kind: FrameKind::Truncate, index, .. }) => {
+                // What is flushed was applied and so committed: such a truncation is older than the manifest.
+                if index > g.flushed.0 {
+                    g.truncate(index).ok();
+                }
+            }
+            Found::Control(Line { kind: FrameKind::Floor, .. }, p) => {
+                if let Some((s, i)) = round::parse_floor(&p) {
+                    g.floor = (g.floor.0.max(s), g.floor.1.max(i));
+                }
+            }
+            Found::Control(..) | Found::Bad(_) => {}
+        }
+    }
+
+    pub(crate) fn note_damage(
+        &self, group: Option<GroupId>, entries: Option<(LogIndex, LogIndex)>, messages: Option<(StreamSeq, StreamSeq)>,
+        what: String,
+    ) {
+        let d = Damage { group, entries, messages, what };
+        let mut all = self.damage.lock();
+        if !all.contains(&d) {
+            all.push(d);
+        }
+    }
+
+    pub(crate) fn note_lost(&self, id: GroupId, l: &Lost) {
+        let messages = (l.first_seq.0 > 0).then_some((l.first_seq, l.last_seq));
+        self.note_damage(Some(id), Some((l.first, l.last)), messages, "lost".to_owned());
+    }
+
+    // ---- appending
+
+    /// Queues frames for the next round, all or none; the round that will hold them.
+    pub(crate) fn enqueue(&self, frames: Vec<Frame>, control: bool) -> Result<Round> {
+        if let Some(p) = &self.progress.borrow().poisoned {
+            return Err(Error::Poisoned(p.to_string()));
+        }
+        let cost = frames.iter().map(Frame::cost).sum();
+        let mut j = self.journal.lock();
+        let reserve = if control { 0 } else { self.opts.reserve };
+        if cost + reserve + 2 * self.opts.sector > self.opts.journal_file_max {
+            return Err(Error::Invalid(format!("{cost} bytes are more than a journal file holds")));
+        }
+        match j.admit(cost, reserve) {
+            Admission::Yes => {}
+            Admission::NoRoom => {
+                self.wake.notify_one();
+                self.wake_flush.notify_one();
+                return Err(match &j.no_space {
+                    Some(s) => Error::NoSpace(s.clone()),
+                    None => Error::Busy,
+                });
+            }
+        }
+        let round = j.next;
+        for f in frames {
+            j.push(f);
+        }
+        drop(j);
+        self.wake.notify_one();
+        Ok(round)
+    }
+
+    /// Writes and syncs one round of what waits; false if nothing does.
+    pub(crate) async fn run_round(&self) -> Result<bool> {
+        let _one = self.round_lock.lock().await;
+        if let Some(p) = &self.progress.borrow().poisoned {
+            return Err(Error::Poisoned(p.to_string()));
+        }
+        let synced = self.progress.borrow().synced;
+        let (file, off, bufs, sync, number, others) = {
+            let mut j = self.journal.lock();
+            if j.queue.is_empty() {
+                return Ok(false);
+            }
+            if j.need(0) > j.active_left() {
+                let spare = j.spare.take().expect("S-22: what was admitted has its room");
+                self.rotate(&mut j, spare)?;
+            }
+            let frames = std::mem::take(&mut j.queue);
+            j.queued = 0;
+            let number = j.next;
+            j.next = number.next();
+            let others: Vec<File> = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone()).collect();
+            let (sector, shard) = (j.sector, self.id);
+            let active = j.active.as_mut().expect("a file was just found or rotated in");
+            let head = RoundHead { shard, epoch: active.epoch, round: number, synced, off: active.used, total: 0 };
+            let built = round::build(head, &frames, sector, active.key.as_ref());
+            let (mut off, mut bufs) = (active.used, built.bufs);
+            if active.used == sector {
+                let head = FileHead {
+                    shard,
+                    epoch: active.epoch,
+                    first: number,
+                    salt: active.salt,
+                    key: if active.key.is_some() { self.opts.keys.current().map_or(0, |k| k.id()) } else { 0 },
+                };
+                bufs.insert(0, head.encode(sector));
+                off = 0;
+            }
+            let total = if mutant!(self.opts, NoPadding) { built.total - sector.min(built.total - sector) } else { built.total };
+            active.used += total;
+            assert!(active.used <= active.at.len, "S-22: a round outgrew its file");
+            active.last = number;
+            let sync = frames.iter().any(|f| f.sync);
+            active.unsynced = !sync;
+            let file = active.at.file.clone();
+            j.unflushed += total;
+            (file, off, bufs, sync, number, others)
+        };
+        if mutant!(self.opts, ReplyBeforeSync) {
+            self.progress.send_modify(|p| (p.written, p.synced) = (number, number));
+        }
+        let mut r = Ok(());
+        if sync {
+            for f in &others {
+                r = f.sync_data().await;
+                if r.is_err() {
+                    break;
+                }
+            }
+        }
+        if r.is_ok() {
+            r = self.writer.write(&file, off, bufs, sync).await;
+        }
+        if let Err(e) = r {
+            let text: Arc<str> = e.to_string().into();
+            self.progress.send_modify(|p| p.poisoned = Some(text.clone()));
+            return Err(Error::Poisoned(text.to_string()));
+        }
+        if sync {
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+            self.journal.lock().full.iter_mut().for_each(|f| f.unsynced = false);
+        }
+        self.progress.send_modify(|p| {
+            p.written = number;
+            if sync {
+                p.synced = number;
+            }
+        });
+        let j = self.journal.lock();
+        if j.unflushed >= self.opts.flush_bytes {
+            self.wake_flush.notify_one();
+        }
+        Ok(true)
+    }
+
+    fn rotate(&self, j: &mut Journal, at: JournalFile) -> Result<()> {
+        if let Some(a) = j.active.take() {
+            j.full.push(Full { at: a.at, last: a.last, unsynced: a.unsynced });
+        }
+        j.epoch = Epoch(j.epoch.0 + 1);
+        let salt = salt(&self.opts);
+        let key = self.opts.keys.current().map(|k| k.for_file(&salt));
+        let (epoch, first, used) = (j.epoch, j.next, j.sector);
+        let last = Round(first.0 - 1);
+        j.active = Some(Active { at, epoch, used, first, last, salt, key, unsynced: false });
+        Ok(())
+    }
+
+    /// Reserves the next journal file if one is due. `NoSpace` and `Busy` leave everything as it was.
+    pub(crate) async fn prepare(&self) -> Result<bool> {
+        let _one = self.prepare_lock.lock().await;
+        let (number, len, reuse, too_small) = {
+            let mut j = self.journal.lock();
+            if !j.wants_spare() {
+                return Ok(false);
+            }
+            let grown = j.active.as_ref().map_or(self.opts.journal_file_min, |a| a.at.len * 2);
+            let len = grown.max(j.wanted).min(self.opts.journal_file_max).max(self.opts.journal_file_min);
+            let len = crate::codec::align(len, j.sector);
+            if j.in_use() + len > self.opts.journal_budget.max(len) && !j.full.is_empty() {
+                self.wake_flush.notify_one();
+                return Err(Error::Busy);
+            }
+            let at = j.free.iter().position(|f| f.len >= j.wanted.max(self.opts.journal_file_min));
+            let reuse = at.map(|i| j.free.swap_remove(i));
+            let too_small = j.spare.take();
+            if reuse.is_none() {
+                j.next_number += 1;
+            }
+            (j.next_number - 1, len, reuse, too_small)
+        };
+        let made = match reuse {
+            Some(f) => Ok(f),
+            None => self.create_journal(number, len).await,
+        };
+        let mut j = self.journal.lock();
+        j.free.extend(too_small);
+        match made {
+            Ok(f) => {
+                j.no_space = None;
+                j.wanted = 0;
+                j.spare = Some(f);
+                Ok(true)
+            }
+            Err(e) => {
+                if let Error::NoSpace(s) = &e {
+                    j.no_space = Some(s.clone());
+                }
+                Err(e)
+            }
+        }
+    }
+
+    async fn create_journal(&self, number: u64, len: u64) -> Result<JournalFile> {
+        let path = journal_path(&self.dir, number);
+        let file = self.disk.open(&path, OpenOptions::TRUNCATE).await?;
+        let made = async {
+            file.allocate(0, len).await?;
+            file.sync_data().await?;
+            self.disk.sync_dir(&self.dir.join("journal")).await
+        };
+        match made.await {
+            Ok(()) => Ok(JournalFile { number, file, len }),
+            Err(e) => {
+                drop(file);
+                // It holds nothing yet: an empty file would only be met again by the next recovery.
+                self.disk.remove_file(&path).await.ok();
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Removes segment files that a durable manifest has declared garbage. What fails is left for the next opening.
+    pub(crate) async fn remove_files(&self, ids: &[FileId]) {
+        for id in ids {
+            self.cache.forget(*id);
+            self.disk.remove_file(&segment_path(&self.dir, *id)).await.ok();
+        }
+    }
+
+    pub(crate) fn group(&self, id: GroupId) -> Result<Arc<Mutex<Group>>> {
+        self.groups.lock().get(&id).cloned().ok_or(Error::NoGroup(id))
+    }
+
+    /// What a new group's record looks like.
+    pub(crate) fn blank(id: GroupId) -> GroupRecord {
+        GroupRecord { id, hard_valid: true, ..GroupRecord::default() }
+    }
+}
+
+/// Whether a group's options say that its bodies stay in memory: the first byte is 1.
+pub(crate) fn memory_option(options: &[u8]) -> bool {
+    options.first() == Some(&1)
+}
+
+fn forget_vouchers(mut f: FileScan) -> FileScan {
+    f.rounds.iter_mut().for_each(|r| r.head.synced = Round(0));
+    f
+}
+
+async fn read_slot(disk: &Disk, path: &Path) -> Result<Slot> {
+    let file = match disk.open(path, OpenOptions::READ).await {
+        Ok(f) => f,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Slot::Absent),
+        Err(e) => return Err(e.into()),
+    };
+    let mut slot = Slot::Absent;
+    // A transient fault must not look like damage.
+    for _ in 0..3 {
+        let len = usize::try_from(file.len().await?).unwrap_or(usize::MAX);
+        slot = Manifest::decode(&file.scan_at(0, len).await?);
+        if !matches!(slot, Slot::Damaged) {
+            break;
+        }
+    }
+    Ok(slot)
+}
+
+type JournalScan = (BTreeMap<u64, JournalFile>, Vec<(u64, FileScan)>);
+
+async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Result<JournalScan> {
+    let (mut files, mut scans) = (BTreeMap::new(), Vec::new());
+    for e in disk.read_dir(&dir.join("journal")).await? {
+        let Some(number) = e.name.strip_suffix(".fj").and_then(|n| n.parse().ok()) else { continue };
+        let file = disk.open(&journal_path(dir, number), OpenOptions::EDIT).await?;
+        let len = file.len().await?;
+        let bytes = read_twice(&file, usize::try_from(len).unwrap_or(usize::MAX)).await?;
+        if let Some(v) = FileHead::foreign_version(&bytes) {
+            return Err(Error::Format(format!("journal file {} was written by format {v}, this is 1", e.name)));
+        }
+        let head = FileHead::decode(&bytes).filter(|h| h.shard == id);
+        let epoch = head.map(|h| h.epoch).or_else(|| round::guess_epoch(&bytes, id, opts.sector));
+        if let Some(epoch) = epoch {
+            let key = match head {
+                Some(h) => opts.keys.of_file(h.key, &h.salt).map_err(Error::Format)?,
+                None => None,
+            };
+            let mut rounds = round::scan(&bytes, id, epoch, opts.sector, key.as_ref());
+            if mutant!(opts, StaleRecycledRound) {
+                for e in (1..epoch.0).rev() {
+                    rounds.extend(round::scan(&bytes, id, Epoch(e), opts.sector, key.as_ref()));
+                }
+            }
+            scans.push((number, FileScan { epoch, first: head.map(|h| h.first), rounds }));
+        }
+        files.insert(number, JournalFile { number, file, len });
+    }
+    Ok((files, scans))
+}
+
+/// Reads until two readings agree: a flip on the way from the disk must not look like a torn tail.
+async fn read_twice(file: &File, len: usize) -> Result<Bytes> {
+    let mut last = file.scan_at(0, len).await?;
+    for _ in 0..4 {
+        let again = file.scan_at(0, len).await?;
+        if again == last {
+            return Ok(again);
+        }
+        last = again;
+    }
+    Ok(last)
+}
+
+/// What the layer above gets when it asks for a group's options.
+pub(crate) fn options_bytes(memory: bool, rest: &[u8]) -> Bytes {
+    let mut v = vec![u8::from(memory)];
+    v.extend_from_slice(rest);
+    v.into()
+}

@@ -1,0 +1,138 @@
+//! A simulated disk as the store's disk, without a runtime: every operation is done when it is first polled, or, where
+//! the harness wants tasks to interleave, after yielding once.
+//!
+//! Compiled for tests and with the feature `l1` only.
+
+use std::{io, path::Path, sync::Arc, task::Poll};
+
+use bytes::Bytes;
+use env::{
+    disk::{Entry, OpenOptions},
+    simdisk::{Error, Handle, SimDisk},
+};
+use parking_lot::Mutex;
+
+/// A simulated disk that many handles share.
+#[derive(Clone)]
+pub struct SimHandle {
+    disk: Arc<Mutex<SimDisk>>,
+    yields: bool,
+}
+
+impl std::fmt::Debug for SimHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SimHandle")
+    }
+}
+
+/// An open file of a simulated disk.
+#[derive(Clone, Debug)]
+pub struct SimFile(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    disk: SimHandle,
+    handle: Handle,
+    path: String,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.disk.disk.lock().close(self.handle);
+    }
+}
+
+fn error(path: &str, e: Error) -> io::Error {
+    let kind = match e {
+        Error::NotFound => io::ErrorKind::NotFound,
+        Error::Exists => io::ErrorKind::AlreadyExists,
+        Error::NoSpace => io::ErrorKind::StorageFull,
+        _ => io::ErrorKind::Other,
+    };
+    // Never having written what is read is a bug of the store and not of the disk.
+    assert!(!matches!(e, Error::NeverWritten(_)), "S-60: {path}: {e:?}");
+    io::Error::new(kind, format!("{path}: {e:?}"))
+}
+
+fn text(p: &Path) -> &str {
+    p.to_str().unwrap_or("..")
+}
+
+impl SimHandle {
+    /// A handle of a disk. With `yields`, every operation lets other tasks run first.
+    pub fn new(disk: SimDisk, yields: bool) -> SimHandle {
+        SimHandle { disk: Arc::new(Mutex::new(disk)), yields }
+    }
+
+    /// The disk itself, for the harness.
+    pub fn with<T>(&self, f: impl FnOnce(&mut SimDisk) -> T) -> T {
+        f(&mut self.disk.lock())
+    }
+
+    async fn op<T>(&self, path: &str, f: impl FnOnce(&mut SimDisk) -> Result<T, Error>) -> io::Result<T> {
+        if self.yields {
+            let mut first = true;
+            std::future::poll_fn(|_| if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }).await;
+        }
+        let r = f(&mut self.disk.lock());
+        r.map_err(|e| error(path, e))
+    }
+
+    pub(crate) async fn open(&self, path: &Path, how: OpenOptions) -> io::Result<SimFile> {
+        let path = text(path);
+        let handle = self.op(path, |d| d.open(path, how)).await?;
+        Ok(SimFile(Arc::new(Open { disk: self.clone(), handle, path: path.to_owned() })))
+    }
+    pub(crate) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut all: Vec<&Path> = path.ancestors().filter(|a| a.file_name().is_some()).collect();
+        all.reverse();
+        for dir in all {
+            let dir_text = text(dir);
+            match self.op(dir_text, |d| d.create_dir(dir_text)).await {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e),
+                Ok(()) => self.sync_dir(dir.parent().unwrap_or(Path::new("/"))).await?,
+            }
+        }
+        Ok(())
+    }
+    pub(crate) async fn read_dir(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let path = text(path);
+        let all = self.op(path, |d| d.list(path)).await?;
+        Ok(all.into_iter().map(|(name, s)| Entry { name, is_dir: s.is_dir, len: s.len }).collect())
+    }
+    pub(crate) async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let path = text(path);
+        self.op(path, |d| d.remove_file(path)).await
+    }
+    pub(crate) async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = text(path);
+        self.op(path, |d| d.sync_dir(path)).await
+    }
+}
+
+impl SimFile {
+    async fn op<T>(&self, f: impl FnOnce(&mut SimDisk, Handle) -> Result<T, Error>) -> io::Result<T> {
+        let h = self.0.handle;
+        self.0.disk.op(&self.0.path, |d| f(d, h)).await
+    }
+    pub(crate) async fn scan_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        self.op(|d, h| d.read(h, off, len, false)).await.map(Bytes::from)
+    }
+    pub(crate) async fn read_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        self.op(|d, h| d.read(h, off, len, true)).await.map(Bytes::from)
+    }
+    pub(crate) async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
+        let all = bufs.concat();
+        self.op(|d, h| d.write(h, off, &all)).await
+    }
+    pub(crate) async fn sync_data(&self) -> io::Result<()> {
+        self.op(|d, h| d.sync(h)).await
+    }
+    pub(crate) async fn allocate(&self, off: u64, len: u64) -> io::Result<()> {
+        self.op(|d, h| d.allocate(h, off, len)).await
+    }
+    pub(crate) async fn len(&self) -> io::Result<u64> {
+        self.0.disk.disk.lock().len(self.0.handle).map_err(|e| error(&self.0.path, e))
+    }
+}

@@ -1,0 +1,558 @@
+//! The store as the layers above see it: shards, groups, the log of a group and the stream that it is.
+//!
+//! Owns the handles. Decides nothing that a stream decides: what is deleted, evicted or expired is told from above, as
+//! part of applying the log, and becomes durable with the group's next checkpoint.
+
+use std::{path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::{
+    group::{Feet, Group as State, Need, Place},
+    io::Disk,
+    manifest::{Checkpoint, Lost, Totals},
+    options::Options,
+    record::{Entry, Head, Message, NewEntry},
+    round::{Frame, FrameKind},
+    shard::{Progress, Shard, memory_option, options_bytes},
+    types::{Damage, Durable, Error, GroupId, LogIndex, Result, Round, StreamSeq},
+};
+
+/// How an append becomes acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Sync {
+    /// After the sync that covers it.
+    #[default]
+    Always,
+    /// Once it is written; it is synced with the next round that somebody waits for, or by [`Store::sync`].
+    Relaxed,
+}
+
+/// A store on one directory.
+#[derive(Clone)]
+pub struct Store {
+    shards: Vec<Arc<Shard>>,
+}
+
+/// One group of a store.
+#[derive(Clone)]
+pub struct Group {
+    shard: Arc<Shard>,
+    state: Arc<Mutex<State>>,
+    id: GroupId,
+}
+
+/// A promise of the journal: redeem it for a [`Durable`].
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    round: Round,
+    progress: tokio::sync::watch::Receiver<Progress>,
+}
+
+impl Ticket {
+    /// The journal round that will make it durable.
+    pub fn round(&self) -> Round {
+        self.round
+    }
+    /// `Some` once the sync that covers it has completed (S-1), or once it never will (S-2).
+    pub fn poll(&self) -> Option<Result<Durable<Round>>> {
+        let p = self.progress.borrow();
+        if p.synced >= self.round {
+            return Some(Ok(Durable::covered(self.round)));
+        }
+        p.poisoned.as_ref().map(|s| Err(Error::Poisoned(s.to_string())))
+    }
+    /// Waits for the sync that covers it.
+    pub async fn durable(mut self) -> Result<Durable<Round>> {
+        loop {
+            if let Some(r) = self.poll() {
+                return r;
+            }
+            if self.progress.changed().await.is_err() {
+                return Err(Error::Poisoned("the store was closed".to_owned()));
+            }
+        }
+    }
+    /// Waits until it is written, which a power failure may take back.
+    pub async fn written(mut self) -> Result<()> {
+        loop {
+            {
+                let p = self.progress.borrow();
+                if p.written >= self.round {
+                    return Ok(());
+                }
+                if let Some(s) = &p.poisoned {
+                    return Err(Error::Poisoned(s.to_string()));
+                }
+            }
+            if self.progress.changed().await.is_err() {
+                return Err(Error::Poisoned("the store was closed".to_owned()));
+            }
+        }
+    }
+}
+
+/// What a read of a message found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Read {
+    /// There is none, and that is right.
+    Absent,
+    /// The message, as its record; see [`Stored::message`].
+    Valid(Stored),
+    /// There was one, and it cannot be read.
+    Damaged(Damage),
+}
+
+/// A message's record, checked when it was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stored {
+    group: GroupId,
+    record: Bytes,
+}
+
+impl Stored {
+    /// The message.
+    pub fn message(&self) -> Message<'_> {
+        Message::decode(self.group, &self.record).expect("S-10: a record is checked before it gets here")
+    }
+    /// The record's bytes, as they are replicated.
+    pub fn record(&self) -> &Bytes {
+        &self.record
+    }
+}
+
+/// A stream's totals.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamState {
+    /// The first live message; one more than `last` if there is none.
+    pub first: StreamSeq,
+    /// The last sequence given.
+    pub last: StreamSeq,
+    /// Live messages.
+    pub msgs: u64,
+    /// What they count for.
+    pub bytes: u64,
+    /// Sequences from `first` to `last` that are not live.
+    pub deleted: u64,
+    /// When the last message came, in nanoseconds since 1970; 0 if none ever did.
+    pub last_time: i64,
+}
+
+impl Store {
+    /// Opens the store in `dir`, recovering what is there.
+    pub async fn open(disk: impl Into<Disk>, dir: impl Into<PathBuf>, opts: Options) -> Result<Store> {
+        let (disk, dir) = (disk.into(), dir.into());
+        disk.create_dir_all(&dir).await?;
+        // The number of shards is what is there: a group never moves.
+        let there = disk.read_dir(&dir).await?;
+        let count = there.iter().filter(|e| e.is_dir && e.name.starts_with("shard-")).count() as u32;
+        let count = if count == 0 { opts.shards.max(1) } else { count };
+        let mut shards = Vec::new();
+        for id in 0..count {
+            let path = dir.join(format!("shard-{id:03}"));
+            shards.push(Shard::open(disk.clone(), path, id, opts.clone()).await?);
+        }
+        Ok(Store { shards })
+    }
+
+    /// Spawns each shard's background work on the current worker: rounds, and flushes when they are due.
+    pub fn spawn(&self) {
+        for s in &self.shards {
+            let shard = s.clone();
+            env::spawn(async move {
+                while Self::rounds(&shard).await {
+                    shard.wake.notified().await;
+                }
+            });
+            let shard = s.clone();
+            env::spawn(async move {
+                loop {
+                    shard.wake_flush.notified().await;
+                    if shard.progress.borrow().poisoned.is_some() {
+                        return;
+                    }
+                    // A failed flush changed nothing; the next append that finds no room wakes it again.
+                    shard.flush().await.ok();
+                    shard.prepare().await.ok();
+                }
+            });
+        }
+    }
+
+    /// Runs rounds until nothing waits; false if the shard is poisoned.
+    async fn rounds(shard: &Arc<Shard>) -> bool {
+        loop {
+            match shard.run_round().await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) => return false,
+            }
+        }
+        shard.prepare().await.ok();
+        true
+    }
+
+    /// One step of background work on every shard, for those that drive it themselves: a round of what waits, and the next
+    /// journal file if one is due.
+    pub async fn step(&self) -> Result<()> {
+        for s in &self.shards {
+            while s.run_round().await? {}
+            match s.prepare().await {
+                Ok(_) | Err(Error::NoSpace(_) | Error::Busy) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes every shard's checkpoints and applied entries durable in pieces and frees the journal behind them. Also the
+    /// clean shutdown.
+    pub async fn flush(&self) -> Result<()> {
+        for s in &self.shards {
+            s.flush().await?;
+        }
+        Ok(())
+    }
+
+    fn shard(&self, id: GroupId) -> &Arc<Shard> {
+        &self.shards[(id.0 % self.shards.len() as u64) as usize]
+    }
+
+    /// Begins a group. Its id must never have been used before. With `memory`, only hard states and floors are durable.
+    pub fn create(&self, id: GroupId, memory: bool, options: &[u8]) -> Result<(Group, Ticket)> {
+        let shard = self.shard(id);
+        let options = options_bytes(memory, options);
+        let mut groups = shard.groups.lock();
+        if groups.contains_key(&id) || shard.tombs.lock().iter().any(|t| t.0 == id) {
+            return Err(Error::Invalid(format!("group {} exists or existed", id.0)));
+        }
+        let frame = Frame::control(FrameKind::Create, id, LogIndex(0), options.clone());
+        let round = shard.enqueue(vec![frame], true)?;
+        let state = Arc::new(Mutex::new(State::new(id, options, memory, shard.opts.counting)));
+        groups.insert(id, state.clone());
+        drop(groups);
+        let group = Group { shard: shard.clone(), state, id };
+        let ticket = group.ticket(round);
+        Ok((group, ticket))
+    }
+
+    /// A group that is there.
+    pub fn group(&self, id: GroupId) -> Result<Group> {
+        let shard = self.shard(id);
+        Ok(Group { shard: shard.clone(), state: shard.group(id)?, id })
+    }
+
+    /// All groups, by id.
+    pub fn groups(&self) -> Vec<GroupId> {
+        let mut all: Vec<GroupId> =
+            self.shards.iter().flat_map(|s| s.groups.lock().keys().copied().collect::<Vec<_>>()).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Ends a group, on the word of a committed deletion.
+    pub fn delete(&self, id: GroupId) -> Result<Ticket> {
+        let shard = self.shard(id);
+        let group = self.group(id)?;
+        let round =
+            shard.enqueue(vec![Frame::control(FrameKind::Delete, id, LogIndex(0), Bytes::new())], true)?;
+        group.state.lock().deleted = true;
+        shard.groups.lock().remove(&id);
+        shard.tombs.lock().push((id, round));
+        Ok(group.ticket(round))
+    }
+
+    /// What was found damaged or lost so far.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.shards.iter().flat_map(|s| s.damage.lock().clone()).collect()
+    }
+
+    /// Completed journal syncs so far.
+    pub fn syncs(&self) -> u64 {
+        self.shards.iter().map(|s| s.syncs.load(std::sync::atomic::Ordering::Relaxed)).sum()
+    }
+}
+
+impl Group {
+    fn ticket(&self, round: Round) -> Ticket {
+        Ticket { round, progress: self.shard.progress.subscribe() }
+    }
+
+    /// The group's id.
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+    /// What it was created with.
+    pub fn options(&self) -> Bytes {
+        self.state.lock().options.slice(1..)
+    }
+    /// Whether its bodies stay in memory.
+    pub fn is_memory(&self) -> bool {
+        memory_option(&self.state.lock().options)
+    }
+
+    // ---- the log
+
+    /// Appends entries, all or none. Each is checked whole. They can be read at once and are durable when the ticket says
+    /// so. A memory group's entries do not reach the disk; its ticket is that of what was already queued.
+    pub fn append(&self, entries: Vec<NewEntry>, sync: Sync) -> Result<Ticket> {
+        let mut state = self.state.lock();
+        if state.deleted {
+            return Err(Error::NoGroup(self.id));
+        }
+        let mut sealed: Vec<Entry> = Vec::with_capacity(entries.len());
+        for e in entries {
+            let e = e.seal(self.id).map_err(|s| Error::Invalid(s.to_owned()))?;
+            match sealed.last() {
+                None => state.check_next(&e)?,
+                Some(b) => {
+                    let (b, h) = (&b.head, &e.head);
+                    let seqs = h.count == 0 || b.count == 0 || h.first > b.first;
+                    if h.index != b.index.next() || h.prev != b.chain || h.term < b.term || !seqs {
+                        return Err(Error::Invalid(format!("entry {} does not follow its neighbour", h.index.0)));
+                    }
+                }
+            }
+            sealed.push(e);
+        }
+        let round = if state.memory {
+            self.shard.progress.borrow().synced
+        } else {
+            let frames = sealed.iter().map(|e| Frame::entry(e, sync == Sync::Always)).collect();
+            self.shard.enqueue(frames, false)?
+        };
+        for e in sealed {
+            state.push(e, round);
+        }
+        Ok(self.ticket(round))
+    }
+
+    /// Takes back the entries from `index` on, which must not have been applied.
+    pub fn truncate(&self, index: LogIndex) -> Result<Ticket> {
+        let mut state = self.state.lock();
+        if index <= state.applied || index <= state.flushed.0 {
+            return Err(Error::Invalid(format!("entry {} is applied", index.0)));
+        }
+        let frame = Frame::control(FrameKind::Truncate, self.id, index, Bytes::new());
+        let round = self.shard.enqueue(vec![frame], true)?;
+        state.truncate(index)?;
+        Ok(self.ticket(round))
+    }
+
+    /// Keeps a hard state: term, vote and commit, as opaque bytes.
+    pub fn set_hard_state(&self, hard: Bytes) -> Result<Ticket> {
+        let mut state = self.state.lock();
+        let frame = Frame::control(FrameKind::HardState, self.id, LogIndex(0), hard.clone());
+        let round = self.shard.enqueue(vec![frame], true)?;
+        state.set_hard(hard, round);
+        Ok(self.ticket(round))
+    }
+
+    /// The last hard state; `None` if it was damaged, so that this node must not vote with what it has.
+    pub fn hard_state(&self) -> Option<Bytes> {
+        let s = self.state.lock();
+        s.hard_valid.then(|| s.hard.clone())
+    }
+
+    /// The last entry of the log.
+    pub fn last(&self) -> (LogIndex, crate::Term, crate::Chain) {
+        let s = self.state.lock();
+        (s.last_index, s.last_term, s.last_chain)
+    }
+
+    /// Entries that were durable and are gone.
+    pub fn lost(&self) -> Vec<Lost> {
+        self.state.lock().lost.clone()
+    }
+
+    /// The last entry that was applied here, and the durable checkpoint from which a restart begins.
+    pub fn applied(&self) -> (LogIndex, Checkpoint) {
+        let s = self.state.lock();
+        (s.applied, s.checkpoint.clone())
+    }
+
+    /// Entries from `from` on, up to `bytes` but at least one if there is any. Those at or below the checkpoint may be
+    /// compacted: they are state and no longer log.
+    pub async fn entries(&self, from: LogIndex, bytes: u64) -> Result<Vec<Entry>> {
+        let (mut out, mut size) = (Vec::new(), 0);
+        let piece = {
+            let s = self.state.lock();
+            if from > s.flushed.0 {
+                let at = s.tail.partition_point(|t| t.entry.head.index < from);
+                for t in s.tail.range(at..) {
+                    let lost = out.last().is_some_and(|b: &Entry| b.head.index.next() != t.entry.head.index);
+                    if lost || (size >= bytes && !out.is_empty()) {
+                        break;
+                    }
+                    size += t.entry.head.size();
+                    out.push(t.entry.clone());
+                }
+                let wrong = out.first().is_some_and(|e| e.head.index != from) || (out.is_empty() && from <= s.last_index);
+                if wrong {
+                    return Err(Error::Damaged(self.damage_at(from)));
+                }
+                return Ok(out);
+            }
+            s.pieces.iter().find(|p| p.meta.first_index <= from && from <= p.meta.last_index).cloned()
+        };
+        let Some(p) = piece else { return Err(Error::Damaged(self.damage_at(from))) };
+        let (entries, bad) = self.shard.read_piece(&p.meta).await?;
+        for e in entries.into_iter().filter(|e| e.head.index >= from) {
+            let hole = bad.iter().any(|b| b.index >= from && b.index < e.head.index);
+            if (size >= bytes && !out.is_empty()) || hole {
+                break;
+            }
+            size += e.head.size();
+            out.push(e);
+        }
+        if out.is_empty() && !bad.is_empty() {
+            return Err(Error::Damaged(self.damage_at(from)));
+        }
+        Ok(out)
+    }
+
+    fn damage_at(&self, index: LogIndex) -> Damage {
+        let what = "the entry cannot be read".to_owned();
+        Damage { group: Some(self.id), entries: Some((index, index)), messages: None, what }
+    }
+
+    // ---- the stream
+
+    async fn with<T>(&self, mut f: impl FnMut(&mut State, &Feet) -> std::result::Result<T, Need>) -> Result<T> {
+        let mut feet = Feet::default();
+        loop {
+            let need = {
+                match f(&mut self.state.lock(), &feet) {
+                    Ok(v) => return Ok(v),
+                    Err(n) => n,
+                }
+            };
+            self.shard.need(&need, &mut feet).await?;
+        }
+    }
+
+    async fn ready(&self) -> Result<()> {
+        loop {
+            if self.state.lock().dict_ready() {
+                return Ok(());
+            }
+            self.with(|s, feet| s.step_dict(feet)).await?;
+        }
+    }
+
+    /// The entry is committed: its messages join the stream. In order, also those without messages.
+    pub async fn apply(&self, head: &Head) -> Result<()> {
+        let r = self.with(|s, feet| s.apply(head, feet)).await?;
+        // A gap at the front of an empty stream shows at once.
+        r
+    }
+
+    /// Deletes messages; those that were live, in the order given.
+    pub async fn delete(&self, seqs: &[StreamSeq]) -> Result<Vec<StreamSeq>> {
+        let gone = self.with(|s, feet| s.delete(seqs, feet)).await?;
+        self.with(|s, feet| s.fix_first(feet)).await?;
+        Ok(gone)
+    }
+
+    /// Deletes the messages before `below` that match, but for the last `keep` of them; how many.
+    pub async fn purge(&self, filter: &[u8], below: StreamSeq, keep: u64) -> Result<u64> {
+        let mut at = self.state.lock().totals.first;
+        let mut victims = Vec::new();
+        while let Some(seq) = self.next_seq(filter, at).await? {
+            if seq >= below {
+                break;
+            }
+            victims.push(seq);
+            at = seq.next();
+        }
+        victims.truncate(victims.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX)));
+        Ok(self.delete(&victims).await?.len() as u64)
+    }
+
+    /// Keeps the stream as it is now, with the state of the layer above, for the next flush: a restart begins here.
+    pub fn checkpoint(&self, blob: Bytes) {
+        self.state.lock().take_checkpoint(blob);
+    }
+
+    /// The stream's totals.
+    pub fn state(&self) -> StreamState {
+        let Totals { first, last, msgs, bytes, last_time } = self.state.lock().totals;
+        let first = if msgs == 0 { last.next() } else { first };
+        let deleted = (last.0 + 1).saturating_sub(first.0).saturating_sub(msgs);
+        StreamState { first, last, msgs, bytes, deleted, last_time }
+    }
+
+    /// One message.
+    pub async fn get(&self, seq: StreamSeq) -> Result<Read> {
+        let place = self.state.lock().place(seq);
+        let record = match place {
+            Place::Absent => return Ok(Read::Absent),
+            Place::Here(r) => r,
+            Place::Lost(l) => {
+                let what = "lost".to_owned();
+                let messages = Some((l.first_seq, l.last_seq));
+                let d = Damage { group: Some(self.id), entries: Some((l.first, l.last)), messages, what };
+                return Ok(Read::Damaged(d));
+            }
+            Place::Piece(p) => match self.shard.message(&p.meta, seq).await {
+                Ok(r) => r,
+                Err(Error::Damaged(d)) => {
+                    // A piece with gaps says by its footer whether this is one.
+                    if !p.meta.dense()
+                        && let Ok(f) = self.shard.subject_foot(&p.meta).await
+                        && f.slot_of((seq.0 - p.meta.first_seq.0) as u32).is_none()
+                    {
+                        return Ok(Read::Absent);
+                    }
+                    return Ok(Read::Damaged(d));
+                }
+                Err(e) => return Err(e),
+            },
+        };
+        Ok(Read::Valid(Stored { group: self.id, record }))
+    }
+
+    /// The first live message from `from` on whose subject matches; `>` or nothing matches all.
+    pub async fn next_seq(&self, filter: &[u8], from: StreamSeq) -> Result<Option<StreamSeq>> {
+        if !crate::filter::is_all(filter) {
+            self.ready().await?;
+        }
+        self.with(|s, feet| s.next(filter, from, feet)).await
+    }
+
+    /// The last live message of one subject, not after `upto`.
+    pub async fn last_by_subject(&self, subject: &[u8], upto: StreamSeq) -> Result<Option<StreamSeq>> {
+        self.ready().await?;
+        self.with(|s, feet| s.last_of(subject, upto, feet)).await
+    }
+
+    /// How many live messages from `from` on match.
+    pub async fn pending(&self, filter: &[u8], from: StreamSeq) -> Result<u64> {
+        self.ready().await?;
+        self.with(|s, feet| s.pending(filter, from, feet)).await
+    }
+
+    /// Subjects that match and have messages, with their counts, in order, at most `limit`.
+    pub async fn subjects(&self, filter: &[u8], limit: usize) -> Result<Vec<(Bytes, u64)>> {
+        self.ready().await?;
+        let s = self.state.lock();
+        let mut out = Vec::new();
+        s.dict().matching(filter, |id| {
+            out.push((Bytes::copy_from_slice(s.dict().subject(id)), s.dict().info(id).count));
+            out.len() < limit
+        });
+        Ok(out)
+    }
+
+    /// How many subjects have messages.
+    pub async fn subject_count(&self) -> Result<usize> {
+        self.ready().await?;
+        Ok(self.state.lock().dict().live())
+    }
+
+    /// Walks everything and panics if the totals are wrong (S-50). For tests and the simulation: it reads every footer.
+    pub async fn verify(&self) -> Result<()> {
+        self.with(|s, feet| s.verify(feet)).await
+    }
+}
