@@ -243,8 +243,8 @@ impl Shard {
             }
             let r = g.record(&w.plan);
             after.extend(r.pieces.iter().map(|p| p.meta.file));
-            // The first entry that stays in the tail pins the journal.
-            let left = g.tail.iter().find(|t| t.entry.head.index > r.flushed).map(|t| t.round);
+            // The oldest round of what stays in the tail pins the journal.
+            let left = g.pinned(r.flushed, synced);
             replay_from = left.map_or(replay_from, |l| l.min(replay_from));
             records.insert(w.id, r);
         }

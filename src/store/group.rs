@@ -126,6 +126,9 @@ pub(crate) struct Group {
     /// Hard states whose round may not be synced yet; a manifest must not run ahead of the log that they speak of.
     hard_queue: VecDeque<(Round, Bytes)>,
     hard_durable: (Bytes, bool),
+    /// Truncations by round, and the oldest round of what each took back: until the truncation is synced a restart may
+    /// still need those rounds, or it would find the later ones without them.
+    pins: Vec<(Round, Round)>,
     counting: Counting,
     pub last_index: LogIndex,
     pub last_term: Term,
@@ -187,6 +190,7 @@ impl Group {
             memory,
             hard_durable: (r.hard.clone(), r.hard_valid),
             hard_queue: VecDeque::new(),
+            pins: Vec::new(),
             hard: r.hard,
             hard_valid: r.hard_valid,
             counting,
@@ -264,12 +268,15 @@ impl Group {
     }
 
     /// Takes back all entries from `index` on.
-    pub(crate) fn truncate(&mut self, index: LogIndex) -> Result<()> {
+    pub(crate) fn truncate(&mut self, index: LogIndex, round: Round) -> Result<()> {
         if index <= self.applied {
             return Err(Error::Invalid(format!("truncate at {}, applied {}", index.0, self.applied.0)));
         }
         if index <= self.flushed.0 {
             return Err(Error::Invalid(format!("truncate at {}, flushed {}", index.0, self.flushed.0.0)));
+        }
+        if let Some(pinned) = self.oldest_round() {
+            self.pins.push((round, pinned));
         }
         self.cut(index);
         Ok(())
@@ -298,7 +305,8 @@ impl Group {
     pub(crate) fn replay(&mut self, e: Entry, round: Round) {
         let h = e.head;
         if h.index <= self.flushed.0 {
-            return;
+            // It is in a piece. What stands behind it in the tail is older, and was taken back before this one came.
+            return self.cut(self.flushed.0.next());
         }
         if h.index <= self.last_index {
             // The truncation before it was damaged, or the entry is there twice.
@@ -317,6 +325,12 @@ impl Group {
             self.lose(Lost { first, last: LogIndex(h.index.0 - 1), first_seq: seqs.0, last_seq: seqs.1 });
         }
         self.push(e, round);
+    }
+
+    /// Takes a truncation that recovery found. What is flushed was applied and so committed: a truncation that reaches
+    /// below is older than the manifest, and voids only what stood behind.
+    pub(crate) fn replay_truncate(&mut self, index: LogIndex) {
+        self.cut(index.max(self.flushed.0.next()));
     }
 
     /// Notes entries that recovery knows of and cannot read.
@@ -856,9 +870,15 @@ impl Group {
         }
     }
 
-    /// The oldest round that holds something of this group that no piece does.
-    pub(crate) fn oldest_round(&self) -> Option<Round> {
-        self.tail.front().map(|t| t.round)
+    fn oldest_round(&self) -> Option<Round> {
+        self.tail.iter().map(|t| t.round).min()
+    }
+
+    /// The oldest round that a restart needs for what stays in the tail above `flushed`.
+    pub(crate) fn pinned(&mut self, flushed: LogIndex, synced: Round) -> Option<Round> {
+        self.pins.retain(|p| p.0 > synced);
+        let tail = self.tail.iter().filter(|t| t.entry.head.index > flushed).map(|t| t.round);
+        tail.chain(self.pins.iter().map(|p| p.1)).min()
     }
 
     /// Checks S-50 against a walk over everything. For tests and the simulation.

@@ -168,10 +168,17 @@ impl Shard {
         let garbage = manifest.garbage.clone();
         shard.restore(manifest, replay)?;
         shard.remove_files(&garbage).await;
-        shard.prepare().await?;
+        match shard.prepare().await {
+            // A full disk takes no appends and still serves reads.
+            Ok(_) | Err(Error::NoSpace(_) | Error::Busy) => {}
+            Err(e) => return Err(e),
+        }
         let shard = Arc::new(shard);
         if rewrite {
-            shard.flush().await?;
+            match shard.flush().await {
+                Ok(_) | Err(Error::NoSpace(_)) => {}
+                Err(e) => return Err(e),
+            }
         }
         Ok(shard)
     }
@@ -258,10 +265,7 @@ impl Shard {
             Found::Control(Line { kind: FrameKind::HardState, .. }, p) => g.replay_hard(Some(p)),
             Found::Control(Line { kind: FrameKind::Truncate, index, .. }, _)
             | Found::Bad(Line { kind: FrameKind::Truncate, index, .. }) => {
-                // What is flushed was applied and so committed: such a truncation is older than the manifest.
-                if index > g.flushed.0 {
-                    g.truncate(index).ok();
-                }
+                g.replay_truncate(index);
             }
             Found::Control(Line { kind: FrameKind::Floor, .. }, p) => {
                 if let Some((s, i)) = round::parse_floor(&p) {
@@ -429,7 +433,9 @@ impl Shard {
             let grown = j.active.as_ref().map_or(self.opts.journal_file_min, |a| a.at.len * 2);
             let len = grown.max(j.wanted).min(self.opts.journal_file_max).max(self.opts.journal_file_min);
             let len = crate::codec::align(len, j.sector);
-            if j.in_use() + len > self.opts.journal_budget.max(len) && !j.full.is_empty() {
+            // Without any file to write, nothing could ever be freed: one more than the budget is allowed then.
+            let stuck = j.active.is_none() && j.spare.is_none();
+            if j.in_use() + len > self.opts.journal_budget && !j.full.is_empty() && !stuck {
                 self.wake_flush.notify_one();
                 return Err(Error::Busy);
             }
@@ -480,6 +486,42 @@ impl Shard {
                 Err(e.into())
             }
         }
+    }
+
+    /// Writes what pins old journal files, entries that are not applied yet, once more at the journal's head, if those files
+    /// take more than half of the budget. Recovery skips the second copy of an entry that it has.
+    pub(crate) async fn unpin(&self) -> Result<()> {
+        let upto = {
+            let j = self.journal.lock();
+            match j.full.iter().map(|f| f.last).max() {
+                Some(l) if j.in_use() * 2 > self.opts.journal_budget => l,
+                _ => return Ok(()),
+            }
+        };
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        let mut moved = Vec::new();
+        for group in groups {
+            let g = group.lock();
+            if !g.tail.iter().any(|t| t.round <= upto) {
+                continue;
+            }
+            // The whole tail in one round: a copy of its first part alone would come after the rest in replay.
+            let last = g.last_index;
+            let frames = g.tail.iter().map(|t| Frame::entry(&t.entry, true)).collect();
+            match self.enqueue(frames, true) {
+                Ok(round) => moved.push((group.clone(), last, round)),
+                Err(Error::Busy | Error::NoSpace(_)) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        while self.run_round().await? {}
+        for (group, last, round) in moved {
+            // Only now: a manifest may give the old copy up once the new one is durable, not before.
+            for t in group.lock().tail.iter_mut().take_while(|t| t.entry.head.index <= last) {
+                t.round = t.round.max(round);
+            }
+        }
+        Ok(())
     }
 
     /// Removes segment files that a durable manifest has declared garbage. What fails is left for the next opening.

@@ -173,6 +173,7 @@ impl Store {
                         return;
                     }
                     // A failed flush changed nothing; the next append that finds no room wakes it again.
+                    shard.unpin().await.ok();
                     shard.flush().await.ok();
                     shard.prepare().await.ok();
                 }
@@ -210,6 +211,7 @@ impl Store {
     /// clean shutdown.
     pub async fn flush(&self) -> Result<()> {
         for s in &self.shards {
+            s.unpin().await?;
             s.flush().await?;
         }
         Ok(())
@@ -336,7 +338,7 @@ impl Group {
         }
         let frame = Frame::control(FrameKind::Truncate, self.id, index, Bytes::new());
         let round = self.shard.enqueue(vec![frame], true)?;
-        state.truncate(index)?;
+        state.truncate(index, round)?;
         Ok(self.ticket(round))
     }
 
