@@ -60,7 +60,7 @@ fn blocks(p: &Built, key: Option<&FileKey>) -> Vec<Block> {
         .zip(ends)
         .map(|(l, end)| {
             let b = p.bytes.slice(l.off as usize..end as usize);
-            Block::read(key, p.meta.off + u64::from(l.off), &b).expect("not damaged")
+            Block::read(key, p.meta.file, p.meta.off + u64::from(l.off), &b).expect("not damaged")
         })
         .collect()
 }
@@ -134,7 +134,7 @@ proptest! {
         let bad = Bytes::from(bad);
         let ends = p.index.blocks.iter().skip(1).map(|l| l.off).chain([p.meta.data]);
         for (l, end) in p.index.blocks.iter().zip(ends) {
-            let Some(b) = Block::read(None, u64::from(l.off), &bad.slice(l.off as usize..end as usize)) else { continue };
+            let Some(b) = Block::read(None, p.meta.file, p.meta.off + u64::from(l.off), &bad.slice(l.off as usize..end as usize)) else { continue };
             for part in b.parts() {
                 if let Part::Record(r) = part && let Some(m) = Message::decode(G, &r) {
                     prop_assert!(m.body.iter().all(|x| *x == m.seq.0 as u8));

@@ -65,6 +65,8 @@ pub(crate) struct Shard {
     pub wake_flush: Notify,
     pub syncs: AtomicU64,
     pub damage: Mutex<Vec<Damage>>,
+    /// Recovery gave up something behind the last good round.
+    pub torn: bool,
 }
 
 pub(crate) fn slot_path(dir: &Path, slot: usize) -> PathBuf {
@@ -161,6 +163,7 @@ impl Shard {
             wake_flush: Notify::new(),
             syncs: AtomicU64::new(0),
             damage: Mutex::default(),
+            torn: replay.torn,
             disk,
             dir,
             opts,

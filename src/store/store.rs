@@ -270,6 +270,12 @@ impl Store {
         self.shards.iter().flat_map(|s| s.damage.lock().clone()).collect()
     }
 
+    /// Whether opening gave up a last round that nothing vouches for. After a power failure that is what a write under way
+    /// leaves; after anything else it is a damaged last round, which cannot be told from it.
+    pub fn torn_tail(&self) -> bool {
+        self.shards.iter().any(|s| s.torn)
+    }
+
     /// Completed journal syncs so far.
     pub fn syncs(&self) -> u64 {
         self.shards.iter().map(|s| s.syncs.load(std::sync::atomic::Ordering::Relaxed)).sum()

@@ -240,7 +240,7 @@ impl World {
         let known: Vec<u64> = self.models.keys().copied().collect();
         for id in known {
             let Ok(group) = store.group(GroupId(id)) else {
-                ensure!(self.rotten && named, "group {id} is gone");
+                ensure!(self.rotten && (named || store.torn_tail()), "group {id} is gone");
                 self.models.remove(&id);
                 continue;
             };
@@ -433,7 +433,9 @@ impl World {
     /// After rot: every entry that was durable can be read as it was, or is named as lost or damaged.
     fn rotten_group(&mut self, g: &Group, m: &mut Model) -> Result<(), String> {
         let damage = self.store().expect("open").damage();
-        let unknown = damage.iter().any(|d| d.group.is_none() && d.what.contains("not known"));
+        // A last round that nothing vouches for and that is bad cannot be told from a torn one.
+        let torn = self.store().expect("open").torn_tail();
+        let unknown = torn || damage.iter().any(|d| d.group.is_none() && d.what.contains("not known"));
         let durable = m.versions.iter().filter(|v| v.last.0 != u64::MAX).map(|v| v.last).min().unwrap_or(LogIndex(0));
         let (last, ..) = g.last();
         // Truncations make the oldest possible end the safe bound.
