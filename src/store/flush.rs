@@ -83,8 +83,8 @@ impl Shard {
         let files: Vec<FileId> = drafts.iter().map(|d| d.id).collect();
         let done = self.publish(drafts, &work, synced).await;
         if done.is_err() {
-            // Files of our own making that no manifest names: nothing can need them.
-            self.remove_files(&files).await;
+            // One slot may name them already: they are garbage only once a later manifest says so.
+            self.leaked.lock().extend(files);
         }
         done
     }
@@ -208,6 +208,7 @@ impl Shard {
                 let key = (meta.file, meta.off);
                 self.cache.put_subjects(key, Arc::new(feet));
                 plan.old.extend(parts.iter().map(|p| p.0.key()));
+                plan.dropped.extend(parts.iter().map(|p| (p.0.key(), p.0.deleted.clone())));
                 // Deleted messages that went since are carried by `installed`; those of the checkpoint are gone.
                 plan.carried.insert(key, Bytes::new());
                 plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
@@ -228,7 +229,8 @@ impl Shard {
         if !drafts.is_empty() && !mutant!(self.opts, NoDirectorySync) {
             self.disk.sync_dir(&self.dir.join("segments")).await?;
         }
-        let generation = self.generation.load(Ordering::Relaxed) + 1;
+        // A generation that failed half-way is never written again with another content.
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         // From here on the state of every group is read once, and the manifest says exactly that.
         let mut records: BTreeMap<GroupId, GroupRecord> = BTreeMap::new();
         let mut replay_from = synced.next();
@@ -254,7 +256,9 @@ impl Shard {
             t.retain(|(_, round)| *round >= replay_from);
             t.clone()
         };
-        let garbage: Vec<FileId> = before.difference(&after).copied().collect();
+        let leaked = self.leaked.lock().clone();
+        let mut garbage: Vec<FileId> = before.difference(&after).copied().collect();
+        garbage.extend(leaked.iter().filter(|f| !after.contains(f)));
         let manifest = Manifest {
             shard: self.id,
             generation,
@@ -284,11 +288,9 @@ impl Shard {
             let file = self.disk.open(&path, OpenOptions::CREATE).await?;
             file.write_vectored_at(0, vec![bytes.clone()]).await?;
             file.sync_data().await?;
-            if generation == 1 || slot == 0 {
-                self.disk.sync_dir(&self.dir).await?;
-            }
+            self.disk.sync_dir(&self.dir).await?;
         }
-        self.generation.store(generation, Ordering::Relaxed);
+        self.leaked.lock().retain(|f| !leaked.contains(f));
         for w in work {
             if let Some(r) = records.get(&w.id) {
                 w.group.lock().installed(&w.plan, r);

@@ -827,7 +827,14 @@ impl Group {
         // Deletions since the record was made, by sequence, so that they also find their way into rewritten pieces.
         let mut gone: Vec<StreamSeq> = Vec::new();
         for p in self.pieces.iter().filter(|p| plan.old.contains(&p.key())) {
-            gone.extend(p.deleted.iter().map(|r| StreamSeq(p.meta.first_seq.0 + u64::from(r))));
+            gone.extend(plan.since(p, &p.deleted));
+        }
+        // The same for a checkpoint that still waits.
+        let mut waiting: Vec<StreamSeq> = Vec::new();
+        if let Some(c) = &self.pending {
+            for p in self.pieces.iter().filter(|p| plan.old.contains(&p.key())) {
+                waiting.extend(c.pieces.get(&p.key()).into_iter().flat_map(|b| plan.since(p, b)));
+            }
         }
         self.pieces.retain(|p| !plan.old.contains(&p.key()));
         if let Some((index, ..)) = plan.flushed {
@@ -864,7 +871,7 @@ impl Group {
         } else if let Some(p) = &mut self.pending {
             // What the waiting checkpoint knows of the tail and of rewritten pieces now lies in the new ones.
             for n in &plan.new {
-                let of_tail = p.tail.iter().filter(|s| n.meta.holds(**s)).map(|s| n.rel(*s));
+                let of_tail = p.tail.iter().chain(&waiting).filter(|s| n.meta.holds(**s)).map(|s| n.rel(*s));
                 p.pieces.entry(n.key()).or_default().extend(of_tail);
             }
         }
@@ -911,4 +918,15 @@ pub(crate) struct Plan {
     pub old: Vec<(FileId, u64)>,
     /// Deletions that rewritten pieces still carry.
     pub carried: BTreeMap<(FileId, u64), Bytes>,
+    /// What a rewrite left out of an old piece.
+    pub dropped: BTreeMap<(FileId, u64), RoaringBitmap>,
+}
+
+impl Plan {
+    /// The deletions in an old piece that its rewrite did not know of.
+    fn since(&self, p: &Piece, deleted: &RoaringBitmap) -> Vec<StreamSeq> {
+        let known = self.dropped.get(&p.key());
+        let new = deleted.iter().filter(|r| known.is_none_or(|k| !k.contains(*r)));
+        new.map(|r| StreamSeq(p.meta.first_seq.0 + u64::from(r))).collect()
+    }
 }

@@ -60,6 +60,8 @@ pub(crate) struct Shard {
     pub flush_lock: tokio::sync::Mutex<()>,
     pub generation: AtomicU64,
     pub next_file: AtomicU64,
+    /// Segment files of flushes that failed.
+    pub leaked: Mutex<Vec<FileId>>,
     pub cache: Cache,
     pub wake: Notify,
     pub wake_flush: Notify,
@@ -158,6 +160,7 @@ impl Shard {
             flush_lock: Default::default(),
             generation: AtomicU64::new(manifest.generation),
             next_file: AtomicU64::new(manifest.next_file.0.max(1)),
+            leaked: Mutex::default(),
             cache: Cache::new(opts.footer_cache, opts.block_cache),
             wake: Notify::new(),
             wake_flush: Notify::new(),
