@@ -385,11 +385,16 @@ impl FileHead {
 /// All rounds of `epoch` in a file's bytes, in file order, the file's first sector left out. Passes over bad places.
 pub(crate) fn scan(file: &Bytes, shard: u32, epoch: Epoch, sector: u64, key: Option<&FileKey>) -> Vec<Scanned> {
     let (mut out, mut at) = (Vec::new(), sector as usize);
+    // Where the last round ended: a table that claims to belong to something before is left over from an older write.
+    let mut floor = at;
     while at + ROUND_HEADER <= file.len() {
         let here = parse_head(&file[at..], ROUND_MAGIC)
             .filter(|(h, _)| fits(h, shard, epoch, at, file.len(), sector))
             .map(|(h, t)| (h, t, true));
-        let there = || trailer_from(file, at, shard, epoch, sector).map(|(h, t)| (h, t, false));
+        let there = || {
+            let found = trailer_from(file, at, shard, epoch, sector).map(|(h, t)| (h, t, false));
+            found.filter(|(h, ..)| h.off >= floor as u64)
+        };
         let Some((head, table, by_header)) = here.or_else(there) else {
             at += sector as usize;
             continue;
@@ -403,11 +408,12 @@ pub(crate) fn scan(file: &Bytes, shard: u32, epoch: Epoch, sector: u64, key: Opt
         };
         out.push(Scanned { head, found, by_header: by_header && ended });
         at = end.max(at + sector as usize);
+        floor = at;
     }
     out
 }
 
-/// The newest epoch of which a file whose own header is bad holds rounds.
+/// The newest epoch of which a file holds rounds, whatever its own header says: one that was torn may be older.
 pub(crate) fn guess_epoch(file: &Bytes, shard: u32, sector: u64) -> Option<Epoch> {
     let starts = (sector as usize..file.len()).step_by(sector as usize);
     starts

@@ -589,7 +589,8 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
             return Err(Error::Format(format!("journal file {} was written by format {v}, this is 1", e.name)));
         }
         let head = FileHead::decode(&bytes).filter(|h| h.shard == id);
-        let epoch = head.map(|h| h.epoch).or_else(|| round::guess_epoch(&bytes, id, opts.sector));
+        let newest = round::guess_epoch(&bytes, id, opts.sector);
+        let epoch = head.map(|h| h.epoch).or(newest);
         if let Some(epoch) = epoch {
             let key = match head {
                 Some(h) => opts.keys.of_file(h.key, &h.salt).map_err(Error::Format)?,
@@ -601,7 +602,7 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
                     rounds.extend(round::scan(&bytes, id, Epoch(e), opts.sector, key.as_ref()));
                 }
             }
-            scans.push((number, FileScan { epoch, first: head.map(|h| h.first), rounds }));
+            scans.push((number, FileScan { epoch, newest: newest.unwrap_or(epoch), first: head.map(|h| h.first), rounds }));
         }
         files.insert(number, JournalFile { number, file, len });
     }
