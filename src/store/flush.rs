@@ -44,10 +44,14 @@ impl Draft {
 
     /// Adds a piece; `None` if `fill` gave it nothing.
     fn piece(
-        &mut self, shard: &Shard, group: GroupId, fill: impl FnOnce(&mut Builder<'_>),
+        &mut self,
+        shard: &Shard,
+        group: GroupId,
+        fill: impl FnOnce(&mut Builder<'_>),
     ) -> Option<(PieceMeta, crate::segment::SubjectFoot)> {
         let codec = BlockCodec { key: self.key.as_ref(), compress: shard.opts.compress };
-        let mut b = Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block);
+        let mut b =
+            Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block);
         fill(&mut b);
         let built = b.finish()?;
         self.len += built.bytes.len() as u64;
@@ -91,7 +95,11 @@ impl Shard {
 
     /// Lays out the new pieces of one group.
     async fn plan(
-        &self, id: GroupId, group: &Arc<Mutex<Group>>, synced: Round, shared: &mut Option<Draft>,
+        &self,
+        id: GroupId,
+        group: &Arc<Mutex<Group>>,
+        synced: Round,
+        shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
     ) -> Plan {
         let mut plan = Plan::default();
@@ -146,7 +154,11 @@ impl Shard {
 
     /// S-72: drops what is dead below the checkpoint, rewrites what is mostly dead, merges small neighbours.
     async fn plan_rewrites(
-        &self, id: GroupId, record: &GroupRecord, plan: &mut Plan, shared: &mut Option<Draft>,
+        &self,
+        id: GroupId,
+        record: &GroupRecord,
+        plan: &mut Plan,
+        shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
     ) {
         let below = record.checkpoint.index;
@@ -157,7 +169,8 @@ impl Shard {
             let key = (r.meta.file, r.meta.off);
             let deleted = roaring::RoaringBitmap::deserialize_from(&r.deleted[..]).unwrap_or_default();
             let piece = Piece { meta: r.meta.clone(), deleted };
-            let lost_in = record.lost.iter().any(|l| l.first <= r.meta.last_index && r.meta.first_index <= l.last);
+            let lost_in =
+                record.lost.iter().any(|l| l.first <= r.meta.last_index && r.meta.first_index <= l.last);
             let state = r.meta.last_index <= below && !fresh.contains(&key) && !lost_in;
             if state && piece.live() == 0 {
                 plan.old.push(key);

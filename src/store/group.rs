@@ -239,7 +239,8 @@ impl Group {
 
     /// The last message in the log, applied or not.
     fn last_seq(&self) -> StreamSeq {
-        let piece = self.pieces.iter().rev().find(|p| p.meta.msgs > 0).map_or(StreamSeq(0), |p| p.meta.last_seq);
+        let piece =
+            self.pieces.iter().rev().find(|p| p.meta.msgs > 0).map_or(StreamSeq(0), |p| p.meta.last_seq);
         let lost = self.lost.iter().map(|l| l.last_seq).max().unwrap_or_default();
         self.msgs.back().map_or(StreamSeq(0), |m| m.seq).max(piece).max(lost).max(self.totals.last)
     }
@@ -349,7 +350,9 @@ impl Group {
     pub(crate) fn lose(&mut self, l: Lost) {
         if let Some(before) = self.lost.last_mut()
             && before.last.next() == l.first
-            && (before.last_seq == StreamSeq(0) || l.first_seq == StreamSeq(0) || before.last_seq.next() == l.first_seq)
+            && (before.last_seq == StreamSeq(0)
+                || l.first_seq == StreamSeq(0)
+                || before.last_seq.next() == l.first_seq)
         {
             before.last = l.last;
             if before.first_seq == StreamSeq(0) {
@@ -390,13 +393,20 @@ impl Group {
     /// The entry is committed: its messages join the stream. Entries are applied in order.
     pub(crate) fn apply(&mut self, h: &Head, feet: &Feet) -> std::result::Result<Result<()>, Need> {
         if h.index != self.applied.next() || h.index > self.last_index {
-            let text = format!("apply {} after {}, the log ends at {}", h.index.0, self.applied.0, self.last_index.0);
+            let text = format!(
+                "apply {} after {}, the log ends at {}",
+                h.index.0, self.applied.0, self.last_index.0
+            );
             return Ok(Err(Error::Invalid(text)));
         }
         if h.count > 0 {
             let mut added: Vec<(StreamSeq, u32, Option<usize>)> = Vec::with_capacity(h.count as usize);
             if h.index <= self.flushed.0 {
-                for p in self.pieces.iter().filter(|p| p.meta.first_index <= h.index && h.index <= p.meta.last_index) {
+                for p in self
+                    .pieces
+                    .iter()
+                    .filter(|p| p.meta.first_index <= h.index && h.index <= p.meta.last_index)
+                {
                     let f = feet.subjects(p)?;
                     let at = f.slots.partition_point(|s| u64::from(s.seq) + p.meta.first_seq.0 < h.first.0);
                     for s in f.slots.iter().skip(at).take(h.count as usize) {
@@ -539,7 +549,11 @@ impl Group {
     }
 
     /// Takes live messages out of the stream. Those that are not live are left out of the answer.
-    pub(crate) fn delete(&mut self, seqs: &[StreamSeq], feet: &Feet) -> std::result::Result<Vec<StreamSeq>, Need> {
+    pub(crate) fn delete(
+        &mut self,
+        seqs: &[StreamSeq],
+        feet: &Feet,
+    ) -> std::result::Result<Vec<StreamSeq>, Need> {
         enum At {
             Tail(usize),
             Piece(usize, u32, u32, u32),
@@ -598,7 +612,11 @@ impl Group {
     }
 
     /// The first live message from `from` on.
-    pub(crate) fn next_any(&self, from: StreamSeq, feet: &Feet) -> std::result::Result<Option<StreamSeq>, Need> {
+    pub(crate) fn next_any(
+        &self,
+        from: StreamSeq,
+        feet: &Feet,
+    ) -> std::result::Result<Option<StreamSeq>, Need> {
         let upto = self.totals.last;
         for p in self.pieces.iter().filter(|p| p.meta.msgs > 0 && p.meta.last_seq >= from && p.live() > 0) {
             let base = p.meta.first_seq.0;
@@ -621,7 +639,10 @@ impl Group {
 
     /// The first live message from `from` on whose subject matches. The dictionary must be ready.
     pub(crate) fn next(
-        &self, filter: &[u8], from: StreamSeq, feet: &Feet,
+        &self,
+        filter: &[u8],
+        from: StreamSeq,
+        feet: &Feet,
     ) -> std::result::Result<Option<StreamSeq>, Need> {
         let from = from.max(self.totals.first);
         if filter::is_all(filter) {
@@ -680,7 +701,10 @@ impl Group {
 
     /// The last live message of one subject, up to `upto`.
     pub(crate) fn last_of(
-        &mut self, subject: &[u8], upto: StreamSeq, feet: &Feet,
+        &mut self,
+        subject: &[u8],
+        upto: StreamSeq,
+        feet: &Feet,
     ) -> std::result::Result<Option<StreamSeq>, Need> {
         let Some(id) = self.dict.find(subject) else { return Ok(None) };
         let info = *self.dict.info(id);
@@ -692,14 +716,23 @@ impl Group {
         let at = self.msgs.partition_point(|m| m.seq <= upto);
         let mut hit = self.msgs.range(..at).rev().find(|m| m.subject == id && !m.deleted).map(|m| m.seq);
         if hit.is_none() {
-            for p in self.pieces.iter().rev().filter(|p| p.meta.msgs > 0 && p.meta.first_seq <= upto && p.live() > 0) {
+            for p in self
+                .pieces
+                .iter()
+                .rev()
+                .filter(|p| p.meta.msgs > 0 && p.meta.first_seq <= upto && p.live() > 0)
+            {
                 if p.meta.last_seq < info.first || !feet.index(p)?.filter.may_hold(subject) {
                     continue;
                 }
                 let f = feet.subjects(p)?;
                 let (slots, base) = (f.find(subject).map_or(&[][..], |s| f.slots_of(s)), p.meta.first_seq.0);
                 let at = slots.partition_point(|s| base + u64::from(f.slots[*s as usize].seq) <= upto.0);
-                let live = slots[..at].iter().rev().map(|s| f.slots[*s as usize].seq).find(|r| !p.deleted.contains(*r));
+                let live = slots[..at]
+                    .iter()
+                    .rev()
+                    .map(|s| f.slots[*s as usize].seq)
+                    .find(|r| !p.deleted.contains(*r));
                 if let Some(r) = live {
                     hit = Some(StreamSeq(base + u64::from(r)));
                     break;
@@ -713,7 +746,12 @@ impl Group {
     }
 
     /// How many live messages from `from` on match. The dictionary must be ready.
-    pub(crate) fn pending(&self, filter: &[u8], from: StreamSeq, feet: &Feet) -> std::result::Result<u64, Need> {
+    pub(crate) fn pending(
+        &self,
+        filter: &[u8],
+        from: StreamSeq,
+        feet: &Feet,
+    ) -> std::result::Result<u64, Need> {
         if from <= self.totals.first {
             let mut n = 0;
             if filter::is_all(filter) {
@@ -760,8 +798,12 @@ impl Group {
     pub(crate) fn take_checkpoint(&mut self, blob: Bytes) {
         let head = self.entry(self.applied).map(|e| (e.head.term, e.head.chain));
         let (term, chain) = head.unwrap_or((self.flushed.1, self.flushed.2));
-        let pieces =
-            self.pieces.iter().filter(|p| !p.deleted.is_empty()).map(|p| (p.key(), p.deleted.clone())).collect();
+        let pieces = self
+            .pieces
+            .iter()
+            .filter(|p| !p.deleted.is_empty())
+            .map(|p| (p.key(), p.deleted.clone()))
+            .collect();
         let tail = self.msgs.iter().filter(|m| m.deleted).map(|m| m.seq).collect();
         let checkpoint = Checkpoint { index: self.applied, term, chain, totals: self.totals, blob };
         self.pending = Some(Pending { checkpoint, pieces, tail });
@@ -903,7 +945,12 @@ impl Group {
             msgs += 1;
             bytes += u64::from(m.size);
         }
-        assert_eq!((msgs, bytes), (self.totals.msgs, self.totals.bytes), "S-50: totals of group {}", self.id.0);
+        assert_eq!(
+            (msgs, bytes),
+            (self.totals.msgs, self.totals.bytes),
+            "S-50: totals of group {}",
+            self.id.0
+        );
         Ok(())
     }
 }

@@ -131,7 +131,8 @@ impl Journal {
 
     /// Files whose rounds are all before `from` are free (S-23: the caller has made the manifest durable).
     pub(crate) fn release(&mut self, from: Round) {
-        let (gone, kept) = std::mem::take(&mut self.full).into_iter().partition::<Vec<_>, _>(|f| f.last < from);
+        let (gone, kept) =
+            std::mem::take(&mut self.full).into_iter().partition::<Vec<_>, _>(|f| f.last < from);
         self.full = kept;
         self.free.extend(gone.into_iter().map(|f| f.at));
     }

@@ -13,7 +13,8 @@ use crate::{
     group::Need,
     record::{Entry, Head, Message},
     segment::{
-        Block, FILE_HEADER, FileHead, IndexFoot, Joiner, PieceMeta, SubjectFoot, read_index_foot, read_subject_foot, rebuild,
+        Block, FILE_HEADER, FileHead, IndexFoot, Joiner, PieceMeta, SubjectFoot, read_index_foot,
+        read_subject_foot, rebuild,
     },
     shard::{Shard, segment_path},
     types::{Damage, Error, FileId, Result, StreamSeq},
@@ -169,7 +170,8 @@ impl Shard {
     pub(crate) async fn read_piece(&self, meta: &PieceMeta) -> Result<(Vec<Entry>, Vec<Head>)> {
         let mut last = Err(Self::damaged(meta, "a block is damaged"));
         for _ in 0..TRIES {
-            let (mut entries, mut bad, mut joiner, mut whole) = (Vec::new(), Vec::new(), Joiner::default(), true);
+            let (mut entries, mut bad, mut joiner, mut whole) =
+                (Vec::new(), Vec::new(), Joiner::default(), true);
             let mut take = |e: std::result::Result<Entry, Head>| match e {
                 Ok(e) if e.head.group == meta.group => entries.push(e),
                 Ok(e) => bad.push(e.head),

@@ -363,7 +363,10 @@ impl<'a> Message<'a> {
 
     /// Reads the record that `b` is; `None` if it is none of this group's or was changed (S-10, S-11).
     pub fn decode(group: GroupId, b: &'a [u8]) -> Option<Message<'a>> {
-        if b.len() < MESSAGE_HEADER || u32_at(b, 0) as usize != b.len() || record_crc(group, b) != u32_at(b, 4) {
+        if b.len() < MESSAGE_HEADER
+            || u32_at(b, 0) as usize != b.len()
+            || record_crc(group, b) != u32_at(b, 4)
+        {
             return None;
         }
         let flags = b[24];

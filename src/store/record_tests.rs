@@ -106,5 +106,8 @@ fn a_batch_with_falling_sequences_is_refused() {
         digest: None,
     };
     assert_eq!(new.clone().seal(GroupId(1)), Err("sequences do not rise"));
-    assert_eq!(NewEntry { digest: Some(1), ..new }.seal(GroupId(1)), Err("the payload is not what its proposer made"));
+    assert_eq!(
+        NewEntry { digest: Some(1), ..new }.seal(GroupId(1)),
+        Err("the payload is not what its proposer made")
+    );
 }

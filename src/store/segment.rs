@@ -13,7 +13,10 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     codec::{Get, Put, u32_at, u64_at},
     crypt::FileKey,
-    record::{ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, Records, record_len, record_seq},
+    record::{
+        ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, Records, record_len,
+        record_seq,
+    },
     types::{Chain, FileId, GroupId, LogIndex, StreamSeq, Term},
 };
 
@@ -423,7 +426,8 @@ impl Filter {
         let bits = (self.0.len() * 8).max(1) as u64;
         let a = u64::from(crc32c::crc32c(s));
         let b = u64::from(crc32c::crc32c_append(0x9e37_79b9, s)) | 1;
-        [0u64, 1, 2].map(|i| (((a << 32 | b).wrapping_mul(2 * i + 0x9e37_79b9_7f4a_7c15) >> 16) % bits) as usize)
+        [0u64, 1, 2]
+            .map(|i| (((a << 32 | b).wrapping_mul(2 * i + 0x9e37_79b9_7f4a_7c15) >> 16) % bits) as usize)
     }
     /// False if the piece surely has no message of this subject.
     pub(crate) fn may_hold(&self, s: &[u8]) -> bool {
@@ -540,7 +544,13 @@ pub(crate) struct Built {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(group: GroupId, file: FileId, off: u64, counting: Counting, codec: BlockCodec<'a>) -> Builder<'a> {
+    pub(crate) fn new(
+        group: GroupId,
+        file: FileId,
+        off: u64,
+        counting: Counting,
+        codec: BlockCodec<'a>,
+    ) -> Builder<'a> {
         let meta = PieceMeta {
             group,
             file,
@@ -897,7 +907,9 @@ impl Iterator for Parts<'_> {
                     }
                     let Some(p) = self.raw.get(self.at..self.at + PREAMBLE) else { return self.bad() };
                     let records = u32_at(p, 4) as usize;
-                    let Some(rest) = (h.length as usize).checked_sub(PREAMBLE + records) else { return self.bad() };
+                    let Some(rest) = (h.length as usize).checked_sub(PREAMBLE + records) else {
+                        return self.bad();
+                    };
                     self.at += PREAMBLE;
                     self.mode = Mode::Records(records, rest);
                     return Some(Part::Head(h));
@@ -943,7 +955,11 @@ pub(crate) struct Joiner {
 impl Joiner {
     /// Takes a block's parts; calls `out` with each entry that is whole, or with the header of one whose payload is bad.
     /// True if the block made sense to its end.
-    pub(crate) fn push(&mut self, block: &Block, mut out: impl FnMut(std::result::Result<Entry, Head>)) -> bool {
+    pub(crate) fn push(
+        &mut self,
+        block: &Block,
+        mut out: impl FnMut(std::result::Result<Entry, Head>),
+    ) -> bool {
         for p in block.parts() {
             match p {
                 Part::Head(h) => {
@@ -997,7 +1013,11 @@ fn preamble(b: &mut BytesMut, count: u32) {
 }
 
 /// Rebuilds a subject footer from a piece's bytes (S-40); `None` if a block is damaged.
-pub(crate) fn rebuild(meta: &PieceMeta, counting: Counting, blocks: impl Iterator<Item = Block>) -> Option<SubjectFoot> {
+pub(crate) fn rebuild(
+    meta: &PieceMeta,
+    counting: Counting,
+    blocks: impl Iterator<Item = Block>,
+) -> Option<SubjectFoot> {
     let (mut names, mut slots) = (std::collections::BTreeMap::<Bytes, u32>::new(), Vec::new());
     for b in blocks {
         for p in b.parts() {

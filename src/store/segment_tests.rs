@@ -30,8 +30,11 @@ fn entries(counts: &[u8], size: usize) -> Vec<Entry> {
             b.push(G, &m);
         }
         let rest: &[u8] = if i % 3 == 0 { b"rest of it" } else { b"" };
-        let (kind, payload) =
-            if *n == 0 { (Kind::Control, Bytes::from_static(b"control")) } else { (Kind::Messages, b.finish(rest)) };
+        let (kind, payload) = if *n == 0 {
+            (Kind::Control, Bytes::from_static(b"control"))
+        } else {
+            (Kind::Messages, b.finish(rest))
+        };
         let e = NewEntry {
             kind,
             index: LogIndex(index),
@@ -47,7 +50,8 @@ fn entries(counts: &[u8], size: usize) -> Vec<Entry> {
 }
 
 fn piece(entries: &[Entry], codec: BlockCodec<'_>, target: usize) -> Built {
-    let mut b = Builder::new(G, FileId(1), FILE_HEADER as u64, Counting::default(), codec).block_target(target);
+    let mut b =
+        Builder::new(G, FileId(1), FILE_HEADER as u64, Counting::default(), codec).block_target(target);
     entries.iter().for_each(|e| b.push(e));
     b.finish().expect("entries were added")
 }

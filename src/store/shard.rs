@@ -125,7 +125,8 @@ impl Shard {
         // S-82: what is taken from the journal may so far lie in the page cache only.
         let mut last = BTreeMap::new();
         for (number, scan) in &scans {
-            let here = scan.rounds.iter().map(|r| r.head.round).filter(|r| *r >= from && *r <= replay.end).max();
+            let here =
+                scan.rounds.iter().map(|r| r.head.round).filter(|r| *r >= from && *r <= replay.end).max();
             if let Some(l) = here {
                 last.insert(*number, l);
                 files[number].file.sync_data().await?;
@@ -234,8 +235,12 @@ impl Shard {
     }
 
     fn replay(
-        &self, groups: &mut BTreeMap<GroupId, Group>, tombs: &BTreeSet<GroupId>, orphans: &mut BTreeSet<GroupId>,
-        n: Round, f: Found,
+        &self,
+        groups: &mut BTreeMap<GroupId, Group>,
+        tombs: &BTreeSet<GroupId>,
+        orphans: &mut BTreeSet<GroupId>,
+        n: Round,
+        f: Found,
     ) {
         let line = match &f {
             Found::Entry(e) => Frame::entry(e, true).line,
@@ -266,7 +271,9 @@ impl Shard {
         };
         match f {
             Found::Entry(e) => g.replay(e, n),
-            Found::Bad(Line { kind: FrameKind::Entry, index, first, count, .. }) => g.replay_bad(index, first, count),
+            Found::Bad(Line { kind: FrameKind::Entry, index, first, count, .. }) => {
+                g.replay_bad(index, first, count)
+            }
             Found::Bad(Line { kind: FrameKind::HardState, .. }) => g.replay_hard(None),
             Found::Control(Line { kind: FrameKind::HardState, .. }, p) => g.replay_hard(Some(p)),
             Found::Control(Line { kind: FrameKind::Truncate, index, .. }, _)
@@ -283,7 +290,10 @@ impl Shard {
     }
 
     pub(crate) fn note_damage(
-        &self, group: Option<GroupId>, entries: Option<(LogIndex, LogIndex)>, messages: Option<(StreamSeq, StreamSeq)>,
+        &self,
+        group: Option<GroupId>,
+        entries: Option<(LogIndex, LogIndex)>,
+        messages: Option<(StreamSeq, StreamSeq)>,
         what: String,
     ) {
         let d = Damage { group, entries, messages, what };
@@ -354,7 +364,8 @@ impl Shard {
             let others: Vec<File> = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone()).collect();
             let (sector, shard) = (j.sector, self.id);
             let active = j.active.as_mut().expect("a file was just found or rotated in");
-            let head = RoundHead { shard, epoch: active.epoch, round: number, synced, off: active.used, total: 0 };
+            let head =
+                RoundHead { shard, epoch: active.epoch, round: number, synced, off: active.used, total: 0 };
             let built = round::build(head, &frames, sector, active.key.as_ref());
             let (mut off, mut bufs) = (active.used, built.bufs);
             if active.used == sector {
@@ -363,12 +374,20 @@ impl Shard {
                     epoch: active.epoch,
                     first: number,
                     salt: active.salt,
-                    key: if active.key.is_some() { self.opts.keys.current().map_or(0, |k| k.id()) } else { 0 },
+                    key: if active.key.is_some() {
+                        self.opts.keys.current().map_or(0, |k| k.id())
+                    } else {
+                        0
+                    },
                 };
                 bufs.insert(0, head.encode(sector));
                 off = 0;
             }
-            let total = if mutant!(self.opts, NoPadding) { built.total - sector.min(built.total - sector) } else { built.total };
+            let total = if mutant!(self.opts, NoPadding) {
+                built.total - sector.min(built.total - sector)
+            } else {
+                built.total
+            };
             active.used += total;
             assert!(active.used <= active.at.len, "S-22: a round outgrew its file");
             active.last = number;
@@ -586,7 +605,10 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
         let len = file.len().await?;
         let bytes = read_twice(&file, usize::try_from(len).unwrap_or(usize::MAX)).await?;
         if let Some(v) = FileHead::foreign_version(&bytes) {
-            return Err(Error::Format(format!("journal file {} was written by format {v}, this is 1", e.name)));
+            return Err(Error::Format(format!(
+                "journal file {} was written by format {v}, this is 1",
+                e.name
+            )));
         }
         let head = FileHead::decode(&bytes).filter(|h| h.shard == id);
         let newest = round::guess_epoch(&bytes, id, opts.sector);
@@ -602,7 +624,10 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
                     rounds.extend(round::scan(&bytes, id, Epoch(e), opts.sector, key.as_ref()));
                 }
             }
-            scans.push((number, FileScan { epoch, newest: newest.unwrap_or(epoch), first: head.map(|h| h.first), rounds }));
+            scans.push((
+                number,
+                FileScan { epoch, newest: newest.unwrap_or(epoch), first: head.map(|h| h.first), rounds },
+            ));
         }
         files.insert(number, JournalFile { number, file, len });
     }

@@ -318,7 +318,10 @@ impl Group {
                     let (b, h) = (&b.head, &e.head);
                     let seqs = h.count == 0 || b.count == 0 || h.first > b.first;
                     if h.index != b.index.next() || h.prev != b.chain || h.term < b.term || !seqs {
-                        return Err(Error::Invalid(format!("entry {} does not follow its neighbour", h.index.0)));
+                        return Err(Error::Invalid(format!(
+                            "entry {} does not follow its neighbour",
+                            h.index.0
+                        )));
                     }
                 }
             }
@@ -396,7 +399,8 @@ impl Group {
                     size += t.entry.head.size();
                     out.push(t.entry.clone());
                 }
-                let wrong = out.first().is_some_and(|e| e.head.index != from) || (out.is_empty() && from <= s.last_index);
+                let wrong = out.first().is_some_and(|e| e.head.index != from)
+                    || (out.is_empty() && from <= s.last_index);
                 if wrong {
                     return Err(Error::Damaged(self.damage_at(from)));
                 }
@@ -408,13 +412,15 @@ impl Group {
         let (entries, bad) = self.shard.read_piece(&p.meta).await?;
         for e in entries.into_iter().filter(|e| e.head.index >= from) {
             let hole = bad.iter().any(|b| b.index >= from && b.index < e.head.index);
-            if (size >= bytes && !out.is_empty()) || hole {
+            // Above the checkpoint no entry may be missing: one whose header is damaged shows as a gap.
+            let expected = out.last().map_or(from, |b: &Entry| b.head.index.next());
+            if (size >= bytes && !out.is_empty()) || hole || (!p.meta.compacted && e.head.index != expected) {
                 break;
             }
             size += e.head.size();
             out.push(e);
         }
-        if out.is_empty() && !bad.is_empty() {
+        if out.is_empty() && (!bad.is_empty() || !p.meta.compacted) {
             return Err(Error::Damaged(self.damage_at(from)));
         }
         Ok(out)
@@ -427,7 +433,10 @@ impl Group {
 
     // ---- the stream
 
-    async fn with<T>(&self, mut f: impl FnMut(&mut State, &Feet) -> std::result::Result<T, Need>) -> Result<T> {
+    async fn with<T>(
+        &self,
+        mut f: impl FnMut(&mut State, &Feet) -> std::result::Result<T, Need>,
+    ) -> Result<T> {
         let mut feet = Feet::default();
         loop {
             let need = {

@@ -100,7 +100,11 @@ impl Plan {
                 (if class == Class::Errors { 1 + weights[11] } else { 0 }, Op::Free),
                 (
                     if class == Class::Rot { 1 } else { 0 },
-                    Op::Rot { what: r.below(3) as u8, file: r.below(1 << 16) as u16, at: r.below(1 << 32) as u32 },
+                    Op::Rot {
+                        what: r.below(3) as u8,
+                        file: r.below(1 << 16) as u16,
+                        at: r.below(1 << 32) as u32,
+                    },
                 ),
             ];
             let mut at = r.below(choices.iter().map(|c| c.0).sum());
