@@ -94,6 +94,7 @@ impl<V: Clone> Budgeted<V> {
         }
     }
     /// Bytes that are kept.
+    #[cfg(test)]
     pub(crate) fn weight(&self) -> usize {
         self.weight
     }

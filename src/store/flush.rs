@@ -21,7 +21,7 @@ use crate::{
     record::Entry,
     segment::{BlockCodec, Builder, FILE_HEADER, FileHead, PieceMeta},
     shard::{Shard, salt, segment_path, slot_path},
-    types::{FileId, GroupId, LogIndex, Result, Round},
+    types::{FileId, GroupId, Result, Round},
 };
 
 /// A segment file that is being laid out in memory.
@@ -313,10 +313,5 @@ impl Shard {
         self.journal.lock().release(replay_from);
         self.wake.notify_one();
         Ok(true)
-    }
-
-    /// Rewrites nothing and says whether the checkpoint of a group has reached `index`.
-    pub(crate) fn checkpointed(&self, id: GroupId, index: LogIndex) -> bool {
-        self.group(id).is_ok_and(|g| g.lock().checkpoint.index >= index)
     }
 }

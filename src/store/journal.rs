@@ -18,7 +18,6 @@ use crate::{
 /// A journal file.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalFile {
-    pub number: u64,
     pub file: File,
     pub len: u64,
 }
@@ -29,7 +28,6 @@ pub(crate) struct Active {
     pub at: JournalFile,
     pub epoch: Epoch,
     pub used: u64,
-    pub first: Round,
     pub last: Round,
     pub salt: [u8; 16],
     pub key: Option<FileKey>,

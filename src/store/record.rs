@@ -267,10 +267,6 @@ impl<'a> Records<'a> {
         let len = g.u32()? as usize;
         Some(Records { left: g.take(len)?, at: PREAMBLE, count })
     }
-    /// Of bare records.
-    pub(crate) fn bare(left: &'a [u8]) -> Records<'a> {
-        Records { left, at: 0, count: 0 }
-    }
 }
 
 impl<'a> Iterator for Records<'a> {

@@ -514,14 +514,6 @@ fn read_frame(round: &Bytes, number: Round, ordinal: usize, p: &Placed, key: Opt
 }
 
 /// The payload of [`FrameKind::Floor`]: sequence and index.
-pub(crate) fn floor_payload(seq: StreamSeq, index: LogIndex) -> Bytes {
-    let mut v = Vec::with_capacity(16);
-    v.u64(seq.0);
-    v.u64(index.0);
-    v.into()
-}
-
-/// Reads what [`floor_payload`] wrote.
 pub(crate) fn parse_floor(b: &[u8]) -> Option<(StreamSeq, LogIndex)> {
     let mut g = Get(b);
     Some((StreamSeq(g.u64()?), LogIndex(g.u64()?)))

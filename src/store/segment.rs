@@ -14,8 +14,7 @@ use crate::{
     codec::{Get, Put, u32_at, u64_at},
     crypt::FileKey,
     record::{
-        ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, Records, record_len,
-        record_seq,
+        ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, record_len, record_seq,
     },
     types::{Chain, FileId, GroupId, LogIndex, StreamSeq, Term},
 };
@@ -539,6 +538,7 @@ pub(crate) struct Builder<'a> {
 pub(crate) struct Built {
     pub bytes: Bytes,
     pub meta: PieceMeta,
+    #[cfg(test)]
     pub index: IndexFoot,
     pub subjects: SubjectFoot,
 }
@@ -769,7 +769,13 @@ impl<'a> Builder<'a> {
         let b = subjects.encode();
         let at = self.off + self.out.len() as u64;
         self.meta.subject_foot = self.foot(&b, at);
-        Some(Built { bytes: self.out.into(), meta: self.meta, index: self.index, subjects })
+        Some(Built {
+            bytes: self.out.into(),
+            meta: self.meta,
+            #[cfg(test)]
+            index: self.index,
+            subjects,
+        })
     }
 
     fn foot(&mut self, b: &[u8], at: u64) -> u32 {
@@ -1035,11 +1041,6 @@ pub(crate) fn rebuild(
         }
     }
     Some(sorted(names, slots))
-}
-
-/// Records for use outside of an entry.
-pub(crate) fn bare_records(b: &[u8]) -> Records<'_> {
-    Records::bare(b)
 }
 
 #[cfg(test)]

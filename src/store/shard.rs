@@ -28,7 +28,7 @@ use crate::{
     group::Group,
     io::{Disk, File, Writer},
     journal::{Active, Admission, Full, Journal, JournalFile},
-    manifest::{self, Choice, GroupRecord, Lost, Manifest, Slot},
+    manifest::{self, Choice, Lost, Manifest, Slot},
     options::{Options, mutant},
     recover::{FileScan, Replay, Verdict, classify},
     round::{self, FileHead, Found, Frame, FrameKind, Line, RoundHead},
@@ -441,9 +441,9 @@ impl Shard {
         j.epoch = Epoch(j.epoch.0 + 1);
         let salt = salt(&self.opts);
         let key = self.opts.keys.current().map(|k| k.for_file(&salt));
-        let (epoch, first, used) = (j.epoch, j.next, j.sector);
-        let last = Round(first.0 - 1);
-        j.active = Some(Active { at, epoch, used, first, last, salt, key, unsynced: false });
+        let (epoch, used) = (j.epoch, j.sector);
+        let last = Round(j.next.0 - 1);
+        j.active = Some(Active { at, epoch, used, last, salt, key, unsynced: false });
         Ok(())
     }
 
@@ -503,7 +503,7 @@ impl Shard {
             self.disk.sync_dir(&self.dir.join("journal")).await
         };
         match made.await {
-            Ok(()) => Ok(JournalFile { number, file, len }),
+            Ok(()) => Ok(JournalFile { file, len }),
             Err(e) => {
                 drop(file);
                 // It holds nothing yet: an empty file would only be met again by the next recovery.
@@ -559,11 +559,6 @@ impl Shard {
 
     pub(crate) fn group(&self, id: GroupId) -> Result<Arc<Mutex<Group>>> {
         self.groups.lock().get(&id).cloned().ok_or(Error::NoGroup(id))
-    }
-
-    /// What a new group's record looks like.
-    pub(crate) fn blank(id: GroupId) -> GroupRecord {
-        GroupRecord { id, hard_valid: true, ..GroupRecord::default() }
     }
 }
 
@@ -629,7 +624,7 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
                 FileScan { epoch, newest: newest.unwrap_or(epoch), first: head.map(|h| h.first), rounds },
             ));
         }
-        files.insert(number, JournalFile { number, file, len });
+        files.insert(number, JournalFile { file, len });
     }
     Ok((files, scans))
 }

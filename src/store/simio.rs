@@ -122,9 +122,6 @@ impl SimFile {
     pub(crate) async fn scan_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
         self.op(|d, h| d.read(h, off, len, false)).await.map(Bytes::from)
     }
-    pub(crate) async fn read_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
-        self.op(|d, h| d.read(h, off, len, true)).await.map(Bytes::from)
-    }
     pub(crate) async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
         let all = bufs.concat();
         self.op(|d, h| d.write(h, off, &all)).await

@@ -4,7 +4,8 @@ use env::rng::Rng;
 
 use crate::{Mutant, Options};
 
-/// One step.
+/// One step. Fields are small numbers that are reduced to what there is: a group's slot, a count, a pick.
+#[allow(missing_docs)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
     /// Append an entry of `msgs` messages with bodies of `size` bytes.

@@ -1,6 +1,6 @@
 //! Runs a plan.
 
-use std::{collections::BTreeMap, path::Path, pin::pin, task::Context};
+use std::{collections::BTreeMap, pin::pin, task::Context};
 
 use bytes::Bytes;
 use env::{
@@ -718,9 +718,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// Where a plan's store lies.
-pub fn root() -> &'static Path {
-    Path::new("/s")
 }
