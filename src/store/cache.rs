@@ -43,7 +43,13 @@ pub(crate) struct Budgeted<V> {
 
 impl<V: Clone> Budgeted<V> {
     fn new(budget: usize) -> Self {
-        Budgeted { map: BTreeMap::new(), probation: VecDeque::new(), kept: VecDeque::new(), weight: 0, budget }
+        Budgeted {
+            map: BTreeMap::new(),
+            probation: VecDeque::new(),
+            kept: VecDeque::new(),
+            weight: 0,
+            budget,
+        }
     }
     fn get(&mut self, at: At) -> Option<V> {
         let (v, _, again) = self.map.get_mut(&at)?;
@@ -88,6 +94,7 @@ impl<V: Clone> Budgeted<V> {
         }
     }
     /// Bytes that are kept.
+    #[cfg(test)]
     pub(crate) fn weight(&self) -> usize {
         self.weight
     }

@@ -6,11 +6,6 @@
 /// The number of bytes of a varint at most.
 pub(crate) const VARINT_MAX: usize = 10;
 
-/// crc32c of two parts as if they were one.
-pub(crate) fn crc2(a: &[u8], b: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(a), b)
-}
-
 /// `n` rounded up to a multiple of `unit`, a power of two.
 pub(crate) fn align(n: u64, unit: u64) -> u64 {
     debug_assert!(unit.is_power_of_two());

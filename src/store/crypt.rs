@@ -108,7 +108,11 @@ impl FileKey {
         let mut b = Vec::with_capacity(plain.len() + TAG);
         b.extend_from_slice(plain);
         self.0
-            .seal_in_place_append_tag(aead::Nonce::assume_unique_for_key(nonce), aead::Aad::from(header), &mut b)
+            .seal_in_place_append_tag(
+                aead::Nonce::assume_unique_for_key(nonce),
+                aead::Aad::from(header),
+                &mut b,
+            )
             .expect("a frame is far below the cipher's limit");
         b.into()
     }

@@ -21,7 +21,7 @@ use crate::{
     record::Entry,
     segment::{BlockCodec, Builder, FILE_HEADER, FileHead, PieceMeta},
     shard::{Shard, salt, segment_path, slot_path},
-    types::{FileId, GroupId, LogIndex, Result, Round},
+    types::{FileId, GroupId, Result, Round},
 };
 
 /// A segment file that is being laid out in memory.
@@ -44,10 +44,14 @@ impl Draft {
 
     /// Adds a piece; `None` if `fill` gave it nothing.
     fn piece(
-        &mut self, shard: &Shard, group: GroupId, fill: impl FnOnce(&mut Builder<'_>),
+        &mut self,
+        shard: &Shard,
+        group: GroupId,
+        fill: impl FnOnce(&mut Builder<'_>),
     ) -> Option<(PieceMeta, crate::segment::SubjectFoot)> {
         let codec = BlockCodec { key: self.key.as_ref(), compress: shard.opts.compress };
-        let mut b = Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block);
+        let mut b =
+            Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block);
         fill(&mut b);
         let built = b.finish()?;
         self.len += built.bytes.len() as u64;
@@ -83,15 +87,19 @@ impl Shard {
         let files: Vec<FileId> = drafts.iter().map(|d| d.id).collect();
         let done = self.publish(drafts, &work, synced).await;
         if done.is_err() {
-            // Files of our own making that no manifest names: nothing can need them.
-            self.remove_files(&files).await;
+            // One slot may name them already: they are garbage only once a later manifest says so.
+            self.leaked.lock().extend(files);
         }
         done
     }
 
     /// Lays out the new pieces of one group.
     async fn plan(
-        &self, id: GroupId, group: &Arc<Mutex<Group>>, synced: Round, shared: &mut Option<Draft>,
+        &self,
+        id: GroupId,
+        group: &Arc<Mutex<Group>>,
+        synced: Round,
+        shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
     ) -> Plan {
         let mut plan = Plan::default();
@@ -146,7 +154,11 @@ impl Shard {
 
     /// S-72: drops what is dead below the checkpoint, rewrites what is mostly dead, merges small neighbours.
     async fn plan_rewrites(
-        &self, id: GroupId, record: &GroupRecord, plan: &mut Plan, shared: &mut Option<Draft>,
+        &self,
+        id: GroupId,
+        record: &GroupRecord,
+        plan: &mut Plan,
+        shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
     ) {
         let below = record.checkpoint.index;
@@ -157,7 +169,8 @@ impl Shard {
             let key = (r.meta.file, r.meta.off);
             let deleted = roaring::RoaringBitmap::deserialize_from(&r.deleted[..]).unwrap_or_default();
             let piece = Piece { meta: r.meta.clone(), deleted };
-            let lost_in = record.lost.iter().any(|l| l.first <= r.meta.last_index && r.meta.first_index <= l.last);
+            let lost_in =
+                record.lost.iter().any(|l| l.first <= r.meta.last_index && r.meta.first_index <= l.last);
             let state = r.meta.last_index <= below && !fresh.contains(&key) && !lost_in;
             if state && piece.live() == 0 {
                 plan.old.push(key);
@@ -208,6 +221,7 @@ impl Shard {
                 let key = (meta.file, meta.off);
                 self.cache.put_subjects(key, Arc::new(feet));
                 plan.old.extend(parts.iter().map(|p| p.0.key()));
+                plan.dropped.extend(parts.iter().map(|p| (p.0.key(), p.0.deleted.clone())));
                 // Deleted messages that went since are carried by `installed`; those of the checkpoint are gone.
                 plan.carried.insert(key, Bytes::new());
                 plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
@@ -228,7 +242,8 @@ impl Shard {
         if !drafts.is_empty() && !mutant!(self.opts, NoDirectorySync) {
             self.disk.sync_dir(&self.dir.join("segments")).await?;
         }
-        let generation = self.generation.load(Ordering::Relaxed) + 1;
+        // A generation that failed half-way is never written again with another content.
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         // From here on the state of every group is read once, and the manifest says exactly that.
         let mut records: BTreeMap<GroupId, GroupRecord> = BTreeMap::new();
         let mut replay_from = synced.next();
@@ -243,8 +258,8 @@ impl Shard {
             }
             let r = g.record(&w.plan);
             after.extend(r.pieces.iter().map(|p| p.meta.file));
-            // The first entry that stays in the tail pins the journal.
-            let left = g.tail.iter().find(|t| t.entry.head.index > r.flushed).map(|t| t.round);
+            // The oldest round of what stays in the tail pins the journal.
+            let left = g.pinned(r.flushed, synced);
             replay_from = left.map_or(replay_from, |l| l.min(replay_from));
             records.insert(w.id, r);
         }
@@ -254,7 +269,9 @@ impl Shard {
             t.retain(|(_, round)| *round >= replay_from);
             t.clone()
         };
-        let garbage: Vec<FileId> = before.difference(&after).copied().collect();
+        let leaked = self.leaked.lock().clone();
+        let mut garbage: Vec<FileId> = before.difference(&after).copied().collect();
+        garbage.extend(leaked.iter().filter(|f| !after.contains(f)));
         let manifest = Manifest {
             shard: self.id,
             generation,
@@ -284,11 +301,9 @@ impl Shard {
             let file = self.disk.open(&path, OpenOptions::CREATE).await?;
             file.write_vectored_at(0, vec![bytes.clone()]).await?;
             file.sync_data().await?;
-            if generation == 1 || slot == 0 {
-                self.disk.sync_dir(&self.dir).await?;
-            }
+            self.disk.sync_dir(&self.dir).await?;
         }
-        self.generation.store(generation, Ordering::Relaxed);
+        self.leaked.lock().retain(|f| !leaked.contains(f));
         for w in work {
             if let Some(r) = records.get(&w.id) {
                 w.group.lock().installed(&w.plan, r);
@@ -298,10 +313,5 @@ impl Shard {
         self.journal.lock().release(replay_from);
         self.wake.notify_one();
         Ok(true)
-    }
-
-    /// Rewrites nothing and says whether the checkpoint of a group has reached `index`.
-    pub(crate) fn checkpointed(&self, id: GroupId, index: LogIndex) -> bool {
-        self.group(id).is_ok_and(|g| g.lock().checkpoint.index >= index)
     }
 }

@@ -126,6 +126,9 @@ pub(crate) struct Group {
     /// Hard states whose round may not be synced yet; a manifest must not run ahead of the log that they speak of.
     hard_queue: VecDeque<(Round, Bytes)>,
     hard_durable: (Bytes, bool),
+    /// Truncations by round, and the oldest round of what each took back: until the truncation is synced a restart may
+    /// still need those rounds, or it would find the later ones without them.
+    pins: Vec<(Round, Round)>,
     counting: Counting,
     pub last_index: LogIndex,
     pub last_term: Term,
@@ -187,6 +190,7 @@ impl Group {
             memory,
             hard_durable: (r.hard.clone(), r.hard_valid),
             hard_queue: VecDeque::new(),
+            pins: Vec::new(),
             hard: r.hard,
             hard_valid: r.hard_valid,
             counting,
@@ -235,7 +239,8 @@ impl Group {
 
     /// The last message in the log, applied or not.
     fn last_seq(&self) -> StreamSeq {
-        let piece = self.pieces.iter().rev().find(|p| p.meta.msgs > 0).map_or(StreamSeq(0), |p| p.meta.last_seq);
+        let piece =
+            self.pieces.iter().rev().find(|p| p.meta.msgs > 0).map_or(StreamSeq(0), |p| p.meta.last_seq);
         let lost = self.lost.iter().map(|l| l.last_seq).max().unwrap_or_default();
         self.msgs.back().map_or(StreamSeq(0), |m| m.seq).max(piece).max(lost).max(self.totals.last)
     }
@@ -264,12 +269,15 @@ impl Group {
     }
 
     /// Takes back all entries from `index` on.
-    pub(crate) fn truncate(&mut self, index: LogIndex) -> Result<()> {
+    pub(crate) fn truncate(&mut self, index: LogIndex, round: Round) -> Result<()> {
         if index <= self.applied {
             return Err(Error::Invalid(format!("truncate at {}, applied {}", index.0, self.applied.0)));
         }
         if index <= self.flushed.0 {
             return Err(Error::Invalid(format!("truncate at {}, flushed {}", index.0, self.flushed.0.0)));
+        }
+        if let Some(pinned) = self.oldest_round() {
+            self.pins.push((round, pinned));
         }
         self.cut(index);
         Ok(())
@@ -298,7 +306,8 @@ impl Group {
     pub(crate) fn replay(&mut self, e: Entry, round: Round) {
         let h = e.head;
         if h.index <= self.flushed.0 {
-            return;
+            // It is in a piece. What stands behind it in the tail is older, and was taken back before this one came.
+            return self.cut(self.flushed.0.next());
         }
         if h.index <= self.last_index {
             // The truncation before it was damaged, or the entry is there twice.
@@ -319,6 +328,12 @@ impl Group {
         self.push(e, round);
     }
 
+    /// Takes a truncation that recovery found. What is flushed was applied and so committed: a truncation that reaches
+    /// below is older than the manifest, and voids only what stood behind.
+    pub(crate) fn replay_truncate(&mut self, index: LogIndex) {
+        self.cut(index.max(self.flushed.0.next()));
+    }
+
     /// Notes entries that recovery knows of and cannot read.
     pub(crate) fn replay_bad(&mut self, index: LogIndex, first: StreamSeq, count: u32) {
         if index <= self.last_index {
@@ -335,7 +350,9 @@ impl Group {
     pub(crate) fn lose(&mut self, l: Lost) {
         if let Some(before) = self.lost.last_mut()
             && before.last.next() == l.first
-            && (before.last_seq == StreamSeq(0) || l.first_seq == StreamSeq(0) || before.last_seq.next() == l.first_seq)
+            && (before.last_seq == StreamSeq(0)
+                || l.first_seq == StreamSeq(0)
+                || before.last_seq.next() == l.first_seq)
         {
             before.last = l.last;
             if before.first_seq == StreamSeq(0) {
@@ -376,13 +393,20 @@ impl Group {
     /// The entry is committed: its messages join the stream. Entries are applied in order.
     pub(crate) fn apply(&mut self, h: &Head, feet: &Feet) -> std::result::Result<Result<()>, Need> {
         if h.index != self.applied.next() || h.index > self.last_index {
-            let text = format!("apply {} after {}, the log ends at {}", h.index.0, self.applied.0, self.last_index.0);
+            let text = format!(
+                "apply {} after {}, the log ends at {}",
+                h.index.0, self.applied.0, self.last_index.0
+            );
             return Ok(Err(Error::Invalid(text)));
         }
         if h.count > 0 {
             let mut added: Vec<(StreamSeq, u32, Option<usize>)> = Vec::with_capacity(h.count as usize);
             if h.index <= self.flushed.0 {
-                for p in self.pieces.iter().filter(|p| p.meta.first_index <= h.index && h.index <= p.meta.last_index) {
+                for p in self
+                    .pieces
+                    .iter()
+                    .filter(|p| p.meta.first_index <= h.index && h.index <= p.meta.last_index)
+                {
                     let f = feet.subjects(p)?;
                     let at = f.slots.partition_point(|s| u64::from(s.seq) + p.meta.first_seq.0 < h.first.0);
                     for s in f.slots.iter().skip(at).take(h.count as usize) {
@@ -525,7 +549,11 @@ impl Group {
     }
 
     /// Takes live messages out of the stream. Those that are not live are left out of the answer.
-    pub(crate) fn delete(&mut self, seqs: &[StreamSeq], feet: &Feet) -> std::result::Result<Vec<StreamSeq>, Need> {
+    pub(crate) fn delete(
+        &mut self,
+        seqs: &[StreamSeq],
+        feet: &Feet,
+    ) -> std::result::Result<Vec<StreamSeq>, Need> {
         enum At {
             Tail(usize),
             Piece(usize, u32, u32, u32),
@@ -584,7 +612,11 @@ impl Group {
     }
 
     /// The first live message from `from` on.
-    pub(crate) fn next_any(&self, from: StreamSeq, feet: &Feet) -> std::result::Result<Option<StreamSeq>, Need> {
+    pub(crate) fn next_any(
+        &self,
+        from: StreamSeq,
+        feet: &Feet,
+    ) -> std::result::Result<Option<StreamSeq>, Need> {
         let upto = self.totals.last;
         for p in self.pieces.iter().filter(|p| p.meta.msgs > 0 && p.meta.last_seq >= from && p.live() > 0) {
             let base = p.meta.first_seq.0;
@@ -607,7 +639,10 @@ impl Group {
 
     /// The first live message from `from` on whose subject matches. The dictionary must be ready.
     pub(crate) fn next(
-        &self, filter: &[u8], from: StreamSeq, feet: &Feet,
+        &self,
+        filter: &[u8],
+        from: StreamSeq,
+        feet: &Feet,
     ) -> std::result::Result<Option<StreamSeq>, Need> {
         let from = from.max(self.totals.first);
         if filter::is_all(filter) {
@@ -666,7 +701,10 @@ impl Group {
 
     /// The last live message of one subject, up to `upto`.
     pub(crate) fn last_of(
-        &mut self, subject: &[u8], upto: StreamSeq, feet: &Feet,
+        &mut self,
+        subject: &[u8],
+        upto: StreamSeq,
+        feet: &Feet,
     ) -> std::result::Result<Option<StreamSeq>, Need> {
         let Some(id) = self.dict.find(subject) else { return Ok(None) };
         let info = *self.dict.info(id);
@@ -678,14 +716,23 @@ impl Group {
         let at = self.msgs.partition_point(|m| m.seq <= upto);
         let mut hit = self.msgs.range(..at).rev().find(|m| m.subject == id && !m.deleted).map(|m| m.seq);
         if hit.is_none() {
-            for p in self.pieces.iter().rev().filter(|p| p.meta.msgs > 0 && p.meta.first_seq <= upto && p.live() > 0) {
+            for p in self
+                .pieces
+                .iter()
+                .rev()
+                .filter(|p| p.meta.msgs > 0 && p.meta.first_seq <= upto && p.live() > 0)
+            {
                 if p.meta.last_seq < info.first || !feet.index(p)?.filter.may_hold(subject) {
                     continue;
                 }
                 let f = feet.subjects(p)?;
                 let (slots, base) = (f.find(subject).map_or(&[][..], |s| f.slots_of(s)), p.meta.first_seq.0);
                 let at = slots.partition_point(|s| base + u64::from(f.slots[*s as usize].seq) <= upto.0);
-                let live = slots[..at].iter().rev().map(|s| f.slots[*s as usize].seq).find(|r| !p.deleted.contains(*r));
+                let live = slots[..at]
+                    .iter()
+                    .rev()
+                    .map(|s| f.slots[*s as usize].seq)
+                    .find(|r| !p.deleted.contains(*r));
                 if let Some(r) = live {
                     hit = Some(StreamSeq(base + u64::from(r)));
                     break;
@@ -699,7 +746,12 @@ impl Group {
     }
 
     /// How many live messages from `from` on match. The dictionary must be ready.
-    pub(crate) fn pending(&self, filter: &[u8], from: StreamSeq, feet: &Feet) -> std::result::Result<u64, Need> {
+    pub(crate) fn pending(
+        &self,
+        filter: &[u8],
+        from: StreamSeq,
+        feet: &Feet,
+    ) -> std::result::Result<u64, Need> {
         if from <= self.totals.first {
             let mut n = 0;
             if filter::is_all(filter) {
@@ -746,8 +798,12 @@ impl Group {
     pub(crate) fn take_checkpoint(&mut self, blob: Bytes) {
         let head = self.entry(self.applied).map(|e| (e.head.term, e.head.chain));
         let (term, chain) = head.unwrap_or((self.flushed.1, self.flushed.2));
-        let pieces =
-            self.pieces.iter().filter(|p| !p.deleted.is_empty()).map(|p| (p.key(), p.deleted.clone())).collect();
+        let pieces = self
+            .pieces
+            .iter()
+            .filter(|p| !p.deleted.is_empty())
+            .map(|p| (p.key(), p.deleted.clone()))
+            .collect();
         let tail = self.msgs.iter().filter(|m| m.deleted).map(|m| m.seq).collect();
         let checkpoint = Checkpoint { index: self.applied, term, chain, totals: self.totals, blob };
         self.pending = Some(Pending { checkpoint, pieces, tail });
@@ -813,7 +869,14 @@ impl Group {
         // Deletions since the record was made, by sequence, so that they also find their way into rewritten pieces.
         let mut gone: Vec<StreamSeq> = Vec::new();
         for p in self.pieces.iter().filter(|p| plan.old.contains(&p.key())) {
-            gone.extend(p.deleted.iter().map(|r| StreamSeq(p.meta.first_seq.0 + u64::from(r))));
+            gone.extend(plan.since(p, &p.deleted));
+        }
+        // The same for a checkpoint that still waits.
+        let mut waiting: Vec<StreamSeq> = Vec::new();
+        if let Some(c) = &self.pending {
+            for p in self.pieces.iter().filter(|p| plan.old.contains(&p.key())) {
+                waiting.extend(c.pieces.get(&p.key()).into_iter().flat_map(|b| plan.since(p, b)));
+            }
         }
         self.pieces.retain(|p| !plan.old.contains(&p.key()));
         if let Some((index, ..)) = plan.flushed {
@@ -850,15 +913,21 @@ impl Group {
         } else if let Some(p) = &mut self.pending {
             // What the waiting checkpoint knows of the tail and of rewritten pieces now lies in the new ones.
             for n in &plan.new {
-                let of_tail = p.tail.iter().filter(|s| n.meta.holds(**s)).map(|s| n.rel(*s));
+                let of_tail = p.tail.iter().chain(&waiting).filter(|s| n.meta.holds(**s)).map(|s| n.rel(*s));
                 p.pieces.entry(n.key()).or_default().extend(of_tail);
             }
         }
     }
 
-    /// The oldest round that holds something of this group that no piece does.
-    pub(crate) fn oldest_round(&self) -> Option<Round> {
-        self.tail.front().map(|t| t.round)
+    fn oldest_round(&self) -> Option<Round> {
+        self.tail.iter().map(|t| t.round).min()
+    }
+
+    /// The oldest round that a restart needs for what stays in the tail above `flushed`.
+    pub(crate) fn pinned(&mut self, flushed: LogIndex, synced: Round) -> Option<Round> {
+        self.pins.retain(|p| p.0 > synced);
+        let tail = self.tail.iter().filter(|t| t.entry.head.index > flushed).map(|t| t.round);
+        tail.chain(self.pins.iter().map(|p| p.1)).min()
     }
 
     /// Checks S-50 against a walk over everything. For tests and the simulation.
@@ -876,7 +945,12 @@ impl Group {
             msgs += 1;
             bytes += u64::from(m.size);
         }
-        assert_eq!((msgs, bytes), (self.totals.msgs, self.totals.bytes), "S-50: totals of group {}", self.id.0);
+        assert_eq!(
+            (msgs, bytes),
+            (self.totals.msgs, self.totals.bytes),
+            "S-50: totals of group {}",
+            self.id.0
+        );
         Ok(())
     }
 }
@@ -891,4 +965,15 @@ pub(crate) struct Plan {
     pub old: Vec<(FileId, u64)>,
     /// Deletions that rewritten pieces still carry.
     pub carried: BTreeMap<(FileId, u64), Bytes>,
+    /// What a rewrite left out of an old piece.
+    pub dropped: BTreeMap<(FileId, u64), RoaringBitmap>,
+}
+
+impl Plan {
+    /// The deletions in an old piece that its rewrite did not know of.
+    fn since(&self, p: &Piece, deleted: &RoaringBitmap) -> Vec<StreamSeq> {
+        let known = self.dropped.get(&p.key());
+        let new = deleted.iter().filter(|r| known.is_none_or(|k| !k.contains(*r)));
+        new.map(|r| StreamSeq(p.meta.first_seq.0 + u64::from(r))).collect()
+    }
 }

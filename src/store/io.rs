@@ -73,10 +73,6 @@ impl File {
     pub(crate) async fn scan_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
         both!(self, File, f => f.scan_at(off, len).await)
     }
-    /// Up to `len` bytes that were written.
-    pub(crate) async fn read_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
-        both!(self, File, f => f.read_at(off, len).await)
-    }
     pub(crate) async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
         both!(self, File, f => f.write_vectored_at(off, bufs).await)
     }

@@ -18,7 +18,6 @@ use crate::{
 /// A journal file.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalFile {
-    pub number: u64,
     pub file: File,
     pub len: u64,
 }
@@ -29,7 +28,6 @@ pub(crate) struct Active {
     pub at: JournalFile,
     pub epoch: Epoch,
     pub used: u64,
-    pub first: Round,
     pub last: Round,
     pub salt: [u8; 16],
     pub key: Option<FileKey>,
@@ -131,7 +129,8 @@ impl Journal {
 
     /// Files whose rounds are all before `from` are free (S-23: the caller has made the manifest durable).
     pub(crate) fn release(&mut self, from: Round) {
-        let (gone, kept) = std::mem::take(&mut self.full).into_iter().partition::<Vec<_>, _>(|f| f.last < from);
+        let (gone, kept) =
+            std::mem::take(&mut self.full).into_iter().partition::<Vec<_>, _>(|f| f.last < from);
         self.full = kept;
         self.free.extend(gone.into_iter().map(|f| f.at));
     }

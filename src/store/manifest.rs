@@ -30,19 +30,28 @@ pub(crate) struct PieceRecord {
 /// A stream's totals.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Totals {
+    /// The first live message; one more than `last` if there is none.
     pub first: StreamSeq,
+    /// The last message that joined.
     pub last: StreamSeq,
+    /// Live messages.
     pub msgs: u64,
+    /// What they count for.
     pub bytes: u64,
+    /// When the last one came, in nanoseconds since 1970.
     pub last_time: i64,
 }
 
 /// State of a group up to an applied entry.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Checkpoint {
+    /// The entry.
     pub index: LogIndex,
+    /// Its term.
     pub term: Term,
+    /// The chain with it; 0 if it was lost.
     pub chain: Chain,
+    /// The stream.
     pub totals: Totals,
     /// The layer above's own state.
     pub blob: Bytes,
@@ -51,10 +60,13 @@ pub struct Checkpoint {
 /// Entries, and the messages in them, that were durable and are gone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Lost {
+    /// The first of them.
     pub first: LogIndex,
+    /// The last of them.
     pub last: LogIndex,
     /// Both 0 if no message is among them, or none is known to be.
     pub first_seq: StreamSeq,
+    /// The last message among them.
     pub last_seq: StreamSeq,
 }
 

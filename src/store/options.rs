@@ -15,7 +15,8 @@ pub struct Options {
     pub journal_file_min: u64,
     /// Bytes of a journal file at most. No round, and so no entry, can be larger than one file.
     pub journal_file_max: u64,
-    /// Bytes of all journal files in use; beyond it appends answer [`crate::Error::Busy`] until a flush has freed some.
+    /// Bytes of all journal files in use; beyond it appends answer [`crate::Error::Busy`] until a flush has freed some. At
+    /// least four times `journal_file_max`, or tails that are not applied yet leave no room to move them.
     pub journal_budget: u64,
     /// Journal bytes after which a flush begins: this much is replayed after a crash. Too small, and streams break into
     /// many small pieces.

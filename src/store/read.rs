@@ -13,7 +13,8 @@ use crate::{
     group::Need,
     record::{Entry, Head, Message},
     segment::{
-        Block, FILE_HEADER, FileHead, IndexFoot, Joiner, PieceMeta, SubjectFoot, read_index_foot, read_subject_foot, rebuild,
+        Block, FILE_HEADER, FileHead, IndexFoot, Joiner, PieceMeta, SubjectFoot, read_index_foot,
+        read_subject_foot, rebuild,
     },
     shard::{Shard, segment_path},
     types::{Damage, Error, FileId, Result, StreamSeq},
@@ -100,7 +101,7 @@ impl Shard {
             }
         }
         let blocks = self.blocks(meta).await?;
-        let whole: Vec<Block> = blocks.into_iter().flatten().collect();
+        let whole: Vec<Block> = blocks.into_iter().flatten().filter(|b| b.sure).collect();
         let rebuilt = rebuild(meta, self.opts.counting, whole.into_iter());
         match rebuilt.filter(|f| f.slots.len() == meta.msgs as usize) {
             Some(f) => Ok(Arc::new(f)),
@@ -127,7 +128,7 @@ impl Shard {
         }
         let b = self.bytes(meta, at, (end - start) as usize).await?;
         let open = self.segment(meta.file).await?;
-        Ok(Block::read(open.key.as_ref(), at, &b))
+        Ok(Block::read(open.key.as_ref(), meta.file, at, &b))
     }
 
     /// All blocks of a piece; `None` for those that are damaged.
@@ -167,26 +168,25 @@ impl Shard {
     /// All entries of a piece that can be read, and the headers of those whose content is damaged. An entry whose
     /// header is damaged shows as a gap.
     pub(crate) async fn read_piece(&self, meta: &PieceMeta) -> Result<(Vec<Entry>, Vec<Head>)> {
-        let mut last = (Vec::new(), Vec::new());
+        let mut last = Err(Self::damaged(meta, "a block is damaged"));
         for _ in 0..TRIES {
-            let (mut entries, mut bad, mut joiner, mut whole) = (Vec::new(), Vec::new(), Joiner::default(), true);
+            let (mut entries, mut bad, mut joiner, mut whole) =
+                (Vec::new(), Vec::new(), Joiner::default(), true);
             let mut take = |e: std::result::Result<Entry, Head>| match e {
                 Ok(e) if e.head.group == meta.group => entries.push(e),
                 Ok(e) => bad.push(e.head),
                 Err(h) => bad.push(h),
             };
             for b in self.blocks(meta).await? {
-                whole &= b.is_some_and(|b| joiner.push(&b, &mut take));
+                whole &= b.is_some_and(|b| joiner.push(&b, &mut take) && b.sure);
             }
             bad.extend(joiner.cut());
-            if !whole && bad.is_empty() {
-                return Err(Self::damaged(meta, "a block is damaged"));
-            }
-            last = (entries, bad);
-            if whole && last.1.is_empty() {
-                break;
+            match (whole, bad.is_empty()) {
+                (true, true) => return Ok((entries, bad)),
+                (false, true) => last = Err(Self::damaged(meta, "a block is damaged")),
+                (_, false) => last = Ok((entries, bad)),
             }
         }
-        Ok(last)
+        last
     }
 }

@@ -267,10 +267,6 @@ impl<'a> Records<'a> {
         let len = g.u32()? as usize;
         Some(Records { left: g.take(len)?, at: PREAMBLE, count })
     }
-    /// Of bare records.
-    pub(crate) fn bare(left: &'a [u8]) -> Records<'a> {
-        Records { left, at: 0, count: 0 }
-    }
 }
 
 impl<'a> Iterator for Records<'a> {
@@ -363,7 +359,10 @@ impl<'a> Message<'a> {
 
     /// Reads the record that `b` is; `None` if it is none of this group's or was changed (S-10, S-11).
     pub fn decode(group: GroupId, b: &'a [u8]) -> Option<Message<'a>> {
-        if b.len() < MESSAGE_HEADER || u32_at(b, 0) as usize != b.len() || record_crc(group, b) != u32_at(b, 4) {
+        if b.len() < MESSAGE_HEADER
+            || u32_at(b, 0) as usize != b.len()
+            || record_crc(group, b) != u32_at(b, 4)
+        {
             return None;
         }
         let flags = b[24];

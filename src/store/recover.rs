@@ -18,6 +18,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct FileScan {
     pub epoch: Epoch,
+    /// The newest epoch of which anything stands in the file: it must not be given again.
+    pub newest: Epoch,
     /// The first round of this use of the file: rounds from here on in older epochs were given up. `None` if the file's
     /// header is bad.
     pub first: Option<Round>,
@@ -64,7 +66,7 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
     let mut rounds: BTreeMap<Round, Scanned> = BTreeMap::new();
     let mut torn = false;
     for f in files {
-        epoch = epoch.max(f.epoch);
+        epoch = epoch.max(f.epoch).max(f.newest);
         let first = f.first.or_else(|| f.rounds.iter().map(|r| r.head.round).min());
         if let Some(first) = first {
             // A new use of a file begins where a recovery, or the file before it, ended: all before it is vouched for and
@@ -132,7 +134,7 @@ mod tests {
     }
 
     fn file(epoch: u64, first: u64, rounds: Vec<Scanned>) -> FileScan {
-        FileScan { epoch: Epoch(epoch), first: Some(Round(first)), rounds }
+        FileScan { epoch: Epoch(epoch), newest: Epoch(epoch), first: Some(Round(first)), rounds }
     }
 
     fn shape(r: &Replay) -> String {

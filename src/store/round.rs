@@ -105,13 +105,8 @@ pub(crate) struct Placed {
 impl Frame {
     pub(crate) fn entry(e: &Entry, sync: bool) -> Frame {
         let h = &e.head;
-        let line = Line {
-            kind: FrameKind::Entry,
-            group: h.group,
-            index: h.index,
-            first: h.first,
-            count: h.count,
-        };
+        let line =
+            Line { kind: FrameKind::Entry, group: h.group, index: h.index, first: h.first, count: h.count };
         Frame { line, head: Some(e.head), payload: e.payload.clone(), sync }
     }
     pub(crate) fn control(kind: FrameKind, group: GroupId, index: LogIndex, payload: Bytes) -> Frame {
@@ -175,7 +170,8 @@ pub(crate) fn build(head: RoundHead, frames: &[Frame], sector: u64, key: Option<
         at += u64::from(len);
     }
     let total = align(at + (head_len + TRAIL_END) as u64, sector);
-    let total32 = u32::try_from(total).expect("S-22: rounds are smaller than a journal file, which is below 4 GiB");
+    let total32 =
+        u32::try_from(total).expect("S-22: rounds are smaller than a journal file, which is below 4 GiB");
     let mut front = Vec::with_capacity(head_len);
     put_round_head(&mut front, &RoundHead { total: total32, ..head }, lines as u32, &table, ROUND_MAGIC);
     front.extend_from_slice(&table);
@@ -261,7 +257,10 @@ fn put_line(out: &mut Vec<u8>, p: &Placed) {
 /// A header and its table, from a round's start (`ROUND_MAGIC`) or end (`TRAIL_MAGIC`).
 fn parse_head(b: &[u8], magic: u32) -> Option<(RoundHead, Vec<Placed>)> {
     let h = b.get(..ROUND_HEADER)?;
-    if u32_at(h, 0) != magic || crc32c::crc32c(&h[..ROUND_HEADER - 4]) != u32_at(h, ROUND_HEADER - 4) || h[4] != FORMAT {
+    if u32_at(h, 0) != magic
+        || crc32c::crc32c(&h[..ROUND_HEADER - 4]) != u32_at(h, ROUND_HEADER - 4)
+        || h[4] != FORMAT
+    {
         return None;
     }
     let lines = u32_at(h, 12) as usize;
@@ -290,7 +289,13 @@ fn parse_head(b: &[u8], magic: u32) -> Option<(RoundHead, Vec<Placed>)> {
             first: StreamSeq(u64_at(l, 24)),
             count: u32_at(l, 32),
         };
-        placed.push(Placed { line, len, crc: u32_at(l, 36), off: u32::try_from(off).ok()?, copy: l[1] & 1 != 0 });
+        placed.push(Placed {
+            line,
+            len,
+            crc: u32_at(l, 36),
+            off: u32::try_from(off).ok()?,
+            copy: l[1] & 1 != 0,
+        });
         off += u64::from(len);
     }
     (off <= u64::from(head.total)).then_some((head, placed))
@@ -357,7 +362,9 @@ impl FileHead {
 
     pub(crate) fn decode(b: &[u8]) -> Option<FileHead> {
         let b = b.get(..FILE_HEADER)?;
-        if crc32c::crc32c(&b[..FILE_HEADER - 4]) != u32_at(b, FILE_HEADER - 4) || u32_at(b, 0) != FILE_MAGIC || b[4] != FORMAT
+        if crc32c::crc32c(&b[..FILE_HEADER - 4]) != u32_at(b, FILE_HEADER - 4)
+            || u32_at(b, 0) != FILE_MAGIC
+            || b[4] != FORMAT
         {
             return None;
         }
@@ -383,13 +390,24 @@ impl FileHead {
 }
 
 /// All rounds of `epoch` in a file's bytes, in file order, the file's first sector left out. Passes over bad places.
-pub(crate) fn scan(file: &Bytes, shard: u32, epoch: Epoch, sector: u64, key: Option<&FileKey>) -> Vec<Scanned> {
+pub(crate) fn scan(
+    file: &Bytes,
+    shard: u32,
+    epoch: Epoch,
+    sector: u64,
+    key: Option<&FileKey>,
+) -> Vec<Scanned> {
     let (mut out, mut at) = (Vec::new(), sector as usize);
+    // Where the last round ended: a table that claims to belong to something before is left over from an older write.
+    let mut floor = at;
     while at + ROUND_HEADER <= file.len() {
         let here = parse_head(&file[at..], ROUND_MAGIC)
             .filter(|(h, _)| fits(h, shard, epoch, at, file.len(), sector))
             .map(|(h, t)| (h, t, true));
-        let there = || trailer_from(file, at, shard, epoch, sector).map(|(h, t)| (h, t, false));
+        let there = || {
+            let found = trailer_from(file, at, shard, epoch, sector).map(|(h, t)| (h, t, false));
+            found.filter(|(h, ..)| h.off >= floor as u64)
+        };
         let Some((head, table, by_header)) = here.or_else(there) else {
             at += sector as usize;
             continue;
@@ -399,19 +417,23 @@ pub(crate) fn scan(file: &Bytes, shard: u32, epoch: Epoch, sector: u64, key: Opt
         // The last part of a round that was written whole holds the second table; without it the round is torn.
         let ended = end <= file.len() && {
             let len = ROUND_HEADER + table.len() * TABLE_LINE;
-            parse_head(&file[end - TRAIL_END - len..end], TRAIL_MAGIC).is_some_and(|(h, t)| h == head && t == table)
+            parse_head(&file[end - TRAIL_END - len..end], TRAIL_MAGIC)
+                .is_some_and(|(h, t)| h == head && t == table)
         };
         out.push(Scanned { head, found, by_header: by_header && ended });
         at = end.max(at + sector as usize);
+        floor = at;
     }
     out
 }
 
-/// The newest epoch of which a file whose own header is bad holds rounds.
+/// The newest epoch of which a file holds rounds, whatever its own header says: one that was torn may be older.
 pub(crate) fn guess_epoch(file: &Bytes, shard: u32, sector: u64) -> Option<Epoch> {
     let starts = (sector as usize..file.len()).step_by(sector as usize);
     starts
-        .filter_map(|at| parse_head(&file[at..], ROUND_MAGIC).filter(|(h, _)| h.shard == shard && h.off == at as u64))
+        .filter_map(|at| {
+            parse_head(&file[at..], ROUND_MAGIC).filter(|(h, _)| h.shard == shard && h.off == at as u64)
+        })
         .map(|(h, _)| h.epoch)
         .max()
 }
@@ -427,7 +449,13 @@ fn fits(h: &RoundHead, shard: u32, epoch: Epoch, at: usize, len: usize, sector: 
 }
 
 /// The table at the end of the sector at `at`, if a round of this epoch ends there whose start is bad.
-fn trailer_from(file: &Bytes, at: usize, shard: u32, epoch: Epoch, sector: u64) -> Option<(RoundHead, Vec<Placed>)> {
+fn trailer_from(
+    file: &Bytes,
+    at: usize,
+    shard: u32,
+    epoch: Epoch,
+    sector: u64,
+) -> Option<(RoundHead, Vec<Placed>)> {
     let end = at + sector as usize;
     let tail = file.get(end - TRAIL_END..end)?;
     if u32_at(tail, 4) != TRAIL_MAGIC {
@@ -436,7 +464,8 @@ fn trailer_from(file: &Bytes, at: usize, shard: u32, epoch: Epoch, sector: u64) 
     let len = u32_at(tail, 0) as usize;
     let start = (end - TRAIL_END).checked_sub(len)?;
     let (h, t) = parse_head(&file[start..end - TRAIL_END], TRAIL_MAGIC)?;
-    (h.shard == shard && h.epoch == epoch && h.off.checked_add(u64::from(h.total)) == Some(end as u64)).then_some((h, t))
+    (h.shard == shard && h.epoch == epoch && h.off.checked_add(u64::from(h.total)) == Some(end as u64))
+        .then_some((h, t))
 }
 
 fn read_frames(round: &Bytes, number: Round, table: &[Placed], key: Option<&FileKey>) -> Vec<Found> {
@@ -485,14 +514,6 @@ fn read_frame(round: &Bytes, number: Round, ordinal: usize, p: &Placed, key: Opt
 }
 
 /// The payload of [`FrameKind::Floor`]: sequence and index.
-pub(crate) fn floor_payload(seq: StreamSeq, index: LogIndex) -> Bytes {
-    let mut v = Vec::with_capacity(16);
-    v.u64(seq.0);
-    v.u64(index.0);
-    v.into()
-}
-
-/// Reads what [`floor_payload`] wrote.
 pub(crate) fn parse_floor(b: &[u8]) -> Option<(StreamSeq, LogIndex)> {
     let mut g = Get(b);
     Some((StreamSeq(g.u64()?), LogIndex(g.u64()?)))

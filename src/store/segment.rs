@@ -13,7 +13,9 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     codec::{Get, Put, u32_at, u64_at},
     crypt::FileKey,
-    record::{ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, Records, record_len, record_seq},
+    record::{
+        ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, record_len, record_seq,
+    },
     types::{Chain, FileId, GroupId, LogIndex, StreamSeq, Term},
 };
 
@@ -22,7 +24,7 @@ const FOOT_MAGIC: u32 = 0x8546_5546;
 /// Bytes of a segment file's header.
 pub(crate) const FILE_HEADER: usize = 64;
 /// Bytes of a block's header.
-pub(crate) const BLOCK_HEADER: usize = 16;
+pub(crate) const BLOCK_HEADER: usize = 20;
 /// Raw bytes after which a block ends.
 pub(crate) const BLOCK_TARGET: usize = 16 << 10;
 /// The top bit of a block's stored length: it is compressed.
@@ -423,7 +425,8 @@ impl Filter {
         let bits = (self.0.len() * 8).max(1) as u64;
         let a = u64::from(crc32c::crc32c(s));
         let b = u64::from(crc32c::crc32c_append(0x9e37_79b9, s)) | 1;
-        [0u64, 1, 2].map(|i| (((a << 32 | b).wrapping_mul(2 * i + 0x9e37_79b9_7f4a_7c15) >> 16) % bits) as usize)
+        [0u64, 1, 2]
+            .map(|i| (((a << 32 | b).wrapping_mul(2 * i + 0x9e37_79b9_7f4a_7c15) >> 16) % bits) as usize)
     }
     /// False if the piece surely has no message of this subject.
     pub(crate) fn may_hold(&self, s: &[u8]) -> bool {
@@ -439,8 +442,8 @@ pub(crate) struct BlockCodec<'a> {
 }
 
 impl BlockCodec<'_> {
-    /// Appends a block. `at` is where in the file it will stand, which makes its nonce.
-    fn put(&self, out: &mut Vec<u8>, at: u64, raw: &[u8], lead: Lead) {
+    /// Appends a block. `at` is where in `file` it will stand, which makes its nonce and is part of its checksum.
+    fn put(&self, out: &mut Vec<u8>, file: FileId, at: u64, raw: &[u8], lead: Lead) {
         let mut body = std::borrow::Cow::Borrowed(raw);
         let mut flag = 0;
         if self.compress
@@ -455,15 +458,17 @@ impl BlockCodec<'_> {
         header.u32(raw.len() as u32);
         header.u32(lead.records);
         header.u32(lead.rest);
+        let sealed = self.key.map(|k| k.seal(block_nonce(at, 0), &header, &body));
+        let stored = sealed.as_deref().unwrap_or(&body);
+        let crc = block_crc(file, at, &header, stored);
         out.extend_from_slice(&header);
-        match self.key {
-            Some(k) => out.extend_from_slice(&k.seal(block_nonce(at, 0), &header, &body)),
-            None => out.extend_from_slice(&body),
-        }
+        out.u32(crc);
+        out.extend_from_slice(stored);
     }
 
-    /// Reads the block that `b` begins with; `None` if it is damaged.
-    fn get(key: Option<&FileKey>, at: u64, b: &Bytes) -> Option<(Bytes, Lead)> {
+    /// Reads the block that `b` begins with; `None` if nothing in it can be read. A wrong checksum leaves the records that
+    /// are right by their own, but says that some may not be.
+    fn get(key: Option<&FileKey>, file: FileId, at: u64, b: &Bytes) -> Option<Block> {
         let h = b.get(..BLOCK_HEADER)?;
         let stored = (u32_at(h, 0) & !COMPRESSED) as usize;
         let raw_len = u32_at(h, 4) as usize;
@@ -472,8 +477,9 @@ impl BlockCodec<'_> {
             return None;
         }
         let mut body = b.slice(BLOCK_HEADER..BLOCK_HEADER + stored);
+        let sure = block_crc(file, at, &h[..BLOCK_HEADER - 4], &body) == u32_at(h, BLOCK_HEADER - 4);
         if let Some(k) = key {
-            body = k.open(block_nonce(at, 0), h, &body)?;
+            body = k.open(block_nonce(at, 0), &h[..BLOCK_HEADER - 4], &body)?;
         }
         if u32_at(h, 0) & COMPRESSED != 0 {
             if snap::raw::decompress_len(&body).ok()? != raw_len {
@@ -481,8 +487,15 @@ impl BlockCodec<'_> {
             }
             body = snap::raw::Decoder::new().decompress_vec(&body).ok()?.into();
         }
-        (body.len() == raw_len).then_some((body, lead))
+        (body.len() == raw_len).then_some(Block { raw: body, lead, sure })
     }
+}
+
+/// Covers where the block belongs too, so that another block read or written in its place is seen (S-11).
+fn block_crc(file: FileId, at: u64, header: &[u8], stored: &[u8]) -> u32 {
+    let c = crc32c::crc32c(&file.0.to_le_bytes());
+    let c = crc32c::crc32c_append(c, &at.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(c, header), stored)
 }
 
 fn block_nonce(at: u64, what: u32) -> [u8; 12] {
@@ -525,12 +538,19 @@ pub(crate) struct Builder<'a> {
 pub(crate) struct Built {
     pub bytes: Bytes,
     pub meta: PieceMeta,
+    #[cfg(test)]
     pub index: IndexFoot,
     pub subjects: SubjectFoot,
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(group: GroupId, file: FileId, off: u64, counting: Counting, codec: BlockCodec<'a>) -> Builder<'a> {
+    pub(crate) fn new(
+        group: GroupId,
+        file: FileId,
+        off: u64,
+        counting: Counting,
+        codec: BlockCodec<'a>,
+    ) -> Builder<'a> {
         let meta = PieceMeta {
             group,
             file,
@@ -724,7 +744,7 @@ impl<'a> Builder<'a> {
         if let Some(line) = self.line.take() {
             self.index.blocks.push(line);
             let at = self.off + self.out.len() as u64;
-            self.codec.put(&mut self.out, at, &self.block, self.lead);
+            self.codec.put(&mut self.out, self.meta.file, at, &self.block, self.lead);
             self.block.clear();
         }
         self.lead = Lead::default();
@@ -749,7 +769,13 @@ impl<'a> Builder<'a> {
         let b = subjects.encode();
         let at = self.off + self.out.len() as u64;
         self.meta.subject_foot = self.foot(&b, at);
-        Some(Built { bytes: self.out.into(), meta: self.meta, index: self.index, subjects })
+        Some(Built {
+            bytes: self.out.into(),
+            meta: self.meta,
+            #[cfg(test)]
+            index: self.index,
+            subjects,
+        })
     }
 
     fn foot(&mut self, b: &[u8], at: u64) -> u32 {
@@ -810,6 +836,8 @@ pub(crate) fn read_subject_foot(meta: &PieceMeta, key: Option<&FileKey>, b: &[u8
 pub(crate) struct Block {
     pub raw: Bytes,
     lead: Lead,
+    /// The block's own checksum was right: it is this one and all of it.
+    pub sure: bool,
 }
 
 /// What stands in a block.
@@ -827,8 +855,8 @@ pub(crate) enum Part {
 
 impl Block {
     /// Reads the block at `at` in its file.
-    pub(crate) fn read(key: Option<&FileKey>, at: u64, b: &Bytes) -> Option<Block> {
-        BlockCodec::get(key, at, b).map(|(raw, lead)| Block { raw, lead })
+    pub(crate) fn read(key: Option<&FileKey>, file: FileId, at: u64, b: &Bytes) -> Option<Block> {
+        BlockCodec::get(key, file, at, b)
     }
 
     /// All parts, in order.
@@ -885,7 +913,9 @@ impl Iterator for Parts<'_> {
                     }
                     let Some(p) = self.raw.get(self.at..self.at + PREAMBLE) else { return self.bad() };
                     let records = u32_at(p, 4) as usize;
-                    let Some(rest) = (h.length as usize).checked_sub(PREAMBLE + records) else { return self.bad() };
+                    let Some(rest) = (h.length as usize).checked_sub(PREAMBLE + records) else {
+                        return self.bad();
+                    };
                     self.at += PREAMBLE;
                     self.mode = Mode::Records(records, rest);
                     return Some(Part::Head(h));
@@ -931,7 +961,11 @@ pub(crate) struct Joiner {
 impl Joiner {
     /// Takes a block's parts; calls `out` with each entry that is whole, or with the header of one whose payload is bad.
     /// True if the block made sense to its end.
-    pub(crate) fn push(&mut self, block: &Block, mut out: impl FnMut(std::result::Result<Entry, Head>)) -> bool {
+    pub(crate) fn push(
+        &mut self,
+        block: &Block,
+        mut out: impl FnMut(std::result::Result<Entry, Head>),
+    ) -> bool {
         for p in block.parts() {
             match p {
                 Part::Head(h) => {
@@ -985,7 +1019,11 @@ fn preamble(b: &mut BytesMut, count: u32) {
 }
 
 /// Rebuilds a subject footer from a piece's bytes (S-40); `None` if a block is damaged.
-pub(crate) fn rebuild(meta: &PieceMeta, counting: Counting, blocks: impl Iterator<Item = Block>) -> Option<SubjectFoot> {
+pub(crate) fn rebuild(
+    meta: &PieceMeta,
+    counting: Counting,
+    blocks: impl Iterator<Item = Block>,
+) -> Option<SubjectFoot> {
     let (mut names, mut slots) = (std::collections::BTreeMap::<Bytes, u32>::new(), Vec::new());
     for b in blocks {
         for p in b.parts() {
@@ -1003,11 +1041,6 @@ pub(crate) fn rebuild(meta: &PieceMeta, counting: Counting, blocks: impl Iterato
         }
     }
     Some(sorted(names, slots))
-}
-
-/// Records for use outside of an entry.
-pub(crate) fn bare_records(b: &[u8]) -> Records<'_> {
-    Records::bare(b)
 }
 
 #[cfg(test)]

@@ -30,8 +30,11 @@ fn entries(counts: &[u8], size: usize) -> Vec<Entry> {
             b.push(G, &m);
         }
         let rest: &[u8] = if i % 3 == 0 { b"rest of it" } else { b"" };
-        let (kind, payload) =
-            if *n == 0 { (Kind::Control, Bytes::from_static(b"control")) } else { (Kind::Messages, b.finish(rest)) };
+        let (kind, payload) = if *n == 0 {
+            (Kind::Control, Bytes::from_static(b"control"))
+        } else {
+            (Kind::Messages, b.finish(rest))
+        };
         let e = NewEntry {
             kind,
             index: LogIndex(index),
@@ -47,7 +50,8 @@ fn entries(counts: &[u8], size: usize) -> Vec<Entry> {
 }
 
 fn piece(entries: &[Entry], codec: BlockCodec<'_>, target: usize) -> Built {
-    let mut b = Builder::new(G, FileId(1), FILE_HEADER as u64, Counting::default(), codec).block_target(target);
+    let mut b =
+        Builder::new(G, FileId(1), FILE_HEADER as u64, Counting::default(), codec).block_target(target);
     entries.iter().for_each(|e| b.push(e));
     b.finish().expect("entries were added")
 }
@@ -60,7 +64,7 @@ fn blocks(p: &Built, key: Option<&FileKey>) -> Vec<Block> {
         .zip(ends)
         .map(|(l, end)| {
             let b = p.bytes.slice(l.off as usize..end as usize);
-            Block::read(key, p.meta.off + u64::from(l.off), &b).expect("not damaged")
+            Block::read(key, p.meta.file, p.meta.off + u64::from(l.off), &b).expect("not damaged")
         })
         .collect()
 }
@@ -134,7 +138,7 @@ proptest! {
         let bad = Bytes::from(bad);
         let ends = p.index.blocks.iter().skip(1).map(|l| l.off).chain([p.meta.data]);
         for (l, end) in p.index.blocks.iter().zip(ends) {
-            let Some(b) = Block::read(None, u64::from(l.off), &bad.slice(l.off as usize..end as usize)) else { continue };
+            let Some(b) = Block::read(None, p.meta.file, p.meta.off + u64::from(l.off), &bad.slice(l.off as usize..end as usize)) else { continue };
             for part in b.parts() {
                 if let Part::Record(r) = part && let Some(m) = Message::decode(G, &r) {
                     prop_assert!(m.body.iter().all(|x| *x == m.seq.0 as u8));

@@ -28,7 +28,7 @@ use crate::{
     group::Group,
     io::{Disk, File, Writer},
     journal::{Active, Admission, Full, Journal, JournalFile},
-    manifest::{self, Choice, GroupRecord, Lost, Manifest, Slot},
+    manifest::{self, Choice, Lost, Manifest, Slot},
     options::{Options, mutant},
     recover::{FileScan, Replay, Verdict, classify},
     round::{self, FileHead, Found, Frame, FrameKind, Line, RoundHead},
@@ -60,11 +60,15 @@ pub(crate) struct Shard {
     pub flush_lock: tokio::sync::Mutex<()>,
     pub generation: AtomicU64,
     pub next_file: AtomicU64,
+    /// Segment files of flushes that failed.
+    pub leaked: Mutex<Vec<FileId>>,
     pub cache: Cache,
     pub wake: Notify,
     pub wake_flush: Notify,
     pub syncs: AtomicU64,
     pub damage: Mutex<Vec<Damage>>,
+    /// Recovery gave up something behind the last good round.
+    pub torn: bool,
 }
 
 pub(crate) fn slot_path(dir: &Path, slot: usize) -> PathBuf {
@@ -121,7 +125,8 @@ impl Shard {
         // S-82: what is taken from the journal may so far lie in the page cache only.
         let mut last = BTreeMap::new();
         for (number, scan) in &scans {
-            let here = scan.rounds.iter().map(|r| r.head.round).filter(|r| *r >= from && *r <= replay.end).max();
+            let here =
+                scan.rounds.iter().map(|r| r.head.round).filter(|r| *r >= from && *r <= replay.end).max();
             if let Some(l) = here {
                 last.insert(*number, l);
                 files[number].file.sync_data().await?;
@@ -156,11 +161,13 @@ impl Shard {
             flush_lock: Default::default(),
             generation: AtomicU64::new(manifest.generation),
             next_file: AtomicU64::new(manifest.next_file.0.max(1)),
+            leaked: Mutex::default(),
             cache: Cache::new(opts.footer_cache, opts.block_cache),
             wake: Notify::new(),
             wake_flush: Notify::new(),
             syncs: AtomicU64::new(0),
             damage: Mutex::default(),
+            torn: replay.torn,
             disk,
             dir,
             opts,
@@ -168,10 +175,17 @@ impl Shard {
         let garbage = manifest.garbage.clone();
         shard.restore(manifest, replay)?;
         shard.remove_files(&garbage).await;
-        shard.prepare().await?;
+        match shard.prepare().await {
+            // A full disk takes no appends and still serves reads.
+            Ok(_) | Err(Error::NoSpace(_) | Error::Busy) => {}
+            Err(e) => return Err(e),
+        }
         let shard = Arc::new(shard);
         if rewrite {
-            shard.flush().await?;
+            match shard.flush().await {
+                Ok(_) | Err(Error::NoSpace(_)) => {}
+                Err(e) => return Err(e),
+            }
         }
         Ok(shard)
     }
@@ -221,8 +235,12 @@ impl Shard {
     }
 
     fn replay(
-        &self, groups: &mut BTreeMap<GroupId, Group>, tombs: &BTreeSet<GroupId>, orphans: &mut BTreeSet<GroupId>,
-        n: Round, f: Found,
+        &self,
+        groups: &mut BTreeMap<GroupId, Group>,
+        tombs: &BTreeSet<GroupId>,
+        orphans: &mut BTreeSet<GroupId>,
+        n: Round,
+        f: Found,
     ) {
         let line = match &f {
             Found::Entry(e) => Frame::entry(e, true).line,
@@ -253,15 +271,14 @@ impl Shard {
         };
         match f {
             Found::Entry(e) => g.replay(e, n),
-            Found::Bad(Line { kind: FrameKind::Entry, index, first, count, .. }) => g.replay_bad(index, first, count),
+            Found::Bad(Line { kind: FrameKind::Entry, index, first, count, .. }) => {
+                g.replay_bad(index, first, count)
+            }
             Found::Bad(Line { kind: FrameKind::HardState, .. }) => g.replay_hard(None),
             Found::Control(Line { kind: FrameKind::HardState, .. }, p) => g.replay_hard(Some(p)),
             Found::Control(Line { kind: FrameKind::Truncate, index, .. }, _)
             | Found::Bad(Line { kind: FrameKind::Truncate, index, .. }) => {
-                // What is flushed was applied and so committed: such a truncation is older than the manifest.
-                if index > g.flushed.0 {
-                    g.truncate(index).ok();
-                }
+                g.replay_truncate(index);
             }
             Found::Control(Line { kind: FrameKind::Floor, .. }, p) => {
                 if let Some((s, i)) = round::parse_floor(&p) {
@@ -273,7 +290,10 @@ impl Shard {
     }
 
     pub(crate) fn note_damage(
-        &self, group: Option<GroupId>, entries: Option<(LogIndex, LogIndex)>, messages: Option<(StreamSeq, StreamSeq)>,
+        &self,
+        group: Option<GroupId>,
+        entries: Option<(LogIndex, LogIndex)>,
+        messages: Option<(StreamSeq, StreamSeq)>,
         what: String,
     ) {
         let d = Damage { group, entries, messages, what };
@@ -344,7 +364,8 @@ impl Shard {
             let others: Vec<File> = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone()).collect();
             let (sector, shard) = (j.sector, self.id);
             let active = j.active.as_mut().expect("a file was just found or rotated in");
-            let head = RoundHead { shard, epoch: active.epoch, round: number, synced, off: active.used, total: 0 };
+            let head =
+                RoundHead { shard, epoch: active.epoch, round: number, synced, off: active.used, total: 0 };
             let built = round::build(head, &frames, sector, active.key.as_ref());
             let (mut off, mut bufs) = (active.used, built.bufs);
             if active.used == sector {
@@ -353,12 +374,20 @@ impl Shard {
                     epoch: active.epoch,
                     first: number,
                     salt: active.salt,
-                    key: if active.key.is_some() { self.opts.keys.current().map_or(0, |k| k.id()) } else { 0 },
+                    key: if active.key.is_some() {
+                        self.opts.keys.current().map_or(0, |k| k.id())
+                    } else {
+                        0
+                    },
                 };
                 bufs.insert(0, head.encode(sector));
                 off = 0;
             }
-            let total = if mutant!(self.opts, NoPadding) { built.total - sector.min(built.total - sector) } else { built.total };
+            let total = if mutant!(self.opts, NoPadding) {
+                built.total - sector.min(built.total - sector)
+            } else {
+                built.total
+            };
             active.used += total;
             assert!(active.used <= active.at.len, "S-22: a round outgrew its file");
             active.last = number;
@@ -412,9 +441,9 @@ impl Shard {
         j.epoch = Epoch(j.epoch.0 + 1);
         let salt = salt(&self.opts);
         let key = self.opts.keys.current().map(|k| k.for_file(&salt));
-        let (epoch, first, used) = (j.epoch, j.next, j.sector);
-        let last = Round(first.0 - 1);
-        j.active = Some(Active { at, epoch, used, first, last, salt, key, unsynced: false });
+        let (epoch, used) = (j.epoch, j.sector);
+        let last = Round(j.next.0 - 1);
+        j.active = Some(Active { at, epoch, used, last, salt, key, unsynced: false });
         Ok(())
     }
 
@@ -429,7 +458,9 @@ impl Shard {
             let grown = j.active.as_ref().map_or(self.opts.journal_file_min, |a| a.at.len * 2);
             let len = grown.max(j.wanted).min(self.opts.journal_file_max).max(self.opts.journal_file_min);
             let len = crate::codec::align(len, j.sector);
-            if j.in_use() + len > self.opts.journal_budget.max(len) && !j.full.is_empty() {
+            // Without any file to write, nothing could ever be freed: one more than the budget is allowed then.
+            let stuck = j.active.is_none() && j.spare.is_none();
+            if j.in_use() + len > self.opts.journal_budget && !j.full.is_empty() && !stuck {
                 self.wake_flush.notify_one();
                 return Err(Error::Busy);
             }
@@ -472,7 +503,7 @@ impl Shard {
             self.disk.sync_dir(&self.dir.join("journal")).await
         };
         match made.await {
-            Ok(()) => Ok(JournalFile { number, file, len }),
+            Ok(()) => Ok(JournalFile { file, len }),
             Err(e) => {
                 drop(file);
                 // It holds nothing yet: an empty file would only be met again by the next recovery.
@@ -480,6 +511,42 @@ impl Shard {
                 Err(e.into())
             }
         }
+    }
+
+    /// Writes what pins old journal files, entries that are not applied yet, once more at the journal's head, if those files
+    /// take more than half of the budget. Recovery skips the second copy of an entry that it has.
+    pub(crate) async fn unpin(&self) -> Result<()> {
+        let upto = {
+            let j = self.journal.lock();
+            match j.full.iter().map(|f| f.last).max() {
+                Some(l) if j.in_use() * 2 > self.opts.journal_budget => l,
+                _ => return Ok(()),
+            }
+        };
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        let mut moved = Vec::new();
+        for group in groups {
+            let g = group.lock();
+            if !g.tail.iter().any(|t| t.round <= upto) {
+                continue;
+            }
+            // The whole tail in one round: a copy of its first part alone would come after the rest in replay.
+            let last = g.last_index;
+            let frames = g.tail.iter().map(|t| Frame::entry(&t.entry, true)).collect();
+            match self.enqueue(frames, true) {
+                Ok(round) => moved.push((group.clone(), last, round)),
+                Err(Error::Busy | Error::NoSpace(_)) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        while self.run_round().await? {}
+        for (group, last, round) in moved {
+            // Only now: a manifest may give the old copy up once the new one is durable, not before.
+            for t in group.lock().tail.iter_mut().take_while(|t| t.entry.head.index <= last) {
+                t.round = t.round.max(round);
+            }
+        }
+        Ok(())
     }
 
     /// Removes segment files that a durable manifest has declared garbage. What fails is left for the next opening.
@@ -492,11 +559,6 @@ impl Shard {
 
     pub(crate) fn group(&self, id: GroupId) -> Result<Arc<Mutex<Group>>> {
         self.groups.lock().get(&id).cloned().ok_or(Error::NoGroup(id))
-    }
-
-    /// What a new group's record looks like.
-    pub(crate) fn blank(id: GroupId) -> GroupRecord {
-        GroupRecord { id, hard_valid: true, ..GroupRecord::default() }
     }
 }
 
@@ -538,10 +600,14 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
         let len = file.len().await?;
         let bytes = read_twice(&file, usize::try_from(len).unwrap_or(usize::MAX)).await?;
         if let Some(v) = FileHead::foreign_version(&bytes) {
-            return Err(Error::Format(format!("journal file {} was written by format {v}, this is 1", e.name)));
+            return Err(Error::Format(format!(
+                "journal file {} was written by format {v}, this is 1",
+                e.name
+            )));
         }
         let head = FileHead::decode(&bytes).filter(|h| h.shard == id);
-        let epoch = head.map(|h| h.epoch).or_else(|| round::guess_epoch(&bytes, id, opts.sector));
+        let newest = round::guess_epoch(&bytes, id, opts.sector);
+        let epoch = head.map(|h| h.epoch).or(newest);
         if let Some(epoch) = epoch {
             let key = match head {
                 Some(h) => opts.keys.of_file(h.key, &h.salt).map_err(Error::Format)?,
@@ -553,9 +619,12 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
                     rounds.extend(round::scan(&bytes, id, Epoch(e), opts.sector, key.as_ref()));
                 }
             }
-            scans.push((number, FileScan { epoch, first: head.map(|h| h.first), rounds }));
+            scans.push((
+                number,
+                FileScan { epoch, newest: newest.unwrap_or(epoch), first: head.map(|h| h.first), rounds },
+            ));
         }
-        files.insert(number, JournalFile { number, file, len });
+        files.insert(number, JournalFile { file, len });
     }
     Ok((files, scans))
 }

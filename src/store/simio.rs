@@ -72,7 +72,10 @@ impl SimHandle {
     async fn op<T>(&self, path: &str, f: impl FnOnce(&mut SimDisk) -> Result<T, Error>) -> io::Result<T> {
         if self.yields {
             let mut first = true;
-            std::future::poll_fn(|_| if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }).await;
+            std::future::poll_fn(
+                |_| if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) },
+            )
+            .await;
         }
         let r = f(&mut self.disk.lock());
         r.map_err(|e| error(path, e))
@@ -118,9 +121,6 @@ impl SimFile {
     }
     pub(crate) async fn scan_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
         self.op(|d, h| d.read(h, off, len, false)).await.map(Bytes::from)
-    }
-    pub(crate) async fn read_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
-        self.op(|d, h| d.read(h, off, len, true)).await.map(Bytes::from)
     }
     pub(crate) async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
         let all = bufs.concat();

@@ -78,7 +78,9 @@ fn mutants(a: &Args) -> ExitCode {
             run(&plan).err().map(|e| (seed - a.seed + 1, e))
         });
         match found {
-            Some((n, e)) => println!("{m:?}: found after {n} plans: {}", e.lines().next().unwrap_or_default()),
+            Some((n, e)) => {
+                println!("{m:?}: found after {n} plans: {}", e.lines().next().unwrap_or_default())
+            }
             None => {
                 println!("{m:?}: NOT FOUND in {} plans", a.seeds);
                 missed += 1;

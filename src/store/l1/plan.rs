@@ -4,7 +4,8 @@ use env::rng::Rng;
 
 use crate::{Mutant, Options};
 
-/// One step.
+/// One step. Fields are small numbers that are reduced to what there is: a group's slot, a count, a pick.
+#[allow(missing_docs)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
     /// Append an entry of `msgs` messages with bodies of `size` bytes.
@@ -100,7 +101,11 @@ impl Plan {
                 (if class == Class::Errors { 1 + weights[11] } else { 0 }, Op::Free),
                 (
                     if class == Class::Rot { 1 } else { 0 },
-                    Op::Rot { what: r.below(3) as u8, file: r.below(1 << 16) as u16, at: r.below(1 << 32) as u32 },
+                    Op::Rot {
+                        what: r.below(3) as u8,
+                        file: r.below(1 << 16) as u16,
+                        at: r.below(1 << 32) as u32,
+                    },
                 ),
             ];
             let mut at = r.below(choices.iter().map(|c| c.0).sum());
@@ -124,8 +129,8 @@ impl Plan {
             shards: 1,
             sector: 512,
             journal_file_min: pick(&mut r, &[8 << 10, 16 << 10]),
-            journal_file_max: pick(&mut r, &[32 << 10, 64 << 10]),
-            journal_budget: pick(&mut r, &[64 << 10, 256 << 10]),
+            journal_file_max: pick(&mut r, &[32 << 10]),
+            journal_budget: pick(&mut r, &[128 << 10, 256 << 10]),
             flush_bytes: 1 << 30,
             reserve: 2048,
             own_file_bytes: pick(&mut r, &[1, 2048, 1 << 20]),

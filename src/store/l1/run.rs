@@ -1,6 +1,6 @@
 //! Runs a plan.
 
-use std::{collections::BTreeMap, path::Path, pin::pin, task::Context};
+use std::{collections::BTreeMap, pin::pin, task::Context};
 
 use bytes::Bytes;
 use env::{
@@ -13,9 +13,8 @@ use super::{
     plan::{Class, GROUPS, Op, Plan},
 };
 use crate::{
-    Batch, Chain, Disk, Error, Group, GroupId, Kind, LogIndex, Message, NewEntry, Read, Store, StreamSeq, Sync, Ticket,
-    filter,
-    simio::SimHandle,
+    Batch, Chain, Disk, Error, Group, GroupId, Kind, LogIndex, Message, NewEntry, Read, Store, StreamSeq,
+    Sync, Ticket, filter, simio::SimHandle,
 };
 
 /// What a run did.
@@ -79,7 +78,10 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
     match caught {
         Ok(r) => r,
         Err(p) => {
-            let text = p.downcast_ref::<String>().cloned().or_else(|| p.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            let text = p
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| p.downcast_ref::<&str>().map(|s| (*s).to_owned()));
             Err(format!("panic: {}", text.unwrap_or_default()))
         }
     }
@@ -148,6 +150,10 @@ impl World {
         }
         if !self.rotten {
             for slot in 0..GROUPS {
+                for group in 0..GROUPS {
+                    // A log that nobody applies stays in the journal, which is finite.
+                    self.op(Op::Apply { group, n: 255 })?;
+                }
                 for _ in 0..3 {
                     self.op(Op::Step)?;
                     self.op(Op::Flush)?;
@@ -158,7 +164,10 @@ impl World {
                 if self.disk.with(|d| d.crashed()) {
                     self.restart(true)?;
                 } else {
-                    ensure!(self.out.acked > before, "liveness: an append on a well disk was not acknowledged");
+                    ensure!(
+                        self.out.acked > before,
+                        "liveness: an append on a well disk was not acknowledged"
+                    );
                 }
             }
         }
@@ -240,12 +249,16 @@ impl World {
         let known: Vec<u64> = self.models.keys().copied().collect();
         for id in known {
             let Ok(group) = store.group(GroupId(id)) else {
-                ensure!(self.rotten && named, "group {id} is gone");
+                ensure!(self.rotten && (named || store.torn_tail()), "group {id} is gone");
                 self.models.remove(&id);
                 continue;
             };
             let mut model = self.models.remove(&id).expect("a known key");
-            let r = if self.rotten { self.rotten_group(&group, &mut model) } else { self.group_is(&group, &mut model) };
+            let r = if self.rotten {
+                self.rotten_group(&group, &mut model)
+            } else {
+                self.group_is(&group, &mut model)
+            };
             r.map_err(|e| format!("group {id}: {e}"))?;
             if self.rotten {
                 continue;
@@ -339,14 +352,20 @@ impl World {
         m.versions = vec![here];
         let (applied, c) = g.applied();
         ensure!(applied == c.index, "applied {} beyond the checkpoint {}", applied.0, c.index.0);
-        let snapshot = if c.blob.is_empty() { 0 } else { usize::from(c.blob[0]) + 256 * usize::from(c.blob[1]) };
+        let snapshot =
+            if c.blob.is_empty() { 0 } else { usize::from(c.blob[0]) + 256 * usize::from(c.blob[1]) };
         ensure!(
             snapshot >= m.durable_snapshot,
             "checkpoint {snapshot} was found, {} was durable",
             m.durable_snapshot
         );
         m.stream = m.snapshots[snapshot].clone();
-        ensure!(m.stream.applied == c.index, "the checkpoint is at {}, not at {}", c.index.0, m.stream.applied.0);
+        ensure!(
+            m.stream.applied == c.index,
+            "the checkpoint is at {}, not at {}",
+            c.index.0,
+            m.stream.applied.0
+        );
         m.durable_snapshot = snapshot;
         self.stream_is(g, m)?;
         // The log above the checkpoint is whole.
@@ -382,8 +401,11 @@ impl World {
         }
         for f in ["s.1", "s.*", ">", "s.1.>", "t.>"] {
             let from = self.plan.seed % (m.stream.last.0 + 2);
-            let want: Vec<u64> =
-                live.range(from..).filter(|(_, m)| filter::matches(f.as_bytes(), m.subject.as_bytes())).map(|x| *x.0).collect();
+            let want: Vec<u64> = live
+                .range(from..)
+                .filter(|(_, m)| filter::matches(f.as_bytes(), m.subject.as_bytes()))
+                .map(|x| *x.0)
+                .collect();
             let mut got = Vec::new();
             let mut at = StreamSeq(from);
             while let Some(q) = now(g.next_seq(f.as_bytes(), at)).map_err(|e| format!("next {f}: {e}"))? {
@@ -433,8 +455,11 @@ impl World {
     /// After rot: every entry that was durable can be read as it was, or is named as lost or damaged.
     fn rotten_group(&mut self, g: &Group, m: &mut Model) -> Result<(), String> {
         let damage = self.store().expect("open").damage();
-        let unknown = damage.iter().any(|d| d.group.is_none() && d.what.contains("not known"));
-        let durable = m.versions.iter().filter(|v| v.last.0 != u64::MAX).map(|v| v.last).min().unwrap_or(LogIndex(0));
+        // A last round that nothing vouches for and that is bad cannot be told from a torn one.
+        let torn = self.store().expect("open").torn_tail();
+        let unknown = torn || damage.iter().any(|d| d.group.is_none() && d.what.contains("not known"));
+        let durable =
+            m.versions.iter().filter(|v| v.last.0 != u64::MAX).map(|v| v.last).min().unwrap_or(LogIndex(0));
         let (last, ..) = g.last();
         // Truncations make the oldest possible end the safe bound.
         ensure!(last >= durable || unknown, "entries {}..={} are gone and not named", last.0 + 1, durable.0);
@@ -445,7 +470,9 @@ impl World {
             match now(g.entries(LogIndex(index), 1)) {
                 Ok(es) => {
                     let known = es.first().is_some_and(|e| {
-                        m.by_chain.get(&e.head.chain.0).is_some_and(|w| w.payload == e.payload && w.index.0 == index)
+                        m.by_chain
+                            .get(&e.head.chain.0)
+                            .is_some_and(|w| w.payload == e.payload && w.index.0 == index)
                     });
                     ensure!(known || named, "entry {index} is not what was appended");
                 }
@@ -453,7 +480,8 @@ impl World {
                 Err(e) => return Err(format!("entry {index}: {e}")),
             }
         }
-        let snapshot = if c.blob.is_empty() { 0 } else { usize::from(c.blob[0]) + 256 * usize::from(c.blob[1]) };
+        let snapshot =
+            if c.blob.is_empty() { 0 } else { usize::from(c.blob[0]) + 256 * usize::from(c.blob[1]) };
         let live = m.snapshots[snapshot].live.clone();
         for seq in 1..=m.snapshots[snapshot].last.0 {
             self.read_is(g, seq, live.get(&seq))?;
@@ -505,7 +533,8 @@ impl World {
             Op::Delete { group, pick } => {
                 let Some(id) = slot(group) else { return Ok(()) };
                 let m = self.models.get_mut(&id).expect("slots have models");
-                let Some(seq) = m.stream.live.keys().nth(pick as usize % m.stream.live.len().max(1)).copied() else {
+                let Some(seq) = m.stream.live.keys().nth(pick as usize % m.stream.live.len().max(1)).copied()
+                else {
                     return Ok(());
                 };
                 let g = store.group(GroupId(id)).map_err(|e| e.to_string())?;
@@ -522,7 +551,8 @@ impl World {
                 let g = store.group(GroupId(id)).map_err(|e| e.to_string())?;
                 let s = format!("s.{subject}");
                 if now(g.purge(s.as_bytes(), StreamSeq(u64::MAX), 1)).is_ok() {
-                    let all: Vec<u64> = m.stream.live.iter().filter(|x| x.1.subject == s).map(|x| *x.0).collect();
+                    let all: Vec<u64> =
+                        m.stream.live.iter().filter(|x| x.1.subject == s).map(|x| *x.0).collect();
                     let keep = all.len().saturating_sub(1);
                     all[..keep].iter().for_each(|q| {
                         m.stream.live.remove(q);
@@ -562,7 +592,10 @@ impl World {
                 if !self.disk.with(|d| d.crashed()) && self.plan.class != Class::Reads {
                     let ids: Vec<u64> = self.slots.clone();
                     for id in ids {
-                        let (Ok(g), Some(m)) = (store.group(GroupId(id)), self.models.get(&id).cloned()) else { continue };
+                        let (Ok(g), Some(m)) = (store.group(GroupId(id)), self.models.get(&id).cloned())
+                        else {
+                            continue;
+                        };
                         let r = self.stream_is(&g, &m);
                         if self.disk.with(|d| d.crashed()) {
                             break;
@@ -628,7 +661,8 @@ impl World {
             m.ids += 1;
             seq = seq.next();
             let subject = format!("s.{}", m.ids % 4);
-            let body: Vec<u8> = (0..size).map(|i| (m.ids as u16).wrapping_mul(31).wrapping_add(i) as u8).collect();
+            let body: Vec<u8> =
+                (0..size).map(|i| (m.ids as u16).wrapping_mul(31).wrapping_add(i) as u8).collect();
             let msg = Message {
                 seq,
                 time: m.ids as i64,
@@ -684,9 +718,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// Where a plan's store lies.
-pub fn root() -> &'static Path {
-    Path::new("/s")
 }
