@@ -1,0 +1,1 @@
+//! Drives raft groups over the store: propose, make durable, commit, apply, checkpoint. Decides nothing.
