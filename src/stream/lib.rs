@@ -2,6 +2,8 @@
 //!
 //! Does not own: storage (asked through [`Messages`]), time (passed in as [`Now`]), the JSON API's routing, any async.
 
+pub mod errors;
 pub mod messages;
 
+pub use errors::ApiError;
 pub use messages::{Messages, MessagesMut, Meta, Now, Stored, SubjectTotals, Totals};
