@@ -2,6 +2,7 @@
 //!
 //! Does not own: storage (asked through [`Messages`]), time (passed in as [`Now`]), the JSON API's routing, any async.
 
+pub mod consumer;
 pub mod errors;
 pub mod messages;
 
