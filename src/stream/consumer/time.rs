@@ -179,7 +179,7 @@ impl fmt::Display for Duration {
         }
         let with_fraction = |f: &mut fmt::Formatter<'_>, n: u64, unit: u64, name: &str| {
             write!(f, "{}", n / unit)?;
-            if n % unit != 0 {
+            if !n.is_multiple_of(unit) {
                 let width = unit.ilog10() as usize;
                 let digits = format!("{:0width$}", n % unit);
                 write!(f, ".{}", digits.trim_end_matches('0'))?;
