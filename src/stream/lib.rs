@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 mod counter;
 mod dedup;
+pub mod consumer;
 pub mod errors;
 pub mod headers;
 pub mod memory;
