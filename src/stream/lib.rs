@@ -8,9 +8,9 @@
 mod arena;
 pub mod command;
 pub mod config;
+pub mod consumer;
 mod counter;
 mod dedup;
-pub mod consumer;
 pub mod errors;
 pub mod headers;
 pub mod memory;
