@@ -236,7 +236,8 @@ macro_rules! stream_config {
 stream_config!(STREAM_CONFIG, "StreamConfig", "server.StreamConfig");
 stream_config!(STREAM_REQUEST, "StreamConfigRequest", "server.StreamConfigRequest", ("pedantic", Kind::Bool));
 
-static CONSUMER_CONFIG: Struct = Struct {
+/// A consumer's configuration.
+pub static CONSUMER_CONFIG: Struct = Struct {
     name: "ConsumerConfig",
     go: "server.ConsumerConfig",
     fields: &[
@@ -305,7 +306,8 @@ static LOST: Struct = Struct {
     fields: &[("msgs", Kind::List(&Kind::Uint)), ("bytes", Kind::Uint)],
 };
 
-static STREAM_STATE: Struct = Struct {
+/// A stream's state.
+pub static STREAM_STATE: Struct = Struct {
     name: "StreamState",
     go: "server.StreamState",
     fields: &[
