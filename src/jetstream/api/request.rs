@@ -172,8 +172,8 @@ pub enum Request {
     StreamStepDown {
         /// The stream.
         stream: String,
-        /// Where, if it matters.
-        placement: Option<Placement>,
+        /// Where, if it matters. An error in it is told after the stream was looked up.
+        placement: Result<Option<Placement>, ApiError>,
     },
     /// A consumer, new or changed.
     ConsumerCreate(Box<ConsumerCreate>),
@@ -238,8 +238,8 @@ pub enum Request {
         stream: String,
         /// The consumer.
         consumer: String,
-        /// Where, if it matters.
-        placement: Option<Placement>,
+        /// Where, if it matters. An error in it is told after the stream was looked up.
+        placement: Result<Option<Placement>, ApiError>,
     },
     /// Another server in the place of one.
     ConsumerPeer {
@@ -492,19 +492,21 @@ impl Reader<'_> {
                 Ok(Request::StreamSnapshot { stream: self.stream, how })
             }
             Kind::StreamRestore => self.restore(),
-            Kind::StreamPeerRemove | Kind::StreamPeerEvacuate => {
-                self.admitted()?;
-                self.something()?;
-                let asked: Words = self.body(&schema::PEER)?;
-                Ok(Request::StreamPeer { kind: self.kind, stream: self.stream, peer: asked.peer })
+            Kind::StreamPeerRemove => {
+                let peer = self.peer(&schema::STREAM_PEER_REMOVE)?;
+                Ok(Request::StreamPeer { kind: self.kind, stream: self.stream, peer })
+            }
+            Kind::StreamPeerEvacuate => {
+                let peer = self.peer(&schema::STREAM_PEER_EVACUATE)?;
+                Ok(Request::StreamPeer { kind: self.kind, stream: self.stream, peer })
             }
             Kind::StreamCancelMove => {
                 self.admitted()?;
                 Ok(Request::StreamCancelMove { stream: self.stream })
             }
             Kind::StreamStepDown => {
-                let asked: Words = self.optional(&schema::STEP_DOWN)?;
-                Ok(Request::StreamStepDown { stream: self.stream, placement: asked.placement })
+                let placement = self.placement();
+                Ok(Request::StreamStepDown { stream: self.stream, placement })
             }
             Kind::ConsumerCreate => self.consumer_create(tokens),
             Kind::ConsumerNames => {
@@ -546,16 +548,26 @@ impl Reader<'_> {
                 Ok(Request::ConsumerReset { stream: self.stream, consumer: self.consumer, seq: asked.seq })
             }
             Kind::ConsumerStepDown => {
-                let asked: Words = self.optional(&schema::STEP_DOWN)?;
-                let placement = asked.placement;
+                let placement = self.placement();
                 Ok(Request::ConsumerStepDown { stream: self.stream, consumer: self.consumer, placement })
             }
-            Kind::ConsumerPeerRemove | Kind::ConsumerPeerEvacuate => {
-                self.admitted()?;
-                self.something()?;
-                let asked: Words = self.body(&schema::PEER)?;
-                let (kind, peer) = (self.kind, asked.peer);
-                Ok(Request::ConsumerPeer { kind, stream: self.stream, consumer: self.consumer, peer })
+            Kind::ConsumerPeerRemove => {
+                let peer = self.peer(&schema::CONSUMER_PEER_REMOVE)?;
+                Ok(Request::ConsumerPeer {
+                    kind: self.kind,
+                    stream: self.stream,
+                    consumer: self.consumer,
+                    peer,
+                })
+            }
+            Kind::ConsumerPeerEvacuate => {
+                let peer = self.peer(&schema::CONSUMER_PEER_EVACUATE)?;
+                Ok(Request::ConsumerPeer {
+                    kind: self.kind,
+                    stream: self.stream,
+                    consumer: self.consumer,
+                    peer,
+                })
             }
         }
     }
@@ -591,6 +603,16 @@ impl Reader<'_> {
     fn optional<T: DeserializeOwned + Default>(&self, of: &'static Struct) -> Result<T, ApiError> {
         self.admitted()?;
         self.if_json(of)
+    }
+
+    fn peer(&self, of: &'static Struct) -> Result<String, ApiError> {
+        self.admitted()?;
+        self.something()?;
+        self.body::<Words>(of).map(|asked| asked.peer)
+    }
+
+    fn placement(&self) -> Result<Option<Placement>, ApiError> {
+        self.optional::<Words>(&schema::STEP_DOWN).map(|asked| asked.placement)
     }
 
     fn stream_config(&self) -> Result<(StreamConfig, bool), ApiError> {
@@ -792,6 +814,33 @@ mod tests {
             ask("$JS.API.STREAM.PURGE.S", r#"{"seq":7,"filter":"a.>"}"#),
             Request::StreamPurge { stream: "S".into(), filter: "a.>".into(), seq: 7, keep: 0 }
         );
+    }
+
+    #[test]
+    fn what_only_clusters_do() {
+        let rules = Rules { clustered: true, ..Rules::default() };
+        let told = |subject: &str, body: &str| match parse(subject, b"", body.as_bytes(), rules) {
+            Parsed::Refuse(refusal) => refusal.error.description.into_owned(),
+            other => format!("{other:?}"),
+        };
+        let mismatch = |of: &str| {
+            format!(
+                "invalid JSON: json: cannot unmarshal number into Go struct field {of}.peer of type string"
+            )
+        };
+        let peer = r#"{"peer":5}"#;
+        assert_eq!(told("$JS.API.STREAM.PEER.REMOVE.S", peer), mismatch("JSApiStreamRemovePeerRequest"));
+        assert_eq!(told("$JS.API.STREAM.PEER.EVACUATE.S", peer), mismatch("JSApiStreamEvacuatePeerRequest"));
+        assert_eq!(
+            told("$JS.API.CONSUMER.PEER.REMOVE.S.C", peer),
+            mismatch("JSApiConsumerRemovePeerRequest")
+        );
+        assert_eq!(told("$JS.API.CONSUMER.PEER.REMOVE.S.C", "{}"), "bad request");
+        let down =
+            parse("$JS.API.STREAM.LEADER.STEPDOWN.S", b"", br#"{"placement":{"preferred":"n1"}}"#, rules);
+        let placement = Placement { preferred: "n1".into(), ..Placement::default() };
+        let expected = Request::StreamStepDown { stream: "S".into(), placement: Ok(Some(placement)) };
+        assert_eq!(down, Parsed::Ask(expected));
     }
 
     #[test]

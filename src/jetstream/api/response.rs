@@ -50,6 +50,16 @@ pub fn failure(kind: Kind, error: &ApiError) -> Bytes {
     }
 }
 
+/// What the system account is told, which has no JetStream of its own, for any request but INFO.
+pub fn system_failure() -> Bytes {
+    let error = stream::errors::NOT_ENABLED_FOR_ACCOUNT.error();
+    text::to_bytes(&Answer {
+        kind: "io.nats.jetstream.api.v1.system_response",
+        error: Some(&error),
+        body: Empty {},
+    })
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
