@@ -114,7 +114,8 @@ impl Consumer {
         self.release(msgs, now, out)?;
         self.tick(now, out);
         let mut stop = None;
-        for _ in 0..budget {
+        let mut more = false;
+        for left in (0..budget).rev() {
             if !self.has_demand() {
                 break;
             }
@@ -131,19 +132,17 @@ impl Consumer {
             if !self.may_go(&candidate, now) {
                 break;
             }
-            if self.rules.pull {
-                if !self.deliver_to_request(candidate, now, out) {
-                    break;
-                }
-            } else {
+            if !self.rules.pull {
                 self.push(candidate, now, out);
+            } else if !self.deliver_to_request(candidate, now, out) {
+                break;
             }
+            more = left == 0 && self.ready();
         }
-        let ended = stop.is_some() || !self.has_demand() || self.not_before > now.mono;
         if self.waiting.has_no_wait() && (stop == Some(Stop::Empty) || self.paused) {
             self.end_of_stream(out);
         }
-        Ok(!ended && self.ready())
+        Ok(more)
     }
 
     /// The next message to deliver: one that is to be delivered again, else the next that was not delivered yet.
