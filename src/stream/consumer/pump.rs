@@ -41,9 +41,9 @@ impl Consumer {
         if !self.has_demand() {
             return false;
         }
-        !self.again.is_empty()
-            || self.unseen != Some(0) && self.ledger.len() < self.rules.max_ack_pending
-            || self.waiting.has_no_wait()
+        // A request that does not wait is to hear that there is nothing, too.
+        let wanted = self.unseen != Some(0) || self.waiting.has_no_wait();
+        !self.again.is_empty() || wanted && self.ledger.len() < self.rules.max_ack_pending
     }
 
     /// Whether somebody would take a message.
@@ -449,6 +449,8 @@ impl Consumer {
         let mut seqs = std::mem::take(&mut self.scratch);
         seqs.clear();
         self.timers.expired(&self.ledger, now.mono, &mut seqs);
+        // Until now somebody may have been at work on them.
+        self.last_used = now.mono;
         for seq in seqs.drain(..) {
             let Some(e) = self.ledger.get_mut(seq) else { continue };
             debug_assert!(e.due <= now.mono, "J-6: early");
