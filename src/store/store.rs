@@ -9,7 +9,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    group::{Feet, Group as State, Need, Place},
+    feet::{Need, Pins},
+    group::Group as State,
     io::Disk,
     manifest::{Checkpoint, Lost, Totals},
     options::Options,
@@ -17,6 +18,7 @@ use crate::{
     round::{Frame, FrameKind},
     shard::{Progress, Shard, memory_option, options_bytes},
     types::{Damage, Durable, Error, GroupId, LogIndex, Result, Round, StreamSeq},
+    view::View,
 };
 
 /// How an append becomes acknowledged.
@@ -112,6 +114,9 @@ pub struct Stored {
 }
 
 impl Stored {
+    pub(crate) fn new(group: GroupId, record: Bytes) -> Stored {
+        Stored { group, record }
+    }
     /// The message.
     pub fn message(&self) -> Message<'_> {
         Message::decode(self.group, &self.record).expect("S-10: a record is checked before it gets here")
@@ -433,42 +438,52 @@ impl Group {
 
     // ---- the stream
 
-    async fn with<T>(
-        &self,
-        mut f: impl FnMut(&mut State, &Feet) -> std::result::Result<T, Need>,
-    ) -> Result<T> {
-        let mut feet = Feet::default();
-        loop {
-            let need = {
-                match f(&mut self.state.lock(), &feet) {
-                    Ok(v) => return Ok(v),
-                    Err(n) => n,
-                }
-            };
-            self.shard.need(&need, &mut feet).await?;
-        }
+    /// The stream, for synchronous questions. Holds the group's lock: drop it before anything is awaited.
+    pub fn view(&self) -> View<'_> {
+        View::new(self.state.lock(), &self.shard, None)
     }
 
-    async fn ready(&self) -> Result<()> {
+    /// Reads what a question to [`Group::view`] lacked, so that it can be asked again. Reading what is damaged is no error
+    /// for a message (the answer then says so) and one for an index.
+    pub async fn fetch(&self, need: Need) -> Result<()> {
+        let got = self.shard.need(&need).await?;
+        self.state.lock().pins.put(got);
+        Ok(())
+    }
+
+    /// Asks, reads what is missing, and asks again until there is an answer. `f` begins anew each time.
+    pub async fn ask<T>(
+        &self,
+        mut f: impl FnMut(&mut View<'_>) -> std::result::Result<T, Need>,
+    ) -> Result<T> {
+        let mut pins = Pins::default();
         loop {
-            if self.state.lock().dict_ready() {
-                return Ok(());
-            }
-            self.with(|s, feet| s.step_dict(feet)).await?;
+            let need = match f(&mut View::new(self.state.lock(), &self.shard, Some(&mut pins))) {
+                Ok(v) => return Ok(v),
+                Err(n) => n,
+            };
+            pins.put(self.shard.need(&need).await?);
         }
     }
 
     /// The entry is committed: its messages join the stream. In order, also those without messages.
     pub async fn apply(&self, head: &Head) -> Result<()> {
-        let r = self.with(|s, feet| s.apply(head, feet)).await?;
-        // A gap at the front of an empty stream shows at once.
-        r
+        self.ask(|v| v.apply(head)).await
+    }
+
+    /// The same, if nothing has to be read for it, as is the rule.
+    pub fn apply_now(&self, head: &Head) -> std::result::Result<(), Need> {
+        self.view().apply(head)
     }
 
     /// Deletes messages; those that were live, in the order given.
     pub async fn delete(&self, seqs: &[StreamSeq]) -> Result<Vec<StreamSeq>> {
-        let gone = self.with(|s, feet| s.delete(seqs, feet)).await?;
-        self.with(|s, feet| s.fix_first(feet)).await?;
+        let mut gone = Vec::new();
+        for seq in seqs {
+            if self.ask(|v| v.remove(*seq)).await? {
+                gone.push(*seq);
+            }
+        }
         Ok(gone)
     }
 
@@ -494,82 +509,51 @@ impl Group {
 
     /// The stream's totals.
     pub fn state(&self) -> StreamState {
-        let Totals { first, last, msgs, bytes, last_time } = self.state.lock().totals;
-        let first = if msgs == 0 { last.next() } else { first };
+        let Totals { first, last, msgs, bytes, last_time } = self.view().totals();
         let deleted = (last.0 + 1).saturating_sub(first.0).saturating_sub(msgs);
         StreamState { first, last, msgs, bytes, deleted, last_time }
     }
 
     /// One message.
     pub async fn get(&self, seq: StreamSeq) -> Result<Read> {
-        let place = self.state.lock().place(seq);
-        let record = match place {
-            Place::Absent => return Ok(Read::Absent),
-            Place::Here(r) => r,
-            Place::Lost(l) => {
-                let what = "lost".to_owned();
-                let messages = Some((l.first_seq, l.last_seq));
-                let d = Damage { group: Some(self.id), entries: Some((l.first, l.last)), messages, what };
-                return Ok(Read::Damaged(d));
-            }
-            Place::Piece(p) => match self.shard.message(&p.meta, seq).await {
-                Ok(r) => r,
-                Err(Error::Damaged(d)) => {
-                    // A piece with gaps says by its footer whether this is one.
-                    if !p.meta.dense()
-                        && let Ok(f) = self.shard.subject_foot(&p.meta).await
-                        && f.slot_of((seq.0 - p.meta.first_seq.0) as u32).is_none()
-                    {
-                        return Ok(Read::Absent);
-                    }
-                    return Ok(Read::Damaged(d));
-                }
-                Err(e) => return Err(e),
-            },
-        };
-        Ok(Read::Valid(Stored { group: self.id, record }))
+        self.ask(|v| v.get(seq)).await
     }
 
     /// The first live message from `from` on whose subject matches; `>` or nothing matches all.
     pub async fn next_seq(&self, filter: &[u8], from: StreamSeq) -> Result<Option<StreamSeq>> {
-        if !crate::filter::is_all(filter) {
-            self.ready().await?;
-        }
-        self.with(|s, feet| s.next(filter, from, feet)).await
+        self.ask(|v| v.next(&[filter], from)).await
     }
 
     /// The last live message of one subject, not after `upto`.
     pub async fn last_by_subject(&self, subject: &[u8], upto: StreamSeq) -> Result<Option<StreamSeq>> {
-        self.ready().await?;
-        self.with(|s, feet| s.last_of(subject, upto, feet)).await
+        self.ask(|v| v.last_of(subject, upto)).await
     }
 
     /// How many live messages from `from` on match.
     pub async fn pending(&self, filter: &[u8], from: StreamSeq) -> Result<u64> {
-        self.ready().await?;
-        self.with(|s, feet| s.pending(filter, from, feet)).await
+        self.ask(|v| v.pending(&[filter], from)).await
     }
 
     /// Subjects that match and have messages, with their counts, in order, at most `limit`.
     pub async fn subjects(&self, filter: &[u8], limit: usize) -> Result<Vec<(Bytes, u64)>> {
-        self.ready().await?;
-        let s = self.state.lock();
-        let mut out = Vec::new();
-        s.dict().matching(filter, |id| {
-            out.push((Bytes::copy_from_slice(s.dict().subject(id)), s.dict().info(id).count));
-            out.len() < limit
-        });
-        Ok(out)
+        self.ask(|v| {
+            let mut out = Vec::new();
+            v.subject_counts(filter, |s, n| {
+                out.push((Bytes::copy_from_slice(s), n));
+                out.len() < limit
+            })?;
+            Ok(out)
+        })
+        .await
     }
 
     /// How many subjects have messages.
-    pub async fn subject_count(&self) -> Result<usize> {
-        self.ready().await?;
-        Ok(self.state.lock().dict().live())
+    pub async fn subject_count(&self) -> Result<u64> {
+        self.ask(|v| v.num_subjects()).await
     }
 
     /// Walks everything and panics if the totals are wrong (S-50). For tests and the simulation: it reads every footer.
     pub async fn verify(&self) -> Result<()> {
-        self.with(|s, feet| s.verify(feet)).await
+        self.ask(|v| v.verify()).await
     }
 }
