@@ -95,6 +95,20 @@ fn internal(broker: &Broker, inbound: Option<Box<dyn broker::Inbound>>) -> Arc<L
     Link::new(o)
 }
 
+/// What advisories of JetStream say of a client.
+pub fn client_of(server: &Server, link: &Link) -> Value {
+    match server.links.clients.get(link.id) {
+        Some(client) => {
+            let facts = client.facts.lock();
+            Who { server: &server.name, ..Who::of(&client, &facts) }.json()
+        }
+        None => {
+            let account = link.account().map(|a| a.name.to_string()).unwrap_or_default();
+            json!({ "acc": account, "server": server.name })
+        }
+    }
+}
+
 /// Begins to answer requests and to publish statistics. Once, before clients come.
 pub fn start(server: &Arc<Server>) {
     if let Some(name) = server.links.settings().system_account.clone() {

@@ -46,7 +46,7 @@ pub(super) fn server(server: &Server) -> Value {
         .map(|&(name, on)| (name.to_string(), Value::Bool(o.feature_flags.get(name).copied().unwrap_or(on))))
         .collect();
     m.insert("feature_flags".into(), Value::Object(flags));
-    m.insert("jetstream".into(), Value::Bool(false));
+    m.insert("jetstream".into(), Value::Bool(o.jetstream.is_some()));
     m.insert("flags".into(), json!(0));
     m.insert("seq".into(), json!(seq));
     m.insert("time".into(), json!(env::wall().rfc3339()));

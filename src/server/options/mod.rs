@@ -29,6 +29,7 @@ pub use auth::*;
 pub use flags::{Command, Flags, SignalTarget, SignalWord};
 pub use load::{Loaded, load, load_text, unsupported};
 pub use reload::{Change, diff};
+pub(crate) use reload::span;
 pub use secret::Secret;
 pub use types::*;
 pub use url::ServerUrl;
