@@ -1,0 +1,1 @@
+//! Whole groups on real and simulated disks.
