@@ -160,8 +160,13 @@ impl Shard {
         let (mut lo, mut hi) = (0, f.blocks.len());
         while lo < hi {
             let mid = lo + (hi - lo) / 2;
-            let first = self.block(meta, &f, mid, false).await?.and_then(|b| in_block(&b).first().copied());
-            if first.is_none_or(|(t, _)| t < time) { lo = mid + 1 } else { hi = mid }
+            // Blocks of other entries, and bad ones, say nothing: the next one that does speaks for them.
+            let (mut at, mut first) = (mid, None);
+            while at < hi && first.is_none() {
+                first = self.block(meta, &f, at, false).await?.and_then(|b| in_block(&b).first().copied());
+                at += 1;
+            }
+            if first.is_some_and(|(t, _)| t < time) { lo = at } else { hi = mid }
         }
         for i in lo.saturating_sub(1)..f.blocks.len() {
             let Some(b) = self.block(meta, &f, i, false).await? else { continue };

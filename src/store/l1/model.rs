@@ -9,6 +9,7 @@ use crate::{Chain, LogIndex, NewEntry, StreamSeq, Term};
 /// A message as it was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Msg {
+    pub time: i64,
     pub subject: String,
     pub body: Vec<u8>,
 }

@@ -38,6 +38,8 @@ pub enum Op {
     Fill,
     /// The disk has room again.
     Free,
+    /// Delete all messages at once.
+    Clear { group: u8 },
     /// A bit rots somewhere in a file of the journal (0), of the segments (1) or in a manifest slot (2).
     Rot { what: u8, file: u16, at: u32 },
 }
@@ -107,6 +109,7 @@ impl Plan {
                         at: r.below(1 << 32) as u32,
                     },
                 ),
+                (u64::from(weights[7] > 1), Op::Clear { group }),
             ];
             let mut at = r.below(choices.iter().map(|c| c.0).sum());
             for (w, op) in choices {

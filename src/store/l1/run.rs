@@ -50,6 +50,21 @@ fn now<F: Future>(f: F) -> F::Output {
     panic!("a future waits for something that never comes");
 }
 
+/// Asks a view until it answers, as the engine does: with the group's own pins (S-91).
+fn asked<T>(
+    g: &Group,
+    mut f: impl FnMut(&mut crate::View<'_>) -> Result<T, crate::Need>,
+) -> Result<T, String> {
+    for _ in 0..10_000 {
+        let need = match f(&mut g.view()) {
+            Ok(v) => return Ok(v),
+            Err(n) => n,
+        };
+        now(g.fetch(need)).map_err(|e| e.to_string())?;
+    }
+    Err("S-91: asking and fetching does not end".to_owned())
+}
+
 struct World {
     plan: Plan,
     disk: SimHandle,
@@ -416,17 +431,71 @@ impl World {
             let n = now(g.pending(f.as_bytes(), StreamSeq(from))).map_err(|e| format!("pending: {e}"))?;
             ensure!(n == want.len() as u64, "pending {f} from {from}: {n}, must be {}", want.len());
         }
-        let mut counts: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for (seq, m) in live {
-            let c = counts.entry(&m.subject).or_default();
-            *c = (c.0 + 1, *seq);
-        }
+        self.view_is(g, m).map_err(|e| format!("view: {e}"))?;
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        live.values().for_each(|m| *counts.entry(&m.subject).or_default() += 1);
         let got = now(g.subjects(b">", 1000)).map_err(|e| format!("subjects: {e}"))?;
-        let want: Vec<_> = counts.iter().map(|(s, c)| (Bytes::copy_from_slice(s.as_bytes()), c.0)).collect();
+        let want: Vec<_> = counts.iter().map(|(s, c)| (Bytes::copy_from_slice(s.as_bytes()), *c)).collect();
         ensure!(got == want, "subjects {got:?}, must be {want:?}");
-        for (s, c) in &counts {
-            let l = now(g.last_by_subject(s.as_bytes(), m.stream.last)).map_err(|e| format!("last: {e}"))?;
-            ensure!(l == Some(StreamSeq(c.1)), "last of {s} is {l:?}, must be {}", c.1);
+        Ok(())
+    }
+
+    /// The synchronous questions, each asked until it is answered.
+    fn view_is(&self, g: &Group, m: &Model) -> Result<(), String> {
+        let (live, last) = (&m.stream.live, m.stream.last);
+        for s in ["s.0", "s.1", "s.2", "s.3", "s", "t"] {
+            let of: Vec<u64> = live.iter().filter(|x| x.1.subject == s).map(|x| *x.0).collect();
+            let want = of.first().zip(of.last()).map(|(a, b)| (of.len() as u64, *a, *b));
+            let got = asked(g, |v| v.subject(s.as_bytes()))?.map(|t| (t.msgs, t.first.0, t.last.0));
+            ensure!(got == want, "subject {s}: {got:?}, must be {want:?}");
+            for upto in [last.0, last.0 / 2, self.plan.seed % (last.0 + 1)] {
+                let want = of.iter().rfind(|q| **q <= upto).copied();
+                let got = asked(g, |v| v.last_of(s.as_bytes(), StreamSeq(upto)))?.map(|q| q.0);
+                ensure!(got == want, "last of {s} at {upto}: {got:?}, must be {want:?}");
+            }
+        }
+        let mut bounds = BTreeMap::new();
+        for (q, m) in live {
+            bounds.entry(m.subject.clone()).or_insert((0, *q, *q)).2 = *q;
+            if let Some(b) = bounds.get_mut(&m.subject) {
+                b.0 += 1;
+            }
+        }
+        let got = asked(g, |v| {
+            let mut all = BTreeMap::new();
+            v.subjects(b">", |s, t| {
+                all.insert(String::from_utf8_lossy(s).into_owned(), (t.msgs, t.first.0, t.last.0));
+                true
+            })?;
+            Ok(all)
+        })?;
+        ensure!(got == bounds, "subjects: {got:?}, must be {bounds:?}");
+        let sets: [&[&str]; 5] = [&[], &["s.1", "s.2"], &["t.>", "s.3"], &["*.0", "s.2", "s.3"], &["s.0"]];
+        for filters in sets {
+            for from in [0, 1, last.0 / 3, last.0 / 2, last.0, last.0 + 1] {
+                let all: Vec<u64> = live
+                    .range(from..)
+                    .filter(|x| {
+                        let hit = |f: &&str| filter::matches(f.as_bytes(), x.1.subject.as_bytes());
+                        filters.is_empty() || filters.iter().any(hit)
+                    })
+                    .map(|x| *x.0)
+                    .collect();
+                let next = asked(g, |v| v.next(filters, StreamSeq(from)))?.map(|q| q.0);
+                ensure!(
+                    next == all.first().copied(),
+                    "next {filters:?} from {from}: {next:?}, must be {:?}",
+                    all.first()
+                );
+                let n = asked(g, |v| v.pending(filters, StreamSeq(from)))?;
+                ensure!(n == all.len() as u64, "pending {filters:?} from {from}: {n}, must be {}", all.len());
+            }
+        }
+        let times: Vec<i64> = live.values().map(|m| m.time).collect();
+        for t in times.iter().flat_map(|t| [*t, *t + 1]).chain([0, i64::MAX]) {
+            let want = live.iter().find(|x| x.1.time >= t).map_or(last.0 + 1, |x| *x.0);
+            let got = asked(g, |v| v.at_time(t))?.0;
+            ensure!(got == want, "at time {t}: {got}, must be {want}");
         }
         Ok(())
     }
@@ -561,6 +630,18 @@ impl World {
                     self.restart(false)?;
                 }
             }
+            Op::Clear { group } => {
+                let Some(id) = slot(group) else { return Ok(()) };
+                let m = self.models.get_mut(&id).expect("slots have models");
+                let g = store.group(GroupId(id)).map_err(|e| e.to_string())?;
+                if let Ok(n) = asked(&g, |v| v.clear()) {
+                    let live = m.stream.live.len() as u64;
+                    ensure!(n == live, "clear took {n} of {live}");
+                    m.stream.live.clear();
+                } else {
+                    self.restart(false)?;
+                }
+            }
             Op::Checkpoint { group } => {
                 let Some(id) = slot(group) else { return Ok(()) };
                 let m = self.models.get_mut(&id).expect("slots have models");
@@ -673,7 +754,7 @@ impl World {
                 body: &body,
             };
             batch.push(GroupId(id), &msg);
-            written.push((seq.0, Msg { subject, body }));
+            written.push((seq.0, Msg { time: m.ids as i64, subject, body }));
         }
         m.ids += 1;
         let rest = m.ids.to_le_bytes();

@@ -14,7 +14,7 @@ fn must_hold(plan: &Plan) -> Outcome {
 #[test]
 fn a_crash_at_every_disk_operation() {
     let (mut runs, mut total) = (0, Outcome::default());
-    for seed in 0..12 {
+    for seed in 0..5 {
         let mut plan = Plan::random(seed, 24, Class::Crash);
         plan.crashes.clear();
         let n = must_hold(&plan).disk_ops;
@@ -28,13 +28,13 @@ fn a_crash_at_every_disk_operation() {
             }
         }
     }
-    assert!(runs > 2000 && total.acked > 2000 && total.flushes > 500, "{runs} runs: {total:?}");
+    assert!(runs > 800 && total.acked > 800 && total.flushes > 200, "{runs} runs: {total:?}");
 }
 
 #[test]
 fn random_plans() {
     let mut total = Outcome::default();
-    for seed in 0..300 {
+    for seed in 0..150 {
         let class = [Class::Crash, Class::Errors, Class::Reads, Class::Rot][seed as usize % 4];
         let o = must_hold(&Plan::random(seed, 60, class));
         total.acked += o.acked;
@@ -43,5 +43,5 @@ fn random_plans() {
         total.refused += o.refused;
         total.flushes += o.flushes;
     }
-    assert!(total.acked > 1000 && total.restarts > 500 && total.flushes > 500, "{total:?}");
+    assert!(total.acked > 800 && total.restarts > 300 && total.flushes > 300, "{total:?}");
 }
