@@ -30,7 +30,7 @@ mod sub;
 mod tests;
 pub mod trace;
 
-pub use account::{Account, AccountLimits, Broker};
+pub use account::{Account, AccountLimits, Broker, Watch};
 pub use imports::{Crossing, Latency, REQUEST_INFO};
 pub use link::{Closed, Inbound, Kind, Link, LinkFlags, LinkOptions, Transport};
 pub use outbox::{Chunk, Out};
