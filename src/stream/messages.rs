@@ -82,7 +82,11 @@ pub trait Messages {
     /// The totals of one literal subject; `None` if it has no message.
     fn subject(&self, subject: &[u8]) -> Result<Option<SubjectTotals>, Self::Miss>;
     /// Calls `f` for each subject with messages that matches `filter`, in byte order, until `f` returns false.
-    fn subjects(&self, filter: &[u8], f: &mut dyn FnMut(&[u8], SubjectTotals) -> bool) -> Result<(), Self::Miss>;
+    fn subjects(
+        &self,
+        filter: &[u8],
+        f: &mut dyn FnMut(&[u8], SubjectTotals) -> bool,
+    ) -> Result<(), Self::Miss>;
     /// The last message of a literal subject at or before `upto`.
     fn last_of(&self, subject: &[u8], upto: u64) -> Result<Option<u64>, Self::Miss>;
     /// The first message from `from` on whose subject matches any of `filters`; no filter matches all.
