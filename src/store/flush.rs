@@ -71,6 +71,8 @@ impl Shard {
     /// One flush. True if it published a new manifest.
     pub(crate) async fn flush(&self) -> Result<bool> {
         let _one = self.flush_lock.lock().await;
+        // What only lies in the page cache so far would stay behind.
+        self.sync().await?;
         let synced = self.progress.borrow().synced;
         {
             let mut j = self.journal.lock();

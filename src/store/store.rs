@@ -3,7 +3,10 @@
 //! Owns the handles. Decides nothing that a stream decides: what is deleted, evicted or expired is told from above, as
 //! part of applying the log, and becomes durable with the group's next checkpoint.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -27,14 +30,36 @@ pub enum Sync {
     /// After the sync that covers it.
     #[default]
     Always,
-    /// Once it is written; it is synced with the next round that somebody waits for, or by [`Store::sync`].
+    /// Once it is written; it is synced with the next round that somebody waits for, after
+    /// [`Options::sync_interval`], or by [`Store::sync`]. The death of the process takes nothing back, a power failure may.
     Relaxed,
 }
 
 /// A store on one directory.
 #[derive(Clone)]
 pub struct Store {
-    shards: Vec<Arc<Shard>>,
+    shards: Arc<Shards>,
+}
+
+/// The shards of a store; the end of the last handle ends the background work.
+struct Shards(Vec<Arc<Shard>>);
+
+impl Drop for Shards {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shards {
+    fn close(&self) {
+        for s in &self.0 {
+            s.closed.store(true, Ordering::Release);
+            s.poison("the store was closed");
+            s.wake.notify_one();
+            s.wake_flush.notify_one();
+            s.wake_prepare.notify_one();
+        }
+    }
 }
 
 /// One group of a store.
@@ -49,6 +74,7 @@ pub struct Group {
 #[derive(Clone, Debug)]
 pub struct Ticket {
     round: Round,
+    sync: Sync,
     progress: tokio::sync::watch::Receiver<Progress>,
 }
 
@@ -74,6 +100,13 @@ impl Ticket {
             if self.progress.changed().await.is_err() {
                 return Err(Error::Poisoned("the store was closed".to_owned()));
             }
+        }
+    }
+    /// Waits for what its append asked for: the sync, or with [`Sync::Relaxed`] the write.
+    pub async fn settled(self) -> Result<()> {
+        match self.sync {
+            Sync::Always => self.durable().await.map(drop),
+            Sync::Relaxed => self.written().await,
         }
     }
     /// Waits until it is written, which a power failure may take back.
@@ -119,7 +152,7 @@ impl Stored {
     }
     /// The message.
     pub fn message(&self) -> Message<'_> {
-        Message::decode(self.group, &self.record).expect("S-10: a record is checked before it gets here")
+        Message::parse(&self.record).expect("S-10: a record is checked before it gets here")
     }
     /// The record's bytes, as they are replicated.
     pub fn record(&self) -> &Bytes {
@@ -149,6 +182,7 @@ impl Store {
     pub async fn open(disk: impl Into<Disk>, dir: impl Into<PathBuf>, opts: Options) -> Result<Store> {
         let (disk, dir) = (disk.into(), dir.into());
         disk.create_dir_all(&dir).await?;
+        let lock = disk.lock(&dir.join("lock")).await?.map(Arc::new);
         // The number of shards is what is there: a group never moves.
         let there = disk.read_dir(&dir).await?;
         let count = there.iter().filter(|e| e.is_dir && e.name.starts_with("shard-")).count() as u32;
@@ -156,18 +190,21 @@ impl Store {
         let mut shards = Vec::new();
         for id in 0..count {
             let path = dir.join(format!("shard-{id:03}"));
-            shards.push(Shard::open(disk.clone(), path, id, opts.clone()).await?);
+            shards.push(Shard::open(disk.clone(), path, id, opts.clone(), lock.clone()).await?);
         }
-        Ok(Store { shards })
+        Ok(Store { shards: Arc::new(Shards(shards)) })
     }
 
-    /// Spawns each shard's background work on the current worker: rounds, and flushes when they are due.
+    /// Spawns each shard's background work on the current worker: rounds, new journal files, and flushes when they are due.
+    /// It ends when the last handle of the store is dropped.
     pub fn spawn(&self) {
-        for s in &self.shards {
+        for s in &self.shards.0 {
+            env::spawn(Self::journal(s.clone()));
             let shard = s.clone();
             env::spawn(async move {
-                while Self::rounds(&shard).await {
-                    shard.wake.notified().await;
+                while !shard.closed.load(Ordering::Acquire) {
+                    shard.wake_prepare.notified().await;
+                    shard.prepare().await.ok();
                 }
             });
             let shard = s.clone();
@@ -178,31 +215,65 @@ impl Store {
                         return;
                     }
                     // A failed flush changed nothing; the next append that finds no room wakes it again.
-                    shard.unpin().await.ok();
-                    shard.flush().await.ok();
+                    shard.flush_all().await.ok();
                     shard.prepare().await.ok();
                 }
             });
         }
     }
 
-    /// Runs rounds until nothing waits; false if the shard is poisoned.
-    async fn rounds(shard: &Arc<Shard>) -> bool {
+    /// Runs a shard's rounds, and syncs what relaxed ones left after the interval.
+    async fn journal(shard: Arc<Shard>) {
+        let mut due: Option<env::time::Instant> = None;
         loop {
-            match shard.run_round().await {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(_) => return false,
+            let more = match shard.run_round().await {
+                Ok(more) => more,
+                Err(_) => return,
+            };
+            due = match shard.opts.sync_interval {
+                Some(d) if shard.is_unsynced() => Some(due.unwrap_or_else(|| env::now() + d)),
+                _ => None,
+            };
+            match due {
+                Some(at) if env::now() >= at => {
+                    if shard.sync().await.is_err() {
+                        return;
+                    }
+                }
+                _ if more => {}
+                Some(at) => env::select! {
+                    () = shard.wake.notified() => {}
+                    () = env::time::sleep_until(at) => {}
+                },
+                None => shard.wake.notified().await,
             }
         }
-        shard.prepare().await.ok();
-        true
+    }
+
+    /// Makes all that was appended so far durable.
+    pub async fn sync(&self) -> Result<()> {
+        for s in &self.shards.0 {
+            while s.run_round().await? {}
+            s.sync().await?;
+        }
+        Ok(())
+    }
+
+    /// The clean end: all that was appended is made durable and flushed, then nothing is taken any more. The directory is
+    /// free once the last group handle is gone.
+    pub async fn close(self) -> Result<()> {
+        let done = match self.sync().await {
+            Ok(()) => self.flush().await,
+            Err(e) => Err(e),
+        };
+        self.shards.close();
+        done
     }
 
     /// One step of background work on every shard, for those that drive it themselves: a round of what waits, and the next
     /// journal file if one is due.
     pub async fn step(&self) -> Result<()> {
-        for s in &self.shards {
+        for s in &self.shards.0 {
             while s.run_round().await? {}
             match s.prepare().await {
                 Ok(_) | Err(Error::NoSpace(_) | Error::Busy) => {}
@@ -215,15 +286,14 @@ impl Store {
     /// Makes every shard's checkpoints and applied entries durable in pieces and frees the journal behind them. Also the
     /// clean shutdown.
     pub async fn flush(&self) -> Result<()> {
-        for s in &self.shards {
-            s.unpin().await?;
-            s.flush().await?;
+        for s in &self.shards.0 {
+            s.flush_all().await?;
         }
         Ok(())
     }
 
     fn shard(&self, id: GroupId) -> &Arc<Shard> {
-        &self.shards[(id.0 % self.shards.len() as u64) as usize]
+        &self.shards.0[(id.0 % self.shards.0.len() as u64) as usize]
     }
 
     /// Begins a group. Its id must never have been used before. With `memory`, only hard states and floors are durable.
@@ -253,7 +323,7 @@ impl Store {
     /// All groups, by id.
     pub fn groups(&self) -> Vec<GroupId> {
         let mut all: Vec<GroupId> =
-            self.shards.iter().flat_map(|s| s.groups.lock().keys().copied().collect::<Vec<_>>()).collect();
+            self.shards.0.iter().flat_map(|s| s.groups.lock().keys().copied().collect::<Vec<_>>()).collect();
         all.sort_unstable();
         all
     }
@@ -272,24 +342,24 @@ impl Store {
 
     /// What was found damaged or lost so far.
     pub fn damage(&self) -> Vec<Damage> {
-        self.shards.iter().flat_map(|s| s.damage.lock().clone()).collect()
+        self.shards.0.iter().flat_map(|s| s.damage.lock().clone()).collect()
     }
 
     /// Whether opening gave up a last round that nothing vouches for. After a power failure that is what a write under way
     /// leaves; after anything else it is a damaged last round, which cannot be told from it.
     pub fn torn_tail(&self) -> bool {
-        self.shards.iter().any(|s| s.torn)
+        self.shards.0.iter().any(|s| s.torn)
     }
 
     /// Completed journal syncs so far.
     pub fn syncs(&self) -> u64 {
-        self.shards.iter().map(|s| s.syncs.load(std::sync::atomic::Ordering::Relaxed)).sum()
+        self.shards.0.iter().map(|s| s.syncs.load(Ordering::Relaxed)).sum()
     }
 }
 
 impl Group {
     fn ticket(&self, round: Round) -> Ticket {
-        Ticket { round, progress: self.shard.progress.subscribe() }
+        Ticket { round, sync: Sync::Always, progress: self.shard.progress.subscribe() }
     }
 
     /// The group's id.
@@ -341,7 +411,7 @@ impl Group {
         for e in sealed {
             state.push(e, round);
         }
-        Ok(self.ticket(round))
+        Ok(Ticket { sync, ..self.ticket(round) })
     }
 
     /// Whether an append of one entry with a payload of so many bytes would be let in now. If not, room is asked for. Another group

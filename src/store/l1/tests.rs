@@ -14,8 +14,8 @@ fn must_hold(plan: &Plan) -> Outcome {
 #[test]
 fn a_crash_at_every_disk_operation() {
     let (mut runs, mut total) = (0, Outcome::default());
-    for seed in 0..5 {
-        let mut plan = Plan::random(seed, 24, Class::Crash);
+    for seed in 0..3 {
+        let mut plan = Plan::random(seed, 16, Class::Crash);
         plan.crashes.clear();
         let n = must_hold(&plan).disk_ops;
         for op in 0..n {
@@ -28,7 +28,7 @@ fn a_crash_at_every_disk_operation() {
             }
         }
     }
-    assert!(runs > 800 && total.acked > 800 && total.flushes > 200, "{runs} runs: {total:?}");
+    assert!(runs > 300 && total.acked > 300 && total.flushes > 100, "{runs} runs: {total:?}");
 }
 
 #[test]
