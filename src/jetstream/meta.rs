@@ -14,7 +14,7 @@ use std::{
 use bytes::{BufMut, Bytes};
 use parking_lot::Mutex;
 use replica::{BoxFuture, Committed, Handle, Machine, Proposal, Refusal, Role};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// The group of the assignments themselves.
 pub const META_GROUP: u64 = 1;
@@ -56,6 +56,7 @@ type Waiter = oneshot::Sender<Result<u64, NotAssigned>>;
 pub struct Meta {
     inner: Mutex<Inner>,
     handle: OnceLock<Handle>,
+    ready: watch::Sender<Option<Result<(), String>>>,
 }
 
 #[derive(Default)]
@@ -189,6 +190,17 @@ impl Command {
 }
 
 impl Meta {
+    /// Returns when the group leads, with all of its log applied.
+    ///
+    /// # Errors
+    /// Why it never will.
+    pub async fn settled(&self) -> Result<(), String> {
+        let mut ready = self.ready.subscribe();
+        match ready.wait_for(Option::is_some).await {
+            Ok(r) => r.clone().unwrap_or(Ok(())),
+            Err(_) => Err("the server is shutting down".into()),
+        }
+    }
     /// Every assignment, by id.
     pub fn assignments(&self) -> Vec<Assignment> {
         self.inner.lock().state.assignments.values().cloned().collect()
@@ -288,7 +300,10 @@ impl Machine for Meta {
     fn role(&self, role: &Role) {
         let mut inner = self.inner.lock();
         match role {
-            Role::Leader { term } => inner.term = Some(*term),
+            Role::Leader { term } => {
+                inner.term = Some(*term);
+                self.ready.send_replace(Some(Ok(())));
+            }
             Role::Follower { .. } => {
                 inner.term = None;
                 // Whether they are applied is for the next leader to say.
@@ -298,6 +313,7 @@ impl Machine for Meta {
                 inner.term = None;
                 inner.in_flight.clear();
                 inner.stopped = Some(why.clone());
+                self.ready.send_replace(Some(Err(why.to_string())));
                 for (_, w) in inner.open.drain(..) {
                     w.send(Err(NotAssigned(why.to_string()))).ok();
                 }

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
     },
     time::Duration,
@@ -49,9 +49,6 @@ pub struct JetStream {
     pub(crate) ids: Mutex<Ids>,
     /// Streams that could not be opened, with the reason.
     faults: Mutex<BTreeMap<String, String>>,
-    /// Keeps other processes away from the directory.
-    _lock: env::disk::Lock,
-    me: OnceLock<Weak<JetStream>>,
 }
 
 /// What is used and asked for, over all accounts.
@@ -112,7 +109,6 @@ impl JetStream {
         let disk = Disk::os();
         let dir = options.dir.clone();
         disk.create_dir_all(&dir).await.map_err(|e| format!("could not create storage directory - {e}"))?;
-        let lock = disk.lock(dir.join("LOCK")).await.map_err(|e| format!("the storage directory is in use: {e}"))?;
         let store = Store::open(disk, dir, store_options(&options)).await.map_err(|e| e.to_string())?;
         let replicas = Replicas::new(store, ME, replica::Options::default());
         replicas.spawn();
@@ -132,10 +128,7 @@ impl JetStream {
             closed: AtomicBool::new(false),
             ids: Mutex::new(Ids::new()),
             faults: Mutex::default(),
-            _lock: lock,
-            me: OnceLock::new(),
         });
-        node.me.set(Arc::downgrade(&node)).ok();
         node.recover().await?;
         Ok(node)
     }
@@ -299,7 +292,9 @@ impl JetStream {
         if let Err(e) = self.replicas.close().await {
             self.host.log("ERR", &format!("JetStream: the last flush failed, the next start reads the journal: {e}"));
         }
-        self.replicas.store().close().await;
+        if let Err(e) = self.replicas.store().clone().close().await {
+            self.host.log("ERR", &format!("JetStream: the store did not close cleanly: {e}"));
+        }
     }
     /// Whether it has ended.
     pub(crate) fn is_closed(&self) -> bool {
@@ -313,8 +308,11 @@ fn members() -> Members {
 }
 
 fn store_options(o: &Options) -> store::Options {
-    let _ = o;
-    store::Options::default()
+    let mut s = store::Options::default();
+    if let Durability::Relaxed(interval) = o.durability {
+        s.sync_interval = Some(interval);
+    }
+    s
 }
 
 impl Assets {
