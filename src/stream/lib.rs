@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod config;
+pub mod consumer;
 pub mod errors;
 pub mod headers;
 pub mod memory;

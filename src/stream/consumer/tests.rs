@@ -1,0 +1,1 @@
+//! Tables, feature by feature, against messages in memory.
