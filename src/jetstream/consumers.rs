@@ -167,6 +167,16 @@ impl Consumers {
         self.slots.values().any(|s| s.rules.matches(subject))
     }
 
+    /// This node leads now.
+    pub(crate) fn lead(&mut self, epoch: u64, now: Now) {
+        let names: Vec<Arc<str>> = self.slots.keys().cloned().collect();
+        for name in names {
+            if let Some(slot) = self.slots.get_mut(&name) {
+                slot.rules.lead(epoch, now);
+            }
+            self.touch(&name, now, false);
+        }
+    }
     fn insert(&mut self, name: &Arc<str>, slot: Slot, now: Now) {
         self.slots.insert(name.clone(), slot);
         self.touch(name, now, false);

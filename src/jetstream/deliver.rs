@@ -3,27 +3,12 @@
 //! Deliveries are made under the stream's lock and sent without it (J-23). One task at a time delivers for a stream, so that what a
 //! consumer decided first is sent first; whoever finds somebody delivering says `again` and goes.
 
-use std::{
-    sync::{Arc, atomic::Ordering::*},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use store::Need;
-use stream::{
-    command::{Command, Control},
-    consumer::{AckSubject, Advisory, Deliver, Output, Status},
-};
+use stream::consumer::{AckSubject, Deliver, Output, Status};
 
-use crate::{
-    account::Assets,
-    advisory,
-    answer::number,
-    log::Outcome,
-    post::Post,
-    shell::{Core, Stream, now},
-    view::StoreView,
-};
+use crate::{advisory, answer::number, post::Post, shell::Stream};
 
 /// Outputs gathered before they are sent.
 const TURN: usize = 512;

@@ -24,5 +24,6 @@ mod shell;
 mod view;
 mod wheel;
 
+pub use api::{Time, event::ClientInfo};
 pub use node::{Detail, JetStream, Usage};
 pub use options::{AccountLimits, AssetLimits, Durability, Host, Options};

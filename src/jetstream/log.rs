@@ -83,6 +83,8 @@ pub enum Outcome {
 #[derive(Default, Debug)]
 pub struct Log {
     batch: Batch,
+    /// Messages are being added that must stand in one entry.
+    whole: bool,
     answers: Answers,
     ready: VecDeque<(Proposal, Outcome)>,
     in_flight: VecDeque<Outcome>,
@@ -98,7 +100,7 @@ impl Log {
     /// Adds a decided message to the open batch.
     #[inline]
     pub fn message(&mut self, group: GroupId, m: &Message<'_>) {
-        if self.batch.len() > BATCH_BYTES_MAX {
+        if self.batch.len() > BATCH_BYTES_MAX && !self.whole {
             self.seal();
         }
         self.batch.push(group, m);
@@ -110,6 +112,11 @@ impl Log {
         if self.batch.len() + bytes > BATCH_BYTES_MAX {
             self.seal();
         }
+        self.whole = true;
+    }
+    /// All of them are there.
+    pub fn end_whole(&mut self) {
+        self.whole = false;
     }
     /// Adds an answer that leaves when everything decided so far is applied.
     #[inline]

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// This node among the voters of a group, as long as there is only one.
-const ME: NodeId = NodeId(1);
+const ME: NodeId = NodeId::new(1, 0);
 /// How long the start waits for all groups to have applied their logs. What is slower than that is opened all the same.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use broker::Link;
-use serde_json::Value;
+
+use crate::api::event::ClientInfo;
 
 /// When the answer to a publish may leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -123,7 +124,7 @@ pub trait Host: Send + Sync + 'static {
     /// The cluster's name; empty without one.
     fn cluster(&self) -> String;
     /// What advisories say of a client.
-    fn client(&self, link: &Link) -> Value;
+    fn client(&self, link: &Link) -> ClientInfo;
     /// A line for the log at level `WRN` or `ERR`.
     fn log(&self, level: &'static str, text: &str);
 }

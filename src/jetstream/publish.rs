@@ -243,6 +243,7 @@ impl Core {
                 for e in &entries {
                     join(log, GroupId(s.id), &Entry::of(e));
                 }
+                log.end_whole();
                 if let Some(a) = applied
                     && !p.reply.is_empty()
                 {
@@ -267,7 +268,7 @@ impl Core {
 
 /// Adds a decided message to the open batch.
 #[inline]
-fn join(log: &mut Log, group: GroupId, e: &Entry<'_>) {
+pub(crate) fn join(log: &mut Log, group: GroupId, e: &Entry<'_>) {
     log.message(
         group,
         &store::Message {

@@ -17,9 +17,10 @@ use broker::Link;
 use bytes::Bytes;
 use env::Instant;
 use parking_lot::Mutex;
+use store::Need;
 use replica::{BoxFuture, Committed, Handle, Machine, Proposal, Refusal, Role, Term};
 use stream::{
-    ApiError, Now,
+    ApiError, Messages, Now,
     command::{Command, Control},
     config::StreamConfig,
     errors,
@@ -27,14 +28,15 @@ use stream::{
 use tokio::sync::watch;
 
 use crate::{
-    JetStream,
+    JetStream, advisory,
     account::{Assets, internal},
     answer,
     apply::Progress,
     consumers::Consumers,
     log::{Applied, Log, Outcome, Waiter},
     meta::Assignment,
-    publish::{Door, Waiting},
+    api::response::SourceInfo,
+    publish::{self, Door, Waiting},
     view::StoreView,
     wheel::{Timed, moment_of},
 };
@@ -51,6 +53,7 @@ pub struct Stream {
     pub created: i64,
     /// Its messages are in memory only.
     pub memory: bool,
+    me: Weak<Stream>,
     pub(crate) node: Weak<JetStream>,
     pub(crate) assets: Weak<Assets>,
     /// What its log begins with.
@@ -60,6 +63,8 @@ pub struct Stream {
     /// Who takes messages on its subjects.
     pub(crate) door: Arc<Link>,
     ready: watch::Sender<Option<Result<(), String>>>,
+    /// Held while a consumer is made or changed.
+    pub(crate) creating: tokio::sync::Mutex<()>,
 }
 
 /// What is under the lock.
@@ -112,6 +117,7 @@ impl Stream {
             account: a.account,
             created: a.created,
             memory: a.memory,
+            me: me.clone(),
             node: Arc::downgrade(node),
             assets: Arc::downgrade(assets),
             first_config: a.config,
@@ -135,6 +141,7 @@ impl Stream {
             }),
             door: internal(node, Some(Box::new(Door(me.clone())))),
             ready: watch::channel(None).0,
+            creating: tokio::sync::Mutex::default(),
         });
         Ok(stream)
     }
@@ -187,8 +194,7 @@ impl Stream {
     pub(crate) fn propose(&self, command: Command, waiter: Option<Waiter>) -> Result<(), ApiError> {
         let mut core = self.core.lock();
         core.check_open()?;
-        let control = Control { time: core.time(now().wall), command };
-        core.log.command(&control, Outcome::Command(waiter));
+        core.enqueue(command, Outcome::Command(waiter), now());
         let handle = core.handle.clone();
         drop(core);
         if let Some(h) = handle {
@@ -277,10 +283,147 @@ impl Stream {
 
     /// Sets the clock for what comes first.
     pub(crate) fn wound_up(self: &Arc<Stream>) {
-        let deadline = self.core.lock().deadline();
-        if let Some(node) = self.node.upgrade() {
-            node.wheel.set(self.id, self, deadline);
+        let Some(node) = self.node.upgrade() else { return };
+        let asked = {
+            let core = self.core.lock();
+            if core.term.is_none() || core.stopped.is_some() { Ok(None) } else { self.deadline(&core) }
+        };
+        match asked {
+            Ok(deadline) => node.wheel.set(self.id, self, deadline),
+            Err(need) => {
+                let me = self.clone();
+                env::spawn(async move {
+                    if me.group().fetch(need).await.is_ok() {
+                        me.wound_up();
+                    }
+                });
+            }
         }
+    }
+    /// When something is due next.
+    fn deadline(&self, core: &Core) -> Result<Option<Instant>, Need> {
+        let n = now();
+        let d = match &core.rules {
+            Some(r) if !core.expiring => r.deadlines(&self.view())?,
+            _ => stream::Deadlines::default(),
+        };
+        let wall = d.wall.map(|wall| moment_of(wall, n.wall, Instant(n.mono)));
+        let mono = [d.mono, core.consumers.deadline()].into_iter().flatten().min().map(Instant);
+        Ok([wall, mono].into_iter().flatten().min())
+    }
+
+    /// Does what is due: messages grow old, schedules fire, batches are given up.
+    fn expire(self: &Arc<Stream>) {
+        let (need, handle, abandoned) = {
+            let mut core = self.core.lock();
+            if core.term.is_none() || core.stopped.is_some() {
+                return;
+            }
+            let n = now();
+            let core = &mut *core;
+            let Some(rules) = &mut core.rules else { return };
+            rules.tick(n);
+            let abandoned = rules.take_abandoned();
+            match rules.due(n, &self.view()) {
+                Ok(due) => {
+                    for e in &due.entries {
+                        publish::join(&mut core.log, store::GroupId(self.id), &stream::Entry::of(e));
+                    }
+                    if let Some(command) = due.command {
+                        // The rules have noted it already.
+                        core.log.command(&Control { time: n.wall, command }, Outcome::Command(None));
+                    }
+                    let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
+                    (None, handle, abandoned)
+                }
+                Err(need) => (Some(need), None, abandoned),
+            }
+        };
+        if let Some(h) = handle {
+            h.wake();
+        }
+        if !abandoned.is_empty()
+            && let (Some(node), Some(assets)) = (self.node.upgrade(), self.assets.upgrade())
+        {
+            advisory::abandoned(&node, &assets, &self.name, &abandoned);
+        }
+        if let Some(need) = need {
+            let me = self.clone();
+            env::spawn(async move {
+                if me.group().fetch(need).await.is_ok() {
+                    me.expire();
+                    me.wound_up();
+                }
+            });
+        }
+    }
+
+    /// What the server sets for the stream's rules.
+    pub(crate) fn rule_limits(&self) -> stream::Limits {
+        let mut l = stream::Limits::default();
+        if let Some(node) = self.node.upgrade() {
+            let o = &node.options;
+            l.max_payload = o.payload_max;
+            l.batch_msgs = o.limits.batch_messages as u64;
+            l.atomic_batches = o.limits.batch_inflight_per_stream;
+            l.batch_timeout = u64::try_from(o.limits.batch_timeout.as_nanos()).unwrap_or(u64::MAX);
+        }
+        l
+    }
+    /// The largest payload of a client, in bytes.
+    pub(crate) fn payload_max(&self) -> u64 {
+        self.node.upgrade().map_or(1 << 20, |n| n.options.payload_max as u64)
+    }
+
+    /// Publishes stored messages again, where the configuration says so.
+    pub(crate) fn republish(&self, all: &[stream::Stored]) {
+        let Some(assets) = self.assets.upgrade() else { return };
+        let mut to_send = Vec::new();
+        {
+            let mut core = self.core.lock();
+            let Some(rules) = &mut core.rules else { return };
+            let bare = rules.config().republish.as_ref().is_some_and(|r| r.headers_only);
+            let view = self.view();
+            for m in all {
+                let mut to = Vec::new();
+                if !rules.republish_to(&m.subject, &mut to) {
+                    continue;
+                }
+                // The one before it may be on disk only: then it is not named, which is what a first message shows.
+                let last = view.last_of(&m.subject, m.seq.saturating_sub(1)).ok().flatten().unwrap_or(0);
+                let mut head = Vec::new();
+                stream::stream::republish_headers(&self.name, &stream::Entry::of(m), last, bare, &mut head);
+                to_send.push((to, head, if bare { Bytes::new() } else { m.payload.clone() }));
+            }
+        }
+        let mut post = assets.posts.take();
+        for (to, head, body) in to_send {
+            post.send(&to, None, b"", head.len(), &[&head, &body]);
+        }
+    }
+    /// How a mirror gets on.
+    pub(crate) fn mirror_info(&self) -> Option<SourceInfo> {
+        None
+    }
+    /// How sources get on.
+    pub(crate) fn source_infos(&self) -> Vec<SourceInfo> {
+        Vec::new()
+    }
+    /// As `/jsz` lists it.
+    pub(crate) fn detail(&self, d: &crate::Detail<'_>) -> serde_json::Value {
+        let state = self.group().state();
+        let mut v = serde_json::json!({
+            "name": *self.name,
+            "created": crate::api::Time::from_nanos(self.created),
+            "state": {
+                "messages": state.msgs, "bytes": state.bytes, "first_seq": state.first.0, "last_seq": state.last.0,
+                "consumer_count": self.seen().consumers,
+            },
+        });
+        if d.config {
+            v["config"] = serde_json::to_value(self.config()).unwrap_or_default();
+        }
+        v
     }
 
     /// Sends answers and lets requests go on; not under the lock (J-23).
@@ -350,28 +493,6 @@ impl Core {
         }
         Ok(())
     }
-    /// The time to stamp: it never goes back.
-    pub(crate) fn time(&mut self, wall: i64) -> i64 {
-        match &mut self.rules {
-            Some(r) => r.stamp(wall),
-            None => wall,
-        }
-    }
-    /// When something is due next.
-    fn deadline(&self) -> Option<Instant> {
-        if self.term.is_none() || self.stopped.is_some() {
-            return None;
-        }
-        let n = now();
-        let rules = self
-            .rules
-            .as_ref()
-            .filter(|_| !self.expiring)
-            .and_then(|r| r.next_deadline())
-            .map(|wall| moment_of(wall, n.wall, Instant(n.mono)));
-        let consumers = self.consumers.deadline().map(Instant);
-        [rules, consumers].into_iter().flatten().min()
-    }
 }
 
 impl Timed for Stream {
@@ -403,7 +524,7 @@ impl Machine for Stream {
     }
 
     fn restore(&self, blob: &[u8]) -> Result<(), String> {
-        self.core.lock().restore(blob)
+        self.core.lock().restore(self, blob)
     }
 
     fn apply<'a>(&'a self, batch: Vec<Committed>) -> BoxFuture<'a, Result<(), String>> {
@@ -417,7 +538,9 @@ impl Machine for Stream {
                 };
                 self.group().fetch(need).await.map_err(|e| e.to_string())?;
             }
-            self.applied(at);
+            if let Some(me) = self.me.upgrade() {
+                me.applied(at);
+            }
             Ok(())
         })
     }
@@ -427,7 +550,7 @@ impl Machine for Stream {
         match role {
             Role::Leader { term } => {
                 core.term = Some(*term);
-                core.lead(&self.view(), now());
+                core.lead(now());
                 drop(core);
                 self.ready.send_replace(Some(Ok(())));
             }

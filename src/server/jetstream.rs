@@ -4,8 +4,7 @@ use std::{path::PathBuf, sync::Arc, sync::Weak, time::Duration};
 
 use broker::{Account, Link};
 use env::disk::Disk;
-use jetstream::{AccountLimits, AssetLimits, Durability, Host, JetStream};
-use serde_json::{Value, json};
+use jetstream::{AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream};
 
 use crate::{
     Server,
@@ -32,10 +31,10 @@ impl Host for Seen {
         let cluster = |s: Arc<Server>| s.options().cluster.as_ref().and_then(|c| c.name.clone());
         self.0.upgrade().and_then(cluster).unwrap_or_default()
     }
-    fn client(&self, link: &Link) -> Value {
+    fn client(&self, link: &Link) -> ClientInfo {
         match self.0.upgrade() {
             Some(s) => crate::events::client_of(&s, link),
-            None => json!({}),
+            None => ClientInfo::default(),
         }
     }
     fn log(&self, level: &'static str, text: &str) {

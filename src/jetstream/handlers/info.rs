@@ -119,7 +119,7 @@ pub async fn stream(s: &Stream, w: &Wanted, domain: Option<&str>) -> Result<(Str
 
 /// A stream with the metadata that answers about one stream carry.
 pub fn dressed(mut info: StreamInfo) -> StreamInfo {
-    metadata::show(&mut info.config.metadata);
+    info.config = metadata::show_stream(&info.config);
     info
 }
 
@@ -136,7 +136,7 @@ pub async fn consumer(s: &Arc<Stream>, name: &str, dress: bool) -> Result<Option
     };
     let mut config = config;
     if dress {
-        metadata::show(&mut config.metadata);
+        config = metadata::show_consumer(&config);
     }
     Ok(Some(ConsumerInfo {
         stream_name: s.name.to_string(),

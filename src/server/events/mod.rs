@@ -96,16 +96,29 @@ fn internal(broker: &Broker, inbound: Option<Box<dyn broker::Inbound>>) -> Arc<L
 }
 
 /// What advisories of JetStream say of a client.
-pub fn client_of(server: &Server, link: &Link) -> Value {
+pub fn client_of(server: &Server, link: &Link) -> jetstream::ClientInfo {
+    let account = || link.account().map(|a| a.name.to_string()).unwrap_or_default();
     match server.links.clients.get(link.id) {
         Some(client) => {
             let facts = client.facts.lock();
-            Who { server: &server.name, ..Who::of(&client, &facts) }.json()
+            let who = Who::of(&client, &facts);
+            jetstream::ClientInfo {
+                start: Some(jetstream::Time::from_nanos(who.start.0)),
+                host: who.ip.to_canonical().to_string(),
+                id: who.id,
+                acc: who.account.to_string(),
+                user: facts.user.clone(),
+                name: facts.name.clone(),
+                lang: facts.lang.clone(),
+                ver: facts.version.clone(),
+                rtt: who.rtt.and_then(|d| u64::try_from(d.as_nanos()).ok()).unwrap_or(0),
+                server: server.name.clone(),
+                kind: "Client".into(),
+                client_type: facts.kind.into(),
+                ..Default::default()
+            }
         }
-        None => {
-            let account = link.account().map(|a| a.name.to_string()).unwrap_or_default();
-            json!({ "acc": account, "server": server.name })
-        }
+        None => jetstream::ClientInfo { acc: account(), server: server.name.clone(), ..Default::default() },
     }
 }
 
