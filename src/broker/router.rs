@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// An outbox of that many bytes is written in the middle of a batch.
-const FLUSH_BYTES: usize = 256 << 10;
+const FLUSH_BYTES: usize = 512 << 10;
 /// How deep a delivery may cause another.
 const NESTED_MAX: u8 = 16;
 

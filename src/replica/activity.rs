@@ -57,7 +57,7 @@ impl Group {
             }
             let (ticket, stopped) = {
                 let inner = self.inner.lock();
-                if !inner.events.is_empty() {
+                if !inner.events.is_empty() || Group::has_completion(&inner) {
                     continue;
                 }
                 (Group::next_ticket(&inner), inner.stop.is_some())

@@ -362,6 +362,11 @@ impl Group {
         }
     }
 
+    /// Whether a write is done that the core has not heard of.
+    pub(crate) fn has_completion(inner: &Inner) -> bool {
+        inner.inflight.front().is_some_and(|f| f.ticket.as_ref().is_none_or(|t| t.poll().is_some()))
+    }
+
     /// The first ticket that is open.
     pub(crate) fn next_ticket(inner: &Inner) -> Option<Ticket> {
         inner.inflight.front().and_then(|f| f.ticket.clone())

@@ -76,6 +76,10 @@ fn hash(s: &[u8]) -> u64 {
 }
 
 impl Dict {
+    /// How many ids were given.
+    pub(crate) fn ids(&self) -> usize {
+        self.infos.len()
+    }
     /// Subjects that have messages.
     pub(crate) fn live(&self) -> usize {
         self.live

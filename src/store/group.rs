@@ -3,6 +3,8 @@
 //! Owns the log. The stream that the applied part of it makes is in `query`. Does no I/O.
 //!
 //! - S-53: entries leave memory only once a manifest that names their piece is durable.
+//! - S-55: a memory group never gives a sequence or an index again, also after a restart: both are reserved ahead in the
+//!   journal, and an append beyond what is reserved waits for the reservation's sync.
 //! - S-54: only applied entries are flushed, so a truncation never reaches a piece.
 
 use std::{
@@ -21,6 +23,11 @@ use crate::{
     segment::{Counting, PieceMeta},
     types::{Chain, Error, FileId, GroupId, LogIndex, Result, Round, StreamSeq, Term},
 };
+
+/// How many numbers of a memory group are reserved at once.
+const FLOOR_STEP: u64 = 1 << 16;
+/// Dead messages of a memory group that are kept before memory is given back.
+const MEMORY_DEAD_KEPT: u64 = 1024;
 
 /// No subject id yet.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -121,7 +128,10 @@ pub(crate) struct Group {
     pub lost: Vec<Lost>,
     pub applied: LogIndex,
     pub totals: Totals,
+    /// Of a memory group: numbers up to here may have been used (S-55).
     pub floor: (StreamSeq, LogIndex),
+    /// Floors whose round may not be synced yet.
+    floor_queue: VecDeque<(Round, StreamSeq, LogIndex)>,
     pub dict: Dict,
     /// Live messages up to here are in the dictionary.
     pub dict_upto: StreamSeq,
@@ -191,6 +201,7 @@ impl Group {
             applied: r.checkpoint.index,
             totals: r.checkpoint.totals,
             floor: (r.floor_seq, r.floor_index),
+            floor_queue: VecDeque::new(),
             dict: Dict::default(),
             dict_upto: if fresh { r.checkpoint.totals.last } else { StreamSeq(0) },
             checkpoint: r.checkpoint,
@@ -205,6 +216,78 @@ impl Group {
     fn index_pieces(&mut self) {
         let with = self.pieces.iter().enumerate().filter(|(_, p)| p.meta.msgs > 0);
         self.data = with.map(|(i, _)| i as u32).collect();
+    }
+
+    // ---- memory groups
+
+    /// A memory group after a restart: its messages are gone, and it goes on behind all numbers that it may have given.
+    pub(crate) fn restart_memory(&mut self) {
+        let (seq, index) = self.floor;
+        self.totals = Totals { first: seq.next(), last: seq, ..Totals::default() };
+        (self.last_index, self.last_term, self.last_chain) = (index, self.last_term, Chain(0));
+        (self.flushed, self.applied) = ((index, self.last_term, Chain(0)), index);
+        self.checkpoint = Checkpoint { index, totals: self.totals, ..Checkpoint::default() };
+        self.dict_upto = seq;
+    }
+
+    /// The reservation that a memory group needs before it gives out numbers up to these, if it is time for one.
+    pub(crate) fn next_floor(&self, seq: StreamSeq, index: LogIndex) -> Option<(StreamSeq, LogIndex)> {
+        let near = seq.0 + FLOOR_STEP / 2 > self.floor.0.0 || index.0 + FLOOR_STEP / 2 > self.floor.1.0;
+        near.then_some((StreamSeq(seq.0 + FLOOR_STEP), LogIndex(index.0 + FLOOR_STEP)))
+    }
+    /// The journal will hold this reservation in `round`.
+    pub(crate) fn set_floor(&mut self, floor: (StreamSeq, LogIndex), round: Round) {
+        self.floor = floor;
+        self.floor_queue.push_back((round, floor.0, floor.1));
+    }
+    /// Whether numbers up to these are reserved, durably or not.
+    pub(crate) fn is_reserved(&self, seq: StreamSeq, index: LogIndex) -> bool {
+        seq <= self.floor.0 && index <= self.floor.1
+    }
+    /// The round that has to be synced before numbers up to these are given out.
+    pub(crate) fn floor_round(&mut self, seq: StreamSeq, index: LogIndex, synced: Round) -> Round {
+        // Those before the last synced one say nothing any more.
+        while self.floor_queue.get(1).is_some_and(|f| f.0 <= synced) {
+            self.floor_queue.pop_front();
+        }
+        let covers = |f: &&(Round, StreamSeq, LogIndex)| seq <= f.1 && index <= f.2;
+        self.floor_queue.iter().find(covers).map_or(synced, |f| f.0)
+    }
+
+    /// Gives the memory of a memory group's dead messages and of what is no longer log back.
+    fn trim_memory(&mut self, upto: LogIndex) {
+        let dead = self.tail_deleted.len();
+        if dead < MEMORY_DEAD_KEPT || dead < self.totals.msgs / 2 {
+            // Entries without messages need no walk over messages.
+            if self.tail.len() < 2 * self.msgs.len() + MEMORY_DEAD_KEPT as usize {
+                return;
+            }
+        }
+        self.msgs.retain(|m| !(m.deleted && m.entry <= upto));
+        self.tail_deleted = self.msgs.iter().filter(|m| m.deleted).map(|m| m.seq.0).collect();
+        // The links from a message to the next one of its subject count places.
+        let mut last: Vec<u32> = vec![NONE; self.dict.ids()];
+        for i in 0..self.msgs.len() {
+            self.msgs[i].next = 0;
+            let id = self.msgs[i].subject;
+            if id != NONE && !self.msgs[i].deleted {
+                let before = std::mem::replace(&mut last[id as usize], i as u32);
+                if before != NONE {
+                    self.msgs[before as usize].next = i as u32 - before;
+                }
+            }
+        }
+        let mut live = self.msgs.iter().map(|m| m.entry).peekable();
+        let tail_bytes = &mut self.tail_bytes;
+        self.tail.retain(|t| {
+            let index = t.entry.head.index;
+            while live.peek().is_some_and(|l| *l < index) {
+                live.next();
+            }
+            let stays = index > upto || live.peek() == Some(&index);
+            *tail_bytes -= if stays { 0 } else { t.entry.head.size() };
+            stays
+        });
     }
 
     // ---- the log
@@ -289,6 +372,8 @@ impl Group {
             l.first <= l.last
         });
         let last = self.tail.back().map(|t| (t.entry.head.index, t.entry.head.term, t.entry.head.chain));
+        // Of a memory group's state only some entries are left in the tail.
+        let last = last.filter(|l| l.0 > self.flushed.0);
         (self.last_index, self.last_term, self.last_chain) = last.unwrap_or(self.flushed);
         if let Some(l) = self.lost.last().filter(|l| l.last > self.last_index) {
             (self.last_index, self.last_chain) = (l.last, Chain(0));
@@ -401,13 +486,22 @@ impl Group {
             .collect();
         let tail = self.tail_deleted.iter().map(StreamSeq).collect();
         let checkpoint = Checkpoint { index: self.applied, term, chain, totals: self.totals, blob };
+        if self.memory {
+            // There is nothing to wait for: what is up to here is state from now on.
+            self.flushed = (checkpoint.index, term, chain);
+            self.checkpoint = checkpoint;
+            return self.trim_memory(self.applied);
+        }
         self.pending = Some(Pending { checkpoint, pieces, tail });
     }
 
     /// The entries that a flush may move to a piece: applied, and durable in the journal.
     pub(crate) fn flushable(&self, synced: Round) -> Vec<Entry> {
         let ok = |t: &&TailEntry| t.round <= synced && t.entry.head.index <= self.applied;
-        self.tail.iter().take_while(ok).map(|t| t.entry.clone()).collect()
+        let all: Vec<Entry> = self.tail.iter().take_while(ok).map(|t| t.entry.clone()).collect();
+        let last = all.last().map(|e| e.head.index);
+        assert!(last.is_none_or(|l| l <= self.applied), "S-54: {last:?} is flushed before it is applied");
+        all
     }
 
     /// Where the flushed part ends if `upto` was the last entry of a piece: lost entries that follow belong to it, so that
@@ -423,7 +517,8 @@ impl Group {
 
     /// The group as the manifest shall have it, with `new` pieces in place of `old` ones.
     pub(crate) fn record(&self, plan: &Plan) -> GroupRecord {
-        let flushed = plan.flushed.unwrap_or(self.flushed);
+        let nothing = (LogIndex(0), Term(0), Chain(0));
+        let flushed = if self.memory { nothing } else { plan.flushed.unwrap_or(self.flushed) };
         let pending = self.pending.as_ref().filter(|p| p.checkpoint.index <= flushed.0);
         let mut pieces: Vec<Arc<Piece>> =
             self.pieces.iter().filter(|p| !plan.old.contains(&p.key())).cloned().collect();
@@ -445,7 +540,11 @@ impl Group {
             flushed: flushed.0,
             flushed_term: flushed.1,
             flushed_chain: flushed.2,
-            checkpoint: pending.map_or_else(|| self.checkpoint.clone(), |p| p.checkpoint.clone()),
+            checkpoint: match pending {
+                _ if self.memory => Checkpoint::default(),
+                Some(p) => p.checkpoint.clone(),
+                None => self.checkpoint.clone(),
+            },
             floor_seq: self.floor.0,
             floor_index: self.floor.1,
             pieces: pieces
@@ -495,6 +594,9 @@ impl Group {
         }
         self.pieces.sort_by_key(|p| p.meta.first_index);
         self.index_pieces();
+        if self.memory {
+            return;
+        }
         self.flushed = (record.flushed, record.flushed_term, record.flushed_chain);
         if record.checkpoint.index >= self.checkpoint.index {
             self.checkpoint = record.checkpoint.clone();
@@ -522,6 +624,9 @@ impl Group {
 
     /// The oldest round that a restart needs for what stays in the tail above `flushed`.
     pub(crate) fn pinned(&mut self, flushed: LogIndex, synced: Round) -> Option<Round> {
+        if self.memory {
+            return None;
+        }
         self.kept_rounds.retain(|p| p.0 > synced);
         let tail = self.tail.iter().filter(|t| t.entry.head.index > flushed).map(|t| t.round);
         tail.chain(self.kept_rounds.iter().map(|p| p.1)).min()

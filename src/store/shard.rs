@@ -121,7 +121,14 @@ impl Shard {
                 return Err(Error::Format(format!("{} was written by format {v}, this is 1", dir.display())));
             }
             Choice::BothDamaged => {
-                let what = format!("both manifests of {} are damaged", dir.display());
+                let (a, b) = (slot_path(&dir, 0), slot_path(&dir, 1));
+                let what = format!(
+                    "{} and {} are both damaged: what the segments there belong to is not known. Put one of the two back \
+                     from a backup, or move {} away to begin without its streams",
+                    a.display(),
+                    b.display(),
+                    dir.display()
+                );
                 return Err(Error::Damaged(Damage { group: None, entries: None, messages: None, what }));
             }
         };
@@ -239,7 +246,10 @@ impl Shard {
             let what = "the journal has entries of a group that was never created here".to_owned();
             self.note_damage(Some(id), None, None, what);
         }
-        for (id, g) in &groups {
+        for (id, g) in &mut groups {
+            if g.memory {
+                g.restart_memory();
+            }
             for l in &g.lost {
                 self.note_lost(*id, l);
             }
@@ -613,7 +623,7 @@ impl Shard {
         let mut moved = Vec::new();
         for group in groups {
             let g = group.lock();
-            if !g.tail.iter().any(|t| t.round <= upto) {
+            if g.memory || !g.tail.iter().any(|t| t.round <= upto) {
                 continue;
             }
             // The whole tail in one round: a copy of its first part alone would come after the rest in replay.

@@ -18,7 +18,7 @@ use crate::{
     manifest::{Checkpoint, Lost, Totals},
     options::Options,
     record::{Entry, Head, Message, NewEntry},
-    round::{Frame, FrameKind},
+    round::{self, Frame, FrameKind},
     shard::{Progress, Shard, memory_option, options_bytes},
     types::{Damage, Durable, Error, GroupId, LogIndex, Result, Round, StreamSeq},
     view::View,
@@ -378,7 +378,7 @@ impl Group {
     // ---- the log
 
     /// Appends entries, all or none. Each is checked whole. They can be read at once and are durable when the ticket says
-    /// so. A memory group's entries do not reach the disk; its ticket is that of what was already queued.
+    /// so. A memory group's entries do not reach the disk; its ticket waits at most for a reservation of numbers.
     pub fn append(&self, entries: Vec<NewEntry>, sync: Sync) -> Result<Ticket> {
         let mut state = self.state.lock();
         if state.deleted {
@@ -403,7 +403,7 @@ impl Group {
             sealed.push(e);
         }
         let round = if state.memory {
-            self.shard.progress.borrow().synced
+            self.reserve(&mut state, &sealed)?
         } else {
             let frames = sealed.iter().map(|e| Frame::entry(e, sync == Sync::Always)).collect();
             self.shard.enqueue(frames, false)?
@@ -412,6 +412,25 @@ impl Group {
             state.push(e, round);
         }
         Ok(Ticket { sync, ..self.ticket(round) })
+    }
+
+    /// S-55: the round that has to be synced before these entries of a memory group count as kept.
+    fn reserve(&self, state: &mut State, sealed: &[Entry]) -> Result<Round> {
+        let last = sealed.last().map_or(state.last_index, |e| e.head.index);
+        let seqs = sealed.iter().rev().find(|e| e.head.count > 0);
+        let seq = seqs.and_then(|e| e.records().flatten().last().and_then(crate::record::record_seq));
+        let seq = seq.unwrap_or(state.totals.last);
+        if let Some(floor) = state.next_floor(seq, last) {
+            let frame = Frame::control(FrameKind::Floor, self.id, LogIndex(0), round::floor(floor.0, floor.1));
+            match self.shard.enqueue(vec![frame], true) {
+                Ok(round) => state.set_floor(floor, round),
+                // There is time: it is reserved ahead.
+                Err(Error::Busy | Error::NoSpace(_)) if state.is_reserved(seq, last) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let synced = self.shard.progress.borrow().synced;
+        Ok(state.floor_round(seq, last, synced))
     }
 
     /// Whether an append of one entry with a payload of so many bytes would be let in now. If not, room is asked for. Another group
@@ -428,6 +447,11 @@ impl Group {
         let mut state = self.state.lock();
         if index <= state.applied || index <= state.flushed.0 {
             return Err(Error::Invalid(format!("entry {} is applied", index.0)));
+        }
+        if state.memory {
+            let round = self.shard.progress.borrow().synced;
+            state.truncate(index, round)?;
+            return Ok(self.ticket(round));
         }
         let frame = Frame::control(FrameKind::Truncate, self.id, index, Bytes::new());
         let round = self.shard.enqueue(vec![frame], true)?;
@@ -473,11 +497,12 @@ impl Group {
         let (mut out, mut size) = (Vec::new(), 0);
         let piece = {
             let s = self.state.lock();
-            if from > s.flushed.0 {
+            if from > s.flushed.0 || s.memory {
+                let state = from <= s.flushed.0;
                 let at = s.tail.partition_point(|t| t.entry.head.index < from);
                 for t in s.tail.range(at..) {
                     let lost = out.last().is_some_and(|b: &Entry| b.head.index.next() != t.entry.head.index);
-                    if lost || (size >= bytes && !out.is_empty()) {
+                    if (lost && !state) || (size >= bytes && !out.is_empty()) {
                         break;
                     }
                     size += t.entry.head.size();
@@ -485,7 +510,7 @@ impl Group {
                 }
                 let wrong = out.first().is_some_and(|e| e.head.index != from)
                     || (out.is_empty() && from <= s.last_index);
-                if wrong {
+                if wrong && !state {
                     return Err(Error::Damaged(self.damage_at(from)));
                 }
                 return Ok(out);

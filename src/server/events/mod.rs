@@ -35,6 +35,7 @@ use self::{ids::Ids, parts::Who};
 use crate::{Server, settings::GLOBAL_ACCOUNT};
 
 pub use latency::{latency, request_info};
+pub(crate) use parts::feature_flags;
 pub use trace::traced;
 
 /// What the server remembers for its events.

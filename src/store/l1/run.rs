@@ -9,11 +9,11 @@ use env::{
 };
 
 use super::{
-    model::{Model, Msg, Version},
+    model::{Model, Msg},
     plan::{Class, GROUPS, Op, Plan},
 };
 use crate::{
-    Batch, Chain, Disk, Error, Group, GroupId, Kind, LogIndex, Message, NewEntry, Read, Store, StreamSeq,
+    Batch, Chain, Disk, Error, Group, GroupId, Kind, LogIndex, Message, NewEntry, Read, Round, Store, StreamSeq,
     Sync, Ticket, filter, simio::SimHandle,
 };
 
@@ -80,6 +80,8 @@ struct World {
     deleting: BTreeMap<u64, (Ticket, Model)>,
     out: Outcome,
     rotten: bool,
+    /// The last round that is known to be synced.
+    last_round: Round,
     /// Damage was met and checked; what follows damage is another plan.
     ended: bool,
 }
@@ -138,6 +140,7 @@ impl World {
             deleting: BTreeMap::new(),
             out: Outcome::default(),
             rotten: false,
+            last_round: Round(0),
             ended: false,
         }
     }
@@ -264,7 +267,8 @@ impl World {
         let known: Vec<u64> = self.models.keys().copied().collect();
         for id in known {
             let Ok(group) = store.group(GroupId(id)) else {
-                ensure!(self.rotten && (named || store.torn_tail()), "group {id} is gone");
+                let in_last = self.models[&id].versions[0].round >= self.last_round;
+                ensure!(self.rotten && (named || (store.torn_tail() && in_last)), "group {id} is gone");
                 self.models.remove(&id);
                 continue;
             };
@@ -308,7 +312,7 @@ impl World {
         match r {
             Ok((_, t)) => {
                 self.next_group += 1;
-                self.models.insert(id, Model::new());
+                self.models.insert(id, Model::new(t.round()));
                 self.creating.insert(id, t);
                 self.slots.push(id);
                 Ok(true)
@@ -321,8 +325,10 @@ impl World {
     /// Notes what has become durable.
     fn settle(&mut self) {
         let mut acked: Vec<(u64, usize)> = Vec::new();
+        let last = &mut self.last_round;
         self.tickets.retain(|(id, v, t)| match t.poll() {
             Some(Ok(_)) => {
+                *last = t.round().max(*last);
                 acked.push((*id, *v));
                 false
             }
@@ -334,26 +340,27 @@ impl World {
             let models = self.models.get_mut(&id).or_else(|| self.deleting.get_mut(&id).map(|d| &mut d.1));
             if let Some(m) = models {
                 // Versions before it can no longer be what a restart finds.
-                let cut = v.min(m.versions.len() - 1);
-                for old in &mut m.versions[..cut] {
-                    old.last = LogIndex(u64::MAX);
-                }
+                m.durable = m.durable.max(v.min(m.versions.len() - 1));
             }
         }
-        self.creating.retain(|_, t| !matches!(t.poll(), Some(Ok(_))));
-        self.deleting.retain(|_, (t, _)| !matches!(t.poll(), Some(Ok(_))));
+        let last = &mut self.last_round;
+        let mut open = |t: &Ticket| {
+            let done = matches!(t.poll(), Some(Ok(_)));
+            *last = if done { t.round().max(*last) } else { *last };
+            !done
+        };
+        self.creating.retain(|_, t| open(t));
+        self.deleting.retain(|_, (t, _)| open(t));
     }
 
     fn group_is(&mut self, g: &Group, m: &mut Model) -> Result<(), String> {
         let (last, _, chain) = g.last();
         let hard = g.hard_state().ok_or("the hard state is damaged")?;
-        let here = Version { last, chain, hard: hard.clone() };
-        let found = m.versions.iter().rposition(|v| *v == here);
-        ensure!(
-            found.is_some(),
-            "S-1: found {here:?}, must be one of {:?}",
-            m.versions.iter().filter(|v| v.last.0 != u64::MAX).collect::<Vec<_>>()
-        );
+        let found = m.versions[m.durable..].iter().rposition(|v| v.is(last, chain, &hard));
+        let Some(found) = found else {
+            let may = &m.versions[m.durable..];
+            return Err(format!("S-1: found {} {chain:?} {hard:?}, must be one of {may:?}", last.0));
+        };
         ensure!(g.lost().is_empty(), "lost {:?} on a disk without damage", g.lost());
         // The model's log becomes what was found, by its chain.
         let (mut log, mut at) = (BTreeMap::new(), chain);
@@ -364,7 +371,9 @@ impl World {
         }
         m.log = log;
         m.hard = hard;
-        m.versions = vec![here];
+        m.durable += found;
+        m.versions.truncate(m.durable + 1);
+        self.last_round = self.last_round.max(m.versions[m.durable].round);
         let (applied, c) = g.applied();
         ensure!(applied == c.index, "applied {} beyond the checkpoint {}", applied.0, c.index.0);
         let snapshot =
@@ -526,11 +535,10 @@ impl World {
         let damage = self.store().expect("open").damage();
         // A last round that nothing vouches for and that is bad cannot be told from a torn one.
         let torn = self.store().expect("open").torn_tail();
-        let unknown = torn || damage.iter().any(|d| d.group.is_none() && d.what.contains("not known"));
-        let durable =
-            m.versions.iter().filter(|v| v.last.0 != u64::MAX).map(|v| v.last).min().unwrap_or(LogIndex(0));
+        let unknown = damage.iter().any(|d| d.group.is_none() && d.what.contains("not known"));
+        let upto = if torn { Round(self.last_round.0.saturating_sub(1)) } else { self.last_round };
+        let durable = m.bound(upto);
         let (last, ..) = g.last();
-        // Truncations make the oldest possible end the safe bound.
         ensure!(last >= durable || unknown, "entries {}..={} are gone and not named", last.0 + 1, durable.0);
         let (_, c) = g.applied();
         let lost = g.lost();
@@ -575,7 +583,7 @@ impl World {
                 let Ok(g) = store.group(GroupId(id)) else { return Ok(()) };
                 if let Ok(t) = g.set_hard_state(hard.clone()) {
                     m.hard = hard;
-                    m.version();
+                    m.version(t.round());
                     self.tickets.push((id, m.versions.len() - 1, t));
                 }
             }
@@ -589,7 +597,7 @@ impl World {
                 {
                     m.log.split_off(&index.0);
                     m.term.0 += 1;
-                    m.version();
+                    m.version(t.round());
                     self.tickets.push((id, m.versions.len() - 1, t));
                 }
             }
@@ -772,7 +780,7 @@ impl World {
                 m.log.insert(e.index.0, e.clone());
                 m.by_chain.insert(chain.0, e);
                 m.messages.insert(chain.0, written);
-                m.version();
+                m.version(t.round());
                 self.tickets.push((id, m.versions.len() - 1, t));
             }
             Err(Error::Busy | Error::NoSpace(_)) => self.out.refused += 1,
