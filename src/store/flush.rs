@@ -8,7 +8,10 @@
 //! - S-72: entries at or below the durable checkpoint are state, those above are log: only pieces that lie wholly at or
 //!   below it are rewritten or dropped, and only messages deleted as of that checkpoint leave them.
 
-use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use env::disk::OpenOptions;
@@ -234,22 +237,29 @@ impl Shard {
 
     async fn publish(&self, drafts: Vec<Draft>, work: &[Work], synced: Round) -> Result<bool> {
         let drafts: Vec<Draft> = drafts.into_iter().filter(|d| d.bytes.len() > 1).collect();
+        let mut durable = BTreeSet::new();
         for d in &drafts {
             let file = self.disk.open(&segment_path(&self.dir, d.id), OpenOptions::TRUNCATE).await?;
             file.write_vectored_at(0, d.bytes.clone()).await?;
             if !mutant!(self.opts, NoSegmentSync) {
                 file.sync_data().await?;
             }
+            durable.insert(d.id);
         }
         if !drafts.is_empty() && !mutant!(self.opts, NoDirectorySync) {
             self.disk.sync_dir(&self.dir.join("segments")).await?;
         }
+        let whole = |p: &Arc<Piece>| durable.contains(&p.meta.file);
+        assert!(
+            work.iter().all(|w| w.plan.new.iter().all(whole)),
+            "S-71: a piece in a file that was not synced"
+        );
         // A generation that failed half-way is never written again with another content.
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         // From here on the state of every group is read once, and the manifest says exactly that.
         let mut records: BTreeMap<GroupId, GroupRecord> = BTreeMap::new();
         let mut replay_from = synced.next();
-        let (mut before, mut after) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        let (mut before, mut after) = (BTreeSet::new(), BTreeSet::new());
         for w in work {
             let mut g = w.group.lock();
             g.settle_hard(synced);

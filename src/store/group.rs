@@ -306,14 +306,14 @@ impl Group {
         if h.term < self.last_term {
             return Err(Error::Invalid(format!("entry {} falls back to term {}", h.index.0, h.term.0)));
         }
-        if h.count > 0 && h.first <= self.last_seq() {
-            return Err(Error::Invalid(format!("message {} after message {}", h.first.0, self.last_seq().0)));
+        if h.count > 0 && h.first <= self.log_seq() {
+            return Err(Error::Invalid(format!("message {} after message {}", h.first.0, self.log_seq().0)));
         }
         Ok(())
     }
 
     /// The last message in the log, applied or not.
-    fn last_seq(&self) -> StreamSeq {
+    pub(crate) fn log_seq(&self) -> StreamSeq {
         let piece = self.data.last().map_or(StreamSeq(0), |i| self.pieces[*i as usize].meta.last_seq);
         let lost = self.lost.iter().map(|l| l.last_seq).max().unwrap_or_default();
         self.msgs.back().map_or(StreamSeq(0), |m| m.seq).max(piece).max(lost).max(self.totals.last)
@@ -395,8 +395,8 @@ impl Group {
             self.cut(h.index);
         }
         if h.index > self.last_index.next() {
-            let seqs = if h.count > 0 && h.first.0 > self.last_seq().0 + 1 {
-                (self.last_seq().next(), StreamSeq(h.first.0 - 1))
+            let seqs = if h.count > 0 && h.first.0 > self.log_seq().0 + 1 {
+                (self.log_seq().next(), StreamSeq(h.first.0 - 1))
             } else {
                 (StreamSeq(0), StreamSeq(0))
             };

@@ -421,7 +421,8 @@ impl Group {
         let seq = seqs.and_then(|e| e.records().flatten().last().and_then(crate::record::record_seq));
         let seq = seq.unwrap_or(state.totals.last);
         if let Some(floor) = state.next_floor(seq, last) {
-            let frame = Frame::control(FrameKind::Floor, self.id, LogIndex(0), round::floor(floor.0, floor.1));
+            let frame =
+                Frame::control(FrameKind::Floor, self.id, LogIndex(0), round::floor(floor.0, floor.1));
             match self.shard.enqueue(vec![frame], true) {
                 Ok(round) => state.set_floor(floor, round),
                 // There is time: it is reserved ahead.
@@ -542,7 +543,8 @@ impl Group {
 
     // ---- the stream
 
-    /// The stream, for synchronous questions. Holds the group's lock: drop it before anything is awaited.
+    /// The stream, for synchronous questions. Holds the group's lock: drop it before anything is awaited. A view in the head of
+    /// a `match` or an `if let` lives to the end of that: bind the answer first.
     pub fn view(&self) -> View<'_> {
         View::new(self.state.lock(), &self.shard, None)
     }
@@ -661,3 +663,7 @@ impl Group {
         self.ask(|v| v.verify()).await
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

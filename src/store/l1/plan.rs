@@ -124,6 +124,17 @@ impl Plan {
         Plan { seed, class, mutant: None, ops, crashes }
     }
 
+    /// The plan of a seed on one of the disks, most often one that only loses power.
+    pub fn mixed(seed: u64, n: usize) -> Plan {
+        let class = match seed % 8 {
+            0..=3 => Class::Crash,
+            4 | 5 => Class::Errors,
+            6 => Class::Reads,
+            _ => Class::Rot,
+        };
+        Plan::random(seed, n, class)
+    }
+
     /// The store's settings: small, so that files turn over within a plan.
     pub fn options(&self) -> Options {
         let mut r = Rng::derived(self.seed, "l1 options");

@@ -13,8 +13,8 @@ use super::{
     plan::{Class, GROUPS, Op, Plan},
 };
 use crate::{
-    Batch, Chain, Disk, Error, Group, GroupId, Kind, LogIndex, Message, NewEntry, Read, Round, Store, StreamSeq,
-    Sync, Ticket, filter, simio::SimHandle,
+    Batch, Chain, Disk, Error, Group, GroupId, Kind, LogIndex, Message, NewEntry, Read, Round, Store,
+    StreamSeq, Sync, Ticket, filter, simio::SimHandle,
 };
 
 /// What a run did.
