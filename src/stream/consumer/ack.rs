@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use subject::tokens;
 
-use super::time::parse_duration;
+use crate::time::parse_duration;
 
 /// What the reply subject of a delivery says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,6 @@
 use subject::{collides, has_wildcard, is_subset, is_valid};
 
 use super::config::{AckPolicy, Action, ConsumerConfig, DeliverPolicy, PriorityPolicy};
-use super::time::Duration;
 use crate::errors::{self, ApiError};
 
 const MILLI: i64 = 1_000_000;
@@ -138,6 +137,9 @@ pub fn set_defaults(
     }
     if c.name.is_empty() {
         c.name.clone_from(&c.durable_name);
+    }
+    if let Some(until) = &mut c.pause_until {
+        until.offset = 0;
     }
     Ok(())
 }
@@ -321,7 +323,9 @@ fn check_limits(c: &ConsumerConfig, parent: &Parent<'_>, limits: &Limits) -> Res
         }
     }
     if parent.inactive_threshold > 0 && c.inactive_threshold > parent.inactive_threshold {
-        return Err(errors::CONSUMER_INACTIVE_THRESHOLD_EXCESS.with(Duration(parent.inactive_threshold)));
+        return Err(
+            errors::CONSUMER_INACTIVE_THRESHOLD_EXCESS.with(crate::time::duration(parent.inactive_threshold))
+        );
     }
     Ok(())
 }
@@ -503,13 +507,14 @@ fn same_but_server_metadata(a: &ConsumerConfig, b: &ConsumerConfig) -> bool {
 /// # Errors
 /// 10012 with the first field that may not change, or 10013 for a deliver subject in use.
 pub fn check_update(old: &ConsumerConfig, new: &ConsumerConfig, push_bound: bool) -> Result<(), ApiError> {
+    let start = |c: &ConsumerConfig| c.opt_start_time.map(|t| t.ns);
     let fixed = [
         (old.deliver_policy != new.deliver_policy, "deliver policy"),
         (old.mem_storage != new.mem_storage, "storage type"),
         (old.direct != new.direct, "direct"),
         (old.sourcing != new.sourcing, "sourcing"),
         (old.opt_start_seq != new.opt_start_seq, "start sequence"),
-        (old.opt_start_time != new.opt_start_time, "start time"),
+        (start(old) != start(new), "start time"),
         (old.ack_policy != new.ack_policy, "ack policy"),
         (old.replay_policy != new.replay_policy, "replay policy"),
         (old.idle_heartbeat != new.idle_heartbeat, "heart beats"),

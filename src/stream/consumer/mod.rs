@@ -30,7 +30,6 @@ mod pulls;
 mod pump;
 mod push;
 pub mod request;
-pub mod time;
 mod timers;
 
 #[cfg(test)]
@@ -47,7 +46,6 @@ pub use ack::{AckKind, AckSubject, AckTokens};
 pub use config::{AckPolicy, Action, ConsumerConfig, DeliverPolicy, PriorityPolicy, ReplayPolicy};
 pub use delta::Damaged;
 pub use output::{Advisory, Deliver, GroupInfo, Info, Output, Status, StatusHeaders};
-pub use time::Time;
 
 use crate::errors::{self, ApiError};
 use crate::{Messages, Now};
@@ -122,7 +120,7 @@ impl Rules {
             priority: c.priority_policy,
             pin_ttl: nanos(c.priority_timeout),
             original: c.replay_policy == ReplayPolicy::Original,
-            pause_until: c.pause_until.filter(|t| !t.is_zero()).map_or(i64::MIN, |t| t.0),
+            pause_until: c.pause_until.filter(|t| !t.is_zero()).map_or(i64::MIN, |t| t.ns),
         }
     }
 
@@ -306,7 +304,7 @@ impl Consumer {
             DeliverPolicy::All => totals.first,
             DeliverPolicy::New => totals.last + 1,
             DeliverPolicy::ByStartSequence => c.opt_start_seq,
-            DeliverPolicy::ByStartTime => msgs.at_time(c.opt_start_time.map_or(i64::MIN, |t| t.0))?,
+            DeliverPolicy::ByStartTime => msgs.at_time(c.opt_start_time.map_or(i64::MIN, |t| t.ns))?,
             DeliverPolicy::LastPerSubject if one_per_subject => totals.first,
             DeliverPolicy::Last if self.rules.filters.is_empty() => totals.last,
             DeliverPolicy::Last | DeliverPolicy::LastPerSubject => {
@@ -619,7 +617,7 @@ impl Consumer {
             }
             DeliverPolicy::ByStartSequence => seq,
             DeliverPolicy::ByStartTime => {
-                if seq < msgs.at_time(self.config.opt_start_time.map_or(i64::MIN, |t| t.0))? {
+                if seq < msgs.at_time(self.config.opt_start_time.map_or(i64::MIN, |t| t.ns))? {
                     return refused("below start time");
                 }
                 seq

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::config::PriorityPolicy;
 use super::output::{Advisory, Output, Status, StatusHeaders};
 use super::request::{PullRequest, Waiting};
-use super::time::Duration;
 use super::{Consumer, HeldOutput, Pin};
 use crate::Now;
 
@@ -55,7 +54,7 @@ impl Consumer {
             return over(format!("Exceeded MaxRequestBatch of {}", c.max_batch));
         }
         if c.max_expires > 0 && r.expires > c.max_expires {
-            return over(format!("Exceeded MaxRequestExpires of {}", Duration(c.max_expires)));
+            return over(format!("Exceeded MaxRequestExpires of {}", crate::time::duration(c.max_expires)));
         }
         if c.max_bytes > 0 && r.max_bytes > c.max_bytes {
             return over(format!("Exceeded MaxRequestMaxBytes of {}", c.max_bytes));
