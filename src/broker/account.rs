@@ -39,10 +39,13 @@ pub trait Watch: Send + Sync {
     fn changed(&self, subject: &[u8]);
 }
 
+/// One who watches, with the number that ends it.
+type Watcher = (u64, Arc<dyn Watch>);
+
 /// Those who watch, by subject.
 #[derive(Default)]
 struct Watches {
-    by_subject: BTreeMap<Vec<u8>, Vec<(u64, Arc<dyn Watch>)>>,
+    by_subject: BTreeMap<Vec<u8>, Vec<Watcher>>,
     last: u64,
 }
 
@@ -115,7 +118,7 @@ impl Account {
     fn tell_watches(&self, pattern: &[u8]) {
         let mut told: Vec<(Vec<u8>, Arc<dyn Watch>)> = Vec::new();
         let all = self.watches.read();
-        let mut add = |subject: &Vec<u8>, some: &Vec<(u64, Arc<dyn Watch>)>| {
+        let mut add = |subject: &Vec<u8>, some: &Vec<Watcher>| {
             told.extend(some.iter().map(|w| (subject.clone(), w.1.clone())));
         };
         if subject::is_literal(pattern) {

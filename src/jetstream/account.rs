@@ -45,8 +45,6 @@ pub struct Assets {
 
 /// A request that is answered in a task of its own.
 pub struct Asked {
-    /// Behind `$JS.API.`.
-    pub subject: Vec<u8>,
     /// The whole subject, as it came.
     pub full: Vec<u8>,
     /// Where the answer goes; may be empty.
@@ -146,7 +144,9 @@ impl Assets {
             }
             if let Some(of) = rest.strip_prefix(b"DIRECT.GET.") {
                 let mut t = of.splitn(2, |b| *b == b'.');
-                let Some(stream) = t.next().and_then(named).and_then(|s| self.stream(s)) else { return false };
+                let Some(stream) = t.next().and_then(named).and_then(|s| self.stream(s)) else {
+                    return false;
+                };
                 return stream.direct_get(t.next(), m.reply, m.header(), m.payload());
             }
         }
@@ -156,7 +156,6 @@ impl Assets {
             return true;
         };
         let asked = Asked {
-            subject: rest.to_vec(),
             full: full.to_vec(),
             reply: m.reply.to_vec(),
             headers: m.header().to_vec(),

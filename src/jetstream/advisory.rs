@@ -59,7 +59,13 @@ pub(crate) fn audit(node: &JetStream, assets: &Assets, asked: &Asked, response: 
     let client = node.host.client(&asked.from);
     let (server, subject) = (node.host.name(), String::from_utf8_lossy(&asked.full));
     let (request, response) = (String::from_utf8_lossy(&asked.body), String::from_utf8_lossy(response));
-    let e = Event::Api { server: &server, client: &client, subject: &subject, request: &request, response: &response };
+    let e = Event::Api {
+        server: &server,
+        client: &client,
+        subject: &subject,
+        request: &request,
+        response: &response,
+    };
     emit(node, assets, &e);
 }
 
@@ -74,7 +80,13 @@ pub(crate) fn stream_action(node: &JetStream, assets: &Assets, stream: &str, act
 }
 
 /// A consumer came or went.
-pub(crate) fn consumer_action(node: &JetStream, assets: &Assets, stream: &str, consumer: &str, action: Action) {
+pub(crate) fn consumer_action(
+    node: &JetStream,
+    assets: &Assets,
+    stream: &str,
+    consumer: &str,
+    action: Action,
+) {
     emit(node, assets, &Event::Consumer { who: Who { stream, consumer }, action });
 }
 
@@ -90,7 +102,10 @@ pub(crate) fn consumer(
     use stream::consumer::Advisory as A;
     let who = Who { stream: &s.name, consumer };
     let account = &*assets.account.name;
-    let delivery = |consumer_seq: &u64, stream_seq: &u64| Delivery { consumer_seq: *consumer_seq, stream_seq: *stream_seq };
+    let delivery = |consumer_seq: &u64, stream_seq: &u64| Delivery {
+        consumer_seq: *consumer_seq,
+        stream_seq: *stream_seq,
+    };
     let text;
     let e = match a {
         A::MaxDeliveries { stream_seq, deliveries } => {
@@ -109,9 +124,7 @@ pub(crate) fn consumer(
             ack_time: i64::try_from(*ack_time).unwrap_or(i64::MAX),
             deliveries: *deliveries,
         },
-        A::Pause { paused, until } => {
-            Event::Pause { who, paused: *paused, until: Time::or_never(*until) }
-        }
+        A::Pause { paused, until } => Event::Pause { who, paused: *paused, until: Time::or_never(*until) },
         A::Pinned { group, id } => {
             text = String::from_utf8_lossy(id).into_owned();
             Event::Pinned { account, who, group, id: &text }
@@ -125,7 +138,12 @@ pub(crate) fn consumer(
 }
 
 /// Batches that were given up.
-pub(crate) fn abandoned(node: &JetStream, assets: &Assets, stream: &str, all: &[(String, stream::Abandoned)]) {
+pub(crate) fn abandoned(
+    node: &JetStream,
+    assets: &Assets,
+    stream: &str,
+    all: &[(String, stream::Abandoned)],
+) {
     use crate::api::event::Abandoned as To;
     for (batch, why) in all {
         let reason = match why {

@@ -203,7 +203,13 @@ impl Stream {
 }
 
 impl Core {
-    fn apply_messages(&mut self, s: &Stream, e: &Committed, view: &mut StoreView<'_>, at: &mut Progress) -> Result<(), Stop> {
+    fn apply_messages(
+        &mut self,
+        s: &Stream,
+        e: &Committed,
+        view: &mut StoreView<'_>,
+        at: &mut Progress,
+    ) -> Result<(), Stop> {
         let Core { rules: Some(rules), consumers, term, .. } = self else {
             return Err(Stop::Broken("the log has messages before the stream's configuration".into()));
         };
@@ -247,7 +253,13 @@ impl Core {
         Ok(r?)
     }
 
-    fn apply_control(&mut self, s: &Stream, e: &Committed, view: &mut StoreView<'_>, at: &mut Progress) -> Result<Applied, Stop> {
+    fn apply_control(
+        &mut self,
+        s: &Stream,
+        e: &Committed,
+        view: &mut StoreView<'_>,
+        at: &mut Progress,
+    ) -> Result<Applied, Stop> {
         let control = match at.control.take() {
             Some(c) => c,
             None => Control::decode(&e.payload)
@@ -258,7 +270,13 @@ impl Core {
         r
     }
 
-    fn apply_command(&mut self, s: &Stream, control: &Control, view: &mut StoreView<'_>, at: &mut Progress) -> Result<Applied, Stop> {
+    fn apply_command(
+        &mut self,
+        s: &Stream,
+        control: &Control,
+        view: &mut StoreView<'_>,
+        at: &mut Progress,
+    ) -> Result<Applied, Stop> {
         if let (Command::Config { json, created }, None) = (&control.command, &self.rules) {
             let config: StreamConfig = serde_json::from_slice(json)
                 .map_err(|e| Stop::Broken(format!("the stream's configuration cannot be read: {e}")))?;
@@ -284,7 +302,13 @@ impl Core {
     }
 
     /// What a command does to consumers, once.
-    fn begin_command(&mut self, s: &Stream, control: &Control, view: &StoreView<'_>, at: &mut Progress) -> Result<(), Stop> {
+    fn begin_command(
+        &mut self,
+        s: &Stream,
+        control: &Control,
+        view: &StoreView<'_>,
+        at: &mut Progress,
+    ) -> Result<(), Stop> {
         let text = |b: &Bytes| String::from_utf8_lossy(b).into_owned();
         let config = |json: &Bytes| {
             serde_json::from_slice::<ConsumerConfig>(json)
@@ -382,12 +406,14 @@ impl Core {
         }
         let state = left.bytes().ok_or_else(damaged)?;
         let rules = stream::Stream::restore(state, s.rule_limits()).ok_or_else(damaged)?;
-        let count = left.take(4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes).ok_or_else(damaged)?;
+        let count =
+            left.take(4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes).ok_or_else(damaged)?;
         let retains = rules.config().retention != Retention::Limits;
         self.rules = Some(rules);
         for _ in 0..count {
             let name = left.bytes().ok_or_else(damaged)?;
-            let created = left.take(8).and_then(|b| b.try_into().ok()).map(i64::from_le_bytes).ok_or_else(damaged)?;
+            let created =
+                left.take(8).and_then(|b| b.try_into().ok()).map(i64::from_le_bytes).ok_or_else(damaged)?;
             let json = left.bytes().ok_or_else(damaged)?;
             let state = left.bytes().ok_or_else(damaged)?;
             let name = str::from_utf8(name).map_err(|_| damaged())?;

@@ -11,7 +11,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use env::Instant;
 use store::Need;
 use stream::{
     ApiError, Now,
@@ -68,8 +67,6 @@ pub(crate) struct Consumers {
     log_by: Option<u64>,
     /// Somebody waits for it.
     urgent: bool,
-    /// Names that are being created.
-    pub reserved: BTreeSet<String>,
     seed: u64,
 }
 
@@ -101,9 +98,6 @@ impl Consumers {
     /// Whether notes are to be logged now.
     pub(crate) fn wants_log(&self, now: u64) -> bool {
         !self.dirty.is_empty() && (self.urgent || self.log_by.is_some_and(|at| at <= now))
-    }
-    pub(crate) fn set_urgent(&mut self) {
-        self.urgent = true;
     }
 
     /// Takes the consumer's state of now into account.
@@ -261,7 +255,14 @@ impl Core {
         Ok(())
     }
     /// Puts a consumer into the register, and lets it lead if this node does.
-    pub(crate) fn place_consumer(&mut self, name: &str, mut c: Consumer, created: i64, logged: bool, now: Now) {
+    pub(crate) fn place_consumer(
+        &mut self,
+        name: &str,
+        mut c: Consumer,
+        created: i64,
+        logged: bool,
+        now: Now,
+    ) {
         if let Some(term) = self.term {
             c.lead(term.0, now);
         }
@@ -280,11 +281,18 @@ impl Core {
         let name = identity.name.to_string();
         let mut c = Consumer::new(identity, config);
         c.set_logged(true);
-        c.restore(state).map_err(|_| format!("the state of consumer '{name}' in the checkpoint is damaged"))?;
+        c.restore(state)
+            .map_err(|_| format!("the state of consumer '{name}' in the checkpoint is damaged"))?;
         self.place_consumer(&name, c, created, true, Now::default());
         Ok(())
     }
-    pub(crate) fn update_consumer(&mut self, name: &str, config: ConsumerConfig, now: Now, out: &mut Vec<Task>) {
+    pub(crate) fn update_consumer(
+        &mut self,
+        name: &str,
+        config: ConsumerConfig,
+        now: Now,
+        out: &mut Vec<Task>,
+    ) {
         let name: Arc<str> = name.into();
         let Some(slot) = self.consumers.slots.get_mut(&name) else { return };
         let mut outs = Vec::new();
@@ -439,13 +447,40 @@ impl Stream {
         Some(result)
     }
 
+    /// Deliveries that reached nobody: whoever asked for them is gone.
+    pub(crate) fn undelivered(self: &Arc<Stream>, all: &[(Arc<str>, u64, Bytes)]) {
+        let mut core = self.core.lock();
+        let now = now();
+        for (name, seq, to) in all {
+            if let Some(slot) = core.consumers.slots.get_mut(name) {
+                slot.rules.undelivered(*seq, to, false);
+            }
+            core.consumers.touch(name, now, false);
+        }
+        // Whoever delivers looks again; if nobody does, the next message or request makes somebody.
+        core.again |= core.pumping;
+    }
+
     /// A pull request. False if there is no such consumer.
-    pub(crate) fn pull(self: &Arc<Stream>, consumer: &str, reply: &[u8], _headers: &[u8], body: &[u8]) -> bool {
+    pub(crate) fn pull(
+        self: &Arc<Stream>,
+        consumer: &str,
+        reply: &[u8],
+        _headers: &[u8],
+        body: &[u8],
+    ) -> bool {
         let to = Bytes::copy_from_slice(reply);
         self.with_consumer(consumer, false, |slot, now, out| slot.rules.pull(&to, body, now, out)).is_some()
     }
     /// An acknowledgement. False if there is no such consumer.
-    pub(crate) fn ack(self: &Arc<Stream>, consumer: &str, subject: &[u8], reply: &[u8], _: &[u8], body: &[u8]) -> bool {
+    pub(crate) fn ack(
+        self: &Arc<Stream>,
+        consumer: &str,
+        subject: &[u8],
+        reply: &[u8],
+        _: &[u8],
+        body: &[u8],
+    ) -> bool {
         let Some(tokens) = AckTokens::parse(subject) else { return false };
         let to = (!reply.is_empty()).then(|| Bytes::copy_from_slice(reply));
         self.with_consumer(consumer, to.is_some(), |slot, now, out| {
@@ -455,7 +490,8 @@ impl Stream {
     }
     /// An answer to a flow control request. False if there is no such consumer.
     pub(crate) fn flow(self: &Arc<Stream>, consumer: &str, subject: &[u8], headers: &[u8]) -> bool {
-        let number = |name: &[u8]| stream::headers::get(headers, name).and_then(stream::headers::number).unwrap_or(0);
+        let number =
+            |name: &[u8]| stream::headers::get(headers, name).and_then(stream::headers::number).unwrap_or(0);
         let (last_stream, last_consumer) = (number(b"Nats-Last-Stream"), number(b"Nats-Last-Consumer"));
         self.with_consumer(consumer, false, |slot, now, out| {
             slot.rules.flow(subject, last_stream, last_consumer, now, out);
@@ -536,7 +572,10 @@ impl Stream {
     ///
     /// # Errors
     /// What the disk said.
-    pub(crate) async fn consumer_info(&self, name: &str) -> Result<Option<(Info, ConsumerConfig, i64)>, String> {
+    pub(crate) async fn consumer_info(
+        &self,
+        name: &str,
+    ) -> Result<Option<(Info, ConsumerConfig, i64)>, String> {
         loop {
             let need = {
                 let mut core = self.core.lock();
@@ -551,7 +590,11 @@ impl Stream {
     }
 
     /// Begins a consumer anew; where, or why not. `None` if there is no such consumer.
-    pub(crate) async fn reset_consumer(self: &Arc<Stream>, name: &str, seq: u64) -> Option<Result<u64, ApiError>> {
+    pub(crate) async fn reset_consumer(
+        self: &Arc<Stream>,
+        name: &str,
+        seq: u64,
+    ) -> Option<Result<u64, ApiError>> {
         loop {
             let asked = self.with_consumer(name, true, |slot, _, _| slot.rules.reset(seq, &self.view()))?;
             match asked {
@@ -569,7 +612,12 @@ impl Stream {
     ///
     /// # Errors
     /// Why it is not.
-    pub(crate) async fn log_consumer(self: &Arc<Stream>, name: &str, c: ConsumerConfig, new: bool) -> Result<(), ApiError> {
+    pub(crate) async fn log_consumer(
+        self: &Arc<Stream>,
+        name: &str,
+        c: ConsumerConfig,
+        new: bool,
+    ) -> Result<(), ApiError> {
         let (logged, created) = {
             let core = self.core.lock();
             core.check_open()?;
@@ -650,11 +698,6 @@ impl broker::Watch for Listener {
             s.interest_changed(&self.consumer);
         }
     }
-}
-
-/// A moment of the wheel.
-pub(crate) fn instant(mono: u64) -> Instant {
-    Instant(mono)
 }
 
 /// Checks a request to create or change a consumer, fills in what it leaves open, and says what it comes to.

@@ -69,7 +69,8 @@ impl Stream {
                     if let Err(e) = self.group().fetch(need).await
                         && let Some(node) = self.node.upgrade()
                     {
-                        node.host.log("ERR", &format!("JetStream stream '{} > {}': {e}", self.account, self.name));
+                        node.host
+                            .log("ERR", &format!("JetStream stream '{} > {}': {e}", self.account, self.name));
                         // Not in a hurry: the disk may come back.
                         env::sleep(Duration::from_secs(1)).await;
                     }
@@ -121,11 +122,16 @@ impl Stream {
             return false;
         };
         let mut post = assets.posts.take();
+        let mut missed = Vec::new();
         let mut reply = Vec::with_capacity(128);
         let mut head = Vec::new();
         for t in tasks.drain(..) {
             match t.output {
-                Output::Deliver(d) => deliver(&mut post, &t.subject, &d, &mut reply, &mut head),
+                Output::Deliver(d) => {
+                    if deliver(&mut post, &t.subject, &d, &mut reply, &mut head) == 0 {
+                        missed.push((t.consumer, d.message.seq, d.to));
+                    }
+                }
                 Output::Status(s) => status(&mut post, &s, &mut head),
                 Output::AckReply { to } => {
                     post.plain(&to, b"");
@@ -138,18 +144,28 @@ impl Stream {
                 Output::Acked { .. } => {}
             }
         }
-        post.take_congestion()
+        let congested = post.take_congestion();
+        drop(post);
+        if !missed.is_empty() {
+            self.undelivered(&missed);
+        }
+        congested
     }
 }
 
-fn deliver(post: &mut Post, subject: &AckSubject, d: &Deliver, reply: &mut Vec<u8>, head: &mut Vec<u8>) {
+fn deliver(
+    post: &mut Post,
+    subject: &AckSubject,
+    d: &Deliver,
+    reply: &mut Vec<u8>,
+    head: &mut Vec<u8>,
+) -> usize {
     let m = &d.message;
     reply.clear();
     subject.write(reply, d.deliveries, m.seq, d.dseq, m.time, d.pending);
     if !d.headers_only && d.pin.is_none() {
         let parts: [&[u8]; 2] = [&m.headers, &m.payload];
-        post.send(&d.to, Some(&m.subject), reply, m.headers.len(), &parts);
-        return;
+        return post.send(&d.to, Some(&m.subject), reply, m.headers.len(), &parts);
     }
     head.clear();
     head.extend_from_slice(&m.headers);
@@ -162,7 +178,7 @@ fn deliver(post: &mut Post, subject: &AckSubject, d: &Deliver, reply: &mut Vec<u
         add_header(head, b"Nats-Msg-Size", &size);
     }
     let body: &[u8] = if d.headers_only { b"" } else { &m.payload };
-    post.send(&d.to, Some(&m.subject), reply, head.len(), &[head, body]);
+    post.send(&d.to, Some(&m.subject), reply, head.len(), &[head, body])
 }
 
 /// Adds a header to a block, or begins one.

@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use replica::Proposal;
 use store::{Batch, GroupId, Message};
 use stream::{ApiError, command::Control};
@@ -75,8 +74,6 @@ pub enum Outcome {
     Answers(Answers),
     /// A request goes on.
     Command(Option<Waiter>),
-    /// Acknowledgements are confirmed.
-    Confirm(Vec<Bytes>),
 }
 
 /// See the module.
@@ -225,7 +222,9 @@ mod tests {
     }
     fn texts(o: Option<Outcome>) -> Vec<String> {
         match o {
-            Some(Outcome::Answers(a)) => a.iter().map(|(_, b)| String::from_utf8_lossy(b).into_owned()).collect(),
+            Some(Outcome::Answers(a)) => {
+                a.iter().map(|(_, b)| String::from_utf8_lossy(b).into_owned()).collect()
+            }
             _ => Vec::new(),
         }
     }

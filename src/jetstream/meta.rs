@@ -68,7 +68,6 @@ struct Inner {
     stopped: Option<Arc<str>>,
 }
 
-
 /// What the log says.
 #[derive(Default)]
 struct State {
@@ -284,8 +283,9 @@ impl Machine for Meta {
                 if e.head.kind != store::Kind::Control {
                     continue;
                 }
-                let command = Command::decode(&e.payload)
-                    .ok_or_else(|| format!("entry {} of the meta group is of an unknown format", e.head.index.0))?;
+                let command = Command::decode(&e.payload).ok_or_else(|| {
+                    format!("entry {} of the meta group is of an unknown format", e.head.index.0)
+                })?;
                 let id = inner.state.apply(command);
                 if inner.term.is_some_and(|t| t.0 == e.head.term.0)
                     && let Some(w) = inner.in_flight.pop_front()

@@ -105,7 +105,11 @@ impl JetStream {
     ///
     /// # Errors
     /// A sentence for the log.
-    pub async fn open(broker: Arc<Broker>, options: Options, host: Arc<dyn Host>) -> Result<Arc<JetStream>, String> {
+    pub async fn open(
+        broker: Arc<Broker>,
+        options: Options,
+        host: Arc<dyn Host>,
+    ) -> Result<Arc<JetStream>, String> {
         let disk = Disk::os();
         let dir = options.dir.clone();
         disk.create_dir_all(&dir).await.map_err(|e| format!("could not create storage directory - {e}"))?;
@@ -149,7 +153,10 @@ impl JetStream {
             };
             self.replicas.create(new, machine).await
         } else {
-            return Err(format!("the store holds {} groups, but not that of their assignments", stored.len()));
+            return Err(format!(
+                "the store holds {} groups, but not that of their assignments",
+                stored.len()
+            ));
         }
         .map_err(|e| format!("the meta group: {e}"))?;
         self.meta.settled().await?;
@@ -167,7 +174,10 @@ impl JetStream {
             opening.push(env::spawn(async move {
                 let (account, name) = (a.account.clone(), a.name.clone());
                 if let Err(e) = node.open_stream(a, there).await {
-                    node.host.log("ERR", &format!("JetStream stream '{account} > {name}' could not be opened: {e}"));
+                    node.host.log(
+                        "ERR",
+                        &format!("JetStream stream '{account} > {name}' could not be opened: {e}"),
+                    );
                     node.faults.lock().insert(format!("{account} > {name}"), e);
                 }
             }));
@@ -179,7 +189,11 @@ impl JetStream {
     }
 
     /// Makes or restores the group of an assignment and waits until it leads.
-    pub(crate) async fn open_stream(self: &Arc<JetStream>, a: Assignment, there: bool) -> Result<Arc<Stream>, String> {
+    pub(crate) async fn open_stream(
+        self: &Arc<JetStream>,
+        a: Assignment,
+        there: bool,
+    ) -> Result<Arc<Stream>, String> {
         let account = self.broker.account_or_new(&a.account);
         let assets = self.assets(&account);
         let sync = self.sync_of(a.memory);
@@ -217,7 +231,11 @@ impl JetStream {
         if let Some(a) = self.accounts.read().get(&account.name) {
             return a.clone();
         }
-        self.accounts.write().entry(account.name.clone()).or_insert_with(|| Assets::new(self, account)).clone()
+        self.accounts
+            .write()
+            .entry(account.name.clone())
+            .or_insert_with(|| Assets::new(self, account))
+            .clone()
     }
 
     /// Turns JetStream on (with limits) or off for an account; in both cases its requests are answered from now on.
@@ -243,10 +261,6 @@ impl JetStream {
         let place = Place(self.clone());
         (before < self.options.requests_max && !self.closed.load(Acquire)).then_some(place)
     }
-    /// Requests that are being answered.
-    pub(crate) fn requests(&self) -> usize {
-        self.in_flight.load(Acquire)
-    }
     /// A request was dropped because too many are being answered.
     pub(crate) fn overloaded(&self, of: &Assets) {
         let dropped = self.dropped.fetch_add(1, AcqRel) + 1;
@@ -255,7 +269,8 @@ impl JetStream {
 
     /// What is used.
     pub fn usage(&self) -> Usage {
-        let mut u = Usage { api_total: self.api_total.get(), api_errors: self.api_errors.get(), ..Usage::default() };
+        let mut u =
+            Usage { api_total: self.api_total.get(), api_errors: self.api_errors.get(), ..Usage::default() };
         for a in self.accounts() {
             u.accounts += 1;
             a.add_usage(&mut u);
@@ -290,7 +305,10 @@ impl JetStream {
             }
         }
         if let Err(e) = self.replicas.close().await {
-            self.host.log("ERR", &format!("JetStream: the last flush failed, the next start reads the journal: {e}"));
+            self.host.log(
+                "ERR",
+                &format!("JetStream: the last flush failed, the next start reads the journal: {e}"),
+            );
         }
         if let Err(e) = self.replicas.store().clone().close().await {
             self.host.log("ERR", &format!("JetStream: the store did not close cleanly: {e}"));

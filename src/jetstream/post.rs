@@ -23,7 +23,14 @@ pub struct Post {
 impl Post {
     /// Sends `parts`, of which the first `header_len` bytes are a header block; how many got it.
     #[inline]
-    pub fn send(&mut self, to: &[u8], shown: Option<&[u8]>, reply: &[u8], header_len: usize, parts: &[&[u8]]) -> usize {
+    pub fn send(
+        &mut self,
+        to: &[u8],
+        shown: Option<&[u8]>,
+        reply: &[u8],
+        header_len: usize,
+        parts: &[&[u8]],
+    ) -> usize {
         self.body.clear();
         for p in parts {
             self.body.extend_from_slice(p);

@@ -73,7 +73,14 @@ impl Inbound for Door {
                     body.clear();
                     body.extend_from_slice(text);
                     body.extend_from_slice(b"\r\n");
-                    let m = Message { subject: to, reply: b"", header_len: 0, body_crlf: &body, shared: None, shown: None };
+                    let m = Message {
+                        subject: to,
+                        reply: b"",
+                        header_len: 0,
+                        body_crlf: &body,
+                        shared: None,
+                        shown: None,
+                    };
                     d.publish(&assets.account, &stream.door, &m);
                 }
             }
@@ -239,7 +246,9 @@ impl Core {
                 }
             }
             Decision::StoreAll { entries, applied } => {
-                log.whole(entries.iter().map(|e| e.payload.len() + e.headers.len() + e.subject.len() + 64).sum());
+                log.whole(
+                    entries.iter().map(|e| e.payload.len() + e.headers.len() + e.subject.len() + 64).sum(),
+                );
                 for e in &entries {
                     join(log, GroupId(s.id), &Entry::of(e));
                 }

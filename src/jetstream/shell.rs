@@ -17,8 +17,8 @@ use broker::Link;
 use bytes::Bytes;
 use env::Instant;
 use parking_lot::Mutex;
-use store::Need;
 use replica::{BoxFuture, Committed, Handle, Machine, Proposal, Refusal, Role, Term};
+use store::Need;
 use stream::{
     ApiError, Messages, Now,
     command::{Command, Control},
@@ -28,14 +28,14 @@ use stream::{
 use tokio::sync::watch;
 
 use crate::{
-    JetStream, advisory,
+    JetStream,
     account::{Assets, internal},
-    answer,
+    advisory, answer,
+    api::response::SourceInfo,
     apply::Progress,
     consumers::Consumers,
     log::{Applied, Log, Outcome, Waiter},
     meta::Assignment,
-    api::response::SourceInfo,
     publish::{self, Door, Waiting},
     view::StoreView,
     wheel::{Timed, moment_of},
@@ -87,8 +87,6 @@ pub(crate) struct Core {
     pub listening: BTreeMap<u32, String>,
     pub next_sid: u32,
     pub handle: Option<Handle>,
-    /// Sequences that nobody needs any more, to be removed by the next command.
-    pub unneeded: BTreeSet<u64>,
     /// An expiry is proposed and not applied yet.
     pub expiring: bool,
 }
@@ -109,7 +107,11 @@ pub(crate) fn now() -> Now {
 }
 
 impl Stream {
-    pub(crate) fn new(node: &Arc<JetStream>, assets: &Arc<Assets>, a: Assignment) -> Result<Arc<Stream>, String> {
+    pub(crate) fn new(
+        node: &Arc<JetStream>,
+        assets: &Arc<Assets>,
+        a: Assignment,
+    ) -> Result<Arc<Stream>, String> {
         let a_name = a.name.clone();
         let stream = Arc::new_cyclic(|me: &Weak<Stream>| Stream {
             id: a.id,
@@ -136,7 +138,6 @@ impl Stream {
                 listening: BTreeMap::new(),
                 next_sid: 0,
                 handle: None,
-                unneeded: BTreeSet::new(),
                 expiring: false,
             }),
             door: internal(node, Some(Box::new(Door(me.clone())))),
@@ -173,15 +174,6 @@ impl Stream {
     #[inline]
     pub(crate) fn view(&self) -> StoreView<'_> {
         StoreView::new(self.group())
-    }
-
-    /// Wakes the group's activity. Not under the lock.
-    #[inline]
-    pub(crate) fn wake(&self) {
-        let handle = self.core.lock().handle.clone();
-        if let Some(h) = handle {
-            h.wake();
-        }
     }
 
     /// Puts a command into the log and waits until it is applied.
@@ -231,8 +223,11 @@ impl Stream {
             let mut core = self.core.lock();
             let Some(rules) = &core.rules else { return };
             let config = rules.config();
-            let wanted: BTreeSet<String> =
-                if config.mirror.is_some() { BTreeSet::new() } else { config.subjects.iter().cloned().collect() };
+            let wanted: BTreeSet<String> = if config.mirror.is_some() {
+                BTreeSet::new()
+            } else {
+                config.subjects.iter().cloned().collect()
+            };
             let core = &mut *core;
             core.listening.retain(|sid, s| {
                 let stays = wanted.contains(s);
@@ -447,12 +442,6 @@ impl Stream {
                         w.send(Ok(Applied::default())).ok();
                     }
                 }
-                Outcome::Confirm(list) => {
-                    let post = post.get_or_insert_with(|| assets.posts.take());
-                    for to in list {
-                        post.plain(&to, b"");
-                    }
-                }
             }
         }
         drop(post);
@@ -475,8 +464,7 @@ impl Stream {
                 Outcome::Command(Some(w)) => {
                     w.send(Err(error.clone())).ok();
                 }
-                // An acknowledgement that is not confirmed is sent again.
-                Outcome::Command(None) | Outcome::Confirm(_) => {}
+                Outcome::Command(None) => {}
             }
         }
     }

@@ -84,7 +84,12 @@ impl Messages for StoreView<'_> {
             Read::Valid(s) => {
                 let m = s.message();
                 let size = self.store().size(&m);
-                Some(Meta { subject: s.record().slice_ref(m.subject), size, time: m.time, expires: m.expires })
+                Some(Meta {
+                    subject: s.record().slice_ref(m.subject),
+                    size,
+                    time: m.time,
+                    expires: m.expires,
+                })
             }
             // What cannot be read is not there for the rules; the store keeps the account of it.
             Read::Absent | Read::Damaged(_) => None,

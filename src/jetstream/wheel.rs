@@ -79,12 +79,9 @@ impl Wheel {
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.inner.lock().holders.len()
-    }
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Takes one that is due.
@@ -168,7 +165,7 @@ mod tests {
                 assert_eq!(got, id);
                 assert!(when.since(start) >= Duration::from_millis(ms));
             }
-            assert!(wheel.is_empty());
+            assert!(wheel.len() == 0);
             // The task has ended or is about to: a new deadline is kept all the same.
             wheel.set(1, &holders[1], at(25));
             assert_eq!(rx.recv().await.expect("called again").0, 1);

@@ -56,7 +56,8 @@ pub fn data_dir(j: &JetStreamOptions) -> PathBuf {
 fn limits(j: &JetStreamOptions) -> AssetLimits {
     let none = AssetLimits::default();
     let l = &j.limits;
-    let count = |n: Option<i64>, d: usize| n.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(d);
+    let count =
+        |n: Option<i64>, d: usize| n.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(d);
     AssetLimits {
         max_ack_pending: l.max_ack_pending.filter(|n| *n > 0),
         max_request_batch: l.max_request_batch.filter(|n| *n > 0),
@@ -72,7 +73,9 @@ fn limits(j: &JetStreamOptions) -> AssetLimits {
 async fn settings(o: &Options, j: &JetStreamOptions) -> Result<jetstream::Options, String> {
     let dir = data_dir(j);
     let disk = Disk::os();
-    disk.create_dir_all(&dir).await.map_err(|e| format!("Can't start JetStream: could not create storage directory - {e}"))?;
+    disk.create_dir_all(&dir)
+        .await
+        .map_err(|e| format!("Can't start JetStream: could not create storage directory - {e}"))?;
     let free = disk.space(&dir).await.map(|s| s.free).unwrap_or(u64::MAX / SHARE.0);
     let share = |n: u64| n / SHARE.1 * SHARE.0;
     let or = |n: i64, d: usize| usize::try_from(n).ok().filter(|n| *n > 0).unwrap_or(d);
@@ -118,9 +121,10 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
     log.info(format_args!("  API Level:       {API_LEVEL}"));
     match settings.durability {
         Durability::Durable => log.info(format_args!("  Acknowledged:    when durable")),
-        Durability::Relaxed(d) => {
-            log.info(format_args!("  Acknowledged:    before it is durable (sync_interval {})", crate::options::span(d)))
-        }
+        Durability::Relaxed(d) => log.info(format_args!(
+            "  Acknowledged:    before it is durable (sync_interval {})",
+            crate::options::span(d)
+        )),
     }
     log.info(format_args!("-------------------------------------------"));
     let engine = JetStream::open(server.broker.clone(), settings, Arc::new(Seen(Arc::downgrade(server))))
@@ -202,7 +206,9 @@ mod tests {
 
     #[test]
     fn sizes_read_as_the_peers_do() {
-        for (n, text) in [(512, "512 B"), (1024, "1.00 KB"), (18_957_376_512, "17.66 GB"), (50_105_020_416, "46.66 GB")] {
+        for (n, text) in
+            [(512, "512 B"), (1024, "1.00 KB"), (18_957_376_512, "17.66 GB"), (50_105_020_416, "46.66 GB")]
+        {
             assert_eq!(size(n), text);
         }
     }

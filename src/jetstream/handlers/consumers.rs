@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use stream::{
     ApiError,
-    consumer::{ConsumerConfig, Output, check::{self, Limits, Verdict}},
+    consumer::{
+        ConsumerConfig, Output,
+        check::{self, Limits, Verdict},
+    },
     errors,
 };
 
@@ -15,8 +18,8 @@ use crate::{
         Time, metadata,
         request::ConsumerCreate,
         response::{
-            ConsumerInfo, ConsumerList, ConsumerNames, ConsumerResetDone, Done, Empty, LIST_LIMIT, Page, Paused,
-            ResetSeq,
+            ConsumerInfo, ConsumerList, ConsumerNames, ConsumerResetDone, Done, Empty, LIST_LIMIT, Page,
+            Paused, ResetSeq,
         },
     },
     consumers::{admit, parent},
@@ -110,7 +113,7 @@ impl Desk<'_> {
     pub(super) async fn pause(&self, stream: &str, consumer: &str, until: Time) -> Result<Paused, ApiError> {
         let s = self.stream(stream)?;
         let mut c = self.config_of(&s, consumer)?;
-        c.pause_until = (!until.is_zero()).then(|| stream::consumer::Time(until.nanos()));
+        c.pause_until = (!until.is_zero()).then(|| stream::Time::utc(until.nanos()));
         metadata::store_consumer(&mut c);
         s.log_consumer(consumer, c, false).await?;
         Ok(Paused::new(until, now().wall))

@@ -31,7 +31,13 @@ type Out = (Vec<u8>, bytes::Bytes);
 
 impl Stream {
     /// Takes a request. False if this stream does not serve such requests.
-    pub(crate) fn direct_get(self: &Arc<Stream>, subject: Option<&[u8]>, reply: &[u8], headers: &[u8], body: &[u8]) -> bool {
+    pub(crate) fn direct_get(
+        self: &Arc<Stream>,
+        subject: Option<&[u8]>,
+        reply: &[u8],
+        headers: &[u8],
+        body: &[u8],
+    ) -> bool {
         let allowed = self.core.lock().rules.as_ref().is_some_and(|r| {
             let c = r.config();
             c.allow_direct || c.mirror_direct && c.mirror.is_some()

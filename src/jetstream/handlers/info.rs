@@ -61,7 +61,11 @@ fn subjects(v: &View<'_>, w: &Wanted) -> Asked<(Page, BTreeMap<String, u64>)> {
         total += 1;
         true
     })?;
-    let page = if total == 0 { Page::default() } else { Page { total, offset: w.offset.min(total), limit: SUBJECTS_LIMIT } };
+    let page = if total == 0 {
+        Page::default()
+    } else {
+        Page { total, offset: w.offset.min(total), limit: SUBJECTS_LIMIT }
+    };
     Ok((page, all.into_iter().collect()))
 }
 

@@ -14,8 +14,9 @@ use serde::Serialize;
 use stream::{ApiError, errors};
 
 use crate::{
-    JetStream, advisory,
+    JetStream,
     account::{Asked, Assets},
+    advisory,
     api::{
         self, Kind, Parsed, Request, Rules,
         response::{AccountInfo, AccountLimits, ApiStats, Tier},
@@ -84,7 +85,9 @@ impl Desk<'_> {
             Request::StreamUpdate { stream, config, pedantic } => {
                 done(Kind::StreamUpdate, self.update_stream(&stream, *config, pedantic).await)
             }
-            Request::StreamNames { offset, subject } => good(Kind::StreamNames, &self.stream_names(offset, &subject)),
+            Request::StreamNames { offset, subject } => {
+                good(Kind::StreamNames, &self.stream_names(offset, &subject))
+            }
             Request::StreamList { offset, subject } => {
                 done(Kind::StreamList, self.stream_list(offset, &subject).await)
             }
@@ -115,7 +118,9 @@ impl Desk<'_> {
             Request::StreamCancelMove { .. } => {
                 Some((Kind::StreamCancelMove, Err(errors::CLUSTER_REQUIRED.error())))
             }
-            Request::StreamStepDown { .. } => Some((Kind::StreamStepDown, Err(errors::CLUSTER_REQUIRED.error()))),
+            Request::StreamStepDown { .. } => {
+                Some((Kind::StreamStepDown, Err(errors::CLUSTER_REQUIRED.error())))
+            }
             Request::ConsumerStepDown { .. } => {
                 Some((Kind::ConsumerStepDown, Err(errors::CLUSTER_REQUIRED.error())))
             }

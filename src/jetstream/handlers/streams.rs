@@ -13,8 +13,9 @@ use stream::{
 
 use super::{Desk, info};
 use crate::{
-    AccountLimits, advisory,
+    AccountLimits,
     account::Assets,
+    advisory,
     api::{
         metadata,
         request::{MsgGet, name_matches},
@@ -100,7 +101,11 @@ impl Desk<'_> {
         Ok(())
     }
 
-    pub(super) async fn create_stream(&self, mut c: StreamConfig, pedantic: bool) -> Result<StreamCreated, ApiError> {
+    pub(super) async fn create_stream(
+        &self,
+        mut c: StreamConfig,
+        pedantic: bool,
+    ) -> Result<StreamCreated, ApiError> {
         let (limits, server) = self.limits_for(c.storage);
         c.check(&server, &Others(self.assets), pedantic)?;
         metadata::store_stream(&mut c);
@@ -225,7 +230,13 @@ impl Desk<'_> {
         Ok(Done::YES)
     }
 
-    pub(super) async fn purge(&self, name: &str, filter: &str, seq: u64, keep: u64) -> Result<Purged, ApiError> {
+    pub(super) async fn purge(
+        &self,
+        name: &str,
+        filter: &str,
+        seq: u64,
+        keep: u64,
+    ) -> Result<Purged, ApiError> {
         let s = self.stream(name)?;
         let c = s.config();
         if c.sealed {
@@ -239,7 +250,12 @@ impl Desk<'_> {
         Ok(Purged { success: true, purged: done.removed })
     }
 
-    pub(super) async fn delete_message(&self, name: &str, seq: u64, no_erase: bool) -> Result<Done, ApiError> {
+    pub(super) async fn delete_message(
+        &self,
+        name: &str,
+        seq: u64,
+        no_erase: bool,
+    ) -> Result<Done, ApiError> {
         let s = self.stream(name)?;
         let c = s.config();
         if c.sealed {

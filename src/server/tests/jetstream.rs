@@ -55,12 +55,8 @@ impl Running {
     async fn start(dir: &Dir) -> Running {
         let jetstream =
             JetStreamOptions { store_dir: Some(dir.0.to_string_lossy().into_owned()), ..Default::default() };
-        let o = Options {
-            host: "127.0.0.1".into(),
-            port: -1,
-            jetstream: Some(jetstream),
-            ..Options::default()
-        };
+        let o =
+            Options { host: "127.0.0.1".into(), port: -1, jetstream: Some(jetstream), ..Options::default() };
         let server = Server::new(o, Flags::default()).unwrap();
         let running = server.clone();
         let task = env::spawn(async move { running.run().await });
