@@ -105,4 +105,16 @@ pub trait Messages {
 pub trait MessagesMut: Messages {
     /// Removes a message; whether it was live.
     fn remove(&mut self, seq: u64) -> Result<bool, Self::Miss>;
+
+    /// Removes all messages before a sequence. A miss may come after some are gone: then the call is repeated. A store that can do it at
+    /// once should; whoever wants to know what was removed learns it from the totals.
+    fn remove_below(&mut self, seq: u64) -> Result<(), Self::Miss> {
+        loop {
+            let t = self.totals();
+            if t.msgs == 0 || t.first >= seq {
+                return Ok(());
+            }
+            self.remove(t.first)?;
+        }
+    }
 }

@@ -1,0 +1,4 @@
+//! Each rule by a table, then all of them against a model.
+
+mod harness;
+mod rules;
