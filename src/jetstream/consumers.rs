@@ -362,10 +362,7 @@ impl Core {
             let before = out.len();
             let r = slot.rules.pump(&view, now, BUDGET, &mut outs);
             push_tasks(&name, slot, &mut outs, out);
-            let more = match r {
-                Ok(more) => more,
-                Err(need) => return Err(need),
-            };
+            let more = r?;
             self.consumers.touch(&name, now, strict_or_kept);
             if more {
                 self.consumers.ready.insert(name.clone());

@@ -121,9 +121,8 @@ impl Log {
         if self.batch.is_empty() {
             // It hangs on what is on its way.
             let last = self.ready.back_mut().map(|r| &mut r.1).or(self.in_flight.back_mut());
-            match last {
-                Some(Outcome::Answers(a)) => return a.push(reply, body),
-                Some(_) | None => {}
+            if let Some(Outcome::Answers(a)) = last {
+                return a.push(reply, body);
             }
         }
         self.answers.push(reply, body);

@@ -66,23 +66,17 @@ impl Inbound for Door {
             no_room_for_batches: false,
         };
         let (told, at_once) = stream.publish(&p);
-        if let Some(a) = at_once {
-            if let Some(assets) = stream.assets.upgrade() {
-                let mut body = Vec::new();
-                for (to, text) in a.iter() {
-                    body.clear();
-                    body.extend_from_slice(text);
-                    body.extend_from_slice(b"\r\n");
-                    let m = Message {
-                        subject: to,
-                        reply: b"",
-                        header_len: 0,
-                        body_crlf: &body,
-                        shared: None,
-                        shown: None,
-                    };
-                    d.publish(&assets.account, &stream.door, &m);
-                }
+        if let Some(a) = at_once
+            && let Some(assets) = stream.assets.upgrade()
+        {
+            let mut body = Vec::new();
+            for (to, text) in a.iter() {
+                body.clear();
+                body.extend_from_slice(text);
+                body.extend_from_slice(b"\r\n");
+                let (reply, header_len, shared, shown) = (&b""[..], 0, None, None);
+                let m = Message { subject: to, reply, header_len, body_crlf: &body, shared, shown };
+                d.publish(&assets.account, &stream.door, &m);
             }
         }
         told
