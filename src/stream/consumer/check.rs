@@ -6,6 +6,7 @@
 use subject::{collides, has_wildcard, is_subset, is_valid};
 
 use super::config::{AckPolicy, Action, ConsumerConfig, DeliverPolicy, PriorityPolicy};
+use crate::config::{Retention, StreamConfig};
 use crate::errors::{self, ApiError};
 
 const MILLI: i64 = 1_000_000;
@@ -56,6 +57,22 @@ pub struct Parent<'a> {
     pub inactive_threshold: i64,
     /// How many consumers there may be, the stream's limit and the account's taken together; 0 or less for no limit.
     pub max_consumers: i64,
+}
+
+impl<'a> Parent<'a> {
+    /// What a stream's configuration says. `account_max_consumers` is the account's (or tier's) limit, 0 or less for none.
+    pub fn of(stream: &'a StreamConfig, account_max_consumers: i64) -> Parent<'a> {
+        let (own, account) = (stream.max_consumers, account_max_consumers);
+        Parent {
+            work_queue: stream.retention == Retention::WorkQueue,
+            interest: stream.retention == Retention::Interest,
+            num_replicas: i64::from(stream.num_replicas),
+            subjects: &stream.subjects,
+            max_ack_pending: stream.consumer_limits.max_ack_pending,
+            inactive_threshold: stream.consumer_limits.inactive_threshold,
+            max_consumers: if own <= 0 || account > 0 && account < own { account } else { own },
+        }
+    }
 }
 
 /// Whether a consumer (or a stream) may be called so.

@@ -41,9 +41,9 @@ impl Consumer {
         if !self.has_demand() {
             return false;
         }
-        !self.again.is_empty()
-            || self.unseen != Some(0) && self.ledger.len() < self.rules.max_ack_pending
-            || self.waiting.has_no_wait()
+        // A request that does not wait is to hear that there is nothing, too.
+        let wanted = self.unseen != Some(0) || self.waiting.has_no_wait();
+        !self.again.is_empty() || wanted && self.ledger.len() < self.rules.max_ack_pending
     }
 
     /// Whether somebody would take a message.
@@ -114,7 +114,8 @@ impl Consumer {
         self.release(msgs, now, out)?;
         self.tick(now, out);
         let mut stop = None;
-        for _ in 0..budget {
+        let mut more = false;
+        for left in (0..budget).rev() {
             if !self.has_demand() {
                 break;
             }
@@ -131,19 +132,17 @@ impl Consumer {
             if !self.may_go(&candidate, now) {
                 break;
             }
-            if self.rules.pull {
-                if !self.deliver_to_request(candidate, now, out) {
-                    break;
-                }
-            } else {
+            if !self.rules.pull {
                 self.push(candidate, now, out);
+            } else if !self.deliver_to_request(candidate, now, out) {
+                break;
             }
+            more = left == 0 && self.ready();
         }
-        let ended = stop.is_some() || !self.has_demand() || self.not_before > now.mono;
         if self.waiting.has_no_wait() && (stop == Some(Stop::Empty) || self.paused) {
             self.end_of_stream(out);
         }
-        Ok(!ended && self.ready())
+        Ok(more)
     }
 
     /// The next message to deliver: one that is to be delivered again, else the next that was not delivered yet.
@@ -450,6 +449,8 @@ impl Consumer {
         let mut seqs = std::mem::take(&mut self.scratch);
         seqs.clear();
         self.timers.expired(&self.ledger, now.mono, &mut seqs);
+        // Until now somebody may have been at work on them.
+        self.last_used = now.mono;
         for seq in seqs.drain(..) {
             let Some(e) = self.ledger.get_mut(seq) else { continue };
             debug_assert!(e.due <= now.mono, "J-6: early");
