@@ -154,6 +154,9 @@ fn durable_appends(c: &mut Criterion) {
                     })
                 })
             });
+            if entries.get() == 0 {
+                continue;
+            }
             println!(
                 "  {} syncs for {} entries: {:.3} a sync",
                 syncs.get(),

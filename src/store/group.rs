@@ -504,6 +504,24 @@ impl Group {
         all
     }
 
+    /// The waiting checkpoint, if a flush up to `flushed` can publish it.
+    pub(crate) fn publishable(&self, flushed: LogIndex) -> Option<Pending> {
+        self.pending.as_ref().filter(|p| p.checkpoint.index <= flushed).cloned()
+    }
+
+    /// S-72: what of the tail needs not be written, because the checkpoint `c` that is published with it says that it is
+    /// deleted: if that is most of it. What is left is state and no log any more, so a little is not worth it.
+    pub(crate) fn droppable(&self, c: &Pending, keep_percent: u64) -> RoaringTreemap {
+        let below = self.msgs.iter().take_while(|m| m.entry <= c.checkpoint.index).count() as u64;
+        // Those before may have gone to pieces since the checkpoint was taken.
+        let first = self.msgs.front().map_or(StreamSeq(u64::MAX), |m| m.seq);
+        let dead: RoaringTreemap = c.tail.iter().filter(|s| **s >= first).map(|s| s.0).collect();
+        if (below.saturating_sub(dead.len())) * 100 >= below * keep_percent {
+            return RoaringTreemap::new();
+        }
+        dead
+    }
+
     /// Where the flushed part ends if `upto` was the last entry of a piece: lost entries that follow belong to it, so that
     /// their loss outlives the journal that named them.
     pub(crate) fn with_lost(&self, mut upto: (LogIndex, Term, Chain)) -> (LogIndex, Term, Chain) {
@@ -519,7 +537,7 @@ impl Group {
     pub(crate) fn record(&self, plan: &Plan) -> GroupRecord {
         let nothing = (LogIndex(0), Term(0), Chain(0));
         let flushed = if self.memory { nothing } else { plan.flushed.unwrap_or(self.flushed) };
-        let pending = self.pending.as_ref().filter(|p| p.checkpoint.index <= flushed.0);
+        let pending = plan.checkpoint.as_ref();
         let mut pieces: Vec<Arc<Piece>> =
             self.pieces.iter().filter(|p| !plan.old.contains(&p.key())).cloned().collect();
         pieces.extend(plan.new.iter().cloned());
@@ -528,7 +546,8 @@ impl Group {
             None => self.checkpoint_deleted.get(&p.key()).cloned().unwrap_or_default(),
             Some(c) => {
                 let mut b = c.pieces.get(&p.key()).cloned().unwrap_or_default();
-                b.extend(c.tail.iter().filter(|s| p.meta.holds(**s)).map(|s| p.rel(*s)));
+                let in_it = |s: &&StreamSeq| p.meta.holds(**s) && !plan.dropped_tail.contains(s.0);
+                b.extend(c.tail.iter().filter(in_it).map(|s| p.rel(*s)));
                 bitmap_bytes(&b)
             }
         };
@@ -581,7 +600,9 @@ impl Group {
             while self.msgs.front().is_some_and(|m| m.entry <= index) {
                 let m = self.msgs.pop_front().expect("just seen");
                 if m.deleted {
-                    gone.push(m.seq);
+                    if !plan.dropped_tail.contains(m.seq.0) {
+                        gone.push(m.seq);
+                    }
                     self.tail_deleted.remove(m.seq.0);
                 }
             }
@@ -612,7 +633,8 @@ impl Group {
         } else if let Some(p) = &mut self.pending {
             // What the waiting checkpoint knows of the tail and of rewritten pieces now lies in the new ones.
             for n in &plan.new {
-                let of_tail = p.tail.iter().chain(&waiting).filter(|s| n.meta.holds(**s)).map(|s| n.rel(*s));
+                let in_it = |s: &&StreamSeq| n.meta.holds(**s) && !plan.dropped_tail.contains(s.0);
+                let of_tail = p.tail.iter().chain(&waiting).filter(in_it).map(|s| n.rel(*s));
                 p.pieces.entry(n.key()).or_default().extend(of_tail);
             }
         }
@@ -643,6 +665,10 @@ pub(crate) struct Plan {
     pub old: Vec<(FileId, u64)>,
     /// Deletions that rewritten pieces still carry.
     pub carried: BTreeMap<(FileId, u64), Bytes>,
+    /// The checkpoint that this flush publishes, with the deletions as of it.
+    pub checkpoint: Option<Pending>,
+    /// Messages of the tail that were deleted as of that checkpoint and are not written.
+    pub dropped_tail: RoaringTreemap,
     /// What a rewrite left out of an old piece.
     pub dropped: BTreeMap<(FileId, u64), RoaringBitmap>,
 }

@@ -30,6 +30,7 @@ mod read;
 mod record;
 mod recover;
 mod round;
+mod scrub;
 mod segment;
 mod shard;
 #[cfg(any(test, feature = "l1"))]
@@ -47,6 +48,7 @@ pub use options::Mutant;
 pub use options::Options;
 pub use query::SubjectTotals;
 pub use record::{Batch, ENTRY_HEADER, Entry, FORMAT, Head, Kind, Message, NewEntry, Records};
+pub use scrub::ScrubReport;
 pub use segment::Counting;
 pub use store::{Group, Read, Store, Stored, StreamState, Sync, Ticket};
 pub use types::*;

@@ -49,6 +49,11 @@ pub struct Options {
     /// synced and to [`crate::Store::sync`]. Too short, and relaxed streams cost syncs again; too long, and a power failure
     /// takes more back. Kept by the background work of [`crate::Store::spawn`].
     pub sync_interval: Option<Duration>,
+    /// Bytes a second that the background scrub reads of each shard; 0 turns it off. Too slow, and damage is found when it is
+    /// needed; too fast, and it takes the disk from others.
+    pub scrub_rate: u64,
+    /// How long the scrub rests between two passes.
+    pub scrub_pause: Duration,
     /// Whether each journal has a thread of its own.
     pub threads: bool,
     /// Faults of ours, for the proof that the simulation finds them.
@@ -77,6 +82,8 @@ impl Default for Options {
             keys: Keys::default(),
             compress: false,
             sync_interval: Some(Duration::from_secs(120)),
+            scrub_rate: 2 << 20,
+            scrub_pause: Duration::from_secs(24 * 3600),
             threads: true,
             #[cfg(any(test, feature = "l1"))]
             mutant: None,

@@ -31,7 +31,7 @@ pub(crate) enum Fetched {
 }
 
 /// How often a read that finds damage is tried.
-const TRIES: usize = 3;
+pub(crate) const TRIES: usize = 3;
 
 impl Shard {
     fn damaged(meta: &PieceMeta, what: &str) -> Error {
@@ -82,41 +82,49 @@ impl Shard {
         if let Some(f) = self.cache.get_index(at) {
             return Ok(f);
         }
+        let f = Arc::new(self.fresh_index_foot(meta).await?);
+        self.cache.put_index(at, f.clone());
+        Ok(f)
+    }
+
+    /// The same past the cache.
+    pub(crate) async fn fresh_index_foot(&self, meta: &PieceMeta) -> Result<IndexFoot> {
         for _ in 0..TRIES {
             let b = self.bytes(meta, meta.off + u64::from(meta.data), meta.index_foot as usize).await?;
             let open = self.segment(meta.file).await?;
             if let Some(f) = read_index_foot(meta, open.key.as_ref(), &b) {
-                let f = Arc::new(f);
-                self.cache.put_index(at, f.clone());
                 return Ok(f);
             }
         }
         Err(Self::damaged(meta, "its index is damaged"))
     }
 
-    /// A piece's subjects, rebuilt from its blocks if the footer is damaged (S-40).
+    /// A piece's subjects.
     pub(crate) async fn subject_foot(&self, meta: &PieceMeta) -> Result<Arc<SubjectFoot>> {
         let at = (meta.file, meta.off);
         if let Some(f) = self.cache.get_subjects(at) {
             return Ok(f);
         }
+        let f = Arc::new(self.fresh_subject_foot(meta).await?);
+        self.cache.put_subjects(at, f.clone());
+        Ok(f)
+    }
+
+    /// The same past the cache, rebuilt from the piece's blocks if the footer is damaged (S-40).
+    pub(crate) async fn fresh_subject_foot(&self, meta: &PieceMeta) -> Result<SubjectFoot> {
         let off = meta.off + u64::from(meta.data) + u64::from(meta.index_foot);
         for _ in 0..TRIES {
             let b = self.bytes(meta, off, meta.subject_foot as usize).await?;
             let open = self.segment(meta.file).await?;
             if let Some(f) = read_subject_foot(meta, open.key.as_ref(), &b) {
-                let f = Arc::new(f);
-                self.cache.put_subjects(at, f.clone());
                 return Ok(f);
             }
         }
         let blocks = self.blocks(meta).await?;
         let whole: Vec<Block> = blocks.into_iter().flatten().filter(|b| b.sure).collect();
         let rebuilt = rebuild(meta, self.opts.counting, whole.into_iter());
-        match rebuilt.filter(|f| f.slots.len() == meta.msgs as usize) {
-            Some(f) => Ok(Arc::new(f)),
-            None => Err(Self::damaged(meta, "its subjects and its blocks are damaged")),
-        }
+        let rebuilt = rebuilt.filter(|f| f.slots.len() == meta.msgs as usize);
+        rebuilt.ok_or_else(|| Self::damaged(meta, "its subjects and its blocks are damaged"))
     }
 
     /// Reads what a question lacks; the answer is for [`crate::feet::Pins`].
@@ -177,7 +185,13 @@ impl Shard {
         Ok(None)
     }
 
-    async fn block(&self, meta: &PieceMeta, f: &IndexFoot, i: usize, fresh: bool) -> Result<Option<Block>> {
+    pub(crate) async fn block(
+        &self,
+        meta: &PieceMeta,
+        f: &IndexFoot,
+        i: usize,
+        fresh: bool,
+    ) -> Result<Option<Block>> {
         let start = f.blocks[i].off;
         let end = f.blocks.get(i + 1).map_or(meta.data, |b| b.off);
         let at = meta.off + u64::from(start);

@@ -66,6 +66,7 @@ pub(crate) struct Shard {
     pub wake: Notify,
     pub wake_flush: Notify,
     pub wake_prepare: Notify,
+    pub wake_scrub: Notify,
     /// Nobody holds the store any more: background work ends.
     pub closed: AtomicBool,
     /// The directory is this process's as long as any shard can write.
@@ -184,6 +185,7 @@ impl Shard {
             wake: Notify::new(),
             wake_flush: Notify::new(),
             wake_prepare: Notify::new(),
+            wake_scrub: Notify::new(),
             closed: AtomicBool::new(false),
             _lock: lock,
             syncs: AtomicU64::new(0),

@@ -19,6 +19,7 @@ use crate::{
     options::Options,
     record::{Entry, Head, Message, NewEntry},
     round::{self, Frame, FrameKind},
+    scrub::{Cursor, ScrubReport},
     shard::{Progress, Shard, memory_option, options_bytes},
     types::{Damage, Durable, Error, GroupId, LogIndex, Result, Round, StreamSeq},
     view::View,
@@ -58,6 +59,7 @@ impl Shards {
             s.wake.notify_one();
             s.wake_flush.notify_one();
             s.wake_prepare.notify_one();
+            s.wake_scrub.notify_one();
         }
     }
 }
@@ -200,6 +202,17 @@ impl Store {
     pub fn spawn(&self) {
         for s in &self.shards.0 {
             env::spawn(Self::journal(s.clone()));
+            if s.opts.scrub_rate > 0 {
+                let (rate, pause, shard) = (s.opts.scrub_rate, s.opts.scrub_pause, s.clone());
+                env::spawn(async move {
+                    // Not at once: a start has better things to do.
+                    env::select! {
+                        () = env::time::sleep(pause) => {}
+                        () = shard.wake_scrub.notified() => {}
+                    }
+                    shard.scrub_forever(rate, pause).await;
+                });
+            }
             let shard = s.clone();
             env::spawn(async move {
                 while !shard.closed.load(Ordering::Acquire) {
@@ -248,6 +261,29 @@ impl Store {
                 None => shard.wake.notified().await,
             }
         }
+    }
+
+    /// Begins a pass of the background scrub now.
+    pub fn scrub_now(&self) {
+        self.shards.0.iter().for_each(|s| s.wake_scrub.notify_one());
+    }
+
+    /// Reads all that lies in segments and compares every checksum, and every group's totals with what is there.
+    pub async fn verify(&self) -> Result<ScrubReport> {
+        let mut all = ScrubReport { done: true, ..ScrubReport::default() };
+        for s in &self.shards.0 {
+            let mut cursor = Cursor::default();
+            loop {
+                let step = s.scrub(&mut cursor, 1 << 20).await?;
+                all.bytes += step.bytes;
+                all.pieces += step.pieces;
+                all.damage.extend(step.damage);
+                if step.done {
+                    break;
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Makes all that was appended so far durable.

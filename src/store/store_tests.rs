@@ -269,6 +269,22 @@ fn a_damaged_record_is_told_from_an_absent_one() {
     for h in &heads {
         now(g.apply(h)).expect("the footers are whole");
     }
+    // The scrub finds it without being asked for the message, in steps of its budget.
+    let shard = &store.shards.0[0];
+    let (mut cursor, mut found, mut steps) = (Cursor::default(), Vec::new(), 0);
+    loop {
+        let step = now(shard.scrub(&mut cursor, 4096)).expect("a well disk");
+        assert!(step.bytes < 4096 + 40_000, "S-92: {} bytes", step.bytes);
+        found.extend(step.damage);
+        steps += 1;
+        if step.done {
+            break;
+        }
+    }
+    assert!(steps > 2 && found.len() == 1, "{steps} steps: {found:?}");
+    let range = found[0].messages.expect("it is a block of messages");
+    assert_eq!(now(store.verify()).expect("a well disk").damage, found);
+
     let mut damaged = Vec::new();
     for seq in 1..=80 {
         // Asked as the engine asks: without an await first.
@@ -288,7 +304,8 @@ fn a_damaged_record_is_told_from_an_absent_one() {
     }
     assert_eq!(damaged.len(), 1, "{damaged:?}");
     assert_eq!(damaged[0].1.messages, Some((StreamSeq(damaged[0].0), StreamSeq(damaged[0].0))));
-    assert_eq!(store.damage().len(), 1);
+    assert!(range.0.0 <= damaged[0].0 && damaged[0].0 <= range.1.0, "{range:?}");
+    assert_eq!(store.damage().len(), 2);
     assert_eq!(g.view().get(StreamSeq(81)).ok(), Some(Read::Absent));
 }
 

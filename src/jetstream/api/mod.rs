@@ -7,8 +7,9 @@
 //! Start reading at [`request`], then [`response`]. The recorded answers of a real server that the tests compare with are in
 //! `src/jetstream/testdata`.
 //!
-//! Invariants: A-1: what a request may hold is in one table ([`schema`]), and what passes it is what serde is given. A-2: no body,
-//! however hostile, panics or exhausts the stack.
+//! Invariants:
+//! * API-1: what passes the table of what a request may hold ([`schema`]) is what serde takes, field by field.
+//! * API-2: no body, however hostile, panics or exhausts the stack.
 
 pub mod ack;
 pub mod direct;

@@ -172,8 +172,8 @@ pub enum Request {
     StreamStepDown {
         /// The stream.
         stream: String,
-        /// Where, if it matters.
-        placement: Option<Placement>,
+        /// Where, if it matters. An error in it is told after the stream was looked up.
+        placement: Result<Option<Placement>, ApiError>,
     },
     /// A consumer, new or changed.
     ConsumerCreate(Box<ConsumerCreate>),
@@ -238,8 +238,8 @@ pub enum Request {
         stream: String,
         /// The consumer.
         consumer: String,
-        /// Where, if it matters.
-        placement: Option<Placement>,
+        /// Where, if it matters. An error in it is told after the stream was looked up.
+        placement: Result<Option<Placement>, ApiError>,
     },
     /// Another server in the place of one.
     ConsumerPeer {
@@ -492,19 +492,21 @@ impl Reader<'_> {
                 Ok(Request::StreamSnapshot { stream: self.stream, how })
             }
             Kind::StreamRestore => self.restore(),
-            Kind::StreamPeerRemove | Kind::StreamPeerEvacuate => {
-                self.admitted()?;
-                self.something()?;
-                let asked: Words = self.body(&schema::PEER)?;
-                Ok(Request::StreamPeer { kind: self.kind, stream: self.stream, peer: asked.peer })
+            Kind::StreamPeerRemove => {
+                let peer = self.peer(&schema::STREAM_PEER_REMOVE)?;
+                Ok(Request::StreamPeer { kind: self.kind, stream: self.stream, peer })
+            }
+            Kind::StreamPeerEvacuate => {
+                let peer = self.peer(&schema::STREAM_PEER_EVACUATE)?;
+                Ok(Request::StreamPeer { kind: self.kind, stream: self.stream, peer })
             }
             Kind::StreamCancelMove => {
                 self.admitted()?;
                 Ok(Request::StreamCancelMove { stream: self.stream })
             }
             Kind::StreamStepDown => {
-                let asked: Words = self.optional(&schema::STEP_DOWN)?;
-                Ok(Request::StreamStepDown { stream: self.stream, placement: asked.placement })
+                let placement = self.placement();
+                Ok(Request::StreamStepDown { stream: self.stream, placement })
             }
             Kind::ConsumerCreate => self.consumer_create(tokens),
             Kind::ConsumerNames => {
@@ -546,16 +548,26 @@ impl Reader<'_> {
                 Ok(Request::ConsumerReset { stream: self.stream, consumer: self.consumer, seq: asked.seq })
             }
             Kind::ConsumerStepDown => {
-                let asked: Words = self.optional(&schema::STEP_DOWN)?;
-                let placement = asked.placement;
+                let placement = self.placement();
                 Ok(Request::ConsumerStepDown { stream: self.stream, consumer: self.consumer, placement })
             }
-            Kind::ConsumerPeerRemove | Kind::ConsumerPeerEvacuate => {
-                self.admitted()?;
-                self.something()?;
-                let asked: Words = self.body(&schema::PEER)?;
-                let (kind, peer) = (self.kind, asked.peer);
-                Ok(Request::ConsumerPeer { kind, stream: self.stream, consumer: self.consumer, peer })
+            Kind::ConsumerPeerRemove => {
+                let peer = self.peer(&schema::CONSUMER_PEER_REMOVE)?;
+                Ok(Request::ConsumerPeer {
+                    kind: self.kind,
+                    stream: self.stream,
+                    consumer: self.consumer,
+                    peer,
+                })
+            }
+            Kind::ConsumerPeerEvacuate => {
+                let peer = self.peer(&schema::CONSUMER_PEER_EVACUATE)?;
+                Ok(Request::ConsumerPeer {
+                    kind: self.kind,
+                    stream: self.stream,
+                    consumer: self.consumer,
+                    peer,
+                })
             }
         }
     }
@@ -591,6 +603,16 @@ impl Reader<'_> {
     fn optional<T: DeserializeOwned + Default>(&self, of: &'static Struct) -> Result<T, ApiError> {
         self.admitted()?;
         self.if_json(of)
+    }
+
+    fn peer(&self, of: &'static Struct) -> Result<String, ApiError> {
+        self.admitted()?;
+        self.something()?;
+        self.body::<Words>(of).map(|asked| asked.peer)
+    }
+
+    fn placement(&self) -> Result<Option<Placement>, ApiError> {
+        self.optional::<Words>(&schema::STEP_DOWN).map(|asked| asked.placement)
     }
 
     fn stream_config(&self) -> Result<(StreamConfig, bool), ApiError> {
@@ -795,6 +817,33 @@ mod tests {
     }
 
     #[test]
+    fn what_only_clusters_do() {
+        let rules = Rules { clustered: true, ..Rules::default() };
+        let told = |subject: &str, body: &str| match parse(subject, b"", body.as_bytes(), rules) {
+            Parsed::Refuse(refusal) => refusal.error.description.into_owned(),
+            other => format!("{other:?}"),
+        };
+        let mismatch = |of: &str| {
+            format!(
+                "invalid JSON: json: cannot unmarshal number into Go struct field {of}.peer of type string"
+            )
+        };
+        let peer = r#"{"peer":5}"#;
+        assert_eq!(told("$JS.API.STREAM.PEER.REMOVE.S", peer), mismatch("JSApiStreamRemovePeerRequest"));
+        assert_eq!(told("$JS.API.STREAM.PEER.EVACUATE.S", peer), mismatch("JSApiStreamEvacuatePeerRequest"));
+        assert_eq!(
+            told("$JS.API.CONSUMER.PEER.REMOVE.S.C", peer),
+            mismatch("JSApiConsumerRemovePeerRequest")
+        );
+        assert_eq!(told("$JS.API.CONSUMER.PEER.REMOVE.S.C", "{}"), "bad request");
+        let down =
+            parse("$JS.API.STREAM.LEADER.STEPDOWN.S", b"", br#"{"placement":{"preferred":"n1"}}"#, rules);
+        let placement = Placement { preferred: "n1".into(), ..Placement::default() };
+        let expected = Request::StreamStepDown { stream: "S".into(), placement: Ok(Some(placement)) };
+        assert_eq!(down, Parsed::Ask(expected));
+    }
+
+    #[test]
     fn times_beyond_what_configurations_know_are_brought_in() {
         let until = |text: &str| {
             let body = format!(r#"{{"stream_name":"S","config":{{"pause_until":"{text}"}}}}"#);
@@ -823,9 +872,96 @@ mod tests {
         );
     }
 
+    #[test]
+    fn api_2_depth_costs_no_stack() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let body = format!("{}1{}", open.repeat(1_000_000), close.repeat(1_000_000));
+            for strict in [false, true] {
+                let told =
+                    strict::read(body.as_bytes(), &schema::STREAM_REQUEST, strict).expect_err("too deep");
+                assert!(told.starts_with("exceeded max depth"), "{told}");
+            }
+            assert!(!strict::is_empty(body.as_bytes()));
+            let fine = format!("{{\"a\":{}1{}}}", open.repeat(9_999), close.repeat(9_999));
+            assert_eq!(strict::read(fine.as_bytes(), &schema::STREAM_REQUEST, false), Ok(Map::new()));
+        }
+    }
+
+    /// JSON that the table takes, with every field.
+    fn sample(kind: &schema::Kind, odds: &mut impl FnMut(u64) -> u64) -> Value {
+        use schema::Kind as K;
+        match kind {
+            K::Text => Value::from(["x", "a.b", "é\u{2028}"][odds(3) as usize]),
+            K::Bool => Value::from(true),
+            K::Int(_, least, most) => Value::from([1, *least, *most][odds(3) as usize]),
+            K::Uint => Value::from([1, u64::MAX][odds(2) as usize]),
+            K::Time | K::TimePointer => {
+                let times =
+                    ["2024-01-01T00:00:00Z", "1700-01-01T1:00:00,5+01:30", "9999-12-31T23:59:59-23:59"];
+                Value::from(times[odds(3) as usize])
+            }
+            // Never the first: that is the default, which is left out of what is written.
+            K::Word(_, words) => Value::from(words[1 + odds(words.len() as u64 - 1) as usize]),
+            K::List(of) => {
+                let null = if matches!(of, K::Object(_)) { sample(of, odds) } else { Value::Null };
+                Value::from(vec![sample(of, odds), null])
+            }
+            K::Map(of) => serde_json::json!({ "k": sample(of, odds), "n": null }),
+            K::Object(of) => {
+                let fields = of.fields.iter().map(|(name, kind)| ((*name).to_owned(), sample(kind, odds)));
+                Value::Object(fields.collect())
+            }
+        }
+    }
+
+    /// Reads a body in which every field is set, and what becomes of it when it is written again.
+    fn all_fields<T: DeserializeOwned + serde::Serialize>(
+        of: &'static Struct,
+        seed: u64,
+    ) -> Map<String, Value> {
+        let mut state = seed;
+        let mut odds = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        let body = sample(&schema::Kind::Object(of), &mut odds).to_string();
+        let fields = strict::read(body.as_bytes(), of, true).unwrap_or_else(|e| panic!("{e}: {body}"));
+        let read: T = typed(fields).unwrap_or_else(|e| panic!("{e}: {body}"));
+        let Ok(Value::Object(written)) = serde_json::to_value(&read) else { panic!("an object") };
+        written
+    }
+
     proptest::proptest! {
         #[test]
-        fn no_body_panics(subject in "\\$JS\\.API\\.(STREAM|CONSUMER)\\.[A-Z]{0,9}(\\.[A-Z]{1,9}){0,4}", body: Vec<u8>, strict: bool) {
+        fn api_1_what_the_table_takes_serde_takes(seed: u64) {
+            let names = |of: &'static Struct| of.fields.iter().map(|(n, _)| (*n).to_owned()).collect::<Vec<_>>();
+            let written = all_fields::<StreamConfig>(&schema::STREAM_CONFIG, seed);
+            // What is default is left out, and all else arrives, in the order of the table.
+            let mut expected = names(&schema::STREAM_CONFIG);
+            expected.retain(|name| name != "persist_mode" || written.contains_key(name));
+            proptest::prop_assert_eq!(written.keys().cloned().collect::<Vec<_>>(), expected);
+            let written = all_fields::<ConsumerConfig>(&schema::CONSUMER_CONFIG, seed);
+            proptest::prop_assert_eq!(written.keys().cloned().collect::<Vec<_>>(), names(&schema::CONSUMER_CONFIG));
+            let written = all_fields::<StreamState>(&schema::STREAM_STATE, seed);
+            // A negative count counts as none, which is left out.
+            let mut expected = names(&schema::STREAM_STATE);
+            expected.retain(|name| !name.starts_with("num_") || written.contains_key(name));
+            proptest::prop_assert_eq!(written.keys().cloned().collect::<Vec<_>>(), expected);
+            for of in [&schema::MSG_GET, &schema::SNAPSHOT, &schema::PAUSE, &schema::STREAM_INFO, &schema::STEP_DOWN] {
+                let mut odds = |n: u64| seed % n;
+                let body = sample(&schema::Kind::Object(of), &mut odds).to_string();
+                let fields = strict::read(body.as_bytes(), of, true).expect("the table takes it");
+                let fine = typed::<MsgGet>(fields.clone()).is_ok()
+                    && typed::<Snapshot>(fields.clone()).is_ok()
+                    && typed::<Listing>(fields.clone()).is_ok()
+                    && typed::<Words>(fields).is_ok();
+                proptest::prop_assert!(fine, "{}", body);
+            }
+        }
+
+        #[test]
+        // API-2
+        fn api_2_no_body_panics(subject in "\\$JS\\.API\\.(STREAM|CONSUMER)\\.[A-Z]{0,9}(\\.[A-Z]{1,9}){0,4}", body: Vec<u8>, strict: bool) {
             let rules = Rules { strict, clustered: true, ..Rules::default() };
             let _ = parse(&subject, &body, &body, rules);
             for of in [&schema::STREAM_REQUEST, &schema::CONSUMER_REQUEST, &schema::RESTORE] {
@@ -834,7 +970,7 @@ mod tests {
         }
 
         #[test]
-        fn no_json_panics(body in r#"([{}\[\],:"0-9a-z\\ _.+-]|"config"|"name"|"sources"|"metadata"|"subjects"|"opt_start_time"|"2024-0|\\u[d0-9a-f]{4}|null|é){0,40}"#) {
+        fn api_2_no_json_panics(body in r#"([{}\[\],:"0-9a-z\\ _.+-]|"config"|"name"|"sources"|"metadata"|"subjects"|"opt_start_time"|"2024-0|\\u[d0-9a-f]{4}|null|é){0,40}"#) {
             for of in [&schema::STREAM_REQUEST, &schema::CONSUMER_REQUEST, &schema::RESTORE] {
                 let strict = strict::read(body.as_bytes(), of, true);
                 let lenient = strict::read(body.as_bytes(), of, false);

@@ -50,8 +50,23 @@ pub fn failure(kind: Kind, error: &ApiError) -> Bytes {
     }
 }
 
+/// What the system account is told, which has no JetStream of its own, for any request but INFO.
+pub fn system_failure() -> Bytes {
+    let error = stream::errors::NOT_ENABLED_FOR_ACCOUNT.error();
+    text::to_bytes(&Answer {
+        kind: "io.nats.jetstream.api.v1.system_response",
+        error: Some(&error),
+        body: Empty {},
+    })
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// A count, of which the API would take negative ones too.
+fn count<'de, D: serde::Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    Ok(usize::try_from(i64::deserialize(from)?).unwrap_or(0))
 }
 
 /// An answer that has nothing but its type: an unpinned group.
@@ -227,13 +242,13 @@ pub struct StreamState {
     /// When the last message came; [`Time::ZERO`] if none ever did.
     pub last_ts: Time,
     /// Subjects with live messages.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "count")]
     pub num_subjects: usize,
     /// Live messages by subject, if asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub subjects: BTreeMap<String, u64>,
     /// Sequences between first and last that are gone.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "count")]
     pub num_deleted: usize,
     /// Those sequences, if asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -242,6 +257,7 @@ pub struct StreamState {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<Lost>,
     /// Consumers.
+    #[serde(deserialize_with = "count")]
     pub consumer_count: usize,
 }
 

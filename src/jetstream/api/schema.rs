@@ -236,7 +236,8 @@ macro_rules! stream_config {
 stream_config!(STREAM_CONFIG, "StreamConfig", "server.StreamConfig");
 stream_config!(STREAM_REQUEST, "StreamConfigRequest", "server.StreamConfigRequest", ("pedantic", Kind::Bool));
 
-static CONSUMER_CONFIG: Struct = Struct {
+/// A consumer's configuration.
+pub static CONSUMER_CONFIG: Struct = Struct {
     name: "ConsumerConfig",
     go: "server.ConsumerConfig",
     fields: &[
@@ -305,7 +306,8 @@ static LOST: Struct = Struct {
     fields: &[("msgs", Kind::List(&Kind::Uint)), ("bytes", Kind::Uint)],
 };
 
-static STREAM_STATE: Struct = Struct {
+/// A stream's state.
+pub static STREAM_STATE: Struct = Struct {
     name: "StreamState",
     go: "server.StreamState",
     fields: &[
@@ -357,8 +359,14 @@ requests! {
     }
     /// The body of STREAM.RESTORE.
     RESTORE "JSApiStreamRestoreRequest" { "config": Kind::Object(&STREAM_CONFIG), "state": Kind::Object(&STREAM_STATE) }
-    /// The body of STREAM.PEER.REMOVE, STREAM.PEER.EVACUATE and their like for consumers.
-    PEER "JSApiStreamRemovePeerRequest" { "peer": Kind::Text }
+    /// The body of STREAM.PEER.REMOVE.
+    STREAM_PEER_REMOVE "JSApiStreamRemovePeerRequest" { "peer": Kind::Text }
+    /// The body of STREAM.PEER.EVACUATE.
+    STREAM_PEER_EVACUATE "JSApiStreamEvacuatePeerRequest" { "peer": Kind::Text }
+    /// The body of CONSUMER.PEER.REMOVE.
+    CONSUMER_PEER_REMOVE "JSApiConsumerRemovePeerRequest" { "peer": Kind::Text }
+    /// The body of CONSUMER.PEER.EVACUATE.
+    CONSUMER_PEER_EVACUATE "JSApiConsumerEvacuatePeerRequest" { "peer": Kind::Text }
     /// The body of the step-downs.
     STEP_DOWN "JSApiLeaderStepdownRequest" { "placement": Kind::Object(&PLACEMENT) }
     /// The body of CONSUMER.NAMES and CONSUMER.LIST.

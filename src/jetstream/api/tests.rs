@@ -143,6 +143,7 @@ fn answers_are_those_of_the_original() {
         let kind = if row["body"] == "<end>" { Kind::StreamCreate } else { kind };
         if !reply.contains(kind.type_name()) {
             assert_eq!(string(&row, "mode"), "system", "{subject} {reply}");
+            assert_eq!(system_failure(), reply);
             continue;
         }
         let ours = match error_of(reply) {
@@ -397,4 +398,25 @@ fn the_level_is_told() {
     };
     let json = String::from_utf8(text::to_vec(&info)).unwrap();
     assert!(json.contains(r#""api":{"level":5,"total":0,"errors":0}"#), "{json}");
+}
+
+#[test]
+fn clusters_are_shown_as_the_original_does() {
+    // Told by three servers of 2.15.1: right after a create, and of a consumer's group.
+    for text in [
+        r#"{"name":"C","raft_group":"S-R3F-MTppQu8h","leader":"n1","leader_since":"2026-11-21T08:41:57.77924656Z","system_account":true,"traffic_account":"SYS","replicas":[{"name":"n0","current":true,"active":324632,"peer":"6DVFpukC"},{"name":"n2","current":false,"active":0,"lag":1,"peer":"44jzkV9D"}]}"#,
+        r#"{"leader":"srv"}"#,
+    ] {
+        let cluster: ClusterInfo = serde_json::from_str(text).unwrap();
+        assert_eq!(String::from_utf8(super::text::to_vec(&cluster)).unwrap(), text);
+    }
+    let peers: Vec<PeerInfo> =
+        serde_json::from_str(r#"[{"name":"n1","current":true,"active":3153246,"peer":"fjFyEjc1"}]"#).unwrap();
+    let event = Event::StreamLeader { account: "A", stream: "S", leader: "n1", replicas: &peers };
+    let time = Time::parse("2026-11-21T08:41:57.779543071Z").unwrap();
+    assert_eq!(event.subject(), "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.S");
+    assert_eq!(
+        event.body("F3gJOT3VlO3IflHLnOg6kO", time, ""),
+        r#"{"type":"io.nats.jetstream.advisory.v1.stream_leader_elected","id":"F3gJOT3VlO3IflHLnOg6kO","timestamp":"2026-11-21T08:41:57.779543071Z","account":"A","stream":"S","leader":"n1","replicas":[{"name":"n1","current":true,"active":3153246,"peer":"fjFyEjc1"}]}"#
+    );
 }

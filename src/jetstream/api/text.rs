@@ -13,15 +13,26 @@ struct Escaping(CompactFormatter);
 
 impl Formatter for Escaping {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, to: &mut W, fragment: &str) -> io::Result<()> {
-        let mut rest = fragment;
-        while let Some(at) = rest.find(['<', '>', '&', '\u{2028}', '\u{2029}']) {
-            to.write_all(&rest.as_bytes()[..at])?;
-            let mut after = rest[at..].chars();
-            let special = after.next().expect("find gave its place");
-            write!(to, "\\u{:04x}", u32::from(special))?;
-            rest = after.as_str();
+        // The two separators are E2 80 A8 and E2 80 A9 in UTF-8; everything else special is one byte.
+        let bytes = fragment.as_bytes();
+        let (mut written, mut at) = (0, 0);
+        while at < bytes.len() {
+            let (code, len) = match bytes[at] {
+                c @ (b'<' | b'>' | b'&') => (u32::from(c), 1),
+                0xe2 if matches!(bytes.get(at + 1..at + 3), Some([0x80, 0xa8 | 0xa9])) => {
+                    (0x2000 | u32::from(bytes[at + 2] & 0x3f), 3)
+                }
+                _ => {
+                    at += 1;
+                    continue;
+                }
+            };
+            to.write_all(&bytes[written..at])?;
+            write!(to, "\\u{code:04x}")?;
+            at += len;
+            written = at;
         }
-        to.write_all(rest.as_bytes())
+        to.write_all(&bytes[written..])
     }
 }
 

@@ -238,11 +238,15 @@ impl Stream {
         let due: Vec<(i64, Bytes)> =
             self.schedules.by_time.iter().take_while(|(at, _)| *at <= now).take(BATCH).cloned().collect();
         let mut ready = Vec::new();
-        let mut fired = Vec::new();
+        let (mut fired, mut gone) = (Vec::new(), Vec::new());
         for (at, subject) in due {
             let seq = self.schedules.by_subject.get(&subject).map_or(0, |(seq, _)| *seq);
+            let Some(m) = msgs.get(seq)? else {
+                // Removed by other means; whether it is in the list makes no difference to any entry.
+                gone.push(subject);
+                continue;
+            };
             fired.push(subject.clone());
-            let Some(m) = msgs.get(seq)? else { continue };
             let asked = Asked::parse(&m.headers);
             let Ok(Some(next)) = schedule::next(&asked, at, now) else { continue };
             if Ttl::parse(asked.schedule_ttl).is_none() || asked.schedule_target.is_empty() {
@@ -274,6 +278,9 @@ impl Stream {
                 headers::add(&mut block, headers::ROLLUP, asked.schedule_rollup);
             }
             ready.push((seq, Bytes::copy_from_slice(asked.schedule_target), block, content.payload));
+        }
+        for subject in gone {
+            self.schedules.remove(&subject);
         }
         // In the order in which the schedules were stored.
         ready.sort_by_key(|(seq, ..)| *seq);

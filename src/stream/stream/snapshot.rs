@@ -20,6 +20,11 @@ const KEPT_MAX: usize = 64 * 1024;
 impl Stream {
     /// The checkpoint's bytes.
     pub fn snapshot(&self) -> Bytes {
+        self.snapshot_within(KEPT_MAX)
+    }
+
+    /// As `snapshot`, with another bound for what may be left out.
+    pub(super) fn snapshot_within(&self, kept_max: usize) -> Bytes {
         assert!(
             self.todo.is_empty() && self.progress == Progress::default(),
             "J-3: a checkpoint between entries"
@@ -44,12 +49,13 @@ impl Stream {
             out.extend_from_slice(&at.to_le_bytes());
         }
         let mut ids = Vec::new();
-        let applied = self.dedup.iter().filter(|(_, seq, _)| *seq <= self.applied);
+        let since = self.applied_time.saturating_sub(self.config.duplicate_window);
+        let applied = self.dedup.iter().filter(|(_, seq, time)| *seq <= self.applied && *time > since);
         for (id, seq, time) in applied {
             put_bytes(&mut ids, id);
             put_number(&mut ids, seq);
             ids.extend_from_slice(&time.to_le_bytes());
-            if ids.len() > KEPT_MAX {
+            if ids.len() > kept_max {
                 break;
             }
         }
@@ -57,11 +63,11 @@ impl Stream {
         for (at, seq) in &self.expiring {
             expiring.extend_from_slice(&at.to_le_bytes());
             put_number(&mut expiring, *seq);
-            if expiring.len() > KEPT_MAX {
+            if expiring.len() > kept_max {
                 break;
             }
         }
-        let whole = self.missing.is_none() && ids.len() <= KEPT_MAX && expiring.len() <= KEPT_MAX;
+        let whole = self.missing.is_none() && ids.len() <= kept_max && expiring.len() <= kept_max;
         out.push(u8::from(whole));
         if whole {
             put_bytes(&mut out, &ids);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::command::{Command, Control};
 use crate::config::{NoStreams, ServerLimits, StreamConfig};
 use crate::memory::Memory;
-use crate::messages::{Messages, Now, Stored};
+use crate::messages::{Messages, MessagesMut, Meta, Now, Stored, SubjectTotals, Totals};
 use crate::publish::{Answer, Decision, Entry, Limits, Publish};
 use crate::stream::{Interest, Outcome, Stream};
 use crate::time::SECOND;
@@ -20,7 +20,7 @@ pub enum Logged {
 /// A leader, its store, its log as far as it is not applied, and all that ever was in it.
 pub struct Shell<I = Keep> {
     pub stream: Stream,
-    pub msgs: Memory,
+    pub msgs: Flaky,
     pub interest: I,
     pub open: Vec<Stored>,
     pub ahead: Vec<Logged>,
@@ -28,7 +28,10 @@ pub struct Shell<I = Keep> {
     pub now: Now,
     /// What was answered at once or after application, in order.
     pub answers: Vec<Answer>,
-    waiting: Vec<(u64, Answer)>,
+    waiting: Vec<(u64, usize, Answer)>,
+    /// To be set by those who ask which answer belongs to which publish.
+    pub tag: usize,
+    pub tagged: Vec<(usize, Answer)>,
 }
 
 /// Consumers that want everything and acknowledge nothing.
@@ -41,6 +44,82 @@ impl Interest for Keep {
     }
     fn needed(&self, _: u64, _: &[u8]) -> bool {
         true
+    }
+}
+
+/// Asks again until there is no miss.
+pub fn again<T>(mut f: impl FnMut() -> Result<T, ()>) -> T {
+    loop {
+        if let Ok(t) = f() {
+            return t;
+        }
+    }
+}
+
+/// Messages in memory that, if told to, often have to be asked twice.
+#[derive(Clone, Debug, Default)]
+pub struct Flaky {
+    pub inner: Memory,
+    /// Of 256 questions so many miss.
+    pub misses: u8,
+    pub state: std::cell::Cell<u64>,
+}
+
+impl Flaky {
+    fn luck(&self) -> Result<(), ()> {
+        let n =
+            self.state.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.state.set(n);
+        if (n >> 56) as u8 >= self.misses { Ok(()) } else { Err(()) }
+    }
+}
+
+macro_rules! asked {
+    ($self:ident, $e:expr) => {{
+        $self.luck()?;
+        let Ok(answer) = $e;
+        Ok(answer)
+    }};
+}
+
+impl Messages for Flaky {
+    type Miss = ();
+
+    fn totals(&self) -> Totals {
+        self.inner.totals()
+    }
+    fn num_subjects(&self) -> Result<u64, ()> {
+        asked!(self, self.inner.num_subjects())
+    }
+    fn subject(&self, subject: &[u8]) -> Result<Option<SubjectTotals>, ()> {
+        asked!(self, self.inner.subject(subject))
+    }
+    fn subjects(&self, filter: &[u8], f: &mut dyn FnMut(&[u8], SubjectTotals) -> bool) -> Result<(), ()> {
+        asked!(self, self.inner.subjects(filter, f))
+    }
+    fn last_of(&self, subject: &[u8], upto: u64) -> Result<Option<u64>, ()> {
+        asked!(self, self.inner.last_of(subject, upto))
+    }
+    fn next(&self, filters: &[Bytes], from: u64) -> Result<Option<u64>, ()> {
+        asked!(self, self.inner.next(filters, from))
+    }
+    fn pending(&self, filters: &[Bytes], from: u64) -> Result<u64, ()> {
+        asked!(self, self.inner.pending(filters, from))
+    }
+    fn at_time(&self, time: i64) -> Result<u64, ()> {
+        asked!(self, self.inner.at_time(time))
+    }
+    fn meta(&self, seq: u64) -> Result<Option<Meta>, ()> {
+        asked!(self, self.inner.meta(seq))
+    }
+    fn get(&self, seq: u64) -> Result<Option<Stored>, ()> {
+        asked!(self, self.inner.get(seq))
+    }
+}
+
+impl MessagesMut for Flaky {
+    fn remove(&mut self, seq: u64) -> Result<bool, ()> {
+        asked!(self, self.inner.remove(seq))
     }
 }
 
@@ -69,7 +148,7 @@ impl<I: Interest> Shell<I> {
         let wall = 1_700_000_000 * SECOND;
         Shell {
             stream: Stream::new(config(json), wall, Limits::default()),
-            msgs: Memory::new(),
+            msgs: Flaky::default(),
             interest,
             open: Vec::new(),
             ahead: Vec::new(),
@@ -77,6 +156,8 @@ impl<I: Interest> Shell<I> {
             now: Now { wall, mono: 1 },
             answers: Vec::new(),
             waiting: Vec::new(),
+            tag: 0,
+            tagged: Vec::new(),
         }
     }
 
@@ -103,7 +184,12 @@ impl<I: Interest> Shell<I> {
     }
 
     pub fn decide(&mut self, p: &Publish<'_>) {
-        let Ok(decision) = self.stream.decide(p, &self.msgs, self.now);
+        let tag = self.tag;
+        let decision = loop {
+            if let Ok(d) = self.stream.decide(p, &self.msgs, self.now) {
+                break d;
+            }
+        };
         match decision {
             Decision::Store { entry, now, applied } => {
                 self.open.push(Stored {
@@ -115,19 +201,21 @@ impl<I: Interest> Shell<I> {
                     payload: Bytes::copy_from_slice(entry.payload),
                 });
                 let seq = entry.seq;
-                self.answers.extend(now);
-                self.waiting.extend(applied.map(|a| (seq, a)));
+                self.answers.extend(now.clone());
+                self.tagged.extend(now.map(|a| (tag, a)));
+                self.waiting.extend(applied.map(|a| (seq, tag, a)));
             }
             Decision::StoreAll { entries, applied } => {
                 let last = entries.last().map_or(0, |e| e.seq);
                 self.open.extend(entries);
-                self.waiting.extend(applied.map(|a| (last, a)));
+                self.waiting.extend(applied.map(|a| (last, tag, a)));
             }
             Decision::Answer { answers, after } => {
                 for a in answers.into_iter().flatten() {
                     if after > self.stream.applied_seq() {
-                        self.waiting.push((after, a));
+                        self.waiting.push((after, tag, a));
                     } else {
+                        self.tagged.push((tag, a.clone()));
                         self.answers.push(a);
                     }
                 }
@@ -172,10 +260,14 @@ impl<I: Interest> Shell<I> {
             self.log.push(entry);
         }
         let applied = self.stream.applied_seq();
-        let (ready, waiting) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|(seq, _)| *seq <= applied);
-        self.waiting = waiting;
-        self.answers.extend(Vec::into_iter(ready).map(|(_, a)| a));
+        for (seq, tag, a) in std::mem::take(&mut self.waiting) {
+            if seq <= applied {
+                self.answers.push(a.clone());
+                self.tagged.push((tag, a));
+            } else {
+                self.waiting.push((seq, tag, a));
+            }
+        }
         outcome
     }
 
@@ -216,7 +308,7 @@ impl<I: Interest> Shell<I> {
     /// Does what is due, until nothing is.
     pub fn time(&mut self) {
         for _ in 0..1000 {
-            let Ok(due) = self.stream.due(self.now, &self.msgs);
+            let due = again(|| self.stream.due(self.now, &self.msgs));
             if due.entries.is_empty() && due.command.is_none() {
                 return;
             }
@@ -231,35 +323,33 @@ impl<I: Interest> Shell<I> {
     }
 
     pub fn seqs(&self) -> Vec<u64> {
-        self.msgs.iter().map(|m| m.seq).collect()
+        self.msgs.inner.iter().map(|m| m.seq).collect()
     }
 
     pub fn message(&self, seq: u64) -> Stored {
-        let Ok(m) = self.msgs.get(seq);
-        m.unwrap()
+        self.msgs.inner.get(seq).unwrap().unwrap()
     }
 }
 
 pub fn apply_one<I: Interest>(
     stream: &mut Stream,
-    msgs: &mut Memory,
+    msgs: &mut Flaky,
     interest: &I,
     entry: &Logged,
 ) -> Outcome {
     match entry {
         Logged::Messages(all) => {
             for m in all {
-                msgs.push(m.clone());
+                msgs.inner.push(m.clone());
                 stream.applied(&Entry::of(m));
             }
-            let Ok(()) = stream.enforce(msgs, interest);
+            again(|| stream.enforce(msgs, interest));
             Outcome::default()
         }
         Logged::Control(c) => {
             // Over the codec, as in a log.
             let c = Control::decode(&c.encode()).unwrap();
-            let Ok(outcome) = stream.apply_command(&c, msgs, interest);
-            outcome
+            again(|| stream.apply_command(&c, msgs, interest))
         }
     }
 }

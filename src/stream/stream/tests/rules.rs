@@ -278,7 +278,7 @@ fn times_to_live() {
     s.store("A");
     s.ask("A", &[("Nats-TTL", "1s")], "");
     assert_eq!(s.message(2).expires, Some(i64::MAX));
-    let Ok(d) = s.stream.deadlines(&s.msgs);
+    let d = s.stream.deadlines(&s.msgs).unwrap();
     assert_eq!(d.wall, Some(s.now.wall + SECOND));
     s.pass(SECOND);
     s.time();
@@ -289,7 +289,7 @@ fn times_to_live() {
     s.pass(5 * SECOND);
     s.time();
     assert_eq!(s.seqs(), [2]);
-    let Ok(d) = s.stream.deadlines(&s.msgs);
+    let d = s.stream.deadlines(&s.msgs).unwrap();
     assert_eq!(d.wall, None);
     s.store("A");
     s.pass(10 * SECOND);
@@ -492,7 +492,7 @@ fn atomic_batches() {
     s.ask("a.1", &b("1", &[]), "");
     assert_eq!(s.refused("a.1", &b("3", &[]), "").0, 10176);
     s.ask("a.1", &b("1", &[]), "");
-    let Ok(d) = s.stream.deadlines(&s.msgs);
+    let d = s.stream.deadlines(&s.msgs).unwrap();
     assert_eq!(d.mono, Some(s.now.mono + 10 * SECOND as u64));
     s.pass(10 * SECOND);
     s.stream.tick(s.now);
