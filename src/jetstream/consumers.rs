@@ -509,6 +509,10 @@ impl Stream {
                     core.consumers.ready.insert(name);
                 }
             }
+            if core.consumers.log_by.is_some_and(|at| at <= now.mono) {
+                core.consumers.log_by = None;
+                core.consumers.urgent = true;
+            }
             core.consumers.wants_log(now.mono).then(|| core.handle.clone()).flatten()
         };
         if let Some(h) = handle {
