@@ -43,6 +43,9 @@ pub(crate) struct Group {
     pub notify: Notify,
     /// [`Sync::Relaxed`].
     pub relaxed: AtomicBool,
+    /// Just made, with this node as its only voter, and nothing is proposed yet: its writes need not be durable before they count, since
+    /// nobody else has heard of it, and its first proposal's sync covers them.
+    pub young: AtomicBool,
     /// Something was applied since the last checkpoint.
     pub dirty: AtomicBool,
 }
@@ -256,6 +259,7 @@ impl Group {
             last_of(self.store.truncate(store::LogIndex(from.0))?);
         }
         let relaxed = self.relaxed.load(Ordering::Relaxed);
+        let young = self.young.load(Ordering::Relaxed);
         if !write.entries.is_empty() {
             let mut prev = self.store.last().2;
             let mut bytes = 0;
@@ -271,6 +275,9 @@ impl Group {
             if !relaxed {
                 last_of(t);
             }
+        }
+        if young {
+            ticket = None;
         }
         // The store's own end, so that a truncation or an append that was not carried out is noticed.
         let token = Token { index: LogIndex(self.store.last().0.0), ..write.token };
@@ -309,6 +316,7 @@ impl Group {
         if !inner.stalled.is_empty() {
             return Err((proposal, Refusal::Busy));
         }
+        self.young.store(false, Ordering::Relaxed);
         let bytes = proposal.payload.len() as u64;
         if let Err(e) = self.store.room(bytes) {
             let why = match e {
