@@ -65,6 +65,10 @@ pub(crate) async fn open(
         } else {
             SnapshotMeta::bootstrap(id, first_members)
         }
+    } else if group.is_memory() {
+        // Nothing of it outlives a restart but the numbers that it may have given.
+        let (index, term) = (LogIndex(checkpoint.index.0), Term(checkpoint.term.0));
+        SnapshotMeta { index, term, chain: Chain(checkpoint.chain.0), members: first_members }
     } else {
         let (members, blob) =
             codec::read_members(&checkpoint.blob).ok_or_else(|| unfit("its checkpoint cannot be read"))?;

@@ -249,6 +249,7 @@ impl Replicas {
         let group = Arc::new(Group {
             id,
             shared: self.0.clone(),
+            memory: store.is_memory(),
             store,
             machine,
             inner: Mutex::new(inner),
@@ -293,6 +294,13 @@ impl Replicas {
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// Forgets everything, as a killed process does.
+    #[cfg(test)]
+    pub(crate) fn abandon(&self) {
+        self.0.groups.lock().clear();
+        self.0.touched.lock().clear();
     }
 
     /// Takes checkpoints of all groups that were touched and flushes the store.
