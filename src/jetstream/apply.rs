@@ -178,15 +178,16 @@ impl Stream {
         if let Some(a) = at.loose.take() {
             at.outcomes.push(Outcome::Answers(a));
         }
+        // Before the answers: whoever has his answer may look for what was republished.
+        if !at.republish.is_empty() {
+            self.republish(&at.republish);
+        }
         self.settle(at.outcomes);
         self.carry(&mut at.tasks);
         if let Some(assets) = self.assets.upgrade() {
             for (subject, id) in at.unwatch {
                 assets.account.unwatch(&subject, id);
             }
-        }
-        if !at.republish.is_empty() {
-            self.republish(&at.republish);
         }
         let slow = {
             let mut core = self.core.lock();

@@ -295,6 +295,14 @@ impl JetStream {
         self.accounts().iter().find_map(stopped)
     }
 
+    /// Tells all who wait for messages that the server shuts down. To be called while their connections are still open.
+    pub fn farewell(&self) {
+        let all: Vec<_> = self.accounts.read().values().cloned().collect();
+        for s in all.iter().flat_map(|a| a.streams()) {
+            s.farewell();
+        }
+    }
+
     /// Ends the engine. What was acknowledged is on disk when it returns.
     pub async fn close(&self) {
         self.closed.store(true, Release);

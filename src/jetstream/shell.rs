@@ -199,6 +199,21 @@ impl Stream {
         Ok(())
     }
 
+    /// Waits until all messages that are decided now are applied, so that a reader sees what was published before it asked.
+    pub(crate) async fn caught_up(&self) {
+        let rx = {
+            let mut core = self.core.lock();
+            if core.check_open().is_err() || !core.log.has_tail() {
+                return;
+            }
+            let (tx, rx) = tokio::sync::oneshot::channel();
+            core.log.after_tail(tx);
+            rx
+        };
+        // Told or dropped: in both cases there is nothing left to wait for.
+        rx.await.ok();
+    }
+
     /// Why it serves no more, if so.
     pub(crate) fn fault(&self) -> Option<String> {
         self.core.lock().stopped.as_ref().map(|s| s.to_string())
@@ -267,17 +282,26 @@ impl Stream {
     /// Ends it on this server: nothing comes in or goes out any more. Its group is removed by the caller.
     pub(crate) fn retire(self: &Arc<Stream>) {
         self.unlisten();
+        let mut tasks = Vec::new();
         let watched = {
             let mut core = self.core.lock();
             core.stopped = Some("deleted".into());
-            core.consumers.retire()
+            core.consumers.retire(&mut tasks)
         };
+        self.carry(&mut tasks);
         if let (Some(assets), Some(node)) = (self.assets.upgrade(), self.node.upgrade()) {
             for (subject, id) in watched {
                 assets.account.unwatch(&subject, id);
             }
             node.wheel.set(self.id, self, None);
         }
+    }
+
+    /// Tells whoever waits for messages that the server shuts down.
+    pub(crate) fn farewell(self: &Arc<Stream>) {
+        let mut tasks = Vec::new();
+        self.core.lock().consumers.farewell(&mut tasks);
+        self.carry(&mut tasks);
     }
 
     /// Sets the clock for what comes first.

@@ -171,6 +171,14 @@ fn limits_of(a: &AccountJetStream) -> AccountLimits {
     }
 }
 
+/// Tells those who wait for messages that the server shuts down, while they can still hear it.
+pub fn farewell(server: &Server) {
+    let engine = server.jetstream.read().clone();
+    if let Some(engine) = engine {
+        engine.farewell();
+    }
+}
+
 /// Ends the engine: what is acknowledged is on disk when it returns.
 pub async fn stop(server: &Server) {
     let engine = server.jetstream.write().take();

@@ -8,6 +8,7 @@ use stream::{
     ApiError,
     command::Command,
     config::{ServerLimits, Storage, StreamConfig, Streams, subjects_overlap},
+    consumer::check::check_stream_limits,
     errors,
 };
 
@@ -178,6 +179,7 @@ impl Desk<'_> {
         }
         name_matches(name, &c.name)?;
         let s = there.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
+        check_stream_limits(&c.consumer_limits, s.core.lock().consumers.configs())?;
         metadata::store_stream(&mut c);
         self.reserve(&c, s.config().max_bytes)?;
         self.check_overlap(&c)?;
@@ -276,6 +278,7 @@ impl Desk<'_> {
 
     pub(super) async fn get_message(&self, name: &str, get: &MsgGet) -> Result<MsgGot, ApiError> {
         let s = self.stream(name)?;
+        s.caught_up().await;
         let none: [&[u8]; 0] = [];
         let found = s.group().ask(|v| {
             let seq = if !get.last_by_subj.is_empty() {

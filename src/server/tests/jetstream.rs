@@ -317,3 +317,72 @@ fn buckets_of_keys_and_of_objects() {
         server.stop().await;
     });
 }
+
+async fn told(sub: &mut async_nats::Subscriber) -> async_nats::Message {
+    env::timeout(PATIENCE, sub.next()).await.expect("something comes").expect("the subscription is open")
+}
+
+#[test]
+fn who_waits_is_told_of_the_end_and_who_is_gone_takes_nothing() {
+    run(|dir| async move {
+        let server = Running::start(&dir).await;
+        let address = server.server.bound.lock().client.unwrap();
+        let client = async_nats::connect(address.to_string()).await.unwrap();
+        let js = jetstream::new(client.clone());
+        for name in ["A", "B"] {
+            let config = Config { name: name.into(), subjects: vec![name.into()], ..Default::default() };
+            let stream = js.create_stream(config).await.unwrap();
+            let c = consumer::pull::Config {
+                durable_name: Some("d".into()),
+                ack_policy: consumer::AckPolicy::None,
+                ..Default::default()
+            };
+            stream.create_consumer(c).await.unwrap();
+        }
+        let ask = async |stream: &str, to: &str| {
+            let sub = client.subscribe(to.to_string()).await.unwrap();
+            let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.d");
+            let body = r#"{"batch":5,"expires":60000000000}"#;
+            client.publish_with_reply(next, to.to_string(), body.into()).await.unwrap();
+            client.flush().await.unwrap();
+            sub
+        };
+        // C-5: nothing is acknowledged here, so what goes to somebody who is gone would be lost.
+        let mut gone = ask("A", "gone").await;
+        gone.unsubscribe().await.unwrap();
+        client.flush().await.unwrap();
+        let mut here = ask("A", "here").await;
+        for i in 1..=3 {
+            publish(&js, "A", &i.to_string()).await;
+            assert_eq!(told(&mut here).await.payload, i.to_string());
+        }
+        js.delete_stream("A").await.unwrap();
+        let status = |m: &async_nats::Message| (m.status.map(|s| s.as_u16()), m.description.clone());
+        assert_eq!(status(&told(&mut here).await), (Some(409), Some("Consumer Deleted".into())));
+        let mut waits = ask("B", "waits").await;
+        server.stop().await;
+        assert_eq!(status(&told(&mut waits).await), (Some(409), Some("Server Shutdown".into())));
+    });
+}
+
+#[test]
+fn new_limits_of_a_stream_must_suit_its_consumers() {
+    run(|dir| async move {
+        let server = Running::start(&dir).await;
+        let js = server.client().await;
+        let mut config = Config { name: "S".into(), subjects: vec!["s".into()], ..Default::default() };
+        let stream = js.create_stream(config.clone()).await.unwrap();
+        let durable = consumer::pull::Config { durable_name: Some("d".into()), ..Default::default() };
+        stream.create_consumer(durable).await.unwrap();
+        let limits = |max_ack_pending| jetstream::stream::ConsumerLimits {
+            inactive_threshold: Duration::ZERO,
+            max_ack_pending,
+        };
+        config.consumer_limits = Some(limits(10));
+        let refused = js.update_stream(config.clone()).await.unwrap_err().to_string();
+        assert!(refused.contains("change to limits violates consumers: d"), "{refused}");
+        config.consumer_limits = Some(limits(1000));
+        js.update_stream(config).await.unwrap();
+        server.stop().await;
+    });
+}

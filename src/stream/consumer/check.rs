@@ -519,6 +519,28 @@ fn same_but_server_metadata(a: &ConsumerConfig, b: &ConsumerConfig) -> bool {
     own(a) == own(b)
 }
 
+/// Whether the consumers of a stream keep within what its configuration is to allow them from now on.
+///
+/// # Errors
+/// 10069 that names those that do not.
+pub fn check_stream_limits<'a>(
+    limits: &crate::config::ConsumerLimits,
+    consumers: impl Iterator<Item = (&'a str, &'a ConsumerConfig)>,
+) -> Result<(), ApiError> {
+    let over = |value: i64, limit: i64| limit > 0 && value > limit;
+    let names: Vec<&str> = consumers
+        .filter(|(_, c)| {
+            over(c.max_ack_pending, limits.max_ack_pending)
+                || over(c.inactive_threshold, limits.inactive_threshold)
+        })
+        .map(|(name, _)| name)
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(errors::STREAM_UPDATE.with(format_args!("change to limits violates consumers: {}", names.join(", "))))
+}
+
 /// What an update may change. `push_bound` says whether somebody listens to the old deliver subject.
 ///
 /// # Errors

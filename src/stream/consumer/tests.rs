@@ -988,3 +988,27 @@ fn info_counts_who_listens() {
     b.c.retain_requests(&b.listeners);
     assert_eq!(b.c.num_waiting(), 1, "C-5");
 }
+
+#[test]
+fn new_limits_of_a_stream_name_the_consumers_beyond_them() {
+    let all: Vec<(&str, ConsumerConfig)> = [
+        ("none", r#"{"durable_name":"none","ack_policy":"none"}"#),
+        ("unlimited", r#"{"durable_name":"unlimited","ack_policy":"explicit","max_ack_pending":-1}"#),
+        ("small", r#"{"durable_name":"small","ack_policy":"explicit","max_ack_pending":5}"#),
+        (
+            "idle",
+            r#"{"durable_name":"idle","ack_policy":"explicit","max_ack_pending":5,"inactive_threshold":5000000000}"#,
+        ),
+    ]
+    .map(|(name, json)| (name, config(json)))
+    .into();
+    let check = |max_ack_pending, inactive_threshold| {
+        let limits = crate::config::ConsumerLimits { inactive_threshold, max_ack_pending };
+        check::check_stream_limits(&limits, all.iter().map(|(n, c)| (*n, c)))
+            .map_err(|e| (e.err_code, e.description.to_string()))
+    };
+    assert_eq!((check(0, 0), check(5, 5_000_000_000)), (Ok(()), Ok(())));
+    let bad = |names: &str| Err((10069, format!("change to limits violates consumers: {names}")));
+    assert_eq!(check(3, 0), bad("small, idle"));
+    assert_eq!(check(0, 1), bad("idle"));
+}
