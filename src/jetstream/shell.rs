@@ -38,6 +38,7 @@ use crate::{
     log::{Applied, Log, Outcome, Waiter},
     meta::Assignment,
     publish::{self, Door, Waiting},
+    sources::Following,
     view::StoreView,
     wheel::{Timed, moment_of},
 };
@@ -67,6 +68,8 @@ pub struct Stream {
     /// Who takes messages on its subjects.
     pub(crate) door: Arc<Link>,
     ready: watch::Sender<Option<Result<(), String>>>,
+    /// Something that was decided is applied.
+    pub(crate) drained: tokio::sync::Notify,
     /// Held while a consumer is made or changed.
     pub(crate) creating: tokio::sync::Mutex<()>,
 }
@@ -91,6 +94,8 @@ pub(crate) struct Core {
     pub listening: BTreeMap<u32, String>,
     pub next_sid: u32,
     pub handle: Option<Handle>,
+    /// Mirrors and sources.
+    pub following: Following,
     /// An expiry is proposed and not applied yet.
     pub expiring: bool,
 }
@@ -142,10 +147,12 @@ impl Stream {
                 listening: BTreeMap::new(),
                 next_sid: 0,
                 handle: None,
+                following: Following::default(),
                 expiring: false,
             }),
             door: internal(node, Some(Box::new(Door(me.clone())))),
             ready: watch::channel(None).0,
+            drained: tokio::sync::Notify::new(),
             creating: tokio::sync::Mutex::default(),
         });
         Ok(stream)
@@ -403,11 +410,11 @@ impl Stream {
     }
     /// How a mirror gets on.
     pub(crate) fn mirror_info(&self) -> Option<SourceInfo> {
-        None
+        self.following_infos(true).pop()
     }
     /// How sources get on.
     pub(crate) fn source_infos(&self) -> Vec<SourceInfo> {
-        Vec::new()
+        self.following_infos(false)
     }
     /// As `/jsz` lists it.
     pub(crate) fn detail(&self, d: &crate::Detail<'_>) -> serde_json::Value {
