@@ -307,7 +307,7 @@ impl JetStream {
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
         for a in &all {
             for s in a.streams() {
-                s.unlisten();
+                s.shut_down();
             }
         }
         if let Err(e) = self.replicas.close().await {

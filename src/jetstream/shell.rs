@@ -274,17 +274,34 @@ impl Stream {
     /// Ends it on this server: nothing comes in or goes out any more. Its group is removed by the caller.
     pub(crate) fn retire(self: &Arc<Stream>) {
         self.unlisten();
+        let mut tasks = Vec::new();
         let watched = {
             let mut core = self.core.lock();
             core.stopped = Some("deleted".into());
-            core.consumers.retire()
+            core.consumers.retire(&mut tasks)
         };
+        self.carry(&mut tasks);
         if let (Some(assets), Some(node)) = (self.assets.upgrade(), self.node.upgrade()) {
             for (subject, id) in watched {
                 assets.account.unwatch(&subject, id);
             }
             node.wheel.set(self.id, self, None);
         }
+    }
+
+    /// The server ends: nothing comes in any more, whoever waits is told, and what consumers have noted is on its way to the log.
+    pub(crate) fn shut_down(self: &Arc<Stream>) {
+        self.unlisten();
+        let mut tasks = Vec::new();
+        let handle = {
+            let mut core = self.core.lock();
+            core.consumers.shut_down(&mut tasks);
+            core.wants_group().then(|| core.handle.clone()).flatten()
+        };
+        if let Some(h) = handle {
+            h.wake();
+        }
+        self.carry(&mut tasks);
     }
 
     /// Sets the clock for what comes first.

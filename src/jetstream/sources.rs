@@ -331,7 +331,7 @@ impl Stream {
                 let behind =
                     |o: &Arc<Stream>| o.group().view().pending(&filters, StreamSeq(stands + 1)).unwrap_or(0);
                 SourceInfo {
-                    seq: stands,
+                    seq: if mirror { 0 } else { stands },
                     lag: origin.as_ref().map_or(0, behind),
                     active: if heard && origin.is_some() { 0 } else { -1 },
                     error: origin.is_none().then(|| errors::STREAM_NOT_FOUND.error()),
