@@ -189,6 +189,11 @@ impl Stream {
                 assets.account.unwatch(&subject, id);
             }
         }
+        self.drained.notify_waiters();
+        if at.reconfigured {
+            self.follow_anew();
+        }
+        self.tell_followers();
         let slow = {
             let mut core = self.core.lock();
             let starts = !core.slow.is_empty() && !core.slow_runs;

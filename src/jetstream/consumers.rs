@@ -184,24 +184,27 @@ impl Consumers {
         }
         Some(slot)
     }
-    /// Gives back all that is watched: nothing is delivered any more. Whoever waits is told.
+    /// Gives back all that is watched: nothing is delivered any more.
     pub(crate) fn retire(&mut self, out: &mut Vec<Task>) -> Vec<(Vec<u8>, u64)> {
-        let mut all = std::mem::take(&mut self.slots);
+        let all = std::mem::take(&mut self.slots);
         *self = Consumers::default();
         let mut outs = Vec::new();
-        for (name, slot) in &mut all {
+        let mut watched = Vec::new();
+        for (name, mut slot) in all {
             slot.rules.deleted(&mut outs);
-            push_tasks(name, slot, &mut outs, out);
+            push_tasks(&name, &slot, &mut outs, out);
+            watched.extend(slot.watch);
         }
-        all.into_values().filter_map(|s| s.watch).collect()
+        watched
     }
-    /// Tells whoever waits that the server shuts down.
-    pub(crate) fn farewell(&mut self, out: &mut Vec<Task>) {
+    /// The server ends: whoever waits is told, and what is noted is logged.
+    pub(crate) fn shut_down(&mut self, out: &mut Vec<Task>) {
         let mut outs = Vec::new();
         for (name, slot) in &mut self.slots {
             slot.rules.shutdown(&mut outs);
             push_tasks(name, slot, &mut outs, out);
         }
+        self.urgent = true;
     }
 }
 

@@ -44,6 +44,8 @@ pub struct JetStream {
     pub(crate) api_total: Counter,
     pub(crate) api_errors: Counter,
     in_flight: AtomicUsize,
+    /// Streams that follow others, ever: while there is none, nobody has to be told of what grows.
+    pub(crate) followers: AtomicUsize,
     dropped: AtomicU64,
     closed: AtomicBool,
     pub(crate) ids: Mutex<Ids>,
@@ -128,6 +130,7 @@ impl JetStream {
             api_total: Counter::default(),
             api_errors: Counter::default(),
             in_flight: AtomicUsize::new(0),
+            followers: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             ids: Mutex::new(Ids::new()),
@@ -216,6 +219,9 @@ impl JetStream {
         if assets.limits().is_some() {
             stream.listen();
         }
+        stream.watch();
+        stream.follow_anew();
+        stream.tell_followers();
         Ok(stream)
     }
 
@@ -295,11 +301,11 @@ impl JetStream {
         self.accounts().iter().find_map(stopped)
     }
 
-    /// Tells all who wait for messages that the server shuts down. To be called while their connections are still open.
+    /// Takes no messages any more and tells all who wait for some that the server shuts down. To be called while connections are open.
     pub fn farewell(&self) {
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
         for s in all.iter().flat_map(|a| a.streams()) {
-            s.farewell();
+            s.shut_down();
         }
     }
 
@@ -309,7 +315,7 @@ impl JetStream {
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
         for a in &all {
             for s in a.streams() {
-                s.unlisten();
+                s.shut_down();
             }
         }
         if let Err(e) = self.replicas.close().await {

@@ -38,6 +38,7 @@ use crate::{
     log::{Applied, Log, Outcome, Waiter},
     meta::Assignment,
     publish::{self, Door, Waiting},
+    sources::Following,
     view::StoreView,
     wheel::{Timed, moment_of},
 };
@@ -67,6 +68,8 @@ pub struct Stream {
     /// Who takes messages on its subjects.
     pub(crate) door: Arc<Link>,
     ready: watch::Sender<Option<Result<(), String>>>,
+    /// Something that was decided is applied.
+    pub(crate) drained: tokio::sync::Notify,
     /// Held while a consumer is made or changed.
     pub(crate) creating: tokio::sync::Mutex<()>,
 }
@@ -91,6 +94,8 @@ pub(crate) struct Core {
     pub listening: BTreeMap<u32, String>,
     pub next_sid: u32,
     pub handle: Option<Handle>,
+    /// Mirrors and sources.
+    pub following: Following,
     /// An expiry is proposed and not applied yet.
     pub expiring: bool,
 }
@@ -142,10 +147,12 @@ impl Stream {
                 listening: BTreeMap::new(),
                 next_sid: 0,
                 handle: None,
+                following: Following::default(),
                 expiring: false,
             }),
             door: internal(node, Some(Box::new(Door(me.clone())))),
             ready: watch::channel(None).0,
+            drained: tokio::sync::Notify::new(),
             creating: tokio::sync::Mutex::default(),
         });
         Ok(stream)
@@ -297,10 +304,18 @@ impl Stream {
         }
     }
 
-    /// Tells whoever waits for messages that the server shuts down.
-    pub(crate) fn farewell(self: &Arc<Stream>) {
+    /// The server ends: nothing comes in any more, whoever waits is told, and what consumers have noted is on its way to the log.
+    pub(crate) fn shut_down(self: &Arc<Stream>) {
+        self.unlisten();
         let mut tasks = Vec::new();
-        self.core.lock().consumers.farewell(&mut tasks);
+        let handle = {
+            let mut core = self.core.lock();
+            core.consumers.shut_down(&mut tasks);
+            core.wants_group().then(|| core.handle.clone()).flatten()
+        };
+        if let Some(h) = handle {
+            h.wake();
+        }
         self.carry(&mut tasks);
     }
 
@@ -427,11 +442,11 @@ impl Stream {
     }
     /// How a mirror gets on.
     pub(crate) fn mirror_info(&self) -> Option<SourceInfo> {
-        None
+        self.following_infos(true).pop()
     }
     /// How sources get on.
     pub(crate) fn source_infos(&self) -> Vec<SourceInfo> {
-        Vec::new()
+        self.following_infos(false)
     }
     /// As `/jsz` lists it.
     pub(crate) fn detail(&self, d: &crate::Detail<'_>) -> serde_json::Value {
