@@ -368,6 +368,28 @@ impl Shard {
         Ok(round)
     }
 
+    /// Whether an entry with a payload of so many bytes would be let in now, as [`Shard::enqueue`] would answer.
+    pub(crate) fn room(&self, bytes: u64) -> Result<()> {
+        if let Some(p) = &self.progress.borrow().poisoned {
+            return Err(Error::Poisoned(p.to_string()));
+        }
+        // More than a frame of it costs.
+        let cost = bytes + 256;
+        if cost + self.opts.reserve + 2 * self.opts.sector > self.opts.journal_file_max {
+            return Err(Error::Invalid(format!("{cost} bytes are more than a journal file holds")));
+        }
+        let mut j = self.journal.lock();
+        if j.admit(cost, self.opts.reserve) == Admission::Yes {
+            return Ok(());
+        }
+        self.wake.notify_one();
+        self.wake_flush.notify_one();
+        Err(match &j.no_space {
+            Some(s) => Error::NoSpace(s.clone()),
+            None => Error::Busy,
+        })
+    }
+
     /// Writes and syncs one round of what waits; false if nothing does.
     pub(crate) async fn run_round(&self) -> Result<bool> {
         let _one = self.round_lock.lock().await;

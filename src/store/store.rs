@@ -474,6 +474,15 @@ impl Group {
         Ok(state.floor_round(seq, last, synced))
     }
 
+    /// Whether an append of one entry with a payload of so many bytes would be let in now. If not, room is asked for. Another group
+    /// may take it first: the answer is good for telling a publisher early, not a promise.
+    pub fn room(&self, bytes: u64) -> Result<()> {
+        if self.state.lock().memory {
+            return Ok(());
+        }
+        self.shard.room(bytes)
+    }
+
     /// Takes back the entries from `index` on, which must not have been applied.
     pub fn truncate(&self, index: LogIndex) -> Result<Ticket> {
         let mut state = self.state.lock();
