@@ -41,7 +41,7 @@ const OWN_FRAME_BYTES_MIN: usize = 16 << 10;
 /// Longest line whatever the settings say: a line must fit into the read buffer, and its parts into 16 bits of length.
 const CONTROL_LINE_BYTES_MAX: usize = READ_BYTES - 1024;
 /// Reads in a row before other tasks get their turn.
-const READS_MAX: usize = 4;
+const READS_MAX: usize = 16;
 /// How long a publisher pauses for a receiver that is nearly full; nat-server waits 2 to 5 ms.
 const STALL: Duration = Duration::from_millis(5);
 /// A compressed WebSocket message may hold that many of the largest protocol messages, and never more than the next constant.
@@ -832,6 +832,7 @@ impl Connection {
             header_len: p.header_len,
             body_crlf: p.body_crlf,
             shared,
+            shown: None,
         };
         match router.publish(&m) {
             Outcome::Delivered(_) => {}

@@ -46,6 +46,19 @@ fn prefix(c: &Client) -> String {
     text
 }
 
+/// Why most logins fail, as connz says it.
+const USUAL_REASON: &str = "Authentication Failure";
+
+/// What a refused client called itself, as nats-server puts it in its log. A token is shown as a mark only.
+fn tried(user: &str) -> String {
+    match user {
+        "" => String::new(),
+        "[REDACTED]" => " - Token \"[REDACTED]\"".to_string(),
+        key if identity::is_public_user_key(key) => format!(" - Nkey \"{key}\""),
+        name => format!(" - User {name:?}"),
+    }
+}
+
 impl links::Hooks for ServerHooks {
     fn connected(&self, client: &Client) {
         if let Some(s) = self.server() {
@@ -58,7 +71,10 @@ impl links::Hooks for ServerHooks {
         }
     }
     fn auth_error(&self, client: &Client, reason: &str) {
-        self.log.error(format_args!("{} - authentication error: {reason}", prefix(client)));
+        let who = tried(&client.facts.lock().user);
+        // The usual reason says nothing that the line does not say already.
+        let why = if reason == USUAL_REASON { String::new() } else { format!(": {reason}") };
+        self.log.error(format_args!("{} - authentication error{who}{why}", prefix(client)));
         if let Some(s) = self.server() {
             events::auth_error(&s, client, reason);
         }
@@ -97,6 +113,21 @@ impl Crossing for ServerHooks {
     fn account_made(&self, account: &Arc<Account>) {
         if let Some(s) = self.server() {
             events::account_made(&s, account);
+            crate::jetstream::account_made(&s, account);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tried;
+
+    #[test]
+    fn a_refused_client_is_named_as_nats_server_names_it() {
+        assert_eq!(tried(""), "");
+        assert_eq!(tried("zz"), " - User \"zz\"");
+        assert_eq!(tried("[REDACTED]"), " - Token \"[REDACTED]\"");
+        let key = "UAB2CB576PHBBPQ5ODORRZ2LYCMWPZGWGCN2KDK7DXOIMZASKUY3RLKK";
+        assert_eq!(tried(key), format!(" - Nkey \"{key}\""));
     }
 }

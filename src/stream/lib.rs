@@ -8,6 +8,7 @@
 mod arena;
 pub mod command;
 pub mod config;
+pub mod consumer;
 mod counter;
 mod dedup;
 pub mod errors;

@@ -21,6 +21,14 @@ pub struct Time {
 }
 
 impl Time {
+    /// The beginning of the year 1, which clients write for "no time". It is out of range but for this.
+    pub const ZERO: Time = Time { ns: i64::MIN, offset: 0 };
+
+    /// Whether it is the "no time" of clients.
+    pub fn is_zero(self) -> bool {
+        self.ns == i64::MIN
+    }
+
     /// A time in UTC.
     pub const fn utc(ns: i64) -> Time {
         Time { ns, offset: 0 }
@@ -80,6 +88,9 @@ impl Time {
             _ => return None,
         };
         let secs = days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
+        if (year, month, day, hour, minute, second) == (1, 1, 1, 0, 0, 0) {
+            return Some(Time::ZERO);
+        }
         let ns = secs.checked_mul(SECOND)?.checked_add(fraction)?;
         Some(Time { ns, offset: i32::try_from(offset).ok()? })
     }
@@ -88,6 +99,9 @@ impl Time {
 impl fmt::Display for Time {
     /// RFC 3339 with as many digits of the fraction as are needed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_zero() {
+            return f.write_str("0001-01-01T00:00:00Z");
+        }
         let local = self.ns.div_euclid(SECOND) + i64::from(self.offset);
         let (year, month, day) = date(local.div_euclid(86_400));
         let s = local.rem_euclid(86_400);

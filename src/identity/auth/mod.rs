@@ -198,17 +198,6 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The credential as the log line of a refusal shows it: `User "u"`, `Nkey "U…"`, `Token "[REDACTED]"` or nothing.
-    pub fn log_label(&self) -> String {
-        let kind = match (self.nkey, self.user, self.token) {
-            ("", "", "") => return String::new(),
-            ("", "", _) => "Token",
-            ("", ..) => "User",
-            _ => "Nkey",
-        };
-        format!("{kind} {:?}", self.shown_name())
-    }
-
     fn is_anonymous(&self) -> bool {
         self.user.is_empty() && self.pass.is_empty() && self.token.is_empty() && self.nkey.is_empty()
     }

