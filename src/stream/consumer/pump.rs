@@ -167,7 +167,7 @@ impl Consumer {
                 None => {
                     // It left the stream and nobody said so yet.
                     self.again.pop_front();
-                    self.ledger_removed(seq, out);
+                    self.vanished(seq, out);
                 }
             }
         }
@@ -338,17 +338,18 @@ impl Consumer {
         while self.held.front().is_some_and(|(number, _)| *number <= self.logging.applied) {
             if let Some((_, HeldOutput::Deliver { seq, .. })) = self.held.front() {
                 let seq = *seq;
-                let message = match self.ledger.get(seq) {
-                    Some(e) if e.state == State::Held => msgs.get(seq)?,
-                    _ => None,
-                };
+                // An ack of an earlier delivery may have come while this one waited.
+                let held = self.ledger.get(seq).is_some_and(|e| e.state == State::Held);
+                let message = if held { msgs.get(seq)? } else { None };
                 let Some((_, HeldOutput::Deliver { dseq, deliveries, pending, to, pin, .. })) =
                     self.held.pop_front()
                 else {
                     continue;
                 };
                 let Some(message) = message else {
-                    self.ledger_removed(seq, out);
+                    if held {
+                        self.vanished(seq, out);
+                    }
                     continue;
                 };
                 self.arm(seq, now.mono, None);
