@@ -383,7 +383,11 @@ impl Consumer {
     }
 
     /// Another configuration, which has passed [`check::check_update`].
-    pub fn update(&mut self, config: ConsumerConfig, now: Now, out: &mut Vec<Output>) {
+    pub fn update(&mut self, mut config: ConsumerConfig, now: Now, out: &mut Vec<Output>) {
+        if let Some(until) = &mut config.pause_until {
+            // An update is shown in UTC, a creation as it was written.
+            until.offset = 0;
+        }
         let rules = Rules::new(&config);
         if rules.filters != self.rules.filters {
             self.unseen = None;
