@@ -360,7 +360,7 @@ impl Core {
                 continue;
             };
             let before = out.len();
-            let r = slot.rules.pump(&view, now, BUDGET, &mut outs);
+            let r = slot.rules.pump(&view, &listeners, now, BUDGET, &mut outs);
             push_tasks(&name, slot, &mut outs, out);
             let more = r?;
             self.consumers.touch(&name, now, strict_or_kept);

@@ -240,6 +240,7 @@ impl Replicas {
         store: store::Group,
         sync: Sync,
         machine: Arc<dyn Machine>,
+        young: bool,
     ) -> Result<Handle, Error> {
         let id = GroupId(store.id().0);
         if self.0.groups.lock().contains_key(&id) {
