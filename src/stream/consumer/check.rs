@@ -66,7 +66,7 @@ impl<'a> Parent<'a> {
         Parent {
             work_queue: stream.retention == Retention::WorkQueue,
             interest: stream.retention == Retention::Interest,
-            num_replicas: i64::from(stream.num_replicas),
+            num_replicas: stream.num_replicas,
             subjects: &stream.subjects,
             max_ack_pending: stream.consumer_limits.max_ack_pending,
             inactive_threshold: stream.consumer_limits.inactive_threshold,
