@@ -282,11 +282,11 @@ impl World {
                     self.settle();
                 }
             }
-            14 | 15 => {
-                let by = u64::from(x) * 10;
-                self.now.mono += by;
-                self.now.wall += by as i64;
-                self.pump();
+            14 => self.pass(u64::from(x) * 10),
+            // To the very moment at which something is due.
+            15 => {
+                let due = self.leader.deadline(self.now);
+                self.pass(due.map_or(0, |due| due.saturating_sub(self.now.mono)));
             }
             16 => self.log_one(),
             17 => self.apply_one(),
@@ -298,6 +298,12 @@ impl World {
             _ if x < 60 => self.change_leader(x.is_multiple_of(2)),
             _ => self.pump(),
         }
+    }
+
+    fn pass(&mut self, by: u64) {
+        self.now.mono += by;
+        self.now.wall += by as i64;
+        self.pump();
     }
 
     /// Clients come back and do their work: then every message is done, given up or gone.
