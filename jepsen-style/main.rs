@@ -1,0 +1,2 @@
+//! `jepsen`: see `scripts/jepsen` and `scripts/scoreboard`.
+fn main() {}
