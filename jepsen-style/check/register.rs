@@ -284,5 +284,8 @@ fn complaint(items: &[Item], w: &Walk) -> String {
         Kind::Write { expect: Some(e), rev } => format!("wrote revision {rev} upon {e}"),
         Kind::Refused { expect } => format!("was refused upon revision {expect}"),
     };
-    format!("operation {} ({} to {} ns) {did}, which fits nowhere: revision {} stands", x.id, x.call, x.ret, w.rev)
+    format!(
+        "operation {} ({} to {} ns) {did}, which fits nowhere: revision {} stands",
+        x.id, x.call, x.ret, w.rev
+    )
 }

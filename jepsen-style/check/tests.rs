@@ -178,10 +178,17 @@ fn p4_register_anomalies_are_found() {
             vec![first.clone(), (5, Some(6), Event::Ok, Op::Get { key: 1, rev: 1, v: None })],
         ),
         ("one revision for two", vec![first.clone(), (3, Some(4), Event::Ok, put(12, 1))]),
-        ("revisions that go back", vec![(1, Some(2), Event::Ok, put(11, 7)), (3, Some(4), Event::Ok, put(12, 2))]),
+        (
+            "revisions that go back",
+            vec![(1, Some(2), Event::Ok, put(11, 7)), (3, Some(4), Event::Ok, put(12, 2))],
+        ),
         (
             "two winners upon one revision",
-            vec![first.clone(), (3, Some(5), Event::Ok, cas(1, 12, 2)), (4, Some(6), Event::Ok, cas(1, 13, 3))],
+            vec![
+                first.clone(),
+                (3, Some(5), Event::Ok, cas(1, 12, 2)),
+                (4, Some(6), Event::Ok, cas(1, 13, 3)),
+            ],
         ),
         ("a refusal without a reason", vec![first.clone(), (3, Some(4), Event::Fail, cas(1, 12, 0))]),
         (
@@ -222,7 +229,7 @@ fn exists(steps: &[Step]) -> bool {
     fn go(steps: &[Step], used: u32, last: u64, state: Option<(u64, u64)>) -> bool {
         let open = |i: &usize| used & (1 << i) == 0;
         let known = |i: &usize| steps[*i].1.is_some();
-        if (0..steps.len()).filter(open).filter(known).next().is_none() {
+        if !(0..steps.len()).filter(open).any(|i| known(&i)) {
             return true;
         }
         let bound = (0..steps.len()).filter(open).filter_map(|i| steps[i].1).min().unwrap_or(u64::MAX);
@@ -252,7 +259,7 @@ fn exists(steps: &[Step]) -> bool {
                     None => go(steps, used, last, Some((0, *v))),
                 },
                 (_, Op::Cas { expect, v, rev, .. }) => {
-                    let same = !state.is_some_and(|s| s.0 == 0) && stands == *expect;
+                    let same = state.is_none_or(|s| s.0 != 0) && stands == *expect;
                     same && match rev {
                         Some(rev) => *rev > last && go(steps, used, *rev, Some((*rev, *v))),
                         None => go(steps, used, last, Some((0, *v))),

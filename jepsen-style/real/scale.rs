@@ -1,0 +1,234 @@
+//! The scenarios of size: no storm, but much of something, and how the node bears it.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    Wrong, client,
+    cluster::Cluster,
+    report::{Row, State},
+    scenario::{Options, Scenario, Work},
+    workload::{self, CONSUMER, Load, STREAM},
+};
+use crate::{
+    check,
+    history::{HARNESS, Op, value},
+};
+
+/// Messages of the filtered, the interior and the subjects scenario at scale 1.
+const MESSAGES: u64 = 100_000;
+/// Streams at scale 1, each with ten consumers.
+const STREAMS: u64 = 100;
+/// How long each part may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs one of them.
+///
+/// # Errors
+/// With the state that the row then has.
+pub async fn run(
+    s: &Scenario,
+    o: &Options,
+    c: &mut Cluster,
+    load: &Load,
+    stop: &watch::Sender<bool>,
+    row: &mut Row,
+) -> Result<(), (State, Wrong)> {
+    let late = |e: Wrong| (State::Broken, e);
+    let messages = (MESSAGES as f64 * o.scale) as u64;
+    match s.work {
+        Work::Filter => {
+            publish(load, stop, messages, |n| {
+                format!("log.{}", if n % 1_000 == 7 { "rare" } else { "many" })
+            })
+            .await;
+            filter(load, row).await.map_err(late)?;
+        }
+        Work::Subjects => {
+            publish(load, stop, messages, |n| format!("log.{n}.x")).await;
+            restart(c, load, row).await.map_err(late)?;
+            workload::read_all(load, Instant::now() + LIMIT).await.map_err(late)?;
+            log(load, row);
+        }
+        Work::Interior => {
+            publish(load, stop, messages, |n| format!("log.{}", n % 7)).await;
+            let kept = interior(load, messages).await.map_err(late)?;
+            restart(c, load, row).await.map_err(late)?;
+            remaining(load, row, &kept).await.map_err(late)?;
+        }
+        _ => {
+            let n = (STREAMS as f64 * o.scale).max(1.0) as u64;
+            assets(load, n).await.map_err(late)?;
+            row.note += &format!("{n} streams, {} consumers; ", n * 10);
+            let cpu = c.cpu_ms(0);
+            let idle = Duration::from_secs(3);
+            tokio::time::sleep(idle).await;
+            row.note += &format!(
+                "idle {:.1} % of a core; ",
+                (c.cpu_ms(0) - cpu) as f64 / idle.as_millis() as f64 * 100.0
+            );
+            restart(c, load, row).await.map_err(late)?;
+            row.acknowledged = n * 11;
+            row.lost = (n * 11).saturating_sub(count(load).await.map_err(late)?);
+        }
+    }
+    row.state = State::Done;
+    Ok(())
+}
+
+/// Publishes so many messages, as fast as they are acknowledged, by one client.
+async fn publish(load: &Load, stop: &watch::Sender<bool>, count: u64, subject: impl Fn(u64) -> String) {
+    load.rec.phase("load");
+    let load = Load { rate: u64::from(u32::MAX), window: 512, stop: stop.subscribe(), ..load.clone() };
+    let (tx, rec) = (stop.clone(), load.rec.clone());
+    let begun = Instant::now();
+    let appending = workload::append(load, 0, move |n| {
+        // The last one's subject is asked for: nothing behind it.
+        if n + 1 >= count || begun.elapsed() > LIMIT {
+            tx.send_replace(true);
+        }
+        subject(n)
+    });
+    appending.await;
+    rec.phase("calm");
+}
+
+fn log(load: &Load, row: &mut Row) {
+    let l = check::log(&load.rec.history());
+    row.acknowledged = l.acknowledged;
+    row.unknown = l.unknown;
+    row.lost = l.lost.len() as u64;
+    row.duplicated = l.duplicated.len() as u64;
+    row.reordered = l.reordered.len() as u64;
+    row.phantom = l.phantom.len() as u64;
+}
+
+/// Kills the node, starts it again and says how long until a publish is acknowledged, and its memory.
+async fn restart(c: &mut Cluster, load: &Load, row: &mut Row) -> Result<(), Wrong> {
+    row.note += &format!("{} MiB before; ", c.rss_kib(0) / 1024);
+    c.kill(0);
+    let begun = Instant::now();
+    c.start(0)?;
+    c.greets(begun + LIMIT).await?;
+    workload::probe(load, "log.probe", begun + LIMIT).await?;
+    row.away_ms = begun.elapsed().as_millis() as u64;
+    row.note += &format!(
+        "serves {:.2} s after kill -9, with {} MiB; ",
+        begun.elapsed().as_secs_f64(),
+        c.rss_kib(0) / 1024
+    );
+    Ok(())
+}
+
+/// Reads the rare messages through a filter.
+async fn filter(load: &Load, row: &mut Row) -> Result<(), Wrong> {
+    let client = client::connect(&load.ports, 0).await?;
+    let config = json!({"stream_name": STREAM, "config": {
+        "durable_name": CONSUMER, "ack_policy": "none", "filter_subject": "log.rare",
+    }});
+    let what = format!("CONSUMER.DURABLE.CREATE.{STREAM}.{CONSUMER}");
+    client::insist(&client, &what, &config, Instant::now() + LIMIT).await?;
+    let begun = Instant::now();
+    let (mut came, mut end) = (0, false);
+    while !end && begun.elapsed() < LIMIT {
+        let n = client::pull(&client, (STREAM, CONSUMER), 100, Duration::from_secs(1), |m| {
+            load.rec.note(HARNESS, Op::Entry { seq: m.seq, v: value(&m.body) });
+            end |= m.pending == 0;
+        });
+        came += n.await?;
+    }
+    let took = begun.elapsed().as_secs_f64();
+    load.rec.note(HARNESS, Op::Complete { last: came });
+    // Only the rare ones were asked for: the others are not looked for.
+    let mut h = load.rec.history();
+    h.records.retain(|r| match r.op {
+        Op::Append { v, .. } => (v & 0xff_ffff_ffff) % 1_000 == 7,
+        _ => true,
+    });
+    let l = check::log(&h);
+    row.acknowledged = l.acknowledged;
+    row.lost = l.lost.len() as u64;
+    row.duplicated = l.duplicated.len() as u64;
+    row.reordered = l.reordered.len() as u64;
+    row.phantom = l.phantom.len() as u64;
+    let all = load.rec.completed();
+    row.note += &format!("{came} of {all} in {:.2} s, {:.0} a second; ", took, came as f64 / took.max(0.001));
+    Ok(())
+}
+
+/// Confirms all but every hundredth message; returns the sequences that were left.
+async fn interior(load: &Load, messages: u64) -> Result<Vec<u64>, Wrong> {
+    let client = client::connect(&load.ports, 0).await?;
+    let (mut kept, mut seen) = (Vec::new(), 0);
+    let deadline = Instant::now() + LIMIT;
+    while seen < messages {
+        if Instant::now() > deadline {
+            return Err(format!("{seen} of {messages} messages came in {LIMIT:?}"));
+        }
+        let mut batch = Vec::new();
+        seen += client::pull(&client, (STREAM, CONSUMER), 1_000, Duration::from_secs(1), |m| batch.push(m))
+            .await?;
+        let last = batch.len().saturating_sub(1);
+        for (i, m) in batch.into_iter().enumerate() {
+            if m.seq % 100 == 0 {
+                kept.push(m.seq);
+            } else if i == last {
+                // One waits for the word, so that those before it were handled.
+                client::confirm(&client, m.reply).await?;
+            } else {
+                client.publish(m.reply, "+ACK".into()).await.map_err(|e| e.to_string())?;
+            }
+        }
+    }
+    client.flush().await.map_err(|e| e.to_string())?;
+    Ok(kept)
+}
+
+/// What is left after the restart: all that was kept must come again; what was confirmed should not.
+async fn remaining(load: &Load, row: &mut Row, kept: &[u64]) -> Result<(), Wrong> {
+    let client = client::connect(&load.ports, 0).await?;
+    let mut came = std::collections::BTreeSet::new();
+    let deadline = Instant::now() + LIMIT;
+    let mut quiet = 0;
+    // Unconfirmed ones come again after ack_wait; three seconds without any are the end.
+    while quiet < 3 && Instant::now() < deadline {
+        let n = client::pull(&client, (STREAM, CONSUMER), 1_000, Duration::from_secs(1), |m| {
+            came.insert(m.seq);
+        })
+        .await?;
+        quiet = if n == 0 { quiet + 1 } else { 0 };
+    }
+    row.acknowledged = load.rec.completed() as u64;
+    row.lost = kept.iter().filter(|s| !came.contains(s)).count() as u64;
+    let again = came.iter().filter(|s| !kept.contains(s)).count();
+    // The probe's message was never confirmed.
+    row.duplicated = (again as u64).saturating_sub(1);
+    row.note += &format!("{} kept of them; ", kept.len());
+    Ok(())
+}
+
+/// Creates streams with ten consumers each.
+async fn assets(load: &Load, n: u64) -> Result<(), Wrong> {
+    let client = client::connect(&load.ports, 0).await?;
+    for i in 0..n {
+        let name = format!("A{i}");
+        let config = json!({"name": name, "subjects": [format!("a{i}.>")], "storage": "file"});
+        client::insist(&client, &format!("STREAM.CREATE.{name}"), &config, Instant::now() + LIMIT).await?;
+        for k in 0..10 {
+            let config = json!({"stream_name": name, "config": {"durable_name": format!("c{k}"), "ack_policy": "explicit"}});
+            let what = format!("CONSUMER.DURABLE.CREATE.{name}.c{k}");
+            client::insist(&client, &what, &config, Instant::now() + LIMIT).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Streams and consumers of those that are there.
+async fn count(load: &Load) -> Result<u64, Wrong> {
+    let client = client::connect(&load.ports, 0).await?;
+    let said = client::insist(&client, "INFO", &serde_json::Value::Null, Instant::now() + LIMIT).await?;
+    // Without the stream that every run has.
+    Ok((said["streams"].as_u64().unwrap_or(0) + said["consumers"].as_u64().unwrap_or(0)).saturating_sub(1))
+}
