@@ -87,6 +87,9 @@ pub enum Op {
         /// Revision, once acknowledged.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rev: Option<u64>,
+        /// The server said that the revision was another; not so if it took no effect for another reason.
+        #[serde(default)]
+        other: bool,
     },
     /// A message came to a worker (note).
     Deliver {

@@ -148,8 +148,10 @@ fn items(ops: &[Done]) -> Result<(Vec<Item>, Vec<Hidden>), String> {
                     (Event::Fail, Some(rev), _) => {
                         return Err(format!("operation {id} was refused, yet revision {rev} is its {v:x}"));
                     }
-                    (Event::Fail, None, Some(expect)) => item(ret, Kind::Refused { expect }),
-                    (Event::Fail, None, None) => {}
+                    (Event::Fail, None, Some(expect)) if matches!(d.op, Op::Cas { other: true, .. }) => {
+                        item(ret, Kind::Refused { expect });
+                    }
+                    (Event::Fail, None, _) => {}
                     // Unknown, but somebody has read it: it took effect, and before that reading was over.
                     (_, Some(rev), _) => {
                         written.insert(v);
@@ -191,7 +193,7 @@ fn search(items: &[Item], hidden: &[Hidden]) -> Result<bool, String> {
     order.sort_by_key(|i| rev(*i));
     let start = Walk { first: 0, done: BTreeSet::new(), rev: 0, over: None, used: BTreeSet::new() };
     let (mut stack, mut tried, mut steps) = (vec![start], BTreeSet::new(), 0);
-    let mut stuck = (0, String::new());
+    let mut stuck: Option<Walk> = None;
     while let Some(mut w) = stack.pop() {
         let bound = settle(items, &mut w);
         if w.first == items.len() {
@@ -204,8 +206,8 @@ fn search(items: &[Item], hidden: &[Hidden]) -> Result<bool, String> {
         if !tried.insert(w.clone()) {
             continue;
         }
-        if w.first >= stuck.0 {
-            stuck = (w.first + 1, complaint(items, &w));
+        if stuck.as_ref().is_none_or(|s| w.first > s.first) {
+            stuck = Some(w.clone());
         }
         // First on the stack, so that it is tried last. A write that nobody saw is of use only to explain a refusal, and
         // among those that may stand here one bound to this revision is the cheapest: it can be of use nowhere else.
@@ -232,7 +234,7 @@ fn search(items: &[Item], hidden: &[Hidden]) -> Result<bool, String> {
             stack.push(w);
         }
     }
-    Err(stuck.1)
+    Err(stuck.map(|w| complaint(items, &w)).unwrap_or_default())
 }
 
 fn place(w: &mut Walk, i: usize, len: usize) {

@@ -136,7 +136,7 @@ fn put(v: u64, rev: u64) -> Op {
     Op::Put { key: 1, v, rev: (rev > 0).then_some(rev) }
 }
 fn cas(expect: u64, v: u64, rev: u64) -> Op {
-    Op::Cas { key: 1, expect, v, rev: (rev > 0).then_some(rev) }
+    Op::Cas { key: 1, expect, v, rev: (rev > 0).then_some(rev), other: rev == 0 }
 }
 
 fn registers(steps: &[Step]) -> Register {
@@ -158,6 +158,8 @@ fn a_right_register_passes() {
         (11, None, Event::Info, put(14, 0)),
         (12, Some(13), Event::Ok, get(3, 14)),
         (14, None, Event::Info, put(15, 0)),
+        // Nobody got it: that says nothing of the revision.
+        (14, Some(15), Event::Fail, Op::Cas { key: 1, expect: 3, v: 17, rev: None, other: false }),
         // Only the write that nobody saw explains this.
         (16, Some(17), Event::Fail, cas(3, 16, 0)),
     ]);

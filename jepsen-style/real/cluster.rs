@@ -52,10 +52,22 @@ pub struct Cluster {
     pub links: Option<Links>,
 }
 
-/// A port that is free now.
+/// A port that is free now, below those that the kernel gives to outgoing connections: one of them could take it before
+/// the node does.
 fn port() -> Result<u16, Wrong> {
-    let l = std::net::TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
-    l.local_addr().map(|a| a.port()).map_err(|e| e.to_string())
+    use std::sync::atomic::{AtomicU32, Ordering};
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..PORTS {
+        // Runs at the same time begin at different places.
+        let n = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id().wrapping_mul(97) % PORTS;
+        let port = (FIRST + n % PORTS) as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no port is free".into())
 }
 
 impl Cluster {

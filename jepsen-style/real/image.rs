@@ -141,9 +141,15 @@ impl Disk {
     /// Gives back what [`Disk::fill`] took.
     ///
     /// # Errors
-    /// It was not filled.
+    /// It was not filled, or there is no room afterwards.
     pub fn free(&self) -> Result<(), Wrong> {
-        fs::remove_file(self.mount.join(BALLAST)).map_err(|e| e.to_string())
+        let path = self.mount.join(BALLAST);
+        fs::remove_file(&path).map_err(|e| e.to_string())?;
+        // That there is room again is shown by writing, not believed.
+        let trial =
+            File::create(&path).and_then(|mut f| f.write_all(&vec![1; 1 << 20]).and_then(|()| f.sync_all()));
+        fs::remove_file(&path).ok();
+        trial.map_err(|e| format!("no room after the ballast is gone: {e}"))
     }
 
     /// Deletes everything: a node with a new disk.

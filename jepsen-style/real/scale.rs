@@ -183,26 +183,32 @@ async fn interior(load: &Load, messages: u64) -> Result<Vec<u64>, Wrong> {
         }
     }
     client.flush().await.map_err(|e| e.to_string())?;
+    kept.sort_unstable();
+    kept.dedup();
     Ok(kept)
 }
 
-/// What is left after the restart: all that was kept must come again; what was confirmed should not.
+/// What is left after the restart: all that was kept must come again; what was confirmed should not. What comes is
+/// confirmed, so that it ends.
 async fn remaining(load: &Load, row: &mut Row, kept: &[u64]) -> Result<(), Wrong> {
     let client = client::connect(&load.ports, 0).await?;
     let mut came = std::collections::BTreeSet::new();
     let deadline = Instant::now() + LIMIT;
     let mut quiet = 0;
-    // Unconfirmed ones come again after ack_wait; three seconds without any are the end.
-    while quiet < 3 && Instant::now() < deadline {
-        let n = client::pull(&client, (STREAM, CONSUMER), 1_000, Duration::from_secs(1), |m| {
+    // Unconfirmed ones come again after ack_wait; four seconds without any are the end.
+    while quiet < 4 && Instant::now() < deadline {
+        let mut batch = Vec::new();
+        let n =
+            client::pull(&client, (STREAM, CONSUMER), 500, Duration::from_secs(1), |m| batch.push(m)).await?;
+        for m in batch {
             came.insert(m.seq);
-        })
-        .await?;
+            client.publish(m.reply, "+ACK".into()).await.map_err(|e| e.to_string())?;
+        }
         quiet = if n == 0 { quiet + 1 } else { 0 };
     }
     row.acknowledged = load.rec.completed() as u64;
     row.lost = kept.iter().filter(|s| !came.contains(s)).count() as u64;
-    let again = came.iter().filter(|s| !kept.contains(s)).count();
+    let again = came.iter().filter(|s| kept.binary_search(s).is_err()).count();
     // The probe's message was never confirmed.
     row.duplicated = (again as u64).saturating_sub(1);
     row.note += &format!("{} kept of them; ", kept.len());

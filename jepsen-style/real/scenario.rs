@@ -19,7 +19,7 @@ use super::{
     nemesis::{self, Fault},
     recorder::Recorder,
     report::{Row, State},
-    subject::Subject,
+    subject::{Kind, Subject},
     tell,
     workload::{self, CONSUMER, Load, STREAM, Worker},
 };
@@ -261,8 +261,10 @@ async fn attempt(
 ) -> Result<(), Halt> {
     let shape = Shape { nodes: s.nodes, image_mib: s.image_mib };
     let mut c = Cluster::prepare(subject.clone(), dir, shape).await.map_err(halt(State::NotHere))?;
-    (0..s.nodes).try_for_each(|i| c.start(i)).map_err(halt(State::NotYet))?;
-    c.greets(Instant::now() + SERVE).await.map_err(halt(State::NotYet))?;
+    // A server that does not even begin is one that cannot do it yet, if it is ours.
+    let idle = if subject.kind == Kind::Fulmar { State::NotYet } else { State::Broken };
+    (0..s.nodes).try_for_each(|i| c.start(i)).map_err(halt(idle))?;
+    c.greets(Instant::now() + SERVE).await.map_err(halt(idle))?;
     let (stop_tx, stop) = watch::channel(false);
     let load = Load {
         ports: c.ports(),
@@ -273,7 +275,7 @@ async fn attempt(
         size: 128,
         seed: o.seed,
     };
-    create(&load, s).await.map_err(halt(State::NotYet))?;
+    create(&load, s, subject.kind).await.map_err(halt(idle))?;
     if s.settle && s.image_mib.is_some() {
         c.nodes.iter().try_for_each(|n| n.disk.sync()).map_err(halt(State::NotHere))?;
     }
@@ -326,9 +328,11 @@ async fn attempt(
 }
 
 /// The stream, and the consumer where there is one.
-async fn create(load: &Load, s: &Scenario) -> Result<(), Wrong> {
+async fn create(load: &Load, s: &Scenario, kind: Kind) -> Result<(), Wrong> {
     let client = client::connect(&load.ports, 0).await?;
-    let deadline = Instant::now() + SERVE;
+    // While ours cannot do all of it, nobody waits long to be told so.
+    let patience = if kind == Kind::Fulmar { SERVE / 4 } else { SERVE };
+    let deadline = Instant::now() + patience;
     client::insist(&client, "INFO", &Value::Null, deadline).await?;
     let (name, subjects, per_subject) = match s.work {
         Work::Registers => (format!("KV_{STREAM}"), format!("$KV.{STREAM}.>"), 1),

@@ -152,11 +152,11 @@ pub async fn register(load: Load, p: u64, keys: u64) {
             }
             what => {
                 let expect = (what == 2).then_some(known[key as usize]);
-                let op = |rev| match expect {
-                    Some(expect) => Op::Cas { key, expect, v, rev },
+                let op = |rev, other| match expect {
+                    Some(expect) => Op::Cas { key, expect, v, rev, other },
                     None => Op::Put { key, v, rev },
                 };
-                let id = load.rec.invoke(p, op(None));
+                let id = load.rec.invoke(p, op(None, false));
                 let mut publish =
                     async_nats::jetstream::message::PublishMessage::build().payload(body(v, 64).into());
                 if let Some(e) = expect {
@@ -169,10 +169,11 @@ pub async fn register(load: Load, p: u64, keys: u64) {
                 match said {
                     Ok(ack) => {
                         known[key as usize] = ack.sequence;
-                        load.rec.end(p, id, Event::Ok, op(Some(ack.sequence)));
+                        load.rec.end(p, id, Event::Ok, op(Some(ack.sequence), false));
                     }
                     Err(e) => {
-                        load.rec.end(p, id, outcome(&e), op(None));
+                        let other = e.kind() == PublishErrorKind::WrongLastSequence;
+                        load.rec.end(p, id, outcome(&e), op(None, other));
                     }
                 }
             }
