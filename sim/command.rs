@@ -1,4 +1,4 @@
-//! The command line of `storm`.
+//! The command line of `storm`. With `jet` before them all commands are about storms of JetStream instead of core messaging.
 //!
 //! * `storm run SEED…` runs seeds in this process and prints a line of JSON for each; a panic is a verdict too.
 //! * `storm text TEXT` prints the seed for a text.
@@ -21,10 +21,88 @@ use std::{
 
 use crate::{
     history::Violation,
+    jet,
     plan::Plan,
     shrink,
     storm::{self, Report},
 };
+
+/// Which storms.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Core,
+    Jet,
+}
+
+impl Kind {
+    fn draw(self, seed: u64) -> Any {
+        match self {
+            Kind::Core => Any::Core(Plan::draw(seed)),
+            Kind::Jet => Any::Jet(jet::plan::Plan::draw(seed)),
+        }
+    }
+    /// The arguments of a child that does the same kind of storms.
+    fn args(self, rest: impl IntoIterator<Item = String>) -> Vec<String> {
+        let kind = (self == Kind::Jet).then(|| "jet".to_owned());
+        kind.into_iter().chain(rest).collect()
+    }
+    /// What a thousand seeds must have brought at least.
+    fn floors(self) -> &'static [(&'static str, u64)] {
+        match self {
+            Kind::Core => &FLOORS,
+            Kind::Jet => &JET_FLOORS,
+        }
+    }
+}
+
+/// A plan of either kind.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+enum Any {
+    Core(Plan),
+    Jet(jet::plan::Plan),
+}
+
+impl Any {
+    fn seed(&self) -> u64 {
+        match self {
+            Any::Core(p) => p.options.seed,
+            Any::Jet(p) => p.options.seed,
+        }
+    }
+    fn len(&self) -> usize {
+        match self {
+            Any::Core(p) => p.len(),
+            Any::Jet(p) => p.len(),
+        }
+    }
+    fn run(&self) -> Report {
+        match self {
+            Any::Core(p) => storm::run(p),
+            Any::Jet(p) => jet::run::run(p),
+        }
+    }
+    fn options(&self) -> String {
+        match self {
+            Any::Core(p) => line(&p.options),
+            Any::Jet(p) => line(&p.options),
+        }
+    }
+    fn pretty(&self) -> String {
+        match self {
+            Any::Core(p) => pretty(p),
+            Any::Jet(p) => {
+                line(p).replace("{\"wait_us\"", "\n  {\"wait_us\"").replace("{\"at_ms\"", "\n  {\"at_ms\"")
+            }
+        }
+    }
+    fn shrink(&self, fails: impl Fn(&Any) -> bool) -> Any {
+        match self {
+            Any::Core(p) => Any::Core(shrink::shrink(p, SHRINK_RUNS, |p| fails(&Any::Core(p.clone())))),
+            Any::Jet(p) => Any::Jet(jet::shrink::shrink(p, SHRINK_RUNS, |p| fails(&Any::Jet(p.clone())))),
+        }
+    }
+}
 
 /// Seeds that a child runs before it ends.
 const BATCH: u64 = 25;
@@ -35,24 +113,28 @@ const SHRINK_RUNS: usize = 400;
 #[allow(clippy::print_stderr)]
 pub fn main() -> i32 {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let kind = if words.first() == Some(&"jet") { Kind::Jet } else { Kind::Core };
+    if kind == Kind::Jet {
+        words.remove(0);
+    }
     let done = match words[..] {
-        ["run", ref seeds @ ..] if !seeds.is_empty() => numbers(seeds).map(|s| run(&s)),
+        ["run", ref seeds @ ..] if !seeds.is_empty() => numbers(seeds).map(|s| run(kind, &s)),
         ["text", text] => {
             // A seed for a text, such as the name of a commit.
             say(&(env::Rng::derived(0, text).next_u64() >> 24).to_string());
             Ok(0)
         }
         ["plan", seed] => number(seed).map(|s| {
-            say(&pretty(&Plan::draw(s)));
+            say(&kind.draw(s).pretty());
             0
         }),
         ["play", file] => read_plan(file).map(|p| play(&p)),
         ["many", first, count, jobs, seconds, dir] => {
-            numbers(&[first, count, jobs, seconds]).map(|n| many(&n, dir))
+            numbers(&[first, count, jobs, seconds]).map(|n| many(kind, &n, dir))
         }
-        ["twice", ref seeds @ ..] if !seeds.is_empty() => numbers(seeds).map(|s| twice(&s)),
-        ["shrink", seed, dir] => number(seed).and_then(|s| bug(s, dir)),
+        ["twice", ref seeds @ ..] if !seeds.is_empty() => numbers(seeds).map(|s| twice(kind, &s)),
+        ["shrink", seed, dir] => number(seed).and_then(|s| bug(kind, s, dir)),
         _ => Err("usage: storm run|plan|play|many|twice|shrink … (see sim/command.rs)".into()),
     };
     done.unwrap_or_else(|e| {
@@ -82,7 +164,7 @@ fn pretty(p: &Plan) -> String {
     let events: Vec<String> = p.events.iter().map(|e| format!("\n {}", line(e))).collect();
     out + &format!("],\n\"events\":[{}]}}", events.join(","))
 }
-fn read_plan(file: &str) -> Result<Plan, String> {
+fn read_plan(file: &str) -> Result<Any, String> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
     serde_json::from_str(&text).map_err(|e| format!("{file}: {e}"))
 }
@@ -94,8 +176,8 @@ fn say(text: &str) {
 }
 
 /// Runs a plan; a panic becomes a violation, named by the invariant's id if its text has one.
-fn judge(p: &Plan) -> Report {
-    let seed = p.options.seed;
+fn judge(p: &Any) -> Report {
+    let seed = p.seed();
     let said = std::sync::Arc::new(parking_lot::Mutex::new(String::new()));
     let hook = said.clone();
     std::panic::set_hook(Box::new(move |info| {
@@ -106,7 +188,7 @@ fn judge(p: &Plan) -> Report {
             *said = text;
         }
     }));
-    let done = std::panic::catch_unwind(|| storm::run(p));
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| p.run()));
     drop(std::panic::take_hook());
     done.unwrap_or_else(|_| {
         let text = said.lock().replace('\n', " ");
@@ -116,18 +198,18 @@ fn judge(p: &Plan) -> Report {
     })
 }
 
-fn run(seeds: &[u64]) -> i32 {
+fn run(kind: Kind, seeds: &[u64]) -> i32 {
     let mut code = 0;
     for seed in seeds {
         say(&format!("begin {seed}"));
-        let report = judge(&Plan::draw(*seed));
+        let report = judge(&kind.draw(*seed));
         code |= i32::from(!report.violations.is_empty());
         say(&line(&report));
     }
     code
 }
 
-fn play(p: &Plan) -> i32 {
+fn play(p: &Any) -> i32 {
     let report = judge(p);
     say(&line(&report));
     i32::from(!report.violations.is_empty())
@@ -162,10 +244,10 @@ fn reports(args: &[String]) -> (Vec<Report>, Option<u64>) {
     (all, open)
 }
 
-fn twice(seeds: &[u64]) -> i32 {
+fn twice(kind: Kind, seeds: &[u64]) -> i32 {
     let mut code = 0;
     for seed in seeds {
-        let once = || reports(&["run".into(), seed.to_string()]).0.pop();
+        let once = || reports(&kind.args(["run".into(), seed.to_string()])).0.pop();
         let (a, b) = (once(), once());
         let key = |r: &Option<Report>| {
             r.as_ref().map(|r| (r.hash, r.events, r.counts.clone(), r.violations.clone()))
@@ -182,9 +264,9 @@ fn twice(seeds: &[u64]) -> i32 {
 }
 
 /// Shrinks a failing seed and leaves its folder.
-fn bug(seed: u64, dir: &str) -> Result<i32, String> {
-    let plan = Plan::draw(seed);
-    let run = |p: &Plan| -> Report {
+fn bug(kind: Kind, seed: u64, dir: &str) -> Result<i32, String> {
+    let plan = kind.draw(seed);
+    let run = |p: &Any| -> Report {
         let file = std::env::temp_dir().join(format!("storm-{}-{seed}.json", std::process::id()));
         write(&file, &line(p)).ok();
         let all = reports(&["play".into(), file.to_string_lossy().into_owned()]).0;
@@ -201,18 +283,19 @@ fn bug(seed: u64, dir: &str) -> Result<i32, String> {
         say(&format!("seed {seed} passes"));
         return Ok(0);
     };
-    let small = shrink::shrink(&plan, SHRINK_RUNS, |p| run(p).violations.iter().any(|v| v.id == id));
+    let small = plan.shrink(|p| run(p).violations.iter().any(|v| v.id == id));
     let last = run(&small);
     let dir = Path::new(dir).join(seed.to_string());
     let e = |e: std::io::Error| format!("{}: {e}", dir.display());
     std::fs::create_dir_all(&dir).map_err(e)?;
-    write(&dir.join("options.json"), &line(&plan.options)).map_err(e)?;
-    write(&dir.join("plan.json"), &pretty(&plan)).map_err(e)?;
-    write(&dir.join("shrunk.json"), &pretty(&small)).map_err(e)?;
+    write(&dir.join("options.json"), &plan.options()).map_err(e)?;
+    write(&dir.join("plan.json"), &plan.pretty()).map_err(e)?;
+    write(&dir.join("shrunk.json"), &small.pretty()).map_err(e)?;
     let list =
         |r: &Report| r.violations.iter().map(|v| format!("{}: {}\n", v.id, v.text)).collect::<String>();
     let text = format!(
-        "seed {seed} breaks {id}\n\nscripts/repro {seed}\nscripts/repro {}/shrunk.json\n\n## As drawn ({} steps and events)\n{}\n## Shrunk ({})\n{}",
+        "seed {seed} breaks {id}\n\nscripts/repro {}{seed}\nscripts/repro {}/shrunk.json\n\n## As drawn ({} steps and events)\n{}\n## Shrunk ({})\n{}",
+        if kind == Kind::Jet { "--jet " } else { "" },
         dir.display(),
         plan.len(),
         list(&first),
@@ -251,7 +334,7 @@ impl Sum {
     }
 }
 
-fn many(n: &[u64], dir: &str) -> i32 {
+fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
     let [first, count, jobs, seconds] = n[..] else { return 2 };
     let begun = Instant::now();
     let limit = Duration::from_secs(if seconds == 0 { u64::MAX / 4 } else { seconds });
@@ -275,8 +358,8 @@ fn many(n: &[u64], dir: &str) -> i32 {
                     let mut from = from;
                     let to = (from + BATCH).min(end);
                     while from < to {
-                        let mut args = vec!["run".to_string()];
-                        args.extend((from..to).map(|s| s.to_string()));
+                        let seeds = (from..to).map(|s| s.to_string());
+                        let args = kind.args(std::iter::once("run".to_owned()).chain(seeds));
                         let (all, died) = reports(&args);
                         let last = all.last().map(|r| r.seed);
                         for r in all {
@@ -311,7 +394,7 @@ fn many(n: &[u64], dir: &str) -> i32 {
         sum.failed.len()
     ));
     say(&format!("counts\n{}probes\n{}", table(&sum.counts), table(&sum.marks)));
-    let missed = floors(&sum);
+    let missed = floors(kind, &sum);
     missed.iter().for_each(|m| say(m));
     sum.failed.sort_by_key(|f| f.0);
     // One of each kind is enough to look at.
@@ -319,7 +402,7 @@ fn many(n: &[u64], dir: &str) -> i32 {
     for (seed, v) in &sum.failed {
         if !seen.contains(&v.id) && dir != "-" {
             seen.push(v.id.clone());
-            if let Err(e) = bug(*seed, dir) {
+            if let Err(e) = bug(kind, *seed, dir) {
                 say(&format!("seed {seed} could not be shrunk: {e}"));
             }
         }
@@ -349,14 +432,31 @@ const FLOORS: [(&str, u64); 16] = [
     ("an outbox overflows with answers", 5),
 ];
 
+/// The same for storms of JetStream.
+const JET_FLOORS: [(&str, u64); 13] = [
+    ("publishes", 50_000),
+    ("answers: stored", 30_000),
+    ("answers: duplicate", 100),
+    ("answers: refused", 100),
+    ("key writes: stored", 2_000),
+    ("key writes: wrong revision", 200),
+    ("key reads", 2_000),
+    ("deliveries", 20_000),
+    ("redeliveries", 500),
+    ("confirmed acknowledgements", 5_000),
+    ("fault kill", 300),
+    ("fault power", 300),
+    ("fault restart", 100),
+];
+
 /// Probes that were hit less often than they must.
-fn floors(sum: &Sum) -> Vec<String> {
+fn floors(kind: Kind, sum: &Sum) -> Vec<String> {
     if sum.seeds < FLOOR_SEEDS {
         return Vec::new();
     }
     let hits = |name: &str| sum.counts.get(name).or_else(|| sum.marks.get(name)).copied().unwrap_or(0);
     let least = |floor: u64| floor * (sum.seeds / FLOOR_SEEDS);
-    FLOORS
+    kind.floors()
         .iter()
         .filter(|(name, floor)| hits(name) < least(*floor))
         .map(|(name, floor)| {

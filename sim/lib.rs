@@ -10,6 +10,7 @@ pub mod check;
 pub mod client;
 pub mod command;
 pub mod history;
+pub mod jet;
 pub mod options;
 pub mod plan;
 pub mod shrink;

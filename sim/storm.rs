@@ -84,13 +84,15 @@ pub fn run(plan: &Plan) -> Report {
     report
 }
 
-/// The server's process, as the harness sees it.
+/// The server's process, as a harness sees it.
 #[derive(Clone)]
-struct Host {
-    machine: Machine,
+pub(crate) struct Host {
+    pub machine: Machine,
     server: Arc<Mutex<Option<Arc<Server>>>>,
-    exit: Arc<Mutex<Option<i32>>>,
-    boots: watch::Sender<u64>,
+    /// How it ended.
+    pub exit: Arc<Mutex<Option<i32>>>,
+    /// Its number of starts.
+    pub boots: watch::Sender<u64>,
 }
 
 struct Text(Vec<u8>);
@@ -104,8 +106,15 @@ impl conf::Source for Text {
 }
 
 impl Host {
+    pub fn new(machine: Machine) -> Host {
+        Host { machine, server: Arc::default(), exit: Arc::default(), boots: watch::channel(0).0 }
+    }
+    /// Whether it listens.
+    pub fn serves(&self) -> bool {
+        self.server().is_some_and(|s| s.bound.lock().client.is_some())
+    }
     /// Puts the configuration on the disk, durably.
-    fn configure(&self, text: &str) {
+    pub fn configure(&self, text: &str) {
         let done = self.machine.disk(|d| {
             let h = d.open(CONFIG, OpenOptions::TRUNCATE)?;
             d.write(h, 0, text.as_bytes())?;
@@ -115,7 +124,7 @@ impl Host {
         });
         done.expect("no disk fault is switched on");
     }
-    fn start(&self) {
+    pub fn start(&self) {
         self.boots.send_modify(|n| *n += 1);
         *self.exit.lock() = None;
         let (slot, exit) = (self.server.clone(), self.exit.clone());
@@ -165,7 +174,7 @@ impl Harness {
     fn new(w: World, plan: Plan) -> Harness {
         let machine = w.machine("server");
         machine.set_cores(plan.options.cores);
-        let host = Host { machine, server: Arc::default(), exit: Arc::default(), boots: watch::channel(0).0 };
+        let host = Host::new(machine);
         Harness {
             w,
             host,
@@ -208,7 +217,7 @@ impl Harness {
     }
 
     fn serves(&self) -> bool {
-        self.host.server().is_some_and(|s| s.bound.lock().client.is_some())
+        self.host.serves()
     }
 
     fn add_client(&mut self, plan: ClientPlan) {

@@ -32,6 +32,23 @@ pub struct AccountLimits {
     pub leafnodes_max: Option<usize>,
 }
 
+/// Somebody who wants to know when the interest in a subject may have come or gone. Called in the task that changes it, after the
+/// change; must be short and must not block.
+pub trait Watch: Send + Sync {
+    /// Something changed for this subject; ask [`Account::has_interest`].
+    fn changed(&self, subject: &[u8]);
+}
+
+/// One who watches, with the number that ends it.
+type Watcher = (u64, Arc<dyn Watch>);
+
+/// Those who watch, by subject.
+#[derive(Default)]
+struct Watches {
+    by_subject: BTreeMap<Vec<u8>, Vec<Watcher>>,
+    last: u64,
+}
+
 /// A space of subjects with its interest.
 pub struct Account {
     /// Its name; `$G` is the default one.
@@ -48,6 +65,8 @@ pub struct Account {
     internal: Mutex<Vec<Arc<Sub>>>,
     pub(crate) replies: Replies,
     rules: RwLock<Arc<Rules>>,
+    watches: RwLock<Watches>,
+    is_watched: AtomicBool,
     /// What it has seen.
     pub stats: Stats,
 }
@@ -68,8 +87,55 @@ impl Account {
             internal: Mutex::default(),
             replies: Replies::default(),
             rules: RwLock::default(),
+            watches: RwLock::default(),
+            is_watched: AtomicBool::new(false),
             stats: Stats::default(),
         })
+    }
+    /// Calls `w` whenever a subscription that matches this literal subject comes or goes. The number returned ends it.
+    pub fn watch(&self, subject: &[u8], w: Arc<dyn Watch>) -> u64 {
+        let mut all = self.watches.write();
+        all.last += 1;
+        let id = all.last;
+        all.by_subject.entry(subject.to_vec()).or_default().push((id, w));
+        self.is_watched.store(true, Release);
+        id
+    }
+    /// Ends a watch.
+    pub fn unwatch(&self, subject: &[u8], id: u64) {
+        let mut all = self.watches.write();
+        if let Some(some) = all.by_subject.get_mut(subject) {
+            some.retain(|w| w.0 != id);
+            if some.is_empty() {
+                all.by_subject.remove(subject);
+            }
+        }
+        let any = !all.by_subject.is_empty();
+        self.is_watched.store(any, Release);
+    }
+    /// Tells those who watch a subject that `pattern` touches.
+    #[cold]
+    fn tell_watches(&self, pattern: &[u8]) {
+        let mut told: Vec<(Vec<u8>, Arc<dyn Watch>)> = Vec::new();
+        let all = self.watches.read();
+        let mut add = |subject: &Vec<u8>, some: &Vec<Watcher>| {
+            told.extend(some.iter().map(|w| (subject.clone(), w.1.clone())));
+        };
+        if subject::is_literal(pattern) {
+            if let Some((subject, some)) = all.by_subject.get_key_value(pattern) {
+                add(subject, some);
+            }
+        } else {
+            for (subject, some) in &all.by_subject {
+                if subject::matches(subject, pattern) {
+                    add(subject, some);
+                }
+            }
+        }
+        drop(all);
+        for (subject, w) in told {
+            w.changed(&subject);
+        }
     }
     /// Moves with every change of what a publisher must know; plans of an older generation are void.
     #[inline]
@@ -117,11 +183,17 @@ impl Account {
             .expect("the subject was checked at SUB");
         self.stats.inserts.add(1);
         self.touch();
+        if self.is_watched.load(Acquire) {
+            self.tell_watches(sub.subject());
+        }
     }
     pub(crate) fn remove(&self, sub: &Arc<Sub>) {
         self.interest.write().remove(sub.subject(), sub.queue_name(), sub.key());
         self.stats.removes.add(1);
         self.touch();
+        if self.is_watched.load(Acquire) {
+            self.tell_watches(sub.subject());
+        }
     }
     pub(crate) fn remove_all(&self, subs: &[Arc<Sub>]) {
         // In portions, so that other publishers get at the trie in between.
@@ -133,6 +205,11 @@ impl Account {
             drop(interest);
             self.stats.removes.add(some.len() as u64);
             self.touch();
+            if self.is_watched.load(Acquire) {
+                for sub in some {
+                    self.tell_watches(sub.subject());
+                }
+            }
         }
     }
     /// Adds who gets a message to `subject`.

@@ -30,11 +30,11 @@ mod sub;
 mod tests;
 pub mod trace;
 
-pub use account::{Account, AccountLimits, Broker};
+pub use account::{Account, AccountLimits, Broker, Watch};
 pub use imports::{Crossing, Latency, REQUEST_INFO};
 pub use link::{Closed, Inbound, Kind, Link, LinkFlags, LinkOptions, Transport};
 pub use outbox::{Chunk, Out};
-pub use router::{Deliveries, Message, Outcome, Router};
+pub use router::{Deliveries, Message, Outcome, Router, Sender};
 pub use stats::{Counter, Stats, Traffic};
 pub use sub::{Sub, SubscribeError};
 pub use trace::{Step, Trace};

@@ -1,1 +1,29 @@
 //! JetStream over `stream`, `store` and `replica`: assets of accounts, the JSON API, the publish path, deliveries.
+//!
+//! Start reading at [`JetStream`] (the engine of a server), then `shell` (a stream), `publish` (the way in), `apply` (what the log
+//! does) and `deliver` (the way out). Requests come in at `account` and are answered in `handlers`.
+//!
+//! Owns: who is called when, and in which order; the locks; what is sent to whom. Does not own rules (`stream`), durability
+//! (`replica`), messages (`store`), the text of requests and answers (`api`).
+
+mod account;
+mod advisory;
+mod answer;
+pub mod api;
+mod apply;
+mod consumers;
+mod deliver;
+mod handlers;
+mod log;
+mod meta;
+mod node;
+mod options;
+mod post;
+mod publish;
+mod shell;
+mod view;
+mod wheel;
+
+pub use api::{Time, event::ClientInfo};
+pub use node::{Detail, JetStream, Usage};
+pub use options::{AccountLimits, AssetLimits, Durability, Host, Options};

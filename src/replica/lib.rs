@@ -1,1 +1,37 @@
-//! Drives raft groups over the store: propose, make durable, commit, apply, checkpoint. Decides nothing.
+//! Drives many raft groups over one store: propose, make durable, commit, apply, checkpoint. Decides nothing.
+//!
+//! Start reading at [`Replicas`] (all groups of a node), then [`Machine`] (what a group serves) and `activity` (the way of a
+//! proposal: taken from the machine, appended, synced, committed, applied). The design is in docs/design/0016-replica.md, what a driver owes to
+//! the consensus core in 0010-consensus.md.
+//!
+//! ```text
+//!   Machine::take_proposals -> raft::Core -> store::Group::append -> ticket -> raft::Core -> Machine::apply
+//! ```
+//!
+//! A group without work has no task and, with one voter, no timer: whoever brings work wakes it, and its *activity* runs until
+//! nothing is left to do.
+//!
+//! - D-1: a machine is told that it leads only when it has applied everything from before its term.
+//! - D-2: a machine is given every committed entry once in its life, in order, one batch at a time.
+//! - D-3: writes reach the store in the order in which the core gave them, and the core hears of one only when its ticket, or the group's relaxed
+//!   policy, says so.
+//! - D-4: a checkpoint is taken between two applies, and is the state after the last entry applied.
+//! - D-5: a proposal that a leader's machine handed out is applied, given back as refused, or open when the machine is told that it
+//!   does not lead any more; nothing else.
+
+mod activity;
+mod codec;
+mod group;
+mod machine;
+mod open;
+mod options;
+mod replicas;
+#[cfg(test)]
+mod tests;
+
+pub use group::Handle;
+pub use machine::{BoxFuture, Committed, Machine, Proposal, Refusal, Role, control, messages};
+pub use options::{Error, Options};
+pub use replicas::{New, Replicas};
+
+pub use raft::{EntryKind, GroupId, LogIndex, Members, NodeId, Status, Term};

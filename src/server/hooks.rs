@@ -113,6 +113,7 @@ impl Crossing for ServerHooks {
     fn account_made(&self, account: &Arc<Account>) {
         if let Some(s) = self.server() {
             events::account_made(&s, account);
+            crate::jetstream::account_made(&s, account);
         }
     }
 }

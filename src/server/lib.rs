@@ -6,6 +6,7 @@ mod command;
 mod events;
 mod files;
 mod hooks;
+mod jetstream;
 mod log;
 pub mod monitor;
 pub mod options;

@@ -26,7 +26,7 @@ use crate::{
     hooks::ServerHooks,
     log::Log,
     options::{self, Flags, NATS_VERSION, Options},
-    settings, store_dir,
+    settings,
     transports::{self, Transports},
 };
 
@@ -66,6 +66,8 @@ pub struct Server {
     pub bound: Mutex<Bound>,
     /// What it says about itself.
     pub events: crate::events::Events,
+    /// Streams and consumers, while JetStream is on.
+    pub jetstream: RwLock<Option<Arc<jetstream::JetStream>>>,
     /// What monitoring remembers.
     pub monitor: crate::monitor::State,
     /// Worker threads.
@@ -136,6 +138,7 @@ impl Server {
             links,
             bound: Mutex::default(),
             events,
+            jetstream: RwLock::default(),
             monitor: crate::monitor::State::new(),
             workers,
             lame_duck: AtomicBool::new(false),
@@ -193,9 +196,7 @@ impl Server {
         }
         crate::events::start(self);
         let one = |e: String| StartError(vec![e]);
-        if let Some(dir) = o.jetstream.as_ref().and_then(|j| j.store_dir.as_deref()) {
-            store_dir::check(dir).await.map_err(one)?;
-        }
+        crate::jetstream::start(self, &o).await.map_err(one)?;
         let transports = transports::build(&o).await.map_err(one)?;
         for w in &transports.warnings {
             self.log.warn(format_args!("{w}"));
@@ -262,11 +263,6 @@ impl Server {
         }
         if self.links.settings().authenticator.has_plaintext_passwords() {
             log.warn(format_args!("Plaintext passwords detected, use nkeys or bcrypt"));
-        }
-        if o.jetstream.is_some() {
-            log.warn(format_args!(
-                "JetStream is not yet supported by this version: streams, key-value and object stores will not answer; everything else does"
-            ));
         }
         for flag in o.feature_flags.keys() {
             log.info(format_args!("Feature flag {flag:?} has no effect on this server"));
@@ -409,6 +405,9 @@ impl Server {
         }
         let digest = new.config_digest.clone().unwrap_or_default();
         *self.options.write() = Arc::new(new);
+        for account in self.broker.accounts() {
+            crate::jetstream::account_made(self, &account);
+        }
         *self.config_time.lock() = env::wall();
         self.log.info(format_args!("Reloaded server configuration ({digest})"));
         Ok(())
@@ -498,6 +497,7 @@ impl Server {
         while !self.links.clients.is_empty() && env::now() < deadline {
             env::sleep(Duration::from_millis(5)).await;
         }
+        crate::jetstream::stop(self).await;
         if let Some(dir) = &self.options().ports_file_dir {
             let name = format!("{}_{}.ports", env::process::exe_name(), env::process::id());
             files::remove(&format!("{}/{name}", dir.trim_end_matches('/'))).await;
@@ -517,6 +517,7 @@ fn base_info(o: &Options, key: &ServerKey, name: &str) -> Info {
         host: o.host.clone(),
         port: u16::try_from(o.port).unwrap_or(0),
         headers: !o.no_header_support,
+        jetstream: o.jetstream.is_some(),
         max_payload: o.max_payload as i64,
         api_lvl: API_LEVEL,
         xkey: key.xkey_public().to_string(),

@@ -1,11 +1,13 @@
 //! The subject dictionary of one stream: every subject that has messages, with how many and where the first and the
 //! last may be.
 //!
-//! Owns the texts and the counts. Does not know messages: `first` and `last` are bounds that the view makes exact.
-//! At most 64 bytes a subject beyond its text (S-52; `bytes_per_subject` in the tests and the bench).
+//! Owns the texts and the counts. Does not know messages: after a removal `first` and `last` may be bounds only, and say
+//! so until a search has made them exact.
 //!
-//! Ids are dense and stay for the dictionary's life. The order is a list of small sorted blocks of ids, so that a
-//! wildcard's literal start can be sought; a hash table finds one subject.
+//! - S-52: at most 64 bytes a subject beyond its text (`bytes_per_subject` in the tests and the bench).
+//!
+//! Ids are dense and stay until the owner renumbers, which it does when most subjects have no messages left. The order is
+//! a list of small sorted blocks of ids, so that a wildcard's literal start can be sought; a hash table finds one subject.
 
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
@@ -14,18 +16,49 @@ use crate::{filter, types::StreamSeq};
 
 /// Ids in one block of the order at most; a full block splits in two.
 const BLOCK: usize = 256;
+/// Bits of a count that say that a bound is a bound only.
+const LOOSE_FIRST: u64 = 1 << 63;
+const LOOSE_LAST: u64 = 1 << 62;
+/// Subjects without messages that are kept before a renumbering is thought of.
+const DEAD_KEPT: usize = 4096;
 
 /// What is known of a subject.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Info {
     /// Where its text begins, and how long it is in the top 16 bits.
     text: u64,
-    /// Live messages.
-    pub count: u64,
+    /// Live messages, and which bounds are not exact.
+    count: u64,
     /// No live message is before this.
     pub first: StreamSeq,
     /// No live message is after this.
     pub last: StreamSeq,
+}
+
+impl Info {
+    /// Live messages.
+    pub(crate) fn count(&self) -> u64 {
+        self.count & !(LOOSE_FIRST | LOOSE_LAST)
+    }
+    /// Whether `first` is a live message.
+    pub(crate) fn first_is_exact(&self) -> bool {
+        self.count & LOOSE_FIRST == 0
+    }
+    /// Whether `last` is a live message.
+    pub(crate) fn last_is_exact(&self) -> bool {
+        self.count & LOOSE_LAST == 0
+    }
+    /// With one message left, one exact bound is both.
+    fn join(&mut self) {
+        if self.count() == 1 {
+            match (self.first_is_exact(), self.last_is_exact()) {
+                (true, false) => self.last = self.first,
+                (false, true) => self.first = self.last,
+                _ => return,
+            }
+            self.count = 1;
+        }
+    }
 }
 
 /// See the module.
@@ -43,6 +76,10 @@ fn hash(s: &[u8]) -> u64 {
 }
 
 impl Dict {
+    /// How many ids were given.
+    pub(crate) fn ids(&self) -> usize {
+        self.infos.len()
+    }
     /// Subjects that have messages.
     pub(crate) fn live(&self) -> usize {
         self.live
@@ -104,45 +141,93 @@ impl Dict {
         self.order.partition_point(|b| b.first().is_some_and(|i| self.subject(*i) <= s)).saturating_sub(1)
     }
 
-    /// Notes a live message.
-    pub(crate) fn add(&mut self, id: u32, seq: StreamSeq) {
+    /// Notes a live message. Returns what was the last one of its subject, if that is known and before it.
+    pub(crate) fn add(&mut self, id: u32, seq: StreamSeq) -> Option<StreamSeq> {
         let i = &mut self.infos[id as usize];
-        if i.count == 0 {
-            (i.first, i.last) = (seq, seq);
+        let mut before = None;
+        if i.count() == 0 {
+            (i.first, i.last, i.count) = (seq, seq, 0);
             self.live += 1;
         } else {
-            i.first = i.first.min(seq);
-            i.last = i.last.max(seq);
+            before = (i.last_is_exact() && i.last < seq).then_some(i.last);
+            if seq < i.first {
+                i.first = seq;
+                i.count &= !LOOSE_FIRST;
+            }
+            if seq > i.last {
+                i.last = seq;
+                i.count &= !LOOSE_LAST;
+            }
         }
         i.count += 1;
+        before
     }
 
     /// Notes that a live message is gone.
-    pub(crate) fn remove(&mut self, id: u32, _seq: StreamSeq) {
+    pub(crate) fn remove(&mut self, id: u32, seq: StreamSeq) {
         let i = &mut self.infos[id as usize];
-        assert!(i.count > 0, "S-50: a subject without messages loses one");
+        assert!(i.count() > 0, "S-50: a subject without messages loses one");
         i.count -= 1;
-        if i.count == 0 {
+        if i.count() == 0 {
+            i.count = 0;
             self.live -= 1;
+            return;
         }
+        if seq <= i.first {
+            i.first = seq.next();
+            i.count |= LOOSE_FIRST;
+        }
+        if seq >= i.last {
+            i.last = StreamSeq(seq.0 - 1);
+            i.count |= LOOSE_LAST;
+        }
+        i.join();
     }
 
-    /// Makes the bounds tighter, after a search found them.
+    /// Makes the bounds exact, after a search found them.
     pub(crate) fn tighten(&mut self, id: u32, first: Option<StreamSeq>, last: Option<StreamSeq>) {
         let i = &mut self.infos[id as usize];
         if let Some(f) = first {
             i.first = f;
+            i.count &= !LOOSE_FIRST;
         }
         if let Some(l) = last {
             i.last = l;
+            i.count &= !LOOSE_LAST;
         }
+        i.join();
+    }
+
+    /// Whether most subjects have no messages left.
+    pub(crate) fn is_mostly_dead(&self) -> bool {
+        self.infos.len() - self.live > self.live + DEAD_KEPT
+    }
+
+    /// Forgets the subjects without messages; the new number of each old one, `u32::MAX` for those that are gone.
+    pub(crate) fn renumber(&mut self) -> Vec<u32> {
+        let mut new = Dict::default();
+        new.infos.reserve_exact(self.live);
+        let mut ids = vec![u32::MAX; self.infos.len()];
+        // In order, so that the blocks are filled one after another.
+        for &old in self.order.iter().flatten() {
+            let i = self.infos[old as usize];
+            if i.count() > 0 {
+                let id = new.intern(text_of(&self.text, &i));
+                let text = new.infos[id as usize].text;
+                new.infos[id as usize] = Info { text, ..i };
+                ids[old as usize] = id;
+            }
+        }
+        new.live = self.live;
+        *self = new;
+        ids
     }
 
     /// Calls `f` with each subject that has messages and matches, in order, until it says stop.
     pub(crate) fn matching(&self, filter: &[u8], mut f: impl FnMut(u32) -> bool) {
         if filter::is_literal(filter) && !filter.is_empty() {
             if let Some(id) = self.find(filter)
-                && self.infos[id as usize].count > 0
+                && self.infos[id as usize].count() > 0
             {
                 f(id);
             }
@@ -159,7 +244,7 @@ impl Dict {
                 if !s.starts_with(prefix) {
                     return;
                 }
-                if self.infos[id as usize].count > 0 && (all || filter::matches(filter, s)) && !f(id) {
+                if self.infos[id as usize].count() > 0 && (all || filter::matches(filter, s)) && !f(id) {
                     return;
                 }
             }
@@ -198,7 +283,7 @@ mod tests {
             for f in [">", "a.>", "a.*", "b.*.x", "a.a", "c.>", "*.b"] {
                 let mut got = Vec::new();
                 d.matching(f.as_bytes(), |id| {
-                    got.push((String::from_utf8_lossy(d.subject(id)).into_owned(), d.info(id).count));
+                    got.push((String::from_utf8_lossy(d.subject(id)).into_owned(), d.info(id).count()));
                     true
                 });
                 let want: Vec<_> = model.iter().filter(|(s, _)| filter::matches(f.as_bytes(), s.as_bytes()))
@@ -208,8 +293,29 @@ mod tests {
             for (s, v) in &model {
                 let i = *d.info(d.find(s.as_bytes()).expect("in it"));
                 prop_assert!(i.first.0 <= v[0] && i.last.0 >= v[v.len() - 1]);
+                prop_assert!(!i.first_is_exact() || i.first.0 == v[0]);
+                prop_assert!(!i.last_is_exact() || i.last.0 == v[v.len() - 1]);
             }
         }
+    }
+
+    #[test]
+    fn subjects_without_messages_are_forgotten() {
+        let mut d = Dict::default();
+        for i in 0..20_000u64 {
+            let id = d.intern(format!("s.{i}").as_bytes());
+            d.add(id, StreamSeq(i + 1));
+            if i % 10 != 0 {
+                d.remove(id, StreamSeq(i + 1));
+            }
+        }
+        assert!(d.is_mostly_dead());
+        let old = d.find(b"s.10").expect("it has a message");
+        let ids = d.renumber();
+        assert!(!d.is_mostly_dead() && d.live() == 2000 && d.infos.len() == 2000);
+        assert_eq!(d.find(b"s.11"), None);
+        let new = d.find(b"s.10").expect("it still has a message");
+        assert_eq!((ids[old as usize], d.info(new).first), (new, StreamSeq(11)));
     }
 
     #[test]

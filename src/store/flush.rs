@@ -6,9 +6,14 @@
 //!
 //! - S-71: a piece is published only after its file and the file's name are durable.
 //! - S-72: entries at or below the durable checkpoint are state, those above are log: only pieces that lie wholly at or
-//!   below it are rewritten or dropped, and only messages deleted as of that checkpoint leave them.
+//!   below it are rewritten or dropped, and only messages deleted as of that checkpoint leave them, or are not written at
+//!   all if the checkpoint is published together with them.
 
-use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+};
 
 use bytes::Bytes;
 use env::disk::OpenOptions;
@@ -19,9 +24,9 @@ use crate::{
     manifest::{GroupRecord, Manifest},
     options::mutant,
     record::Entry,
-    segment::{BlockCodec, Builder, FILE_HEADER, FileHead, PieceMeta},
+    segment::{BlockCodec, Builder, Built, FILE_HEADER, FileHead, PieceMeta, SubjectFoot},
     shard::{Shard, salt, segment_path, slot_path},
-    types::{FileId, GroupId, Result, Round},
+    types::{FileId, GroupId, LogIndex, Result, Round},
 };
 
 /// A segment file that is being laid out in memory.
@@ -42,21 +47,36 @@ impl Draft {
         Draft { id, bytes: vec![head.encode().into()], len: FILE_HEADER as u64, key }
     }
 
-    /// Adds a piece; `None` if `fill` gave it nothing.
-    fn piece(
-        &mut self,
-        shard: &Shard,
-        group: GroupId,
-        fill: impl FnOnce(&mut Builder<'_>),
-    ) -> Option<(PieceMeta, crate::segment::SubjectFoot)> {
+    /// Begins a piece. Hand its end to [`Draft::add`] before the next one begins.
+    fn builder(&self, shard: &Shard, group: GroupId) -> Builder<'_> {
         let codec = BlockCodec { key: self.key.as_ref(), compress: shard.opts.compress };
-        let mut b =
-            Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block);
-        fill(&mut b);
-        let built = b.finish()?;
+        Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block)
+    }
+
+    fn add(&mut self, built: Built) -> (PieceMeta, SubjectFoot) {
         self.len += built.bytes.len() as u64;
         self.bytes.push(built.bytes);
-        Some((built.meta, built.subjects))
+        (built.meta, built.subjects)
+    }
+}
+
+/// Bytes that are laid out before other tasks get their turn.
+const TURN: u64 = 256 << 10;
+
+/// Lets other tasks of this worker run once `done` has grown by a turn.
+async fn pause(done: &mut u64, more: u64) {
+    *done += more;
+    if *done >= TURN {
+        *done = 0;
+        let mut first = true;
+        std::future::poll_fn(|cx| {
+            if std::mem::take(&mut first) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 }
 
@@ -71,6 +91,8 @@ impl Shard {
     /// One flush. True if it published a new manifest.
     pub(crate) async fn flush(&self) -> Result<bool> {
         let _one = self.flush_lock.lock().await;
+        // What only lies in the page cache so far would stay behind.
+        self.sync().await?;
         let synced = self.progress.borrow().synced;
         {
             let mut j = self.journal.lock();
@@ -111,43 +133,54 @@ impl Shard {
             return plan;
         }
         if let Some(last) = entries.last() {
-            let bytes: u64 = entries.iter().map(|e| e.head.size()).sum();
-            let own = bytes >= self.opts.own_file_bytes;
-            let mut rest = &entries[..];
-            while !rest.is_empty() {
-                let mut fresh = own.then(|| Draft::new(self));
-                let draft = fresh.as_mut().unwrap_or_else(|| shared.get_or_insert_with(|| Draft::new(self)));
-                let mut n = 0;
-                let built = draft.piece(self, id, |b| {
-                    for e in rest {
-                        if n > 0 && !b.fits(e) {
-                            break;
-                        }
-                        if let Some(l) = lost.iter().find(|l| l.last.next() == e.head.index) {
-                            b.cover_to(l.first, l.last);
-                        }
-                        b.push(e);
-                        n += 1;
-                    }
-                });
-                if let Some((meta, feet)) = built {
-                    self.cache.put_subjects((meta.file, meta.off), Arc::new(feet));
-                    plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
-                }
-                drafts.extend(fresh);
-                rest = &rest[n..];
-            }
             plan.flushed = Some((last.head.index, last.head.term, last.head.chain));
         }
-        let record = {
+        let below = {
             let g = group.lock();
             let upto = plan.flushed.unwrap_or(g.flushed);
             let with_lost = g.with_lost(upto);
             if with_lost.0 > upto.0 {
                 plan.flushed = Some(with_lost);
             }
-            g.record(&plan)
+            plan.checkpoint = g.publishable(with_lost.0);
+            if let Some(c) = plan.checkpoint.as_ref().filter(|_| lost.is_empty()) {
+                plan.dropped_tail = g.droppable(c, self.opts.rewrite_below_percent);
+            }
+            plan.checkpoint.as_ref().map_or(LogIndex(0), |c| c.checkpoint.index)
         };
+        let bytes: u64 = entries.iter().map(|e| e.head.size()).sum();
+        let own = bytes >= self.opts.own_file_bytes && plan.dropped_tail.is_empty();
+        let mut rest = &entries[..];
+        let mut turn = 0;
+        while !rest.is_empty() {
+            let mut fresh = own.then(|| Draft::new(self));
+            let draft = fresh.as_mut().unwrap_or_else(|| shared.get_or_insert_with(|| Draft::new(self)));
+            let mut n = 0;
+            let mut b = draft.builder(self, id);
+            for e in rest {
+                if n > 0 && !b.fits(e) {
+                    break;
+                }
+                if let Some(l) = lost.iter().find(|l| l.last.next() == e.head.index) {
+                    b.cover_to(l.first, l.last);
+                }
+                if !plan.dropped_tail.is_empty() && e.head.index <= below {
+                    b.push_live(e, |s| !plan.dropped_tail.contains(s.0));
+                } else {
+                    b.push(e);
+                }
+                n += 1;
+                pause(&mut turn, e.head.size()).await;
+            }
+            if let Some(built) = b.finish() {
+                let (meta, feet) = draft.add(built);
+                self.cache.put_subjects((meta.file, meta.off), Arc::new(feet));
+                plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
+            }
+            drafts.extend(fresh);
+            rest = &rest[n..];
+        }
+        let record = group.lock().record(&plan);
         self.plan_rewrites(id, &record, &mut plan, shared, drafts).await;
         plan
     }
@@ -207,16 +240,19 @@ impl Shard {
             let (start, own) = (first.0.meta.clone(), parts.iter().map(|p| p.0.meta.size()).sum::<u64>());
             let mut fresh = (own >= self.opts.own_file_bytes).then(|| Draft::new(self));
             let draft = fresh.as_mut().unwrap_or_else(|| shared.get_or_insert_with(|| Draft::new(self)));
-            let built = draft.piece(self, id, |b| {
-                b.skip(start.first_index, start.last_term, start.last_chain);
-                for (p, entries) in &parts {
-                    for e in entries {
-                        b.push_live(e, |s| !p.deleted.contains((s.0 - p.meta.first_seq.0) as u32));
-                    }
-                    b.skip(p.meta.last_index, p.meta.last_term, p.meta.last_chain);
+            let mut b = draft.builder(self, id);
+            b.skip(start.first_index, start.last_term, start.last_chain);
+            let mut turn = 0;
+            for (p, entries) in &parts {
+                for e in entries {
+                    b.push_live(e, |s| !p.deleted.contains((s.0 - p.meta.first_seq.0) as u32));
+                    pause(&mut turn, e.head.size()).await;
                 }
-            });
-            if let Some((meta, feet)) = built {
+                b.skip(p.meta.last_index, p.meta.last_term, p.meta.last_chain);
+            }
+            let built = b.finish();
+            if let Some(built) = built {
+                let (meta, feet) = draft.add(built);
                 let feet = if mutant!(self.opts, IndexNotRebuilt) { Default::default() } else { feet };
                 let key = (meta.file, meta.off);
                 self.cache.put_subjects(key, Arc::new(feet));
@@ -232,22 +268,29 @@ impl Shard {
 
     async fn publish(&self, drafts: Vec<Draft>, work: &[Work], synced: Round) -> Result<bool> {
         let drafts: Vec<Draft> = drafts.into_iter().filter(|d| d.bytes.len() > 1).collect();
+        let mut durable = BTreeSet::new();
         for d in &drafts {
             let file = self.disk.open(&segment_path(&self.dir, d.id), OpenOptions::TRUNCATE).await?;
             file.write_vectored_at(0, d.bytes.clone()).await?;
             if !mutant!(self.opts, NoSegmentSync) {
                 file.sync_data().await?;
             }
+            durable.insert(d.id);
         }
         if !drafts.is_empty() && !mutant!(self.opts, NoDirectorySync) {
             self.disk.sync_dir(&self.dir.join("segments")).await?;
         }
+        let whole = |p: &Arc<Piece>| durable.contains(&p.meta.file);
+        assert!(
+            work.iter().all(|w| w.plan.new.iter().all(whole)),
+            "S-71: a piece in a file that was not synced"
+        );
         // A generation that failed half-way is never written again with another content.
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         // From here on the state of every group is read once, and the manifest says exactly that.
         let mut records: BTreeMap<GroupId, GroupRecord> = BTreeMap::new();
         let mut replay_from = synced.next();
-        let (mut before, mut after) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        let (mut before, mut after) = (BTreeSet::new(), BTreeSet::new());
         for w in work {
             let mut g = w.group.lock();
             g.settle_hard(synced);

@@ -1,10 +1,10 @@
-//! One group in memory: the log's tail, the pieces below it, and the stream that the applied part of the log makes.
+//! One group in memory: the log's tail, the pieces below it, checkpoints and what a flush does to them.
 //!
-//! Owns what is live, where it is, and the stream's totals. Does no I/O: what needs a footer that is not at hand answers
-//! [`Need`], before it has changed anything, and is called again with it.
+//! Owns the log. The stream that the applied part of it makes is in `query`. Does no I/O.
 //!
-//! - S-50: the totals equal what a walk over all live messages counts.
 //! - S-53: entries leave memory only once a manifest that names their piece is durable.
+//! - S-55: a memory group never gives a sequence or an index again, also after a restart: both are reserved ahead in the
+//!   journal, and an append beyond what is reserved waits for the reservation's sync.
 //! - S-54: only applied entries are flushed, so a truncation never reaches a piece.
 
 use std::{
@@ -13,48 +13,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use roaring::RoaringBitmap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 
 use crate::{
     dict::Dict,
-    filter,
+    feet::Pins,
     manifest::{Checkpoint, GroupRecord, Lost, PieceRecord, Totals},
-    record::{Entry, Head, Kind, Message},
-    segment::{Counting, IndexFoot, PieceMeta, SubjectFoot},
+    record::{Entry, Kind, Message},
+    segment::{Counting, PieceMeta},
     types::{Chain, Error, FileId, GroupId, LogIndex, Result, Round, StreamSeq, Term},
 };
 
+/// How many numbers of a memory group are reserved at once.
+const FLOOR_STEP: u64 = 1 << 16;
+/// Dead messages of a memory group that are kept before memory is given back.
+const MEMORY_DEAD_KEPT: u64 = 1024;
+
 /// No subject id yet.
-const NONE: u32 = u32::MAX;
-
-/// A footer that is needed and not at hand.
-#[derive(Clone, Debug)]
-pub(crate) struct Need {
-    pub piece: Arc<Piece>,
-    pub index: bool,
-}
-
-/// The footers at hand during one call.
-#[derive(Default)]
-pub(crate) struct Feet {
-    pub subjects: BTreeMap<(FileId, u64), Arc<SubjectFoot>>,
-    pub index: BTreeMap<(FileId, u64), Arc<IndexFoot>>,
-}
-
-impl Feet {
-    fn subjects(&self, p: &Arc<Piece>) -> std::result::Result<&SubjectFoot, Need> {
-        match self.subjects.get(&p.key()) {
-            Some(f) => Ok(f),
-            None => Err(Need { piece: p.clone(), index: false }),
-        }
-    }
-    fn index(&self, p: &Arc<Piece>) -> std::result::Result<&IndexFoot, Need> {
-        match self.index.get(&p.key()) {
-            Some(f) => Ok(f),
-            None => Err(Need { piece: p.clone(), index: true }),
-        }
-    }
-}
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// A piece of this group.
 #[derive(Clone, Debug)]
@@ -68,11 +44,15 @@ impl Piece {
     pub(crate) fn key(&self) -> (FileId, u64) {
         (self.meta.file, self.meta.off)
     }
-    fn rel(&self, seq: StreamSeq) -> u32 {
+    pub(crate) fn rel(&self, seq: StreamSeq) -> u32 {
         (seq.0 - self.meta.first_seq.0) as u32
     }
+    pub(crate) fn seq(&self, rel: u32) -> StreamSeq {
+        StreamSeq(self.meta.first_seq.0 + u64::from(rel))
+    }
+    /// Live messages. A purge marks the gaps of a piece as well, hence no plain difference.
     pub(crate) fn live(&self) -> u64 {
-        u64::from(self.meta.msgs) - self.deleted.len()
+        u64::from(self.meta.msgs).saturating_sub(self.deleted.len())
     }
 }
 
@@ -85,14 +65,17 @@ pub(crate) struct TailEntry {
 
 /// A message in the tail.
 #[derive(Clone, Copy, Debug)]
-struct TailMsg {
-    seq: StreamSeq,
-    entry: LogIndex,
-    off: u32,
-    len: u32,
-    size: u32,
-    subject: u32,
-    deleted: bool,
+pub(crate) struct TailMsg {
+    pub seq: StreamSeq,
+    pub time: i64,
+    pub entry: LogIndex,
+    pub off: u32,
+    pub len: u32,
+    pub size: u32,
+    pub subject: u32,
+    /// How many places behind it the next message of its subject stands; 0 if none does or it is not known.
+    pub next: u32,
+    pub deleted: bool,
 }
 
 /// Where a message is.
@@ -128,23 +111,32 @@ pub(crate) struct Group {
     hard_durable: (Bytes, bool),
     /// Truncations by round, and the oldest round of what each took back: until the truncation is synced a restart may
     /// still need those rounds, or it would find the later ones without them.
-    pins: Vec<(Round, Round)>,
-    counting: Counting,
+    kept_rounds: Vec<(Round, Round)>,
+    pub counting: Counting,
     pub last_index: LogIndex,
     pub last_term: Term,
     pub last_chain: Chain,
     pub flushed: (LogIndex, Term, Chain),
     pub tail: VecDeque<TailEntry>,
     pub tail_bytes: u64,
-    msgs: VecDeque<TailMsg>,
+    pub msgs: VecDeque<TailMsg>,
+    /// The deleted ones of `msgs`, for counting.
+    pub tail_deleted: RoaringTreemap,
     pub pieces: Vec<Arc<Piece>>,
+    /// Those of `pieces` that have messages; their sequences rise.
+    pub data: Vec<u32>,
     pub lost: Vec<Lost>,
     pub applied: LogIndex,
     pub totals: Totals,
+    /// Of a memory group: numbers up to here may have been used (S-55).
     pub floor: (StreamSeq, LogIndex),
-    dict: Dict,
+    /// Floors whose round may not be synced yet.
+    floor_queue: VecDeque<(Round, StreamSeq, LogIndex)>,
+    pub dict: Dict,
     /// Live messages up to here are in the dictionary.
-    dict_upto: StreamSeq,
+    pub dict_upto: StreamSeq,
+    /// What was fetched for questions that are not answered yet.
+    pub pins: Pins,
     pub checkpoint: Checkpoint,
     /// The deletions of the durable checkpoint, for pieces that have any.
     pub checkpoint_deleted: BTreeMap<(FileId, u64), Bytes>,
@@ -184,13 +176,13 @@ impl Group {
             pieces.push(piece);
         }
         let fresh = r.checkpoint.totals.msgs == 0 && pieces.is_empty();
-        Some(Group {
+        let mut g = Group {
             id: r.id,
             options: r.options,
             memory,
             hard_durable: (r.hard.clone(), r.hard_valid),
             hard_queue: VecDeque::new(),
-            pins: Vec::new(),
+            kept_rounds: Vec::new(),
             hard: r.hard,
             hard_valid: r.hard_valid,
             counting,
@@ -201,18 +193,101 @@ impl Group {
             tail: VecDeque::new(),
             tail_bytes: 0,
             msgs: VecDeque::new(),
+            tail_deleted: RoaringTreemap::new(),
             pieces,
+            data: Vec::new(),
+            pins: Pins::default(),
             lost: r.lost,
             applied: r.checkpoint.index,
             totals: r.checkpoint.totals,
             floor: (r.floor_seq, r.floor_index),
+            floor_queue: VecDeque::new(),
             dict: Dict::default(),
             dict_upto: if fresh { r.checkpoint.totals.last } else { StreamSeq(0) },
             checkpoint: r.checkpoint,
             checkpoint_deleted,
             pending: None,
             deleted: false,
-        })
+        };
+        g.index_pieces();
+        Some(g)
+    }
+
+    fn index_pieces(&mut self) {
+        let with = self.pieces.iter().enumerate().filter(|(_, p)| p.meta.msgs > 0);
+        self.data = with.map(|(i, _)| i as u32).collect();
+    }
+
+    // ---- memory groups
+
+    /// A memory group after a restart: its messages are gone, and it goes on behind all numbers that it may have given.
+    pub(crate) fn restart_memory(&mut self) {
+        let (seq, index) = self.floor;
+        self.totals = Totals { first: seq.next(), last: seq, ..Totals::default() };
+        (self.last_index, self.last_term, self.last_chain) = (index, self.last_term, Chain(0));
+        (self.flushed, self.applied) = ((index, self.last_term, Chain(0)), index);
+        self.checkpoint = Checkpoint { index, totals: self.totals, ..Checkpoint::default() };
+        self.dict_upto = seq;
+    }
+
+    /// The reservation that a memory group needs before it gives out numbers up to these, if it is time for one.
+    pub(crate) fn next_floor(&self, seq: StreamSeq, index: LogIndex) -> Option<(StreamSeq, LogIndex)> {
+        let near = seq.0 + FLOOR_STEP / 2 > self.floor.0.0 || index.0 + FLOOR_STEP / 2 > self.floor.1.0;
+        near.then_some((StreamSeq(seq.0 + FLOOR_STEP), LogIndex(index.0 + FLOOR_STEP)))
+    }
+    /// The journal will hold this reservation in `round`.
+    pub(crate) fn set_floor(&mut self, floor: (StreamSeq, LogIndex), round: Round) {
+        self.floor = floor;
+        self.floor_queue.push_back((round, floor.0, floor.1));
+    }
+    /// Whether numbers up to these are reserved, durably or not.
+    pub(crate) fn is_reserved(&self, seq: StreamSeq, index: LogIndex) -> bool {
+        seq <= self.floor.0 && index <= self.floor.1
+    }
+    /// The round that has to be synced before numbers up to these are given out.
+    pub(crate) fn floor_round(&mut self, seq: StreamSeq, index: LogIndex, synced: Round) -> Round {
+        // Those before the last synced one say nothing any more.
+        while self.floor_queue.get(1).is_some_and(|f| f.0 <= synced) {
+            self.floor_queue.pop_front();
+        }
+        let covers = |f: &&(Round, StreamSeq, LogIndex)| seq <= f.1 && index <= f.2;
+        self.floor_queue.iter().find(covers).map_or(synced, |f| f.0)
+    }
+
+    /// Gives the memory of a memory group's dead messages and of what is no longer log back.
+    fn trim_memory(&mut self, upto: LogIndex) {
+        let dead = self.tail_deleted.len();
+        if dead < MEMORY_DEAD_KEPT || dead < self.totals.msgs / 2 {
+            // Entries without messages need no walk over messages.
+            if self.tail.len() < 2 * self.msgs.len() + MEMORY_DEAD_KEPT as usize {
+                return;
+            }
+        }
+        self.msgs.retain(|m| !(m.deleted && m.entry <= upto));
+        self.tail_deleted = self.msgs.iter().filter(|m| m.deleted).map(|m| m.seq.0).collect();
+        // The links from a message to the next one of its subject count places.
+        let mut last: Vec<u32> = vec![NONE; self.dict.ids()];
+        for i in 0..self.msgs.len() {
+            self.msgs[i].next = 0;
+            let id = self.msgs[i].subject;
+            if id != NONE && !self.msgs[i].deleted {
+                let before = std::mem::replace(&mut last[id as usize], i as u32);
+                if before != NONE {
+                    self.msgs[before as usize].next = i as u32 - before;
+                }
+            }
+        }
+        let mut live = self.msgs.iter().map(|m| m.entry).peekable();
+        let tail_bytes = &mut self.tail_bytes;
+        self.tail.retain(|t| {
+            let index = t.entry.head.index;
+            while live.peek().is_some_and(|l| *l < index) {
+                live.next();
+            }
+            let stays = index > upto || live.peek() == Some(&index);
+            *tail_bytes -= if stays { 0 } else { t.entry.head.size() };
+            stays
+        });
     }
 
     // ---- the log
@@ -231,16 +306,15 @@ impl Group {
         if h.term < self.last_term {
             return Err(Error::Invalid(format!("entry {} falls back to term {}", h.index.0, h.term.0)));
         }
-        if h.count > 0 && h.first <= self.last_seq() {
-            return Err(Error::Invalid(format!("message {} after message {}", h.first.0, self.last_seq().0)));
+        if h.count > 0 && h.first <= self.log_seq() {
+            return Err(Error::Invalid(format!("message {} after message {}", h.first.0, self.log_seq().0)));
         }
         Ok(())
     }
 
     /// The last message in the log, applied or not.
-    fn last_seq(&self) -> StreamSeq {
-        let piece =
-            self.pieces.iter().rev().find(|p| p.meta.msgs > 0).map_or(StreamSeq(0), |p| p.meta.last_seq);
+    pub(crate) fn log_seq(&self) -> StreamSeq {
+        let piece = self.data.last().map_or(StreamSeq(0), |i| self.pieces[*i as usize].meta.last_seq);
         let lost = self.lost.iter().map(|l| l.last_seq).max().unwrap_or_default();
         self.msgs.back().map_or(StreamSeq(0), |m| m.seq).max(piece).max(lost).max(self.totals.last)
     }
@@ -251,14 +325,16 @@ impl Group {
         if h.kind == Kind::Messages {
             let base = entry.payload.as_ptr() as usize;
             for r in entry.records().flatten() {
-                let m = Message::decode(self.id, r).expect("S-10: entries are checked before they get here");
+                let m = Message::parse(r).expect("S-10: entries are checked before they get here");
                 self.msgs.push_back(TailMsg {
                     seq: m.seq,
+                    time: m.time,
                     entry: h.index,
                     off: (r.as_ptr() as usize - base) as u32,
                     len: r.len() as u32,
                     size: self.counting.of(&m),
                     subject: NONE,
+                    next: 0,
                     deleted: false,
                 });
             }
@@ -277,7 +353,7 @@ impl Group {
             return Err(Error::Invalid(format!("truncate at {}, flushed {}", index.0, self.flushed.0.0)));
         }
         if let Some(pinned) = self.oldest_round() {
-            self.pins.push((round, pinned));
+            self.kept_rounds.push((round, pinned));
         }
         self.cut(index);
         Ok(())
@@ -296,6 +372,8 @@ impl Group {
             l.first <= l.last
         });
         let last = self.tail.back().map(|t| (t.entry.head.index, t.entry.head.term, t.entry.head.chain));
+        // Of a memory group's state only some entries are left in the tail.
+        let last = last.filter(|l| l.0 > self.flushed.0);
         (self.last_index, self.last_term, self.last_chain) = last.unwrap_or(self.flushed);
         if let Some(l) = self.lost.last().filter(|l| l.last > self.last_index) {
             (self.last_index, self.last_chain) = (l.last, Chain(0));
@@ -317,8 +395,8 @@ impl Group {
             self.cut(h.index);
         }
         if h.index > self.last_index.next() {
-            let seqs = if h.count > 0 && h.first.0 > self.last_seq().0 + 1 {
-                (self.last_seq().next(), StreamSeq(h.first.0 - 1))
+            let seqs = if h.count > 0 && h.first.0 > self.log_seq().0 + 1 {
+                (self.log_seq().next(), StreamSeq(h.first.0 - 1))
             } else {
                 (StreamSeq(0), StreamSeq(0))
             };
@@ -384,412 +462,14 @@ impl Group {
 
     /// An entry in the tail.
     pub(crate) fn entry(&self, index: LogIndex) -> Option<&Entry> {
+        // Without lost entries the tail has no gaps.
+        let first = self.tail.front()?.entry.head.index;
+        let guess = usize::try_from(index.0.checked_sub(first.0)?).ok()?;
+        if let Some(t) = self.tail.get(guess).filter(|t| t.entry.head.index == index) {
+            return Some(&t.entry);
+        }
         let i = self.tail.partition_point(|t| t.entry.head.index < index);
         self.tail.get(i).map(|t| &t.entry).filter(|e| e.head.index == index)
-    }
-
-    // ---- the stream
-
-    /// The entry is committed: its messages join the stream. Entries are applied in order.
-    pub(crate) fn apply(&mut self, h: &Head, feet: &Feet) -> std::result::Result<Result<()>, Need> {
-        if h.index != self.applied.next() || h.index > self.last_index {
-            let text = format!(
-                "apply {} after {}, the log ends at {}",
-                h.index.0, self.applied.0, self.last_index.0
-            );
-            return Ok(Err(Error::Invalid(text)));
-        }
-        if h.count > 0 {
-            let mut added: Vec<(StreamSeq, u32, Option<usize>)> = Vec::with_capacity(h.count as usize);
-            if h.index <= self.flushed.0 {
-                for p in self
-                    .pieces
-                    .iter()
-                    .filter(|p| p.meta.first_index <= h.index && h.index <= p.meta.last_index)
-                {
-                    let f = feet.subjects(p)?;
-                    let at = f.slots.partition_point(|s| u64::from(s.seq) + p.meta.first_seq.0 < h.first.0);
-                    for s in f.slots.iter().skip(at).take(h.count as usize) {
-                        added.push((StreamSeq(p.meta.first_seq.0 + u64::from(s.seq)), s.size, None));
-                    }
-                }
-            } else {
-                let at = self.msgs.partition_point(|m| m.seq < h.first);
-                for (i, m) in self.msgs.range(at..).take_while(|m| m.entry == h.index).enumerate() {
-                    added.push((m.seq, m.size, Some(at + i)));
-                }
-            }
-            let in_step = self.dict_upto == self.totals.last;
-            for &(seq, size, slot) in &added {
-                if self.totals.msgs == 0 {
-                    self.totals.first = seq;
-                }
-                self.totals.msgs += 1;
-                self.totals.bytes += u64::from(size);
-                if let (true, Some(slot)) = (in_step, slot) {
-                    self.note_subject(slot);
-                }
-            }
-            if let Some(m) = self.msgs.back().filter(|m| m.entry == h.index)
-                && let Some(t) = self.message_time(m)
-            {
-                self.totals.last_time = t;
-            }
-            let last = added.last().map_or(h.first, |a| a.0);
-            if in_step && added.iter().all(|a| a.2.is_some()) {
-                self.dict_upto = last;
-            }
-            self.totals.last = last;
-            if self.totals.msgs == 0 {
-                self.totals.first = last.next();
-            }
-        }
-        self.applied = h.index;
-        Ok(Ok(()))
-    }
-
-    fn message_time(&self, m: &TailMsg) -> Option<i64> {
-        Message::decode(self.id, &self.tail_record(m)).map(|m| m.time)
-    }
-
-    fn tail_record(&self, m: &TailMsg) -> Bytes {
-        let e = self.entry(m.entry).expect("S-53: a message in the tail has its entry there");
-        e.payload.slice(m.off as usize..(m.off + m.len) as usize)
-    }
-
-    fn note_subject(&mut self, slot: usize) {
-        let m = self.msgs[slot];
-        let r = self.tail_record(&m);
-        let d = Message::decode(self.id, &r).expect("S-10: entries are checked before they get here");
-        let id = self.dict.intern(d.subject);
-        self.dict.add(id, m.seq);
-        self.msgs[slot].subject = id;
-    }
-
-    /// Brings the dictionary up to date with one more piece, or with the tail; true when it is.
-    pub(crate) fn step_dict(&mut self, feet: &Feet) -> std::result::Result<bool, Need> {
-        if self.dict_upto >= self.totals.last {
-            return Ok(true);
-        }
-        let next = self.pieces.iter().find(|p| p.meta.msgs > 0 && p.meta.last_seq > self.dict_upto).cloned();
-        if let Some(p) = next.filter(|p| p.meta.first_seq <= self.totals.last) {
-            let f = feet.subjects(&p)?;
-            let mut ids = vec![NONE; f.subjects()];
-            for s in &f.slots {
-                let seq = StreamSeq(p.meta.first_seq.0 + u64::from(s.seq));
-                if seq <= self.dict_upto || seq > self.totals.last || p.deleted.contains(s.seq) {
-                    continue;
-                }
-                let id = &mut ids[s.subject as usize];
-                if *id == NONE {
-                    *id = self.dict.intern(f.subject(s.subject));
-                }
-                self.dict.add(*id, seq);
-            }
-            self.dict_upto = p.meta.last_seq.min(self.totals.last);
-            return Ok(false);
-        }
-        let at = self.msgs.partition_point(|m| m.seq <= self.dict_upto);
-        for i in at..self.msgs.len() {
-            if self.msgs[i].seq > self.totals.last {
-                break;
-            }
-            if !self.msgs[i].deleted {
-                self.note_subject(i);
-            }
-        }
-        self.dict_upto = self.totals.last;
-        Ok(true)
-    }
-
-    /// Whether subject queries can be answered.
-    pub(crate) fn dict_ready(&self) -> bool {
-        self.dict_upto >= self.totals.last
-    }
-    /// The dictionary.
-    pub(crate) fn dict(&self) -> &Dict {
-        &self.dict
-    }
-
-    fn tail_slot(&self, seq: StreamSeq) -> Option<usize> {
-        let i = self.msgs.partition_point(|m| m.seq < seq);
-        (self.msgs.get(i)?.seq == seq).then_some(i)
-    }
-
-    fn piece_of(&self, seq: StreamSeq) -> Option<&Arc<Piece>> {
-        let i = self.pieces.partition_point(|p| p.meta.msgs == 0 || p.meta.last_seq < seq);
-        // Pieces without messages stand anywhere; the partition is only a start.
-        self.pieces[i.min(self.pieces.len())..]
-            .iter()
-            .find(|p| p.meta.holds(seq))
-            .or_else(|| self.pieces.iter().find(|p| p.meta.holds(seq)))
-    }
-
-    /// Where a message is.
-    pub(crate) fn place(&self, seq: StreamSeq) -> Place {
-        if seq > self.totals.last || seq < self.totals.first {
-            return self.lost_at(seq).map_or(Place::Absent, Place::Lost);
-        }
-        if let Some(i) = self.tail_slot(seq) {
-            let m = &self.msgs[i];
-            return if m.deleted { Place::Absent } else { Place::Here(self.tail_record(m)) };
-        }
-        match self.piece_of(seq) {
-            Some(p) if p.deleted.contains(p.rel(seq)) => Place::Absent,
-            Some(p) => match self.lost_at(seq) {
-                Some(l) => Place::Lost(l),
-                None => Place::Piece(p.clone()),
-            },
-            None => self.lost_at(seq).map_or(Place::Absent, Place::Lost),
-        }
-    }
-
-    fn lost_at(&self, seq: StreamSeq) -> Option<Lost> {
-        self.lost.iter().find(|l| l.first_seq.0 > 0 && l.first_seq <= seq && seq <= l.last_seq).copied()
-    }
-
-    /// Takes live messages out of the stream. Those that are not live are left out of the answer.
-    pub(crate) fn delete(
-        &mut self,
-        seqs: &[StreamSeq],
-        feet: &Feet,
-    ) -> std::result::Result<Vec<StreamSeq>, Need> {
-        enum At {
-            Tail(usize),
-            Piece(usize, u32, u32, u32),
-        }
-        let mut found = Vec::with_capacity(seqs.len());
-        for &seq in seqs.iter().filter(|s| **s <= self.totals.last) {
-            if let Some(i) = self.tail_slot(seq) {
-                if !self.msgs[i].deleted {
-                    found.push((seq, At::Tail(i)));
-                }
-                continue;
-            }
-            let Some(i) = self.pieces.iter().position(|p| p.meta.holds(seq)) else { continue };
-            let p = &self.pieces[i];
-            if p.deleted.contains(p.rel(seq)) {
-                continue;
-            }
-            let f = feet.subjects(p)?;
-            if let Some(s) = f.slot_of(p.rel(seq)) {
-                let s = f.slots[s];
-                found.push((seq, At::Piece(i, s.seq, s.size, s.subject)));
-            }
-        }
-        found.dedup_by_key(|f| f.0);
-        for (seq, at) in &found {
-            let (size, id) = match *at {
-                At::Tail(i) => {
-                    self.msgs[i].deleted = true;
-                    (self.msgs[i].size, self.msgs[i].subject)
-                }
-                At::Piece(i, rel, size, subject) => {
-                    Arc::make_mut(&mut self.pieces[i]).deleted.insert(rel);
-                    let f = &feet.subjects[&self.pieces[i].key()];
-                    let id = if *seq <= self.dict_upto { self.dict.find(f.subject(subject)) } else { None };
-                    (size, id.unwrap_or(NONE))
-                }
-            };
-            if *seq <= self.dict_upto && id != NONE {
-                self.dict.remove(id, *seq);
-            }
-            assert!(self.totals.msgs > 0, "S-50: a stream without messages loses one");
-            self.totals.msgs -= 1;
-            self.totals.bytes -= u64::from(size);
-        }
-        Ok(found.into_iter().map(|f| f.0).collect())
-    }
-
-    /// Moves the stream's first sequence up to its first live message.
-    pub(crate) fn fix_first(&mut self, feet: &Feet) -> std::result::Result<(), Need> {
-        let first = match self.totals.msgs {
-            0 => self.totals.last.next(),
-            _ => self.next_any(self.totals.first, feet)?.unwrap_or(self.totals.last.next()),
-        };
-        self.totals.first = first;
-        Ok(())
-    }
-
-    /// The first live message from `from` on.
-    pub(crate) fn next_any(
-        &self,
-        from: StreamSeq,
-        feet: &Feet,
-    ) -> std::result::Result<Option<StreamSeq>, Need> {
-        let upto = self.totals.last;
-        for p in self.pieces.iter().filter(|p| p.meta.msgs > 0 && p.meta.last_seq >= from && p.live() > 0) {
-            let base = p.meta.first_seq.0;
-            let start = from.0.saturating_sub(base) as u32;
-            let hit = if p.meta.dense() {
-                (start..=(p.meta.last_seq.0 - base) as u32).find(|r| !p.deleted.contains(*r))
-            } else {
-                let f = feet.subjects(p)?;
-                let at = f.slots.partition_point(|s| s.seq < start);
-                f.slots[at..].iter().map(|s| s.seq).find(|r| !p.deleted.contains(*r))
-            };
-            if let Some(r) = hit {
-                let seq = StreamSeq(base + u64::from(r));
-                return Ok((seq <= upto).then_some(seq));
-            }
-        }
-        let at = self.msgs.partition_point(|m| m.seq < from);
-        Ok(self.msgs.range(at..).take_while(|m| m.seq <= upto).find(|m| !m.deleted).map(|m| m.seq))
-    }
-
-    /// The first live message from `from` on whose subject matches. The dictionary must be ready.
-    pub(crate) fn next(
-        &self,
-        filter: &[u8],
-        from: StreamSeq,
-        feet: &Feet,
-    ) -> std::result::Result<Option<StreamSeq>, Need> {
-        let from = from.max(self.totals.first);
-        if filter::is_all(filter) {
-            return self.next_any(from, feet);
-        }
-        let literal = filter::is_literal(filter);
-        let (mut from, mut upto) = (from, self.totals.last);
-        if literal {
-            let Some(i) = self.dict.find(filter).map(|id| *self.dict.info(id)).filter(|i| i.count > 0) else {
-                return Ok(None);
-            };
-            (from, upto) = (from.max(i.first), upto.min(i.last));
-        }
-        for p in self.pieces.iter().filter(|p| p.meta.msgs > 0 && p.meta.last_seq >= from && p.live() > 0) {
-            if p.meta.first_seq > upto {
-                break;
-            }
-            if literal && !feet.index(p)?.filter.may_hold(filter) {
-                continue;
-            }
-            let f = feet.subjects(p)?;
-            let range = f.with_prefix(filter::prefix(filter));
-            if range.is_empty() {
-                continue;
-            }
-            let base = p.meta.first_seq.0;
-            let start = from.0.saturating_sub(base) as u32;
-            let live = |r: u32| !p.deleted.contains(r) && base + u64::from(r) <= upto.0;
-            let hit = if literal {
-                let slots = f.find(filter).map_or(&[][..], |s| f.slots_of(s));
-                let at = slots.partition_point(|s| f.slots[*s as usize].seq < start);
-                slots[at..].iter().map(|s| f.slots[*s as usize].seq).find(|r| live(*r))
-            } else {
-                let mut known: Vec<Option<bool>> = vec![None; range.len()];
-                let at = f.slots.partition_point(|s| s.seq < start);
-                f.slots[at..].iter().filter(|s| range.contains(&s.subject) && live(s.seq)).find_map(|s| {
-                    let k = &mut known[(s.subject - range.start) as usize];
-                    k.get_or_insert_with(|| filter::matches(filter, f.subject(s.subject))).then_some(s.seq)
-                })
-            };
-            if let Some(r) = hit {
-                return Ok(Some(StreamSeq(base + u64::from(r))));
-            }
-        }
-        let at = self.msgs.partition_point(|m| m.seq < from);
-        let id = if literal { self.dict.find(filter) } else { None };
-        let hit = self.msgs.range(at..).take_while(|m| m.seq <= upto).find(|m| {
-            !m.deleted
-                && match id {
-                    Some(id) => m.subject == id,
-                    None => filter::matches(filter, self.dict.subject(m.subject)),
-                }
-        });
-        Ok(hit.map(|m| m.seq))
-    }
-
-    /// The last live message of one subject, up to `upto`.
-    pub(crate) fn last_of(
-        &mut self,
-        subject: &[u8],
-        upto: StreamSeq,
-        feet: &Feet,
-    ) -> std::result::Result<Option<StreamSeq>, Need> {
-        let Some(id) = self.dict.find(subject) else { return Ok(None) };
-        let info = *self.dict.info(id);
-        if info.count == 0 || upto < info.first {
-            return Ok(None);
-        }
-        let upto = upto.min(info.last);
-        let exact = upto == info.last;
-        let at = self.msgs.partition_point(|m| m.seq <= upto);
-        let mut hit = self.msgs.range(..at).rev().find(|m| m.subject == id && !m.deleted).map(|m| m.seq);
-        if hit.is_none() {
-            for p in self
-                .pieces
-                .iter()
-                .rev()
-                .filter(|p| p.meta.msgs > 0 && p.meta.first_seq <= upto && p.live() > 0)
-            {
-                if p.meta.last_seq < info.first || !feet.index(p)?.filter.may_hold(subject) {
-                    continue;
-                }
-                let f = feet.subjects(p)?;
-                let (slots, base) = (f.find(subject).map_or(&[][..], |s| f.slots_of(s)), p.meta.first_seq.0);
-                let at = slots.partition_point(|s| base + u64::from(f.slots[*s as usize].seq) <= upto.0);
-                let live = slots[..at]
-                    .iter()
-                    .rev()
-                    .map(|s| f.slots[*s as usize].seq)
-                    .find(|r| !p.deleted.contains(*r));
-                if let Some(r) = live {
-                    hit = Some(StreamSeq(base + u64::from(r)));
-                    break;
-                }
-            }
-        }
-        if exact && hit.is_some() {
-            self.dict.tighten(id, None, hit);
-        }
-        Ok(hit)
-    }
-
-    /// How many live messages from `from` on match. The dictionary must be ready.
-    pub(crate) fn pending(
-        &self,
-        filter: &[u8],
-        from: StreamSeq,
-        feet: &Feet,
-    ) -> std::result::Result<u64, Need> {
-        if from <= self.totals.first {
-            let mut n = 0;
-            if filter::is_all(filter) {
-                return Ok(self.totals.msgs);
-            }
-            self.dict.matching(filter, |id| {
-                n += self.dict.info(id).count;
-                true
-            });
-            return Ok(n);
-        }
-        let (all, upto, mut n) = (filter::is_all(filter), self.totals.last, 0u64);
-        for p in self.pieces.iter().filter(|p| p.meta.msgs > 0 && p.meta.last_seq >= from) {
-            let base = p.meta.first_seq.0;
-            if all && base >= from.0 && p.meta.last_seq <= upto {
-                n += p.live();
-                continue;
-            }
-            let f = feet.subjects(p)?;
-            let start = f.slots.partition_point(|s| base + u64::from(s.seq) < from.0);
-            let mut known: Vec<Option<bool>> = vec![None; f.subjects()];
-            n += f.slots[start..]
-                .iter()
-                .filter(|s| base + u64::from(s.seq) <= upto.0 && !p.deleted.contains(s.seq))
-                .filter(|s| {
-                    all || *known[s.subject as usize]
-                        .get_or_insert_with(|| filter::matches(filter, f.subject(s.subject)))
-                })
-                .count() as u64;
-        }
-        let at = self.msgs.partition_point(|m| m.seq < from);
-        n += self
-            .msgs
-            .range(at..)
-            .take_while(|m| m.seq <= upto)
-            .filter(|m| !m.deleted && (all || filter::matches(filter, self.dict.subject(m.subject))))
-            .count() as u64;
-        Ok(n)
     }
 
     // ---- flush and checkpoint
@@ -804,15 +484,42 @@ impl Group {
             .filter(|p| !p.deleted.is_empty())
             .map(|p| (p.key(), p.deleted.clone()))
             .collect();
-        let tail = self.msgs.iter().filter(|m| m.deleted).map(|m| m.seq).collect();
+        let tail = self.tail_deleted.iter().map(StreamSeq).collect();
         let checkpoint = Checkpoint { index: self.applied, term, chain, totals: self.totals, blob };
+        if self.memory {
+            // There is nothing to wait for: what is up to here is state from now on.
+            self.flushed = (checkpoint.index, term, chain);
+            self.checkpoint = checkpoint;
+            return self.trim_memory(self.applied);
+        }
         self.pending = Some(Pending { checkpoint, pieces, tail });
     }
 
     /// The entries that a flush may move to a piece: applied, and durable in the journal.
     pub(crate) fn flushable(&self, synced: Round) -> Vec<Entry> {
         let ok = |t: &&TailEntry| t.round <= synced && t.entry.head.index <= self.applied;
-        self.tail.iter().take_while(ok).map(|t| t.entry.clone()).collect()
+        let all: Vec<Entry> = self.tail.iter().take_while(ok).map(|t| t.entry.clone()).collect();
+        let last = all.last().map(|e| e.head.index);
+        assert!(last.is_none_or(|l| l <= self.applied), "S-54: {last:?} is flushed before it is applied");
+        all
+    }
+
+    /// The waiting checkpoint, if a flush up to `flushed` can publish it.
+    pub(crate) fn publishable(&self, flushed: LogIndex) -> Option<Pending> {
+        self.pending.as_ref().filter(|p| p.checkpoint.index <= flushed).cloned()
+    }
+
+    /// S-72: what of the tail needs not be written, because the checkpoint `c` that is published with it says that it is
+    /// deleted: if that is most of it. What is left is state and no log any more, so a little is not worth it.
+    pub(crate) fn droppable(&self, c: &Pending, keep_percent: u64) -> RoaringTreemap {
+        let below = self.msgs.iter().take_while(|m| m.entry <= c.checkpoint.index).count() as u64;
+        // Those before may have gone to pieces since the checkpoint was taken.
+        let first = self.msgs.front().map_or(StreamSeq(u64::MAX), |m| m.seq);
+        let dead: RoaringTreemap = c.tail.iter().filter(|s| **s >= first).map(|s| s.0).collect();
+        if (below.saturating_sub(dead.len())) * 100 >= below * keep_percent {
+            return RoaringTreemap::new();
+        }
+        dead
     }
 
     /// Where the flushed part ends if `upto` was the last entry of a piece: lost entries that follow belong to it, so that
@@ -828,8 +535,9 @@ impl Group {
 
     /// The group as the manifest shall have it, with `new` pieces in place of `old` ones.
     pub(crate) fn record(&self, plan: &Plan) -> GroupRecord {
-        let flushed = plan.flushed.unwrap_or(self.flushed);
-        let pending = self.pending.as_ref().filter(|p| p.checkpoint.index <= flushed.0);
+        let nothing = (LogIndex(0), Term(0), Chain(0));
+        let flushed = if self.memory { nothing } else { plan.flushed.unwrap_or(self.flushed) };
+        let pending = plan.checkpoint.as_ref();
         let mut pieces: Vec<Arc<Piece>> =
             self.pieces.iter().filter(|p| !plan.old.contains(&p.key())).cloned().collect();
         pieces.extend(plan.new.iter().cloned());
@@ -838,7 +546,8 @@ impl Group {
             None => self.checkpoint_deleted.get(&p.key()).cloned().unwrap_or_default(),
             Some(c) => {
                 let mut b = c.pieces.get(&p.key()).cloned().unwrap_or_default();
-                b.extend(c.tail.iter().filter(|s| p.meta.holds(**s)).map(|s| p.rel(*s)));
+                let in_it = |s: &&StreamSeq| p.meta.holds(**s) && !plan.dropped_tail.contains(s.0);
+                b.extend(c.tail.iter().filter(in_it).map(|s| p.rel(*s)));
                 bitmap_bytes(&b)
             }
         };
@@ -850,7 +559,11 @@ impl Group {
             flushed: flushed.0,
             flushed_term: flushed.1,
             flushed_chain: flushed.2,
-            checkpoint: pending.map_or_else(|| self.checkpoint.clone(), |p| p.checkpoint.clone()),
+            checkpoint: match pending {
+                _ if self.memory => Checkpoint::default(),
+                Some(p) => p.checkpoint.clone(),
+                None => self.checkpoint.clone(),
+            },
             floor_seq: self.floor.0,
             floor_index: self.floor.1,
             pieces: pieces
@@ -887,7 +600,10 @@ impl Group {
             while self.msgs.front().is_some_and(|m| m.entry <= index) {
                 let m = self.msgs.pop_front().expect("just seen");
                 if m.deleted {
-                    gone.push(m.seq);
+                    if !plan.dropped_tail.contains(m.seq.0) {
+                        gone.push(m.seq);
+                    }
+                    self.tail_deleted.remove(m.seq.0);
                 }
             }
         }
@@ -898,6 +614,10 @@ impl Group {
             self.pieces.push(Arc::new(p));
         }
         self.pieces.sort_by_key(|p| p.meta.first_index);
+        self.index_pieces();
+        if self.memory {
+            return;
+        }
         self.flushed = (record.flushed, record.flushed_term, record.flushed_chain);
         if record.checkpoint.index >= self.checkpoint.index {
             self.checkpoint = record.checkpoint.clone();
@@ -913,7 +633,8 @@ impl Group {
         } else if let Some(p) = &mut self.pending {
             // What the waiting checkpoint knows of the tail and of rewritten pieces now lies in the new ones.
             for n in &plan.new {
-                let of_tail = p.tail.iter().chain(&waiting).filter(|s| n.meta.holds(**s)).map(|s| n.rel(*s));
+                let in_it = |s: &&StreamSeq| n.meta.holds(**s) && !plan.dropped_tail.contains(s.0);
+                let of_tail = p.tail.iter().chain(&waiting).filter(in_it).map(|s| n.rel(*s));
                 p.pieces.entry(n.key()).or_default().extend(of_tail);
             }
         }
@@ -925,33 +646,12 @@ impl Group {
 
     /// The oldest round that a restart needs for what stays in the tail above `flushed`.
     pub(crate) fn pinned(&mut self, flushed: LogIndex, synced: Round) -> Option<Round> {
-        self.pins.retain(|p| p.0 > synced);
+        if self.memory {
+            return None;
+        }
+        self.kept_rounds.retain(|p| p.0 > synced);
         let tail = self.tail.iter().filter(|t| t.entry.head.index > flushed).map(|t| t.round);
-        tail.chain(self.pins.iter().map(|p| p.1)).min()
-    }
-
-    /// Checks S-50 against a walk over everything. For tests and the simulation.
-    pub(crate) fn verify(&self, feet: &Feet) -> std::result::Result<(), Need> {
-        let (mut msgs, mut bytes) = (0u64, 0u64);
-        for p in self.pieces.iter().filter(|p| p.meta.msgs > 0) {
-            for s in &feet.subjects(p)?.slots {
-                if !p.deleted.contains(s.seq) && p.meta.first_seq.0 + u64::from(s.seq) <= self.totals.last.0 {
-                    msgs += 1;
-                    bytes += u64::from(s.size);
-                }
-            }
-        }
-        for m in self.msgs.iter().filter(|m| !m.deleted && m.seq <= self.totals.last) {
-            msgs += 1;
-            bytes += u64::from(m.size);
-        }
-        assert_eq!(
-            (msgs, bytes),
-            (self.totals.msgs, self.totals.bytes),
-            "S-50: totals of group {}",
-            self.id.0
-        );
-        Ok(())
+        tail.chain(self.kept_rounds.iter().map(|p| p.1)).min()
     }
 }
 
@@ -965,6 +665,10 @@ pub(crate) struct Plan {
     pub old: Vec<(FileId, u64)>,
     /// Deletions that rewritten pieces still carry.
     pub carried: BTreeMap<(FileId, u64), Bytes>,
+    /// The checkpoint that this flush publishes, with the deletions as of it.
+    pub checkpoint: Option<Pending>,
+    /// Messages of the tail that were deleted as of that checkpoint and are not written.
+    pub dropped_tail: RoaringTreemap,
     /// What a rewrite left out of an old piece.
     pub dropped: BTreeMap<(FileId, u64), RoaringBitmap>,
 }

@@ -54,6 +54,14 @@ impl Disk {
             Disk::Sim(d) => d.open(path, how).await.map(File::Sim),
         }
     }
+    /// Nobody else may open this store while the lock lives. A simulated disk without a runtime has one user only.
+    pub(crate) async fn lock(&self, path: &Path) -> io::Result<Option<env::disk::Lock>> {
+        match self {
+            Disk::Os(d) => d.lock(path).await.map(Some),
+            #[cfg(any(test, feature = "l1"))]
+            Disk::Sim(_) => Ok(None),
+        }
+    }
     pub(crate) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         both!(self, Disk, d => d.create_dir_all(path).await)
     }

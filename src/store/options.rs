@@ -1,5 +1,7 @@
 //! The store's settings, each with what goes wrong when it is too small or too large.
 
+use std::time::Duration;
+
 use crate::{crypt::Keys, segment::Counting};
 
 /// Settings of a store. The defaults are for production.
@@ -43,6 +45,15 @@ pub struct Options {
     pub keys: Keys,
     /// Whether new pieces are compressed.
     pub compress: bool,
+    /// How long what was appended with [`crate::Sync::Relaxed`] may stay unsynced; `None` leaves it to the next append that is
+    /// synced and to [`crate::Store::sync`]. Too short, and relaxed streams cost syncs again; too long, and a power failure
+    /// takes more back. Kept by the background work of [`crate::Store::spawn`].
+    pub sync_interval: Option<Duration>,
+    /// Bytes a second that the background scrub reads of each shard; 0 turns it off. Too slow, and damage is found when it is
+    /// needed; too fast, and it takes the disk from others.
+    pub scrub_rate: u64,
+    /// How long the scrub rests between two passes.
+    pub scrub_pause: Duration,
     /// Whether each journal has a thread of its own.
     pub threads: bool,
     /// Faults of ours, for the proof that the simulation finds them.
@@ -70,6 +81,9 @@ impl Default for Options {
             counting: Counting::default(),
             keys: Keys::default(),
             compress: false,
+            sync_interval: Some(Duration::from_secs(120)),
+            scrub_rate: 2 << 20,
+            scrub_pause: Duration::from_secs(24 * 3600),
             threads: true,
             #[cfg(any(test, feature = "l1"))]
             mutant: None,

@@ -10,18 +10,28 @@ use env::disk::OpenOptions;
 
 use crate::{
     cache::Open,
-    group::Need,
+    feet::{Need, What},
+    group::Piece,
     record::{Entry, Head, Message},
     segment::{
         Block, FILE_HEADER, FileHead, IndexFoot, Joiner, PieceMeta, SubjectFoot, read_index_foot,
         read_subject_foot, rebuild,
     },
     shard::{Shard, segment_path},
+    store::{Read, Stored},
     types::{Damage, Error, FileId, Result, StreamSeq},
 };
 
+/// What was read for a question.
+pub(crate) enum Fetched {
+    Index(Arc<Piece>, Arc<IndexFoot>),
+    Subjects(Arc<Piece>, Arc<SubjectFoot>),
+    Record(Arc<Piece>, StreamSeq, Read),
+    Time(Arc<Piece>, i64, Option<StreamSeq>),
+}
+
 /// How often a read that finds damage is tried.
-const TRIES: usize = 3;
+pub(crate) const TRIES: usize = 3;
 
 impl Shard {
     fn damaged(meta: &PieceMeta, what: &str) -> Error {
@@ -72,54 +82,116 @@ impl Shard {
         if let Some(f) = self.cache.get_index(at) {
             return Ok(f);
         }
+        let f = Arc::new(self.fresh_index_foot(meta).await?);
+        self.cache.put_index(at, f.clone());
+        Ok(f)
+    }
+
+    /// The same past the cache.
+    pub(crate) async fn fresh_index_foot(&self, meta: &PieceMeta) -> Result<IndexFoot> {
         for _ in 0..TRIES {
             let b = self.bytes(meta, meta.off + u64::from(meta.data), meta.index_foot as usize).await?;
             let open = self.segment(meta.file).await?;
             if let Some(f) = read_index_foot(meta, open.key.as_ref(), &b) {
-                let f = Arc::new(f);
-                self.cache.put_index(at, f.clone());
                 return Ok(f);
             }
         }
         Err(Self::damaged(meta, "its index is damaged"))
     }
 
-    /// A piece's subjects, rebuilt from its blocks if the footer is damaged (S-40).
+    /// A piece's subjects.
     pub(crate) async fn subject_foot(&self, meta: &PieceMeta) -> Result<Arc<SubjectFoot>> {
         let at = (meta.file, meta.off);
         if let Some(f) = self.cache.get_subjects(at) {
             return Ok(f);
         }
+        let f = Arc::new(self.fresh_subject_foot(meta).await?);
+        self.cache.put_subjects(at, f.clone());
+        Ok(f)
+    }
+
+    /// The same past the cache, rebuilt from the piece's blocks if the footer is damaged (S-40).
+    pub(crate) async fn fresh_subject_foot(&self, meta: &PieceMeta) -> Result<SubjectFoot> {
         let off = meta.off + u64::from(meta.data) + u64::from(meta.index_foot);
         for _ in 0..TRIES {
             let b = self.bytes(meta, off, meta.subject_foot as usize).await?;
             let open = self.segment(meta.file).await?;
             if let Some(f) = read_subject_foot(meta, open.key.as_ref(), &b) {
-                let f = Arc::new(f);
-                self.cache.put_subjects(at, f.clone());
                 return Ok(f);
             }
         }
         let blocks = self.blocks(meta).await?;
         let whole: Vec<Block> = blocks.into_iter().flatten().filter(|b| b.sure).collect();
         let rebuilt = rebuild(meta, self.opts.counting, whole.into_iter());
-        match rebuilt.filter(|f| f.slots.len() == meta.msgs as usize) {
-            Some(f) => Ok(Arc::new(f)),
-            None => Err(Self::damaged(meta, "its subjects and its blocks are damaged")),
+        let rebuilt = rebuilt.filter(|f| f.slots.len() == meta.msgs as usize);
+        rebuilt.ok_or_else(|| Self::damaged(meta, "its subjects and its blocks are damaged"))
+    }
+
+    /// Reads what a question lacks; the answer is for [`crate::feet::Pins`].
+    pub(crate) async fn need(&self, n: &Need) -> Result<Fetched> {
+        Ok(match &n.0 {
+            What::Index(p) => Fetched::Index(p.clone(), self.index_foot(&p.meta).await?),
+            What::Subjects(p) => Fetched::Subjects(p.clone(), self.subject_foot(&p.meta).await?),
+            What::Record(p, seq) => Fetched::Record(p.clone(), *seq, self.read(p, *seq).await?),
+            What::Time(p, time) => Fetched::Time(p.clone(), *time, self.at_time(&p.meta, *time).await?),
+            What::Refused(s) => return Err(Error::Invalid(s.clone())),
+        })
+    }
+
+    /// A message of a piece, in the three outcomes.
+    async fn read(&self, p: &Piece, seq: StreamSeq) -> Result<Read> {
+        match self.message(&p.meta, seq).await {
+            Ok(r) => Ok(Read::Valid(Stored::new(p.meta.group, r))),
+            Err(Error::Damaged(d)) => {
+                // A piece with gaps says by its footer whether this is one.
+                if !p.meta.dense()
+                    && let Ok(f) = self.subject_foot(&p.meta).await
+                    && f.slot_of(p.rel(seq)).is_none()
+                {
+                    return Ok(Read::Absent);
+                }
+                self.note_damage(d.group, None, d.messages, d.what.clone());
+                Ok(Read::Damaged(d))
+            }
+            Err(e) => Err(e),
         }
     }
 
-    pub(crate) async fn need(&self, n: &Need, feet: &mut crate::group::Feet) -> Result<()> {
-        let meta = &n.piece.meta;
-        if n.index {
-            feet.index.insert(n.piece.key(), self.index_foot(meta).await?);
-        } else {
-            feet.subjects.insert(n.piece.key(), self.subject_foot(meta).await?);
+    /// The first message of a piece that came at or after `time`. Blocks that cannot be read are passed over.
+    async fn at_time(&self, meta: &PieceMeta, time: i64) -> Result<Option<StreamSeq>> {
+        let f = self.index_foot(meta).await?;
+        let in_block = |b: &Block| {
+            let messages = b.records().filter_map(|r| Message::decode(meta.group, r));
+            messages.map(|m| (m.time, m.seq)).collect::<Vec<_>>()
+        };
+        // The last block whose first message came before.
+        let (mut lo, mut hi) = (0, f.blocks.len());
+        while lo < hi {
+            let mid = lo + (hi - lo) / 2;
+            // Blocks of other entries, and bad ones, say nothing: the next one that does speaks for them.
+            let (mut at, mut first) = (mid, None);
+            while at < hi && first.is_none() {
+                first = self.block(meta, &f, at, false).await?.and_then(|b| in_block(&b).first().copied());
+                at += 1;
+            }
+            if first.is_some_and(|(t, _)| t < time) { lo = at } else { hi = mid }
         }
-        Ok(())
+        for i in lo.saturating_sub(1)..f.blocks.len() {
+            let Some(b) = self.block(meta, &f, i, false).await? else { continue };
+            if let Some((_, seq)) = in_block(&b).into_iter().find(|(t, _)| *t >= time) {
+                return Ok(Some(seq));
+            }
+        }
+        Ok(None)
     }
 
-    async fn block(&self, meta: &PieceMeta, f: &IndexFoot, i: usize, fresh: bool) -> Result<Option<Block>> {
+    pub(crate) async fn block(
+        &self,
+        meta: &PieceMeta,
+        f: &IndexFoot,
+        i: usize,
+        fresh: bool,
+    ) -> Result<Option<Block>> {
         let start = f.blocks[i].off;
         let end = f.blocks.get(i + 1).map_or(meta.data, |b| b.off);
         let at = meta.off + u64::from(start);
@@ -144,25 +216,26 @@ impl Shard {
     /// A message's record, checked.
     pub(crate) async fn message(&self, meta: &PieceMeta, seq: StreamSeq) -> Result<Bytes> {
         let f = self.index_foot(meta).await?;
-        let rel = (seq.0 - meta.first_seq.0) as u32;
-        let i = f.blocks.partition_point(|b| b.seq <= rel).saturating_sub(1);
-        if f.blocks.is_empty() {
+        let Some((i, at)) = f.block_of(meta, seq) else {
             return Err(Self::damaged(meta, "it has no blocks"));
-        }
+        };
         for try_no in 0..TRIES {
             let Some(b) = self.block(meta, &f, i, try_no > 0).await? else { continue };
             if let Some(r) = b.find(seq)
                 && Message::decode(meta.group, &r).is_some_and(|m| m.seq == seq)
             {
-                self.cache.put_block((meta.file, meta.off + u64::from(f.blocks[i].off)), b);
+                self.cache.put_block((meta.file, at), b);
                 return Ok(r);
             }
         }
-        self.cache.drop_block((meta.file, meta.off + u64::from(f.blocks[i].off)));
+        self.cache.drop_block((meta.file, at));
         let what = format!("segment {} at {}: a record is damaged", meta.file.0, meta.off);
-        let d = Damage { group: Some(meta.group), entries: None, messages: Some((seq, seq)), what };
-        self.note_damage(d.group, None, d.messages, d.what.clone());
-        Err(Error::Damaged(d))
+        Err(Error::Damaged(Damage {
+            group: Some(meta.group),
+            entries: None,
+            messages: Some((seq, seq)),
+            what,
+        }))
     }
 
     /// All entries of a piece that can be read, and the headers of those whose content is damaged. An entry whose

@@ -92,6 +92,7 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
             Some(s) if known && s.found.iter().all(|f| !matches!(f, Found::Bad(_))) => Verdict::Take(s.found),
             Some(s) if known => Verdict::Damaged(s.found),
             None if known => Verdict::Missing,
+            // S-81: bad, and nothing vouches for it.
             Some(_) => {
                 torn = true;
                 break;

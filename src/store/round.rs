@@ -513,6 +513,14 @@ fn read_frame(round: &Bytes, number: Round, ordinal: usize, p: &Placed, key: Opt
     entry.map_or(bad, Found::Entry)
 }
 
+/// The payload of [`FrameKind::Floor`].
+pub(crate) fn floor(seq: StreamSeq, index: LogIndex) -> Bytes {
+    let mut b = Vec::with_capacity(16);
+    b.u64(seq.0);
+    b.u64(index.0);
+    b.into()
+}
+
 /// The payload of [`FrameKind::Floor`]: sequence and index.
 pub(crate) fn parse_floor(b: &[u8]) -> Option<(StreamSeq, LogIndex)> {
     let mut g = Get(b);

@@ -361,6 +361,12 @@ impl SubjectFoot {
 }
 
 impl IndexFoot {
+    /// The block that a message would be in: its number, and where in the file it begins.
+    pub(crate) fn block_of(&self, meta: &PieceMeta, seq: StreamSeq) -> Option<(usize, u64)> {
+        let rel = u32::try_from(seq.0.checked_sub(meta.first_seq.0)?).ok()?;
+        let i = self.blocks.partition_point(|b| b.seq <= rel).saturating_sub(1);
+        Some((i, meta.off + u64::from(self.blocks.get(i)?.off)))
+    }
     /// Bytes of memory.
     pub(crate) fn weight(&self) -> usize {
         12 * self.blocks.len() + 16 * self.ttl.len() + self.filter.0.len() + 64
@@ -871,11 +877,30 @@ impl Block {
 
     /// The record of a message, unchecked, if the block's structure leads to it.
     pub(crate) fn find(&self, seq: StreamSeq) -> Option<Bytes> {
-        self.parts().find_map(|p| match p {
-            Part::Record(r) if record_seq(&r) == Some(seq) => Some(r),
-            _ => None,
+        self.records().find(|r| record_seq(r) == Some(seq)).map(|r| self.raw.slice_ref(r))
+    }
+
+    /// All message records, unchecked, as far as the block's structure leads.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let mut parts = self.parts();
+        std::iter::from_fn(move || {
+            loop {
+                match parts.step()? {
+                    Step::Record(r) => return Some(&self.raw[r]),
+                    Step::Head(_) | Step::Rest(_) => {}
+                    Step::Bad => return None,
+                }
+            }
         })
     }
+}
+
+/// A [`Part`] by where it stands.
+enum Step {
+    Head(Head),
+    Record(Range<usize>),
+    Rest(Range<usize>),
+    Bad,
 }
 
 enum Mode {
@@ -896,6 +921,17 @@ pub(crate) struct Parts<'a> {
 impl Iterator for Parts<'_> {
     type Item = Part;
     fn next(&mut self) -> Option<Part> {
+        Some(match self.step()? {
+            Step::Head(h) => Part::Head(h),
+            Step::Record(r) => Part::Record(self.raw.slice(r)),
+            Step::Rest(r) => Part::Rest(self.raw.slice(r)),
+            Step::Bad => Part::Bad,
+        })
+    }
+}
+
+impl Parts<'_> {
+    fn step(&mut self) -> Option<Step> {
         loop {
             let left = &self.raw[self.at..];
             match self.mode {
@@ -909,7 +945,7 @@ impl Iterator for Parts<'_> {
                     self.at += ENTRY_HEADER;
                     if h.kind != Kind::Messages {
                         self.mode = Mode::Rest(h.length as usize);
-                        return Some(Part::Head(h));
+                        return Some(Step::Head(h));
                     }
                     let Some(p) = self.raw.get(self.at..self.at + PREAMBLE) else { return self.bad() };
                     let records = u32_at(p, 4) as usize;
@@ -918,37 +954,35 @@ impl Iterator for Parts<'_> {
                     };
                     self.at += PREAMBLE;
                     self.mode = Mode::Records(records, rest);
-                    return Some(Part::Head(h));
+                    return Some(Step::Head(h));
                 }
                 Mode::Records(0, rest) => self.mode = Mode::Rest(rest),
                 Mode::Records(n, rest) => {
                     let Some(len) = record_len(left).filter(|l| *l <= n && *l <= left.len()) else {
                         return self.bad();
                     };
-                    let r = self.raw.slice(self.at..self.at + len);
+                    let r = self.at..self.at + len;
                     self.at += len;
                     self.mode = Mode::Records(n - len, rest);
-                    return Some(Part::Record(r));
+                    return Some(Step::Record(r));
                 }
                 Mode::Rest(0) => self.mode = Mode::Entry,
                 Mode::Rest(n) => {
                     if left.len() < n {
                         return self.bad();
                     }
-                    let r = self.raw.slice(self.at..self.at + n);
+                    let r = self.at..self.at + n;
                     self.at += n;
                     self.mode = Mode::Entry;
-                    return Some(Part::Rest(r));
+                    return Some(Step::Rest(r));
                 }
             }
         }
     }
-}
 
-impl Parts<'_> {
-    fn bad(&mut self) -> Option<Part> {
+    fn bad(&mut self) -> Option<Step> {
         self.mode = Mode::Done;
-        Some(Part::Bad)
+        Some(Step::Bad)
     }
 }
 

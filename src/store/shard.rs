@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -65,6 +65,12 @@ pub(crate) struct Shard {
     pub cache: Cache,
     pub wake: Notify,
     pub wake_flush: Notify,
+    pub wake_prepare: Notify,
+    pub wake_scrub: Notify,
+    /// Nobody holds the store any more: background work ends.
+    pub closed: AtomicBool,
+    /// The directory is this process's as long as any shard can write.
+    _lock: Option<Arc<env::disk::Lock>>,
     pub syncs: AtomicU64,
     pub damage: Mutex<Vec<Damage>>,
     /// Recovery gave up something behind the last good round.
@@ -93,7 +99,13 @@ pub(crate) fn salt(opts: &Options) -> [u8; 16] {
 impl Shard {
     // ---- opening
 
-    pub(crate) async fn open(disk: Disk, dir: PathBuf, id: u32, opts: Options) -> Result<Arc<Shard>> {
+    pub(crate) async fn open(
+        disk: Disk,
+        dir: PathBuf,
+        id: u32,
+        opts: Options,
+        lock: Option<Arc<env::disk::Lock>>,
+    ) -> Result<Arc<Shard>> {
         disk.create_dir_all(&dir.join("journal")).await?;
         disk.create_dir_all(&dir.join("segments")).await?;
         let mut slots = Vec::new();
@@ -110,7 +122,14 @@ impl Shard {
                 return Err(Error::Format(format!("{} was written by format {v}, this is 1", dir.display())));
             }
             Choice::BothDamaged => {
-                let what = format!("both manifests of {} are damaged", dir.display());
+                let (a, b) = (slot_path(&dir, 0), slot_path(&dir, 1));
+                let what = format!(
+                    "{} and {} are both damaged: what the segments there belong to is not known. Put one of the two back \
+                     from a backup, or move {} away to begin without its streams",
+                    a.display(),
+                    b.display(),
+                    dir.display()
+                );
                 return Err(Error::Damaged(Damage { group: None, entries: None, messages: None, what }));
             }
         };
@@ -165,6 +184,10 @@ impl Shard {
             cache: Cache::new(opts.footer_cache, opts.block_cache),
             wake: Notify::new(),
             wake_flush: Notify::new(),
+            wake_prepare: Notify::new(),
+            wake_scrub: Notify::new(),
+            closed: AtomicBool::new(false),
+            _lock: lock,
             syncs: AtomicU64::new(0),
             damage: Mutex::default(),
             torn: replay.torn,
@@ -225,7 +248,10 @@ impl Shard {
             let what = "the journal has entries of a group that was never created here".to_owned();
             self.note_damage(Some(id), None, None, what);
         }
-        for (id, g) in &groups {
+        for (id, g) in &mut groups {
+            if g.memory {
+                g.restart_memory();
+            }
             for l in &g.lost {
                 self.note_lost(*id, l);
             }
@@ -325,6 +351,7 @@ impl Shard {
             Admission::Yes => {}
             Admission::NoRoom => {
                 self.wake.notify_one();
+                self.wake_prepare.notify_one();
                 self.wake_flush.notify_one();
                 return Err(match &j.no_space {
                     Some(s) => Error::NoSpace(s.clone()),
@@ -339,6 +366,28 @@ impl Shard {
         drop(j);
         self.wake.notify_one();
         Ok(round)
+    }
+
+    /// Whether an entry with a payload of so many bytes would be let in now, as [`Shard::enqueue`] would answer.
+    pub(crate) fn room(&self, bytes: u64) -> Result<()> {
+        if let Some(p) = &self.progress.borrow().poisoned {
+            return Err(Error::Poisoned(p.to_string()));
+        }
+        // More than a frame of it costs.
+        let cost = bytes + 256;
+        if cost + self.opts.reserve + 2 * self.opts.sector > self.opts.journal_file_max {
+            return Err(Error::Invalid(format!("{cost} bytes are more than a journal file holds")));
+        }
+        let mut j = self.journal.lock();
+        if j.admit(cost, self.opts.reserve) == Admission::Yes {
+            return Ok(());
+        }
+        self.wake.notify_one();
+        self.wake_flush.notify_one();
+        Err(match &j.no_space {
+            Some(s) => Error::NoSpace(s.clone()),
+            None => Error::Busy,
+        })
     }
 
     /// Writes and syncs one round of what waits; false if nothing does.
@@ -413,9 +462,7 @@ impl Shard {
             r = self.writer.write(&file, off, bufs, sync).await;
         }
         if let Err(e) = r {
-            let text: Arc<str> = e.to_string().into();
-            self.progress.send_modify(|p| p.poisoned = Some(text.clone()));
-            return Err(Error::Poisoned(text.to_string()));
+            return Err(self.poison(&e.to_string()));
         }
         if sync {
             self.syncs.fetch_add(1, Ordering::Relaxed);
@@ -431,7 +478,56 @@ impl Shard {
         if j.unflushed >= self.opts.flush_bytes {
             self.wake_flush.notify_one();
         }
+        if j.wants_spare() {
+            self.wake_prepare.notify_one();
+        }
         Ok(true)
+    }
+
+    /// S-2: nothing is written after this, and nothing that waits is called durable.
+    pub(crate) fn poison(&self, why: &str) -> Error {
+        self.progress.send_modify(|p| {
+            p.poisoned.get_or_insert_with(|| why.into());
+        });
+        Error::Poisoned(why.to_owned())
+    }
+
+    /// Whether rounds were written that no sync covers.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        let p = self.progress.borrow();
+        p.written > p.synced
+    }
+
+    /// Syncs what was written without a sync.
+    pub(crate) async fn sync(&self) -> Result<()> {
+        let _one = self.round_lock.lock().await;
+        let written = {
+            let p = self.progress.borrow();
+            if let Some(s) = &p.poisoned {
+                return Err(Error::Poisoned(s.to_string()));
+            }
+            if p.written <= p.synced {
+                return Ok(());
+            }
+            p.written
+        };
+        let files: Vec<File> = {
+            let j = self.journal.lock();
+            let full = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone());
+            full.chain(j.active.iter().filter(|a| a.unsynced).map(|a| a.at.file.clone())).collect()
+        };
+        for f in files {
+            if let Err(e) = f.sync_data().await {
+                return Err(self.poison(&e.to_string()));
+            }
+        }
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let mut j = self.journal.lock();
+        j.full.iter_mut().for_each(|f| f.unsynced = false);
+        j.active.iter_mut().for_each(|a| a.unsynced = false);
+        drop(j);
+        self.progress.send_modify(|p| p.synced = p.synced.max(written));
+        Ok(())
     }
 
     fn rotate(&self, j: &mut Journal, at: JournalFile) -> Result<()> {
@@ -515,19 +611,21 @@ impl Shard {
 
     /// Writes what pins old journal files, entries that are not applied yet, once more at the journal's head, if those files
     /// take more than half of the budget. Recovery skips the second copy of an entry that it has.
-    pub(crate) async fn unpin(&self) -> Result<()> {
+    ///
+    /// True if something was moved: only the next manifest frees the old files.
+    async fn unpin(&self) -> Result<bool> {
         let upto = {
             let j = self.journal.lock();
             match j.full.iter().map(|f| f.last).max() {
                 Some(l) if j.in_use() * 2 > self.opts.journal_budget => l,
-                _ => return Ok(()),
+                _ => return Ok(false),
             }
         };
         let groups: Vec<_> = self.groups.lock().values().cloned().collect();
         let mut moved = Vec::new();
         for group in groups {
             let g = group.lock();
-            if !g.tail.iter().any(|t| t.round <= upto) {
+            if g.memory || !g.tail.iter().any(|t| t.round <= upto) {
                 continue;
             }
             // The whole tail in one round: a copy of its first part alone would come after the rest in replay.
@@ -536,15 +634,27 @@ impl Shard {
             match self.enqueue(frames, true) {
                 Ok(round) => moved.push((group.clone(), last, round)),
                 Err(Error::Busy | Error::NoSpace(_)) => break,
+                // Longer than a journal file: it stays where it is until it is applied.
+                Err(Error::Invalid(_)) => {}
                 Err(e) => return Err(e),
             }
         }
         while self.run_round().await? {}
+        let any = !moved.is_empty();
         for (group, last, round) in moved {
             // Only now: a manifest may give the old copy up once the new one is durable, not before.
             for t in group.lock().tail.iter_mut().take_while(|t| t.entry.head.index <= last) {
                 t.round = t.round.max(round);
             }
+        }
+        Ok(any)
+    }
+
+    /// A flush, and another one if what it left behind had to be moved.
+    pub(crate) async fn flush_all(&self) -> Result<()> {
+        self.flush().await?;
+        if self.unpin().await? {
+            self.flush().await?;
         }
         Ok(())
     }

@@ -73,7 +73,10 @@ impl SimHandle {
         if self.yields {
             let mut first = true;
             std::future::poll_fn(
-                |_| if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) },
+                |cx| {
+                    cx.waker().wake_by_ref();
+                    if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }
+                },
             )
             .await;
         }

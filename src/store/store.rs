@@ -3,20 +3,26 @@
 //! Owns the handles. Decides nothing that a stream decides: what is deleted, evicted or expired is told from above, as
 //! part of applying the log, and becomes durable with the group's next checkpoint.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    group::{Feet, Group as State, Need, Place},
+    feet::{Need, Pins},
+    group::Group as State,
     io::Disk,
     manifest::{Checkpoint, Lost, Totals},
     options::Options,
     record::{Entry, Head, Message, NewEntry},
-    round::{Frame, FrameKind},
+    round::{self, Frame, FrameKind},
+    scrub::{Cursor, ScrubReport},
     shard::{Progress, Shard, memory_option, options_bytes},
     types::{Damage, Durable, Error, GroupId, LogIndex, Result, Round, StreamSeq},
+    view::View,
 };
 
 /// How an append becomes acknowledged.
@@ -25,14 +31,37 @@ pub enum Sync {
     /// After the sync that covers it.
     #[default]
     Always,
-    /// Once it is written; it is synced with the next round that somebody waits for, or by [`Store::sync`].
+    /// Once it is written; it is synced with the next round that somebody waits for, after
+    /// [`Options::sync_interval`], or by [`Store::sync`]. The death of the process takes nothing back, a power failure may.
     Relaxed,
 }
 
 /// A store on one directory.
 #[derive(Clone)]
 pub struct Store {
-    shards: Vec<Arc<Shard>>,
+    shards: Arc<Shards>,
+}
+
+/// The shards of a store; the end of the last handle ends the background work.
+struct Shards(Vec<Arc<Shard>>);
+
+impl Drop for Shards {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shards {
+    fn close(&self) {
+        for s in &self.0 {
+            s.closed.store(true, Ordering::Release);
+            s.poison("the store was closed");
+            s.wake.notify_one();
+            s.wake_flush.notify_one();
+            s.wake_prepare.notify_one();
+            s.wake_scrub.notify_one();
+        }
+    }
 }
 
 /// One group of a store.
@@ -47,6 +76,7 @@ pub struct Group {
 #[derive(Clone, Debug)]
 pub struct Ticket {
     round: Round,
+    sync: Sync,
     progress: tokio::sync::watch::Receiver<Progress>,
 }
 
@@ -72,6 +102,13 @@ impl Ticket {
             if self.progress.changed().await.is_err() {
                 return Err(Error::Poisoned("the store was closed".to_owned()));
             }
+        }
+    }
+    /// Waits for what its append asked for: the sync, or with [`Sync::Relaxed`] the write.
+    pub async fn settled(self) -> Result<()> {
+        match self.sync {
+            Sync::Always => self.durable().await.map(drop),
+            Sync::Relaxed => self.written().await,
         }
     }
     /// Waits until it is written, which a power failure may take back.
@@ -112,9 +149,12 @@ pub struct Stored {
 }
 
 impl Stored {
+    pub(crate) fn new(group: GroupId, record: Bytes) -> Stored {
+        Stored { group, record }
+    }
     /// The message.
     pub fn message(&self) -> Message<'_> {
-        Message::decode(self.group, &self.record).expect("S-10: a record is checked before it gets here")
+        Message::parse(&self.record).expect("S-10: a record is checked before it gets here")
     }
     /// The record's bytes, as they are replicated.
     pub fn record(&self) -> &Bytes {
@@ -144,6 +184,7 @@ impl Store {
     pub async fn open(disk: impl Into<Disk>, dir: impl Into<PathBuf>, opts: Options) -> Result<Store> {
         let (disk, dir) = (disk.into(), dir.into());
         disk.create_dir_all(&dir).await?;
+        let lock = disk.lock(&dir.join("lock")).await?.map(Arc::new);
         // The number of shards is what is there: a group never moves.
         let there = disk.read_dir(&dir).await?;
         let count = there.iter().filter(|e| e.is_dir && e.name.starts_with("shard-")).count() as u32;
@@ -151,18 +192,32 @@ impl Store {
         let mut shards = Vec::new();
         for id in 0..count {
             let path = dir.join(format!("shard-{id:03}"));
-            shards.push(Shard::open(disk.clone(), path, id, opts.clone()).await?);
+            shards.push(Shard::open(disk.clone(), path, id, opts.clone(), lock.clone()).await?);
         }
-        Ok(Store { shards })
+        Ok(Store { shards: Arc::new(Shards(shards)) })
     }
 
-    /// Spawns each shard's background work on the current worker: rounds, and flushes when they are due.
+    /// Spawns each shard's background work on the current worker: rounds, new journal files, and flushes when they are due.
+    /// It ends when the last handle of the store is dropped.
     pub fn spawn(&self) {
-        for s in &self.shards {
+        for s in &self.shards.0 {
+            env::spawn(Self::journal(s.clone()));
+            if s.opts.scrub_rate > 0 {
+                let (rate, pause, shard) = (s.opts.scrub_rate, s.opts.scrub_pause, s.clone());
+                env::spawn(async move {
+                    // Not at once: a start has better things to do.
+                    env::select! {
+                        () = env::time::sleep(pause) => {}
+                        () = shard.wake_scrub.notified() => {}
+                    }
+                    shard.scrub_forever(rate, pause).await;
+                });
+            }
             let shard = s.clone();
             env::spawn(async move {
-                while Self::rounds(&shard).await {
-                    shard.wake.notified().await;
+                while !shard.closed.load(Ordering::Acquire) {
+                    shard.wake_prepare.notified().await;
+                    shard.prepare().await.ok();
                 }
             });
             let shard = s.clone();
@@ -173,31 +228,88 @@ impl Store {
                         return;
                     }
                     // A failed flush changed nothing; the next append that finds no room wakes it again.
-                    shard.unpin().await.ok();
-                    shard.flush().await.ok();
+                    shard.flush_all().await.ok();
                     shard.prepare().await.ok();
                 }
             });
         }
     }
 
-    /// Runs rounds until nothing waits; false if the shard is poisoned.
-    async fn rounds(shard: &Arc<Shard>) -> bool {
+    /// Runs a shard's rounds, and syncs what relaxed ones left after the interval.
+    async fn journal(shard: Arc<Shard>) {
+        let mut due: Option<env::time::Instant> = None;
         loop {
-            match shard.run_round().await {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(_) => return false,
+            let more = match shard.run_round().await {
+                Ok(more) => more,
+                Err(_) => return,
+            };
+            due = match shard.opts.sync_interval {
+                Some(d) if shard.is_unsynced() => Some(due.unwrap_or_else(|| env::now() + d)),
+                _ => None,
+            };
+            match due {
+                Some(at) if env::now() >= at => {
+                    if shard.sync().await.is_err() {
+                        return;
+                    }
+                }
+                _ if more => {}
+                Some(at) => env::select! {
+                    () = shard.wake.notified() => {}
+                    () = env::time::sleep_until(at) => {}
+                },
+                None => shard.wake.notified().await,
             }
         }
-        shard.prepare().await.ok();
-        true
+    }
+
+    /// Begins a pass of the background scrub now.
+    pub fn scrub_now(&self) {
+        self.shards.0.iter().for_each(|s| s.wake_scrub.notify_one());
+    }
+
+    /// Reads all that lies in segments and compares every checksum, and every group's totals with what is there.
+    pub async fn verify(&self) -> Result<ScrubReport> {
+        let mut all = ScrubReport { done: true, ..ScrubReport::default() };
+        for s in &self.shards.0 {
+            let mut cursor = Cursor::default();
+            loop {
+                let step = s.scrub(&mut cursor, 1 << 20).await?;
+                all.bytes += step.bytes;
+                all.pieces += step.pieces;
+                all.damage.extend(step.damage);
+                if step.done {
+                    break;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Makes all that was appended so far durable.
+    pub async fn sync(&self) -> Result<()> {
+        for s in &self.shards.0 {
+            while s.run_round().await? {}
+            s.sync().await?;
+        }
+        Ok(())
+    }
+
+    /// The clean end: all that was appended is made durable and flushed, then nothing is taken any more. The directory is
+    /// free once the last group handle is gone.
+    pub async fn close(self) -> Result<()> {
+        let done = match self.sync().await {
+            Ok(()) => self.flush().await,
+            Err(e) => Err(e),
+        };
+        self.shards.close();
+        done
     }
 
     /// One step of background work on every shard, for those that drive it themselves: a round of what waits, and the next
     /// journal file if one is due.
     pub async fn step(&self) -> Result<()> {
-        for s in &self.shards {
+        for s in &self.shards.0 {
             while s.run_round().await? {}
             match s.prepare().await {
                 Ok(_) | Err(Error::NoSpace(_) | Error::Busy) => {}
@@ -210,15 +322,14 @@ impl Store {
     /// Makes every shard's checkpoints and applied entries durable in pieces and frees the journal behind them. Also the
     /// clean shutdown.
     pub async fn flush(&self) -> Result<()> {
-        for s in &self.shards {
-            s.unpin().await?;
-            s.flush().await?;
+        for s in &self.shards.0 {
+            s.flush_all().await?;
         }
         Ok(())
     }
 
     fn shard(&self, id: GroupId) -> &Arc<Shard> {
-        &self.shards[(id.0 % self.shards.len() as u64) as usize]
+        &self.shards.0[(id.0 % self.shards.0.len() as u64) as usize]
     }
 
     /// Begins a group. Its id must never have been used before. With `memory`, only hard states and floors are durable.
@@ -248,7 +359,7 @@ impl Store {
     /// All groups, by id.
     pub fn groups(&self) -> Vec<GroupId> {
         let mut all: Vec<GroupId> =
-            self.shards.iter().flat_map(|s| s.groups.lock().keys().copied().collect::<Vec<_>>()).collect();
+            self.shards.0.iter().flat_map(|s| s.groups.lock().keys().copied().collect::<Vec<_>>()).collect();
         all.sort_unstable();
         all
     }
@@ -267,24 +378,24 @@ impl Store {
 
     /// What was found damaged or lost so far.
     pub fn damage(&self) -> Vec<Damage> {
-        self.shards.iter().flat_map(|s| s.damage.lock().clone()).collect()
+        self.shards.0.iter().flat_map(|s| s.damage.lock().clone()).collect()
     }
 
     /// Whether opening gave up a last round that nothing vouches for. After a power failure that is what a write under way
     /// leaves; after anything else it is a damaged last round, which cannot be told from it.
     pub fn torn_tail(&self) -> bool {
-        self.shards.iter().any(|s| s.torn)
+        self.shards.0.iter().any(|s| s.torn)
     }
 
     /// Completed journal syncs so far.
     pub fn syncs(&self) -> u64 {
-        self.shards.iter().map(|s| s.syncs.load(std::sync::atomic::Ordering::Relaxed)).sum()
+        self.shards.0.iter().map(|s| s.syncs.load(Ordering::Relaxed)).sum()
     }
 }
 
 impl Group {
     fn ticket(&self, round: Round) -> Ticket {
-        Ticket { round, progress: self.shard.progress.subscribe() }
+        Ticket { round, sync: Sync::Always, progress: self.shard.progress.subscribe() }
     }
 
     /// The group's id.
@@ -303,7 +414,7 @@ impl Group {
     // ---- the log
 
     /// Appends entries, all or none. Each is checked whole. They can be read at once and are durable when the ticket says
-    /// so. A memory group's entries do not reach the disk; its ticket is that of what was already queued.
+    /// so. A memory group's entries do not reach the disk; its ticket waits at most for a reservation of numbers.
     pub fn append(&self, entries: Vec<NewEntry>, sync: Sync) -> Result<Ticket> {
         let mut state = self.state.lock();
         if state.deleted {
@@ -328,7 +439,7 @@ impl Group {
             sealed.push(e);
         }
         let round = if state.memory {
-            self.shard.progress.borrow().synced
+            self.reserve(&mut state, &sealed)?
         } else {
             let frames = sealed.iter().map(|e| Frame::entry(e, sync == Sync::Always)).collect();
             self.shard.enqueue(frames, false)?
@@ -336,7 +447,36 @@ impl Group {
         for e in sealed {
             state.push(e, round);
         }
-        Ok(self.ticket(round))
+        Ok(Ticket { sync, ..self.ticket(round) })
+    }
+
+    /// S-55: the round that has to be synced before these entries of a memory group count as kept.
+    fn reserve(&self, state: &mut State, sealed: &[Entry]) -> Result<Round> {
+        let last = sealed.last().map_or(state.last_index, |e| e.head.index);
+        let seqs = sealed.iter().rev().find(|e| e.head.count > 0);
+        let seq = seqs.and_then(|e| e.records().flatten().last().and_then(crate::record::record_seq));
+        let seq = seq.unwrap_or(state.totals.last);
+        if let Some(floor) = state.next_floor(seq, last) {
+            let frame =
+                Frame::control(FrameKind::Floor, self.id, LogIndex(0), round::floor(floor.0, floor.1));
+            match self.shard.enqueue(vec![frame], true) {
+                Ok(round) => state.set_floor(floor, round),
+                // There is time: it is reserved ahead.
+                Err(Error::Busy | Error::NoSpace(_)) if state.is_reserved(seq, last) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let synced = self.shard.progress.borrow().synced;
+        Ok(state.floor_round(seq, last, synced))
+    }
+
+    /// Whether an append of one entry with a payload of so many bytes would be let in now. If not, room is asked for. Another group
+    /// may take it first: the answer is good for telling a publisher early, not a promise.
+    pub fn room(&self, bytes: u64) -> Result<()> {
+        if self.state.lock().memory {
+            return Ok(());
+        }
+        self.shard.room(bytes)
     }
 
     /// Takes back the entries from `index` on, which must not have been applied.
@@ -344,6 +484,11 @@ impl Group {
         let mut state = self.state.lock();
         if index <= state.applied || index <= state.flushed.0 {
             return Err(Error::Invalid(format!("entry {} is applied", index.0)));
+        }
+        if state.memory {
+            let round = self.shard.progress.borrow().synced;
+            state.truncate(index, round)?;
+            return Ok(self.ticket(round));
         }
         let frame = Frame::control(FrameKind::Truncate, self.id, index, Bytes::new());
         let round = self.shard.enqueue(vec![frame], true)?;
@@ -389,11 +534,12 @@ impl Group {
         let (mut out, mut size) = (Vec::new(), 0);
         let piece = {
             let s = self.state.lock();
-            if from > s.flushed.0 {
+            if from > s.flushed.0 || s.memory {
+                let state = from <= s.flushed.0;
                 let at = s.tail.partition_point(|t| t.entry.head.index < from);
                 for t in s.tail.range(at..) {
                     let lost = out.last().is_some_and(|b: &Entry| b.head.index.next() != t.entry.head.index);
-                    if lost || (size >= bytes && !out.is_empty()) {
+                    if (lost && !state) || (size >= bytes && !out.is_empty()) {
                         break;
                     }
                     size += t.entry.head.size();
@@ -401,7 +547,7 @@ impl Group {
                 }
                 let wrong = out.first().is_some_and(|e| e.head.index != from)
                     || (out.is_empty() && from <= s.last_index);
-                if wrong {
+                if wrong && !state {
                     return Err(Error::Damaged(self.damage_at(from)));
                 }
                 return Ok(out);
@@ -433,42 +579,53 @@ impl Group {
 
     // ---- the stream
 
-    async fn with<T>(
-        &self,
-        mut f: impl FnMut(&mut State, &Feet) -> std::result::Result<T, Need>,
-    ) -> Result<T> {
-        let mut feet = Feet::default();
-        loop {
-            let need = {
-                match f(&mut self.state.lock(), &feet) {
-                    Ok(v) => return Ok(v),
-                    Err(n) => n,
-                }
-            };
-            self.shard.need(&need, &mut feet).await?;
-        }
+    /// The stream, for synchronous questions. Holds the group's lock: drop it before anything is awaited. A view in the head of
+    /// a `match` or an `if let` lives to the end of that: bind the answer first.
+    pub fn view(&self) -> View<'_> {
+        View::new(self.state.lock(), &self.shard, None)
     }
 
-    async fn ready(&self) -> Result<()> {
+    /// Reads what a question to [`Group::view`] lacked, so that it can be asked again. Reading what is damaged is no error
+    /// for a message (the answer then says so) and one for an index.
+    pub async fn fetch(&self, need: Need) -> Result<()> {
+        let got = self.shard.need(&need).await?;
+        self.state.lock().pins.put(got);
+        Ok(())
+    }
+
+    /// Asks, reads what is missing, and asks again until there is an answer. `f` begins anew each time.
+    pub async fn ask<T>(
+        &self,
+        mut f: impl FnMut(&mut View<'_>) -> std::result::Result<T, Need>,
+    ) -> Result<T> {
+        let mut pins = Pins::default();
         loop {
-            if self.state.lock().dict_ready() {
-                return Ok(());
-            }
-            self.with(|s, feet| s.step_dict(feet)).await?;
+            let need = match f(&mut View::new(self.state.lock(), &self.shard, Some(&mut pins))) {
+                Ok(v) => return Ok(v),
+                Err(n) => n,
+            };
+            pins.put(self.shard.need(&need).await?);
         }
     }
 
     /// The entry is committed: its messages join the stream. In order, also those without messages.
     pub async fn apply(&self, head: &Head) -> Result<()> {
-        let r = self.with(|s, feet| s.apply(head, feet)).await?;
-        // A gap at the front of an empty stream shows at once.
-        r
+        self.ask(|v| v.apply(head)).await
+    }
+
+    /// The same, if nothing has to be read for it, as is the rule.
+    pub fn apply_now(&self, head: &Head) -> std::result::Result<(), Need> {
+        self.view().apply(head)
     }
 
     /// Deletes messages; those that were live, in the order given.
     pub async fn delete(&self, seqs: &[StreamSeq]) -> Result<Vec<StreamSeq>> {
-        let gone = self.with(|s, feet| s.delete(seqs, feet)).await?;
-        self.with(|s, feet| s.fix_first(feet)).await?;
+        let mut gone = Vec::new();
+        for seq in seqs {
+            if self.ask(|v| v.remove(*seq)).await? {
+                gone.push(*seq);
+            }
+        }
         Ok(gone)
     }
 
@@ -494,82 +651,55 @@ impl Group {
 
     /// The stream's totals.
     pub fn state(&self) -> StreamState {
-        let Totals { first, last, msgs, bytes, last_time } = self.state.lock().totals;
-        let first = if msgs == 0 { last.next() } else { first };
+        let Totals { first, last, msgs, bytes, last_time } = self.view().totals();
         let deleted = (last.0 + 1).saturating_sub(first.0).saturating_sub(msgs);
         StreamState { first, last, msgs, bytes, deleted, last_time }
     }
 
     /// One message.
     pub async fn get(&self, seq: StreamSeq) -> Result<Read> {
-        let place = self.state.lock().place(seq);
-        let record = match place {
-            Place::Absent => return Ok(Read::Absent),
-            Place::Here(r) => r,
-            Place::Lost(l) => {
-                let what = "lost".to_owned();
-                let messages = Some((l.first_seq, l.last_seq));
-                let d = Damage { group: Some(self.id), entries: Some((l.first, l.last)), messages, what };
-                return Ok(Read::Damaged(d));
-            }
-            Place::Piece(p) => match self.shard.message(&p.meta, seq).await {
-                Ok(r) => r,
-                Err(Error::Damaged(d)) => {
-                    // A piece with gaps says by its footer whether this is one.
-                    if !p.meta.dense()
-                        && let Ok(f) = self.shard.subject_foot(&p.meta).await
-                        && f.slot_of((seq.0 - p.meta.first_seq.0) as u32).is_none()
-                    {
-                        return Ok(Read::Absent);
-                    }
-                    return Ok(Read::Damaged(d));
-                }
-                Err(e) => return Err(e),
-            },
-        };
-        Ok(Read::Valid(Stored { group: self.id, record }))
+        self.ask(|v| v.get(seq)).await
     }
 
     /// The first live message from `from` on whose subject matches; `>` or nothing matches all.
     pub async fn next_seq(&self, filter: &[u8], from: StreamSeq) -> Result<Option<StreamSeq>> {
-        if !crate::filter::is_all(filter) {
-            self.ready().await?;
-        }
-        self.with(|s, feet| s.next(filter, from, feet)).await
+        self.ask(|v| v.next(&[filter], from)).await
     }
 
     /// The last live message of one subject, not after `upto`.
     pub async fn last_by_subject(&self, subject: &[u8], upto: StreamSeq) -> Result<Option<StreamSeq>> {
-        self.ready().await?;
-        self.with(|s, feet| s.last_of(subject, upto, feet)).await
+        self.ask(|v| v.last_of(subject, upto)).await
     }
 
     /// How many live messages from `from` on match.
     pub async fn pending(&self, filter: &[u8], from: StreamSeq) -> Result<u64> {
-        self.ready().await?;
-        self.with(|s, feet| s.pending(filter, from, feet)).await
+        self.ask(|v| v.pending(&[filter], from)).await
     }
 
     /// Subjects that match and have messages, with their counts, in order, at most `limit`.
     pub async fn subjects(&self, filter: &[u8], limit: usize) -> Result<Vec<(Bytes, u64)>> {
-        self.ready().await?;
-        let s = self.state.lock();
-        let mut out = Vec::new();
-        s.dict().matching(filter, |id| {
-            out.push((Bytes::copy_from_slice(s.dict().subject(id)), s.dict().info(id).count));
-            out.len() < limit
-        });
-        Ok(out)
+        self.ask(|v| {
+            let mut out = Vec::new();
+            v.subject_counts(filter, |s, n| {
+                out.push((Bytes::copy_from_slice(s), n));
+                out.len() < limit
+            })?;
+            Ok(out)
+        })
+        .await
     }
 
     /// How many subjects have messages.
-    pub async fn subject_count(&self) -> Result<usize> {
-        self.ready().await?;
-        Ok(self.state.lock().dict().live())
+    pub async fn subject_count(&self) -> Result<u64> {
+        self.ask(|v| v.num_subjects()).await
     }
 
     /// Walks everything and panics if the totals are wrong (S-50). For tests and the simulation: it reads every footer.
     pub async fn verify(&self) -> Result<()> {
-        self.with(|s, feet| s.verify(feet)).await
+        self.ask(|v| v.verify()).await
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -82,7 +82,11 @@ pub trait Messages {
     /// The totals of one literal subject; `None` if it has no message.
     fn subject(&self, subject: &[u8]) -> Result<Option<SubjectTotals>, Self::Miss>;
     /// Calls `f` for each subject with messages that matches `filter`, in byte order, until `f` returns false.
-    fn subjects(&self, filter: &[u8], f: &mut dyn FnMut(&[u8], SubjectTotals) -> bool) -> Result<(), Self::Miss>;
+    fn subjects(
+        &self,
+        filter: &[u8],
+        f: &mut dyn FnMut(&[u8], SubjectTotals) -> bool,
+    ) -> Result<(), Self::Miss>;
     /// The last message of a literal subject at or before `upto`.
     fn last_of(&self, subject: &[u8], upto: u64) -> Result<Option<u64>, Self::Miss>;
     /// The first message from `from` on whose subject matches any of `filters`; no filter matches all.
@@ -101,4 +105,16 @@ pub trait Messages {
 pub trait MessagesMut: Messages {
     /// Removes a message; whether it was live.
     fn remove(&mut self, seq: u64) -> Result<bool, Self::Miss>;
+
+    /// Removes all messages before a sequence. A miss may come after some are gone: then the call is repeated. A store that can do it at
+    /// once should; whoever wants to know what was removed learns it from the totals.
+    fn remove_below(&mut self, seq: u64) -> Result<(), Self::Miss> {
+        loop {
+            let t = self.totals();
+            if t.msgs == 0 || t.first >= seq {
+                return Ok(());
+            }
+            self.remove(t.first)?;
+        }
+    }
 }

@@ -96,6 +96,33 @@ fn internal(broker: &Broker, inbound: Option<Box<dyn broker::Inbound>>) -> Arc<L
     Link::new(o)
 }
 
+/// What advisories of JetStream say of a client.
+pub fn client_of(server: &Server, link: &Link) -> jetstream::ClientInfo {
+    let account = || link.account().map(|a| a.name.to_string()).unwrap_or_default();
+    match server.links.clients.get(link.id) {
+        Some(client) => {
+            let facts = client.facts.lock();
+            let who = Who::of(&client, &facts);
+            jetstream::ClientInfo {
+                start: Some(jetstream::Time::from_nanos(who.start.0)),
+                host: who.ip.to_canonical().to_string(),
+                id: who.id,
+                acc: who.account.to_string(),
+                user: facts.user.clone(),
+                name: facts.name.clone(),
+                lang: facts.lang.clone(),
+                ver: facts.version.clone(),
+                rtt: who.rtt.and_then(|d| u64::try_from(d.as_nanos()).ok()).unwrap_or(0),
+                server: server.name.clone(),
+                kind: "Client".into(),
+                client_type: facts.kind.into(),
+                ..Default::default()
+            }
+        }
+        None => jetstream::ClientInfo { acc: account(), server: server.name.clone(), ..Default::default() },
+    }
+}
+
 /// Begins to answer requests and to publish statistics. Once, before clients come.
 pub fn start(server: &Arc<Server>) {
     if let Some(name) = server.links.settings().system_account.clone() {
@@ -141,7 +168,8 @@ fn publish_with(
     bytes.extend_from_slice(head);
     bytes.extend_from_slice(body);
     bytes.extend_from_slice(b"\r\n");
-    let m = Message { subject, reply: b"", header_len: head.len(), body_crlf: &bytes, shared: None };
+    let m =
+        Message { subject, reply: b"", header_len: head.len(), body_crlf: &bytes, shared: None, shown: None };
     d.publish(account, &server.events.link, &m)
 }
 

@@ -49,7 +49,7 @@ pub(super) fn server(server: &Server) -> Value {
     let flags: Map<String, Value> =
         feature_flags(&o).map(|(name, on)| (name.to_string(), Value::Bool(on))).collect();
     m.insert("feature_flags".into(), Value::Object(flags));
-    m.insert("jetstream".into(), Value::Bool(false));
+    m.insert("jetstream".into(), Value::Bool(o.jetstream.is_some()));
     m.insert("flags".into(), json!(0));
     m.insert("seq".into(), json!(seq));
     m.insert("time".into(), json!(env::wall().rfc3339()));

@@ -218,7 +218,7 @@ pub fn account_info(s: &Server, name: &str) -> Option<AccountInfo> {
         is_system: settings::system_account(&o).as_deref() == Some(name),
         expired: false,
         complete: true,
-        jetstream_enabled: false,
+        jetstream_enabled: s.jetstream.read().as_ref().is_some_and(|js| js.is_enabled(name)),
         leafnode_connections: 0,
         client_connections: a.connections(),
         subscriptions: a.subscriptions(),

@@ -1,18 +1,48 @@
-//! `/jsz` and JetStream's part of `/varz`. Nothing is stored yet: JetStream is reported as what it is, disabled, also
-//! where it is configured.
+//! `/jsz` and JetStream's part of `/varz`. Without JetStream, or before its data is open, it is reported as disabled.
 
+use jetstream::{Detail, JetStream};
 use serde::Serialize;
+use serde_json::Value;
 
-use super::{json::Time, options::JszOptions, varz::Nothing};
-use crate::Server;
+use super::{
+    json::{Time, is_default},
+    options::JszOptions,
+};
+use crate::{
+    Server,
+    options::{Options, SyncInterval},
+    start::API_LEVEL,
+};
 
-/// JetStream's part of `/varz`; empty while it is off.
-pub type JetStreamVarz = Nothing;
+/// What nats-server says of its sync interval where nothing is configured, in nanoseconds. Tools show it; ours is shorter.
+const SYNC_INTERVAL_NS: u64 = 120_000_000_000;
 
-/// The answer, in the shape that it has while JetStream is off.
+/// The answer.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Jsz {
+    #[serde(flatten)]
+    pub stats: JetStreamStats,
+    pub server_id: String,
+    pub now: Time,
+    #[serde(skip_serializing_if = "is_default")]
+    pub disabled: bool,
+    pub config: JetStreamConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<JetStreamLimits>,
+    pub streams: usize,
+    pub consumers: usize,
+    pub messages: u64,
+    pub bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account_details: Option<Vec<Value>>,
+    pub total: usize,
+}
+
+/// What is used.
+#[derive(Clone, Copy, Default, PartialEq, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct JetStreamStats {
     pub memory: u64,
     pub storage: u64,
     pub reserved_memory: u64,
@@ -20,15 +50,6 @@ pub struct Jsz {
     pub accounts: usize,
     pub ha_assets: usize,
     pub api: ApiStats,
-    pub server_id: String,
-    pub now: Time,
-    pub disabled: bool,
-    pub config: JetStreamConfig,
-    pub streams: usize,
-    pub consumers: usize,
-    pub messages: u64,
-    pub bytes: u64,
-    pub total: usize,
 }
 
 /// Requests to the JetStream API.
@@ -40,37 +61,150 @@ pub struct ApiStats {
     pub errors: u64,
 }
 
-/// What may be stored, in bytes.
-#[derive(Clone, Copy, Default, PartialEq, Debug, Serialize)]
+/// How JetStream is configured; sizes in bytes, times in nanoseconds.
+#[derive(Clone, Default, PartialEq, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct JetStreamConfig {
     pub max_memory: u64,
     pub max_storage: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub store_dir: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub sync_interval: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub sync_always: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub domain: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub strict: bool,
+    /// Ours: whether publishes are acknowledged before they are durable, because a `sync_interval` is configured.
+    #[serde(skip_serializing_if = "is_default")]
+    pub acknowledged_early: bool,
+}
+
+/// Limits on single assets; only those that are set.
+#[derive(Clone, Copy, Default, PartialEq, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct JetStreamLimits {
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_ack_pending: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_request_batch: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub duplicate_window: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub default_max_consumers: i64,
+}
+
+/// JetStream's part of `/varz`; empty while it is off.
+#[derive(Clone, Default, PartialEq, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct JetStreamVarz {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<JetStreamConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stats: Option<JetStreamStats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<JetStreamLimits>,
+}
+
+fn config(js: &JetStream, o: &Options) -> JetStreamConfig {
+    let s = js.options();
+    let sync = o.jetstream.as_ref().and_then(|j| j.sync_interval);
+    JetStreamConfig {
+        max_memory: s.memory_max,
+        max_storage: s.storage_max,
+        store_dir: s.dir.to_string_lossy().into_owned(),
+        sync_interval: match sync {
+            Some(SyncInterval::Every(d)) => u64::try_from(d.as_nanos()).unwrap_or(u64::MAX),
+            _ => SYNC_INTERVAL_NS,
+        },
+        sync_always: sync == Some(SyncInterval::Always),
+        domain: s.domain.clone().unwrap_or_default(),
+        strict: s.strict,
+        acknowledged_early: matches!(sync, Some(SyncInterval::Every(_))),
+    }
+}
+
+fn limits(js: &JetStream) -> JetStreamLimits {
+    let l = &js.options().limits;
+    JetStreamLimits {
+        max_ack_pending: l.max_ack_pending.unwrap_or(0),
+        max_request_batch: l.max_request_batch.unwrap_or(0),
+        duplicate_window: l.duplicate_window.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        default_max_consumers: l.default_max_consumers.unwrap_or(0),
+    }
+}
+
+fn stats(js: &JetStream) -> JetStreamStats {
+    let u = js.usage();
+    JetStreamStats {
+        memory: u.memory,
+        storage: u.storage,
+        reserved_memory: u.reserved_memory,
+        reserved_storage: u.reserved_storage,
+        accounts: u.accounts,
+        ha_assets: 0,
+        api: ApiStats { level: API_LEVEL, total: u.api_total, errors: u.api_errors },
+    }
 }
 
 /// What is stored.
-pub fn jsz(s: &Server, _: &JszOptions) -> Jsz {
+pub fn jsz(s: &Server, o: &JszOptions) -> Jsz {
+    let (server_id, now) = (s.id().to_string(), Time(env::wall()));
+    let Some(js) = s.jetstream.read().clone() else {
+        return Jsz {
+            stats: JetStreamStats::default(),
+            server_id,
+            now,
+            disabled: true,
+            config: JetStreamConfig::default(),
+            limits: None,
+            streams: 0,
+            consumers: 0,
+            messages: 0,
+            bytes: 0,
+            account_details: None,
+            total: 0,
+        };
+    };
+    let u = js.usage();
+    let wanted = o.accounts || o.streams || o.consumers || o.config || !o.account.is_empty();
+    let detail = Detail {
+        account: &o.account,
+        streams: o.streams || o.consumers || o.config,
+        consumers: o.consumers,
+        config: o.config,
+    };
+    let details = wanted.then(|| {
+        let offset = usize::try_from(o.offset).unwrap_or(0);
+        let limit = usize::try_from(o.limit).ok().filter(|n| *n > 0).unwrap_or(1024);
+        js.details(&detail).into_iter().skip(offset).take(limit).collect()
+    });
     Jsz {
-        memory: 0,
-        storage: 0,
-        reserved_memory: 0,
-        reserved_storage: 0,
-        accounts: 0,
-        ha_assets: 0,
-        api: ApiStats::default(),
-        server_id: s.id().to_string(),
-        now: Time(env::wall()),
-        disabled: true,
-        config: JetStreamConfig::default(),
-        streams: 0,
-        consumers: 0,
-        messages: 0,
-        bytes: 0,
-        total: 0,
+        stats: stats(&js),
+        server_id,
+        now,
+        disabled: false,
+        config: config(&js, &s.options()),
+        limits: Some(limits(&js)),
+        streams: u.streams,
+        consumers: u.consumers,
+        messages: u.messages,
+        bytes: u.bytes,
+        account_details: details,
+        total: u.accounts,
     }
 }
 
 /// For `/varz`.
-pub(super) fn in_varz(_: &Server) -> JetStreamVarz {
-    Nothing {}
+pub(super) fn in_varz(s: &Server) -> JetStreamVarz {
+    match s.jetstream.read().clone() {
+        None => JetStreamVarz::default(),
+        Some(js) => JetStreamVarz {
+            config: Some(config(&js, &s.options())),
+            stats: Some(stats(&js)),
+            limits: Some(limits(&js)),
+        },
+    }
 }

@@ -28,6 +28,7 @@ pub mod url;
 pub use auth::*;
 pub use flags::{Command, Flags, SignalTarget, SignalWord};
 pub use load::{Loaded, load, load_text, unsupported};
+pub(crate) use reload::span;
 pub use reload::{Change, diff};
 pub use secret::Secret;
 pub use types::*;

@@ -137,7 +137,7 @@ impl Change {
     }
 }
 
-fn span(d: Duration) -> String {
+pub(crate) fn span(d: Duration) -> String {
     conf::duration::format(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }
 

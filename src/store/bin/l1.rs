@@ -45,18 +45,11 @@ fn args() -> Result<Args, String> {
     Ok(a)
 }
 
-fn class_of(a: &Args, seed: u64) -> Class {
-    const MIX: [Class; 8] = [
-        Class::Crash,
-        Class::Crash,
-        Class::Crash,
-        Class::Crash,
-        Class::Errors,
-        Class::Errors,
-        Class::Reads,
-        Class::Rot,
-    ];
-    a.class.unwrap_or(MIX[(seed % 8) as usize])
+fn plan(a: &Args, seed: u64) -> Plan {
+    match a.class {
+        Some(class) => Plan::random(seed, a.ops, class),
+        None => Plan::mixed(seed, a.ops),
+    }
 }
 
 fn add(t: &mut Outcome, o: &Outcome) {
@@ -74,7 +67,7 @@ fn mutants(a: &Args) -> ExitCode {
     let mut missed = 0;
     for m in Mutant::ALL {
         let found = (a.seed..a.seed + a.seeds).find_map(|seed| {
-            let plan = Plan { mutant: Some(m), ..Plan::random(seed, a.ops, class_of(a, seed)) };
+            let plan = Plan { mutant: Some(m), ..plan(a, seed) };
             run(&plan).err().map(|e| (seed - a.seed + 1, e))
         });
         match found {
@@ -104,7 +97,7 @@ fn main() -> ExitCode {
     }
     let (began, mut total) = (env::now(), Outcome::default());
     for seed in a.seed..a.seed + a.seeds {
-        let plan = Plan::random(seed, a.ops, class_of(&a, seed));
+        let plan = plan(&a, seed);
         match run(&plan) {
             Ok(o) => add(&mut total, &o),
             Err(e) => {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::{Chain, LogIndex, NewEntry, StreamSeq, Term};
+use crate::{Chain, LogIndex, NewEntry, Round, StreamSeq, Term};
 
 /// A message as it was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Msg {
+    pub time: i64,
     pub subject: String,
     pub body: Vec<u8>,
 }
@@ -19,6 +20,14 @@ pub struct Version {
     pub last: LogIndex,
     pub chain: Chain,
     pub hard: Bytes,
+    /// The journal round that holds the operation.
+    pub round: Round,
+}
+
+impl Version {
+    pub fn is(&self, last: LogIndex, chain: Chain, hard: &Bytes) -> bool {
+        (self.last, self.chain, &self.hard) == (last, chain, hard)
+    }
 }
 
 /// A stream at some time.
@@ -37,8 +46,10 @@ pub struct Model {
     pub messages: BTreeMap<u64, Vec<(u64, Msg)>>,
     /// All entries ever appended, by chain.
     pub by_chain: BTreeMap<u64, NewEntry>,
-    /// What each operation left, oldest first; the first one is durable.
+    /// What each operation left, oldest first.
     pub versions: Vec<Version>,
+    /// Which of them is durable: a restart finds this one or a later one.
+    pub durable: usize,
     pub stream: Stream,
     pub snapshots: Vec<Stream>,
     /// The snapshot that the last successful flush made durable at least.
@@ -49,13 +60,15 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new() -> Model {
-        let start = Version { last: LogIndex(0), chain: Chain(0), hard: Bytes::new() };
+    /// A group whose creation is in this round.
+    pub fn new(created: Round) -> Model {
+        let start = Version { last: LogIndex(0), chain: Chain(0), hard: Bytes::new(), round: created };
         Model {
             log: BTreeMap::new(),
             messages: BTreeMap::new(),
             by_chain: BTreeMap::new(),
             versions: vec![start],
+            durable: 0,
             stream: Stream::default(),
             snapshots: vec![Stream::default()],
             durable_snapshot: 0,
@@ -75,9 +88,15 @@ impl Model {
         StreamSeq(in_log.unwrap_or(0)).max(self.stream.last)
     }
 
-    pub fn version(&mut self) {
+    pub fn version(&mut self, round: Round) {
         let (last, chain) = self.last();
-        self.versions.push(Version { last, chain, hard: self.hard.clone() });
+        self.versions.push(Version { last, chain, hard: self.hard.clone(), round });
+    }
+
+    /// How far the log must reach at least if all rounds after `upto` are lost. Later truncations make it shorter.
+    pub fn bound(&self, upto: Round) -> LogIndex {
+        let kept = self.versions[..=self.durable].iter().rposition(|v| v.round <= upto).unwrap_or(0);
+        self.versions[kept..].iter().map(|v| v.last).min().unwrap_or(LogIndex(0))
     }
 
     /// Applies one more entry.

@@ -38,6 +38,8 @@ pub enum Op {
     Fill,
     /// The disk has room again.
     Free,
+    /// Delete all messages at once.
+    Clear { group: u8 },
     /// A bit rots somewhere in a file of the journal (0), of the segments (1) or in a manifest slot (2).
     Rot { what: u8, file: u16, at: u32 },
 }
@@ -107,6 +109,7 @@ impl Plan {
                         at: r.below(1 << 32) as u32,
                     },
                 ),
+                (u64::from(weights[7] > 1), Op::Clear { group }),
             ];
             let mut at = r.below(choices.iter().map(|c| c.0).sum());
             for (w, op) in choices {
@@ -119,6 +122,17 @@ impl Plan {
         }
         let crashes = (0..r.below(4)).map(|_| (r.below(40 * n as u64 / 10), r.bool(0.5))).collect();
         Plan { seed, class, mutant: None, ops, crashes }
+    }
+
+    /// The plan of a seed on one of the disks, most often one that only loses power.
+    pub fn mixed(seed: u64, n: usize) -> Plan {
+        let class = match seed % 8 {
+            0..=3 => Class::Crash,
+            4 | 5 => Class::Errors,
+            6 => Class::Reads,
+            _ => Class::Rot,
+        };
+        Plan::random(seed, n, class)
     }
 
     /// The store's settings: small, so that files turn over within a plan.

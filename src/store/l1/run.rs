@@ -9,12 +9,12 @@ use env::{
 };
 
 use super::{
-    model::{Model, Msg, Version},
+    model::{Model, Msg},
     plan::{Class, GROUPS, Op, Plan},
 };
 use crate::{
-    Batch, Chain, Disk, Error, Group, GroupId, Kind, LogIndex, Message, NewEntry, Read, Store, StreamSeq,
-    Sync, Ticket, filter, simio::SimHandle,
+    Batch, Chain, Disk, Error, Group, GroupId, Kind, LogIndex, Message, NewEntry, Read, Round, Store,
+    StreamSeq, Sync, Ticket, filter, simio::SimHandle,
 };
 
 /// What a run did.
@@ -50,6 +50,21 @@ fn now<F: Future>(f: F) -> F::Output {
     panic!("a future waits for something that never comes");
 }
 
+/// Asks a view until it answers, as the engine does: with the group's own pins (S-91).
+fn asked<T>(
+    g: &Group,
+    mut f: impl FnMut(&mut crate::View<'_>) -> Result<T, crate::Need>,
+) -> Result<T, String> {
+    for _ in 0..10_000 {
+        let need = match f(&mut g.view()) {
+            Ok(v) => return Ok(v),
+            Err(n) => n,
+        };
+        now(g.fetch(need)).map_err(|e| e.to_string())?;
+    }
+    Err("S-91: asking and fetching does not end".to_owned())
+}
+
 struct World {
     plan: Plan,
     disk: SimHandle,
@@ -65,6 +80,8 @@ struct World {
     deleting: BTreeMap<u64, (Ticket, Model)>,
     out: Outcome,
     rotten: bool,
+    /// The last round that is known to be synced.
+    last_round: Round,
     /// Damage was met and checked; what follows damage is another plan.
     ended: bool,
 }
@@ -123,6 +140,7 @@ impl World {
             deleting: BTreeMap::new(),
             out: Outcome::default(),
             rotten: false,
+            last_round: Round(0),
             ended: false,
         }
     }
@@ -249,7 +267,8 @@ impl World {
         let known: Vec<u64> = self.models.keys().copied().collect();
         for id in known {
             let Ok(group) = store.group(GroupId(id)) else {
-                ensure!(self.rotten && (named || store.torn_tail()), "group {id} is gone");
+                let in_last = self.models[&id].versions[0].round >= self.last_round;
+                ensure!(self.rotten && (named || (store.torn_tail() && in_last)), "group {id} is gone");
                 self.models.remove(&id);
                 continue;
             };
@@ -293,7 +312,7 @@ impl World {
         match r {
             Ok((_, t)) => {
                 self.next_group += 1;
-                self.models.insert(id, Model::new());
+                self.models.insert(id, Model::new(t.round()));
                 self.creating.insert(id, t);
                 self.slots.push(id);
                 Ok(true)
@@ -306,8 +325,10 @@ impl World {
     /// Notes what has become durable.
     fn settle(&mut self) {
         let mut acked: Vec<(u64, usize)> = Vec::new();
+        let last = &mut self.last_round;
         self.tickets.retain(|(id, v, t)| match t.poll() {
             Some(Ok(_)) => {
+                *last = t.round().max(*last);
                 acked.push((*id, *v));
                 false
             }
@@ -319,26 +340,27 @@ impl World {
             let models = self.models.get_mut(&id).or_else(|| self.deleting.get_mut(&id).map(|d| &mut d.1));
             if let Some(m) = models {
                 // Versions before it can no longer be what a restart finds.
-                let cut = v.min(m.versions.len() - 1);
-                for old in &mut m.versions[..cut] {
-                    old.last = LogIndex(u64::MAX);
-                }
+                m.durable = m.durable.max(v.min(m.versions.len() - 1));
             }
         }
-        self.creating.retain(|_, t| !matches!(t.poll(), Some(Ok(_))));
-        self.deleting.retain(|_, (t, _)| !matches!(t.poll(), Some(Ok(_))));
+        let last = &mut self.last_round;
+        let mut open = |t: &Ticket| {
+            let done = matches!(t.poll(), Some(Ok(_)));
+            *last = if done { t.round().max(*last) } else { *last };
+            !done
+        };
+        self.creating.retain(|_, t| open(t));
+        self.deleting.retain(|_, (t, _)| open(t));
     }
 
     fn group_is(&mut self, g: &Group, m: &mut Model) -> Result<(), String> {
         let (last, _, chain) = g.last();
         let hard = g.hard_state().ok_or("the hard state is damaged")?;
-        let here = Version { last, chain, hard: hard.clone() };
-        let found = m.versions.iter().rposition(|v| *v == here);
-        ensure!(
-            found.is_some(),
-            "S-1: found {here:?}, must be one of {:?}",
-            m.versions.iter().filter(|v| v.last.0 != u64::MAX).collect::<Vec<_>>()
-        );
+        let found = m.versions[m.durable..].iter().rposition(|v| v.is(last, chain, &hard));
+        let Some(found) = found else {
+            let may = &m.versions[m.durable..];
+            return Err(format!("S-1: found {} {chain:?} {hard:?}, must be one of {may:?}", last.0));
+        };
         ensure!(g.lost().is_empty(), "lost {:?} on a disk without damage", g.lost());
         // The model's log becomes what was found, by its chain.
         let (mut log, mut at) = (BTreeMap::new(), chain);
@@ -349,7 +371,9 @@ impl World {
         }
         m.log = log;
         m.hard = hard;
-        m.versions = vec![here];
+        m.durable += found;
+        m.versions.truncate(m.durable + 1);
+        self.last_round = self.last_round.max(m.versions[m.durable].round);
         let (applied, c) = g.applied();
         ensure!(applied == c.index, "applied {} beyond the checkpoint {}", applied.0, c.index.0);
         let snapshot =
@@ -416,17 +440,71 @@ impl World {
             let n = now(g.pending(f.as_bytes(), StreamSeq(from))).map_err(|e| format!("pending: {e}"))?;
             ensure!(n == want.len() as u64, "pending {f} from {from}: {n}, must be {}", want.len());
         }
-        let mut counts: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for (seq, m) in live {
-            let c = counts.entry(&m.subject).or_default();
-            *c = (c.0 + 1, *seq);
-        }
+        self.view_is(g, m).map_err(|e| format!("view: {e}"))?;
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        live.values().for_each(|m| *counts.entry(&m.subject).or_default() += 1);
         let got = now(g.subjects(b">", 1000)).map_err(|e| format!("subjects: {e}"))?;
-        let want: Vec<_> = counts.iter().map(|(s, c)| (Bytes::copy_from_slice(s.as_bytes()), c.0)).collect();
+        let want: Vec<_> = counts.iter().map(|(s, c)| (Bytes::copy_from_slice(s.as_bytes()), *c)).collect();
         ensure!(got == want, "subjects {got:?}, must be {want:?}");
-        for (s, c) in &counts {
-            let l = now(g.last_by_subject(s.as_bytes(), m.stream.last)).map_err(|e| format!("last: {e}"))?;
-            ensure!(l == Some(StreamSeq(c.1)), "last of {s} is {l:?}, must be {}", c.1);
+        Ok(())
+    }
+
+    /// The synchronous questions, each asked until it is answered.
+    fn view_is(&self, g: &Group, m: &Model) -> Result<(), String> {
+        let (live, last) = (&m.stream.live, m.stream.last);
+        for s in ["s.0", "s.1", "s.2", "s.3", "s", "t"] {
+            let of: Vec<u64> = live.iter().filter(|x| x.1.subject == s).map(|x| *x.0).collect();
+            let want = of.first().zip(of.last()).map(|(a, b)| (of.len() as u64, *a, *b));
+            let got = asked(g, |v| v.subject(s.as_bytes()))?.map(|t| (t.msgs, t.first.0, t.last.0));
+            ensure!(got == want, "subject {s}: {got:?}, must be {want:?}");
+            for upto in [last.0, last.0 / 2, self.plan.seed % (last.0 + 1)] {
+                let want = of.iter().rfind(|q| **q <= upto).copied();
+                let got = asked(g, |v| v.last_of(s.as_bytes(), StreamSeq(upto)))?.map(|q| q.0);
+                ensure!(got == want, "last of {s} at {upto}: {got:?}, must be {want:?}");
+            }
+        }
+        let mut bounds = BTreeMap::new();
+        for (q, m) in live {
+            bounds.entry(m.subject.clone()).or_insert((0, *q, *q)).2 = *q;
+            if let Some(b) = bounds.get_mut(&m.subject) {
+                b.0 += 1;
+            }
+        }
+        let got = asked(g, |v| {
+            let mut all = BTreeMap::new();
+            v.subjects(b">", |s, t| {
+                all.insert(String::from_utf8_lossy(s).into_owned(), (t.msgs, t.first.0, t.last.0));
+                true
+            })?;
+            Ok(all)
+        })?;
+        ensure!(got == bounds, "subjects: {got:?}, must be {bounds:?}");
+        let sets: [&[&str]; 5] = [&[], &["s.1", "s.2"], &["t.>", "s.3"], &["*.0", "s.2", "s.3"], &["s.0"]];
+        for filters in sets {
+            for from in [0, 1, last.0 / 3, last.0 / 2, last.0, last.0 + 1] {
+                let all: Vec<u64> = live
+                    .range(from..)
+                    .filter(|x| {
+                        let hit = |f: &&str| filter::matches(f.as_bytes(), x.1.subject.as_bytes());
+                        filters.is_empty() || filters.iter().any(hit)
+                    })
+                    .map(|x| *x.0)
+                    .collect();
+                let next = asked(g, |v| v.next(filters, StreamSeq(from)))?.map(|q| q.0);
+                ensure!(
+                    next == all.first().copied(),
+                    "next {filters:?} from {from}: {next:?}, must be {:?}",
+                    all.first()
+                );
+                let n = asked(g, |v| v.pending(filters, StreamSeq(from)))?;
+                ensure!(n == all.len() as u64, "pending {filters:?} from {from}: {n}, must be {}", all.len());
+            }
+        }
+        let times: Vec<i64> = live.values().map(|m| m.time).collect();
+        for t in times.iter().flat_map(|t| [*t, *t + 1]).chain([0, i64::MAX]) {
+            let want = live.iter().find(|x| x.1.time >= t).map_or(last.0 + 1, |x| *x.0);
+            let got = asked(g, |v| v.at_time(t))?.0;
+            ensure!(got == want, "at time {t}: {got}, must be {want}");
         }
         Ok(())
     }
@@ -457,11 +535,10 @@ impl World {
         let damage = self.store().expect("open").damage();
         // A last round that nothing vouches for and that is bad cannot be told from a torn one.
         let torn = self.store().expect("open").torn_tail();
-        let unknown = torn || damage.iter().any(|d| d.group.is_none() && d.what.contains("not known"));
-        let durable =
-            m.versions.iter().filter(|v| v.last.0 != u64::MAX).map(|v| v.last).min().unwrap_or(LogIndex(0));
+        let unknown = damage.iter().any(|d| d.group.is_none() && d.what.contains("not known"));
+        let upto = if torn { Round(self.last_round.0.saturating_sub(1)) } else { self.last_round };
+        let durable = m.bound(upto);
         let (last, ..) = g.last();
-        // Truncations make the oldest possible end the safe bound.
         ensure!(last >= durable || unknown, "entries {}..={} are gone and not named", last.0 + 1, durable.0);
         let (_, c) = g.applied();
         let lost = g.lost();
@@ -506,7 +583,7 @@ impl World {
                 let Ok(g) = store.group(GroupId(id)) else { return Ok(()) };
                 if let Ok(t) = g.set_hard_state(hard.clone()) {
                     m.hard = hard;
-                    m.version();
+                    m.version(t.round());
                     self.tickets.push((id, m.versions.len() - 1, t));
                 }
             }
@@ -520,7 +597,7 @@ impl World {
                 {
                     m.log.split_off(&index.0);
                     m.term.0 += 1;
-                    m.version();
+                    m.version(t.round());
                     self.tickets.push((id, m.versions.len() - 1, t));
                 }
             }
@@ -557,6 +634,18 @@ impl World {
                     all[..keep].iter().for_each(|q| {
                         m.stream.live.remove(q);
                     });
+                } else {
+                    self.restart(false)?;
+                }
+            }
+            Op::Clear { group } => {
+                let Some(id) = slot(group) else { return Ok(()) };
+                let m = self.models.get_mut(&id).expect("slots have models");
+                let g = store.group(GroupId(id)).map_err(|e| e.to_string())?;
+                if let Ok(n) = asked(&g, |v| v.clear()) {
+                    let live = m.stream.live.len() as u64;
+                    ensure!(n == live, "clear took {n} of {live}");
+                    m.stream.live.clear();
                 } else {
                     self.restart(false)?;
                 }
@@ -673,7 +762,7 @@ impl World {
                 body: &body,
             };
             batch.push(GroupId(id), &msg);
-            written.push((seq.0, Msg { subject, body }));
+            written.push((seq.0, Msg { time: m.ids as i64, subject, body }));
         }
         m.ids += 1;
         let rest = m.ids.to_le_bytes();
@@ -691,7 +780,7 @@ impl World {
                 m.log.insert(e.index.0, e.clone());
                 m.by_chain.insert(chain.0, e);
                 m.messages.insert(chain.0, written);
-                m.version();
+                m.version(t.round());
                 self.tickets.push((id, m.versions.len() - 1, t));
             }
             Err(Error::Busy | Error::NoSpace(_)) => self.out.refused += 1,

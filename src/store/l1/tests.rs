@@ -1,4 +1,5 @@
 use super::*;
+use crate::Mutant;
 
 fn must_hold(plan: &Plan) -> Outcome {
     match run(plan) {
@@ -14,8 +15,8 @@ fn must_hold(plan: &Plan) -> Outcome {
 #[test]
 fn a_crash_at_every_disk_operation() {
     let (mut runs, mut total) = (0, Outcome::default());
-    for seed in 0..12 {
-        let mut plan = Plan::random(seed, 24, Class::Crash);
+    for seed in 0..2 {
+        let mut plan = Plan::random(seed, 16, Class::Crash);
         plan.crashes.clear();
         let n = must_hold(&plan).disk_ops;
         for op in 0..n {
@@ -28,13 +29,13 @@ fn a_crash_at_every_disk_operation() {
             }
         }
     }
-    assert!(runs > 2000 && total.acked > 2000 && total.flushes > 500, "{runs} runs: {total:?}");
+    assert!(runs > 200 && total.acked > 200 && total.flushes > 80, "{runs} runs: {total:?}");
 }
 
 #[test]
 fn random_plans() {
     let mut total = Outcome::default();
-    for seed in 0..300 {
+    for seed in 0..150 {
         let class = [Class::Crash, Class::Errors, Class::Reads, Class::Rot][seed as usize % 4];
         let o = must_hold(&Plan::random(seed, 60, class));
         total.acked += o.acked;
@@ -43,5 +44,25 @@ fn random_plans() {
         total.refused += o.refused;
         total.flushes += o.flushes;
     }
-    assert!(total.acked > 1000 && total.restarts > 500 && total.flushes > 500, "{total:?}");
+    assert!(total.acked > 800 && total.restarts > 300 && total.flushes > 300, "{total:?}");
+}
+
+/// Every planted bug is found, by the first plan that does (`scripts/sim-store --mutants` finds new ones if plans change).
+#[test]
+fn planted_bugs_are_found() {
+    for (mutant, seed) in [
+        (Mutant::ReplyBeforeSync, 0),
+        (Mutant::NoDirectorySync, 0),
+        (Mutant::TruncateOnDamage, 223),
+        (Mutant::StaleRecycledRound, 2162),
+        (Mutant::IndexNotRebuilt, 91),
+        (Mutant::FreeBeforeManifest, 18),
+        (Mutant::NoSegmentSync, 0),
+        (Mutant::NoPadding, 0),
+    ] {
+        let plan = Plan::mixed(seed, 60);
+        must_hold(&plan);
+        let planted = Plan { mutant: Some(mutant), ..plan };
+        assert!(run(&planted).is_err(), "{mutant:?} is not found by plan {seed}");
+    }
 }

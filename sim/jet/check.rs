@@ -1,0 +1,351 @@
+//! Judges a record.
+//!
+//! | id | says |
+//! |---|---|
+//! | JS-1 | what was acknowledged is there with its sequence, unless a rule of its stream removed it |
+//! | JS-2 | a message with an id is there once; one without at most as often as it was sent |
+//! | JS-3 | nothing is there that nobody sent |
+//! | JS-4 | an answer "duplicate" names the message's own sequence |
+//! | JS-5 | what one connection published one after another stands in that order |
+//! | JS-6 | a write that expected a revision followed exactly that revision; a refusal had a reason |
+//! | JS-7 | a read sees every write that was acknowledged before it began |
+//! | JS-8 | no message comes more often than max_deliver, or again after a confirmed acknowledgement, or early |
+//! | JS-9 | every message comes at least once |
+//! | JS-10 | a work queue is empty in the end, and holds nothing whose acknowledgement was confirmed |
+//! | JS-11 | a stream's last sequence never goes back |
+//! | JS-12 | limits hold |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::history::Violation;
+
+use super::{
+    plan::{Options, Stream},
+    record::{Attempt, Outcome, Record},
+};
+
+/// All that is wrong.
+pub fn all(r: &Record, o: &Options) -> Vec<Violation> {
+    let mut out = Vec::new();
+    if r.finals.is_empty() {
+        // The calm failed and has said so.
+        return out;
+    }
+    writes(r, o, &mut out);
+    order(r, &mut out);
+    keys(r, &mut out);
+    deliveries(r, o, &mut out);
+    streams(r, o, &mut out);
+    // One of each kind says enough.
+    let mut seen = BTreeSet::new();
+    out.retain(|v| seen.insert(v.id.clone()));
+    out
+}
+
+fn wrong(out: &mut Vec<Violation>, id: &str, text: String) {
+    out.push(Violation::new(id, text));
+}
+
+fn acked(a: &Attempt) -> Option<(u64, bool)> {
+    match a.outcome {
+        Outcome::Acked { seq, duplicate } => Some((seq, duplicate)),
+        _ => None,
+    }
+}
+
+fn writes(r: &Record, o: &Options, out: &mut Vec<Violation>) {
+    let mut sent: BTreeMap<usize, Vec<&Attempt>> = BTreeMap::new();
+    for a in &r.attempts {
+        sent.entry(a.value).or_default().push(a);
+    }
+    for (s, f) in &r.finals {
+        let log = &f.before;
+        let name = s.name();
+        let mut at: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        for (seq, k) in log {
+            match k.value.and_then(|v| Some((v, sent.get(&v)?))) {
+                Some((v, tries)) if tries.iter().any(|a| a.stream == *s && a.subject == k.subject) => {
+                    at.entry(v).or_default().push(*seq);
+                }
+                _ => wrong(out, "JS-3", format!("{name} {seq} ({}) holds what nobody sent", k.subject)),
+            }
+        }
+        for (v, seqs) in &at {
+            let tries = &sent[v];
+            let may = if tries[0].id {
+                1
+            } else {
+                tries.iter().filter(|a| !matches!(a.outcome, Outcome::Refused(_))).count()
+            };
+            if seqs.len() > may {
+                wrong(out, "JS-2", format!("{name} has value {v} at {seqs:?}, at most {may} times it may"));
+            }
+        }
+        for a in r.attempts.iter().filter(|a| a.stream == *s) {
+            let Some((seq, duplicate)) = acked(a) else { continue };
+            let here = log.get(&seq);
+            let right = here.is_some_and(|k| k.value == Some(a.value) && k.subject == a.subject);
+            if here.is_some() && !right {
+                let id = if duplicate { "JS-4" } else { "JS-1" };
+                wrong(
+                    out,
+                    id,
+                    format!("{name} {seq} was acknowledged for value {} and holds {here:?}", a.value),
+                );
+            }
+            if here.is_none() && !may_be_gone(r, o, a, seq, f.first, f.last) {
+                wrong(
+                    out,
+                    "JS-1",
+                    format!(
+                        "{name} {seq} (value {}, {}) was acknowledged at {} ns and is gone; the stream is {}..={}",
+                        a.value,
+                        a.subject,
+                        a.done_at.unwrap_or(0),
+                        f.first,
+                        f.last
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// Whether a rule of the stream can have removed it.
+fn may_be_gone(r: &Record, o: &Options, a: &Attempt, seq: u64, _first: u64, last: u64) -> bool {
+    match a.stream {
+        Stream::Log => false,
+        Stream::Short => seq + o.log_max_msgs <= last,
+        Stream::Bucket => {
+            let later = r.finals[&Stream::Bucket]
+                .before
+                .iter()
+                .filter(|(s, k)| **s > seq && k.subject == a.subject)
+                .count();
+            later as u64 >= o.history
+        }
+        // Whoever consumed it may have said so.
+        Stream::Queue => r.said.iter().any(|s| s.stream == Stream::Queue && s.seq == seq && s.ends),
+    }
+}
+
+fn order(r: &Record, out: &mut Vec<Violation>) {
+    let mut last: BTreeMap<(u64, Stream), (u64, usize)> = BTreeMap::new();
+    for a in &r.attempts {
+        let Some((seq, false)) = acked(a) else { continue };
+        // Sent again with an id: the first of the attempts may be the one that was stored.
+        if a.id && r.attempts.iter().filter(|b| b.value == a.value).count() > 1 {
+            continue;
+        }
+        let before = last.insert((a.conn, a.stream), (seq, a.value));
+        if let Some((b, v)) = before
+            && b >= seq
+        {
+            wrong(
+                out,
+                "JS-5",
+                format!(
+                    "{}: value {v} has sequence {b} and value {}, sent after it on the same connection, has {seq}",
+                    a.stream.name(),
+                    a.value
+                ),
+            );
+        }
+    }
+}
+
+fn keys(r: &Record, out: &mut Vec<Violation>) {
+    let writes: Vec<&Attempt> = r.attempts.iter().filter(|a| a.stream == Stream::Bucket).collect();
+    let log = &r.finals[&Stream::Bucket].before;
+    // Every revision that is known for sure, by key.
+    let mut known: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+    for a in &writes {
+        if let Some((seq, _)) = acked(a) {
+            known.entry(&a.subject).or_default().insert(seq);
+        }
+    }
+    for (seq, k) in log {
+        known.entry(&k.subject).or_default().insert(*seq);
+    }
+    let none = BTreeSet::new();
+    for a in &writes {
+        let Some(expected) = a.expected_subject else { continue };
+        let of_key = known.get(a.subject.as_str()).unwrap_or(&none);
+        match a.outcome {
+            Outcome::Acked { seq, .. } => {
+                if let Some(between) = of_key.range(expected + 1..seq).next() {
+                    wrong(
+                        out,
+                        "JS-6",
+                        format!(
+                            "{} was written as {seq} expecting {expected}, and {between} lies between",
+                            a.subject
+                        ),
+                    );
+                }
+            }
+            Outcome::Refused(10071) => {
+                let other = writes.iter().any(|b| {
+                    b.subject == a.subject
+                        && b.sent_at <= a.done_at.unwrap_or(u64::MAX)
+                        && b.value != a.value
+                        && !matches!(b.outcome, Outcome::Refused(_))
+                        && acked(b).is_none_or(|(seq, _)| seq != expected)
+                });
+                if !other {
+                    wrong(
+                        out,
+                        "JS-6",
+                        format!(
+                            "{} was refused expecting {expected}, and nothing else was written",
+                            a.subject
+                        ),
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+    for g in &r.gets {
+        let before = |a: &&&Attempt| a.subject == g.subject && a.done_at.is_some_and(|t| t < g.sent_at);
+        let least = writes.iter().filter(before).filter_map(|a| acked(a)).map(|(s, _)| s).max().unwrap_or(0);
+        let (seq, value) = g.found.unwrap_or((0, None));
+        if seq < least {
+            wrong(
+                out,
+                "JS-7",
+                format!(
+                    "a read of {} found {seq} though {least} was acknowledged before it began",
+                    g.subject
+                ),
+            );
+        }
+        if g.found.is_some()
+            && !writes
+                .iter()
+                .any(|a| Some(a.value) == value && a.subject == g.subject && a.sent_at <= g.done_at)
+        {
+            wrong(out, "JS-3", format!("a read of {} found at {seq} what nobody wrote", g.subject));
+        }
+    }
+}
+
+fn deliveries(r: &Record, o: &Options, out: &mut Vec<Violation>) {
+    for s in [Stream::Log, Stream::Queue] {
+        let name = s.name();
+        let max = if s == Stream::Queue { -1 } else { o.max_deliver };
+        let mut by_seq: BTreeMap<u64, Vec<&super::record::Delivery>> = BTreeMap::new();
+        for d in r.deliveries.iter().filter(|d| d.stream == s) {
+            by_seq.entry(d.seq).or_default().push(d);
+        }
+        for (seq, all) in &by_seq {
+            if max > 0
+                && let Some(d) = all.iter().find(|d| d.count > max as u64)
+            {
+                wrong(out, "JS-8", format!("{name} {seq} came as delivery {} of at most {max}", d.count));
+            }
+            let said = || r.said.iter().filter(|x| x.stream == s && x.seq == *seq);
+            for x in said().filter(|x| x.ends) {
+                let Some(confirmed) = x.confirmed_at else { continue };
+                if let Some(d) = all.iter().find(|d| d.asked_at > confirmed) {
+                    wrong(
+                        out,
+                        "JS-8",
+                        format!(
+                            "{name} {seq} was asked for at {} ns and came again, though its acknowledgement was confirmed at {confirmed} ns",
+                            d.asked_at
+                        ),
+                    );
+                }
+            }
+            for w in all.windows(2) {
+                let (a, b) = (w[0], w[1]);
+                // What was under way before the first came may have taken longer; 500 ms cover the slowest link.
+                let early = b.at.saturating_sub(a.at) + 500_000_000 < o.ack_wait_ms * 1_000_000;
+                let excused = a.boot != b.boot
+                    || b.asked_at == 0
+                    || said().any(|x| x.refusal && x.sent_at <= b.at)
+                    || r.outages.iter().any(|(from, to)| *from <= b.at && *to >= a.at);
+                if early && !excused && b.count > a.count {
+                    wrong(
+                        out,
+                        "JS-8",
+                        format!(
+                            "{name} {seq} came again after {} ms, ack_wait is {} ms",
+                            (b.at - a.at) / 1_000_000,
+                            o.ack_wait_ms
+                        ),
+                    );
+                }
+            }
+        }
+        // A delivery that was lost counts too: only without a maximum must each message be seen.
+        if max < 0 {
+            for (seq, k) in &r.finals[&s].before {
+                if !by_seq.contains_key(seq) {
+                    wrong(out, "JS-9", format!("{name} {seq} ({}) was never delivered", k.subject));
+                }
+            }
+        }
+        for d in r.deliveries.iter().filter(|d| d.stream == s) {
+            if !r.attempts.iter().any(|a| Some(a.value) == d.value && a.stream == s) {
+                wrong(out, "JS-3", format!("{name} {} was delivered with what nobody sent", d.seq));
+            }
+        }
+    }
+    let queue = &r.finals[&Stream::Queue];
+    if let Some((seq, k)) = queue.kept.iter().next() {
+        wrong(out, "JS-10", format!("the emptied work queue still holds {seq} ({})", k.subject));
+    }
+    for x in r.said.iter().filter(|x| x.stream == Stream::Queue && x.ends) {
+        if x.confirmed_at.is_some() && queue.kept.contains_key(&x.seq) {
+            wrong(out, "JS-10", format!("the work queue holds {}, which was acknowledged", x.seq));
+        }
+    }
+}
+
+fn streams(r: &Record, o: &Options, out: &mut Vec<Violation>) {
+    let mut last: BTreeMap<Stream, (u64, u64)> = BTreeMap::new();
+    for seen in &r.seen {
+        // Compared with what was answered before this was asked.
+        for earlier in r.seen.iter().filter(|e| e.stream == seen.stream && e.done_at < seen.sent_at) {
+            if earlier.last > seen.last {
+                wrong(
+                    out,
+                    "JS-11",
+                    format!("{} ended at {} and later at {}", seen.stream.name(), earlier.last, seen.last),
+                );
+            }
+        }
+        last.insert(seen.stream, (seen.first, seen.last));
+        let most = match seen.stream {
+            Stream::Short => o.log_max_msgs,
+            _ => u64::MAX,
+        };
+        if seen.msgs > most {
+            wrong(
+                out,
+                "JS-12",
+                format!("{} has {} messages, at most {most} it may have", seen.stream.name(), seen.msgs),
+            );
+        }
+    }
+    for (s, f) in &r.finals {
+        if f.msgs != f.kept.len() as u64 {
+            wrong(
+                out,
+                "JS-12",
+                format!("{} says that it has {} messages and has {}", s.name(), f.msgs, f.kept.len()),
+            );
+        }
+        if *s == Stream::Bucket {
+            let mut n: BTreeMap<&str, u64> = BTreeMap::new();
+            for k in f.kept.values() {
+                *n.entry(&k.subject).or_default() += 1;
+            }
+            if let Some((k, n)) = n.iter().find(|(_, n)| **n > o.history) {
+                wrong(out, "JS-12", format!("{k} has {n} revisions, at most {} it may have", o.history));
+            }
+        }
+    }
+}

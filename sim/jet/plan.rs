@@ -1,0 +1,445 @@
+//! What a seed decides: sizes, faults, the streams' settings, every actor's steps, and the events with their times.
+
+use std::collections::BTreeSet;
+
+use env::Rng;
+use serde::{Deserialize, Serialize};
+
+/// A kind of trouble.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The server's process is killed.
+    Kill,
+    /// The server's machine loses power: what was not synced is lost or torn.
+    Power,
+    /// The server stops for a while.
+    Pause,
+    /// Connections are reset.
+    Reset,
+    /// Links are cut for a while.
+    Cut,
+    /// The wall clock jumps.
+    Clock,
+    /// The server ends when told so, and starts again.
+    Restart,
+}
+
+/// All faults, in the order in which they are drawn.
+pub const FAULTS: [Fault; 7] =
+    [Fault::Kill, Fault::Power, Fault::Pause, Fault::Reset, Fault::Cut, Fault::Clock, Fault::Restart];
+
+/// Everything about a storm but its steps.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// Where everything comes from.
+    pub seed: u64,
+    /// Bytes that a direction of a connection holds.
+    pub window: usize,
+    /// Probability of a short read or write.
+    pub short: f64,
+    /// Longest way between machines.
+    pub latency_max_us: u64,
+    /// Cores (workers) of the server's machine.
+    pub cores: usize,
+    /// Sectors that were not synced may tear at a power failure.
+    pub torn: bool,
+    /// Time that an actor's steps are spread over.
+    pub spread_ms: u64,
+    /// Revisions that the bucket keeps of a key.
+    pub history: u64,
+    /// Messages that the limited stream keeps.
+    pub log_max_msgs: u64,
+    /// The consumers' ack_wait.
+    pub ack_wait_ms: u64,
+    /// The consumers' max_deliver; -1 for none.
+    pub max_deliver: i64,
+    /// The consumers' max_ack_pending.
+    pub max_ack_pending: u64,
+    /// What may go wrong.
+    pub faults: BTreeSet<Fault>,
+}
+
+/// The streams of a storm.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Keeps everything.
+    Log,
+    /// Keeps the last messages only.
+    Short,
+    /// A key-value bucket.
+    Bucket,
+    /// A work queue.
+    Queue,
+}
+
+/// All streams.
+pub const STREAMS: [Stream; 4] = [Stream::Log, Stream::Short, Stream::Bucket, Stream::Queue];
+
+impl Stream {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stream::Log => "LOG",
+            Stream::Short => "SHORT",
+            Stream::Bucket => "KV_b",
+            Stream::Queue => "QUEUE",
+        }
+    }
+    /// One of its subjects.
+    pub fn subject(self, k: u64) -> String {
+        match self {
+            Stream::Log => format!("log.{k}"),
+            Stream::Short => format!("short.{k}"),
+            Stream::Bucket => format!("$KV.b.{k}"),
+            Stream::Queue => format!("queue.{k}"),
+        }
+    }
+    /// The request that creates it.
+    pub fn config(self, o: &Options) -> String {
+        let name = self.name();
+        match self {
+            Stream::Log => {
+                format!(r#"{{"name":"{name}","subjects":["log.>"],"storage":"file","allow_direct":true}}"#)
+            }
+            Stream::Short => format!(
+                r#"{{"name":"{name}","subjects":["short.>"],"storage":"file","max_msgs":{},"discard":"old"}}"#,
+                o.log_max_msgs
+            ),
+            Stream::Bucket => format!(
+                r#"{{"name":"{name}","subjects":["$KV.b.>"],"storage":"file","max_msgs_per_subject":{},"discard":"new","allow_rollup_hdrs":true,"deny_delete":true,"allow_direct":true}}"#,
+                o.history
+            ),
+            Stream::Queue => {
+                format!(
+                    r#"{{"name":"{name}","subjects":["queue.>"],"storage":"file","retention":"workqueue"}}"#
+                )
+            }
+        }
+    }
+}
+
+/// What a consumer does with a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Act {
+    /// Acknowledges and does not wait.
+    Ack,
+    /// Acknowledges and waits for the confirmation.
+    AckSync,
+    /// Refuses it.
+    Nak,
+    /// Refuses it for so many milliseconds.
+    NakDelay(u64),
+    /// Gives it up.
+    Term,
+    /// Asks for more time.
+    Progress,
+    /// Does nothing.
+    Forget,
+}
+
+/// A step.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    /// Publishes so many messages at once and waits for all answers.
+    Publish {
+        /// Where to.
+        stream: Stream,
+        /// Which subject.
+        key: u64,
+        /// Bytes.
+        size: usize,
+        /// How many.
+        times: u64,
+        /// With message ids; what is not answered is sent again with the same id until it is.
+        id: bool,
+        /// Expects the stream to end where this actor last saw it end.
+        expect: bool,
+    },
+    /// Puts a value into the bucket.
+    Put {
+        /// The key.
+        key: u64,
+        /// Bytes.
+        size: usize,
+    },
+    /// Reads the key, then writes it, expecting the revision that was read.
+    Update {
+        /// The key.
+        key: u64,
+        /// Bytes.
+        size: usize,
+    },
+    /// Writes the key, expecting it not to exist.
+    Create {
+        /// The key.
+        key: u64,
+    },
+    /// Reads a key.
+    Get {
+        /// The key.
+        key: u64,
+        /// By a direct get.
+        direct: bool,
+    },
+    /// Fetches messages and does something with each, in turn.
+    Fetch {
+        /// Most that are fetched.
+        batch: u64,
+        /// Waits so long for them; 0 does not wait.
+        expires_ms: u64,
+        /// What is done, over and over.
+        acts: Vec<Act>,
+    },
+    /// Looks at the stream's state.
+    Info {
+        /// Which.
+        stream: Stream,
+    },
+    /// Leaves and comes back.
+    Reconnect,
+}
+
+/// A step and the time before it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Microseconds after the step before.
+    pub wait_us: u64,
+    /// What.
+    #[serde(flatten)]
+    pub op: Op,
+}
+
+/// An actor.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Actor {
+    /// Its number; its machine is `a<number>`.
+    pub id: u64,
+    /// The stream whose consumer it works for.
+    pub stream: Stream,
+    /// What it does.
+    pub steps: Vec<Step>,
+}
+
+/// What is done to machines and links.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The server dies and starts again.
+    Kill {
+        /// Unsynced data is lost.
+        power: bool,
+        /// Milliseconds until it starts again.
+        ms: u64,
+    },
+    /// The server is told to end, and starts again.
+    Restart,
+    /// The server stops for a while.
+    Pause {
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// An actor's connections are reset.
+    Reset {
+        /// Whose.
+        actor: u64,
+    },
+    /// An actor's link is cut.
+    Cut {
+        /// Whose.
+        actor: u64,
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// The server's wall clock jumps.
+    Clock {
+        /// Milliseconds, forward or back.
+        ms: i64,
+    },
+}
+
+/// An event and its time.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Timed {
+    /// Milliseconds after the actors began.
+    pub at_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// A storm.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Sizes, limits and classes.
+    pub options: Options,
+    /// Actors.
+    pub actors: Vec<Actor>,
+    /// Events in the order of their times.
+    pub events: Vec<Timed>,
+}
+
+impl Options {
+    /// The options of a seed.
+    pub fn draw(seed: u64) -> Options {
+        let mut net = Rng::derived(seed, "jet/net");
+        let mut sizes = Rng::derived(seed, "jet/sizes");
+        let mut swarm = Rng::derived(seed, "jet/faults");
+        let calm = swarm.bool(0.1);
+        let faults = FAULTS.into_iter().filter(|_| swarm.bool(0.4) && !calm).collect();
+        Options {
+            seed,
+            window: *net.pick(&[1000, 16 << 10, 256 << 10]).unwrap_or(&1000),
+            short: *net.pick(&[0.0, 0.1, 0.5]).unwrap_or(&0.1),
+            latency_max_us: *net.pick(&[100, 2_000, 20_000]).unwrap_or(&500),
+            cores: *sizes.pick(&[1, 2, 4]).unwrap_or(&2),
+            torn: sizes.bool(0.7),
+            spread_ms: *sizes.pick(&[100, 1_000, 5_000]).unwrap_or(&1_000),
+            history: *sizes.pick(&[1, 2, 5]).unwrap_or(&1),
+            log_max_msgs: *sizes.pick(&[1, 5, 40]).unwrap_or(&5),
+            ack_wait_ms: *sizes.pick(&[200, 1_000, 5_000]).unwrap_or(&1_000),
+            max_deliver: *sizes.pick(&[-1, -1, 1, 3]).unwrap_or(&-1),
+            max_ack_pending: *sizes.pick(&[1, 10, 1000]).unwrap_or(&1000),
+            faults,
+        }
+    }
+    /// Whether a fault class is on.
+    pub fn has(&self, f: Fault) -> bool {
+        self.faults.contains(&f)
+    }
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn draw(seed: u64) -> Plan {
+        let options = Options::draw(seed);
+        let rng = &mut Rng::derived(seed, "jet/actors");
+        let count = *rng.pick(&[2, 4, 8]).unwrap_or(&4);
+        let steps = *rng.pick(&[5, 15, 40]).unwrap_or(&15);
+        let actors = (0..count).map(|id| actor(&options, id, steps)).collect();
+        let events = events(&options, count);
+        Plan { options, actors, events }
+    }
+    /// Steps and events.
+    pub fn len(&self) -> usize {
+        self.actors.iter().map(|a| a.steps.len()).sum::<usize>() + self.events.len()
+    }
+    /// Whether nothing happens.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn actor(o: &Options, id: u64, steps: u64) -> Actor {
+    let rng = &mut Rng::derived(o.seed, &format!("jet/actor/{id}"));
+    let stream = STREAMS[rng.below(4) as usize];
+    // Half of the actors mostly publish, a quarter mostly uses the bucket, a quarter mostly consumes.
+    let bent = rng.below(4);
+    let wait_max = 2 * o.spread_ms * 1000 / steps.max(1);
+    let steps = (0..steps)
+        .map(|_| {
+            let wait_us = if rng.bool(0.4) { rng.below(50) } else { rng.below(wait_max + 1) };
+            Step { wait_us, op: op(rng, bent) }
+        })
+        .collect();
+    Actor { id, stream, steps }
+}
+
+fn size(rng: &mut Rng) -> usize {
+    match rng.below(6) {
+        0 => 0,
+        1 | 2 => rng.below(64) as usize,
+        3 => rng.below(1_000) as usize,
+        4 => rng.below(10_000) as usize,
+        _ => rng.below(100_000) as usize,
+    }
+}
+
+fn op(rng: &mut Rng, bent: u64) -> Op {
+    let kind = match (rng.below(10), bent) {
+        (0..6, 0 | 1) => 0,
+        (0..6, 2) => 1,
+        (0..6, _) => 2,
+        (n, _) => n - 6,
+    };
+    match kind {
+        0 => Op::Publish {
+            stream: [Stream::Log, Stream::Short, Stream::Queue, Stream::Log][rng.below(4) as usize],
+            key: rng.below(4),
+            size: size(rng),
+            times: [1, 1, 3, 10, 50][rng.below(5) as usize],
+            id: rng.bool(0.5),
+            expect: rng.bool(0.15),
+        },
+        1 => {
+            let key = rng.below(3);
+            match rng.below(8) {
+                0 | 1 => Op::Put { key, size: size(rng).min(2_000) },
+                2..5 => Op::Update { key, size: size(rng).min(2_000) },
+                5 => Op::Create { key },
+                _ => Op::Get { key, direct: rng.bool(0.5) },
+            }
+        }
+        2 => {
+            let acts = (0..rng.between(1, 6))
+                .map(|_| match rng.below(12) {
+                    0..5 => Act::Ack,
+                    5..8 => Act::AckSync,
+                    8 => Act::Nak,
+                    9 => Act::NakDelay(rng.below(2_000)),
+                    10 => [Act::Term, Act::Progress][rng.below(2) as usize],
+                    _ => Act::Forget,
+                })
+                .collect();
+            Op::Fetch {
+                batch: [1, 2, 10, 100][rng.below(4) as usize],
+                expires_ms: [0, 50, 500][rng.below(3) as usize],
+                acts,
+            }
+        }
+        _ => match rng.below(3) {
+            0 => Op::Reconnect,
+            _ => Op::Info { stream: STREAMS[rng.below(4) as usize] },
+        },
+    }
+}
+
+fn events(o: &Options, actors: u64) -> Vec<Timed> {
+    let rng = &mut Rng::derived(o.seed, "jet/events");
+    let span = o.spread_ms * 3 / 2 + 10;
+    let mut all = Vec::new();
+    let mut add = |rng: &mut Rng, event| all.push(Timed { at_ms: rng.below(span), event });
+    for (fault, power) in [(Fault::Kill, false), (Fault::Power, true)] {
+        if o.has(fault) {
+            for _ in 0..rng.between(1, 4) {
+                let ms = rng.below(500);
+                add(rng, Event::Kill { power, ms });
+            }
+        }
+    }
+    if o.has(Fault::Restart) {
+        add(rng, Event::Restart);
+    }
+    if o.has(Fault::Pause) {
+        let ms = [20, 400, 3_000][rng.below(3) as usize];
+        add(rng, Event::Pause { ms });
+    }
+    if o.has(Fault::Clock) {
+        let ms = [-3_600_000, -2_000, 2_000, 60_000][rng.below(4) as usize];
+        add(rng, Event::Clock { ms });
+    }
+    for actor in 0..actors {
+        if o.has(Fault::Reset) && rng.bool(0.5) {
+            add(rng, Event::Reset { actor });
+        }
+        if o.has(Fault::Cut) && rng.bool(0.5) {
+            let ms = [5, 300, 3_000][rng.below(3) as usize];
+            add(rng, Event::Cut { actor, ms });
+        }
+    }
+    all.sort_by_key(|t| t.at_ms);
+    all
+}

@@ -1,0 +1,142 @@
+use super::{
+    check,
+    plan::{Options, Plan, Stream},
+    record::{Attempt, Delivery, Final, Get, Kept, Outcome, Record, Said},
+};
+
+fn attempt(value: usize, stream: Stream, outcome: Outcome) -> Attempt {
+    Attempt {
+        actor: 0,
+        conn: 1,
+        value,
+        stream,
+        subject: stream.subject(0),
+        id: false,
+        expected_subject: None,
+        expected: None,
+        sent_at: value as u64 * 10,
+        done_at: Some(value as u64 * 10 + 5),
+        outcome,
+    }
+}
+
+fn stored(seq: u64) -> Outcome {
+    Outcome::Acked { seq, duplicate: false }
+}
+
+fn end(stream: Stream, values: &[usize]) -> Final {
+    let kept: std::collections::BTreeMap<_, _> = (1..)
+        .zip(values)
+        .map(|(seq, v)| (seq, Kept { subject: stream.subject(0), value: Some(*v) }))
+        .collect();
+    let last = values.len() as u64;
+    Final { first: 1, last, msgs: last, before: kept.clone(), kept }
+}
+
+/// Two messages in LOG, delivered; nothing else.
+fn right() -> Record {
+    let mut r = Record::default();
+    for v in 1..=2 {
+        r.attempts.push(attempt(v, Stream::Log, stored(v as u64)));
+        let d = Delivery {
+            stream: Stream::Log,
+            seq: v as u64,
+            count: 1,
+            at: 100,
+            asked_at: 90,
+            boot: 1,
+            value: Some(v),
+        };
+        r.deliveries.push(d);
+    }
+    r.finals.insert(Stream::Log, end(Stream::Log, &[1, 2]));
+    for s in [Stream::Short, Stream::Bucket, Stream::Queue] {
+        r.finals.insert(s, end(s, &[]));
+    }
+    r
+}
+
+fn found(r: &Record) -> Vec<String> {
+    let o = Options { max_deliver: -1, ack_wait_ms: 1000, history: 1, ..Options::draw(1) };
+    check::all(r, &o).into_iter().map(|v| v.id).collect()
+}
+
+#[test]
+fn a_right_record_passes() {
+    assert!(found(&right()).is_empty(), "{:?}", found(&right()));
+}
+
+#[test]
+fn each_wrong_is_found() {
+    let log = Stream::Log;
+    type Wrong = fn(&mut Record);
+    let cases: [(&str, Wrong); 11] = [
+        ("JS-1", |r| r.attempts.push(attempt(3, Stream::Log, stored(3)))),
+        ("JS-2", |r| {
+            r.finals.insert(Stream::Log, end(Stream::Log, &[1, 2, 2]));
+            r.deliveries.push(Delivery { seq: 3, ..r.deliveries[1].clone() });
+        }),
+        ("JS-3", |r| {
+            r.finals.insert(Stream::Log, end(Stream::Log, &[1, 2, 9]));
+            r.deliveries.push(Delivery { seq: 3, ..r.deliveries[1].clone() });
+        }),
+        ("JS-4", |r| {
+            r.attempts.push(attempt(2, Stream::Log, Outcome::Acked { seq: 1, duplicate: true }));
+        }),
+        ("JS-5", |r| {
+            r.attempts[0].outcome = stored(2);
+            r.attempts[1].outcome = stored(1);
+        }),
+        ("JS-6", |r| {
+            let mut a = attempt(5, Stream::Bucket, stored(3));
+            a.expected_subject = Some(1);
+            r.attempts.push(a);
+            r.attempts.push(attempt(6, Stream::Bucket, stored(2)));
+        }),
+        ("JS-7", |r| {
+            r.attempts.push(attempt(5, Stream::Bucket, stored(1)));
+            r.finals.insert(Stream::Bucket, end(Stream::Bucket, &[5]));
+            let subject = Stream::Bucket.subject(0);
+            r.gets.push(Get { subject, sent_at: 1000, done_at: 1010, found: None });
+        }),
+        ("JS-8", |r| {
+            r.said.push(Said {
+                stream: Stream::Log,
+                seq: 1,
+                refusal: false,
+                ends: true,
+                sent_at: 110,
+                confirmed_at: Some(120),
+            });
+            let d = Delivery { count: 2, at: 140, asked_at: 130, ..r.deliveries[0].clone() };
+            r.deliveries.push(d);
+        }),
+        ("JS-9", |r| drop(r.deliveries.pop())),
+        ("JS-10", |r| {
+            r.attempts.push(attempt(4, Stream::Queue, stored(1)));
+            r.finals.insert(Stream::Queue, end(Stream::Queue, &[4]));
+            let d = Delivery { stream: Stream::Queue, value: Some(4), ..r.deliveries[0].clone() };
+            r.deliveries.push(d);
+        }),
+        ("JS-12", |r| {
+            r.attempts.push(attempt(5, Stream::Bucket, stored(1)));
+            r.attempts.push(attempt(6, Stream::Bucket, stored(2)));
+            r.finals.insert(Stream::Bucket, end(Stream::Bucket, &[5, 6]));
+        }),
+    ];
+    for (id, make) in cases {
+        let mut r = right();
+        make(&mut r);
+        assert!(found(&r).iter().any(|f| f == id), "{id}: {:?}", found(&r));
+    }
+    let _ = log;
+}
+
+#[test]
+fn a_plan_is_data() {
+    for seed in 0..50 {
+        let p = Plan::draw(seed);
+        let text = serde_json::to_string(&p).expect("plain data is JSON");
+        assert_eq!(serde_json::from_str::<Plan>(&text).expect("it was written so"), p);
+    }
+}

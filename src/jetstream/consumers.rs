@@ -1,0 +1,719 @@
+//! The consumers of a stream: who is to be looked at, when, and what of them is to be logged.
+//!
+//! Owns the register of a stream's consumers. Does not own what a consumer decides (`stream::consumer`).
+//!
+//! A consumer that is not ready and has no deadline is not looked at. What a consumer notes for the log gathers; it is proposed at once
+//! where somebody waits for it, else within [`LAZY`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use store::Need;
+use stream::{
+    ApiError, Now,
+    command::{Command, Control},
+    config::{Retention, StreamConfig},
+    consumer::{
+        AckSubject, AckTokens, Consumer, ConsumerConfig, Identity, Info, Output,
+        check::{self, Parent},
+    },
+    errors,
+};
+
+use crate::{
+    account::Assets,
+    advisory,
+    deliver::Task,
+    log::Outcome,
+    shell::{Core, Stream, now},
+    view::StoreView,
+};
+
+/// How long what a consumer notes may wait to be logged where nobody waits for it, nanoseconds. After a crash that much of what was
+/// delivered and acknowledged may be delivered again.
+const LAZY: u64 = 250_000_000;
+/// Notes of one consumer beyond which they are logged at once, bytes.
+const NOTES_MAX: usize = 64 << 10;
+/// Deliveries of one consumer before the next gets its turn.
+const BUDGET: usize = 256;
+/// Outputs gathered in one round.
+const ROUND: usize = 512;
+
+/// A consumer's place.
+pub(crate) struct Slot {
+    pub rules: Consumer,
+    pub subject: Arc<AckSubject>,
+    pub created: i64,
+    /// Its state goes into the stream's log.
+    pub logged: bool,
+    deadline: Option<u64>,
+    /// Its deliver subject, watched under this number.
+    watch: Option<(Vec<u8>, u64)>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Consumers {
+    slots: BTreeMap<Arc<str>, Slot>,
+    /// Those to be pumped.
+    ready: BTreeSet<Arc<str>>,
+    deadlines: BTreeSet<(u64, Arc<str>)>,
+    /// Those with something to log.
+    dirty: BTreeSet<Arc<str>>,
+    /// When that is due.
+    log_by: Option<u64>,
+    /// Somebody waits for it.
+    urgent: bool,
+    seed: u64,
+}
+
+impl Consumers {
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+    pub(crate) fn get(&self, name: &str) -> Option<&Slot> {
+        self.slots.get(name)
+    }
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.slots.iter().filter(|(_, s)| !s.rules.config().direct).map(|(n, _)| n.to_string()).collect()
+    }
+    pub(crate) fn configs(&self) -> impl Iterator<Item = (&str, &ConsumerConfig)> + Clone {
+        self.slots.iter().map(|(n, s)| (&**n, s.rules.config()))
+    }
+    /// All that is to be logged.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (&Arc<str>, &Slot)> {
+        self.slots.iter()
+    }
+    pub(crate) fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+    }
+    /// When somebody is due next, on the monotonic clock.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        let first = self.deadlines.first().map(|d| d.0);
+        [first, self.log_by].into_iter().flatten().min()
+    }
+    /// Whether notes are to be logged now.
+    pub(crate) fn wants_log(&self, now: u64) -> bool {
+        !self.dirty.is_empty() && (self.urgent || self.log_by.is_some_and(|at| at <= now))
+    }
+
+    /// Takes the consumer's state of now into account.
+    fn touch(&mut self, name: &Arc<str>, now: Now, waited_for: bool) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        let deadline = slot.rules.deadline(now);
+        if deadline != slot.deadline {
+            if let Some(old) = slot.deadline.take() {
+                self.deadlines.remove(&(old, name.clone()));
+            }
+            if let Some(new) = deadline {
+                self.deadlines.insert((new, name.clone()));
+            }
+            slot.deadline = deadline;
+        }
+        if slot.rules.ready() {
+            self.ready.insert(name.clone());
+        } else {
+            self.ready.remove(name);
+        }
+        if slot.logged && slot.rules.has_delta() {
+            self.urgent |= waited_for || slot.rules.delta_len() > NOTES_MAX;
+            if self.dirty.insert(name.clone()) {
+                let by = now.mono.saturating_add(LAZY);
+                self.log_by = Some(self.log_by.map_or(by, |at| at.min(by)));
+            }
+        }
+    }
+
+    /// A message has joined the stream.
+    #[inline]
+    pub(crate) fn appended(&mut self, seq: u64, subject: &[u8]) {
+        for (name, slot) in &mut self.slots {
+            if slot.rules.appended(seq, subject) && !self.ready.contains(name) {
+                self.ready.insert(name.clone());
+            }
+        }
+    }
+    /// A message has left the stream.
+    pub(crate) fn removed(&mut self, seq: u64, subject: &[u8], out: &mut Vec<Task>) {
+        let mut outs = Vec::new();
+        for (name, slot) in &mut self.slots {
+            slot.rules.removed(seq, subject, &mut outs);
+            push_tasks(name, slot, &mut outs, out);
+        }
+    }
+    /// All messages before `first` have left the stream.
+    pub(crate) fn purged(&mut self, first: u64, out: &mut Vec<Task>) {
+        let mut outs = Vec::new();
+        for (name, slot) in &mut self.slots {
+            slot.rules.purged(first, &mut outs);
+            push_tasks(name, slot, &mut outs, out);
+        }
+    }
+    /// Whether no consumer of this stream wants a message any more.
+    pub(crate) fn nobody_needs(&self, seq: u64, subject: &[u8]) -> bool {
+        !self.slots.values().any(|s| s.rules.needs(seq, subject))
+    }
+    /// Whether any consumer may want messages of this subject.
+    pub(crate) fn any_matches(&self, subject: &[u8]) -> bool {
+        self.slots.values().any(|s| s.rules.matches(subject))
+    }
+
+    /// This node leads now.
+    pub(crate) fn lead(&mut self, epoch: u64, now: Now) {
+        let names: Vec<Arc<str>> = self.slots.keys().cloned().collect();
+        for name in names {
+            if let Some(slot) = self.slots.get_mut(&name) {
+                slot.rules.lead(epoch, now);
+            }
+            self.touch(&name, now, false);
+        }
+    }
+    fn insert(&mut self, name: &Arc<str>, slot: Slot, now: Now) {
+        self.slots.insert(name.clone(), slot);
+        self.touch(name, now, false);
+    }
+    fn remove(&mut self, name: &str) -> Option<Slot> {
+        let (name, slot) = self.slots.remove_entry(name)?;
+        self.ready.remove(&name);
+        self.dirty.remove(&name);
+        if let Some(d) = slot.deadline {
+            self.deadlines.remove(&(d, name));
+        }
+        Some(slot)
+    }
+    /// Gives back all that is watched: nothing is delivered any more.
+    pub(crate) fn retire(&mut self) -> Vec<(Vec<u8>, u64)> {
+        let all = std::mem::take(&mut self.slots);
+        *self = Consumers::default();
+        all.into_values().filter_map(|s| s.watch).collect()
+    }
+}
+
+fn push_tasks(name: &Arc<str>, slot: &Slot, outs: &mut Vec<Output>, out: &mut Vec<Task>) {
+    for output in outs.drain(..) {
+        out.push(Task { consumer: name.clone(), subject: slot.subject.clone(), output });
+    }
+}
+
+/// Whether a consumer's state goes into the log: not if it may be lost by its configuration.
+fn is_logged(c: &ConsumerConfig, stream: &StreamConfig) -> bool {
+    let forgets = c.mem_storage || c.direct;
+    !forgets || stream.retention != Retention::Limits
+}
+
+/// What consumers' rules have to know of the stream.
+pub(crate) fn parent(c: &StreamConfig, account_max: i64, default_max: i64) -> Parent<'_> {
+    let own = if c.max_consumers > 0 { c.max_consumers } else { default_max };
+    let max_consumers = match (own > 0, account_max > 0) {
+        (true, true) => own.min(account_max),
+        (true, false) => own,
+        (false, _) => account_max.max(0),
+    };
+    Parent {
+        work_queue: c.retention == Retention::WorkQueue,
+        interest: c.retention == Retention::Interest,
+        num_replicas: c.num_replicas,
+        subjects: &c.subjects,
+        max_ack_pending: c.consumer_limits.max_ack_pending,
+        inactive_threshold: c.consumer_limits.inactive_threshold,
+        max_consumers,
+    }
+}
+
+impl Core {
+    /// Makes a consumer whose start is found. The same on every replica, but for what is random in it.
+    pub(crate) fn add_consumer(
+        &mut self,
+        s: &Stream,
+        view: &StoreView<'_>,
+        name: &str,
+        created: i64,
+        config: ConsumerConfig,
+        now: Now,
+    ) -> Result<(), Need> {
+        let Some(rules) = &self.rules else { return Ok(()) };
+        let of = rules.config();
+        let logged = is_logged(&config, of);
+        let payload = s.node.upgrade().map_or(1 << 20, |n| n.options.payload_max);
+        self.consumers.seed = self.consumers.seed.wrapping_add(env::rng("consumer").next_u64());
+        let mut c = Consumer::new(
+            Identity {
+                stream: &s.name,
+                name,
+                seed: self.consumers.seed,
+                retains: of.retention != Retention::Limits,
+                max_payload: payload as u64,
+            },
+            config,
+        );
+        c.set_logged(logged);
+        c.start(view, of.max_msgs_per_subject == 1)?;
+        self.place_consumer(name, c, created, logged, now);
+        Ok(())
+    }
+    /// Puts a consumer into the register, and lets it lead if this node does.
+    pub(crate) fn place_consumer(
+        &mut self,
+        name: &str,
+        mut c: Consumer,
+        created: i64,
+        logged: bool,
+        now: Now,
+    ) {
+        if let Some(term) = self.term {
+            c.lead(term.0, now);
+        }
+        let subject = Arc::new(c.ack_subject().clone());
+        let slot = Slot { rules: c, subject, created, logged, deadline: None, watch: None };
+        self.consumers.insert(&Arc::from(name), slot, now);
+    }
+    /// As the checkpoint has it.
+    pub(crate) fn restore_consumer(
+        &mut self,
+        identity: Identity<'_>,
+        config: ConsumerConfig,
+        created: i64,
+        state: &[u8],
+    ) -> Result<(), String> {
+        let name = identity.name.to_string();
+        let mut c = Consumer::new(identity, config);
+        c.set_logged(true);
+        c.restore(state)
+            .map_err(|_| format!("the state of consumer '{name}' in the checkpoint is damaged"))?;
+        self.place_consumer(&name, c, created, true, Now::default());
+        Ok(())
+    }
+    pub(crate) fn update_consumer(
+        &mut self,
+        name: &str,
+        config: ConsumerConfig,
+        now: Now,
+        out: &mut Vec<Task>,
+    ) {
+        let name: Arc<str> = name.into();
+        let Some(slot) = self.consumers.slots.get_mut(&name) else { return };
+        let mut outs = Vec::new();
+        slot.rules.update(config, now, &mut outs);
+        push_tasks(&name, slot, &mut outs, out);
+        self.consumers.touch(&name, now, false);
+        self.consumers.ready.insert(name);
+    }
+    pub(crate) fn delete_consumer(&mut self, name: &str, out: &mut Vec<Task>) -> Option<(Vec<u8>, u64)> {
+        let mut slot = self.consumers.remove(name)?;
+        let mut outs = Vec::new();
+        slot.rules.deleted(&mut outs);
+        push_tasks(&Arc::from(name), &slot, &mut outs, out);
+        slot.watch
+    }
+    /// What a delta says is done with.
+    pub(crate) fn apply_delta(&mut self, name: &[u8], delta: &[u8]) -> Result<Vec<(u64, u64)>, String> {
+        let mut done = Vec::new();
+        let Ok(text) = str::from_utf8(name) else { return Err("a consumer's name is not UTF-8".into()) };
+        // The consumer may be gone since: its last notes are void then.
+        let Some((name, _)) = self.consumers.slots.get_key_value(text) else { return Ok(done) };
+        let name = name.clone();
+        let Some(slot) = self.consumers.slots.get_mut(&name) else { return Ok(done) };
+        let mut outs = Vec::new();
+        slot.rules
+            .apply_delta(delta, &mut outs)
+            .map_err(|_| format!("a delta of consumer '{name}' is damaged"))?;
+        for o in outs {
+            if let Output::Acked { first, last } = o {
+                done.push((first, last));
+            }
+        }
+        if self.term.is_some() {
+            self.consumers.ready.insert(name);
+        }
+        Ok(done)
+    }
+
+    /// Lets consumers decide, until enough is gathered in `out`.
+    pub(crate) fn pump(&mut self, s: &Stream, out: &mut Vec<Task>) -> Result<(), Need> {
+        if self.term.is_none() {
+            self.consumers.ready.clear();
+            return Ok(());
+        }
+        let now = now();
+        let view = s.view();
+        let mut outs = Vec::new();
+        let strict_or_kept = self.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
+        let mut last: Option<Arc<str>> = None;
+        while out.len() < ROUND {
+            // Each in turn, beginning behind the one before.
+            let next = match &last {
+                Some(l) => self
+                    .consumers
+                    .ready
+                    .range::<Arc<str>, _>((std::ops::Bound::Excluded(l), std::ops::Bound::Unbounded))
+                    .next()
+                    .or_else(|| self.consumers.ready.first())
+                    .cloned(),
+                None => self.consumers.ready.first().cloned(),
+            };
+            let Some(name) = next else { break };
+            let Some(slot) = self.consumers.slots.get_mut(&name) else {
+                self.consumers.ready.remove(&name);
+                continue;
+            };
+            let before = out.len();
+            let r = slot.rules.pump(&view, now, BUDGET, &mut outs);
+            push_tasks(&name, slot, &mut outs, out);
+            let more = r?;
+            self.consumers.touch(&name, now, strict_or_kept);
+            if more {
+                self.consumers.ready.insert(name.clone());
+            } else if out.len() == before {
+                // Nothing came of it: what it waits for wakes it again.
+                self.consumers.ready.remove(&name);
+            }
+            last = Some(name);
+        }
+        Ok(())
+    }
+
+    /// Puts what consumers have noted into the log, if it is time.
+    pub(crate) fn gather(&mut self, now: Now) {
+        if !self.consumers.wants_log(now.mono) || self.term.is_none() {
+            return;
+        }
+        let names = std::mem::take(&mut self.consumers.dirty);
+        (self.consumers.log_by, self.consumers.urgent) = (None, false);
+        let mut deltas = Vec::with_capacity(names.len());
+        for name in names {
+            let Some(slot) = self.consumers.slots.get_mut(&name) else { continue };
+            if let Some(delta) = slot.rules.take_delta() {
+                deltas.push((Bytes::copy_from_slice(name.as_bytes()), delta));
+            }
+        }
+        if !deltas.is_empty() {
+            self.enqueue(Command::ConsumerDeltas { deltas }, Outcome::Command(None), now);
+        }
+    }
+    /// Whether the group has something to propose.
+    pub(crate) fn wants_group(&self) -> bool {
+        self.log.has_work() || self.consumers.wants_log(env::now().0)
+    }
+    /// Puts a command behind all that is decided.
+    pub(crate) fn enqueue(&mut self, command: Command, outcome: Outcome, now: Now) {
+        if let Some(r) = &mut self.rules {
+            r.proposed(&command);
+        }
+        self.log.command(&Control { time: now.wall, command }, outcome);
+    }
+}
+
+impl Stream {
+    /// Runs `f` on a consumer, carries out what comes of it, and delivers. `None` if there is no such consumer.
+    pub(crate) fn with_consumer<T>(
+        self: &Arc<Stream>,
+        name: &str,
+        waited_for: bool,
+        f: impl FnOnce(&mut Slot, Now, &mut Vec<Output>) -> T,
+    ) -> Option<T> {
+        let mut tasks = Vec::new();
+        let (result, handle, works) = {
+            let mut core = self.core.lock();
+            if core.stopped.is_some() || core.term.is_none() {
+                return None;
+            }
+            let (name, _) = core.consumers.slots.get_key_value(name)?;
+            let name = name.clone();
+            let slot = core.consumers.slots.get_mut(&name)?;
+            let now = now();
+            let mut outs = Vec::new();
+            let result = f(slot, now, &mut outs);
+            push_tasks(&name, slot, &mut outs, &mut tasks);
+            let kept = core.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
+            core.consumers.touch(&name, now, waited_for || kept);
+            let handle = core.consumers.wants_log(now.mono).then(|| core.handle.clone()).flatten();
+            (result, handle, core.consumers.has_work())
+        };
+        if let Some(h) = handle {
+            h.wake();
+        }
+        self.carry(&mut tasks);
+        if works {
+            self.pump();
+        } else {
+            self.wound_up();
+        }
+        Some(result)
+    }
+
+    /// Deliveries that reached nobody: whoever asked for them is gone.
+    pub(crate) fn undelivered(self: &Arc<Stream>, all: &[(Arc<str>, u64, Bytes)]) {
+        let mut core = self.core.lock();
+        let now = now();
+        for (name, seq, to) in all {
+            if let Some(slot) = core.consumers.slots.get_mut(name) {
+                slot.rules.undelivered(*seq, to, false);
+            }
+            core.consumers.touch(name, now, false);
+        }
+        // Whoever delivers looks again; if nobody does, the next message or request makes somebody.
+        core.again |= core.pumping;
+    }
+
+    /// A pull request. False if there is no such consumer.
+    pub(crate) fn pull(
+        self: &Arc<Stream>,
+        consumer: &str,
+        reply: &[u8],
+        _headers: &[u8],
+        body: &[u8],
+    ) -> bool {
+        let to = Bytes::copy_from_slice(reply);
+        self.with_consumer(consumer, false, |slot, now, out| slot.rules.pull(&to, body, now, out)).is_some()
+    }
+    /// An acknowledgement. False if there is no such consumer.
+    pub(crate) fn ack(
+        self: &Arc<Stream>,
+        consumer: &str,
+        subject: &[u8],
+        reply: &[u8],
+        _: &[u8],
+        body: &[u8],
+    ) -> bool {
+        let Some(tokens) = AckTokens::parse(subject) else { return false };
+        let to = (!reply.is_empty()).then(|| Bytes::copy_from_slice(reply));
+        self.with_consumer(consumer, to.is_some(), |slot, now, out| {
+            slot.rules.ack(&tokens, body, to.as_ref(), now, out);
+        })
+        .is_some()
+    }
+    /// An answer to a flow control request. False if there is no such consumer.
+    pub(crate) fn flow(self: &Arc<Stream>, consumer: &str, subject: &[u8], headers: &[u8]) -> bool {
+        let number =
+            |name: &[u8]| stream::headers::get(headers, name).and_then(stream::headers::number).unwrap_or(0);
+        let (last_stream, last_consumer) = (number(b"Nats-Last-Stream"), number(b"Nats-Last-Consumer"));
+        self.with_consumer(consumer, false, |slot, now, out| {
+            slot.rules.flow(subject, last_stream, last_consumer, now, out);
+        })
+        .is_some()
+    }
+    /// What time has brought about.
+    pub(crate) fn tick(self: &Arc<Stream>) {
+        let handle = {
+            let mut core = self.core.lock();
+            let now = now();
+            while let Some((at, name)) = core.consumers.deadlines.first().cloned()
+                && at <= now.mono
+            {
+                core.consumers.deadlines.pop_first();
+                if let Some(slot) = core.consumers.slots.get_mut(&name) {
+                    slot.deadline = None;
+                    core.consumers.ready.insert(name);
+                }
+            }
+            core.consumers.wants_log(now.mono).then(|| core.handle.clone()).flatten()
+        };
+        if let Some(h) = handle {
+            h.wake();
+        }
+        self.pump();
+    }
+
+    /// Somebody may have begun or ceased to listen to a consumer's deliver subject.
+    pub(crate) fn interest_changed(self: &Arc<Stream>, consumer: &str) {
+        let Some(assets) = self.assets.upgrade() else { return };
+        let subject = {
+            let core = self.core.lock();
+            core.consumers.get(consumer).map(|s| {
+                let c = s.rules.config();
+                (c.deliver_subject.clone(), c.deliver_group.clone())
+            })
+        };
+        let Some((subject, group)) = subject.filter(|s| !s.0.is_empty()) else { return };
+        let active = listens(&assets, subject.as_bytes(), group.as_bytes());
+        self.with_consumer(consumer, false, |slot, now, _| slot.rules.set_interest(active, now));
+    }
+    /// Watches the deliver subjects of consumers that have one, as they are now.
+    pub(crate) fn watch(self: &Arc<Stream>) {
+        let Some(assets) = self.assets.upgrade() else { return };
+        let (mut begin, mut end) = (Vec::new(), Vec::new());
+        {
+            let mut core = self.core.lock();
+            for (name, slot) in &mut core.consumers.slots {
+                let wanted = slot.rules.config().deliver_subject.as_bytes();
+                if slot.watch.as_ref().map_or(&b""[..], |w| &w.0) == wanted {
+                    continue;
+                }
+                end.extend(slot.watch.take());
+                if !wanted.is_empty() {
+                    begin.push((name.clone(), wanted.to_vec()));
+                }
+            }
+        }
+        for (subject, id) in end {
+            assets.account.unwatch(&subject, id);
+        }
+        for (name, subject) in begin {
+            let watcher = Arc::new(Listener { stream: Arc::downgrade(self), consumer: name.clone() });
+            let id = assets.account.watch(&subject, watcher);
+            let gone = match self.core.lock().consumers.slots.get_mut(&name) {
+                Some(slot) => slot.watch.replace((subject, id)),
+                None => Some((subject, id)),
+            };
+            if let Some((subject, id)) = gone {
+                assets.account.unwatch(&subject, id);
+            }
+            self.interest_changed(&name);
+        }
+    }
+
+    /// What a consumer's info shows, its configuration, and when it was created; `None` if there is none.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub(crate) async fn consumer_info(
+        &self,
+        name: &str,
+    ) -> Result<Option<(Info, ConsumerConfig, i64)>, String> {
+        loop {
+            let need = {
+                let mut core = self.core.lock();
+                let Some(slot) = core.consumers.slots.get_mut(name) else { return Ok(None) };
+                match slot.rules.info(&self.view(), now()) {
+                    Ok(info) => return Ok(Some((info, slot.rules.config().clone(), slot.created))),
+                    Err(need) => need,
+                }
+            };
+            self.group().fetch(need).await.map_err(|e| e.to_string())?;
+        }
+    }
+
+    /// Begins a consumer anew; where, or why not. `None` if there is no such consumer.
+    pub(crate) async fn reset_consumer(
+        self: &Arc<Stream>,
+        name: &str,
+        seq: u64,
+    ) -> Option<Result<u64, ApiError>> {
+        loop {
+            let asked = self.with_consumer(name, true, |slot, _, _| slot.rules.reset(seq, &self.view()))?;
+            match asked {
+                Ok(r) => return Some(r),
+                Err(need) => {
+                    if let Err(e) = self.group().fetch(need).await {
+                        return Some(Err(errors::CONSUMER_STORE_FAILED.with(e)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Creates or changes a consumer; see `handlers::consumers`.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(crate) async fn log_consumer(
+        self: &Arc<Stream>,
+        name: &str,
+        c: ConsumerConfig,
+        new: bool,
+    ) -> Result<(), ApiError> {
+        let (logged, created) = {
+            let core = self.core.lock();
+            core.check_open()?;
+            let Some(rules) = &core.rules else { return Err(errors::STREAM_OFFLINE.error()) };
+            (is_logged(&c, rules.config()), now().wall)
+        };
+        if logged {
+            let json = Bytes::from(serde_json::to_vec(&c).map_err(|e| errors::CONSUMER_CREATE.with(e))?);
+            let name = Bytes::copy_from_slice(name.as_bytes());
+            let command = match new {
+                true => Command::ConsumerCreate { name, created, json },
+                false => Command::ConsumerUpdate { name, json },
+            };
+            self.command(command).await?;
+        } else if new {
+            loop {
+                let need = {
+                    let mut core = self.core.lock();
+                    match core.add_consumer(self, &self.view(), name, created, c.clone(), now()) {
+                        Ok(()) => break,
+                        Err(need) => need,
+                    }
+                };
+                self.group().fetch(need).await.map_err(|e| errors::CONSUMER_STORE_FAILED.with(e))?;
+            }
+        } else {
+            let mut tasks = Vec::new();
+            self.core.lock().update_consumer(name, c, now(), &mut tasks);
+            self.carry(&mut tasks);
+        }
+        self.watch();
+        self.pump();
+        self.wound_up();
+        Ok(())
+    }
+
+    /// Deletes a consumer; whether there was one.
+    pub(crate) async fn remove_consumer(self: &Arc<Stream>, name: &str) -> Result<bool, ApiError> {
+        let logged = match self.core.lock().consumers.get(name) {
+            None => return Ok(false),
+            Some(slot) => slot.logged,
+        };
+        if logged {
+            self.command(Command::ConsumerDelete { name: Bytes::copy_from_slice(name.as_bytes()) }).await?;
+        } else {
+            let mut tasks = Vec::new();
+            let watched = self.core.lock().delete_consumer(name, &mut tasks);
+            if let (Some((subject, id)), Some(assets)) = (watched, self.assets.upgrade()) {
+                assets.account.unwatch(&subject, id);
+            }
+            self.carry(&mut tasks);
+        }
+        self.wound_up();
+        if let (Some(node), Some(assets)) = (self.node.upgrade(), self.assets.upgrade()) {
+            advisory::consumer_action(&node, &assets, &self.name, name, advisory::Action::Delete);
+        }
+        Ok(true)
+    }
+}
+
+/// Whether somebody would get what is delivered to `subject`, in this queue group if one is named.
+fn listens(assets: &Assets, subject: &[u8], group: &[u8]) -> bool {
+    if group.is_empty() {
+        return assets.account.has_interest(subject);
+    }
+    assets.account.matching(subject).iter().any(|s| s.queue() == group)
+}
+
+/// Looks after the interest in a deliver subject.
+struct Listener {
+    stream: std::sync::Weak<Stream>,
+    consumer: Arc<str>,
+}
+
+impl broker::Watch for Listener {
+    fn changed(&self, _: &[u8]) {
+        if let Some(s) = self.stream.upgrade() {
+            s.interest_changed(&self.consumer);
+        }
+    }
+}
+
+/// Checks a request to create or change a consumer, fills in what it leaves open, and says what it comes to.
+///
+/// # Errors
+/// The rule that is broken.
+pub(crate) fn admit(
+    core: &Core,
+    c: &mut ConsumerConfig,
+    action: stream::consumer::Action,
+    parent: &Parent<'_>,
+    limits: &check::Limits,
+    pedantic: bool,
+) -> Result<check::Verdict, ApiError> {
+    check::set_defaults(c, parent, limits, pedantic)?;
+    check::check(c, parent, limits, false)?;
+    let name = c.given_name().to_string();
+    let existing = core.consumers.get(&name).filter(|_| !name.is_empty());
+    let bound = existing.is_some_and(|s| s.rules.is_active());
+    let others = core.consumers.configs().filter(|(n, _)| *n != name).map(|(_, c)| c);
+    check::decide(c, action, parent, existing.map(|s| s.rules.config()), others, bound)
+}

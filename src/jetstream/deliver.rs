@@ -1,0 +1,202 @@
+//! The way out: what consumers want to be done, carried out.
+//!
+//! Deliveries are made under the stream's lock and sent without it (J-23). One task at a time delivers for a stream, so that what a
+//! consumer decided first is sent first; whoever finds somebody delivering says `again` and goes.
+
+use std::{sync::Arc, time::Duration};
+
+use store::Need;
+use stream::consumer::{AckSubject, Deliver, Output, Status};
+
+use crate::{advisory, answer::number, post::Post, shell::Stream};
+
+/// Outputs gathered before they are sent.
+const TURN: usize = 512;
+/// How long a stream pauses whose receivers are nearly full.
+const CONGESTED: Duration = Duration::from_millis(5);
+
+/// Something that a consumer wants to be done.
+pub(crate) struct Task {
+    pub consumer: Arc<str>,
+    pub subject: Arc<AckSubject>,
+    pub output: Output,
+}
+
+/// How a round of deliveries ended.
+enum Round {
+    /// Nothing more to deliver now.
+    Over,
+    /// There is more.
+    More,
+    /// The disk has to answer first.
+    Need(Need),
+}
+
+impl Stream {
+    /// Delivers what can be delivered now. What needs the disk, or is too much for one turn, goes on in a task of its own.
+    pub(crate) fn pump(self: &Arc<Stream>) {
+        {
+            let mut core = self.core.lock();
+            if core.pumping {
+                core.again = true;
+                return;
+            }
+            if !core.consumers.has_work() {
+                return;
+            }
+            core.pumping = true;
+        }
+        let mut tasks = Vec::new();
+        match self.round(&mut tasks) {
+            (Round::Over, false) => {}
+            (round, congested) => {
+                env::spawn(self.clone().pump_on(round, congested));
+            }
+        }
+    }
+
+    /// Goes on delivering until nothing is left.
+    async fn pump_on(self: Arc<Stream>, mut round: Round, mut congested: bool) {
+        let mut tasks = Vec::new();
+        loop {
+            if congested {
+                env::sleep(CONGESTED).await;
+            }
+            match round {
+                Round::Over => return,
+                Round::More => tokio::task::yield_now().await,
+                Round::Need(need) => {
+                    if let Err(e) = self.group().fetch(need).await
+                        && let Some(node) = self.node.upgrade()
+                    {
+                        node.host
+                            .log("ERR", &format!("JetStream stream '{} > {}': {e}", self.account, self.name));
+                        // Not in a hurry: the disk may come back.
+                        env::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            }
+            (round, congested) = self.round(&mut tasks);
+        }
+    }
+
+    /// One round: decide under the lock, send without it. Keeps `pumping` unless it is over.
+    fn round(self: &Arc<Stream>, tasks: &mut Vec<Task>) -> (Round, bool) {
+        tasks.clear();
+        let (mut round, handle) = {
+            let mut core = self.core.lock();
+            core.again = false;
+            let r = core.pump(self, tasks);
+            let handle = core.wants_group().then(|| core.handle.clone()).flatten();
+            let r = match r {
+                Err(need) => Round::Need(need),
+                Ok(()) if tasks.len() >= TURN => Round::More,
+                Ok(()) => Round::Over,
+            };
+            (r, handle)
+        };
+        if let Some(h) = handle {
+            h.wake();
+        }
+        let congested = self.carry(tasks);
+        if matches!(round, Round::Over) {
+            let mut core = self.core.lock();
+            if std::mem::take(&mut core.again) {
+                round = Round::More;
+            } else {
+                core.pumping = false;
+                drop(core);
+                self.wound_up();
+            }
+        }
+        (round, congested)
+    }
+
+    /// Carries out what consumers want, in order; not under the lock. Whether a receiver is nearly full.
+    pub(crate) fn carry(self: &Arc<Stream>, tasks: &mut Vec<Task>) -> bool {
+        if tasks.is_empty() {
+            return false;
+        }
+        let (Some(assets), Some(node)) = (self.assets.upgrade(), self.node.upgrade()) else {
+            tasks.clear();
+            return false;
+        };
+        let mut post = assets.posts.take();
+        let mut missed = Vec::new();
+        let mut reply = Vec::with_capacity(128);
+        let mut head = Vec::new();
+        for t in tasks.drain(..) {
+            match t.output {
+                Output::Deliver(d) => {
+                    if deliver(&mut post, &t.subject, &d, &mut reply, &mut head) == 0 {
+                        missed.push((t.consumer, d.message.seq, d.to));
+                    }
+                }
+                Output::Status(s) => status(&mut post, &s, &mut head),
+                Output::AckReply { to } => {
+                    post.plain(&to, b"");
+                }
+                Output::Advisory(a) => advisory::consumer(&node, &assets, self, &t.consumer, &a, &mut post),
+                Output::Inactive => {
+                    let (me, name) = (self.clone(), t.consumer.clone());
+                    env::spawn(async move { me.remove_consumer(&name).await });
+                }
+                Output::Acked { .. } => {}
+            }
+        }
+        let congested = post.take_congestion();
+        drop(post);
+        if !missed.is_empty() {
+            self.undelivered(&missed);
+        }
+        congested
+    }
+}
+
+fn deliver(
+    post: &mut Post,
+    subject: &AckSubject,
+    d: &Deliver,
+    reply: &mut Vec<u8>,
+    head: &mut Vec<u8>,
+) -> usize {
+    let m = &d.message;
+    reply.clear();
+    subject.write(reply, d.deliveries, m.seq, d.dseq, m.time, d.pending);
+    if !d.headers_only && d.pin.is_none() {
+        let parts: [&[u8]; 2] = [&m.headers, &m.payload];
+        return post.send(&d.to, Some(&m.subject), reply, m.headers.len(), &parts);
+    }
+    head.clear();
+    head.extend_from_slice(&m.headers);
+    if let Some(pin) = &d.pin {
+        add_header(head, b"Nats-Pin-Id", pin);
+    }
+    if d.headers_only {
+        let mut size = Vec::new();
+        number(&mut size, m.payload.len() as u64);
+        add_header(head, b"Nats-Msg-Size", &size);
+    }
+    let body: &[u8] = if d.headers_only { b"" } else { &m.payload };
+    post.send(&d.to, Some(&m.subject), reply, head.len(), &[head, body])
+}
+
+/// Adds a header to a block, or begins one.
+pub(crate) fn add_header(block: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    if block.is_empty() {
+        block.extend_from_slice(b"NATS/1.0\r\n");
+    } else {
+        // The blank line at the end gives way.
+        block.truncate(block.len() - 2);
+    }
+    for part in [key, b": ", value, b"\r\n\r\n"] {
+        block.extend_from_slice(part);
+    }
+}
+
+fn status(post: &mut Post, s: &Status, head: &mut Vec<u8>) {
+    head.clear();
+    s.write(head);
+    let reply: &[u8] = s.reply.as_deref().unwrap_or_default();
+    post.send(&s.to, None, reply, head.len(), &[head]);
+}

@@ -1,0 +1,155 @@
+//! Requests about consumers.
+
+use std::sync::Arc;
+
+use stream::{
+    ApiError,
+    consumer::{
+        ConsumerConfig, Output,
+        check::{self, Limits, Verdict},
+    },
+    errors,
+};
+
+use super::{Desk, info};
+use crate::{
+    advisory,
+    api::{
+        Time, metadata,
+        request::ConsumerCreate,
+        response::{
+            ConsumerInfo, ConsumerList, ConsumerNames, ConsumerResetDone, Done, Empty, LIST_LIMIT, Page,
+            Paused, ResetSeq,
+        },
+    },
+    consumers::{admit, parent},
+    shell::{Stream, now},
+};
+
+fn broken(text: String) -> ApiError {
+    errors::CONSUMER_STORE_FAILED.with(text)
+}
+
+impl Desk<'_> {
+    fn consumer_limits(&self) -> Limits {
+        let l = &self.node.options.limits;
+        Limits {
+            max_ack_pending: l.max_ack_pending.unwrap_or(0),
+            max_request_batch: l.max_request_batch.unwrap_or(0),
+            account_max_ack_pending: self.assets.limits().map_or(0, |a| a.max_ack_pending.max(0)),
+        }
+    }
+
+    pub(super) async fn create_consumer(&self, r: ConsumerCreate) -> Result<ConsumerInfo, ApiError> {
+        let s = self.stream(&r.stream)?;
+        let mut c = r.config;
+        let account_max = self.assets.limits().map_or(-1, |a| a.max_consumers);
+        let default_max = self.node.options.limits.default_max_consumers.unwrap_or(0);
+        let stream_config = s.config();
+        let parent = parent(&stream_config, account_max, default_max);
+        let limits = self.consumer_limits();
+        // One at a time, so that two requests of one name, or two of a work queue, see each other.
+        let _one = s.creating.lock().await;
+        let verdict = {
+            let core = s.core.lock();
+            core.check_open()?;
+            admit(&core, &mut c, r.action, &parent, &limits, r.pedantic)?
+        };
+        let name = match c.given_name() {
+            "" => self.node.ids.lock().next()[..8].to_string(),
+            given => given.to_string(),
+        };
+        c.name.clone_from(&name);
+        check::stamp_ephemeral(&mut c);
+        metadata::store_consumer(&mut c);
+        if !c.deliver_subject.is_empty() && cycles(&s, &c) {
+            return Err(errors::CONSUMER_DELIVER_CYCLE.error());
+        }
+        match verdict {
+            Verdict::Same => {}
+            Verdict::Create => {
+                s.log_consumer(&name, c, true).await?;
+                advisory::consumer_action(self.node, self.assets, &s.name, &name, advisory::Action::Create);
+            }
+            Verdict::Update => s.log_consumer(&name, c, false).await?,
+        }
+        self.info_of(&s, &name).await
+    }
+
+    async fn info_of(&self, s: &Arc<Stream>, name: &str) -> Result<ConsumerInfo, ApiError> {
+        info::consumer(s, name, true).await.map_err(broken)?.ok_or_else(|| errors::CONSUMER_NOT_FOUND.error())
+    }
+
+    pub(super) fn consumer_names(&self, stream: &str, offset: usize) -> Result<ConsumerNames, ApiError> {
+        let names = self.stream(stream)?.core.lock().consumers.names();
+        Ok(ConsumerNames::page_of(names, offset))
+    }
+    pub(super) async fn consumer_list(&self, stream: &str, offset: usize) -> Result<ConsumerList, ApiError> {
+        let s = self.stream(stream)?;
+        let names = s.core.lock().consumers.names();
+        let (page, range) = Page::cut(names.len(), offset, LIST_LIMIT);
+        let mut consumers = Vec::with_capacity(range.len());
+        for name in &names[range] {
+            consumers.extend(info::consumer(&s, name, false).await.map_err(broken)?);
+        }
+        Ok(ConsumerList { page, consumers, ..ConsumerList::default() })
+    }
+    pub(super) async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<ConsumerInfo, ApiError> {
+        let s = self.stream(stream)?;
+        self.info_of(&s, consumer).await
+    }
+    pub(super) async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<Done, ApiError> {
+        let s = self.stream(stream)?;
+        match s.remove_consumer(consumer).await? {
+            true => Ok(Done::YES),
+            false => Err(errors::CONSUMER_NOT_FOUND.error()),
+        }
+    }
+    fn config_of(&self, s: &Stream, consumer: &str) -> Result<ConsumerConfig, ApiError> {
+        let core = s.core.lock();
+        let slot = core.consumers.get(consumer).ok_or_else(|| errors::CONSUMER_NOT_FOUND.error())?;
+        Ok(slot.rules.config().clone())
+    }
+    pub(super) async fn pause(&self, stream: &str, consumer: &str, until: Time) -> Result<Paused, ApiError> {
+        let s = self.stream(stream)?;
+        let mut c = self.config_of(&s, consumer)?;
+        c.pause_until = (!until.is_zero()).then(|| stream::Time::utc(until.nanos()));
+        metadata::store_consumer(&mut c);
+        s.log_consumer(consumer, c, false).await?;
+        Ok(Paused::new(until, now().wall))
+    }
+    pub(super) fn unpin(&self, stream: &str, consumer: &str, group: &str) -> Result<Empty, ApiError> {
+        let s = self.stream(stream)?;
+        let mut found = Vec::new();
+        let unpinned = s.with_consumer(consumer, false, |slot, _, out: &mut Vec<Output>| {
+            let known = slot.rules.unpin(group, out);
+            found.push(known);
+            known
+        });
+        match unpinned {
+            None => Err(errors::CONSUMER_NOT_FOUND.error()),
+            Some(false) => Err(errors::CONSUMER_INVALID_PRIORITY_GROUP.error()),
+            Some(true) => Ok(Empty {}),
+        }
+    }
+    /// `None` if there is no such consumer: then nothing is answered.
+    pub(super) async fn reset(
+        &self,
+        stream: &str,
+        consumer: &str,
+        seq: u64,
+    ) -> Option<Result<ConsumerResetDone, ApiError>> {
+        let s = self.stream(stream).ok()?;
+        let at = match s.reset_consumer(consumer, seq).await? {
+            Ok(at) => at,
+            Err(e) => return Some(Err(e)),
+        };
+        let info = self.info_of(&s, consumer).await;
+        Some(info.map(|info| ConsumerResetDone { info, seq: ResetSeq { reset_seq: at } }))
+    }
+}
+
+/// Whether what a consumer delivers would come back into its stream.
+fn cycles(s: &Stream, c: &ConsumerConfig) -> bool {
+    s.config().subjects.iter().any(|mine| subject::collides(mine.as_bytes(), c.deliver_subject.as_bytes()))
+}

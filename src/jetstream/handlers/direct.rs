@@ -1,0 +1,276 @@
+//! Direct gets: messages as messages, past the JSON API. Served in the asker's task if nothing has to be read from the disk.
+
+use std::sync::Arc;
+
+use store::{Need, Read, StreamSeq, View};
+
+use super::streams::last_matching;
+use crate::{
+    api::direct::{self, About, Direct, Start, UpTo, Which},
+    shell::Stream,
+};
+
+/// Bytes of one batch where the request sets none.
+const BYTES_MAX: usize = 1 << 20;
+
+/// What a batch has sent so far, so that a need in between does not send twice.
+#[derive(Default)]
+struct Sent {
+    next: u64,
+    msgs: usize,
+    bytes: usize,
+    last: u64,
+    pending: Option<u64>,
+    list: Option<Vec<u64>>,
+    up_to: u64,
+    over: bool,
+}
+
+/// A message that is to be sent: its headers and its payload.
+type Out = (Vec<u8>, bytes::Bytes);
+
+impl Stream {
+    /// Takes a request. False if this stream does not serve such requests.
+    pub(crate) fn direct_get(
+        self: &Arc<Stream>,
+        subject: Option<&[u8]>,
+        reply: &[u8],
+        headers: &[u8],
+        body: &[u8],
+    ) -> bool {
+        let allowed = self.core.lock().rules.as_ref().is_some_and(|r| {
+            let c = r.config();
+            c.allow_direct || c.mirror_direct && c.mirror.is_some()
+        });
+        if !allowed {
+            return false;
+        }
+        let Some(assets) = self.assets.upgrade() else { return false };
+        if reply.is_empty() {
+            return true;
+        }
+        let subject = match subject.map(str::from_utf8) {
+            None => None,
+            Some(Ok(s)) => Some(s),
+            Some(Err(_)) => return true,
+        };
+        let ask = match direct::parse(subject, headers, body) {
+            Ok(d) => d,
+            Err(status) => {
+                assets.posts.take().status(reply, status);
+                return true;
+            }
+        };
+        let mut sent = Sent::default();
+        if let Err(need) = self.serve_direct(&ask, reply, &mut sent) {
+            let (me, reply) = (self.clone(), reply.to_vec());
+            env::spawn(async move {
+                let mut need = need;
+                loop {
+                    if me.group().fetch(need).await.is_err() {
+                        return;
+                    }
+                    match me.serve_direct(&ask, &reply, &mut sent) {
+                        Ok(()) => return,
+                        Err(n) => need = n,
+                    }
+                }
+            });
+        }
+        true
+    }
+
+    /// Serves as much as goes without the disk.
+    fn serve_direct(&self, ask: &Direct, reply: &[u8], sent: &mut Sent) -> Result<(), Need> {
+        let Some(assets) = self.assets.upgrade() else { return Ok(()) };
+        // The view is gone before anything is sent.
+        let mut out: Vec<Out> = Vec::new();
+        let r = {
+            let v = self.group().view();
+            match ask {
+                Direct::One { which, no_headers } => self.one(&v, which, *no_headers, &mut out),
+                Direct::Batch { first, batch, max_bytes, no_headers } => {
+                    self.batch(&v, first, *batch, *max_bytes, *no_headers, sent, &mut out)
+                }
+                Direct::Multi { subjects, from, up_to, batch, max_bytes } => {
+                    self.last_of_many(&v, subjects, *from, up_to, *batch, *max_bytes, sent, &mut out)
+                }
+            }
+        };
+        let mut post = assets.posts.take();
+        for (head, body) in &out {
+            post.send(reply, None, b"", head.len(), &[head, body]);
+        }
+        r
+    }
+
+    fn about<'a>(&'a self, m: &store::Message<'a>, bare: bool) -> About<'a> {
+        About {
+            stream: self.name.as_bytes(),
+            subject: m.subject,
+            seq: m.seq.0,
+            time: m.time,
+            headers: if bare { b"" } else { m.headers },
+        }
+    }
+
+    fn one(&self, v: &View<'_>, which: &Which, bare: bool, out: &mut Vec<Out>) -> Result<(), Need> {
+        let seq = match which {
+            Which::Seq(seq) => Some(StreamSeq(*seq)),
+            Which::Last(subject) => last_matching(v, subject.as_bytes())?,
+            other => find(v, other)?,
+        };
+        let found = match seq {
+            Some(seq) => v.get(seq)?,
+            None => Read::Absent,
+        };
+        let Read::Valid(m) = found else {
+            out.push((direct::NOT_FOUND.to_vec(), Default::default()));
+            return Ok(());
+        };
+        let (msg, mut head) = (m.message(), Vec::new());
+        direct::push_headers(&mut head, &self.about(&msg, bare));
+        out.push((head, m.record().slice_ref(msg.body)));
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn batch(
+        &self,
+        v: &View<'_>,
+        first: &Which,
+        count: usize,
+        max_bytes: usize,
+        bare: bool,
+        sent: &mut Sent,
+        out: &mut Vec<Out>,
+    ) -> Result<(), Need> {
+        let filters: Vec<&[u8]> = match first {
+            Which::Next(subject, _) => vec![subject.as_bytes()],
+            _ => Vec::new(),
+        };
+        if sent.next == 0 {
+            sent.next = match find(v, first)? {
+                Some(s) => s.0,
+                None => u64::MAX,
+            };
+        }
+        let max = if max_bytes == 0 { BYTES_MAX } else { max_bytes };
+        if sent.pending.is_none() {
+            let n = if sent.next == u64::MAX { 0 } else { v.pending(&filters, StreamSeq(sent.next))? };
+            sent.pending = Some(n);
+        }
+        while sent.msgs < count && sent.bytes < max && sent.next != u64::MAX {
+            let Some(seq) = v.next(&filters, StreamSeq(sent.next))? else { break };
+            if let Read::Valid(m) = v.get(seq)? {
+                let (msg, mut head) = (m.message(), Vec::new());
+                let size = msg.subject.len() + msg.headers.len() + msg.body.len();
+                let left = sent.pending.unwrap_or(0).saturating_sub(1);
+                direct::push_batch_headers(&mut head, &self.about(&msg, bare), left, sent.last);
+                out.push((head, m.record().slice_ref(msg.body)));
+                (sent.msgs, sent.bytes, sent.last) = (sent.msgs + 1, sent.bytes + size, seq.0);
+                sent.pending = Some(left);
+            }
+            sent.next = seq.0 + 1;
+        }
+        let mut head = Vec::new();
+        if sent.msgs == 0 {
+            head.extend_from_slice(direct::NOT_FOUND);
+        } else {
+            direct::push_end(&mut head, sent.pending.unwrap_or(0), sent.last);
+        }
+        out.push((head, Default::default()));
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn last_of_many(
+        &self,
+        v: &View<'_>,
+        subjects: &[String],
+        from: u64,
+        up_to: &UpTo,
+        count: usize,
+        max_bytes: usize,
+        sent: &mut Sent,
+        out: &mut Vec<Out>,
+    ) -> Result<(), Need> {
+        let end = |out: &mut Vec<Out>, status: &[u8]| out.push((status.to_vec(), Default::default()));
+        if sent.list.is_none() {
+            let t = v.totals();
+            let upto = match up_to {
+                UpTo::Now => t.last.0,
+                UpTo::Seq(seq) => (*seq).min(t.last.0),
+                UpTo::Time(time) => v.at_time(time.nanos())?.0.saturating_sub(1),
+            };
+            let (mut found, mut wanted) = (Vec::new(), Vec::new());
+            for filter in subjects {
+                v.subjects(filter.as_bytes(), |s, t| {
+                    if t.first.0 <= upto {
+                        match t.last.0 <= upto {
+                            true => found.push(t.last.0),
+                            false => wanted.push(s.to_vec()),
+                        }
+                    }
+                    found.len() + wanted.len() <= direct::MULTI_MAX
+                })?;
+            }
+            for s in &wanted {
+                found.extend(v.last_of(s, StreamSeq(upto))?.map(|s| s.0));
+            }
+            found.sort_unstable();
+            found.dedup();
+            found.retain(|seq| *seq >= from);
+            if found.len() > direct::MULTI_MAX {
+                end(out, direct::TOO_MANY_RESULTS);
+                return Ok(());
+            }
+            if found.is_empty() {
+                end(out, direct::NO_RESULTS);
+                return Ok(());
+            }
+            (sent.list, sent.up_to) = (Some(found), upto);
+        }
+        let list = sent.list.as_deref().unwrap_or_default();
+        let max = if max_bytes == 0 { BYTES_MAX } else { max_bytes };
+        let count = if count == 0 { usize::MAX } else { count };
+        while sent.msgs < count.min(list.len()) && sent.bytes < max {
+            let seq = list[sent.msgs];
+            let left = (list.len() - sent.msgs - 1) as u64;
+            if let Read::Valid(m) = v.get(StreamSeq(seq))? {
+                let (msg, mut head) = (m.message(), Vec::new());
+                sent.bytes += msg.subject.len() + msg.headers.len() + msg.body.len();
+                direct::push_batch_headers(&mut head, &self.about(&msg, false), left, sent.last);
+                out.push((head, m.record().slice_ref(msg.body)));
+                sent.last = seq;
+            }
+            sent.msgs += 1;
+        }
+        let left = (list.len() - sent.msgs) as u64;
+        let mut head = Vec::new();
+        direct::push_multi_end(&mut head, left, sent.last, sent.up_to);
+        out.push((head, Default::default()));
+        sent.over = true;
+        Ok(())
+    }
+}
+
+/// Where a request begins.
+fn find(v: &View<'_>, which: &Which) -> Result<Option<StreamSeq>, Need> {
+    let none: [&[u8]; 0] = [];
+    Ok(match which {
+        Which::Seq(seq) => v.next(&none, StreamSeq(*seq))?,
+        Which::Last(subject) => last_matching(v, subject.as_bytes())?,
+        Which::Next(subject, start) => {
+            let from = match start {
+                Start::Seq(seq) => StreamSeq(*seq),
+                Start::Time(t) => v.at_time(t.nanos())?,
+            };
+            v.next(&[subject.as_bytes()], from)?
+        }
+        Which::Time(t) => {
+            let from = v.at_time(t.nanos())?;
+            v.next(&none, from)?
+        }
+    })
+}

@@ -1,0 +1,197 @@
+//! Requests of `$JS.API`, each answered in a task of its own.
+//!
+//! Owns the order: read, look up, check, change, answer, tell the audit. Does not own the texts (`api`) or rules (`stream`).
+
+pub mod consumers;
+pub mod direct;
+pub mod info;
+pub mod streams;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use stream::{ApiError, errors};
+
+use crate::{
+    JetStream,
+    account::{Asked, Assets},
+    advisory,
+    api::{
+        self, Kind, Parsed, Request, Rules,
+        response::{AccountInfo, AccountLimits, ApiStats, Tier},
+    },
+    node::Usage,
+    shell::Stream,
+};
+
+/// An answer: of which kind, and what. `None` where nothing is answered.
+type Answer = Option<(Kind, Result<Bytes, ApiError>)>;
+
+/// What handlers work with.
+pub struct Desk<'a> {
+    pub node: &'a Arc<JetStream>,
+    pub assets: &'a Arc<Assets>,
+    pub asked: &'a Asked,
+}
+
+/// Answers a request.
+pub(crate) async fn serve(node: &Arc<JetStream>, assets: &Arc<Assets>, asked: Asked) {
+    let desk = Desk { node, assets, asked: &asked };
+    let Some((kind, answer)) = desk.answer().await else { return };
+    let failed = answer.is_err();
+    let body = match answer {
+        Ok(body) => body,
+        Err(e) => api::failure(kind, &e),
+    };
+    if !asked.reply.is_empty() {
+        assets.posts.take().plain(&asked.reply, &body);
+    }
+    if kind.is_audited(failed) {
+        for counter in [&node.api_total, &assets.api_total] {
+            counter.add(1);
+        }
+        if failed {
+            node.api_errors.add(1);
+            assets.api_errors.add(1);
+        }
+        advisory::audit(node, assets, &asked, &body);
+    }
+}
+
+/// The JSON of an answer.
+fn good<T: Serialize>(kind: Kind, body: &T) -> Answer {
+    Some((kind, Ok(api::success(kind, body))))
+}
+
+impl Desk<'_> {
+    async fn answer(&self) -> Answer {
+        let subject = str::from_utf8(&self.asked.full).ok()?;
+        let rules = Rules {
+            strict: self.node.options.strict,
+            enabled: self.assets.limits().is_some(),
+            clustered: false,
+        };
+        let request = match api::request::parse(subject, &self.asked.headers, &self.asked.body, rules) {
+            Parsed::Ask(r) => r,
+            Parsed::Refuse(r) => return Some((r.kind, Err(r.error))),
+            Parsed::Ignore => return None,
+        };
+        match request {
+            Request::AccountInfo => good(Kind::AccountInfo, &self.account_info()),
+            Request::StreamCreate { config, pedantic } => {
+                done(Kind::StreamCreate, self.create_stream(*config, pedantic).await)
+            }
+            Request::StreamUpdate { stream, config, pedantic } => {
+                done(Kind::StreamUpdate, self.update_stream(&stream, *config, pedantic).await)
+            }
+            Request::StreamNames { offset, subject } => {
+                good(Kind::StreamNames, &self.stream_names(offset, &subject))
+            }
+            Request::StreamList { offset, subject } => {
+                done(Kind::StreamList, self.stream_list(offset, &subject).await)
+            }
+            Request::StreamInfo { stream, deleted_details, subjects_filter, offset } => {
+                let wanted = info::Wanted { deleted: deleted_details, subjects: subjects_filter, offset };
+                done(Kind::StreamInfo, self.stream_info(&stream, &wanted).await)
+            }
+            Request::StreamDelete { stream } => done(Kind::StreamDelete, self.delete_stream(&stream).await),
+            Request::StreamPurge { stream, filter, seq, keep } => {
+                done(Kind::StreamPurge, self.purge(&stream, &filter, seq, keep).await)
+            }
+            Request::MsgGet { stream, get } => done(Kind::MsgGet, self.get_message(&stream, &get).await),
+            Request::MsgDelete { stream, seq, no_erase } => {
+                done(Kind::MsgDelete, self.delete_message(&stream, seq, no_erase).await)
+            }
+            Request::StreamSnapshot { stream, how } => {
+                let refused = self.stream(&stream).map(|_| ()).and(how.map(|_| ()));
+                let why = "backups are not yet supported by this version";
+                Some((Kind::StreamSnapshot, Err(refused.err().unwrap_or(errors::STREAM_SNAPSHOT.with(why)))))
+            }
+            Request::StreamRestore { .. } => {
+                let why = "backups are not yet supported by this version";
+                Some((Kind::StreamRestore, Err(errors::STREAM_RESTORE.with(why))))
+            }
+            Request::StreamPeer { kind, .. } | Request::ConsumerPeer { kind, .. } => {
+                Some((kind, Err(errors::CLUSTER_REQUIRED.error())))
+            }
+            Request::StreamCancelMove { .. } => {
+                Some((Kind::StreamCancelMove, Err(errors::CLUSTER_REQUIRED.error())))
+            }
+            Request::StreamStepDown { .. } => {
+                Some((Kind::StreamStepDown, Err(errors::CLUSTER_REQUIRED.error())))
+            }
+            Request::ConsumerStepDown { .. } => {
+                Some((Kind::ConsumerStepDown, Err(errors::CLUSTER_REQUIRED.error())))
+            }
+            Request::ConsumerCreate(c) => done(Kind::ConsumerCreate, self.create_consumer(*c).await),
+            Request::ConsumerNames { stream, offset } => {
+                done(Kind::ConsumerNames, self.consumer_names(&stream, offset))
+            }
+            Request::ConsumerList { stream, offset } => {
+                done(Kind::ConsumerList, self.consumer_list(&stream, offset).await)
+            }
+            Request::ConsumerInfo { stream, consumer } => {
+                done(Kind::ConsumerInfo, self.consumer_info(&stream, &consumer).await)
+            }
+            Request::ConsumerDelete { stream, consumer } => {
+                done(Kind::ConsumerDelete, self.delete_consumer(&stream, &consumer).await)
+            }
+            Request::ConsumerPause { stream, consumer, until } => {
+                done(Kind::ConsumerPause, self.pause(&stream, &consumer, until).await)
+            }
+            Request::ConsumerUnpin { stream, consumer, group } => {
+                done(Kind::ConsumerUnpin, self.unpin(&stream, &consumer, &group))
+            }
+            Request::ConsumerReset { stream, consumer, seq } => {
+                self.reset(&stream, &consumer, seq).await.and_then(|r| done(Kind::ConsumerReset, r))
+            }
+        }
+    }
+
+    /// A stream of the asking account.
+    fn stream(&self, name: &str) -> Result<Arc<Stream>, ApiError> {
+        self.assets.stream(name).ok_or_else(|| errors::STREAM_NOT_FOUND.error())
+    }
+    fn domain(&self) -> Option<&str> {
+        self.node.options.domain.as_deref()
+    }
+
+    fn account_info(&self) -> AccountInfo {
+        let mut u = Usage::default();
+        self.assets.add_usage(&mut u);
+        let l = self.assets.limits().unwrap_or_default();
+        AccountInfo {
+            total: Tier {
+                memory: u.memory,
+                storage: u.storage,
+                reserved_memory: u.reserved_memory,
+                reserved_storage: u.reserved_storage,
+                streams: u.streams,
+                consumers: u.consumers,
+                limits: AccountLimits {
+                    max_memory: l.max_memory,
+                    max_storage: l.max_store,
+                    max_streams: l.max_streams,
+                    max_consumers: l.max_consumers,
+                    max_ack_pending: l.max_ack_pending,
+                    memory_max_stream_bytes: l.memory_max_stream_bytes,
+                    storage_max_stream_bytes: l.store_max_stream_bytes,
+                    max_bytes_required: l.max_bytes_required,
+                },
+            },
+            domain: self.domain().unwrap_or_default().to_string(),
+            api: ApiStats {
+                level: api::LEVEL,
+                total: self.assets.api_total.get(),
+                errors: self.assets.api_errors.get(),
+                inflight: 0,
+            },
+            tiers: Default::default(),
+        }
+    }
+}
+
+fn done<T: Serialize>(kind: Kind, r: Result<T, ApiError>) -> Answer {
+    Some((kind, r.map(|body| api::success(kind, &body))))
+}

@@ -1,0 +1,377 @@
+//! The engine of a server: its store, its groups, its accounts.
+//!
+//! Start reading at [`JetStream::open`].
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
+    },
+    time::Duration,
+};
+
+use broker::{Account, Broker, Counter};
+use env::disk::Disk;
+use parking_lot::{Mutex, RwLock};
+use replica::{GroupId, Members, New, NodeId, Replicas};
+use serde_json::{Value, json};
+use store::{Store, Sync};
+
+use crate::{
+    AccountLimits, Durability, Host, Options,
+    account::Assets,
+    advisory::{self, Ids},
+    meta::{Assignment, META_GROUP, Meta},
+    shell::Stream,
+    wheel::Wheel,
+};
+
+/// This node among the voters of a group, as long as there is only one.
+const ME: NodeId = NodeId::new(1, 0);
+/// How long the start waits for all groups to have applied their logs. What is slower than that is opened all the same.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// Streams and consumers of a server.
+pub struct JetStream {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) options: Options,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) replicas: Replicas,
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) wheel: Arc<Wheel>,
+    accounts: RwLock<BTreeMap<Arc<str>, Arc<Assets>>>,
+    pub(crate) api_total: Counter,
+    pub(crate) api_errors: Counter,
+    in_flight: AtomicUsize,
+    dropped: AtomicU64,
+    closed: AtomicBool,
+    pub(crate) ids: Mutex<Ids>,
+    /// Streams that could not be opened, with the reason.
+    faults: Mutex<BTreeMap<String, String>>,
+}
+
+/// What is used and asked for, over all accounts.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Usage {
+    /// Bytes in memory streams.
+    pub memory: u64,
+    /// Bytes in file streams.
+    pub storage: u64,
+    /// Bytes that memory streams have set aside with max_bytes.
+    pub reserved_memory: u64,
+    /// Bytes that file streams have set aside with max_bytes.
+    pub reserved_storage: u64,
+    /// Accounts with JetStream.
+    pub accounts: usize,
+    /// Streams.
+    pub streams: usize,
+    /// Consumers.
+    pub consumers: usize,
+    /// Messages in all streams.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Requests since the start.
+    pub api_total: u64,
+    /// Those answered with an error.
+    pub api_errors: u64,
+}
+
+/// How much `/jsz` wants to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Detail<'a> {
+    /// Only this account; empty for all.
+    pub account: &'a str,
+    /// With streams.
+    pub streams: bool,
+    /// With consumers.
+    pub consumers: bool,
+    /// With configurations.
+    pub config: bool,
+}
+
+/// A place among the requests that are being answered; free again when it is dropped.
+pub struct Place(Arc<JetStream>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, AcqRel);
+    }
+}
+
+impl JetStream {
+    /// Opens what is in the directory, or makes it, and recovers all streams. Nothing is served before [`JetStream::set_account`].
+    ///
+    /// # Errors
+    /// A sentence for the log.
+    pub async fn open(
+        broker: Arc<Broker>,
+        options: Options,
+        host: Arc<dyn Host>,
+    ) -> Result<Arc<JetStream>, String> {
+        let disk = Disk::os();
+        let dir = options.dir.clone();
+        disk.create_dir_all(&dir).await.map_err(|e| format!("could not create storage directory - {e}"))?;
+        let store = Store::open(disk, dir, store_options(&options)).await.map_err(|e| e.to_string())?;
+        let replicas = Replicas::new(store, ME, replica::Options::default());
+        replicas.spawn();
+        let meta = Arc::new(Meta::default());
+        let node = Arc::new(JetStream {
+            broker,
+            options,
+            host,
+            replicas,
+            meta,
+            wheel: Wheel::new(),
+            accounts: RwLock::default(),
+            api_total: Counter::default(),
+            api_errors: Counter::default(),
+            in_flight: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            ids: Mutex::new(Ids::new()),
+            faults: Mutex::default(),
+        });
+        node.recover().await?;
+        Ok(node)
+    }
+
+    async fn recover(self: &Arc<JetStream>) -> Result<(), String> {
+        let stored = self.replicas.stored();
+        let id = GroupId(META_GROUP);
+        let machine = self.meta.clone();
+        if stored.contains(&id) {
+            self.replicas.restore(id, Sync::Always, machine).await
+        } else if stored.is_empty() {
+            let new = New {
+                id,
+                memory: false,
+                options: Default::default(),
+                members: members(),
+                sync: Sync::Always,
+            };
+            self.replicas.create(new, machine).await
+        } else {
+            return Err(format!(
+                "the store holds {} groups, but not that of their assignments",
+                stored.len()
+            ));
+        }
+        .map_err(|e| format!("the meta group: {e}"))?;
+        self.meta.settled().await?;
+        // J-21
+        for gone in self.meta.deleted() {
+            if stored.contains(&GroupId(gone)) {
+                self.replicas.remove(GroupId(gone)).await.map_err(|e| format!("group {gone}: {e}"))?;
+            }
+            self.meta.gone(gone);
+        }
+        let mut opening = Vec::new();
+        for a in self.meta.assignments() {
+            let node = self.clone();
+            let there = stored.contains(&GroupId(a.id));
+            opening.push(env::spawn(async move {
+                let (account, name) = (a.account.clone(), a.name.clone());
+                if let Err(e) = node.open_stream(a, there).await {
+                    node.host.log(
+                        "ERR",
+                        &format!("JetStream stream '{account} > {name}' could not be opened: {e}"),
+                    );
+                    node.faults.lock().insert(format!("{account} > {name}"), e);
+                }
+            }));
+        }
+        for task in opening {
+            task.await.ok();
+        }
+        Ok(())
+    }
+
+    /// Makes or restores the group of an assignment and waits until it leads.
+    pub(crate) async fn open_stream(
+        self: &Arc<JetStream>,
+        a: Assignment,
+        there: bool,
+    ) -> Result<Arc<Stream>, String> {
+        let account = self.broker.account_or_new(&a.account);
+        let assets = self.assets(&account);
+        let sync = self.sync_of(a.memory);
+        let id = GroupId(a.id);
+        let options = a.name.as_bytes().to_vec();
+        let memory = a.memory;
+        let stream = Stream::new(self, &assets, a)?;
+        if there {
+            self.replicas.restore(id, sync, stream.clone()).await.map_err(|e| e.to_string())?;
+        } else {
+            let new = New { id, memory, options: options.into(), members: members(), sync };
+            self.replicas.create(new, stream.clone()).await.map_err(|e| e.to_string())?;
+        }
+        match env::timeout(SETTLE_MAX, stream.settled()).await {
+            Ok(r) => r?,
+            Err(_) => return Err("its log is not applied yet".into()),
+        }
+        stream.prepare().await?;
+        assets.add(&stream);
+        if assets.limits().is_some() {
+            stream.listen();
+        }
+        Ok(stream)
+    }
+
+    fn sync_of(&self, memory: bool) -> Sync {
+        match self.options.durability {
+            Durability::Durable if !memory => Sync::Always,
+            _ => Sync::Relaxed,
+        }
+    }
+
+    /// The account's part, made if there is none.
+    pub(crate) fn assets(self: &Arc<JetStream>, account: &Arc<Account>) -> Arc<Assets> {
+        if let Some(a) = self.accounts.read().get(&account.name) {
+            return a.clone();
+        }
+        self.accounts
+            .write()
+            .entry(account.name.clone())
+            .or_insert_with(|| Assets::new(self, account))
+            .clone()
+    }
+
+    /// Turns JetStream on (with limits) or off for an account; in both cases its requests are answered from now on.
+    pub fn set_account(self: &Arc<JetStream>, account: &Arc<Account>, limits: Option<AccountLimits>) {
+        self.assets(account).set_limits(self, limits);
+    }
+    /// Whether JetStream is on for an account.
+    pub fn is_enabled(&self, account: &str) -> bool {
+        self.accounts.read().get(account).is_some_and(|a| a.limits().is_some())
+    }
+    /// What it was opened with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+    /// Accounts with JetStream, by name.
+    pub(crate) fn accounts(&self) -> Vec<Arc<Assets>> {
+        self.accounts.read().values().filter(|a| a.limits().is_some()).cloned().collect()
+    }
+
+    /// Takes a place for a request, if there is one.
+    pub(crate) fn place(self: &Arc<JetStream>) -> Option<Place> {
+        let before = self.in_flight.fetch_add(1, AcqRel);
+        let place = Place(self.clone());
+        (before < self.options.requests_max && !self.closed.load(Acquire)).then_some(place)
+    }
+    /// A request was dropped because too many are being answered.
+    pub(crate) fn overloaded(&self, of: &Assets) {
+        let dropped = self.dropped.fetch_add(1, AcqRel) + 1;
+        advisory::limit_reached(self, of, dropped);
+    }
+
+    /// What is used.
+    pub fn usage(&self) -> Usage {
+        let mut u =
+            Usage { api_total: self.api_total.get(), api_errors: self.api_errors.get(), ..Usage::default() };
+        for a in self.accounts() {
+            u.accounts += 1;
+            a.add_usage(&mut u);
+        }
+        u
+    }
+    /// Accounts as `/jsz` lists them.
+    pub fn details(&self, d: &Detail<'_>) -> Vec<Value> {
+        let wanted = |a: &Arc<Assets>| d.account.is_empty() || *a.account.name == *d.account;
+        self.accounts().iter().filter(|a| wanted(a)).map(|a| a.detail(d)).collect()
+    }
+    /// Why not all of what is stored can be served, if so.
+    pub fn unhealthy(&self) -> Option<String> {
+        if let Some((stream, why)) = self.faults.lock().first_key_value() {
+            return Some(format!("JetStream stream '{stream}' could not be recovered: {why}"));
+        }
+        let stopped = |a: &Arc<Assets>| {
+            let all = a.streams();
+            let s = all.iter().find_map(|s| s.fault().map(|why| (s.name.clone(), why)))?;
+            Some(format!("JetStream stream '{} > {}' is stopped: {}", a.account.name, s.0, s.1))
+        };
+        self.accounts().iter().find_map(stopped)
+    }
+
+    /// Ends the engine. What was acknowledged is on disk when it returns.
+    pub async fn close(&self) {
+        self.closed.store(true, Release);
+        let all: Vec<_> = self.accounts.read().values().cloned().collect();
+        for a in &all {
+            for s in a.streams() {
+                s.unlisten();
+            }
+        }
+        if let Err(e) = self.replicas.close().await {
+            self.host.log(
+                "ERR",
+                &format!("JetStream: the last flush failed, the next start reads the journal: {e}"),
+            );
+        }
+        if let Err(e) = self.replicas.store().clone().close().await {
+            self.host.log("ERR", &format!("JetStream: the store did not close cleanly: {e}"));
+        }
+    }
+    /// Whether it has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Acquire)
+    }
+}
+
+/// The members of a group on a server alone.
+fn members() -> Members {
+    Members::of([ME])
+}
+
+fn store_options(o: &Options) -> store::Options {
+    let mut s = store::Options::default();
+    if let Durability::Relaxed(interval) = o.durability {
+        s.sync_interval = Some(interval);
+    }
+    s
+}
+
+impl Assets {
+    /// Adds what this account uses.
+    pub(crate) fn add_usage(&self, u: &mut Usage) {
+        u.streams += self.streams().len();
+        for s in self.streams() {
+            let seen = s.seen();
+            u.consumers += seen.consumers;
+            u.messages += seen.msgs;
+            u.bytes += seen.bytes;
+            if s.memory {
+                u.memory += seen.bytes;
+                u.reserved_memory += seen.reserved;
+            } else {
+                u.storage += seen.bytes;
+                u.reserved_storage += seen.reserved;
+            }
+        }
+    }
+    /// This account as `/jsz` lists it.
+    fn detail(&self, d: &Detail<'_>) -> Value {
+        let mut u = Usage::default();
+        self.add_usage(&mut u);
+        let limit = |n: i64| n as u64;
+        let l = self.limits().unwrap_or_default();
+        let mut v = json!({
+            "name": *self.account.name,
+            "id": *self.account.name,
+            "memory": u.memory,
+            "storage": u.storage,
+            "reserved_memory": limit(l.max_memory),
+            "reserved_storage": limit(l.max_store),
+            "accounts": 0,
+            "ha_assets": 0,
+            "api": { "level": 0, "total": self.api_total.get(), "errors": self.api_errors.get() },
+        });
+        let streams = self.streams();
+        if d.streams && !streams.is_empty() {
+            v["stream_detail"] = streams.iter().map(|s| s.detail(d)).collect();
+        }
+        v
+    }
+}

@@ -1,0 +1,287 @@
+//! The way in: a message on one of the stream's subjects.
+//!
+//! It is decided in the publisher's task under the stream's lock, joins the open batch, and its answer waits there. Nothing else
+//! happens in that task: the group's activity takes the batch when it is free, so that batches grow while one is being synced.
+//!
+//! A decision that needs the disk is put aside, and so is everything behind it, until it is made: J-22, messages are decided in the
+//! order in which they came.
+
+use std::sync::{Arc, Weak};
+
+use broker::{Deliveries, Inbound, Link, Message, Sub};
+use bytes::Bytes;
+use store::{GroupId, Need, StreamSeq};
+use stream::{
+    errors,
+    publish::{Answer, Decision, Entry, Publish},
+};
+
+use crate::{
+    answer,
+    log::{Answers, Log},
+    shell::{Core, Stream, now},
+    view::StoreView,
+};
+
+/// Messages decided by the task for those that wait before others get their turn.
+const TURN: usize = 256;
+
+/// A publish that waits for the disk, or behind one that does.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    subject: Bytes,
+    reply: Bytes,
+    headers: Bytes,
+    payload: Bytes,
+    from: stream::publish::From,
+}
+
+/// Who takes messages on a stream's subjects.
+pub struct Door(pub Weak<Stream>);
+
+/// What became of a publish.
+enum Done {
+    /// It is decided; answers to send now, and whether the group has work.
+    Decided,
+    /// The disk has to answer first.
+    Need(Need),
+    /// What is on its way has to be applied first.
+    Wait,
+}
+
+impl Inbound for Door {
+    fn deliver(&self, d: &mut Deliveries, sub: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
+        let Some(stream) = self.0.upgrade() else { return false };
+        if d.is_trace_only() {
+            return false;
+        }
+        // Two subjects of one stream never match the same message: they must not overlap.
+        let _ = sub;
+        let p = Publish {
+            subject: m.subject,
+            reply: m.reply,
+            headers: m.header(),
+            payload: m.payload(),
+            from: stream::publish::From::Client,
+            no_room_for_batches: false,
+        };
+        let (told, at_once) = stream.publish(&p);
+        if let Some(a) = at_once
+            && let Some(assets) = stream.assets.upgrade()
+        {
+            let mut body = Vec::new();
+            for (to, text) in a.iter() {
+                body.clear();
+                body.extend_from_slice(text);
+                body.extend_from_slice(b"\r\n");
+                let (reply, header_len, shared, shown) = (&b""[..], 0, None, None);
+                let m = Message { subject: to, reply, header_len, body_crlf: &body, shared, shown };
+                d.publish(&assets.account, &stream.door, &m);
+            }
+        }
+        told
+    }
+}
+
+impl Stream {
+    /// Takes a message. False if the stream is not there any more; the answers are to be sent now.
+    pub(crate) fn publish(self: &Arc<Stream>, p: &Publish<'_>) -> (bool, Option<Answers>) {
+        let mut at_once = Answers::default();
+        let mut core = self.core.lock();
+        if core.check_open().is_err() {
+            return (false, None);
+        }
+        let full = core.is_full(self);
+        if full {
+            if !p.reply.is_empty() {
+                let e = errors::STREAM_TOO_MANY_REQUESTS.error();
+                at_once.push(p.reply, |out| answer::error(out, &self.name, &e));
+            }
+            return (true, Some(at_once));
+        }
+        let done = if core.slow.is_empty() { core.decide(self, p, &mut at_once) } else { Done::Wait };
+        match done {
+            Done::Decided => {
+                let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
+                drop(core);
+                if let Some(h) = handle {
+                    h.wake();
+                }
+            }
+            Done::Wait | Done::Need(_) => {
+                core.slow.push_back(Waiting {
+                    subject: Bytes::copy_from_slice(p.subject),
+                    reply: Bytes::copy_from_slice(p.reply),
+                    headers: Bytes::copy_from_slice(p.headers),
+                    payload: Bytes::copy_from_slice(p.payload),
+                    from: p.from,
+                });
+                let need = if let Done::Need(n) = done { Some(n) } else { None };
+                let starts = !std::mem::replace(&mut core.slow_runs, true);
+                drop(core);
+                if starts {
+                    env::spawn(self.clone().decide_slowly(need));
+                }
+            }
+        }
+        (true, (!at_once.is_empty()).then_some(at_once))
+    }
+
+    /// Decides what waits, in order, until nothing does or what is on its way has to be applied first.
+    pub(crate) async fn decide_slowly(self: Arc<Stream>, mut need: Option<Need>) {
+        loop {
+            if let Some(n) = need.take()
+                && let Err(e) = self.group().fetch(n).await
+            {
+                // The first one cannot be decided; the others may.
+                self.refuse_first(&errors::STREAM_STORE_FAILED.with(e));
+            }
+            let mut at_once = Answers::default();
+            let (mut over, mut handle) = (false, None);
+            {
+                let mut core = self.core.lock();
+                for _ in 0..TURN {
+                    let Some(w) = core.slow.front().cloned() else {
+                        over = true;
+                        break;
+                    };
+                    let p = Publish {
+                        subject: &w.subject,
+                        reply: &w.reply,
+                        headers: &w.headers,
+                        payload: &w.payload,
+                        from: w.from,
+                        no_room_for_batches: false,
+                    };
+                    match core.decide(&self, &p, &mut at_once) {
+                        Done::Decided => {
+                            core.slow.pop_front();
+                        }
+                        Done::Need(n) => {
+                            need = Some(n);
+                            break;
+                        }
+                        // Applying goes on from here; with nothing on its way there is nothing to wait for.
+                        Done::Wait => {
+                            over = core.log.has_tail();
+                            break;
+                        }
+                    }
+                }
+                if core.log.has_work() {
+                    handle = core.handle.clone();
+                }
+                if over {
+                    core.slow_runs = false;
+                }
+            }
+            if let Some(h) = handle {
+                h.wake();
+            }
+            self.send(&at_once);
+            if over {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn refuse_first(&self, e: &stream::ApiError) {
+        let first = self.core.lock().slow.pop_front();
+        let mut a = Answers::default();
+        if let Some(w) = first.filter(|w| !w.reply.is_empty()) {
+            a.push(&w.reply, |out| answer::error(out, &self.name, e));
+        }
+        self.send(&a);
+    }
+
+    /// Sends answers; not under the lock.
+    pub(crate) fn send(&self, a: &Answers) {
+        if a.is_empty() {
+            return;
+        }
+        let Some(assets) = self.assets.upgrade() else { return };
+        let mut post = assets.posts.take();
+        for (to, body) in a.iter() {
+            post.plain(to, body);
+        }
+    }
+}
+
+impl Core {
+    /// Whether no more publishes are taken for now.
+    fn is_full(&self, s: &Stream) -> bool {
+        let (msgs, bytes) = self.log.waiting();
+        let Some(node) = s.node.upgrade() else { return true };
+        msgs + self.slow.len() >= node.options.waiting_msgs_max || bytes >= node.options.waiting_bytes_max
+    }
+
+    /// Decides one publish and carries the decision out.
+    fn decide(&mut self, s: &Stream, p: &Publish<'_>, at_once: &mut Answers) -> Done {
+        let Core { rules: Some(rules), log, ack_prefix, .. } = self else { return Done::Wait };
+        let view = StoreView::new(s.group());
+        let write = |out: &mut Vec<u8>, a: &Answer| answer::write(out, &s.name, ack_prefix, a);
+        let decision = match rules.decide(p, &view, now()) {
+            Ok(d) => d,
+            Err(need) => return Done::Need(need),
+        };
+        match decision {
+            Decision::Store { entry, now, applied } => {
+                join(log, GroupId(s.id), &entry);
+                if let Some(a) = applied
+                    && !p.reply.is_empty()
+                {
+                    log.answer(p.reply, |out| write(out, &a));
+                }
+                if let Some(a) = now
+                    && !p.reply.is_empty()
+                {
+                    at_once.push(p.reply, |out| write(out, &a));
+                }
+            }
+            Decision::StoreAll { entries, applied } => {
+                log.whole(
+                    entries.iter().map(|e| e.payload.len() + e.headers.len() + e.subject.len() + 64).sum(),
+                );
+                for e in &entries {
+                    join(log, GroupId(s.id), &Entry::of(e));
+                }
+                log.end_whole();
+                if let Some(a) = applied
+                    && !p.reply.is_empty()
+                {
+                    log.answer(p.reply, |out| write(out, &a));
+                }
+            }
+            Decision::Answer { answers, after } => {
+                let waits = after > 0 && log.has_tail();
+                for a in answers.iter().flatten().filter(|_| !p.reply.is_empty()) {
+                    if waits {
+                        log.answer(p.reply, |out| write(out, a));
+                    } else {
+                        at_once.push(p.reply, |out| write(out, a));
+                    }
+                }
+            }
+            Decision::Wait => return Done::Wait,
+        }
+        Done::Decided
+    }
+}
+
+/// Adds a decided message to the open batch.
+#[inline]
+pub(crate) fn join(log: &mut Log, group: GroupId, e: &Entry<'_>) {
+    log.message(
+        group,
+        &store::Message {
+            seq: StreamSeq(e.seq),
+            time: e.time,
+            expires: e.expires,
+            redacted: false,
+            subject: e.subject,
+            headers: e.headers,
+            body: e.payload,
+        },
+    );
+}

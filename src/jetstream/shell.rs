@@ -1,0 +1,575 @@
+//! A stream of this server: the rules, their log and their consumers under one lock, and the machine that its group drives.
+//!
+//! Owns the lock and the order in which things happen to a stream. Rules decide (`stream`), the group makes durable (`replica`),
+//! messages lie in the store. `publish` is the way in, `deliver` the way out, `consumers` the life of consumers.
+//!
+//! What the disk has to answer first never happens under the lock: the question is put aside, its need is fetched, and it is asked again.
+//!
+//! - J-1: an answer leaves only after its entry is applied.
+//! - J-23: answers and deliveries are sent while no lock is held: a receiver may be another stream of this server.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, OnceLock, Weak},
+};
+
+use broker::Link;
+use bytes::Bytes;
+use env::Instant;
+use parking_lot::Mutex;
+use replica::{BoxFuture, Committed, Handle, Machine, Proposal, Refusal, Role, Term};
+use store::Need;
+use stream::{
+    ApiError, Messages, Now,
+    command::{Command, Control},
+    config::StreamConfig,
+    errors,
+};
+use tokio::sync::watch;
+
+use crate::{
+    JetStream,
+    account::{Assets, internal},
+    advisory, answer,
+    api::response::SourceInfo,
+    apply::Progress,
+    consumers::Consumers,
+    log::{Applied, Log, Outcome, Waiter},
+    meta::Assignment,
+    publish::{self, Door, Waiting},
+    view::StoreView,
+    wheel::{Timed, moment_of},
+};
+
+/// A stream.
+pub struct Stream {
+    /// Its group.
+    pub id: u64,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its account's name.
+    pub account: Arc<str>,
+    /// When it was created, in nanoseconds since 1970.
+    pub created: i64,
+    /// Its messages are in memory only.
+    pub memory: bool,
+    me: Weak<Stream>,
+    pub(crate) node: Weak<JetStream>,
+    pub(crate) assets: Weak<Assets>,
+    /// What its log begins with.
+    first_config: Bytes,
+    pub(crate) group: OnceLock<store::Group>,
+    pub(crate) core: Mutex<Core>,
+    /// Who takes messages on its subjects.
+    pub(crate) door: Arc<Link>,
+    ready: watch::Sender<Option<Result<(), String>>>,
+    /// Held while a consumer is made or changed.
+    pub(crate) creating: tokio::sync::Mutex<()>,
+}
+
+/// What is under the lock.
+pub(crate) struct Core {
+    pub rules: Option<stream::Stream>,
+    pub log: Log,
+    /// What acknowledgements begin with.
+    pub ack_prefix: Box<[u8]>,
+    pub consumers: Consumers,
+    /// Publishes that wait for the disk, in order. While there are any, all others wait behind them.
+    pub slow: VecDeque<Waiting>,
+    /// A task works on `slow`.
+    pub slow_runs: bool,
+    /// Messages are being delivered: whoever has more says `again` and goes.
+    pub pumping: bool,
+    pub again: bool,
+    pub term: Option<Term>,
+    pub stopped: Option<Arc<str>>,
+    /// What it is subscribed to now, by sid.
+    pub listening: BTreeMap<u32, String>,
+    pub next_sid: u32,
+    pub handle: Option<Handle>,
+    /// An expiry is proposed and not applied yet.
+    pub expiring: bool,
+}
+
+/// A stream at a glance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Seen {
+    pub consumers: usize,
+    pub msgs: u64,
+    pub bytes: u64,
+    pub reserved: u64,
+}
+
+/// Now, in both clocks.
+#[inline]
+pub(crate) fn now() -> Now {
+    Now { wall: env::wall().0, mono: env::now().0 }
+}
+
+impl Stream {
+    pub(crate) fn new(
+        node: &Arc<JetStream>,
+        assets: &Arc<Assets>,
+        a: Assignment,
+    ) -> Result<Arc<Stream>, String> {
+        let a_name = a.name.clone();
+        let stream = Arc::new_cyclic(|me: &Weak<Stream>| Stream {
+            id: a.id,
+            name: a.name,
+            account: a.account,
+            created: a.created,
+            memory: a.memory,
+            me: me.clone(),
+            node: Arc::downgrade(node),
+            assets: Arc::downgrade(assets),
+            first_config: a.config,
+            group: OnceLock::new(),
+            core: Mutex::new(Core {
+                rules: None,
+                log: Log::default(),
+                ack_prefix: answer::prefix(&a_name, node.options.domain.as_deref()),
+                consumers: Consumers::default(),
+                slow: VecDeque::new(),
+                slow_runs: false,
+                pumping: false,
+                again: false,
+                term: None,
+                stopped: None,
+                listening: BTreeMap::new(),
+                next_sid: 0,
+                handle: None,
+                expiring: false,
+            }),
+            door: internal(node, Some(Box::new(Door(me.clone())))),
+            ready: watch::channel(None).0,
+            creating: tokio::sync::Mutex::default(),
+        });
+        Ok(stream)
+    }
+
+    /// Returns when its group leads or is stopped.
+    pub(crate) async fn settled(&self) -> Result<(), String> {
+        let mut ready = self.ready.subscribe();
+        match ready.wait_for(Option::is_some).await {
+            Ok(r) => r.clone().unwrap_or(Ok(())),
+            Err(_) => Err("the server is shutting down".into()),
+        }
+    }
+
+    /// Sees to it that a stream whose group is new has its configuration, and that its clocks run.
+    pub(crate) async fn prepare(self: &Arc<Stream>) -> Result<(), String> {
+        if self.core.lock().rules.is_none() {
+            let command = Command::Config { json: self.first_config.clone(), created: self.created };
+            self.command(command).await.map_err(|e| e.to_string())?;
+        }
+        self.wound_up();
+        Ok(())
+    }
+
+    /// The group's stream in the store.
+    pub(crate) fn group(&self) -> &store::Group {
+        self.group.get().expect("attach comes before every other call of a machine's life")
+    }
+    /// The stored messages as the rules ask for them. Takes the group's lock with the first question.
+    #[inline]
+    pub(crate) fn view(&self) -> StoreView<'_> {
+        StoreView::new(self.group())
+    }
+
+    /// Puts a command into the log and waits until it is applied.
+    pub(crate) async fn command(&self, command: Command) -> Result<Applied, ApiError> {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        self.propose(command, Some(tx))?;
+        rx.await.unwrap_or_else(|_| Err(errors::CLUSTER_NOT_AVAIL.error()))
+    }
+    /// Puts a command into the log.
+    pub(crate) fn propose(&self, command: Command, waiter: Option<Waiter>) -> Result<(), ApiError> {
+        let mut core = self.core.lock();
+        core.check_open()?;
+        core.enqueue(command, Outcome::Command(waiter), now());
+        let handle = core.handle.clone();
+        drop(core);
+        if let Some(h) = handle {
+            h.wake();
+        }
+        Ok(())
+    }
+
+    /// Why it serves no more, if so.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.core.lock().stopped.as_ref().map(|s| s.to_string())
+    }
+    /// The configuration.
+    pub(crate) fn config(&self) -> StreamConfig {
+        self.core.lock().rules.as_ref().map(|r| r.config().clone()).unwrap_or_default()
+    }
+    /// The stream at a glance.
+    pub(crate) fn seen(&self) -> Seen {
+        let Some(group) = self.group.get() else { return Seen::default() };
+        let state = group.state();
+        let core = self.core.lock();
+        let reserved = core.rules.as_ref().map_or(0, |r| u64::try_from(r.config().max_bytes).unwrap_or(0));
+        Seen { consumers: core.consumers.len(), msgs: state.msgs, bytes: state.bytes, reserved }
+    }
+
+    /// Subscribes to the stream's subjects, as the configuration has them now.
+    pub(crate) fn listen(&self) {
+        let Some(assets) = self.assets.upgrade() else { return };
+        if assets.limits().is_none() {
+            return;
+        }
+        let (mut add, mut drop_sids) = (Vec::new(), Vec::new());
+        {
+            let mut core = self.core.lock();
+            let Some(rules) = &core.rules else { return };
+            let config = rules.config();
+            let wanted: BTreeSet<String> = if config.mirror.is_some() {
+                BTreeSet::new()
+            } else {
+                config.subjects.iter().cloned().collect()
+            };
+            let core = &mut *core;
+            core.listening.retain(|sid, s| {
+                let stays = wanted.contains(s);
+                if !stays {
+                    drop_sids.push(*sid);
+                }
+                stays
+            });
+            for s in wanted {
+                if !core.listening.values().any(|l| *l == s) {
+                    core.next_sid += 1;
+                    core.listening.insert(core.next_sid, s.clone());
+                    add.push((core.next_sid, s));
+                }
+            }
+        }
+        for sid in drop_sids {
+            self.door.unsubscribe(&assets.account, sid.to_string().as_bytes(), 0);
+        }
+        for (sid, s) in add {
+            // A link of our own is open and without limits.
+            self.door.subscribe(&assets.account, sid.to_string().as_bytes(), s.as_bytes(), b"", false).ok();
+        }
+    }
+    /// Takes all subscriptions away.
+    pub(crate) fn unlisten(&self) {
+        self.core.lock().listening.clear();
+        if let Some(assets) = self.assets.upgrade() {
+            self.door.unsubscribe_all(Some(&assets.account));
+        }
+    }
+
+    /// Ends it on this server: nothing comes in or goes out any more. Its group is removed by the caller.
+    pub(crate) fn retire(self: &Arc<Stream>) {
+        self.unlisten();
+        let watched = {
+            let mut core = self.core.lock();
+            core.stopped = Some("deleted".into());
+            core.consumers.retire()
+        };
+        if let (Some(assets), Some(node)) = (self.assets.upgrade(), self.node.upgrade()) {
+            for (subject, id) in watched {
+                assets.account.unwatch(&subject, id);
+            }
+            node.wheel.set(self.id, self, None);
+        }
+    }
+
+    /// Sets the clock for what comes first.
+    pub(crate) fn wound_up(self: &Arc<Stream>) {
+        let Some(node) = self.node.upgrade() else { return };
+        let asked = {
+            let core = self.core.lock();
+            if core.term.is_none() || core.stopped.is_some() { Ok(None) } else { self.deadline(&core) }
+        };
+        match asked {
+            Ok(deadline) => node.wheel.set(self.id, self, deadline),
+            Err(need) => {
+                let me = self.clone();
+                env::spawn(async move {
+                    if me.group().fetch(need).await.is_ok() {
+                        me.wound_up();
+                    }
+                });
+            }
+        }
+    }
+    /// When something is due next.
+    fn deadline(&self, core: &Core) -> Result<Option<Instant>, Need> {
+        let n = now();
+        let d = match &core.rules {
+            Some(r) if !core.expiring => r.deadlines(&self.view())?,
+            _ => stream::Deadlines::default(),
+        };
+        let wall = d.wall.map(|wall| moment_of(wall, n.wall, Instant(n.mono)));
+        let mono = [d.mono, core.consumers.deadline()].into_iter().flatten().min().map(Instant);
+        Ok([wall, mono].into_iter().flatten().min())
+    }
+
+    /// Does what is due: messages grow old, schedules fire, batches are given up.
+    fn expire(self: &Arc<Stream>) {
+        let (need, handle, abandoned) = {
+            let mut core = self.core.lock();
+            if core.term.is_none() || core.stopped.is_some() {
+                return;
+            }
+            let n = now();
+            let core = &mut *core;
+            let Some(rules) = &mut core.rules else { return };
+            rules.tick(n);
+            let abandoned = rules.take_abandoned();
+            match rules.due(n, &self.view()) {
+                Ok(due) => {
+                    for e in &due.entries {
+                        publish::join(&mut core.log, store::GroupId(self.id), &stream::Entry::of(e));
+                    }
+                    if let Some(command) = due.command {
+                        // The rules have noted it already.
+                        core.log.command(&Control { time: n.wall, command }, Outcome::Command(None));
+                    }
+                    let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
+                    (None, handle, abandoned)
+                }
+                Err(need) => (Some(need), None, abandoned),
+            }
+        };
+        if let Some(h) = handle {
+            h.wake();
+        }
+        if !abandoned.is_empty()
+            && let (Some(node), Some(assets)) = (self.node.upgrade(), self.assets.upgrade())
+        {
+            advisory::abandoned(&node, &assets, &self.name, &abandoned);
+        }
+        if let Some(need) = need {
+            let me = self.clone();
+            env::spawn(async move {
+                if me.group().fetch(need).await.is_ok() {
+                    me.expire();
+                    me.wound_up();
+                }
+            });
+        }
+    }
+
+    /// What the server sets for the stream's rules.
+    pub(crate) fn rule_limits(&self) -> stream::Limits {
+        let mut l = stream::Limits::default();
+        if let Some(node) = self.node.upgrade() {
+            let o = &node.options;
+            l.max_payload = o.payload_max;
+            l.batch_msgs = o.limits.batch_messages as u64;
+            l.atomic_batches = o.limits.batch_inflight_per_stream;
+            l.batch_timeout = u64::try_from(o.limits.batch_timeout.as_nanos()).unwrap_or(u64::MAX);
+        }
+        l
+    }
+    /// The largest payload of a client, in bytes.
+    pub(crate) fn payload_max(&self) -> u64 {
+        self.node.upgrade().map_or(1 << 20, |n| n.options.payload_max as u64)
+    }
+
+    /// Publishes stored messages again, where the configuration says so.
+    pub(crate) fn republish(&self, all: &[stream::Stored]) {
+        let Some(assets) = self.assets.upgrade() else { return };
+        let mut to_send = Vec::new();
+        {
+            let mut core = self.core.lock();
+            let Some(rules) = &mut core.rules else { return };
+            let bare = rules.config().republish.as_ref().is_some_and(|r| r.headers_only);
+            let view = self.view();
+            for m in all {
+                let mut to = Vec::new();
+                if !rules.republish_to(&m.subject, &mut to) {
+                    continue;
+                }
+                // The one before it may be on disk only: then it is not named, which is what a first message shows.
+                let last = view.last_of(&m.subject, m.seq.saturating_sub(1)).ok().flatten().unwrap_or(0);
+                let mut head = Vec::new();
+                stream::stream::republish_headers(&self.name, &stream::Entry::of(m), last, bare, &mut head);
+                to_send.push((to, head, if bare { Bytes::new() } else { m.payload.clone() }));
+            }
+        }
+        let mut post = assets.posts.take();
+        for (to, head, body) in to_send {
+            post.send(&to, None, b"", head.len(), &[&head, &body]);
+        }
+    }
+    /// How a mirror gets on.
+    pub(crate) fn mirror_info(&self) -> Option<SourceInfo> {
+        None
+    }
+    /// How sources get on.
+    pub(crate) fn source_infos(&self) -> Vec<SourceInfo> {
+        Vec::new()
+    }
+    /// As `/jsz` lists it.
+    pub(crate) fn detail(&self, d: &crate::Detail<'_>) -> serde_json::Value {
+        let state = self.group().state();
+        let mut v = serde_json::json!({
+            "name": *self.name,
+            "created": crate::api::Time::from_nanos(self.created),
+            "state": {
+                "messages": state.msgs, "bytes": state.bytes, "first_seq": state.first.0, "last_seq": state.last.0,
+                "consumer_count": self.seen().consumers,
+            },
+        });
+        if d.config {
+            v["config"] = serde_json::to_value(self.config()).unwrap_or_default();
+        }
+        v
+    }
+
+    /// Sends answers and lets requests go on; not under the lock (J-23).
+    pub(crate) fn settle(&self, outcomes: Vec<Outcome>) {
+        let Some(assets) = self.assets.upgrade() else { return };
+        let mut post = None;
+        let mut spare = Vec::new();
+        for o in outcomes {
+            match o {
+                Outcome::Answers(a) => {
+                    if !a.is_empty() {
+                        let post = post.get_or_insert_with(|| assets.posts.take());
+                        for (to, body) in a.iter() {
+                            post.plain(to, body);
+                        }
+                    }
+                    spare.push(a);
+                }
+                Outcome::Command(w) => {
+                    if let Some(w) = w {
+                        w.send(Ok(Applied::default())).ok();
+                    }
+                }
+            }
+        }
+        drop(post);
+        if let Some(a) = spare.pop() {
+            self.core.lock().log.recycle(a);
+        }
+    }
+
+    /// Tells all who wait that it will not be, and why.
+    fn fail(&self, outcomes: Vec<Outcome>, error: &ApiError) {
+        let Some(assets) = self.assets.upgrade() else { return };
+        let mut text = Vec::new();
+        answer::error(&mut text, &self.name, error);
+        let mut post = assets.posts.take();
+        for o in outcomes {
+            match o {
+                Outcome::Answers(a) => a.replies().for_each(|to| {
+                    post.plain(to, &text);
+                }),
+                Outcome::Command(Some(w)) => {
+                    w.send(Err(error.clone())).ok();
+                }
+                Outcome::Command(None) => {}
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Whether commands are taken.
+    pub(crate) fn check_open(&self) -> Result<(), ApiError> {
+        if self.stopped.is_some() {
+            return Err(errors::STREAM_OFFLINE.error());
+        }
+        if self.term.is_none() {
+            return Err(errors::CLUSTER_NOT_LEADER.error());
+        }
+        Ok(())
+    }
+}
+
+impl Timed for Stream {
+    fn due(self: Arc<Self>, _: Instant) {
+        if self.node.upgrade().is_none_or(|n| n.is_closed()) {
+            return;
+        }
+        self.expire();
+        self.tick();
+        self.wound_up();
+    }
+}
+
+/// What a refusal of the group is to a publisher.
+fn refused(why: &Refusal) -> ApiError {
+    match why {
+        Refusal::NotLeader(_) | Refusal::Settling => errors::CLUSTER_NOT_LEADER.error(),
+        Refusal::Busy => errors::STREAM_TOO_MANY_REQUESTS.error(),
+        Refusal::NoSpace(_) => errors::INSUFFICIENT_RESOURCES.error(),
+        Refusal::TooLarge => errors::STREAM_MESSAGE_EXCEEDS_MAXIMUM.error(),
+        Refusal::Stopped(s) => errors::STREAM_STORE_FAILED.with(s),
+    }
+}
+
+impl Machine for Stream {
+    fn attach(&self, handle: &Handle) {
+        self.group.set(handle.store().clone()).ok();
+        self.core.lock().handle = Some(handle.clone());
+    }
+
+    fn restore(&self, blob: &[u8]) -> Result<(), String> {
+        self.core.lock().restore(self, blob)
+    }
+
+    fn apply<'a>(&'a self, batch: Vec<Committed>) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let mut at = Progress::default();
+            loop {
+                let need = match self.apply_some(&batch, &mut at) {
+                    Ok(()) => break,
+                    Err(crate::apply::Stop::Need(need)) => need,
+                    Err(crate::apply::Stop::Broken(why)) => return Err(why),
+                };
+                self.group().fetch(need).await.map_err(|e| e.to_string())?;
+            }
+            if let Some(me) = self.me.upgrade() {
+                me.applied(at);
+            }
+            Ok(())
+        })
+    }
+
+    fn role(&self, role: &Role) {
+        let mut core = self.core.lock();
+        match role {
+            Role::Leader { term } => {
+                core.term = Some(*term);
+                core.lead(now());
+                drop(core);
+                self.ready.send_replace(Some(Ok(())));
+            }
+            Role::Follower { .. } => {
+                let lost = core.follow();
+                drop(core);
+                self.fail(lost, &errors::CLUSTER_NOT_LEADER.error());
+            }
+            Role::Stopped(why) => {
+                let lost = core.follow();
+                core.stopped.get_or_insert_with(|| why.clone());
+                core.handle = None;
+                drop(core);
+                self.fail(lost, &errors::STREAM_STORE_FAILED.with(why));
+                self.ready.send_replace(Some(Err(why.to_string())));
+            }
+        }
+    }
+
+    fn checkpoint(&self) -> Bytes {
+        self.core.lock().checkpoint()
+    }
+
+    fn take_proposals(&self, out: &mut Vec<Proposal>) {
+        let mut core = self.core.lock();
+        core.gather(now());
+        core.log.take(out);
+    }
+
+    fn refused(&self, _: Vec<Proposal>, why: &Refusal) {
+        let lost = self.core.lock().void();
+        self.fail(lost, &refused(why));
+    }
+}

@@ -1,0 +1,521 @@
+//! One group: its core, the writes under way, and the handle that others hold.
+//!
+//! Owns the core's lock and what is done under it: steps, and carrying out the writes that they issue (D-3). Does not await anything: that is
+//! `activity`. No lock is held while a machine is called.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft::{Core, EntryKind, Event, LogIndex, Note, Ready, Token, Write};
+use store::{NewEntry, Sync, Ticket};
+use tokio::sync::{Notify, oneshot};
+
+use crate::{
+    codec,
+    machine::{Machine, Proposal, Refusal, Role},
+    replicas::Shared,
+};
+
+/// No activity.
+pub(crate) const IDLE: u8 = 0;
+/// An activity runs and will not look at the machine again unless it is told to.
+pub(crate) const RUNNING: u8 = 1;
+/// An activity runs and will look at the machine again before it ends.
+pub(crate) const WOKEN: u8 = 2;
+
+/// See the module.
+pub(crate) struct Group {
+    pub id: raft::GroupId,
+    pub shared: Arc<Shared>,
+    pub store: store::Group,
+    pub machine: Arc<dyn Machine>,
+    pub inner: Mutex<Inner>,
+    /// [`IDLE`], [`RUNNING`] or [`WOKEN`].
+    pub run: AtomicU8,
+    /// Wakes an activity that waits.
+    pub notify: Notify,
+    /// [`Sync::Relaxed`].
+    pub relaxed: AtomicBool,
+    /// Something was applied since the last checkpoint.
+    pub dirty: AtomicBool,
+}
+
+/// A write that the store took, in order.
+pub(crate) struct InFlight {
+    token: Token,
+    /// What makes it durable; `None` where the policy does not ask for it.
+    ticket: Option<Ticket>,
+}
+
+/// What is under the group's lock.
+pub(crate) struct Inner {
+    pub core: Core,
+    pub inflight: VecDeque<InFlight>,
+    /// Writes that the store had no room for, in order; nothing is proposed meanwhile.
+    pub stalled: VecDeque<Write>,
+    /// An apply that was handed out and has not begun.
+    pub apply: Option<raft::Apply>,
+    /// Proposals that are not committed yet: last index and bytes.
+    pub open: VecDeque<(LogIndex, u64)>,
+    pub open_bytes: u64,
+    /// Proposals that were taken from the machine and for which there was no room yet.
+    pub held: VecDeque<Proposal>,
+    /// What happened elsewhere and waits for the activity.
+    pub events: VecDeque<Event>,
+    /// What the machine was told last.
+    pub told: Option<Role>,
+    pub stop: Option<Arc<str>>,
+    /// Who waits for a checkpoint to be taken, or for the group to have nothing under way.
+    pub wants_checkpoint: Vec<oneshot::Sender<()>>,
+    pub wants_quiet: Vec<oneshot::Sender<()>>,
+}
+
+impl Inner {
+    pub(crate) fn new(core: Core) -> Inner {
+        Inner {
+            core,
+            inflight: VecDeque::new(),
+            stalled: VecDeque::new(),
+            apply: None,
+            open: VecDeque::new(),
+            open_bytes: 0,
+            held: VecDeque::new(),
+            events: VecDeque::new(),
+            told: None,
+            stop: None,
+            wants_checkpoint: Vec::new(),
+            wants_quiet: Vec::new(),
+        }
+    }
+}
+
+/// What a look at the group's pipeline said.
+pub(crate) enum Pipeline {
+    /// Another batch may be proposed.
+    Free,
+    /// Enough is under way, or it does not lead: look again when something happens.
+    Full,
+    /// The store has no room: look again after a pause.
+    Stalled,
+}
+
+impl Group {
+    /// Sees to it that an activity looks at the machine (and all else) from now on.
+    pub(crate) fn wake(self: &Arc<Self>) {
+        match self.run.swap(WOKEN, Ordering::AcqRel) {
+            IDLE => drop(env::spawn(self.clone().activity())),
+            RUNNING => self.notify.notify_one(),
+            _ => {}
+        }
+    }
+
+    /// As [`Group::wake`], also for an activity that waits with a full pipeline.
+    pub(crate) fn poke(self: &Arc<Self>) {
+        match self.run.swap(WOKEN, Ordering::AcqRel) {
+            IDLE => drop(env::spawn(self.clone().activity())),
+            _ => self.notify.notify_one(),
+        }
+    }
+
+    /// Leaves an event for the activity.
+    pub(crate) fn post(self: &Arc<Self>, event: Event) {
+        self.inner.lock().events.push_back(event);
+        self.poke();
+    }
+
+    /// Steps the core and carries out what it asks for.
+    pub(crate) fn step(&self, inner: &mut Inner, event: Event, ready: &mut Ready) {
+        self.shared.with_live(|live| inner.core.step(event, live, ready));
+        self.carry(inner, ready);
+    }
+
+    /// Takes what happened since the last look: completions, events, the deadline.
+    pub(crate) fn look(&self, ready: &mut Ready) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        self.retry_stalled(inner, ready);
+        self.completions(inner, ready);
+        while let Some(e) = inner.events.pop_front() {
+            self.step(inner, e, ready);
+        }
+        if inner.core.deadline() <= env::now().0 {
+            self.step(inner, Event::Tick, ready);
+        }
+    }
+
+    /// Tells the core of all writes that became durable. The last one implies those before it.
+    fn completions(&self, inner: &mut Inner, ready: &mut Ready) {
+        loop {
+            let mut done = None;
+            while let Some(f) = inner.inflight.front() {
+                match f.ticket.as_ref().map(Ticket::poll) {
+                    None | Some(Some(Ok(_))) => done = inner.inflight.pop_front().map(|f| f.token),
+                    Some(None) => break,
+                    Some(Some(Err(e))) => return self.fail(inner, e.to_string(), ready),
+                }
+            }
+            let Some(token) = done else { break };
+            self.step(inner, Event::Written(token), ready);
+            // A write without a ticket may have been added by that very step.
+        }
+        let commit = inner.core.status().commit;
+        while inner.open.front().is_some_and(|o| o.0 <= commit) {
+            let (_, bytes) = inner.open.pop_front().expect("just seen");
+            inner.open_bytes -= bytes;
+        }
+    }
+
+    /// Stops the group on this node.
+    pub(crate) fn fail(&self, inner: &mut Inner, why: String, ready: &mut Ready) {
+        if inner.stop.is_none() {
+            tracing::error!(group = self.id.0, "stopped: {why}");
+            inner.stop = Some(why.into());
+        }
+        inner.inflight.clear();
+        inner.stalled.clear();
+        inner.apply = None;
+        let token = Token { seq: 0, term: raft::Term(0), index: LogIndex::ZERO };
+        self.shared.with_live(|live| inner.core.step(Event::WriteFailed(token), live, ready));
+        ready.clear();
+    }
+
+    /// Carries out what a step asked for.
+    fn carry(&self, inner: &mut Inner, ready: &mut Ready) {
+        if ready.is_empty() {
+            return;
+        }
+        for note in ready.notes.drain(..) {
+            self.note(inner, note.1);
+        }
+        let mut failed = None;
+        for write in ready.writes.drain(..) {
+            if failed.is_some() || !inner.stalled.is_empty() {
+                inner.stalled.push_back(write);
+            } else if let Err(e) = self.write(inner, &write) {
+                if !retryable(&e) {
+                    failed = Some(e.to_string());
+                }
+                inner.stalled.push_back(write);
+            }
+        }
+        if let Some(apply) = ready.applies.pop() {
+            inner.apply = Some(apply);
+        }
+        ready.clear();
+        if let Some(why) = failed {
+            self.fail(inner, why, ready);
+        }
+    }
+
+    fn note(&self, inner: &mut Inner, note: Note) {
+        match note {
+            Note::Halted(fault) => {
+                tracing::error!(group = self.id.0, "halted: {fault:?}");
+                inner.stop.get_or_insert_with(|| format!("halted: {fault:?}").into());
+            }
+            Note::Leads(_) | Note::Follows(..) | Note::Campaigns(_) | Note::Members(_) => {
+                tracing::debug!(group = self.id.0, "{note:?}");
+            }
+            Note::Refused(_) | Note::ChangeRefused(_) => {}
+            _ => tracing::warn!(group = self.id.0, "{note:?}"),
+        }
+    }
+
+    /// Tries again what the store had no room for.
+    fn retry_stalled(&self, inner: &mut Inner, ready: &mut Ready) {
+        while let Some(write) = inner.stalled.pop_front() {
+            if let Err(e) = self.write(inner, &write) {
+                if retryable(&e) {
+                    inner.stalled.push_front(write);
+                } else {
+                    self.fail(inner, e.to_string(), ready);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Gives one write to the store (D-3). Its parts may be done twice if one of them found no room: each is idempotent until the last.
+    fn write(&self, inner: &mut Inner, write: &Write) -> store::Result<()> {
+        let mut ticket: Option<Ticket> = None;
+        let mut last_of = |t: Ticket| match &ticket {
+            Some(have) if have.round() >= t.round() => {}
+            _ => ticket = Some(t),
+        };
+        if let Some(hard) = &write.hard {
+            last_of(self.store.set_hard_state(codec::hard_state(hard))?);
+        }
+        if let Some(from) = write.truncate {
+            last_of(self.store.truncate(store::LogIndex(from.0))?);
+        }
+        let relaxed = self.relaxed.load(Ordering::Relaxed);
+        if !write.entries.is_empty() {
+            let mut prev = self.store.last().2;
+            let mut bytes = 0;
+            let entries = write.entries.iter().map(|e| {
+                bytes += e.cost();
+                let entry = to_store(e, prev);
+                prev = entry.chain;
+                entry
+            });
+            let t =
+                self.store.append(entries.collect(), if relaxed { Sync::Relaxed } else { Sync::Always })?;
+            self.shared.grew(bytes);
+            if !relaxed {
+                last_of(t);
+            }
+        }
+        // The store's own end, so that a truncation or an append that was not carried out is noticed.
+        let token = Token { index: LogIndex(self.store.last().0.0), ..write.token };
+        inner.inflight.push_back(InFlight { token, ticket });
+        Ok(())
+    }
+
+    /// Whether another batch may be taken from the machine.
+    pub(crate) fn pipeline(&self, inner: &Inner) -> Pipeline {
+        if !inner.stalled.is_empty() {
+            return Pipeline::Stalled;
+        }
+        let o = &self.shared.options;
+        if inner.open.len() >= o.inflight_batches
+            || inner.open_bytes >= o.inflight_bytes
+            || !matches!(inner.told, Some(Role::Leader { .. }))
+        {
+            return Pipeline::Full;
+        }
+        Pipeline::Free
+    }
+
+    /// Puts one proposal into the log.
+    ///
+    /// # Errors
+    /// Why it was not, and the proposal back.
+    pub(crate) fn put(
+        &self,
+        inner: &mut Inner,
+        proposal: Proposal,
+        ready: &mut Ready,
+    ) -> Result<LogIndex, (Proposal, Refusal)> {
+        if let Some(why) = &inner.stop {
+            return Err((proposal, Refusal::Stopped(why.clone())));
+        }
+        if !inner.stalled.is_empty() {
+            return Err((proposal, Refusal::Busy));
+        }
+        let bytes = proposal.payload.len() as u64;
+        if let Err(e) = self.store.room(bytes) {
+            let why = match e {
+                store::Error::Busy => Refusal::Busy,
+                store::Error::NoSpace(s) => Refusal::NoSpace(s.into()),
+                store::Error::Invalid(_) => Refusal::TooLarge,
+                e => {
+                    let text = e.to_string();
+                    self.fail(inner, text.clone(), ready);
+                    Refusal::Stopped(text.into())
+                }
+            };
+            return Err((proposal, why));
+        }
+        let again = proposal.clone();
+        match self.shared.with_live(|live| inner.core.propose(vec![proposal], live, ready)) {
+            Ok(index) => {
+                inner.open.push_back((index, bytes));
+                inner.open_bytes += bytes;
+                self.carry(inner, ready);
+                Ok(index)
+            }
+            Err(why) => {
+                self.carry(inner, ready);
+                let why = match why {
+                    raft::Refusal::NotLeader(n) => Refusal::NotLeader(n),
+                    raft::Refusal::Settling | raft::Refusal::Transferring => Refusal::Settling,
+                    raft::Refusal::Uncommitted | raft::Refusal::Unapplied | raft::Refusal::Reads => {
+                        Refusal::Busy
+                    }
+                    raft::Refusal::BadProposal => Refusal::TooLarge,
+                    raft::Refusal::Halted => {
+                        Refusal::Stopped(inner.stop.clone().unwrap_or_else(|| "halted".into()))
+                    }
+                };
+                Err((again, why))
+            }
+        }
+    }
+
+    /// What the group is now, for its machine.
+    pub(crate) fn role(inner: &Inner) -> Role {
+        if let Some(why) = &inner.stop {
+            return Role::Stopped(why.clone());
+        }
+        let s = inner.core.status();
+        if s.settled {
+            Role::Leader { term: s.term }
+        } else {
+            Role::Follower { term: s.term, leader: s.leader.filter(|n| *n != inner.core.me()) }
+        }
+    }
+
+    /// Whether a write is done that the core has not heard of.
+    pub(crate) fn has_completion(inner: &Inner) -> bool {
+        inner.inflight.front().is_some_and(|f| f.ticket.as_ref().is_none_or(|t| t.poll().is_some()))
+    }
+
+    /// The first ticket that is open.
+    pub(crate) fn next_ticket(inner: &Inner) -> Option<Ticket> {
+        inner.inflight.front().and_then(|f| f.ticket.clone())
+    }
+
+    /// Takes a checkpoint. Called by the activity between two applies only (D-4).
+    pub(crate) fn take_checkpoint(&self) {
+        let (applied, members) = {
+            let inner = self.inner.lock();
+            let applied = inner.core.status().applied;
+            (applied, inner.core.members_at(applied).clone())
+        };
+        if applied == LogIndex::ZERO {
+            return;
+        }
+        self.dirty.store(false, Ordering::Relaxed);
+        let blob = self.machine.checkpoint();
+        self.store.checkpoint(codec::with_members(&members, &blob));
+    }
+}
+
+fn retryable(e: &store::Error) -> bool {
+    matches!(e, store::Error::Busy | store::Error::NoSpace(_))
+}
+
+pub(crate) fn to_store(e: &raft::Entry, prev: store::Chain) -> NewEntry {
+    let kind = match e.kind {
+        EntryKind::Empty => store::Kind::Empty,
+        EntryKind::Normal => store::Kind::Messages,
+        EntryKind::Config => store::Kind::Config,
+        EntryKind::Control => store::Kind::Control,
+    };
+    NewEntry {
+        kind,
+        index: store::LogIndex(e.index.0),
+        term: store::Term(e.term.0),
+        prev,
+        chain: store::Chain(e.chain.0),
+        payload: e.payload.clone(),
+        digest: Some(e.digest),
+    }
+}
+
+pub(crate) fn from_store(e: &store::Entry) -> raft::Entry {
+    let kind = match e.head.kind {
+        store::Kind::Empty => EntryKind::Empty,
+        store::Kind::Messages => EntryKind::Normal,
+        store::Kind::Config => EntryKind::Config,
+        store::Kind::Control => EntryKind::Control,
+    };
+    raft::Entry {
+        index: LogIndex(e.head.index.0),
+        term: raft::Term(e.head.term.0),
+        chain: raft::Chain(e.head.chain.0),
+        kind,
+        digest: e.head.digest,
+        payload: e.payload.clone(),
+    }
+}
+
+/// A group as the layers above hold it. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle(pub(crate) Arc<Group>);
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Handle({})", self.0.id.0)
+    }
+}
+
+impl Handle {
+    /// The group's id.
+    #[must_use]
+    pub fn id(&self) -> raft::GroupId {
+        self.0.id
+    }
+
+    /// The group's log and stream in the store. Only the machine, in its `apply`, may change the stream.
+    #[must_use]
+    pub fn store(&self) -> &store::Group {
+        &self.0.store
+    }
+
+    /// Says that [`Machine::take_proposals`] has something to give. Costs one atomic operation while the group works; else an
+    /// activity is spawned on the current worker, so it has to be called on one. From any lock that `take_proposals` does not need.
+    #[inline]
+    pub fn wake(&self) {
+        // Most calls find somebody else's wake: then the line is only read.
+        if self.0.run.load(Ordering::Acquire) != WOKEN {
+            self.0.wake();
+        }
+    }
+
+    /// Puts one proposal into the log at once, past [`Machine::take_proposals`] and its bounds; the index that it will have. That it is
+    /// committed shows when it is applied. Cheap; never waits. Must not be called under a lock that the machine needs. A machine that
+    /// counts on the order of its own proposals uses either this or `take_proposals`.
+    ///
+    /// # Errors
+    /// Why it is not in the log.
+    pub fn propose(&self, proposal: Proposal) -> Result<LogIndex, Refusal> {
+        let index = {
+            let mut inner = self.0.inner.lock();
+            self.0.put(&mut inner, proposal, &mut Ready::default()).map_err(|(_, why)| why)
+        };
+        self.0.poke();
+        index
+    }
+
+    /// What the machine was told last; `None` before the first time.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        self.0.inner.lock().told.clone()
+    }
+
+    /// The replica at a glance.
+    #[must_use]
+    pub fn status(&self) -> raft::Status {
+        self.0.inner.lock().core.status()
+    }
+
+    /// The newest membership of the log.
+    #[must_use]
+    pub fn members(&self) -> raft::Members {
+        self.0.inner.lock().core.members().1.clone()
+    }
+
+    /// Changes what an acknowledgement waits for, from the next proposal on.
+    pub fn set_sync(&self, sync: Sync) {
+        self.0.relaxed.store(sync == Sync::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Takes a checkpoint now; it becomes durable with the store's next flush. Returns when it is taken, or when the group is stopped.
+    pub async fn checkpoint(&self) {
+        let (tx, rx) = oneshot::channel();
+        self.0.inner.lock().wants_checkpoint.push(tx);
+        self.0.poke();
+        rx.await.ok();
+    }
+
+    /// Returns when nothing is under way: all that was proposed so far is applied, or the group is stopped.
+    pub async fn quiet(&self) {
+        let (tx, rx) = oneshot::channel();
+        self.0.inner.lock().wants_quiet.push(tx);
+        self.0.poke();
+        rx.await.ok();
+    }
+}
+
+/// The bytes of a group's own options, without what the driver keeps in front of them.
+pub(crate) fn own_options(group: &store::Group) -> Option<(raft::Members, Bytes)> {
+    codec::read_members(&group.options())
+}

@@ -1,0 +1,104 @@
+//! How a replica begins: new, or from what its store has.
+//!
+//! Owns the first entry of a group and the reading back of hard state, checkpoint and log. Does not wait for an election.
+
+use std::sync::Arc;
+
+use raft::{Chain, Core, HardState, LogIndex, Members, Restored, SnapshotMeta, Term};
+use store::{Kind, NewEntry, Sync};
+
+use crate::{
+    codec,
+    group::{Inner, from_store, own_options},
+    machine::Machine,
+    options::Error,
+    replicas::Shared,
+};
+
+/// Bytes of log that are read at once.
+const READ_BYTES: u64 = 4 << 20;
+
+/// The first members' first entry. It makes the store's log begin where raft's does.
+pub(crate) async fn bootstrap(group: &store::Group, members: &Members) -> Result<(), Error> {
+    if members.voters.is_empty() {
+        // A newcomer has nothing and waits for a snapshot.
+        return Ok(());
+    }
+    let meta = SnapshotMeta::bootstrap(raft::GroupId(group.id().0), members.clone());
+    let entry = NewEntry {
+        kind: Kind::Config,
+        index: store::LogIndex(1),
+        term: store::Term(meta.term.0),
+        prev: group.last().2,
+        chain: store::Chain(meta.chain.0),
+        payload: members.encode(),
+        digest: None,
+    };
+    group.append(vec![entry], Sync::Always)?.durable().await?;
+    Ok(())
+}
+
+/// Builds the core of a group from its store, gives the checkpoint to the machine, and joins what comes before the log.
+pub(crate) async fn open(
+    shared: &Arc<Shared>,
+    group: &store::Group,
+    machine: &Arc<dyn Machine>,
+) -> Result<Inner, Error> {
+    let id = raft::GroupId(group.id().0);
+    let unfit = |what: &str| Error::Unfit(format!("group {}: {what}", id.0));
+    let (first_members, _) = own_options(group).ok_or_else(|| unfit("its options cannot be read"))?;
+    if group.last().0 == store::LogIndex(0) {
+        // The process died between making the group and its first entry, or the bodies were in memory only.
+        bootstrap(group, &first_members).await?;
+    }
+    let (applied, checkpoint) = group.applied();
+    let base = if checkpoint.index.0 == 0 {
+        if first_members.voters.is_empty() {
+            SnapshotMeta::nothing(id)
+        } else {
+            SnapshotMeta::bootstrap(id, first_members)
+        }
+    } else {
+        let (members, blob) =
+            codec::read_members(&checkpoint.blob).ok_or_else(|| unfit("its checkpoint cannot be read"))?;
+        machine.restore(&blob).map_err(|e| unfit(&e))?;
+        SnapshotMeta {
+            index: LogIndex(checkpoint.index.0),
+            term: Term(checkpoint.term.0),
+            chain: Chain(checkpoint.chain.0),
+            members,
+        }
+    };
+    let mut tail = raft::Tail::new(base.clone());
+    let last = group.last().0;
+    if let Some(l) = group.lost().iter().find(|l| l.last.0 > base.index.0) {
+        return Err(unfit(&format!("entries {}..={} are damaged", l.first.0, l.last.0)));
+    }
+    let mut at = store::LogIndex(base.index.0.max(1));
+    if checkpoint.index.0 != 0 {
+        at = checkpoint.index.next();
+    }
+    while at <= last {
+        for e in group.entries(at, READ_BYTES).await? {
+            if applied < e.head.index && e.head.index.0 <= base.index.0 {
+                // The first entry: it is the base and nobody's to apply.
+                group.apply(&e.head).await?;
+            }
+            tail.push(&from_store(&e)).map_err(|e| unfit(&format!("its log is none: {e:?}")))?;
+            at = e.head.index.next();
+        }
+    }
+    let hard = match group.hard_state() {
+        Some(b) => codec::read_hard_state(&b).ok_or_else(|| unfit("its hard state cannot be read"))?,
+        // With one voter nobody else could have been voted for: the log says which terms there were.
+        None if base.members.voters == [shared.me] => {
+            HardState { term: Term(group.last().1.0), vote: None, commit: base.index }
+        }
+        None => return Err(unfit("its hard state is damaged")),
+    };
+    let restored = Restored { hard, applied: base.index, tail, damage: Vec::new() };
+    let seed = env::rng("raft elections").next_u64();
+    let core =
+        shared.with_live(|live| Core::new(id, shared.me, shared.options.raft.clone(), seed, restored, live));
+    Ok(Inner::new(core))
+}

@@ -1,0 +1,68 @@
+//! Options of the driver and its error.
+//!
+//! Owns the numbers, each with what breaks when it is too small or too large.
+
+use std::{fmt, sync::Arc};
+
+/// Settings of [`crate::Replicas`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Limits and times of the groups.
+    pub raft: Arc<raft::Options>,
+    /// Batches of one group that may wait for their commit before the next is taken from the machine. With one the disk idles
+    /// while a batch is applied and the next is made; with many, batches are small.
+    pub inflight_batches: usize,
+    /// Bytes of one group that may wait for their commit before the next batch is taken. Less than `raft.uncommitted_bytes_max`.
+    pub inflight_bytes: u64,
+    /// Bytes of entries given to a machine at once. Too small: overhead; too large: one group holds its worker.
+    pub apply_bytes: u64,
+    /// Bytes appended by all groups after which checkpoints are taken and the store is flushed. Less than the store's `flush_bytes`,
+    /// or the store flushes first, without checkpoints. A crash costs applying this much again.
+    pub checkpoint_bytes: u64,
+    /// Pause before a write that the store refused for lack of room is tried again, nanoseconds.
+    pub retry_ns: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            raft: Arc::new(raft::Options::default()),
+            inflight_batches: 2,
+            inflight_bytes: 8 << 20,
+            apply_bytes: 1 << 20,
+            checkpoint_bytes: 24 << 20,
+            retry_ns: 5_000_000,
+        }
+    }
+}
+
+/// Why a group was not made, opened or removed.
+#[derive(Debug)]
+pub enum Error {
+    /// The store's answer.
+    Store(store::Error),
+    /// There is a group with this id in the driver already.
+    Open(raft::GroupId),
+    /// What is on disk is no replica that may take part; nothing was changed.
+    Unfit(String),
+    /// The driver is closed.
+    Closed,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Store(e) => e.fmt(f),
+            Error::Open(g) => write!(f, "group {} is open already", g.0),
+            Error::Unfit(s) => f.write_str(s),
+            Error::Closed => f.write_str("closed"),
+        }
+    }
+}
+impl std::error::Error for Error {}
+
+impl From<store::Error> for Error {
+    fn from(e: store::Error) -> Error {
+        Error::Store(e)
+    }
+}

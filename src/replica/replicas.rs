@@ -1,0 +1,326 @@
+//! All groups of a node over its store.
+//!
+//! Owns the registry, the making, opening and removing of groups, and the background work: checkpoints of what was touched, then a flush.
+//! Does not know what a group is for.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft::{GroupId, Liveness, LogIndex, Members, NodeId};
+use store::{Store, Sync};
+use tokio::sync::Notify;
+
+use crate::{
+    codec,
+    group::{Group, Handle, IDLE, own_options},
+    machine::Machine,
+    open,
+    options::{Error, Options},
+};
+
+/// How long a flush waits for a group that is slow to take its checkpoint. It goes on without: that group's log is kept longer.
+const CHECKPOINT_WAIT: Duration = Duration::from_secs(5);
+
+/// What all groups of a node share.
+pub(crate) struct Shared {
+    pub store: Store,
+    pub me: NodeId,
+    pub options: Options,
+    groups: Mutex<BTreeMap<GroupId, Arc<Group>>>,
+    live: Mutex<Liveness>,
+    /// Bytes appended since the last flush.
+    grown: AtomicU64,
+    /// Groups in which something was applied since their last checkpoint.
+    touched: Mutex<Vec<Arc<Group>>>,
+    flush: Notify,
+    /// Flushes run one at a time, or a later one would think the checkpoints of an earlier one its own.
+    flushing: tokio::sync::Mutex<()>,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    /// Runs `f` with the table of node pairs and the present moment.
+    pub(crate) fn with_live<T>(&self, f: impl FnOnce(&Liveness) -> T) -> T {
+        let mut live = self.live.lock();
+        live.now = env::now().0;
+        f(&live)
+    }
+
+    /// Notes that the journal grew.
+    pub(crate) fn grew(&self, bytes: u64) {
+        let before = self.grown.fetch_add(bytes, Ordering::Relaxed);
+        if before < self.options.checkpoint_bytes && before + bytes >= self.options.checkpoint_bytes {
+            self.flush.notify_one();
+        }
+    }
+
+    pub(crate) fn touched(&self, group: &Arc<Group>) {
+        self.touched.lock().push(group.clone());
+    }
+
+    /// Takes a checkpoint of every group that was touched, flushes the store, and tells the groups how far their logs are state now.
+    async fn flush(&self) -> store::Result<()> {
+        let _one = self.flushing.lock().await;
+        self.grown.store(0, Ordering::Relaxed);
+        let groups = std::mem::take(&mut *self.touched.lock());
+        for g in &groups {
+            if env::timeout(CHECKPOINT_WAIT, Handle(g.clone()).checkpoint()).await.is_err() {
+                tracing::warn!(group = g.id.0, "no checkpoint: the group is busy applying");
+            }
+        }
+        let done = self.store.flush().await;
+        for g in groups {
+            if done.is_err() {
+                // Its checkpoint is still the one to be written by the next flush.
+                self.touched.lock().push(g);
+                continue;
+            }
+            let durable = g.store.applied().1;
+            let index = LogIndex(durable.index.0);
+            if index > LogIndex::ZERO {
+                g.post(raft::Event::Compacted { index, chain: raft::Chain(durable.chain.0) });
+            }
+        }
+        done
+    }
+}
+
+/// A group to be made.
+#[derive(Clone, Debug)]
+pub struct New {
+    /// Its id, never used before.
+    pub id: GroupId,
+    /// Bodies stay in memory: a restart begins with an empty log. For one voter only.
+    pub memory: bool,
+    /// Bytes of the layer above that stay with the group; see [`Replicas::options`].
+    pub options: Bytes,
+    /// The first members; the same on each of them. Without voters: a newcomer that waits for a snapshot.
+    pub members: Members,
+    /// What an acknowledgement waits for. Not kept: given again at each restore.
+    pub sync: Sync,
+}
+
+/// All groups of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct Replicas(Arc<Shared>);
+
+impl std::fmt::Debug for Replicas {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replicas({})", self.0.me)
+    }
+}
+
+impl Replicas {
+    /// The driver of a store that is open. `me` must be the same at each start on this store.
+    #[must_use]
+    pub fn new(store: Store, me: NodeId, options: Options) -> Replicas {
+        Replicas(Arc::new(Shared {
+            store,
+            me,
+            options,
+            groups: Mutex::default(),
+            live: Mutex::new(Liveness::at(env::now().0, 0)),
+            grown: AtomicU64::new(0),
+            touched: Mutex::default(),
+            flush: Notify::new(),
+            flushing: tokio::sync::Mutex::default(),
+            closed: AtomicBool::new(false),
+        }))
+    }
+
+    /// Spawns the background work on the current worker: the store's own, then checkpoints and flushes when the journal has grown.
+    pub fn spawn(&self) {
+        self.0.store.spawn();
+        let shared = self.0.clone();
+        env::spawn(async move {
+            loop {
+                shared.flush.notified().await;
+                if shared.closed.load(Ordering::Acquire) {
+                    return;
+                }
+                if let Err(e) = shared.flush().await {
+                    tracing::warn!("flush: {e}");
+                }
+            }
+        });
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.0.me
+    }
+
+    /// Ids of all groups that the store has, in order; open or not.
+    #[must_use]
+    pub fn stored(&self) -> Vec<GroupId> {
+        self.0.store.groups().into_iter().map(|g| GroupId(g.0)).collect()
+    }
+
+    /// What a stored group was made with: [`New::options`] and [`New::memory`].
+    ///
+    /// # Errors
+    /// There is no such group, or its options cannot be read.
+    pub fn options(&self, id: GroupId) -> Result<(Bytes, bool), Error> {
+        let group = self.0.store.group(store::GroupId(id.0))?;
+        let unfit = || Error::Unfit(format!("group {}: its options cannot be read", id.0));
+        Ok((own_options(&group).ok_or_else(unfit)?.1, group.is_memory()))
+    }
+
+    /// The handle of an open group.
+    #[must_use]
+    pub fn get(&self, id: GroupId) -> Option<Handle> {
+        self.0.groups.lock().get(&id).cloned().map(Handle)
+    }
+
+    /// Handles of all open groups, by id.
+    #[must_use]
+    pub fn all(&self) -> Vec<Handle> {
+        self.0.groups.lock().values().cloned().map(Handle).collect()
+    }
+
+    /// Makes a group and opens it. Returns once it is durable that there is one; it leads (with one voter) a sync or two later, when its
+    /// machine is told. A group whose making was cut off by a crash is in the store: [`Replicas::restore`] finishes it.
+    ///
+    /// # Errors
+    /// The store's answer. Nothing was made, unless the store stopped meanwhile.
+    pub async fn create(&self, new: New, machine: Arc<dyn Machine>) -> Result<Handle, Error> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if new.memory && new.members.all() != [self.0.me] {
+            return Err(Error::Unfit(
+                "a group with its log in memory has this node as its only member".into(),
+            ));
+        }
+        let options = codec::with_members(&new.members, &new.options);
+        let (group, made) = self.0.store.create(store::GroupId(new.id.0), new.memory, &options)?;
+        open::bootstrap(&group, &new.members).await?;
+        made.durable().await?;
+        self.open(group, new.sync, machine).await
+    }
+
+    /// Opens a group that the store has: the checkpoint goes to the machine, and what the log has above it is applied again once it is
+    /// known to be committed, which with one voter is after two syncs.
+    ///
+    /// # Errors
+    /// There is no such group, or what is on disk is damaged; then nothing was changed.
+    pub async fn restore(&self, id: GroupId, sync: Sync, machine: Arc<dyn Machine>) -> Result<Handle, Error> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let group = self.0.store.group(store::GroupId(id.0))?;
+        self.open(group, sync, machine).await
+    }
+
+    async fn open(
+        &self,
+        store: store::Group,
+        sync: Sync,
+        machine: Arc<dyn Machine>,
+    ) -> Result<Handle, Error> {
+        let id = GroupId(store.id().0);
+        if self.0.groups.lock().contains_key(&id) {
+            return Err(Error::Open(id));
+        }
+        let inner = open::open(&self.0, &store, &machine).await?;
+        let group = Arc::new(Group {
+            id,
+            shared: self.0.clone(),
+            store,
+            machine,
+            inner: Mutex::new(inner),
+            run: AtomicU8::new(IDLE),
+            notify: Notify::new(),
+            relaxed: AtomicBool::new(sync == Sync::Relaxed),
+            dirty: AtomicBool::new(false),
+        });
+        match self.0.groups.lock().entry(id) {
+            std::collections::btree_map::Entry::Vacant(e) => drop(e.insert(group.clone())),
+            std::collections::btree_map::Entry::Occupied(_) => return Err(Error::Open(id)),
+        }
+        let handle = Handle(group);
+        handle.0.machine.attach(&handle);
+        handle.0.poke();
+        Ok(handle)
+    }
+
+    /// Ends a group on this node for good, on the word of a committed deletion. Its machine hears [`crate::Role::Stopped`]. Returns when
+    /// that is durable. Not to be awaited inside the group's own `apply`.
+    ///
+    /// # Errors
+    /// The store's answer; the group is stopped all the same, and the call may be repeated.
+    pub async fn remove(&self, id: GroupId) -> Result<(), Error> {
+        let open = self.0.groups.lock().remove(&id);
+        if let Some(g) = open {
+            let handle = Handle(g);
+            handle.stop("removed");
+            handle.quiet().await;
+        }
+        loop {
+            match self.0.store.delete(store::GroupId(id.0)) {
+                Ok(ticket) => {
+                    ticket.durable().await?;
+                    return Ok(());
+                }
+                // Deletions may use the journal's reserve, but that too can be full for a moment.
+                Err(store::Error::Busy) => {
+                    env::sleep(Duration::from_nanos(self.0.options.retry_ns)).await;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Takes checkpoints of all groups that were touched and flushes the store.
+    ///
+    /// # Errors
+    /// The store's answer. Nothing is lost: the log has it all.
+    pub async fn flush(&self) -> Result<(), Error> {
+        Ok(self.0.flush().await?)
+    }
+
+    /// The clean shutdown: waits until all groups have nothing under way, takes checkpoints, flushes, and stops every group. Publishers should have
+    /// been stopped before.
+    ///
+    /// # Errors
+    /// The store's answer to the flush; nothing that was acknowledged is lost by it.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.flush.notify_one();
+        for g in self.all() {
+            g.quiet().await;
+        }
+        let done = self.0.flush().await;
+        let groups = std::mem::take(&mut *self.0.groups.lock());
+        for g in groups.into_values() {
+            let handle = Handle(g);
+            handle.stop("the server is shutting down");
+            handle.quiet().await;
+        }
+        self.0.touched.lock().clear();
+        Ok(done?)
+    }
+}
+
+impl Handle {
+    /// Stops the group on this node without touching its store.
+    pub(crate) fn stop(&self, why: &str) {
+        self.0.inner.lock().stop.get_or_insert_with(|| why.into());
+        self.0.poke();
+    }
+}

@@ -1,0 +1,215 @@
+//! The engine of JetStream within the server: from options to its settings, its start and end, its lines in the log.
+
+use std::{path::PathBuf, sync::Arc, sync::Weak, time::Duration};
+
+use broker::{Account, Link};
+use env::disk::Disk;
+use jetstream::{AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream};
+
+use crate::{
+    Server,
+    options::{AccountJetStream, JetStreamOptions, Options, SyncInterval},
+    settings::GLOBAL_ACCOUNT,
+    start::API_LEVEL,
+    store_dir,
+};
+
+/// The share of the machine's memory, and of the free disk, that streams may use where nothing is configured.
+const SHARE: (u64, u64) = (3, 4);
+
+/// The server as the engine sees it.
+struct Seen(Weak<Server>);
+
+impl Host for Seen {
+    fn name(&self) -> String {
+        self.0.upgrade().map(|s| s.name.clone()).unwrap_or_default()
+    }
+    fn id(&self) -> String {
+        self.0.upgrade().map(|s| s.id().to_string()).unwrap_or_default()
+    }
+    fn cluster(&self) -> String {
+        let cluster = |s: Arc<Server>| s.options().cluster.as_ref().and_then(|c| c.name.clone());
+        self.0.upgrade().and_then(cluster).unwrap_or_default()
+    }
+    fn client(&self, link: &Link) -> ClientInfo {
+        match self.0.upgrade() {
+            Some(s) => crate::events::client_of(&s, link),
+            None => ClientInfo::default(),
+        }
+    }
+    fn log(&self, level: &'static str, text: &str) {
+        if let Some(s) = self.0.upgrade() {
+            s.log.line(level, format_args!("{text}"));
+        }
+    }
+}
+
+/// Where the data lies.
+pub fn data_dir(j: &JetStreamOptions) -> PathBuf {
+    let base = match &j.store_dir {
+        Some(dir) => PathBuf::from(dir),
+        None => std::env::temp_dir().join("nats"),
+    };
+    base.join("jetstream")
+}
+
+fn limits(j: &JetStreamOptions) -> AssetLimits {
+    let none = AssetLimits::default();
+    let l = &j.limits;
+    let count =
+        |n: Option<i64>, d: usize| n.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(d);
+    AssetLimits {
+        max_ack_pending: l.max_ack_pending.filter(|n| *n > 0),
+        max_request_batch: l.max_request_batch.filter(|n| *n > 0),
+        duplicate_window: l.duplicate_window.filter(|d| !d.is_zero()),
+        default_max_consumers: l.default_max_consumers.or(none.default_max_consumers).filter(|n| *n > 0),
+        batch_inflight_per_stream: count(l.batch_max_inflight_per_stream, none.batch_inflight_per_stream),
+        batch_inflight: count(l.batch_max_inflight_total, none.batch_inflight),
+        batch_messages: count(l.batch_max_messages, none.batch_messages),
+        batch_timeout: l.batch_timeout.filter(|d| !d.is_zero()).unwrap_or(none.batch_timeout),
+    }
+}
+
+async fn settings(o: &Options, j: &JetStreamOptions) -> Result<jetstream::Options, String> {
+    let dir = data_dir(j);
+    let disk = Disk::os();
+    disk.create_dir_all(&dir)
+        .await
+        .map_err(|e| format!("Can't start JetStream: could not create storage directory - {e}"))?;
+    let free = disk.space(&dir).await.map(|s| s.free).unwrap_or(u64::MAX / SHARE.0);
+    let share = |n: u64| n / SHARE.1 * SHARE.0;
+    let or = |n: i64, d: usize| usize::try_from(n).ok().filter(|n| *n > 0).unwrap_or(d);
+    Ok(jetstream::Options {
+        dir,
+        strict: j.strict,
+        memory_max: j.max_memory.unwrap_or_else(|| share(env::process::memory_total())),
+        storage_max: j.max_file.unwrap_or_else(|| share(free)),
+        domain: j.domain.clone(),
+        durability: match j.sync_interval {
+            None | Some(SyncInterval::Always) => Durability::Durable,
+            Some(SyncInterval::Every(d)) => Durability::Relaxed(d),
+        },
+        limits: limits(j),
+        waiting_msgs_max: or(j.max_buffered_msgs, 100_000),
+        waiting_bytes_max: or(j.max_buffered_size, 128 << 20),
+        requests_max: or(j.request_queue_limit, 10_000),
+        payload_max: o.max_payload,
+    })
+}
+
+/// Opens the data and begins to serve. Once, before clients come.
+///
+/// # Errors
+/// Sentences for the log.
+pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
+    let Some(j) = &o.jetstream else { return Ok(()) };
+    let base = data_dir(j);
+    let base = base.parent().unwrap_or(&base).to_string_lossy().into_owned();
+    store_dir::check(&base).await?;
+    let log = &server.log;
+    let began = env::now();
+    log.info(format_args!("Starting JetStream"));
+    let settings = settings(o, j).await?;
+    log.info(format_args!("---------------- JETSTREAM ----------------"));
+    log.info(format_args!("  Strict:          {}", settings.strict));
+    log.info(format_args!("  Max Memory:      {}", size(settings.memory_max)));
+    log.info(format_args!("  Max Storage:     {}", size(settings.storage_max)));
+    log.info(format_args!("  Store Directory: \"{}\"", settings.dir.display()));
+    if let Some(d) = &settings.domain {
+        log.info(format_args!("  Domain:          {d}"));
+    }
+    log.info(format_args!("  API Level:       {API_LEVEL}"));
+    match settings.durability {
+        Durability::Durable => log.info(format_args!("  Acknowledged:    when durable")),
+        Durability::Relaxed(d) => log.info(format_args!(
+            "  Acknowledged:    before it is durable (sync_interval {})",
+            crate::options::span(d)
+        )),
+    }
+    log.info(format_args!("-------------------------------------------"));
+    let engine = JetStream::open(server.broker.clone(), settings, Arc::new(Seen(Arc::downgrade(server))))
+        .await
+        .map_err(|e| format!("Can't start JetStream: {e}"))?;
+    *server.jetstream.write() = Some(engine.clone());
+    for account in server.broker.accounts() {
+        account_made(server, &account);
+    }
+    log.info(format_args!("Took {} to start JetStream", took(began.elapsed())));
+    Ok(())
+}
+
+/// There is an account: JetStream is on for it, or says that it is not.
+pub fn account_made(server: &Arc<Server>, account: &Arc<Account>) {
+    let Some(engine) = server.jetstream.read().clone() else { return };
+    let o = server.options();
+    if crate::settings::system_account(&o).as_deref() == Some(&*account.name) {
+        return;
+    }
+    engine.set_account(account, account_limits(&o, &account.name));
+}
+
+/// Limits of an account; `None` if JetStream is off for it.
+fn account_limits(o: &Options, name: &str) -> Option<AccountLimits> {
+    if o.accounts.is_empty() {
+        return (name == GLOBAL_ACCOUNT).then(AccountLimits::default);
+    }
+    let account = o.accounts.iter().find(|a| a.name == name)?;
+    account.jetstream.as_ref().map(limits_of)
+}
+
+fn limits_of(a: &AccountJetStream) -> AccountLimits {
+    let or = |n: Option<i64>| n.unwrap_or(-1);
+    AccountLimits {
+        max_memory: or(a.max_memory),
+        max_store: or(a.max_store),
+        max_streams: or(a.max_streams),
+        max_consumers: or(a.max_consumers),
+        max_ack_pending: or(a.max_ack_pending),
+        memory_max_stream_bytes: or(a.memory_max_stream_bytes),
+        store_max_stream_bytes: or(a.store_max_stream_bytes),
+        max_bytes_required: a.max_bytes_required,
+    }
+}
+
+/// Ends the engine: what is acknowledged is on disk when it returns.
+pub async fn stop(server: &Server) {
+    let engine = server.jetstream.write().take();
+    if let Some(engine) = engine {
+        server.log.info(format_args!("Initiating JetStream Shutdown..."));
+        engine.close().await;
+        server.log.info(format_args!("JetStream Shutdown"));
+    }
+}
+
+/// A size as nats-server prints it: two digits after the point, in steps of 1024.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.2} {}", UNITS[unit])
+}
+
+fn took(d: Duration) -> String {
+    crate::options::span(d)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_as_the_peers_do() {
+        for (n, text) in
+            [(512, "512 B"), (1024, "1.00 KB"), (18_957_376_512, "17.66 GB"), (50_105_020_416, "46.66 GB")]
+        {
+            assert_eq!(size(n), text);
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! JetStream as a client library sees it: whole servers on temporary directories, spoken to by async-nats.
+#![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self, AckKind, consumer,
+        stream::{Config, DiscardPolicy, RetentionPolicy},
+    },
+};
+use futures_util::{StreamExt, TryStreamExt};
+use server::{
+    Server,
+    options::{Flags, JetStreamOptions, Options},
+};
+use tokio::io::AsyncReadExt;
+
+/// How long anything may take that must come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A directory that goes with the test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Dir {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let n = NEXT.fetch_add(1, Relaxed);
+        let path = std::env::temp_dir().join(format!("fulmar-jetstream-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Dir(path)
+    }
+}
+impl Drop for Dir {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+struct Running {
+    server: Arc<Server>,
+    task: env::task::JoinHandle<i32>,
+}
+
+impl Running {
+    async fn start(dir: &Dir) -> Running {
+        let jetstream =
+            JetStreamOptions { store_dir: Some(dir.0.to_string_lossy().into_owned()), ..Default::default() };
+        let o =
+            Options { host: "127.0.0.1".into(), port: -1, jetstream: Some(jetstream), ..Options::default() };
+        let server = Server::new(o, Flags::default()).unwrap();
+        let running = server.clone();
+        let task = env::spawn(async move { running.run().await });
+        let deadline = env::now() + PATIENCE;
+        while server.bound.lock().client.is_none() {
+            assert!(env::now() < deadline && !task.is_finished(), "the server does not listen");
+            env::sleep(Duration::from_millis(1)).await;
+        }
+        Running { server, task }
+    }
+    async fn client(&self) -> jetstream::Context {
+        let address = self.server.bound.lock().client.unwrap();
+        let client = async_nats::connect(address.to_string()).await.unwrap();
+        jetstream::new(client)
+    }
+    async fn stop(self) {
+        self.server.stop();
+        assert_eq!(env::timeout(PATIENCE, self.task).await.expect("it ends").unwrap(), 0);
+        let weak = Arc::downgrade(&self.server);
+        drop(self.server);
+        let deadline = env::now() + PATIENCE;
+        while weak.strong_count() > 0 && env::now() < deadline {
+            env::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+fn run<F: Future<Output = ()>>(f: impl FnOnce(Dir) -> F) {
+    env::run(f(Dir::new())).unwrap();
+}
+
+async fn publish(js: &jetstream::Context, subject: &str, body: &str) -> u64 {
+    let ack = js.publish(subject.to_string(), body.to_string().into()).await.unwrap();
+    ack.await.unwrap().sequence
+}
+
+#[test]
+fn a_stream_keeps_what_it_acknowledged_over_a_restart() {
+    run(|dir| async move {
+        let server = Running::start(&dir).await;
+        let js = server.client().await;
+        let config = Config { name: "S".into(), subjects: vec!["s.>".into()], ..Default::default() };
+        let mut stream = js.create_stream(config.clone()).await.unwrap();
+        for i in 1..=50 {
+            assert_eq!(publish(&js, &format!("s.{}", i % 3), &i.to_string()).await, i);
+        }
+        assert_eq!(stream.info().await.unwrap().state.messages, 50);
+        assert_eq!(&stream.get_raw_message(7).await.unwrap().payload[..], b"7");
+        let durable = consumer::pull::Config { durable_name: Some("d".into()), ..Default::default() };
+        let c = stream.create_consumer(durable).await.unwrap();
+        let mut got = c.fetch().max_messages(10).messages().await.unwrap();
+        let mut n = 0;
+        while let Some(m) = got.next().await {
+            n += 1;
+            let m = m.unwrap();
+            assert_eq!(m.payload, n.to_string());
+            m.double_ack().await.unwrap();
+        }
+        assert_eq!(n, 10);
+        // The same again is no error, another one is.
+        js.create_stream(config.clone()).await.unwrap();
+        assert!(js.create_stream(Config { max_messages: 3, ..config }).await.is_err());
+        server.stop().await;
+
+        let server = Running::start(&dir).await;
+        let js = server.client().await;
+        let mut stream = js.get_stream("S").await.unwrap();
+        let state = stream.info().await.unwrap().state.clone();
+        assert_eq!((state.messages, state.first_sequence, state.last_sequence), (50, 1, 50));
+        assert_eq!(publish(&js, "s.x", "51").await, 51);
+        let mut c: consumer::PullConsumer = stream.get_consumer("d").await.unwrap();
+        assert_eq!(c.info().await.unwrap().num_pending, 41);
+        assert_eq!(c.info().await.unwrap().ack_floor.stream_sequence, 10);
+        let mut got = c.fetch().max_messages(100).messages().await.unwrap();
+        let mut next = 11;
+        while let Some(m) = got.next().await {
+            let m = m.unwrap();
+            assert_eq!(m.info().unwrap().stream_sequence, next);
+            next += 1;
+            m.ack().await.unwrap();
+        }
+        assert_eq!(next, 52);
+        js.delete_stream("S").await.unwrap();
+        assert!(js.get_stream("S").await.is_err());
+        server.stop().await;
+        let server = Running::start(&dir).await;
+        assert!(server.client().await.get_stream("S").await.is_err());
+        server.stop().await;
+    });
+}
+
+#[test]
+fn publishes_are_checked_and_deduplicated() {
+    run(|dir| async move {
+        let server = Running::start(&dir).await;
+        let js = server.client().await;
+        js.create_stream(Config {
+            name: "S".into(),
+            subjects: vec!["s".into()],
+            max_messages: 3,
+            discard: DiscardPolicy::Old,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+        let send = async |id: &str, last: Option<u64>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Msg-Id", id);
+            if let Some(n) = last {
+                headers.insert("Nats-Expected-Last-Sequence", n.to_string().as_str());
+            }
+            js.publish_with_headers("s", headers, "x".into()).await.unwrap().await
+        };
+        assert_eq!(send("a", None).await.unwrap().sequence, 1);
+        let again = send("a", None).await.unwrap();
+        assert!(again.duplicate && again.sequence == 1);
+        assert!(send("b", Some(7)).await.is_err());
+        assert_eq!(send("b", Some(1)).await.unwrap().sequence, 2);
+        for i in 3..10 {
+            assert_eq!(publish(&js, "s", "x").await, i);
+        }
+        let state = js.get_stream("S").await.unwrap().info().await.unwrap().state.clone();
+        assert_eq!((state.messages, state.first_sequence), (3, 7));
+        server.stop().await;
+    });
+}
+
+#[test]
+fn a_work_queue_gives_each_message_to_one_worker_until_it_is_done() {
+    run(|dir| async move {
+        let server = Running::start(&dir).await;
+        let js = server.client().await;
+        let mut stream = js
+            .create_stream(Config {
+                name: "W".into(),
+                subjects: vec!["w.>".into()],
+                retention: RetentionPolicy::WorkQueue,
+                ..Default::default()
+            })
+            .await
+            .unwrap();
+        let c = stream
+            .create_consumer(consumer::pull::Config {
+                durable_name: Some("workers".into()),
+                ack_wait: Duration::from_secs(30),
+                ..Default::default()
+            })
+            .await
+            .unwrap();
+        for i in 0..30 {
+            publish(&js, "w.x", &i.to_string()).await;
+        }
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let mut got = c.fetch().max_messages(10).messages().await.unwrap();
+            while let Some(m) = got.next().await {
+                let m = m.unwrap();
+                seen.push(m.info().unwrap().stream_sequence);
+                m.double_ack().await.unwrap();
+            }
+        }
+        assert_eq!(seen, (1..=30).collect::<Vec<_>>());
+        assert_eq!(stream.info().await.unwrap().state.messages, 0);
+        // Refused, and so delivered again.
+        publish(&js, "w.x", "again").await;
+        let first = c.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
+        first.ack_with(AckKind::Nak(None)).await.unwrap();
+        let second = c.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
+        assert_eq!(second.info().unwrap().delivered, 2);
+        second.double_ack().await.unwrap();
+        server.stop().await;
+    });
+}
+
+#[test]
+fn push_consumers_deliver_to_those_who_listen() {
+    run(|dir| async move {
+        let server = Running::start(&dir).await;
+        let js = server.client().await;
+        let stream = js
+            .create_stream(Config { name: "P".into(), subjects: vec!["p.>".into()], ..Default::default() })
+            .await
+            .unwrap();
+        for i in 1..=20 {
+            publish(&js, "p.x", &i.to_string()).await;
+        }
+        let c = stream
+            .create_consumer(consumer::push::Config {
+                deliver_subject: "to.me".into(),
+                durable_name: Some("push".into()),
+                ..Default::default()
+            })
+            .await
+            .unwrap();
+        let mut messages = c.messages().await.unwrap();
+        for i in 1..=20u64 {
+            let m = env::timeout(PATIENCE, messages.next()).await.unwrap().unwrap().unwrap();
+            assert_eq!(m.info().unwrap().stream_sequence, i);
+            m.ack().await.unwrap();
+        }
+        assert_eq!(publish(&js, "p.y", "21").await, 21);
+        let m = env::timeout(PATIENCE, messages.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(m.payload, "21");
+        let ordered = stream
+            .create_consumer(consumer::push::OrderedConfig {
+                deliver_subject: "ordered".into(),
+                ..Default::default()
+            })
+            .await
+            .unwrap();
+        let got: Vec<_> = ordered.messages().await.unwrap().take(21).try_collect().await.unwrap();
+        assert_eq!(got.len(), 21);
+        server.stop().await;
+    });
+}
+
+#[test]
+fn buckets_of_keys_and_of_objects() {
+    run(|dir| async move {
+        let server = Running::start(&dir).await;
+        let js = server.client().await;
+        let kv = js
+            .create_key_value(jetstream::kv::Config { bucket: "B".into(), history: 5, ..Default::default() })
+            .await
+            .unwrap();
+        let first = kv.put("a", "1".into()).await.unwrap();
+        let second = kv.update("a", "2".into(), first).await.unwrap();
+        assert!(kv.update("a", "3".into(), first).await.is_err());
+        assert_eq!(kv.get("a").await.unwrap().unwrap(), "2");
+        assert_eq!(kv.entry("a").await.unwrap().unwrap().revision, second);
+        assert!(kv.create("a", "x".into()).await.is_err());
+        let mut watch = kv.watch("b").await.unwrap();
+        kv.put("b", "seen".into()).await.unwrap();
+        let entry = env::timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(entry.value, "seen");
+        let history: Vec<_> = kv.history("a").await.unwrap().try_collect().await.unwrap();
+        assert_eq!(history.len(), 2);
+        kv.delete("a").await.unwrap();
+        assert!(kv.get("a").await.unwrap().is_none());
+        let keys: Vec<String> = kv.keys().await.unwrap().try_collect().await.unwrap();
+        assert_eq!(keys, ["b"]);
+        kv.purge("b").await.unwrap();
+
+        let objects = js
+            .create_object_store(jetstream::object_store::Config { bucket: "O".into(), ..Default::default() })
+            .await
+            .unwrap();
+        let data: Vec<u8> = (0..500_000u32).map(|i| (i * 7 % 251) as u8).collect();
+        objects.put("blob", &mut &data[..]).await.unwrap();
+        let mut back = Vec::new();
+        objects.get("blob").await.unwrap().read_to_end(&mut back).await.unwrap();
+        assert_eq!(back, data);
+        objects.delete("blob").await.unwrap();
+        assert!(objects.get("blob").await.is_err());
+        server.stop().await;
+    });
+}

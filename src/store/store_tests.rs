@@ -1,0 +1,328 @@
+//! The handles on a simulated disk, one thing at a time.
+
+use std::{pin::pin, task::Context};
+
+use bytes::Bytes;
+use env::{
+    rng::Rng,
+    simdisk::{Options as DiskOptions, SimDisk},
+};
+
+use super::*;
+use crate::{Batch, Chain, Kind, Term, simio::SimHandle};
+
+fn now<F: Future>(f: F) -> F::Output {
+    let mut f = pin!(f);
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    for _ in 0..10_000 {
+        if let std::task::Poll::Ready(v) = f.as_mut().poll(&mut cx) {
+            return v;
+        }
+    }
+    panic!("a future waits for something that never comes");
+}
+
+fn disk() -> SimHandle {
+    let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
+    options.rates.clear();
+    SimHandle::new(SimDisk::new(options, Rng::derived(1, "store tests")), false)
+}
+
+fn options() -> Options {
+    Options {
+        sector: 512,
+        journal_file_min: 64 << 10,
+        journal_file_max: 256 << 10,
+        journal_budget: 1 << 20,
+        own_file_bytes: 16 << 10,
+        reserve: 4 << 10,
+        threads: false,
+        ..Options::default()
+    }
+}
+
+fn open(disk: &SimHandle) -> Store {
+    now(Store::open(Disk::Sim(disk.clone()), "/s", options())).expect("it opens")
+}
+
+/// An entry of messages on these subjects, with bodies of `size` bytes.
+fn entry(g: &Group, subjects: &[&str], size: usize) -> NewEntry {
+    let (last, _, prev) = g.last();
+    let mut seq = g.state.lock().log_seq();
+    let mut batch = Batch::new();
+    for s in subjects {
+        seq = seq.next();
+        let body = vec![seq.0 as u8; size];
+        let (subject, headers) = (s.as_bytes(), &b""[..]);
+        let time = seq.0 as i64;
+        batch.push(
+            g.id(),
+            &Message { seq, time, expires: None, redacted: false, subject, headers, body: &body },
+        );
+    }
+    let chain = Chain(prev.0.wrapping_mul(31) + last.0 + 1);
+    let payload = batch.finish(b"");
+    NewEntry { kind: Kind::Messages, index: last.next(), term: Term(1), prev, chain, payload, digest: None }
+}
+
+fn add(g: &Group, subjects: &[&str], size: usize) -> Result<Ticket> {
+    let t = g.append(vec![entry(g, subjects, size)], Sync::Always)?;
+    let at = g.applied().0.next();
+    let head = now(g.entries(at, 1)).expect("it was appended")[0].head;
+    assert!(g.apply_now(&head).is_ok());
+    Ok(t)
+}
+
+fn acked(t: &Ticket) -> bool {
+    matches!(t.poll(), Some(Ok(_)))
+}
+
+#[test]
+fn s55_a_memory_group_gives_no_number_twice() {
+    let disk = disk();
+    let mut store = open(&disk);
+    let (g, t) = store.create(GroupId(1), true, b"").expect("new");
+    now(store.step()).expect("a round");
+    assert!(acked(&t));
+    drop(g);
+    let (mut index, mut seq) = (LogIndex(0), StreamSeq(0));
+    for turn in 0..6 {
+        let g = store.group(GroupId(1)).expect("it is there");
+        assert!(g.is_memory());
+        let s = g.state();
+        assert!(g.last().0 >= index && s.last >= seq, "turn {turn}: {:?} after {index:?}, {seq:?}", s.last);
+        assert_eq!((s.msgs, s.first, g.applied().0), (0, s.last.next(), g.last().0));
+        let mut waits = 0;
+        for i in 0..1000 {
+            let t = add(&g, &["a", "b"], 10).expect("memory");
+            if !acked(&t) {
+                waits += 1;
+                // The first reservation is not durable before a round.
+                now(store.step()).expect("a round");
+            }
+            assert!(acked(&t));
+            if i > 1 {
+                let before = disk.with(|d| d.ops());
+                now(store.step()).expect("nothing to do");
+                assert_eq!(disk.with(|d| d.ops()), before, "a memory append reaches the disk");
+            }
+        }
+        assert!(waits <= 1);
+        (index, seq) = (g.last().0, g.state().last);
+        assert_eq!(g.state().msgs, 2000);
+        if turn % 2 == 0 {
+            now(store.flush()).expect("a flush");
+        }
+        drop((g, store));
+        disk.with(|d| d.power_failure());
+        store = open(&disk);
+    }
+}
+
+#[test]
+fn a_memory_group_gives_memory_back_and_keeps_its_order() {
+    let disk = disk();
+    let store = open(&disk);
+    let (g, _) = store.create(GroupId(1), true, b"").expect("new");
+    for i in 0..20_000u64 {
+        add(&g, &[["a", "b", "c"][i as usize % 3]], 10).expect("memory");
+        if i % 100 != 0 {
+            assert!(g.view().remove(StreamSeq(i + 1)).expect("in memory"));
+        }
+        if i % 500 == 0 {
+            g.checkpoint(Bytes::new());
+        }
+    }
+    let s = g.state.lock();
+    assert!(s.msgs.len() < 5000 && s.tail.len() < 5000, "{} {}", s.msgs.len(), s.tail.len());
+    drop(s);
+    now(g.verify()).expect("whole");
+    assert_eq!((g.state().msgs, g.state().first), (200, StreamSeq(1)));
+    for subject in ["a", "b", "c"] {
+        let of: Vec<u64> =
+            (0..200).map(|i| i * 100).filter(|i| ["a", "b", "c"][*i as usize % 3] == subject).collect();
+        let mut left = &of[..];
+        while let Some((first, rest)) = left.split_first() {
+            let t = g.view().subject(subject.as_bytes()).expect("in memory").expect("it has messages");
+            let want = (left.len() as u64, StreamSeq(first + 1), StreamSeq(left[left.len() - 1] + 1));
+            assert_eq!((t.msgs, t.first, t.last), want);
+            assert!(matches!(g.view().get(t.first), Ok(Read::Valid(_))));
+            assert!(g.view().remove(t.first).expect("in memory"));
+            left = rest;
+        }
+    }
+    assert_eq!(g.state().msgs, 0);
+    // A truncation after that takes back what was not applied, and no more.
+    let last = g.last().0;
+    g.append(vec![entry(&g, &["x"], 1)], Sync::Always).expect("memory");
+    g.checkpoint(Bytes::new());
+    g.truncate(last.next()).expect("not applied");
+    assert_eq!(g.last().0, last);
+    add(&g, &["x"], 1).expect("memory");
+    assert_eq!(g.state().msgs, 1);
+}
+
+#[test]
+fn s22_a_full_disk_refuses_appends_and_serves_the_rest() {
+    let disk = disk();
+    let store = open(&disk);
+    let (g, _) = store.create(GroupId(1), false, b"").expect("new");
+    for _ in 0..20 {
+        add(&g, &["a"], 1000).expect("room");
+    }
+    now(store.step()).expect("a round");
+    disk.with(|d| {
+        let used = d.space().0;
+        d.options().capacity = used;
+    });
+    let mut refused = None;
+    for _ in 0..1000 {
+        match add(&g, &["a"], 1000) {
+            Ok(_) => now(store.step()).expect("what was admitted has its room"),
+            Err(e) => {
+                refused = Some(e);
+                break;
+            }
+        }
+    }
+    assert!(matches!(refused, Some(Error::NoSpace(_) | Error::Busy)), "{refused:?}");
+    let last = g.state().last;
+    // Reads, deletions and control records go on: they have room of their own.
+    assert!(matches!(now(g.get(StreamSeq(1))), Ok(Read::Valid(_))));
+    assert_eq!(now(g.delete(&[StreamSeq(1)])).expect("in memory"), [StreamSeq(1)]);
+    let hard = g.set_hard_state(Bytes::from_static(b"hard")).expect("room for control records");
+    now(store.step()).expect("a round");
+    assert!(acked(&hard));
+    // Nothing was lost, and with room it goes on.
+    drop((g, store));
+    disk.with(|d| {
+        d.power_failure();
+        d.options().capacity = 1 << 40;
+    });
+    let store = open(&disk);
+    let g = store.group(GroupId(1)).expect("it is there");
+    assert_eq!(g.state.lock().log_seq(), last);
+    assert_eq!(g.hard_state().as_deref(), Some(&b"hard"[..]));
+    let t = g.append(vec![entry(&g, &["a"], 1000)], Sync::Always).expect("room");
+    now(store.step()).expect("a round");
+    assert!(acked(&t));
+}
+
+#[test]
+fn both_manifests_damaged_is_refused_and_the_files_are_named() {
+    let disk = disk();
+    let store = open(&disk);
+    let (g, _) = store.create(GroupId(1), false, b"").expect("new");
+    add(&g, &["a"], 1000).expect("room");
+    now(store.step()).expect("a round");
+    now(store.flush()).expect("a flush");
+    drop((g, store));
+    for slot in ["a", "b"] {
+        disk.with(|d| {
+            d.process_death();
+            d.rot(&format!("/s/shard-000/manifest-{slot}"), 60, 3).expect("it is there");
+        });
+        let r = now(Store::open(Disk::Sim(disk.clone()), "/s", options()));
+        match (slot, r) {
+            ("a", Ok(s)) => {
+                assert_eq!(s.groups(), [GroupId(1)]);
+                drop(s);
+                // Opening wrote both again.
+                disk.with(|d| {
+                    d.process_death();
+                    d.rot("/s/shard-000/manifest-a", 60, 3).expect("it is there");
+                });
+            }
+            ("b", Err(Error::Damaged(d))) => {
+                assert!(d.what.contains("manifest-a") && d.what.contains("manifest-b"), "{d}");
+            }
+            (slot, r) => panic!("manifest {slot}: {:?}", r.err()),
+        }
+    }
+}
+
+#[test]
+fn a_damaged_record_is_told_from_an_absent_one() {
+    let disk = disk();
+    let store = open(&disk);
+    let (g, _) = store.create(GroupId(1), false, b"").expect("new");
+    for _ in 0..40 {
+        add(&g, &["a", "b"], 1000).expect("room");
+        now(store.step()).expect("a round");
+    }
+    now(store.flush()).expect("a flush");
+    assert_eq!(now(g.delete(&[StreamSeq(7)])).expect("there"), [StreamSeq(7)]);
+    drop((g, store));
+    disk.with(|d| {
+        d.process_death();
+        let path = d.files().into_iter().find(|f| f.contains("/segments/")).expect("a segment");
+        d.rot(&path, 5000, 3).expect("it is there");
+    });
+    let store = open(&disk);
+    let g = store.group(GroupId(1)).expect("it is there");
+    let heads: Vec<Head> = (1..=40)
+        .map(|i| {
+            let payload = now(g.entries(LogIndex(i), 1)).map(|e| e[0].head);
+            payload.unwrap_or(Head { ..head_of(&g, i) })
+        })
+        .collect();
+    for h in &heads {
+        now(g.apply(h)).expect("the footers are whole");
+    }
+    // The scrub finds it without being asked for the message, in steps of its budget.
+    let shard = &store.shards.0[0];
+    let (mut cursor, mut found, mut steps) = (Cursor::default(), Vec::new(), 0);
+    loop {
+        let step = now(shard.scrub(&mut cursor, 4096)).expect("a well disk");
+        assert!(step.bytes < 4096 + 40_000, "S-92: {} bytes", step.bytes);
+        found.extend(step.damage);
+        steps += 1;
+        if step.done {
+            break;
+        }
+    }
+    assert!(steps > 2 && found.len() == 1, "{steps} steps: {found:?}");
+    let range = found[0].messages.expect("it is a block of messages");
+    assert_eq!(now(store.verify()).expect("a well disk").damage, found);
+
+    let mut damaged = Vec::new();
+    for seq in 1..=80 {
+        // Asked as the engine asks: without an await first.
+        let asked = g.view().get(StreamSeq(seq));
+        let r = match asked {
+            Ok(r) => r,
+            Err(n) => {
+                now(g.fetch(n)).expect("damage of a message is an answer");
+                g.view().get(StreamSeq(seq)).expect("it was fetched")
+            }
+        };
+        match r {
+            Read::Valid(_) => {}
+            Read::Damaged(d) => damaged.push((seq, d)),
+            Read::Absent => panic!("{seq} is there"),
+        }
+    }
+    assert_eq!(damaged.len(), 1, "{damaged:?}");
+    assert_eq!(damaged[0].1.messages, Some((StreamSeq(damaged[0].0), StreamSeq(damaged[0].0))));
+    assert!(range.0.0 <= damaged[0].0 && damaged[0].0 <= range.1.0, "{range:?}");
+    assert_eq!(store.damage().len(), 2);
+    assert_eq!(g.view().get(StreamSeq(81)).ok(), Some(Read::Absent));
+}
+
+/// What the log said of an entry of two messages whose payload is damaged.
+fn head_of(g: &Group, index: u64) -> Head {
+    let (first, group) = (StreamSeq(index * 2 - 1), g.id());
+    Head {
+        kind: Kind::Messages,
+        compacted: false,
+        group,
+        index: LogIndex(index),
+        term: Term(1),
+        prev: Chain(0),
+        chain: Chain(0),
+        first,
+        count: 2,
+        length: 0,
+        digest: 0,
+    }
+}

@@ -1,0 +1,244 @@
+//! Ack subjects and what an ack says.
+//!
+//! Owns the subjects' two layouts and the payloads. Does not own what an ack does: see [`super::Consumer::ack`].
+
+use serde::Deserialize;
+use subject::tokens;
+
+use crate::time::parse_duration;
+
+/// What the reply subject of a delivery says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AckTokens<'a> {
+    /// The stream.
+    pub stream: &'a [u8],
+    /// The consumer.
+    pub consumer: &'a [u8],
+    /// How often the message had been delivered.
+    pub deliveries: u64,
+    /// The message.
+    pub sseq: u64,
+    /// The delivery.
+    pub dseq: u64,
+    /// When the message was stored, in nanoseconds since 1970.
+    pub time: i64,
+    /// How many messages were pending.
+    pub pending: u64,
+}
+
+/// A decimal number without sign; `None` if it is none or does not fit.
+fn number(token: &[u8]) -> Option<u64> {
+    if token.is_empty() {
+        return None;
+    }
+    token.iter().try_fold(0u64, |n, d| {
+        let digit = d.is_ascii_digit().then(|| u64::from(d - b'0'))?;
+        n.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+impl<'a> AckTokens<'a> {
+    /// Reads `$JS.ACK.<stream>.<consumer>.<deliveries>.<sseq>.<dseq>.<time>.<pending>`, or the same behind
+    /// `$JS.ACK.<domain>.<account hash>.` with whatever may follow; `None` for anything else.
+    pub fn parse(subject: &'a [u8]) -> Option<AckTokens<'a>> {
+        let rest = subject.strip_prefix(b"$JS.ACK.")?;
+        let mut all = [&b""[..]; 9];
+        let mut n = 0;
+        for token in tokens(rest).take(9) {
+            all[n] = token;
+            n += 1;
+        }
+        let t = match n {
+            7 => &all[..7],
+            9 => &all[2..9],
+            _ => return None,
+        };
+        Some(AckTokens {
+            stream: t[0],
+            consumer: t[1],
+            deliveries: number(t[2])?,
+            sseq: number(t[3])?,
+            dseq: number(t[4])?,
+            time: i64::try_from(number(t[5])?).ok()?,
+            pending: number(t[6])?,
+        })
+    }
+}
+
+/// What an ack's payload asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AckKind<'a> {
+    /// Done.
+    Ack,
+    /// Deliver again, after so many nanoseconds.
+    Nak(Option<i64>),
+    /// Still at work: the wait begins anew.
+    Progress,
+    /// Done, and here is the next pull request.
+    Next(&'a [u8]),
+    /// Do not deliver again, for this reason (empty if none).
+    Term(&'a [u8]),
+    /// Nothing that is known.
+    Unknown,
+}
+
+#[derive(Deserialize)]
+struct NakOptions {
+    #[serde(default)]
+    delay: i64,
+}
+
+impl<'a> AckKind<'a> {
+    /// Reads a payload. A nak whose delay cannot be read is one without delay.
+    pub fn parse(payload: &'a [u8]) -> AckKind<'a> {
+        match payload {
+            b"" | b"+ACK" | b"+OK" => AckKind::Ack,
+            b"+WPI" => AckKind::Progress,
+            _ => {
+                if let Some(rest) = payload.strip_prefix(b"+NXT") {
+                    AckKind::Next(rest)
+                } else if let Some(rest) = payload.strip_prefix(b"-NAK") {
+                    AckKind::Nak(nak_delay(rest.trim_ascii()))
+                } else if let Some(rest) = payload.strip_prefix(b"+TERM") {
+                    AckKind::Term(rest.trim_ascii())
+                } else {
+                    AckKind::Unknown
+                }
+            }
+        }
+    }
+}
+
+fn nak_delay(text: &[u8]) -> Option<i64> {
+    match text.first()? {
+        b'{' => serde_json::from_slice::<NakOptions>(text).ok().map(|o| o.delay),
+        _ => parse_duration(std::str::from_utf8(text).ok()?),
+    }
+}
+
+/// Writes the reply subjects of a consumer's deliveries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AckSubject {
+    /// `$JS.ACK.<stream>.<consumer>.`
+    prefix: Vec<u8>,
+}
+
+impl AckSubject {
+    /// For a consumer of a stream.
+    pub fn new(stream: &[u8], consumer: &[u8]) -> AckSubject {
+        let mut prefix = Vec::with_capacity(stream.len() + consumer.len() + 10);
+        for part in [&b"$JS.ACK."[..], stream, b".", consumer, b"."] {
+            prefix.extend_from_slice(part);
+        }
+        AckSubject { prefix }
+    }
+
+    /// Appends the reply subject of a delivery.
+    #[inline]
+    pub fn write(&self, out: &mut Vec<u8>, deliveries: u64, sseq: u64, dseq: u64, time: i64, pending: u64) {
+        out.reserve(self.prefix.len() + 5 * 21);
+        out.extend_from_slice(&self.prefix);
+        decimal(out, deliveries);
+        out.push(b'.');
+        decimal(out, sseq);
+        out.push(b'.');
+        decimal(out, dseq);
+        out.push(b'.');
+        decimal(out, time.max(0).unsigned_abs());
+        out.push(b'.');
+        decimal(out, pending);
+    }
+
+    /// How long that subject is.
+    #[inline]
+    pub fn len(&self, deliveries: u64, sseq: u64, dseq: u64, time: i64, pending: u64) -> usize {
+        let numbers = [deliveries, sseq, dseq, time.max(0).unsigned_abs(), pending];
+        self.prefix.len() + 4 + numbers.iter().map(|n| digits(*n)).sum::<usize>()
+    }
+}
+
+#[inline]
+fn digits(n: u64) -> usize {
+    n.checked_ilog10().map_or(1, |d| d as usize + 1)
+}
+
+/// Appends a number, two digits at a time from the end.
+#[inline]
+fn decimal(out: &mut Vec<u8>, mut n: u64) {
+    let mut text = [0u8; 20];
+    let mut at = text.len();
+    while n >= 10 {
+        let two = n % 100;
+        n /= 100;
+        at -= 2;
+        text[at] = b'0' + (two / 10) as u8;
+        text[at + 1] = b'0' + (two % 10) as u8;
+    }
+    if n > 0 || at == text.len() {
+        at -= 1;
+        text[at] = b'0' + n as u8;
+    }
+    out.extend_from_slice(&text[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_layouts_are_read_and_others_refused() {
+        let v1 = AckTokens::parse(b"$JS.ACK.ORDERS.c1.2.7.9.1700000000000000000.5").unwrap();
+        assert_eq!((v1.stream, v1.consumer), (&b"ORDERS"[..], &b"c1"[..]));
+        assert_eq!(
+            (v1.deliveries, v1.sseq, v1.dseq, v1.time, v1.pending),
+            (2, 7, 9, 1_700_000_000_000_000_000, 5)
+        );
+        let v2 = AckTokens::parse(b"$JS.ACK._.abcdefgh.ORDERS.c1.2.7.9.1700000000000000000.5").unwrap();
+        assert_eq!(v1, v2);
+        let v3 = AckTokens::parse(b"$JS.ACK.hub.abcdefgh.ORDERS.c1.2.7.9.1700000000000000000.5.more.tokens")
+            .unwrap();
+        assert_eq!(v1, v3);
+        for bad in [
+            &b"$JS.ACK.S.c.1.2.3.4"[..],
+            b"$JS.ACK.S.c.1.2.3.4.5.6",
+            b"$JS.ACK.S.c.1.-2.3.4.5",
+            b"$JS.ACK.S.c.1.2.3.99999999999999999999.5",
+            b"$JS.ACK.S.c.1.2..4.5",
+            b"$JS.API.S.c.1.2.3.4.5",
+            b"",
+        ] {
+            assert_eq!(AckTokens::parse(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let subject = AckSubject::new(b"S", b"c");
+        for n in [0, 1, 9, 10, 99, 100, 101, 12345, u64::MAX] {
+            let mut text = Vec::new();
+            subject.write(&mut text, 1, n, 3, 1_234, 0);
+            assert_eq!(text, format!("$JS.ACK.S.c.1.{n}.3.1234.0").into_bytes());
+            assert_eq!(text.len(), subject.len(1, n, 3, 1_234, 0));
+        }
+    }
+
+    #[test]
+    fn payloads_are_read() {
+        for (payload, kind) in [
+            (&b""[..], AckKind::Ack),
+            (b"+ACK", AckKind::Ack),
+            (b"+OK", AckKind::Ack),
+            (b"-NAK", AckKind::Nak(None)),
+            (b"-NAK 5s", AckKind::Nak(Some(5_000_000_000))),
+            (b"-NAK {\"delay\": 7}", AckKind::Nak(Some(7))),
+            (b"-NAK nonsense", AckKind::Nak(None)),
+            (b"+WPI", AckKind::Progress),
+            (b"+NXT 5", AckKind::Next(b" 5")),
+            (b"+TERM", AckKind::Term(b"")),
+            (b"+TERM because", AckKind::Term(b"because")),
+            (b"hello", AckKind::Unknown),
+        ] {
+            assert_eq!(AckKind::parse(payload), kind);
+        }
+    }
+}

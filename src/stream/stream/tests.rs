@@ -1,0 +1,6 @@
+//! Each rule by a table, then all of them against a model.
+
+mod checkpoints;
+mod harness;
+mod model;
+mod rules;
