@@ -139,7 +139,8 @@ fn arrows_point_down() {
     let floors: BTreeMap<_, _> = FLOORS.into_iter().collect();
     let mut wrong = Vec::new();
     for (p, text) in files().iter().filter(|(p, _)| {
-        p.ends_with("Cargo.toml") && ["src/", "sim/", "models/", "jepsen-style/"].iter().any(|r| p.starts_with(r))
+        p.ends_with("Cargo.toml")
+            && ["src/", "sim/", "models/", "jepsen-style/"].iter().any(|r| p.starts_with(r))
     }) {
         let name = text.lines().find_map(|l| l.strip_prefix("name = ")).unwrap_or_default().trim_matches('"');
         let Some(floor) = floors.get(name) else {
