@@ -102,19 +102,19 @@ pub fn flip(dir: &Path, target: Target, count: u64, dice: &mut Dice) -> Result<u
     Ok(flipped)
 }
 
-/// Cuts up to `bytes` from the end of each of the largest `count` files; returns how many were cut.
+/// Cuts `bytes` from the end of the content of each of the `count` files with the most of it; returns how many were cut.
 ///
 /// # Errors
 /// There is no such file, or it cannot be written.
 pub fn truncate(dir: &Path, target: Target, count: usize, bytes: u64) -> Result<u64, Wrong> {
-    let mut all = files(dir, target);
-    all.sort_by_key(|f| std::cmp::Reverse(f.1));
+    let all = files(dir, target).into_iter().map(|(path, _)| Ok((last_byte(&path)?, path)));
+    let mut all: Vec<(u64, PathBuf)> = all.collect::<Result<_, Wrong>>()?;
+    all.sort();
     if all.is_empty() {
         return Err(format!("{}: no file of {target:?}", dir.display()));
     }
     let mut cut = 0;
-    for (path, _) in all.iter().take(count) {
-        let end = last_byte(path)?;
+    for (end, path) in all.iter().rev().take(count) {
         let file = OpenOptions::new().write(true).open(path).map_err(|e| e.to_string())?;
         file.set_len(end.saturating_sub(bytes)).map_err(|e| e.to_string())?;
         cut += 1;

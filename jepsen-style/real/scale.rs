@@ -1,6 +1,6 @@
 //! The scenarios of size: no storm, but much of something, and how the node bears it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
@@ -54,9 +54,9 @@ pub async fn run(
         }
         Work::Interior => {
             publish(load, stop, messages, |n| format!("log.{}", n % 7)).await;
-            let kept = interior(load, messages).await.map_err(late)?;
+            let holes = interior(load, messages).await.map_err(late)?;
             restart(c, load, row).await.map_err(late)?;
-            remaining(load, row, &kept).await.map_err(late)?;
+            remaining(load, row, &holes).await.map_err(late)?;
         }
         _ => {
             let n = (STREAMS as f64 * o.scale).max(1.0) as u64;
@@ -158,41 +158,47 @@ async fn filter(load: &Load, row: &mut Row) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Confirms all but every hundredth message; returns the sequences that were left.
-async fn interior(load: &Load, messages: u64) -> Result<Vec<u64>, Wrong> {
+/// Which messages of the queue were left, and which were confirmed to the end.
+#[derive(Default)]
+struct Holes {
+    kept: BTreeSet<u64>,
+    confirmed: BTreeSet<u64>,
+}
+
+/// Confirms all but every hundredth message. Only those count as confirmed for which the server's word came.
+async fn interior(load: &Load, messages: u64) -> Result<Holes, Wrong> {
     let client = client::connect(&load.ports, 0).await?;
-    let (mut kept, mut seen) = (Vec::new(), 0);
+    let mut holes = Holes::default();
     let deadline = Instant::now() + LIMIT;
-    while seen < messages {
+    while ((holes.kept.len() + holes.confirmed.len()) as u64) < messages {
         if Instant::now() > deadline {
-            return Err(format!("{seen} of {messages} messages came in {LIMIT:?}"));
+            return Err(format!(
+                "{} of {messages} messages were confirmed in {LIMIT:?}",
+                holes.confirmed.len()
+            ));
         }
         let mut batch = Vec::new();
-        seen += client::pull(&client, (STREAM, CONSUMER), 1_000, Duration::from_secs(1), |m| batch.push(m))
-            .await?;
-        let last = batch.len().saturating_sub(1);
-        for (i, m) in batch.into_iter().enumerate() {
+        client::pull(&client, (STREAM, CONSUMER), 1_000, Duration::from_secs(1), |m| batch.push(m)).await?;
+        let confirm = batch.into_iter().filter_map(|m| {
             if m.seq % 100 == 0 {
-                kept.push(m.seq);
-            } else if i == last {
-                // One waits for the word, so that those before it were handled.
-                client::confirm(&client, m.reply).await?;
-            } else {
-                client.publish(m.reply, "+ACK".into()).await.map_err(|e| e.to_string())?;
+                holes.kept.insert(m.seq);
+                return None;
             }
-        }
+            let client = &client;
+            Some(async move { client::confirm(client, m.reply).await.map(|()| m.seq) })
+        });
+        let confirm: Vec<_> = confirm.collect();
+        let done = futures_util::future::join_all(confirm).await;
+        holes.confirmed.extend(done.into_iter().flatten());
     }
-    client.flush().await.map_err(|e| e.to_string())?;
-    kept.sort_unstable();
-    kept.dedup();
-    Ok(kept)
+    Ok(holes)
 }
 
 /// What is left after the restart: all that was kept must come again; what was confirmed should not. What comes is
 /// confirmed, so that it ends.
-async fn remaining(load: &Load, row: &mut Row, kept: &[u64]) -> Result<(), Wrong> {
+async fn remaining(load: &Load, row: &mut Row, holes: &Holes) -> Result<(), Wrong> {
     let client = client::connect(&load.ports, 0).await?;
-    let mut came = std::collections::BTreeSet::new();
+    let mut came = BTreeSet::new();
     let deadline = Instant::now() + LIMIT;
     let mut quiet = 0;
     // Unconfirmed ones come again after ack_wait; four seconds without any are the end.
@@ -207,11 +213,9 @@ async fn remaining(load: &Load, row: &mut Row, kept: &[u64]) -> Result<(), Wrong
         quiet = if n == 0 { quiet + 1 } else { 0 };
     }
     row.acknowledged = load.rec.completed() as u64;
-    row.lost = kept.iter().filter(|s| !came.contains(s)).count() as u64;
-    let again = came.iter().filter(|s| kept.binary_search(s).is_err()).count();
-    // The probe's message was never confirmed.
-    row.duplicated = (again as u64).saturating_sub(1);
-    row.note += &format!("{} kept of them; ", kept.len());
+    row.lost = holes.kept.difference(&came).count() as u64;
+    row.duplicated = holes.confirmed.intersection(&came).count() as u64;
+    row.note += &format!("{} confirmed, {} kept; ", holes.confirmed.len(), holes.kept.len());
     Ok(())
 }
 

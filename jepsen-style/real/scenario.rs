@@ -114,8 +114,8 @@ pub fn all() -> Vec<Scenario> {
         s(0, "kill", 1, 6_000, "1 node: kill -9 three times under load").faults(kills(0, &[1_000, 2_500, 4_000])),
         s(1, "flip", 1, 5_000, "1 node: 10 bits flipped in message files, restart")
             .faults([(2_500, Flip(0, Messages, 10)), (2_600, Kill(0)), (2_800, Start(0))]),
-        s(1, "truncate", 1, 5_000, "1 node: message files lose their last 2 KiB while it is down, restart")
-            .faults([(2_500, Kill(0)), (2_550, Truncate(0, Messages, 2, 2_048)), (2_800, Start(0))]),
+        s(1, "truncate", 1, 5_000, "1 node: the fullest message file loses its last 2 KiB while it is down, restart")
+            .faults([(2_500, Kill(0)), (2_550, Truncate(0, Messages, 1, 2_048)), (2_800, Start(0))]),
         s(1, "minority-flip", 3, 12_000, "3 nodes, R3: 30 bits flipped and files cut on one node, then each node restarts in turn")
             .faults(
                 [(3_000, Flip(1, Messages, 30)), (3_100, Kill(1)), (3_150, Truncate(1, Messages, 2, 4_096)), (3_400, Start(1))]
