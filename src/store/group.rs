@@ -607,6 +607,10 @@ impl Group {
                 }
             }
         }
+        // Memory that a burst needed is given back.
+        if self.msgs.capacity() > 4 * self.msgs.len() + 4096 {
+            self.msgs.shrink_to(2 * self.msgs.len());
+        }
         for p in &plan.new {
             let mut p = (**p).clone();
             let rels: Vec<u32> = gone.iter().filter(|s| p.meta.holds(**s)).map(|s| p.rel(*s)).collect();

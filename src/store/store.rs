@@ -336,8 +336,9 @@ impl Store {
     pub fn create(&self, id: GroupId, memory: bool, options: &[u8]) -> Result<(Group, Ticket)> {
         let shard = self.shard(id);
         let options = options_bytes(memory, options);
+        let ended = shard.tombs.lock().iter().any(|t| t.0 == id);
         let mut groups = shard.groups.lock();
-        if groups.contains_key(&id) || shard.tombs.lock().iter().any(|t| t.0 == id) {
+        if ended || groups.contains_key(&id) {
             return Err(Error::Invalid(format!("group {} exists or existed", id.0)));
         }
         let frame = Frame::control(FrameKind::Create, id, LogIndex(0), options.clone());
@@ -368,11 +369,14 @@ impl Store {
     pub fn delete(&self, id: GroupId) -> Result<Ticket> {
         let shard = self.shard(id);
         let group = self.group(id)?;
-        let round =
-            shard.enqueue(vec![Frame::control(FrameKind::Delete, id, LogIndex(0), Bytes::new())], true)?;
-        group.state.lock().deleted = true;
+        // A flush that does not see the tomb here must meet the group's end in its replay.
+        let mut tombs = shard.tombs.lock();
+        let frame = Frame::control(FrameKind::Delete, id, LogIndex(0), Bytes::new());
+        let round = shard.enqueue(vec![frame], true)?;
+        tombs.push((id, round));
         shard.groups.lock().remove(&id);
-        shard.tombs.lock().push((id, round));
+        drop(tombs);
+        group.state.lock().deleted = true;
         Ok(group.ticket(round))
     }
 
@@ -692,6 +696,13 @@ impl Group {
     /// How many subjects have messages.
     pub async fn subject_count(&self) -> Result<u64> {
         self.ask(|v| v.num_subjects()).await
+    }
+
+    /// Bytes of memory that the indexes of this group take: the subjects that were asked for so far, texts included, and where
+    /// the messages of the tail are. The tail's own bytes are not counted.
+    pub fn index_bytes(&self) -> u64 {
+        let s = self.state.lock();
+        (s.dict.weight() + s.msgs.capacity() * size_of::<crate::group::TailMsg>()) as u64
     }
 
     /// Walks everything and panics if the totals are wrong (S-50). For tests and the simulation: it reads every footer.
