@@ -17,7 +17,7 @@ use stream::{
     command::{Command, Control},
     config::{Retention, StreamConfig},
     consumer::{
-        AckSubject, AckTokens, Consumer, ConsumerConfig, Identity, Info, Output,
+        AckSubject, AckTokens, Consumer, ConsumerConfig, Identity, Info, Listeners, Output,
         check::{self, Parent},
     },
     errors,
@@ -339,6 +339,8 @@ impl Core {
         }
         let now = now();
         let view = s.view();
+        let Some(assets) = s.assets.upgrade() else { return Ok(()) };
+        let listeners = Heard(&assets);
         let mut outs = Vec::new();
         let strict_or_kept = self.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
         let mut last: Option<Arc<str>> = None;
@@ -586,6 +588,9 @@ impl Stream {
             let need = {
                 let mut core = self.core.lock();
                 let Some(slot) = core.consumers.slots.get_mut(name) else { return Ok(None) };
+                if let Some(assets) = self.assets.upgrade() {
+                    slot.rules.retain_requests(&Heard(&assets));
+                }
                 match slot.rules.info(&self.view(), now()) {
                     Ok(info) => return Ok(Some((info, slot.rules.config().clone(), slot.created))),
                     Err(need) => need,
@@ -681,6 +686,19 @@ impl Stream {
             advisory::consumer_action(&node, &assets, &self.name, name, advisory::Action::Delete);
         }
         Ok(true)
+    }
+}
+
+/// Who listens, as the account's interest has it.
+struct Heard<'a>(&'a Assets);
+
+impl Listeners for Heard<'_> {
+    #[inline]
+    fn generation(&self) -> u64 {
+        self.0.account.generation()
+    }
+    fn listens(&self, to: &[u8]) -> bool {
+        self.0.account.has_interest(to)
     }
 }
 

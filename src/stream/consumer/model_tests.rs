@@ -9,6 +9,17 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Memory, Messages, MessagesMut, Stored};
 
+/// Whoever asked is there.
+struct All;
+impl super::Listeners for All {
+    fn generation(&self) -> u64 {
+        1
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        true
+    }
+}
+
 const WAIT: u64 = 1_000;
 const MAX_DELIVER: u64 = 4;
 
@@ -194,7 +205,7 @@ impl World {
     }
 
     fn pump(&mut self) {
-        let Ok(_) = self.leader.pump(&self.msgs, self.now, 3, &mut self.out);
+        let Ok(_) = self.leader.pump(&self.msgs, &All, self.now, 3, &mut self.out);
         self.settle();
     }
 
