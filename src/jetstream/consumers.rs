@@ -185,10 +185,26 @@ impl Consumers {
         Some(slot)
     }
     /// Gives back all that is watched: nothing is delivered any more.
-    pub(crate) fn retire(&mut self) -> Vec<(Vec<u8>, u64)> {
+    pub(crate) fn retire(&mut self, out: &mut Vec<Task>) -> Vec<(Vec<u8>, u64)> {
         let all = std::mem::take(&mut self.slots);
         *self = Consumers::default();
-        all.into_values().filter_map(|s| s.watch).collect()
+        let mut outs = Vec::new();
+        let mut watched = Vec::new();
+        for (name, mut slot) in all {
+            slot.rules.deleted(&mut outs);
+            push_tasks(&name, &slot, &mut outs, out);
+            watched.extend(slot.watch);
+        }
+        watched
+    }
+    /// The server ends: whoever waits is told, and what is noted is logged.
+    pub(crate) fn shut_down(&mut self, out: &mut Vec<Task>) {
+        let mut outs = Vec::new();
+        for (name, slot) in &mut self.slots {
+            slot.rules.shutdown(&mut outs);
+            push_tasks(name, slot, &mut outs, out);
+        }
+        self.urgent = true;
     }
 }
 
