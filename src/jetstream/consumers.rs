@@ -466,6 +466,11 @@ impl Stream {
         _headers: &[u8],
         body: &[u8],
     ) -> bool {
+        // Who does not listen for the answer is not asked for: the message would be delivered to nobody.
+        let listens = self.assets.upgrade().is_some_and(|a| a.account.has_interest(reply));
+        if !listens {
+            return self.core.lock().consumers.get(consumer).is_some();
+        }
         let to = Bytes::copy_from_slice(reply);
         self.with_consumer(consumer, false, |slot, now, out| slot.rules.pull(&to, body, now, out)).is_some()
     }
@@ -508,6 +513,10 @@ impl Stream {
                     slot.deadline = None;
                     core.consumers.ready.insert(name);
                 }
+            }
+            if core.consumers.log_by.is_some_and(|at| at <= now.mono) {
+                core.consumers.log_by = None;
+                core.consumers.urgent = true;
             }
             core.consumers.wants_log(now.mono).then(|| core.handle.clone()).flatten()
         };

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use bytes::{BufMut, Bytes};
@@ -55,7 +55,6 @@ type Waiter = oneshot::Sender<Result<u64, NotAssigned>>;
 #[derive(Default)]
 pub struct Meta {
     inner: Mutex<Inner>,
-    handle: OnceLock<Handle>,
     ready: watch::Sender<Option<Result<(), String>>>,
 }
 
@@ -66,6 +65,8 @@ struct Inner {
     in_flight: VecDeque<Waiter>,
     term: Option<replica::Term>,
     stopped: Option<Arc<str>>,
+    /// Keeps the group alive, and the group this: let go of when it is stopped.
+    handle: Option<Handle>,
 }
 
 /// What the log says.
@@ -236,8 +237,9 @@ impl Meta {
             }
             None => inner.open.push_back((replica::control(c.encode()), tx)),
         }
+        let handle = inner.handle.clone();
         drop(inner);
-        if let Some(h) = self.handle.get() {
+        if let Some(h) = handle {
             h.wake();
         }
         rx
@@ -252,7 +254,7 @@ impl Meta {
 
 impl Machine for Meta {
     fn attach(&self, handle: &Handle) {
-        self.handle.set(handle.clone()).ok();
+        self.inner.lock().handle = Some(handle.clone());
     }
 
     fn restore(&self, blob: &[u8]) -> Result<(), String> {
@@ -313,6 +315,7 @@ impl Machine for Meta {
                 inner.term = None;
                 inner.in_flight.clear();
                 inner.stopped = Some(why.clone());
+                inner.handle = None;
                 self.ready.send_replace(Some(Err(why.to_string())));
                 for (_, w) in inner.open.drain(..) {
                     w.send(Err(NotAssigned(why.to_string()))).ok();

@@ -11,6 +11,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, OnceLock, Weak},
+    time::Duration,
 };
 
 use broker::Link;
@@ -40,6 +41,9 @@ use crate::{
     view::StoreView,
     wheel::{Timed, moment_of},
 };
+
+/// Pause before what is due and could not be done is looked at again.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// A stream.
 pub struct Stream {
@@ -304,7 +308,8 @@ impl Stream {
         };
         let wall = d.wall.map(|wall| moment_of(wall, n.wall, Instant(n.mono)));
         let mono = [d.mono, core.consumers.deadline()].into_iter().flatten().min().map(Instant);
-        Ok([wall, mono].into_iter().flatten().min())
+        // What is due and could not be done right now is looked at again, but not without a pause.
+        Ok([wall, mono].into_iter().flatten().min().map(|d| d.max(Instant(n.mono) + RETRY)))
     }
 
     /// Does what is due: messages grow old, schedules fire, batches are given up.

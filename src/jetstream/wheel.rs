@@ -48,7 +48,7 @@ impl Wheel {
     pub fn set<T: Timed + 'static>(self: &Arc<Wheel>, id: u64, holder: &Arc<T>, deadline: Option<Instant>) {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
-        let at = deadline.map(|d| d.0.next_multiple_of(GRAIN_NS));
+        let at = deadline.and_then(|d| d.0.checked_next_multiple_of(GRAIN_NS));
         match (inner.holders.get_mut(&id), at) {
             (None, None) => return,
             (Some(h), Some(at)) => {
@@ -106,7 +106,11 @@ impl Wheel {
             match self.take_due(env::now()) {
                 Next::Nothing => return,
                 Next::Gone => {}
-                Next::Due(holder) => holder.due(env::now()),
+                Next::Due(holder) => {
+                    holder.due(env::now());
+                    // Whoever asks again and again must not keep the worker from what he waits for.
+                    tokio::task::yield_now().await;
+                }
                 Next::At(at) => {
                     env::select! {
                         _ = self.changed.notified() => {}

@@ -41,8 +41,13 @@ pub(crate) struct Group {
     pub run: AtomicU8,
     /// Wakes an activity that waits.
     pub notify: Notify,
+    /// Its entries do not reach the disk.
+    pub memory: bool,
     /// [`Sync::Relaxed`].
     pub relaxed: AtomicBool,
+    /// Just made, with this node as its only voter, and nothing is proposed yet: its writes need not be durable before they count, since
+    /// nobody else has heard of it, and its first proposal's sync covers them.
+    pub young: AtomicBool,
     /// Something was applied since the last checkpoint.
     pub dirty: AtomicBool,
 }
@@ -50,8 +55,25 @@ pub(crate) struct Group {
 /// A write that the store took, in order.
 pub(crate) struct InFlight {
     token: Token,
-    /// What makes it durable; `None` where the policy does not ask for it.
-    ticket: Option<Ticket>,
+    /// What makes hard states and truncations durable, and what the policy asks of the entries.
+    tickets: [Option<Ticket>; 2],
+}
+
+impl InFlight {
+    /// The first ticket that is not redeemed.
+    fn open(&self) -> Option<&Ticket> {
+        self.tickets.iter().flatten().find(|t| t.poll().is_none())
+    }
+    /// `None` while a ticket is open.
+    fn done(&self) -> Option<store::Result<()>> {
+        for t in self.tickets.iter().flatten() {
+            match t.poll()? {
+                Ok(_) => {}
+                Err(e) => return Some(Err(e)),
+            }
+        }
+        Some(Ok(()))
+    }
 }
 
 /// What is under the group's lock.
@@ -155,10 +177,10 @@ impl Group {
         loop {
             let mut done = None;
             while let Some(f) = inner.inflight.front() {
-                match f.ticket.as_ref().map(Ticket::poll) {
-                    None | Some(Some(Ok(_))) => done = inner.inflight.pop_front().map(|f| f.token),
-                    Some(None) => break,
-                    Some(Some(Err(e))) => return self.fail(inner, e.to_string(), ready),
+                match f.done() {
+                    None => break,
+                    Some(Ok(())) => done = inner.inflight.pop_front().map(|f| f.token),
+                    Some(Err(e)) => return self.fail(inner, e.to_string(), ready),
                 }
             }
             let Some(token) = done else { break };
@@ -244,18 +266,14 @@ impl Group {
 
     /// Gives one write to the store (D-3). Its parts may be done twice if one of them found no room: each is idempotent until the last.
     fn write(&self, inner: &mut Inner, write: &Write) -> store::Result<()> {
-        let mut ticket: Option<Ticket> = None;
-        let mut last_of = |t: Ticket| match &ticket {
-            Some(have) if have.round() >= t.round() => {}
-            _ => ticket = Some(t),
-        };
+        let mut tickets = [None, None];
         if let Some(hard) = &write.hard {
-            last_of(self.store.set_hard_state(codec::hard_state(hard))?);
+            tickets[0] = Some(self.store.set_hard_state(codec::hard_state(hard))?);
         }
         if let Some(from) = write.truncate {
-            last_of(self.store.truncate(store::LogIndex(from.0))?);
+            // A later round implies the earlier ones.
+            tickets[0] = Some(self.store.truncate(store::LogIndex(from.0))?);
         }
-        let relaxed = self.relaxed.load(Ordering::Relaxed);
         if !write.entries.is_empty() {
             let mut prev = self.store.last().2;
             let mut bytes = 0;
@@ -265,16 +283,23 @@ impl Group {
                 prev = entry.chain;
                 entry
             });
-            let t =
-                self.store.append(entries.collect(), if relaxed { Sync::Relaxed } else { Sync::Always })?;
+            if self.relaxed.load(Ordering::Relaxed) && !self.memory {
+                self.store.append(entries.collect(), Sync::Relaxed)?;
+            } else {
+                // A group in memory waits for the reservation of its numbers only, which is nearly always there.
+                tickets[1] = Some(self.store.append(entries.collect(), Sync::Always)?);
+            }
             self.shared.grew(bytes);
-            if !relaxed {
-                last_of(t);
+        }
+        if self.young.load(Ordering::Relaxed) {
+            tickets[0] = None;
+            if !self.memory {
+                tickets[1] = None;
             }
         }
         // The store's own end, so that a truncation or an append that was not carried out is noticed.
         let token = Token { index: LogIndex(self.store.last().0.0), ..write.token };
-        inner.inflight.push_back(InFlight { token, ticket });
+        inner.inflight.push_back(InFlight { token, tickets });
         Ok(())
     }
 
@@ -309,6 +334,7 @@ impl Group {
         if !inner.stalled.is_empty() {
             return Err((proposal, Refusal::Busy));
         }
+        self.young.store(false, Ordering::Relaxed);
         let bytes = proposal.payload.len() as u64;
         if let Err(e) = self.store.room(bytes) {
             let why = match e {
@@ -364,12 +390,12 @@ impl Group {
 
     /// Whether a write is done that the core has not heard of.
     pub(crate) fn has_completion(inner: &Inner) -> bool {
-        inner.inflight.front().is_some_and(|f| f.ticket.as_ref().is_none_or(|t| t.poll().is_some()))
+        inner.inflight.front().is_some_and(|f| f.open().is_none())
     }
 
     /// The first ticket that is open.
     pub(crate) fn next_ticket(inner: &Inner) -> Option<Ticket> {
-        inner.inflight.front().and_then(|f| f.ticket.clone())
+        inner.inflight.front().and_then(|f| f.open().cloned())
     }
 
     /// Takes a checkpoint. Called by the activity between two applies only (D-4).

@@ -20,9 +20,17 @@ const READ_BYTES: u64 = 4 << 20;
 
 /// The first members' first entry. It makes the store's log begin where raft's does.
 pub(crate) async fn bootstrap(group: &store::Group, members: &Members) -> Result<(), Error> {
+    if let Some(begun) = begin(group, members)? {
+        begun.durable().await?;
+    }
+    Ok(())
+}
+
+/// The same without waiting for the sync.
+pub(crate) fn begin(group: &store::Group, members: &Members) -> Result<Option<store::Ticket>, Error> {
     if members.voters.is_empty() {
         // A newcomer has nothing and waits for a snapshot.
-        return Ok(());
+        return Ok(None);
     }
     let meta = SnapshotMeta::bootstrap(raft::GroupId(group.id().0), members.clone());
     let entry = NewEntry {
@@ -34,8 +42,7 @@ pub(crate) async fn bootstrap(group: &store::Group, members: &Members) -> Result
         payload: members.encode(),
         digest: None,
     };
-    group.append(vec![entry], Sync::Always)?.durable().await?;
-    Ok(())
+    Ok(Some(group.append(vec![entry], Sync::Always)?))
 }
 
 /// Builds the core of a group from its store, gives the checkpoint to the machine, and joins what comes before the log.
@@ -58,6 +65,10 @@ pub(crate) async fn open(
         } else {
             SnapshotMeta::bootstrap(id, first_members)
         }
+    } else if group.is_memory() {
+        // Nothing of it outlives a restart but the numbers that it may have given.
+        let (index, term) = (LogIndex(checkpoint.index.0), Term(checkpoint.term.0));
+        SnapshotMeta { index, term, chain: Chain(checkpoint.chain.0), members: first_members }
     } else {
         let (members, blob) =
             codec::read_members(&checkpoint.blob).ok_or_else(|| unfit("its checkpoint cannot be read"))?;

@@ -193,8 +193,8 @@ impl Replicas {
         self.0.groups.lock().values().cloned().map(Handle).collect()
     }
 
-    /// Makes a group and opens it. Returns once it is durable that there is one; it leads (with one voter) a sync or two later, when its
-    /// machine is told. A group whose making was cut off by a crash is in the store: [`Replicas::restore`] finishes it.
+    /// Makes a group and opens it. With several members it returns once it is durable that there is one. With one it returns at
+    /// once: what is durable is what the machine proposes and sees applied, and then so is the group. A group whose making was cut off by a crash is in the store: [`Replicas::restore`] finishes it.
     ///
     /// # Errors
     /// The store's answer. Nothing was made, unless the store stopped meanwhile.
@@ -209,9 +209,17 @@ impl Replicas {
         }
         let options = codec::with_members(&new.members, &new.options);
         let (group, made) = self.0.store.create(store::GroupId(new.id.0), new.memory, &options)?;
-        open::bootstrap(&group, &new.members).await?;
-        made.durable().await?;
-        self.open(group, new.sync, machine).await
+        let begun = open::begin(&group, &new.members)?;
+        if new.members.all() != [self.0.me] {
+            // Others count on what this node has said of itself.
+            if let Some(begun) = begun {
+                begun.durable().await?;
+            }
+            made.durable().await?;
+            return self.open(group, new.sync, machine, false).await;
+        }
+        // Alone it owes nobody anything before its first proposal, whose sync covers all that is written before it.
+        self.open(group, new.sync, machine, true).await
     }
 
     /// Opens a group that the store has: the checkpoint goes to the machine, and what the log has above it is applied again once it is
@@ -224,7 +232,7 @@ impl Replicas {
             return Err(Error::Closed);
         }
         let group = self.0.store.group(store::GroupId(id.0))?;
-        self.open(group, sync, machine).await
+        self.open(group, sync, machine, false).await
     }
 
     async fn open(
@@ -241,12 +249,14 @@ impl Replicas {
         let group = Arc::new(Group {
             id,
             shared: self.0.clone(),
+            memory: store.is_memory(),
             store,
             machine,
             inner: Mutex::new(inner),
             run: AtomicU8::new(IDLE),
             notify: Notify::new(),
             relaxed: AtomicBool::new(sync == Sync::Relaxed),
+            young: AtomicBool::new(young),
             dirty: AtomicBool::new(false),
         });
         match self.0.groups.lock().entry(id) {
@@ -284,6 +294,13 @@ impl Replicas {
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// Forgets everything, as a killed process does.
+    #[cfg(test)]
+    pub(crate) fn abandon(&self) {
+        self.0.groups.lock().clear();
+        self.0.touched.lock().clear();
     }
 
     /// Takes checkpoints of all groups that were touched and flushes the store.

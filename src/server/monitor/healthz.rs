@@ -64,10 +64,12 @@ pub fn healthz(s: &Server, o: &HealthzOptions) -> Healthz {
         return Healthz::fault(o, 503, "CONNECTION", "server is not ready for connections");
     }
     // Whoever has configured JetStream counts on it.
-    if s.options().jetstream.is_some() && !o.js_server_only && !o.js_enabled_only {
-        if let Some(text) = s.jetstream.read().as_ref().and_then(|js| js.unhealthy()) {
-            return Healthz::fault(o, 503, "JETSTREAM", &text);
-        }
+    if s.options().jetstream.is_some()
+        && !o.js_server_only
+        && !o.js_enabled_only
+        && let Some(text) = s.jetstream.read().as_ref().and_then(|js| js.unhealthy())
+    {
+        return Healthz::fault(o, 503, "JETSTREAM", &text);
     }
     if s.options().jetstream.is_some() && s.jetstream.read().is_none() {
         return Healthz::fault(o, 503, "JETSTREAM", "JetStream is not current");

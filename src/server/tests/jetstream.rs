@@ -75,10 +75,13 @@ impl Running {
     async fn stop(self) {
         self.server.stop();
         assert_eq!(env::timeout(PATIENCE, self.task).await.expect("it ends").unwrap(), 0);
-        let weak = Arc::downgrade(&self.server);
+        // The directory is free once the last task has let go of the store.
+        let dir = self.server.options().jetstream.as_ref().and_then(|j| j.store_dir.clone()).unwrap();
         drop(self.server);
+        let lock = format!("{dir}/jetstream/lock");
         let deadline = env::now() + PATIENCE;
-        while weak.strong_count() > 0 && env::now() < deadline {
+        while env::disk::Disk::os().lock(&lock).await.is_err() {
+            assert!(env::now() < deadline, "the store is not let go of");
             env::sleep(Duration::from_millis(1)).await;
         }
     }

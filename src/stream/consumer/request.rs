@@ -5,32 +5,46 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+
+/// `null` leaves a field at its default: clients write it for what they do not set.
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
+}
 
 /// A pull request as it is read.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct PullRequest {
     /// How long it may wait, in nanoseconds; 0 without limit.
+    #[serde(deserialize_with = "nullable")]
     pub expires: i64,
     /// How many messages are wanted.
+    #[serde(deserialize_with = "nullable")]
     pub batch: i64,
     /// How many bytes at most; 0 without limit.
+    #[serde(deserialize_with = "nullable")]
     pub max_bytes: i64,
     /// Whether it ends when nothing is there.
+    #[serde(deserialize_with = "nullable")]
     pub no_wait: bool,
     /// The pause after which the client wants a sign of life, in nanoseconds; 0 for none.
-    #[serde(rename = "idle_heartbeat")]
+    #[serde(rename = "idle_heartbeat", deserialize_with = "nullable")]
     pub heartbeat: i64,
     /// The priority group.
+    #[serde(deserialize_with = "nullable")]
     pub group: String,
     /// Serve only when so many messages are pending (overflow).
+    #[serde(deserialize_with = "nullable")]
     pub min_pending: i64,
     /// Serve only when so many acks are pending (overflow).
+    #[serde(deserialize_with = "nullable")]
     pub min_ack_pending: i64,
     /// The pin that the client holds (pinned client).
+    #[serde(deserialize_with = "nullable")]
     pub id: String,
     /// 0 is served first, 9 last (prioritized).
+    #[serde(deserialize_with = "nullable")]
     pub priority: i64,
 }
 

@@ -172,6 +172,13 @@ impl Stream {
     ) -> Result<(), M::Miss> {
         while let Some(todo) = self.todo.front_mut() {
             match todo {
+                // A client may publish to a subject that reads as a pattern, and so rolls up what it matches.
+                Todo::Subject { subject, below } if subject::has_wildcard(subject) => {
+                    let filter = std::slice::from_ref(subject);
+                    while let Some(seq) = msgs.next(filter, 0)?.filter(|seq| *seq < *below) {
+                        msgs.remove(seq)?;
+                    }
+                }
                 Todo::Subject { subject, below } => {
                     while let Some(t) = msgs.subject(subject)?.filter(|t| t.first < *below) {
                         msgs.remove(t.first)?;

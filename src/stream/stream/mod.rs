@@ -376,7 +376,7 @@ impl Stream {
         self.tail.push(crate::tail::New {
             seq: m.seq,
             subject: &m.subject,
-            size: crate::memory::size(m.subject.len(), m.headers.len(), m.payload.len()),
+            size: crate::memory::size(self.config.storage, m.subject.len(), m.headers.len(), m.payload.len()),
             sweeps: false,
             schedule: false,
         });

@@ -172,7 +172,7 @@ impl Model {
             return Ok(Answer::Ack(Ack { seq: *seq, duplicate: true, extra: None }));
         }
         let block = super::harness::block(headers);
-        let bytes = size(subject.len(), block.len(), payload);
+        let bytes = size(crate::config::Storage::File, subject.len(), block.len(), payload);
         let limit = |n: i64| if n > 0 { n as u64 } else { u64::MAX };
         if r.new {
             let failed = |text: &str| Err(errors::STREAM_STORE_FAILED.with(text));
