@@ -316,16 +316,8 @@ async fn apply_all(group: &Group) {
     }
 }
 
-/// Opens what was dropped, once its background work has ended.
 async fn reopen(dir: &Dir) -> Store {
-    loop {
-        match Store::open(Disk::os(), &dir.0, options()).await {
-            Err(Error::Io(e)) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                env::sleep(Duration::from_micros(100)).await;
-            }
-            r => return r.expect("opens"),
-        }
-    }
+    Store::open(Disk::os(), &dir.0, options()).await.expect("opens")
 }
 
 criterion_group!(benches, large, in_memory, durable_appends);
