@@ -50,12 +50,12 @@ impl Peers for Port {
     fn send(&self, to: NodeId, frame: Bytes) {
         let key = (self.1, to);
         let mut s = self.0.state.lock();
-        if !s.links.contains_key(&key) {
+        let link = s.links.entry(key).or_insert_with(|| {
             let (tx, rx) = mpsc::unbounded_channel();
-            s.links.insert(key, tx);
             env::spawn(pump(self.0.clone(), key, rx));
-        }
-        s.links[&key].send(frame).ok();
+            tx
+        });
+        link.send(frame).ok();
     }
 }
 
@@ -369,11 +369,7 @@ fn chaos(seed: u64, rounds: u64) -> usize {
                     (s.loss, s.delay_us) = (loss, 3000);
                 }
                 4 => c.crash(id).await,
-                5 => {
-                    if c.nodes[&id].replicas.is_none() {
-                        c.start(id).await;
-                    }
-                }
+                5 if c.nodes[&id].replicas.is_none() => c.start(id).await,
                 6 => {
                     if let Some(l) = c.leader() {
                         c.nodes[&l].list.handle().transfer(id);

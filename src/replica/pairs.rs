@@ -271,7 +271,8 @@ mod tests {
             let (mut a, mut b) = (Pairs::new(1 << 20, GRANT), Pairs::new(1 << 40, GRANT));
             let (mut now, mut lives) = (1000, 0u64);
             // Answers under way to A, and heartbeats to B, with the moments at which they arrive.
-            let (mut beats, mut answers): (Vec<(u64, u64, u64)>, Vec<(u64, (u64, u64, u64))>) = Default::default();
+            let mut beats: Vec<(u64, u64, u64)> = Vec::new();
+            let mut answers: Vec<(u64, (u64, u64, u64))> = Vec::new();
             let mut ended: Vec<u64> = Vec::new();
             for (pause, there, back, what) in steps {
                 now += pause;
