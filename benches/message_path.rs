@@ -164,6 +164,7 @@ fn way(router: &mut Router, buf: &[u8], receivers: usize) {
             header_len: p.header_len,
             body_crlf: p.body_crlf,
             shared: None,
+            shown: None,
         };
         let outcome = router.publish(&m);
         debug_assert_eq!(outcome, Outcome::Delivered(receivers));

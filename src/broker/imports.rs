@@ -303,7 +303,8 @@ impl ServiceImport {
         } else {
             body.extend_from_slice(m.body_crlf);
         }
-        let mut message = Message { subject, reply: b"", header_len, body_crlf: &body, shared: None };
+        let mut message =
+            Message { subject, reply: b"", header_len, body_crlf: &body, shared: None, shown: None };
         if d.trace.as_ref().is_some_and(|t| t.only) {
             return d.publish(&self.exporter, from, &message) > 0;
         }

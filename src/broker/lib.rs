@@ -34,7 +34,7 @@ pub use account::{Account, AccountLimits, Broker};
 pub use imports::{Crossing, Latency, REQUEST_INFO};
 pub use link::{Closed, Inbound, Kind, Link, LinkFlags, LinkOptions, Transport};
 pub use outbox::{Chunk, Out};
-pub use router::{Deliveries, Message, Outcome, Router};
+pub use router::{Deliveries, Message, Outcome, Router, Sender};
 pub use stats::{Counter, Stats, Traffic};
 pub use sub::{Sub, SubscribeError};
 pub use trace::{Step, Trace};

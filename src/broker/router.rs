@@ -33,6 +33,9 @@ pub struct Message<'a> {
     pub body_crlf: &'a [u8],
     /// The same bytes as `body_crlf`, if somebody owns them already.
     pub shared: Option<&'a Bytes>,
+    /// The subject that receivers are shown, where it is not the one by which they are found: JetStream delivers a stored
+    /// message to an inbox under the subject with which it was published.
+    pub shown: Option<&'a [u8]>,
 }
 
 impl<'a> Message<'a> {
@@ -230,7 +233,8 @@ impl Router {
         body.extend_from_slice(b"\r\n");
         let mut matched = Receivers::default();
         self.account.match_into(m.reply, &mut matched);
-        let answer = Message { subject: m.reply, reply: b"", header_len, body_crlf: &body, shared: None };
+        let answer =
+            Message { subject: m.reply, reply: b"", header_len, body_crlf: &body, shared: None, shown: None };
         if let Some(sub) = matched.find(|s| Arc::ptr_eq(&s.link, &self.link)) {
             self.out.begin(&answer);
             self.out.answering = true;
@@ -260,6 +264,53 @@ impl Router {
     /// Outboxes that wait for the next flush.
     pub fn touched(&self) -> usize {
         self.out.touched.len()
+    }
+}
+
+/// A publisher inside the server, on one account: what JetStream delivers and answers. It remembers receivers as a
+/// [`Router`] does; nothing is mapped, traced or refused.
+pub struct Sender {
+    link: Arc<Link>,
+    account: Arc<Account>,
+    plans: Plans,
+    out: Deliveries,
+}
+
+impl Sender {
+    /// A publisher on `account` in the name of `link`; `seed` feeds the choice of queue members.
+    pub fn new(broker: Arc<Broker>, link: Arc<Link>, account: Arc<Account>, seed: u64) -> Sender {
+        Sender { link, account, plans: Plans::default(), out: Deliveries::new(broker, seed) }
+    }
+    /// The account that is published to.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+    /// Sends a message on its way and says how many got it. It is written with the next [`Sender::flush`].
+    #[inline]
+    pub fn send(&mut self, m: &Message<'_>) -> usize {
+        let account = &self.account;
+        let plan = self.plans.get(m.subject, account.generation(), |p| {
+            p.allowed = true;
+            p.literal = true;
+            account.match_into(m.subject, &mut p.matched);
+        });
+        self.out.deliver(&plan.matched, &self.link, m)
+    }
+    /// Writes out what was sent since the last flush.
+    pub fn flush(&mut self) {
+        self.account.stats.out_msgs.add(self.out.out_msgs);
+        self.account.stats.out_bytes.add(self.out.out_bytes);
+        self.out.flush();
+    }
+    /// Whether a receiver since the last call is nearly full. Resets the mark.
+    pub fn take_congestion(&mut self) -> bool {
+        std::mem::take(&mut self.out.congested)
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
@@ -309,11 +360,12 @@ impl Deliveries {
 
     fn begin(&mut self, m: &Message<'_>) {
         let size = m.body_crlf.len() - 2;
+        let subject = m.shown.unwrap_or(m.subject);
         if m.header_len > 0 {
-            self.head.set(m.subject, m.reply, Some(m.header_len), size);
-            self.plain_head.set(m.subject, m.reply, None, size - m.header_len);
+            self.head.set(subject, m.reply, Some(m.header_len), size);
+            self.plain_head.set(subject, m.reply, None, size - m.header_len);
         } else {
-            self.head.set(m.subject, m.reply, None, size);
+            self.head.set(subject, m.reply, None, size);
         }
     }
 

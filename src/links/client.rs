@@ -832,6 +832,7 @@ impl Connection {
             header_len: p.header_len,
             body_crlf: p.body_crlf,
             shared,
+            shown: None,
         };
         match router.publish(&m) {
             Outcome::Delivered(_) => {}

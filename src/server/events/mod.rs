@@ -140,7 +140,8 @@ fn publish_with(
     bytes.extend_from_slice(head);
     bytes.extend_from_slice(body);
     bytes.extend_from_slice(b"\r\n");
-    let m = Message { subject, reply: b"", header_len: head.len(), body_crlf: &bytes, shared: None };
+    let m =
+        Message { subject, reply: b"", header_len: head.len(), body_crlf: &bytes, shared: None, shown: None };
     d.publish(account, &server.events.link, &m)
 }
 
