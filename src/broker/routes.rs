@@ -284,6 +284,10 @@ impl Link {
         }
         Ok(())
     }
+    /// Makes this the link of a route that belongs to one account.
+    pub fn carry_for(&self, account: &Arc<Account>) {
+        self.set_account(Some(account.clone()));
+    }
     /// Forgets interest of the server at the other end.
     pub fn unsubscribe_route(&self, account: &Account, token: &[u8], subject: &[u8], queue: &[u8]) {
         if let Some(sub) = self.remove_route_sub(token, subject, queue) {

@@ -56,6 +56,10 @@ pub struct Stats {
     pub route_out_bytes: Counter,
     /// Connections closed because they did not read.
     pub slow_consumers: Counter,
+    /// Times a route did not take what was written to it within the deadline.
+    pub slow_routes: Counter,
+    /// Routes closed because they did not answer pings.
+    pub stale_routes: Counter,
     /// Connections closed because they did not answer pings.
     pub stale: Counter,
     /// Times a publisher was held back for a receiver.
