@@ -352,13 +352,7 @@ impl RouteInbox {
             self.flush();
             self.lanes.clear();
         }
-        self.lanes.push(Lane {
-            token: token.to_vec(),
-            account,
-            plans: Plans::default(),
-            msgs: 0,
-            bytes: 0,
-        });
+        self.lanes.push(Lane { token: token.to_vec(), account, plans: Plans::default(), msgs: 0, bytes: 0 });
         self.last = self.lanes.len() - 1;
         Some(self.last)
     }

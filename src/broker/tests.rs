@@ -77,7 +77,14 @@ impl Peer {
     }
     fn publish_raw(&mut self, subject: &str, reply: &str, header_len: usize, body_crlf: &[u8]) -> Outcome {
         let (subject, reply) = (subject.as_bytes(), reply.as_bytes());
-        let n = self.router.publish(&Message { subject, reply, header_len, body_crlf, shared: None, shown: None });
+        let n = self.router.publish(&Message {
+            subject,
+            reply,
+            header_len,
+            body_crlf,
+            shared: None,
+            shown: None,
+        });
         self.router.flush();
         n
     }

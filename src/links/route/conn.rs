@@ -304,6 +304,7 @@ impl Conn {
                     if r.is_err() {
                         self.link.close(Closed::WriteError);
                     }
+                    self.link.flush();
                     self.woken();
                 }
                 r = self.socket.readable(), if reads => match r {
@@ -328,7 +329,10 @@ impl Conn {
 
     /// Somebody has put something into the outbox, or the socket takes more, or settings have changed.
     fn woken(&mut self) {
-        self.link.flush();
+        // A blocked outbox is written when the socket takes more, and not before.
+        if self.link.blocked_since().is_none() {
+            self.link.flush();
+        }
         self.blocked = self.link.blocked_since().is_some();
         if !self.blocked {
             self.slow_counted = false;
@@ -631,8 +635,7 @@ impl Conn {
             Agreement::Adopted => self.mesh.part_from_all_but(&self.link),
             Agreement::Conflict(ours) => {
                 let theirs = c.cluster;
-                let text =
-                    format!("Rejecting connection, cluster name {theirs:?} does not match {ours:?}");
+                let text = format!("Rejecting connection, cluster name {theirs:?} does not match {ours:?}");
                 return self.refuse(&text, Closed::ClusterNameConflict);
             }
         }

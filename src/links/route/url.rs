@@ -59,7 +59,8 @@ mod tests {
         let at = |t: &str| RouteUrl::from_gossip(t).map(|u| u.address());
         assert_eq!(at("nats-route://127.0.0.1:6222/").as_deref(), Some("127.0.0.1:6222"));
         assert_eq!(at("nats-route://[::1]:6222/").as_deref(), Some("[::1]:6222"));
-        for bad in ["", "127.0.0.1:1", "x://:1", "x://a:0", "x://a:99999", "x://u@a:1", "x://a b:1", "x://a"] {
+        for bad in ["", "127.0.0.1:1", "x://:1", "x://a:0", "x://a:99999", "x://u@a:1", "x://a b:1", "x://a"]
+        {
             assert_eq!(at(bad), None, "{bad}");
         }
     }

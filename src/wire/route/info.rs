@@ -186,8 +186,6 @@ impl std::fmt::Debug for RouteConnect {
 
 /// The number of the connection that carries an account, of `pool` connections: FNV-1a over its name.
 pub fn pool_index(account: &[u8], pool: u32) -> u32 {
-    let hash = account
-        .iter()
-        .fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
+    let hash = account.iter().fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
     hash % pool.max(1)
 }
