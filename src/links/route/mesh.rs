@@ -295,6 +295,8 @@ impl Mesh {
         }
         if s.dynamic && !theirs.is_empty() && (!dynamic || *s.name < *theirs) {
             s.name = theirs.to_owned();
+            // A name that somebody has configured does not give way to the next that was made up.
+            s.dynamic = dynamic;
             let known = theirs.to_owned();
             drop(s);
             self.broker.set_cluster(&known);

@@ -90,11 +90,11 @@ fn with_both(extra: &str, routes_each: usize) {
             };
             let (answer, ()) = tokio::join!(a.ask("ask.them", "?"), serve(&mut ra));
             assert_eq!(answer.body, "!");
-            ra.sub("svc", "").await;
+            let sid = ra.sub("svc", "").await;
             interest(&ours, "A", "svc", true).await;
             let (answer, ()) = tokio::join!(b.ask("svc", "?"), serve(&mut ra));
             assert_eq!(answer.body, "!");
-            ra.unsub(6).await;
+            ra.unsub(sid).await;
             interest(&ours, "A", "svc", false).await;
             a.sub("svc", "").await;
             a.sub("mark", "").await;
