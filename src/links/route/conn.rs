@@ -133,7 +133,7 @@ struct Conn {
     end: End,
     /// Connections of the pool, as both servers together want it.
     pool: u32,
-    /// A PONG to our first PING will let the next connection be opened.
+    /// A PONG to our first PING will let the other connections be opened.
     goes_on: bool,
     /// The front of an operation that has not come whole.
     partial: BytesMut,
@@ -729,8 +729,8 @@ impl Conn {
                 Slot::Account(a) => info.route_account = a.to_string(),
             }
             self.link.push(|out| info.push(out));
-            // The PONG says that the other end has given the connection its place: the next may follow.
-            if matches!(d.slot, Slot::Pool(_)) {
+            // The PONG says that the other end has given the connection its place: the others may follow.
+            if d.slot == Slot::Pool(0) {
                 self.goes_on = true;
                 self.send_ping(env::now());
             }
@@ -755,9 +755,13 @@ impl Conn {
         self.inbox =
             Some(RouteInbox::new(broker, self.link.clone(), permissions.clone(), self.mesh.random(u64::MAX)));
         self.mesh.broker.attach_route(RouteOut { link: self.link.clone(), carries, permissions });
-        if is_new {
-            self.mesh.hooks.changed();
-            self.mesh.gossip(&info, self.peer);
+        match slot {
+            Slot::Account(_) => self.mesh.gossip(&info, self.peer, &slot),
+            Slot::Pool(_) if is_new => {
+                self.mesh.hooks.changed();
+                self.mesh.gossip(&info, self.peer, &Slot::Pool(0));
+            }
+            Slot::Pool(_) => {}
         }
     }
 

@@ -1,8 +1,9 @@
 //! Who opens connections, and how often it tries.
 //!
 //! One task for each server of the configuration, and for each that is known by gossip, holds the first connection of the
-//! pool. Once that has its place, and a PING over it is answered, further tasks open the rest, one after another. A task that finds its
-//! place taken waits until it is free. A task stays on one worker, with its connection.
+//! pool. Once that has its place, and a PING over it is answered, further tasks open the rest. A task that finds its place
+//! taken waits until it is free. The tasks for the rest end when the first connection is no longer ours. A task stays on one
+//! worker, with its connection.
 
 use std::{sync::Arc, sync::atomic::Ordering::*, time::Duration};
 
@@ -47,18 +48,13 @@ pub(super) fn start_learned(mesh: &Arc<Mesh>, mut url: RouteUrl, id: String) {
     spawn(mesh, Target { url, configured: false, slot: Slot::Pool(0), id: Some(id) });
 }
 
-/// Opens the connection that comes after the one at `d.slot`, which has its place: the next of the pool, and with the first
-/// those of single accounts.
+/// Opens the other connections to a server, the first of which has its place: the rest of the pool, and those of accounts.
 pub(super) fn go_on(mesh: &Arc<Mesh>, d: &Dialed, id: &str, pool: u32) {
-    let Slot::Pool(n) = d.slot else { return };
-    let mut next = Vec::new();
-    if n + 1 < pool {
-        next.push(Slot::Pool(n + 1));
+    let mut rest: Vec<Slot> = (1..pool).map(Slot::Pool).collect();
+    if pool > 0 {
+        rest.extend(mesh.settings().pinned.iter().map(|a| Slot::Account(a.clone())));
     }
-    if n == 0 && pool > 0 {
-        next.extend(mesh.settings().pinned.iter().map(|a| Slot::Account(a.clone())));
-    }
-    for slot in next {
+    for slot in rest {
         if mesh.begin_dialing(id, &slot) {
             let (url, id) = (d.url.clone(), Some(id.to_owned()));
             spawn(mesh, Target { url, configured: d.configured, slot, id });
@@ -69,14 +65,27 @@ pub(super) fn go_on(mesh: &Arc<Mesh>, d: &Dialed, id: &str, pool: u32) {
 fn spawn(mesh: &Arc<Mesh>, target: Target) {
     let m = mesh.clone();
     mesh.next_worker().spawn(async move {
-        run(&m, target.clone()).await;
         match (&target.id, &target.slot) {
-            (Some(id), Slot::Pool(0)) if !target.configured => m.unlearn(id),
-            (_, Slot::Pool(0)) => {}
-            (Some(id), slot) => m.end_dialing(id, slot),
-            (None, _) => {}
+            (Some(id), slot) if *slot != Slot::Pool(0) => loop {
+                run(&m, target.clone()).await;
+                m.end_dialing(id, slot);
+                // The first connection may have come back just after this task saw that it was gone.
+                if m.stopping.load(Acquire) || !leads(&m, id) || !m.begin_dialing(id, slot) {
+                    return;
+                }
+            },
+            (Some(id), _) if !target.configured => {
+                run(&m, target.clone()).await;
+                m.unlearn(id);
+            }
+            _ => run(&m, target).await,
         }
     });
+}
+
+/// Whether the first connection to a server is ours, so that the rest is for us to open.
+fn leads(mesh: &Mesh, id: &str) -> bool {
+    mesh.route(id, &Slot::Pool(0)).is_some_and(|r| r.solicited)
 }
 
 async fn run(mesh: &Arc<Mesh>, mut t: Target) {
@@ -135,14 +144,10 @@ async fn wait_for_turn(mesh: &Arc<Mesh>, t: &Target) -> bool {
             return false;
         }
         if let Some(id) = &t.id {
-            // The rest of the pool follows the first connection, if that is ours.
-            if t.slot != Slot::Pool(0) && mesh.route(id, &Slot::Pool(0)).is_none_or(|r| !r.solicited) {
+            if t.slot != Slot::Pool(0) && !leads(mesh, id) {
                 return false;
             }
             if mesh.route(id, &t.slot).is_some_and(|r| r.link.closed().is_none()) {
-                if t.slot != Slot::Pool(0) || !t.configured {
-                    return false;
-                }
                 changed.await;
                 continue;
             }

@@ -379,12 +379,16 @@ impl Mesh {
         }
     }
 
-    /// Tells the other members of a new one, so that they connect to it.
-    pub(super) fn gossip(&self, about: &RouteInfo, peer: SocketAddr) {
+    /// Tells the other members of a new one, so that they connect to it. A nats-server opens the connection of an account only
+    /// if it is told so on its own connection of that account.
+    pub(super) fn gossip(&self, about: &RouteInfo, peer: SocketAddr, slot: &Slot) {
         let mut info = about.clone();
         info.nonce.clear();
         info.route_pool_idx = 0;
-        info.route_account.clear();
+        info.route_account = match slot {
+            Slot::Account(a) => a.to_string(),
+            Slot::Pool(_) => String::new(),
+        };
         info.gossip_mode = 1;
         if info.ip.is_empty() {
             let Ok(port) = u16::try_from(info.port) else { return };
@@ -395,7 +399,7 @@ impl Mesh {
         }
         let s = self.state.lock();
         for m in s.members.values().filter(|m| m.id != about.server_id) {
-            if let Some(r) = m.routes.get(&Slot::Pool(0)) {
+            if let Some(r) = m.routes.get(slot) {
                 r.link.push(|out| info.push(out));
                 r.link.wake.notify_one();
             }
@@ -405,7 +409,8 @@ impl Mesh {
     /// A member tells of another.
     pub(super) fn learn(self: &Arc<Mesh>, info: &RouteInfo) {
         let id = &info.server_id;
-        if *id == self.id || id.is_empty() {
+        // Connections of accounts follow the first one.
+        if *id == self.id || id.is_empty() || !info.route_account.is_empty() {
             return;
         }
         let Some(url) = RouteUrl::from_gossip(&info.ip) else { return };
