@@ -25,6 +25,8 @@ mod outbox;
 mod plan;
 mod router;
 mod routes;
+#[cfg(test)]
+mod routes_tests;
 pub mod rules;
 mod stats;
 mod sub;

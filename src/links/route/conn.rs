@@ -755,13 +755,12 @@ impl Conn {
         self.inbox =
             Some(RouteInbox::new(broker, self.link.clone(), permissions.clone(), self.mesh.random(u64::MAX)));
         self.mesh.broker.attach_route(RouteOut { link: self.link.clone(), carries, permissions });
-        match slot {
-            Slot::Account(_) => self.mesh.gossip(&info, self.peer, &slot),
-            Slot::Pool(_) if is_new => {
-                self.mesh.hooks.changed();
-                self.mesh.gossip(&info, self.peer, &Slot::Pool(0));
-            }
-            Slot::Pool(_) => {}
+        // The first connection that gets its place need not be the first of the pool.
+        if is_new {
+            self.mesh.hooks.changed();
+        }
+        if matches!(slot, Slot::Account(_) | Slot::Pool(0)) {
+            self.mesh.gossip(&info, self.peer, &slot);
         }
     }
 

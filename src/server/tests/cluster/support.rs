@@ -314,7 +314,7 @@ impl Real {
         let child = Command::new(bin)
             .arg("-c")
             .arg(dir.join("conf"))
-            .arg("-DVV")
+            .arg("-D")
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
