@@ -91,7 +91,6 @@ impl Dict {
         text_of(&self.text, &self.infos[id as usize])
     }
     /// Bytes of memory, texts included.
-    #[cfg(test)]
     pub(crate) fn weight(&self) -> usize {
         self.text.capacity()
             + self.infos.capacity() * size_of::<Info>()

@@ -63,6 +63,9 @@ impl Draft {
 /// Bytes that are laid out before other tasks get their turn.
 const TURN: u64 = 256 << 10;
 
+/// What a group counts for in that, whatever it has.
+const GROUP_TURN: u64 = 4 << 10;
+
 /// Lets other tasks of this worker run once `done` has grown by a turn.
 async fn pause(done: &mut u64, more: u64) {
     *done += more;
@@ -101,7 +104,9 @@ impl Shard {
         let groups: Vec<_> = self.groups.lock().iter().map(|(id, g)| (*id, g.clone())).collect();
         let (mut drafts, mut work) = (Vec::new(), Vec::new());
         let mut shared = None;
+        let mut turn = 0;
         for (id, group) in groups {
+            pause(&mut turn, GROUP_TURN).await;
             let plan = self.plan(id, &group, synced, &mut shared, &mut drafts).await;
             work.push(Work { group, id, plan });
         }
@@ -290,28 +295,29 @@ impl Shard {
         // From here on the state of every group is read once, and the manifest says exactly that.
         let mut records: BTreeMap<GroupId, GroupRecord> = BTreeMap::new();
         let mut replay_from = synced.next();
-        let (mut before, mut after) = (BTreeSet::new(), BTreeSet::new());
+        let (mut before, mut turn) = (BTreeSet::new(), 0);
         for w in work {
+            pause(&mut turn, GROUP_TURN).await;
             let mut g = w.group.lock();
             g.settle_hard(synced);
             before.extend(g.pieces.iter().map(|p| p.meta.file));
             before.extend(w.plan.new.iter().map(|p| p.meta.file));
-            if g.deleted {
-                continue;
-            }
             let r = g.record(&w.plan);
-            after.extend(r.pieces.iter().map(|p| p.meta.file));
             // The oldest round of what stays in the tail pins the journal.
             let left = g.pinned(r.flushed, synced);
             replay_from = left.map_or(replay_from, |l| l.min(replay_from));
             records.insert(w.id, r);
         }
-        // Groups that were created since this flush began are in the journal only, and so are deletions of groups.
+        // Groups that were created since this flush began are in the journal only. One that ended while the others were read
+        // must not be written: the replay of its end may be over, or is skipped for its tomb.
         let tombs: Vec<_> = {
             let mut t = self.tombs.lock();
+            records.retain(|id, _| t.iter().all(|t| t.0 != *id));
             t.retain(|(_, round)| *round >= replay_from);
             t.clone()
         };
+        let after: BTreeSet<FileId> =
+            records.values().flat_map(|r| r.pieces.iter().map(|p| p.meta.file)).collect();
         let leaked = self.leaked.lock().clone();
         let mut garbage: Vec<FileId> = before.difference(&after).copied().collect();
         garbage.extend(leaked.iter().filter(|f| !after.contains(f)));

@@ -3,8 +3,8 @@
 //! Owns the log. The stream that the applied part of it makes is in `query`. Does no I/O.
 //!
 //! - S-53: entries leave memory only once a manifest that names their piece is durable.
-//! - S-55: a memory group never gives a sequence or an index again, also after a restart: both are reserved ahead in the
-//!   journal, and an append beyond what is reserved waits for the reservation's sync.
+//! - S-55: a memory group never gives a sequence again, also after a restart: they are reserved ahead in the journal, and an
+//!   append beyond what is reserved waits for the reservation's sync. Its log begins anew.
 //! - S-54: only applied entries are flushed, so a truncation never reaches a piece.
 
 use std::{
@@ -220,14 +220,18 @@ impl Group {
 
     // ---- memory groups
 
-    /// A memory group after a restart: its messages are gone, and it goes on behind all numbers that it may have given.
+    /// A memory group after a restart: its log is empty, and its stream goes on behind all numbers that it may have given.
     pub(crate) fn restart_memory(&mut self) {
-        let (seq, index) = self.floor;
+        let seq = self.floor.0;
         self.totals = Totals { first: seq.next(), last: seq, ..Totals::default() };
-        (self.last_index, self.last_term, self.last_chain) = (index, self.last_term, Chain(0));
-        (self.flushed, self.applied) = ((index, self.last_term, Chain(0)), index);
-        self.checkpoint = Checkpoint { index, totals: self.totals, ..Checkpoint::default() };
         self.dict_upto = seq;
+        // Indexes are counted from the beginning again, and so is their reservation.
+        self.floor.1 = LogIndex(0);
+    }
+
+    /// Nothing is given any more: what of the reservation was not used is free again.
+    pub(crate) fn end_memory(&mut self) {
+        self.floor.0 = self.log_seq();
     }
 
     /// The reservation that a memory group needs before it gives out numbers up to these, if it is time for one.
@@ -606,6 +610,10 @@ impl Group {
                     self.tail_deleted.remove(m.seq.0);
                 }
             }
+        }
+        // Memory that a burst needed is given back.
+        if self.msgs.capacity() > 4 * self.msgs.len() + 4096 {
+            self.msgs.shrink_to(2 * self.msgs.len());
         }
         for p in &plan.new {
             let mut p = (**p).clone();

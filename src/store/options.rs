@@ -49,6 +49,9 @@ pub struct Options {
     /// synced and to [`crate::Store::sync`]. Too short, and relaxed streams cost syncs again; too long, and a power failure
     /// takes more back. Kept by the background work of [`crate::Store::spawn`].
     pub sync_interval: Option<Duration>,
+    /// How long opening waits for another process to give the directory free. Too short, and a restart may meet the end of
+    /// the process before it.
+    pub lock_wait: Duration,
     /// Bytes a second that the background scrub reads of each shard; 0 turns it off. Too slow, and damage is found when it is
     /// needed; too fast, and it takes the disk from others.
     pub scrub_rate: u64,
@@ -82,6 +85,7 @@ impl Default for Options {
             keys: Keys::default(),
             compress: false,
             sync_interval: Some(Duration::from_secs(120)),
+            lock_wait: Duration::from_secs(2),
             scrub_rate: 2 << 20,
             scrub_pause: Duration::from_secs(24 * 3600),
             threads: true,

@@ -171,13 +171,13 @@ impl Shard {
             // Blocks of other entries, and bad ones, say nothing: the next one that does speaks for them.
             let (mut at, mut first) = (mid, None);
             while at < hi && first.is_none() {
-                first = self.block(meta, &f, at, false).await?.and_then(|b| in_block(&b).first().copied());
+                first = self.sure_block(meta, &f, at).await?.and_then(|b| in_block(&b).first().copied());
                 at += 1;
             }
             if first.is_some_and(|(t, _)| t < time) { lo = at } else { hi = mid }
         }
         for i in lo.saturating_sub(1)..f.blocks.len() {
-            let Some(b) = self.block(meta, &f, i, false).await? else { continue };
+            let Some(b) = self.sure_block(meta, &f, i).await? else { continue };
             if let Some((_, seq)) = in_block(&b).into_iter().find(|(t, _)| *t >= time) {
                 return Ok(Some(seq));
             }
@@ -201,6 +201,18 @@ impl Shard {
         let b = self.bytes(meta, at, (end - start) as usize).await?;
         let open = self.segment(meta.file).await?;
         Ok(Block::read(open.key.as_ref(), meta.file, at, &b))
+    }
+
+    /// A block that is whole, or what the last of several readings gave.
+    async fn sure_block(&self, meta: &PieceMeta, f: &IndexFoot, i: usize) -> Result<Option<Block>> {
+        let mut last = None;
+        for try_no in 0..TRIES {
+            last = self.block(meta, f, i, try_no > 0).await?;
+            if last.as_ref().is_some_and(|b| b.sure) {
+                break;
+            }
+        }
+        Ok(last)
     }
 
     /// All blocks of a piece; `None` for those that are damaged.

@@ -49,6 +49,13 @@ pub(crate) struct Replay {
     pub epoch: Epoch,
 }
 
+impl Replay {
+    /// Rounds of which something is gone.
+    pub(crate) fn damaged(&self) -> usize {
+        self.steps.iter().filter(|s| !matches!(s.1, Verdict::Take(_))).count()
+    }
+}
+
 /// The table. `from` is the first round that the manifest does not hold, `synced` what the manifest vouches for.
 ///
 /// | round | frames | vouched for | verdict |

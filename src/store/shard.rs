@@ -67,10 +67,10 @@ pub(crate) struct Shard {
     pub wake_flush: Notify,
     pub wake_prepare: Notify,
     pub wake_scrub: Notify,
+    /// The clean end has begun: memory groups take nothing any more.
+    pub closing: AtomicBool,
     /// Nobody holds the store any more: background work ends.
     pub closed: AtomicBool,
-    /// The directory is this process's as long as any shard can write.
-    _lock: Option<Arc<env::disk::Lock>>,
     pub syncs: AtomicU64,
     pub damage: Mutex<Vec<Damage>>,
     /// Recovery gave up something behind the last good round.
@@ -99,13 +99,7 @@ pub(crate) fn salt(opts: &Options) -> [u8; 16] {
 impl Shard {
     // ---- opening
 
-    pub(crate) async fn open(
-        disk: Disk,
-        dir: PathBuf,
-        id: u32,
-        opts: Options,
-        lock: Option<Arc<env::disk::Lock>>,
-    ) -> Result<Arc<Shard>> {
+    pub(crate) async fn open(disk: Disk, dir: PathBuf, id: u32, opts: Options) -> Result<Arc<Shard>> {
         disk.create_dir_all(&dir.join("journal")).await?;
         disk.create_dir_all(&dir.join("segments")).await?;
         let mut slots = Vec::new();
@@ -133,14 +127,8 @@ impl Shard {
                 return Err(Error::Damaged(Damage { group: None, entries: None, messages: None, what }));
             }
         };
-        let (files, scans) = read_journal(&disk, &dir, id, &opts).await?;
         let from = Round(manifest.replay_from.0.max(1));
-        let replay = if mutant!(opts, TruncateOnDamage) {
-            let scans = scans.iter().map(|s| s.1.clone()).map(forget_vouchers).collect();
-            classify(scans, from, Round(0))
-        } else {
-            classify(scans.iter().map(|s| s.1.clone()).collect(), from, manifest.synced)
-        };
+        let ((files, scans), replay) = read_replay(&disk, &dir, id, &opts, from, manifest.synced).await?;
         // S-82: what is taken from the journal may so far lie in the page cache only.
         let mut last = BTreeMap::new();
         for (number, scan) in &scans {
@@ -186,8 +174,8 @@ impl Shard {
             wake_flush: Notify::new(),
             wake_prepare: Notify::new(),
             wake_scrub: Notify::new(),
+            closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            _lock: lock,
             syncs: AtomicU64::new(0),
             damage: Mutex::default(),
             torn: replay.torn,
@@ -698,6 +686,39 @@ async fn read_slot(disk: &Disk, path: &Path) -> Result<Slot> {
         }
     }
     Ok(slot)
+}
+
+/// Reads the journal and says what it means. Before anything in it is called bad it is read again: what one reading gave
+/// wrong another one gives right, and no reading makes a good round of a bad one.
+async fn read_replay(
+    disk: &Disk,
+    dir: &Path,
+    id: u32,
+    opts: &Options,
+    from: Round,
+    synced: Round,
+) -> Result<(JournalScan, Replay)> {
+    let mut best: Option<(JournalScan, Replay)> = None;
+    for _ in 0..3 {
+        let (files, scans) = read_journal(disk, dir, id, opts).await?;
+        let found: Vec<FileScan> = scans.iter().map(|s| s.1.clone()).collect();
+        let replay = if mutant!(opts, TruncateOnDamage) {
+            classify(found.into_iter().map(forget_vouchers).collect(), from, Round(0))
+        } else {
+            classify(found, from, synced)
+        };
+        let whole = !replay.torn && replay.damaged() == 0;
+        let better = best.as_ref().is_none_or(|(_, b)| {
+            (replay.end, std::cmp::Reverse(replay.damaged())) > (b.end, std::cmp::Reverse(b.damaged()))
+        });
+        if better {
+            best = Some(((files, scans), replay));
+        }
+        if whole {
+            break;
+        }
+    }
+    Ok(best.expect("it was read at least once"))
 }
 
 type JournalScan = (BTreeMap<u64, JournalFile>, Vec<(u64, FileScan)>);

@@ -72,12 +72,10 @@ impl SimHandle {
     async fn op<T>(&self, path: &str, f: impl FnOnce(&mut SimDisk) -> Result<T, Error>) -> io::Result<T> {
         if self.yields {
             let mut first = true;
-            std::future::poll_fn(
-                |cx| {
-                    cx.waker().wake_by_ref();
-                    if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }
-                },
-            )
+            std::future::poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }
+            })
             .await;
         }
         let r = f(&mut self.disk.lock());

@@ -4,11 +4,13 @@
 //! part of applying the log, and becomes durable with the group's next checkpoint.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use env::disk::Lock;
 use parking_lot::Mutex;
 
 use crate::{
@@ -43,7 +45,12 @@ pub struct Store {
 }
 
 /// The shards of a store; the end of the last handle ends the background work.
-struct Shards(Vec<Arc<Shard>>);
+struct Shards {
+    all: Vec<Arc<Shard>>,
+    /// The directory is this process's. Handed to the background work, since without it nothing is written: a runtime that
+    /// ends frees the directory, whoever still holds a handle.
+    lock: Mutex<Option<Arc<Lock>>>,
+}
 
 impl Drop for Shards {
     fn drop(&mut self) {
@@ -53,7 +60,7 @@ impl Drop for Shards {
 
 impl Shards {
     fn close(&self) {
-        for s in &self.0 {
+        for s in &self.all {
             s.closed.store(true, Ordering::Release);
             s.poison("the store was closed");
             s.wake.notify_one();
@@ -184,7 +191,7 @@ impl Store {
     pub async fn open(disk: impl Into<Disk>, dir: impl Into<PathBuf>, opts: Options) -> Result<Store> {
         let (disk, dir) = (disk.into(), dir.into());
         disk.create_dir_all(&dir).await?;
-        let lock = disk.lock(&dir.join("lock")).await?.map(Arc::new);
+        let lock = Self::lock(&disk, &dir.join("lock"), opts.lock_wait).await?.map(Arc::new);
         // The number of shards is what is there: a group never moves.
         let there = disk.read_dir(&dir).await?;
         let count = there.iter().filter(|e| e.is_dir && e.name.starts_with("shard-")).count() as u32;
@@ -192,16 +199,52 @@ impl Store {
         let mut shards = Vec::new();
         for id in 0..count {
             let path = dir.join(format!("shard-{id:03}"));
-            shards.push(Shard::open(disk.clone(), path, id, opts.clone(), lock.clone()).await?);
+            shards.push(Shard::open(disk.clone(), path, id, opts.clone()).await?);
         }
-        Ok(Store { shards: Arc::new(Shards(shards)) })
+        Ok(Store { shards: Arc::new(Shards { all: shards, lock: Mutex::new(lock) }) })
+    }
+
+    /// A process that is just ending has the directory for a moment still.
+    async fn lock(disk: &Disk, path: &Path, wait: Duration) -> Result<Option<Lock>> {
+        let until = env::now() + wait;
+        loop {
+            match disk.lock(path).await {
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && env::now() < until => {
+                    env::time::sleep(Duration::from_millis(10).min(wait)).await;
+                }
+                r => return Ok(r?),
+            }
+        }
     }
 
     /// Spawns each shard's background work on the current worker: rounds, new journal files, and flushes when they are due.
-    /// It ends when the last handle of the store is dropped.
+    /// It ends when the last handle of the store is dropped, or with the runtime.
     pub fn spawn(&self) {
-        for s in &self.shards.0 {
-            env::spawn(Self::journal(s.clone()));
+        let held = self.shards.lock.lock().take();
+        for s in &self.shards.all {
+            let (shard, lock) = (s.clone(), held.clone());
+            env::spawn(async move {
+                Self::journal(shard).await;
+                drop(lock);
+            });
+            let (shard, lock) = (s.clone(), held.clone());
+            env::spawn(async move {
+                while !shard.closed.load(Ordering::Acquire) {
+                    shard.wake_prepare.notified().await;
+                    shard.prepare().await.ok();
+                }
+                drop(lock);
+            });
+            let (shard, lock) = (s.clone(), held.clone());
+            env::spawn(async move {
+                while shard.progress.borrow().poisoned.is_none() {
+                    shard.wake_flush.notified().await;
+                    // A failed flush changed nothing; the next append that finds no room wakes it again.
+                    shard.flush_all().await.ok();
+                    shard.prepare().await.ok();
+                }
+                drop(lock);
+            });
             if s.opts.scrub_rate > 0 {
                 let (rate, pause, shard) = (s.opts.scrub_rate, s.opts.scrub_pause, s.clone());
                 env::spawn(async move {
@@ -213,25 +256,6 @@ impl Store {
                     shard.scrub_forever(rate, pause).await;
                 });
             }
-            let shard = s.clone();
-            env::spawn(async move {
-                while !shard.closed.load(Ordering::Acquire) {
-                    shard.wake_prepare.notified().await;
-                    shard.prepare().await.ok();
-                }
-            });
-            let shard = s.clone();
-            env::spawn(async move {
-                loop {
-                    shard.wake_flush.notified().await;
-                    if shard.progress.borrow().poisoned.is_some() {
-                        return;
-                    }
-                    // A failed flush changed nothing; the next append that finds no room wakes it again.
-                    shard.flush_all().await.ok();
-                    shard.prepare().await.ok();
-                }
-            });
         }
     }
 
@@ -265,13 +289,13 @@ impl Store {
 
     /// Begins a pass of the background scrub now.
     pub fn scrub_now(&self) {
-        self.shards.0.iter().for_each(|s| s.wake_scrub.notify_one());
+        self.shards.all.iter().for_each(|s| s.wake_scrub.notify_one());
     }
 
     /// Reads all that lies in segments and compares every checksum, and every group's totals with what is there.
     pub async fn verify(&self) -> Result<ScrubReport> {
         let mut all = ScrubReport { done: true, ..ScrubReport::default() };
-        for s in &self.shards.0 {
+        for s in &self.shards.all {
             let mut cursor = Cursor::default();
             loop {
                 let step = s.scrub(&mut cursor, 1 << 20).await?;
@@ -288,7 +312,7 @@ impl Store {
 
     /// Makes all that was appended so far durable.
     pub async fn sync(&self) -> Result<()> {
-        for s in &self.shards.0 {
+        for s in &self.shards.all {
             while s.run_round().await? {}
             s.sync().await?;
         }
@@ -296,8 +320,13 @@ impl Store {
     }
 
     /// The clean end: all that was appended is made durable and flushed, then nothing is taken any more. The directory is
-    /// free once the last group handle is gone.
+    /// free once the background work has noticed.
     pub async fn close(self) -> Result<()> {
+        for s in &self.shards.all {
+            s.closing.store(true, Ordering::Release);
+            let groups: Vec<_> = s.groups.lock().values().cloned().collect();
+            groups.iter().map(|g| g.lock()).filter(|g| g.memory).for_each(|mut g| g.end_memory());
+        }
         let done = match self.sync().await {
             Ok(()) => self.flush().await,
             Err(e) => Err(e),
@@ -309,7 +338,7 @@ impl Store {
     /// One step of background work on every shard, for those that drive it themselves: a round of what waits, and the next
     /// journal file if one is due.
     pub async fn step(&self) -> Result<()> {
-        for s in &self.shards.0 {
+        for s in &self.shards.all {
             while s.run_round().await? {}
             match s.prepare().await {
                 Ok(_) | Err(Error::NoSpace(_) | Error::Busy) => {}
@@ -322,27 +351,37 @@ impl Store {
     /// Makes every shard's checkpoints and applied entries durable in pieces and frees the journal behind them. Also the
     /// clean shutdown.
     pub async fn flush(&self) -> Result<()> {
-        for s in &self.shards.0 {
+        for s in &self.shards.all {
             s.flush_all().await?;
         }
         Ok(())
     }
 
     fn shard(&self, id: GroupId) -> &Arc<Shard> {
-        &self.shards.0[(id.0 % self.shards.0.len() as u64) as usize]
+        &self.shards.all[(id.0 % self.shards.all.len() as u64) as usize]
     }
 
     /// Begins a group. Its id must never have been used before. With `memory`, only hard states and floors are durable.
     pub fn create(&self, id: GroupId, memory: bool, options: &[u8]) -> Result<(Group, Ticket)> {
         let shard = self.shard(id);
         let options = options_bytes(memory, options);
+        let ended = shard.tombs.lock().iter().any(|t| t.0 == id);
         let mut groups = shard.groups.lock();
-        if groups.contains_key(&id) || shard.tombs.lock().iter().any(|t| t.0 == id) {
+        if ended || groups.contains_key(&id) {
             return Err(Error::Invalid(format!("group {} exists or existed", id.0)));
         }
-        let frame = Frame::control(FrameKind::Create, id, LogIndex(0), options.clone());
-        let round = shard.enqueue(vec![frame], true)?;
-        let state = Arc::new(Mutex::new(State::new(id, options, memory, shard.opts.counting)));
+        let mut state = State::new(id, options.clone(), memory, shard.opts.counting);
+        let mut frames = vec![Frame::control(FrameKind::Create, id, LogIndex(0), options)];
+        // S-55: the first numbers are reserved together with the creation, so that nothing waits for them later.
+        let floor = state.next_floor(StreamSeq(0), LogIndex(0)).filter(|_| memory);
+        if let Some(f) = floor {
+            frames.push(Frame::control(FrameKind::Floor, id, LogIndex(0), round::floor(f.0, f.1)));
+        }
+        let round = shard.enqueue(frames, true)?;
+        if let Some(f) = floor {
+            state.set_floor(f, round);
+        }
+        let state = Arc::new(Mutex::new(state));
         groups.insert(id, state.clone());
         drop(groups);
         let group = Group { shard: shard.clone(), state, id };
@@ -358,8 +397,12 @@ impl Store {
 
     /// All groups, by id.
     pub fn groups(&self) -> Vec<GroupId> {
-        let mut all: Vec<GroupId> =
-            self.shards.0.iter().flat_map(|s| s.groups.lock().keys().copied().collect::<Vec<_>>()).collect();
+        let mut all: Vec<GroupId> = self
+            .shards
+            .all
+            .iter()
+            .flat_map(|s| s.groups.lock().keys().copied().collect::<Vec<_>>())
+            .collect();
         all.sort_unstable();
         all
     }
@@ -368,28 +411,31 @@ impl Store {
     pub fn delete(&self, id: GroupId) -> Result<Ticket> {
         let shard = self.shard(id);
         let group = self.group(id)?;
-        let round =
-            shard.enqueue(vec![Frame::control(FrameKind::Delete, id, LogIndex(0), Bytes::new())], true)?;
-        group.state.lock().deleted = true;
+        // A flush that does not see the tomb here must meet the group's end in its replay.
+        let mut tombs = shard.tombs.lock();
+        let frame = Frame::control(FrameKind::Delete, id, LogIndex(0), Bytes::new());
+        let round = shard.enqueue(vec![frame], true)?;
+        tombs.push((id, round));
         shard.groups.lock().remove(&id);
-        shard.tombs.lock().push((id, round));
+        drop(tombs);
+        group.state.lock().deleted = true;
         Ok(group.ticket(round))
     }
 
     /// What was found damaged or lost so far.
     pub fn damage(&self) -> Vec<Damage> {
-        self.shards.0.iter().flat_map(|s| s.damage.lock().clone()).collect()
+        self.shards.all.iter().flat_map(|s| s.damage.lock().clone()).collect()
     }
 
     /// Whether opening gave up a last round that nothing vouches for. After a power failure that is what a write under way
     /// leaves; after anything else it is a damaged last round, which cannot be told from it.
     pub fn torn_tail(&self) -> bool {
-        self.shards.0.iter().any(|s| s.torn)
+        self.shards.all.iter().any(|s| s.torn)
     }
 
     /// Completed journal syncs so far.
     pub fn syncs(&self) -> u64 {
-        self.shards.0.iter().map(|s| s.syncs.load(Ordering::Relaxed)).sum()
+        self.shards.all.iter().map(|s| s.syncs.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -439,6 +485,9 @@ impl Group {
             sealed.push(e);
         }
         let round = if state.memory {
+            if self.shard.closing.load(Ordering::Acquire) {
+                return Err(Error::Poisoned("the store was closed".to_owned()));
+            }
             self.reserve(&mut state, &sealed)?
         } else {
             let frames = sealed.iter().map(|e| Frame::entry(e, sync == Sync::Always)).collect();
@@ -692,6 +741,13 @@ impl Group {
     /// How many subjects have messages.
     pub async fn subject_count(&self) -> Result<u64> {
         self.ask(|v| v.num_subjects()).await
+    }
+
+    /// Bytes of memory that the indexes of this group take: the subjects that were asked for so far, texts included, and where
+    /// the messages of the tail are. The tail's own bytes are not counted.
+    pub fn index_bytes(&self) -> u64 {
+        let s = self.state.lock();
+        (s.dict.weight() + s.msgs.capacity() * size_of::<crate::group::TailMsg>()) as u64
     }
 
     /// Walks everything and panics if the totals are wrong (S-50). For tests and the simulation: it reads every footer.

@@ -325,16 +325,12 @@ impl Ttl {
             return Some(Ttl::Never);
         }
         let text = std::str::from_utf8(text).ok()?;
-        if let Some(ns) = crate::time::parse_duration(text)
-            && text != "0"
-        {
-            let secs = ns / crate::time::SECOND;
-            return (secs >= 1).then_some(Ttl::Seconds(secs));
-        }
-        match number(text.as_bytes()).and_then(|n| i64::try_from(n).ok())? {
-            0 => Some(Ttl::None),
-            secs => Some(Ttl::Seconds(secs)),
-        }
+        // A duration first: `0` is one, and too short.
+        let secs = match crate::time::parse_duration(text) {
+            Some(ns) => ns / crate::time::SECOND,
+            None => i64::try_from(number(text.as_bytes())?).ok()?,
+        };
+        (secs >= 1).then_some(Ttl::Seconds(secs))
     }
 
     /// When a message of this time expires, in nanoseconds since 1970.
@@ -392,12 +388,12 @@ mod tests {
     fn ttls() {
         for (text, ttl) in [
             ("", Some(Ttl::None)),
-            ("0", Some(Ttl::None)),
             ("never", Some(Ttl::Never)),
             ("NEVER", Some(Ttl::Never)),
             ("5", Some(Ttl::Seconds(5))),
             ("1m1.9s", Some(Ttl::Seconds(61))),
             ("999ms", None),
+            ("0", None),
             ("0s", None),
             ("-1", None),
             ("soon", None),

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use subject::matches;
 
+use crate::config::Storage;
 use crate::messages::{Messages, MessagesMut, Meta, Stored, SubjectTotals, Totals};
 
 /// Messages in memory.
@@ -18,17 +19,32 @@ pub struct Memory {
     last: u64,
     last_time: i64,
     bytes: u64,
+    counts: Storage,
 }
 
-/// What a message counts for in `max_bytes`, as a nats-server's file store counts.
-pub fn size(subject: usize, headers: usize, payload: usize) -> u64 {
-    (subject + headers + payload + if headers == 0 { 30 } else { 34 }) as u64
+/// What a message counts for in `max_bytes`, as nats-server's stores count. The store has to count the same.
+pub fn size(storage: Storage, subject: usize, headers: usize, payload: usize) -> u64 {
+    let fixed = match storage {
+        Storage::Memory => 16,
+        Storage::File if headers == 0 => 30,
+        Storage::File => 34,
+    };
+    (subject + headers + payload + fixed) as u64
 }
 
 impl Memory {
     /// No messages; the first to come has sequence 1.
     pub fn new() -> Memory {
         Memory::default()
+    }
+
+    /// No messages; what comes is counted as this kind of storage does.
+    pub fn counting_as(counts: Storage) -> Memory {
+        Memory { counts, ..Memory::default() }
+    }
+
+    fn size(&self, m: &Stored) -> u64 {
+        size(self.counts, m.subject.len(), m.headers.len(), m.payload.len())
     }
 
     /// Adds a message.
@@ -39,7 +55,7 @@ impl Memory {
         assert!(m.seq > self.last, "J-2: sequence {} after {}", m.seq, self.last);
         self.last = m.seq;
         self.last_time = m.time;
-        self.bytes += size(m.subject.len(), m.headers.len(), m.payload.len());
+        self.bytes += self.size(&m);
         self.by_subject.entry(m.subject.clone()).or_default().insert(m.seq);
         self.live.insert(m.seq, m);
     }
@@ -113,7 +129,7 @@ impl Messages for Memory {
     fn meta(&self, seq: u64) -> Result<Option<Meta>, Infallible> {
         Ok(self.live.get(&seq).map(|m| Meta {
             subject: m.subject.clone(),
-            size: size(m.subject.len(), m.headers.len(), m.payload.len()),
+            size: self.size(m),
             time: m.time,
             expires: m.expires,
         }))
@@ -127,7 +143,7 @@ impl Messages for Memory {
 impl MessagesMut for Memory {
     fn remove(&mut self, seq: u64) -> Result<bool, Infallible> {
         let Some(m) = self.live.remove(&seq) else { return Ok(false) };
-        self.bytes -= size(m.subject.len(), m.headers.len(), m.payload.len());
+        self.bytes -= self.size(&m);
         if let Some(seqs) = self.by_subject.get_mut(&m.subject) {
             seqs.remove(&seq);
             if seqs.is_empty() {

@@ -135,6 +135,11 @@ impl Plan {
         Plan::random(seed, n, class)
     }
 
+    /// Whether flushes run next to other operations instead of at once.
+    pub fn interleaves(&self) -> bool {
+        Rng::derived(self.seed, "l1 interleaving").bool(0.5)
+    }
+
     /// The store's settings: small, so that files turn over within a plan.
     pub fn options(&self) -> Options {
         let mut r = Rng::derived(self.seed, "l1 options");

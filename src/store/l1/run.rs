@@ -1,6 +1,11 @@
 //! Runs a plan.
 
-use std::{collections::BTreeMap, pin::pin, task::Context};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use env::{
@@ -38,14 +43,39 @@ pub struct Outcome {
     pub faults: u64,
 }
 
-/// Polls a future to its end. Every operation of the simulated disk ends at once, so one that waits waits for ever.
+type Task = Pin<Box<dyn Future<Output = bool>>>;
+
+thread_local! {
+    /// A flush under way, which goes on whenever something else waits for the disk.
+    static FLUSH: RefCell<Option<Task>> = const { RefCell::new(None) };
+    /// How the last one ended.
+    static FLUSHED: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Lets the flush under way do one disk operation.
+fn step_flush() {
+    let Some(mut f) = FLUSH.with(|f| f.borrow_mut().take()) else { return };
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    match f.as_mut().poll(&mut cx) {
+        Poll::Ready(ok) => FLUSHED.set(Some(ok)),
+        Poll::Pending => FLUSH.with(|slot| *slot.borrow_mut() = Some(f)),
+    }
+}
+
+fn is_flushing() -> bool {
+    FLUSH.with(|f| f.borrow().is_some())
+}
+
+/// Polls a future to its end. Every operation of the simulated disk ends at once or after yielding once, so one that waits
+/// longer, for something other than the flush under way, waits for ever.
 fn now<F: Future>(f: F) -> F::Output {
     let mut f = pin!(f);
     let mut cx = Context::from_waker(std::task::Waker::noop());
-    for _ in 0..1000 {
-        if let std::task::Poll::Ready(v) = f.as_mut().poll(&mut cx) {
+    for _ in 0..100_000 {
+        if let Poll::Ready(v) = f.as_mut().poll(&mut cx) {
             return v;
         }
+        step_flush();
     }
     panic!("a future waits for something that never comes");
 }
@@ -128,9 +158,11 @@ impl World {
         for (op, after) in &plan.crashes {
             disk.plan(*op, if *after { Planned::CrashAfter } else { Planned::CrashBefore });
         }
+        FLUSH.with(|f| *f.borrow_mut() = None);
+        FLUSHED.set(None);
         World {
+            disk: SimHandle::new(disk, plan.interleaves()),
             plan,
-            disk: SimHandle::new(disk, false),
             store: None,
             models: BTreeMap::new(),
             slots: Vec::new(),
@@ -153,6 +185,10 @@ impl World {
             }
             let op = self.plan.ops[i];
             self.op(op).map_err(|e| format!("step {i}, {op:?}: {e}"))?;
+            for _ in 0..(self.plan.seed >> 3).wrapping_add(i as u64) % 4 {
+                step_flush();
+            }
+            self.flushed().map_err(|e| format!("step {i}, {op:?}: {e}"))?;
             if self.disk.with(|d| d.crashed()) {
                 self.restart(true).map_err(|e| format!("crash in step {i}, {op:?}: {e}"))?;
             }
@@ -175,6 +211,10 @@ impl World {
                 for _ in 0..3 {
                     self.op(Op::Step)?;
                     self.op(Op::Flush)?;
+                    while is_flushing() {
+                        step_flush();
+                    }
+                    self.flushed()?;
                 }
                 let before = self.out.acked;
                 self.op(Op::Append { group: slot, msgs: 1, size: 10 })?;
@@ -197,6 +237,8 @@ impl World {
     /// Ends the store and opens it again, however often the power fails on the way.
     fn restart(&mut self, power: bool) -> Result<(), String> {
         self.store = None;
+        FLUSH.with(|f| *f.borrow_mut() = None);
+        FLUSHED.set(None);
         let mut power = power;
         for attempt in 0..64 {
             if power || self.disk.with(|d| d.crashed()) {
@@ -668,29 +710,18 @@ impl World {
                 Err(_) => self.settle(),
             },
             Op::Flush => {
-                if now(store.flush()).is_ok() {
-                    self.out.flushes += 1;
-                    for (id, m) in &mut self.models {
-                        let Ok(g) = store.group(GroupId(*id)) else { continue };
-                        let c = g.applied().1;
-                        if !c.blob.is_empty() {
-                            m.durable_snapshot = usize::from(c.blob[0]) + 256 * usize::from(c.blob[1]);
-                        }
-                    }
+                while is_flushing() {
+                    step_flush();
                 }
-                if !self.disk.with(|d| d.crashed()) && self.plan.class != Class::Reads {
-                    let ids: Vec<u64> = self.slots.clone();
-                    for id in ids {
-                        let (Ok(g), Some(m)) = (store.group(GroupId(id)), self.models.get(&id).cloned())
-                        else {
-                            continue;
-                        };
-                        let r = self.stream_is(&g, &m);
-                        if self.disk.with(|d| d.crashed()) {
-                            break;
-                        }
-                        r.map_err(|e| format!("group {id} after a flush: {e}"))?;
-                    }
+                self.flushed()?;
+                // Checking may have met a power failure.
+                let Some(store) = self.store() else { return Ok(()) };
+                let flush = async move { store.flush().await.is_ok() };
+                if self.plan.interleaves() {
+                    FLUSH.with(|f| *f.borrow_mut() = Some(Box::pin(flush)));
+                } else {
+                    FLUSHED.set(Some(now(flush)));
+                    self.flushed()?;
                 }
             }
             Op::Read { group, pick } => {
@@ -737,6 +768,35 @@ impl World {
                     self.restart(false)?;
                     self.ended = true;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// A flush has ended: what it made durable is noted, and everything is compared.
+    fn flushed(&mut self) -> Result<(), String> {
+        let (Some(ok), Some(store)) = (FLUSHED.take(), self.store()) else { return Ok(()) };
+        if ok {
+            self.out.flushes += 1;
+            for (id, m) in &mut self.models {
+                let Ok(g) = store.group(GroupId(*id)) else { continue };
+                let c = g.applied().1;
+                if !c.blob.is_empty() {
+                    m.durable_snapshot = usize::from(c.blob[0]) + 256 * usize::from(c.blob[1]);
+                }
+            }
+        }
+        if !self.disk.with(|d| d.crashed()) && self.plan.class != Class::Reads {
+            let ids: Vec<u64> = self.slots.clone();
+            for id in ids {
+                let (Ok(g), Some(m)) = (store.group(GroupId(id)), self.models.get(&id).cloned()) else {
+                    continue;
+                };
+                let r = self.stream_is(&g, &m);
+                if self.disk.with(|d| d.crashed()) {
+                    break;
+                }
+                r.map_err(|e| format!("group {id} after a flush: {e}"))?;
             }
         }
         Ok(())

@@ -54,7 +54,7 @@ fn planted_bugs_are_found() {
         (Mutant::ReplyBeforeSync, 0),
         (Mutant::NoDirectorySync, 0),
         (Mutant::TruncateOnDamage, 223),
-        (Mutant::StaleRecycledRound, 2162),
+        (Mutant::StaleRecycledRound, 1297),
         (Mutant::IndexNotRebuilt, 91),
         (Mutant::FreeBeforeManifest, 18),
         (Mutant::NoSegmentSync, 0),

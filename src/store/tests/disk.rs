@@ -40,23 +40,10 @@ fn small() -> Options {
     }
 }
 
-/// Opens once the handles of the store before are gone.
 async fn open(dir: &Dir, opts: Options) -> Store {
-    let store = try_open(dir, opts).await.unwrap();
+    let store = Store::open(Disk::os(), &dir.0, opts).await.unwrap();
     store.spawn();
     store
-}
-
-async fn try_open(dir: &Dir, opts: Options) -> store::Result<Store> {
-    for _ in 0..10_000 {
-        match Store::open(Disk::os(), &dir.0, opts.clone()).await {
-            Err(Error::Io(e)) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                env::sleep(Duration::from_millis(1)).await;
-            }
-            r => return r,
-        }
-    }
-    panic!("the directory stays locked");
 }
 
 /// Appends entries of one message each; the body says its sequence.
@@ -179,7 +166,8 @@ fn the_directory_is_for_one() {
     env::run(async {
         let dir = Dir::new();
         let _store = open(&dir, small()).await;
-        let second = Store::open(Disk::os(), &dir.0, small()).await;
+        let opts = Options { lock_wait: Duration::ZERO, ..small() };
+        let second = Store::open(Disk::os(), &dir.0, opts).await;
         let Err(Error::Io(e)) = second else { panic!("two stores in one directory") };
         assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock);
     })
@@ -250,7 +238,7 @@ fn a_key_is_replaced_and_the_old_one_still_opens_what_it_sealed() {
         assert!(!plain, "a subject stands in a sealed file");
 
         // Without the old key what it sealed is not lost and not readable: an error that names the key.
-        match try_open(&dir, with(vec![new.clone()])).await {
+        match Store::open(Disk::os(), &dir.0, with(vec![new.clone()])).await {
             Err(Error::Format(s)) => assert!(s.contains(&format!("{:08x}", old.id())), "{s}"),
             Ok(store) => {
                 let group = store.group(GroupId(1)).unwrap();

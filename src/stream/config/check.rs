@@ -92,6 +92,21 @@ impl StreamConfig {
         others: &dyn Streams,
         pedantic: bool,
     ) -> Result<(), ApiError> {
+        require(!self.sealed, "stream configuration for create can not be sealed")?;
+        require(
+            !self.mirror_direct || self.mirror.is_some(),
+            "stream has no mirror but does have mirror direct",
+        )?;
+        self.check_existing(limits, others, pedantic)
+    }
+
+    /// As `check`, for a configuration that some stream had already, such as a backup's: it may be sealed.
+    pub fn check_existing(
+        &mut self,
+        limits: &ServerLimits,
+        others: &dyn Streams,
+        pedantic: bool,
+    ) -> Result<(), ApiError> {
         self.check_shape(limits, others, pedantic)?;
         if !limits.clustered && self.num_replicas > 1 {
             return Err(errors::STREAM_REPLICAS_NOT_SUPPORTED.error());

@@ -1,4 +1,7 @@
+use serde_json::Value;
+
 use super::*;
+use crate::errors::ApiError;
 
 fn config(json: &str) -> StreamConfig {
     serde_json::from_str(json).unwrap()
@@ -14,4 +17,82 @@ fn a_minimal_stream_is_filled_in_and_printed_as_the_server_does() {
     );
     let again = config(&serde_json::to_string(&c).unwrap());
     assert_eq!(again, c);
+}
+
+#[test]
+fn lengths_are_bounded() {
+    let invalid = |c: &mut StreamConfig| {
+        c.check(&ServerLimits::default(), &NoStreams, false).unwrap_err().description.into_owned()
+    };
+    let named = |name: String| StreamConfig { name, ..StreamConfig::default() };
+    let mut c = named("x".repeat(256));
+    assert_eq!(invalid(&mut c), "stream name is too long, maximum allowed is 255");
+    let mut c = named("A".into());
+    c.description = "d".repeat(4097);
+    assert_eq!(invalid(&mut c), "stream description is too long, maximum allowed is 4096");
+    let mut c = named("A".into());
+    c.metadata.insert("k".into(), "v".repeat(131_072));
+    assert_eq!(invalid(&mut c), "stream metadata exceeds maximum size of 131072 bytes");
+}
+
+#[test]
+fn server_limits_apply() {
+    let limits = ServerLimits {
+        duplicate_window: 1_000_000_000,
+        max_bytes_required: true,
+        max_stream_bytes: 10,
+        clustered: false,
+    };
+    let mut c = config(r#"{"name":"A","max_bytes":5}"#);
+    c.check(&limits, &NoStreams, false).unwrap();
+    assert_eq!(c.duplicate_window, 1_000_000_000);
+    let e = |json: &str| config(json).check(&limits, &NoStreams, false).unwrap_err();
+    assert_eq!(e(r#"{"name":"A"}"#).err_code, 10113);
+    assert_eq!(e(r#"{"name":"A","max_bytes":11}"#).err_code, 10122);
+    assert_eq!(
+        e(r#"{"name":"A","max_bytes":5,"duplicate_window":2000000000}"#).description,
+        "duplicates window can not be larger then server limit of 1s"
+    );
+}
+
+/// The stream that the recordings were made beside, and the one itself once it is there.
+struct Origin(StreamConfig);
+
+impl Streams for Origin {
+    fn find(&self, name: &str) -> Option<StreamConfig> {
+        (name == self.0.name).then(|| self.0.clone())
+    }
+}
+
+/// What nats-server 2.15.1 answered to the same requests.
+#[test]
+fn configurations_are_judged_as_by_nats_server() {
+    let recorded: Value = serde_json::from_str(include_str!("../testdata/configs.json")).unwrap();
+    let parse = |v: &Value| serde_json::from_value::<StreamConfig>(v.clone()).unwrap();
+    let origin = Origin(parse(&recorded["origin"]));
+    let mut wrong = Vec::new();
+    let mut judge = |what: String, got: Result<StreamConfig, ApiError>, case: &Value| {
+        let (got, want) = match got {
+            Ok(c) => (serde_json::to_value(&c).unwrap(), &case["config"]),
+            Err(e) => (serde_json::to_value(&e).unwrap(), &case["error"]),
+        };
+        let same =
+            got == *want && serde_json::to_string(&got).unwrap() == serde_json::to_string(want).unwrap();
+        if !same {
+            let want = case.get("error").unwrap_or(&case["config"]);
+            wrong.push(format!("{what}\n   got {got}\n  want {want}"));
+        }
+    };
+    for case in recorded["creates"].as_array().unwrap() {
+        let mut c = parse(&case["request"]);
+        let got = c.check(&ServerLimits::default(), &origin, case["pedantic"].as_bool().unwrap()).map(|()| c);
+        judge(format!("create {} {}", case["request"], case["pedantic"]), got, case);
+    }
+    for case in recorded["updates"].as_array().unwrap() {
+        let (mut old, mut new) = (parse(&case["from"]), parse(&case["to"]));
+        old.check(&ServerLimits::default(), &origin, false).unwrap();
+        let got = new.check_update(&old, &ServerLimits::default(), &origin, false).map(|()| new);
+        judge(format!("update {} to {}", case["from"], case["to"]), got, case);
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }

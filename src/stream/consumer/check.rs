@@ -155,9 +155,6 @@ pub fn set_defaults(
     if c.name.is_empty() {
         c.name.clone_from(&c.durable_name);
     }
-    if let Some(until) = &mut c.pause_until {
-        until.offset = 0;
-    }
     Ok(())
 }
 
@@ -223,6 +220,9 @@ pub fn check(
 }
 
 fn check_names(c: &ConsumerConfig) -> Result<(), ApiError> {
+    if c.name.contains(['/', '\\']) || c.durable_name.contains(['/', '\\']) {
+        return Err(errors::CONSUMER_NAME_CONTAINS_PATH_SEPARATORS.error());
+    }
     let bad = |what: &str| {
         errors::STREAM_INVALID_CONFIG.with(format_args!("{what} can not contain '.', '*', '>', '\\', '/'"))
     };
@@ -403,8 +403,12 @@ fn check_sampling(c: &ConsumerConfig) -> Result<(), ApiError> {
     let text = c.sample_freq.strip_suffix('%').unwrap_or(&c.sample_freq);
     match text.parse::<i64>() {
         Ok(0..) => Ok(()),
-        _ => Err(errors::CONSUMER_INVALID_SAMPLING
-            .with(format_args!("strconv.Atoi: parsing {text:?}: invalid syntax"))),
+        // The original server has no error at hand for this one and says so.
+        Ok(_) => Err(errors::CONSUMER_INVALID_SAMPLING.with("<nil>")),
+        Err(_) => {
+            let why = format_args!("strconv.Atoi: parsing {text:?}: invalid syntax");
+            Err(errors::CONSUMER_INVALID_SAMPLING.with(why))
+        }
     }
 }
 

@@ -385,7 +385,11 @@ impl Consumer {
     }
 
     /// Another configuration, which has passed [`check::check_update`].
-    pub fn update(&mut self, config: ConsumerConfig, now: Now, out: &mut Vec<Output>) {
+    pub fn update(&mut self, mut config: ConsumerConfig, now: Now, out: &mut Vec<Output>) {
+        if let Some(until) = &mut config.pause_until {
+            // An update is shown in UTC, a creation as it was written.
+            until.offset = 0;
+        }
         let rules = Rules::new(&config);
         if rules.filters != self.rules.filters {
             self.unseen = None;
@@ -539,7 +543,10 @@ impl Consumer {
 
     /// A message has left the stream by whatever cause but an ack of this consumer, on every replica where the log applies that.
     pub fn removed(&mut self, seq: u64, subject: &[u8], out: &mut Vec<Output>) {
-        self.ledger_removed(seq, out);
+        if let Some(shadow) = &mut self.logging.shadow {
+            shadow.remove(seq);
+        }
+        self.vanished(seq, out);
         let listed = |l: &Ledger| {
             let skip = l.skip.as_ref()?;
             Some(if seq < skip.resume { skip.seqs[skip.at..].binary_search(&seq).is_ok() } else { true })
@@ -554,16 +561,14 @@ impl Consumer {
         }
     }
 
-    fn ledger_removed(&mut self, seq: u64, out: &mut Vec<Output>) {
-        if let Some(shadow) = &mut self.logging.shadow {
-            shadow.remove(seq);
-        }
+    /// An awaited message is not in the stream any more. On the leader, which may notice that by itself, the log is told: a delivery
+    /// that is not applied yet would bring the entry back on the replicas.
+    fn vanished(&mut self, seq: u64, out: &mut Vec<Output>) {
         let Some(e) = self.ledger.remove(seq) else { return };
         if !self.leading {
             return;
         }
         if self.logging.on {
-            // A delivery that is not applied yet would bring the entry back on the replicas.
             self.logging.recorder.drop(seq);
         }
         self.timers.tidy(&self.ledger);

@@ -222,19 +222,25 @@ impl Consumer {
             if w.heartbeat > 0 {
                 w.next_heartbeat = now.mono.saturating_add(w.heartbeat);
             }
-            let (to, left, bytes) = (w.to.clone(), w.left, w.bytes);
+            let (left, bytes) = (w.left, w.bytes);
             if pinned_now {
                 self.pin_front(now, out);
             }
-            let pin =
-                self.pin.as_ref().map(|p| p.id.clone()).filter(|_| policy == PriorityPolicy::PinnedClient);
-            if left <= 0 {
-                self.waiting.remove_front();
-            } else if policy == PriorityPolicy::Prioritized {
-                self.waiting.cycle_by_priority();
+            let pin = if policy == PriorityPolicy::PinnedClient {
+                self.pin.as_ref().map(|p| p.id.clone())
             } else {
-                self.waiting.cycle();
-            }
+                None
+            };
+            let to = if left <= 0 {
+                self.waiting.remove_front()?.to
+            } else {
+                let to = self.waiting.front()?.to.clone();
+                match policy {
+                    PriorityPolicy::Prioritized => self.waiting.cycle_by_priority(),
+                    _ => self.waiting.cycle(),
+                }
+                to
+            };
             return Some(Choice { to, pin, leftover: (left <= 0 && bytes > 0).then_some((left, bytes)) });
         }
     }

@@ -148,6 +148,7 @@ impl Consumer {
     }
 
     /// The next message to deliver: one that is to be delivered again, else the next that was not delivered yet.
+    #[inline]
     fn candidate<M: Messages>(
         &mut self,
         msgs: &M,
@@ -169,7 +170,7 @@ impl Consumer {
                 None => {
                     // It left the stream and nobody said so yet.
                     self.again.pop_front();
-                    self.ledger_removed(seq, out);
+                    self.vanished(seq, out);
                 }
             }
         }
@@ -217,6 +218,7 @@ impl Consumer {
     }
 
     /// Whether a message may be delivered now, by the rate limit and the pace of a replay. If not, `not_before` says when.
+    #[inline]
     fn may_go(&mut self, c: &Candidate, now: Now) -> bool {
         let mut from = 0;
         if self.rules.original && !c.again && c.message.seq <= self.replay_upto {
@@ -247,6 +249,7 @@ impl Consumer {
         m.subject.len() + reply + m.headers.len() + body + if pin { PIN_HEADER } else { 0 }
     }
 
+    #[inline]
     fn deliver_to_request(
         &mut self,
         c: Candidate,
@@ -257,16 +260,16 @@ impl Consumer {
         let needs_size = self.waiting.front().is_some_and(|w| w.bytes > 0) || self.waiting.len() > 1;
         let size = if needs_size { self.size(&c, false) } else { 0 };
         let Some(choice) = self.next_request(size, listeners, now, out) else { return false };
-        let (to, spent) = (choice.to, choice.leftover);
-        let again = to.clone();
         self.last_used = now.mono;
-        self.deliver(c, to, choice.pin, now, out);
-        if let Some((messages, bytes)) = spent {
-            self.status_remaining(again, 409, "Batch Completed", messages, bytes, out);
+        let spent = choice.leftover.map(|left| (choice.to.clone(), left));
+        self.deliver(c, choice.to, choice.pin, now, out);
+        if let Some((to, (messages, bytes))) = spent {
+            self.status_remaining(to, 409, "Batch Completed", messages, bytes, out);
         }
         true
     }
 
+    #[inline]
     fn push(&mut self, c: Candidate, now: Now, out: &mut Vec<Output>) {
         let counts = self.flow.is_some() || self.rate.is_some();
         let size = if counts { self.size(&c, false) as u64 } else { 0 };
@@ -346,17 +349,18 @@ impl Consumer {
         while self.held.front().is_some_and(|(number, _)| *number <= self.logging.applied) {
             if let Some((_, HeldOutput::Deliver { seq, .. })) = self.held.front() {
                 let seq = *seq;
-                let message = match self.ledger.get(seq) {
-                    Some(e) if e.state == State::Held => msgs.get(seq)?,
-                    _ => None,
-                };
+                // An ack of an earlier delivery may have come while this one waited.
+                let held = self.ledger.get(seq).is_some_and(|e| e.state == State::Held);
+                let message = if held { msgs.get(seq)? } else { None };
                 let Some((_, HeldOutput::Deliver { dseq, deliveries, pending, to, pin, .. })) =
                     self.held.pop_front()
                 else {
                     continue;
                 };
                 let Some(message) = message else {
-                    self.ledger_removed(seq, out);
+                    if held {
+                        self.vanished(seq, out);
+                    }
                     continue;
                 };
                 self.arm(seq, now.mono, None);

@@ -571,7 +571,7 @@ fn flow_control_asks_at_half_of_the_window() {
         });
         b.c.appended_matching(seq);
     }
-    let Ok(_) = b.c.pump(&b.msgs, b.now, 1000, &mut b.out);
+    let Ok(_) = b.c.pump(&b.msgs, &b.listeners, b.now, 1000, &mut b.out);
     let out = std::mem::take(&mut b.out);
     let asked: Vec<(usize, &Status)> = out
         .iter()
@@ -610,7 +610,7 @@ fn answers_to_flow_control_may_be_the_acks() {
     b.c.flow(b"$JS.FC.S.c.wrong", 2, 2, now, &mut b.out);
     assert_eq!(b.numbers().2, 2);
     b.wait();
-    let Ok(_) = b.c.pump(&b.msgs, b.now, 10, &mut b.out);
+    let Ok(_) = b.c.pump(&b.msgs, &b.listeners, b.now, 10, &mut b.out);
     let Some(Output::Status(Status { headers: StatusHeaders::Last { stalled: Some(id), .. }, .. })) =
         b.out.pop()
     else {
@@ -884,7 +884,7 @@ fn replicas_follow_by_deltas_and_a_new_leader_goes_on() {
     b.wait();
     b.pump();
     let mut all = Vec::new();
-    for _ in 0..8 {
+    while b.c.deadline(b.now).is_some() {
         b.wait();
         all.extend(b.pump());
     }
@@ -961,6 +961,163 @@ fn whoever_waits_is_told_of_the_end() {
         end(&mut b.c, &mut b.out);
         assert_eq!(b.pump(), [told]);
     }
+}
+
+/// Configurations with the number and the text of the refusal, as nats-server 2.15.1 answers.
+#[test]
+fn configurations_are_refused_as_clients_expect() {
+    let own = [
+        (
+            r#"{"sample_freq":"x"}"#,
+            10095,
+            r#"failed to parse consumer sampling configuration: strconv.Atoi: parsing "x": invalid syntax"#,
+        ),
+        (r#"{"sample_freq":"-5"}"#, 10095, "failed to parse consumer sampling configuration: <nil>"),
+        (
+            r#"{"deliver_policy":"last_per_subject"}"#,
+            10094,
+            "consumer delivery policy is deliver last per subject, but optional filter subject is not set",
+        ),
+        (
+            r#"{"opt_start_seq":2}"#,
+            10094,
+            "consumer delivery policy is deliver all, but optional start sequence is also set",
+        ),
+        (
+            r#"{"deliver_policy":"by_start_time","opt_start_seq":2}"#,
+            10094,
+            "consumer delivery policy is deliver by start time, but optional start time is not set",
+        ),
+        (r#"{"filter_subject":"a..b"}"#, 10052, "invalid subject"),
+        (
+            r#"{"filter_subject":"a","filter_subjects":["b"]}"#,
+            10136,
+            "consumer cannot have both FilterSubject and FilterSubjects specified",
+        ),
+        (r#"{"filter_subjects":["a.*","a.b"]}"#, 10138, "consumer subject filters cannot overlap"),
+        (r#"{"filter_subjects":[""]}"#, 10139, "consumer filter in FilterSubjects cannot be empty"),
+        (r#"{"name":"e/f"}"#, 10127, "Consumer name can not contain path separators"),
+        (
+            r#"{"name":"a","durable_name":"b"}"#,
+            10132,
+            "Consumer Durable and Name have to be equal if both are provided",
+        ),
+        (r#"{"deliver_subject":"s.x"}"#, 10081, "consumer deliver subject forms a cycle"),
+        (r#"{"deliver_subject":"s.*"}"#, 10079, "consumer deliver subject has wildcards"),
+        (
+            r#"{"deliver_subject":"d","flow_control":true}"#,
+            10108,
+            "consumer with flow control also needs heartbeats",
+        ),
+        (
+            r#"{"deliver_subject":"d","idle_heartbeat":5}"#,
+            10083,
+            "consumer idle heartbeat needs to be >= 100ms",
+        ),
+        (
+            r#"{"deliver_subject":"d","max_waiting":5}"#,
+            10080,
+            "consumer in push mode can not set max waiting",
+        ),
+        (r#"{"idle_heartbeat":5}"#, 10088, "consumer idle heartbeat requires a push based consumer"),
+        (r#"{"rate_limit_bps":5}"#, 10086, "consumer in pull mode can not have rate limit set"),
+        (r#"{"ack_policy":"flow_control"}"#, 10218, "flow control ack policy requires a push based consumer"),
+        (
+            r#"{"max_deliver":1,"backoff":[1,2]}"#,
+            10116,
+            "max deliver is required to be > length of backoff values",
+        ),
+        (r#"{"num_replicas":3}"#, 10126, "consumer config replica count exceeds parent stream"),
+        (
+            r#"{"ack_policy":"explicit","max_ack_pending":100}"#,
+            10121,
+            "consumer max ack pending exceeds system limit of 50",
+        ),
+        (
+            r#"{"inactive_threshold":70000000000}"#,
+            10153,
+            "consumer inactive threshold exceeds system limit of 1m0s",
+        ),
+        (r#"{"priority_groups":["g"]}"#, 10196, "consumer can not have priority groups when policy is none"),
+        (
+            r#"{"priority_policy":"overflow"}"#,
+            10159,
+            "Setting PriorityPolicy requires at least one PriorityGroup to be set",
+        ),
+        (
+            r#"{"priority_policy":"overflow","priority_groups":["this-name-is-way-too-long"]}"#,
+            10162,
+            "Valid priority group name must match A-Z, a-z, 0-9, -_/=)+ and may not exceed 16 characters",
+        ),
+    ];
+    let subjects = ["s.>".to_owned()];
+    let parent = check::Parent { num_replicas: 1, subjects: &subjects, ..Default::default() };
+    let bounded = check::Parent { max_ack_pending: 50, inactive_threshold: 60_000_000_000, ..parent };
+    for (json, number, text) in own {
+        let mut c: ConsumerConfig = serde_json::from_str(json).unwrap();
+        let parent = if matches!(number, 10121 | 10153) { bounded } else { parent };
+        check::set_defaults(&mut c, &parent, &Default::default(), false).unwrap();
+        let e = check::check(&c, &parent, &Default::default(), false).expect_err(json);
+        assert_eq!((e.err_code, &*e.description), (number, text), "{json}");
+    }
+    let mut negative: ConsumerConfig = serde_json::from_str(r#"{"max_waiting":-1}"#).unwrap();
+    let e = check::set_defaults(&mut negative, &parent, &Default::default(), true).unwrap_err();
+    assert_eq!((e.err_code, &*e.description), (10157, "pedantic mode: max_waiting must not be negative"));
+}
+
+#[test]
+fn consumers_of_a_stream_have_to_agree() {
+    let c = |json: &str| -> ConsumerConfig { serde_json::from_str(json).unwrap() };
+    let queue = check::Parent { work_queue: true, num_replicas: 1, max_consumers: 3, ..Default::default() };
+    let a = c(r#"{"durable_name":"a","ack_policy":"explicit","filter_subject":"a.*"}"#);
+    let whole = c(r#"{"durable_name":"w","ack_policy":"explicit"}"#);
+    let create = |new: &str, others: &[ConsumerConfig]| {
+        check::decide(&c(new), Action::CreateOrUpdate, &queue, None, others.iter(), false)
+            .map_err(|e| e.err_code)
+    };
+    let alone = [a.clone()];
+    for (new, others, answer) in [
+        (r#"{"ack_policy":"explicit"}"#, &[][..], Ok(check::Verdict::Create)),
+        (r#"{"ack_policy":"all"}"#, &[], Err(10098)),
+        (r#"{"ack_policy":"explicit","deliver_policy":"new"}"#, &[], Err(10101)),
+        (r#"{"ack_policy":"explicit"}"#, &alone, Err(10099)),
+        (r#"{"ack_policy":"explicit","filter_subject":"a.b"}"#, &alone, Err(10100)),
+        (r#"{"ack_policy":"explicit","filter_subject":"*.b"}"#, &alone, Err(10100)),
+        (r#"{"ack_policy":"explicit","filter_subject":"b.*"}"#, &alone, Ok(check::Verdict::Create)),
+        (r#"{"ack_policy":"explicit","filter_subject":"b.*"}"#, std::slice::from_ref(&whole), Err(10100)),
+        (r#"{"ack_policy":"explicit","filter_subject":"b"}"#, &[a.clone(), a.clone(), a.clone()], Err(10026)),
+    ] {
+        assert_eq!(create(new, others), answer, "{new} beside {others:?}");
+    }
+    let decide = |new: &str, action, bound| {
+        let old = c(
+            r#"{"durable_name":"p","ack_policy":"explicit","deliver_subject":"d","metadata":{"_nats.level":"1"}}"#,
+        );
+        let parent = check::Parent { num_replicas: 1, ..Default::default() };
+        check::decide(&c(new), action, &parent, Some(&old), [].iter(), bound)
+            .map_err(|e| (e.err_code, e.description.into_owned()))
+    };
+    let same = r#"{"durable_name":"p","ack_policy":"explicit","deliver_subject":"d"}"#;
+    let other = r#"{"durable_name":"p","ack_policy":"explicit","deliver_subject":"e"}"#;
+    assert_eq!(decide(same, Action::Create, true), Ok(check::Verdict::Same));
+    assert_eq!(decide(other, Action::Create, false).unwrap_err().0, 10148);
+    assert_eq!(decide(other, Action::Update, false), Ok(check::Verdict::Update));
+    assert_eq!(decide(other, Action::Update, true).unwrap_err().0, 10013);
+    assert_eq!(
+        decide(
+            r#"{"durable_name":"p","ack_policy":"all","deliver_subject":"d"}"#,
+            Action::CreateOrUpdate,
+            false
+        ),
+        Err((10012, "ack policy can not be updated".into()))
+    );
+    assert_eq!(
+        decide(r#"{"durable_name":"p","ack_policy":"explicit"}"#, Action::CreateOrUpdate, false),
+        Err((10012, "can not update push consumer to pull based".into()))
+    );
+    let parent = check::Parent::default();
+    let missing = check::decide(&a, Action::Update, &parent, None, [].iter(), false);
+    assert_eq!(missing.unwrap_err().err_code, 10149);
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Stream {
         msgs: &M,
         now: Now,
     ) -> Result<Decision<'a>, M::Miss> {
-        if self.holding > 0 {
+        if self.holding > 0 || self.unfinished {
             return Ok(Decision::Wait);
         }
         if self.plain && p.headers.is_empty() && !p.reply.ends_with(b".$FI") && self.fits(p) {
@@ -116,7 +116,7 @@ impl Stream {
         self.tail.push(New {
             seq,
             subject: p.subject,
-            size: size(p.subject.len(), 0, p.payload.len()),
+            size: size(self.config.storage, p.subject.len(), 0, p.payload.len()),
             sweeps: false,
             schedule: false,
         });
@@ -318,7 +318,7 @@ impl Stream {
             headers::remove(block.edit(), |n| n == headers::TTL);
             headers::add(block.edit(), headers::TTL, least.to_string().as_bytes());
         }
-        let bytes = size(subject.len(), block.bytes().len(), payload.len());
+        let bytes = size(self.config.storage, subject.len(), block.bytes().len(), payload.len());
         if self.config.discard == Discard::New {
             known!(self.room(subject, bytes, rollup, batch, msgs));
         }

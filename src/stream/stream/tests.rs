@@ -3,4 +3,5 @@
 mod checkpoints;
 mod harness;
 mod model;
+mod recorded;
 mod rules;

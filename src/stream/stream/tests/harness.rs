@@ -146,9 +146,11 @@ impl Shell {
 impl<I: Interest> Shell<I> {
     pub fn with(json: &str, interest: I) -> Shell<I> {
         let wall = 1_700_000_000 * SECOND;
+        let config = config(json);
+        let inner = Memory::counting_as(config.storage);
         Shell {
-            stream: Stream::new(config(json), wall, Limits::default()),
-            msgs: Flaky::default(),
+            stream: Stream::new(config, wall, Limits::default()),
+            msgs: Flaky { inner, ..Flaky::default() },
             interest,
             open: Vec::new(),
             ahead: Vec::new(),
