@@ -7,6 +7,7 @@
 //!   `DIR/<seed>/`, and prints a summary.
 //! * `storm twice SEED…` runs each seed in two processes of its own and compares the traces.
 //! * `storm shrink SEED DIR` makes the plan of one failing seed small.
+//! * `storm timeline FILE OUT` runs a plan once more and draws it as a page.
 
 #![allow(clippy::disallowed_methods)] // It stands outside the simulated world: real files, processes and clocks.
 
@@ -25,6 +26,7 @@ use crate::{
     plan::Plan,
     shrink,
     storm::{self, Report},
+    timeline,
 };
 
 /// Which storms.
@@ -134,8 +136,9 @@ pub fn main() -> i32 {
             numbers(&[first, count, jobs, seconds]).map(|n| many(kind, &n, dir))
         }
         ["twice", ref seeds @ ..] if !seeds.is_empty() => numbers(seeds).map(|s| twice(kind, &s)),
+        ["timeline", file, out] => draw(file, Path::new(out)).map(|()| 0),
         ["shrink", seed, dir] => number(seed).and_then(|s| bug(kind, s, dir)),
-        _ => Err("usage: storm run|plan|play|many|twice|shrink … (see sim/command.rs)".into()),
+        _ => Err("usage: storm run|plan|play|many|twice|shrink|timeline … (see sim/command.rs)".into()),
     };
     done.unwrap_or_else(|e| {
         eprintln!("storm: {e}");
@@ -263,6 +266,26 @@ fn twice(kind: Kind, seeds: &[u64]) -> i32 {
     code
 }
 
+/// Runs a plan in a process of its own with its trace and its logs, and draws what came.
+fn draw(file: &str, out: &Path) -> Result<(), String> {
+    let plan = read_plan(file)?;
+    let me = std::env::current_exe().map_err(|e| e.to_string())?;
+    let run = Command::new(me).args(["play", file]).env("FULMAR_TRACE", "1").env("FULMAR_LOGS", "1").output();
+    let text = run.map_err(|e| e.to_string())?.stdout;
+    let text = String::from_utf8_lossy(&text);
+    // Machines get their numbers in the order in which they are made.
+    let ids: Vec<String> = match &plan {
+        Any::Core(p) => p.clients.iter().map(|c| format!("c{}", c.id)).collect(),
+        Any::Jet(_) => Vec::new(),
+    };
+    let names: Vec<String> = ["harness".to_owned(), "server".to_owned()].into_iter().chain(ids).collect();
+    let mut t = timeline::read(&text, &names);
+    t.title = format!("Seed {} of {}", plan.seed(), file);
+    let report = text.lines().rev().find_map(|l| serde_json::from_str::<Report>(l).ok());
+    t.violations = report.map(|r| r.violations).unwrap_or_default();
+    write(out, &timeline::html(&t)).map_err(|e| format!("{}: {e}", out.display()))
+}
+
 /// Shrinks a failing seed and leaves its folder.
 fn bug(kind: Kind, seed: u64, dir: &str) -> Result<i32, String> {
     let plan = kind.draw(seed);
@@ -303,6 +326,10 @@ fn bug(kind: Kind, seed: u64, dir: &str) -> Result<i32, String> {
         list(&last)
     );
     write(&dir.join("README.md"), &text).map_err(e)?;
+    let shrunk = dir.join("shrunk.json");
+    if let Err(e) = draw(&shrunk.to_string_lossy(), &dir.join("timeline.html")) {
+        say(&format!("no timeline: {e}"));
+    }
     say(&text);
     Ok(1)
 }

@@ -147,6 +147,7 @@ class Node:
     """Our own smoke tests with the @nats-io packages, one file to a process, read from node's TAP output."""
 
     name = "smoke-node"
+    GROUP = {"jetstream": "jetstream", "kv": "kv", "object": "object"}
 
     def prepare(self):
         self.dir = tools.node_modules()
@@ -157,7 +158,7 @@ class Node:
             if f.endswith(".test.mjs"):
                 with open(os.path.join(self.dir, "smoke", f)) as s:
                     for name in re.findall(r'^test\("([^"]+)"', s.read(), re.M):
-                        found[f"{f}::{name}"] = "core"
+                        found[f"{f}::{name}"] = self.GROUP.get(f.split(".")[0], "core")
         return found
 
     def batches(self, ids):
@@ -211,7 +212,7 @@ NEW_PATHS = ["nats-core/src", "nats-server/src", "nats-jetstream/src", "nats-key
 CLUSTER, JWT = (r"(?i)cluster", "cluster"), (r"(?i)jwt|creds", "jwt")
 
 SUITES = [
-    Pytest("smoke-python", None, [], "core", "nats-py"),
+    Pytest("smoke-python", None, [(r"test_jetstream", "jetstream"), (r"test_kv", "kv"), (r"test_object", "object")], "core", "nats-py"),
     Node(),
     Seeds(),
     AsyncNats(),

@@ -16,6 +16,7 @@ use crate::{
     Kind, Link, LinkOptions, Stats, Sub,
     imports::{AnswerBack, Crossing, REPLY_PREFIX, Replies, ServiceImport, StreamImport},
     plan::Receivers,
+    routes::{Advert, RouteOut},
     rules::{self, Rules},
 };
 
@@ -67,6 +68,8 @@ pub struct Account {
     rules: RwLock<Arc<Rules>>,
     watches: RwLock<Watches>,
     is_watched: AtomicBool,
+    /// What routes are told, in a cluster.
+    pub(crate) advert: Option<Mutex<Advert>>,
     /// What it has seen.
     pub stats: Stats,
 }
@@ -74,6 +77,9 @@ pub struct Account {
 impl Account {
     /// An account without interest.
     pub fn new(name: &str) -> Arc<Account> {
+        Account::build(name, false)
+    }
+    fn build(name: &str, clustered: bool) -> Arc<Account> {
         Arc::new(Account {
             name: name.into(),
             interest: RwLock::new(Trie::new(0)),
@@ -89,6 +95,7 @@ impl Account {
             rules: RwLock::default(),
             watches: RwLock::default(),
             is_watched: AtomicBool::new(false),
+            advert: clustered.then(Mutex::default),
             stats: Stats::default(),
         })
     }
@@ -177,10 +184,12 @@ impl Account {
     }
 
     pub(crate) fn insert(&self, sub: &Arc<Sub>) {
-        self.interest
-            .write()
-            .insert(sub.subject(), sub.queue_name(), sub.clone())
-            .expect("the subject was checked at SUB");
+        self.with_advert(sub, true, |a| {
+            let mut interest = a.interest.write();
+            let done = interest.insert(sub.subject(), sub.queue_name(), sub.clone());
+            done.expect("the subject was checked at SUB");
+            Some(())
+        });
         self.stats.inserts.add(1);
         self.touch();
         if self.is_watched.load(Acquire) {
@@ -188,7 +197,9 @@ impl Account {
         }
     }
     pub(crate) fn remove(&self, sub: &Arc<Sub>) {
-        self.interest.write().remove(sub.subject(), sub.queue_name(), sub.key());
+        self.with_advert(sub, false, |a| {
+            a.interest.write().remove(sub.subject(), sub.queue_name(), sub.key())
+        });
         self.stats.removes.add(1);
         self.touch();
         if self.is_watched.load(Acquire) {
@@ -196,6 +207,12 @@ impl Account {
         }
     }
     pub(crate) fn remove_all(&self, subs: &[Arc<Sub>]) {
+        if self.advert.is_some() {
+            for sub in subs {
+                self.remove(sub);
+            }
+            return;
+        }
         // In portions, so that other publishers get at the trie in between.
         for some in subs.chunks(256) {
             let mut interest = self.interest.write();
@@ -279,6 +296,9 @@ pub struct Broker {
     next_id: AtomicU64,
     cluster: RwLock<Arc<[u8]>>,
     crossing: OnceLock<Box<dyn Crossing>>,
+    pub(crate) clustered: AtomicBool,
+    pub(crate) routes: RwLock<Vec<RouteOut>>,
+    reply_prefix: OnceLock<Box<[u8]>>,
     /// What the server has seen.
     pub stats: Stats,
 }
@@ -290,6 +310,16 @@ impl Broker {
     }
     pub(crate) fn crossing<R>(&self, f: impl FnOnce(&dyn Crossing) -> R) -> Option<R> {
         self.crossing.get().map(|c| f(&**c))
+    }
+    /// Makes reply subjects of service imports this server's own: `token` stands in each, and must be one token that no other
+    /// server of the cluster has. Once, before the first configuration.
+    pub fn set_reply_token(&self, token: &str) {
+        let prefix = [REPLY_PREFIX, token.as_bytes(), b"."].concat();
+        self.reply_prefix.set(prefix.into()).ok();
+    }
+    /// Where reply subjects of service imports begin.
+    pub(crate) fn reply_prefix(&self) -> &[u8] {
+        self.reply_prefix.get().map_or(REPLY_PREFIX, |p| p)
     }
     /// The name of the cluster, by which mappings choose destinations.
     pub fn set_cluster(&self, name: &str) {
@@ -349,7 +379,7 @@ impl Broker {
         };
         if rules.exports.iter().any(|e| e.service) {
             let back = AnswerBack { broker: Arc::downgrade(self), exporter: Arc::downgrade(account) };
-            subscribe(&[REPLY_PREFIX, b">"].concat(), Box::new(back));
+            subscribe(&[self.reply_prefix(), b">"].concat(), Box::new(back));
         }
         for import in &rules.imports {
             let exporter = self.account_or_new(&import.account);
@@ -394,9 +424,10 @@ impl Broker {
             .accounts
             .write()
             .entry(name.into())
-            .or_insert_with(|| made.insert(Account::new(name)).clone())
+            .or_insert_with(|| made.insert(Account::build(name, self.clustered.load(Acquire))).clone())
             .clone();
         if let Some(new) = made {
+            self.tell_routes_of(&new);
             self.crossing(|c| c.account_made(&new));
         }
         account
@@ -451,6 +482,9 @@ impl Default for Broker {
             next_id: AtomicU64::new(0),
             cluster: RwLock::new((*b"").into()),
             crossing: OnceLock::new(),
+            clustered: AtomicBool::new(false),
+            routes: RwLock::default(),
+            reply_prefix: OnceLock::new(),
             stats: Stats::default(),
         }
     }

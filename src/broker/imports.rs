@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use subject::Transform;
 
 use crate::{
-    Account, Broker, Inbound, Link, Message, Step, Sub, Trace,
+    Account, Broker, Inbound, Kind, Link, Message, Step, Sub, Trace,
     router::Deliveries,
     rules::{Export, Import, LatencyRule, Responses},
     trace,
@@ -228,7 +228,14 @@ pub(crate) struct ServiceImport {
 }
 
 impl Inbound for ServiceImport {
+    fn is_local(&self) -> bool {
+        true
+    }
     fn deliver(&self, d: &mut Deliveries, _: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
+        if from.kind == Kind::Route {
+            // The requestor's own server has done it.
+            return false;
+        }
         let (Some(importer), Some(broker)) = (self.importer.upgrade(), self.broker.upgrade()) else {
             return false;
         };

@@ -16,6 +16,7 @@
 //! * B-5: an outbox never holds more than its limit and one message.
 //! * B-6: whoever makes an outbox non-empty sees to it that it is flushed; nobody else needs to.
 //! * B-7: a message that is only to be traced reaches nobody.
+//! * B-8 and B-9, of routes, stand in `routes`.
 
 mod account;
 mod imports;
@@ -23,6 +24,9 @@ mod link;
 mod outbox;
 mod plan;
 mod router;
+mod routes;
+#[cfg(test)]
+mod routes_tests;
 pub mod rules;
 mod stats;
 mod sub;
@@ -35,6 +39,7 @@ pub use imports::{Crossing, Latency, REQUEST_INFO};
 pub use link::{Closed, Inbound, Kind, Link, LinkFlags, LinkOptions, Transport};
 pub use outbox::{Chunk, Out};
 pub use router::{Deliveries, Message, Outcome, Router, Sender};
+pub use routes::{Carries, RouteInbox, RouteOut};
 pub use stats::{Counter, Stats, Traffic};
 pub use sub::{Sub, SubscribeError};
 pub use trace::{Step, Trace};

@@ -37,6 +37,10 @@ pub trait Transport: Send + Sync {
 pub trait Inbound: Send + Sync {
     /// Takes one message of `from`. Further messages may be sent through `d`. False if, after all, nobody got it.
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool;
+    /// Whether it serves the connections of this server alone, so that other servers of the cluster are not told of it.
+    fn is_local(&self) -> bool {
+        false
+    }
 }
 
 /// What is at the other end.
@@ -513,6 +517,33 @@ impl Link {
             a.remove_all(&all);
         }
         all
+    }
+    /// Enters a subscription of a route, which is found by account, subject and queue. Returns the one that is there.
+    pub(crate) fn insert_route_sub(&self, sub: &Arc<Sub>) -> Result<Option<Arc<Sub>>, SubscribeError> {
+        let mut subs = self.subs.lock();
+        if self.closed().is_some() {
+            return Err(SubscribeError::Closed);
+        }
+        match subs.entry(hash(sub.text()), |s| s.is_same_as(sub), |s| hash(s.text())) {
+            Entry::Occupied(e) => Ok(Some(e.get().clone())),
+            Entry::Vacant(v) => {
+                v.insert(sub.clone());
+                Ok(None)
+            }
+        }
+    }
+    /// Takes a subscription of a route out.
+    pub(crate) fn remove_route_sub(&self, token: &[u8], subject: &[u8], queue: &[u8]) -> Option<Arc<Sub>> {
+        let text = [token, subject, queue].concat();
+        let is_it = |s: &Arc<Sub>| s.sid() == token && s.subject() == subject && s.queue() == queue;
+        match self.subs.lock().find_entry(hash(&text), is_it) {
+            Ok(e) => Some(e.remove().0),
+            Err(_) => None,
+        }
+    }
+    /// Takes all subscriptions out of this link, and leaves them in their accounts.
+    pub(crate) fn take_all_subs(&self) -> Vec<Arc<Sub>> {
+        std::mem::take(&mut *self.subs.lock()).into_iter().collect()
     }
     /// Number of subscriptions.
     pub fn subscriptions(&self) -> usize {

@@ -8,15 +8,19 @@ use std::sync::Arc;
 
 use subject::QueueId;
 
-use crate::Sub;
+use crate::{
+    Kind, Sub,
+    routes::{Group, Remote},
+};
 
-/// Who gets a message: plain subscriptions, and queue groups of which one member gets it.
+/// Who gets a message: plain subscriptions, queue groups of which one member gets it, and routes.
 #[derive(Default)]
 pub(crate) struct Receivers {
     plain: Vec<Arc<Sub>>,
     /// The first `live` count; those behind are kept for their buffers.
-    groups: Vec<(QueueId, Vec<Arc<Sub>>)>,
+    groups: Vec<Group>,
     live: usize,
+    remote: Vec<Remote>,
 }
 
 impl Receivers {
@@ -25,45 +29,70 @@ impl Receivers {
         &self.plain
     }
     #[inline]
-    pub fn groups(&self) -> impl Iterator<Item = &[Arc<Sub>]> {
-        self.groups[..self.live].iter().map(|(_, g)| &g[..])
+    pub fn groups(&self) -> &[Group] {
+        &self.groups[..self.live]
+    }
+    /// Each route once that has a subscription among them.
+    #[inline]
+    pub fn remote(&self) -> &[Remote] {
+        &self.remote
     }
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.plain.is_empty() && self.live == 0
+        self.plain.is_empty() && self.live == 0 && self.remote.is_empty()
     }
     /// Subscriptions in all.
     pub fn len(&self) -> usize {
-        self.plain.len() + self.groups().map(<[_]>::len).sum::<usize>()
+        self.plain.len() + self.groups().iter().map(|g| g.members.len()).sum::<usize>() + self.remote.len()
     }
     pub fn clear(&mut self) {
         self.plain.clear();
-        for (_, g) in &mut self.groups[..self.live] {
+        for g in &mut self.groups[..self.live] {
             g.clear();
         }
         self.live = 0;
+        self.remote.clear();
     }
     pub fn push(&mut self, queue: Option<QueueId>, sub: &Arc<Sub>) {
         if cfg!(mutant = "wild-skips-last") && sub.subject().ends_with(b"*") && !self.plain.is_empty() {
             return;
         }
-        let Some(queue) = queue else { return self.plain.push(sub.clone()) };
-        let i = match self.groups[..self.live].iter().position(|(q, _)| *q == queue) {
+        let is_remote = sub.link.kind == Kind::Route;
+        let Some(queue) = queue else {
+            if is_remote {
+                let i = self.remote_of(sub);
+                self.remote[i].plain = true;
+                return;
+            }
+            return self.plain.push(sub.clone());
+        };
+        let i = match self.groups[..self.live].iter().position(|g| g.id == queue) {
             Some(i) => i,
             None => {
                 self.live += 1;
                 match self.groups.get_mut(self.live - 1) {
-                    Some(spare) => spare.0 = queue,
-                    None => self.groups.push((queue, Vec::new())),
+                    Some(spare) => spare.id = queue,
+                    None => self.groups.push(Group::new(queue)),
                 }
                 self.live - 1
             }
         };
-        self.groups[i].1.push(sub.clone());
+        if is_remote {
+            let place = self.remote_of(sub);
+            return self.groups[i].push_remote(place, sub);
+        }
+        self.groups[i].members.push(sub.clone());
     }
-    /// Any receiver that `pick` likes, queue members included.
+    /// The place of a subscription's route.
+    fn remote_of(&mut self, sub: &Arc<Sub>) -> usize {
+        self.remote.iter().position(|r| Arc::ptr_eq(&r.sub.link, &sub.link)).unwrap_or_else(|| {
+            self.remote.push(Remote { sub: sub.clone(), plain: false });
+            self.remote.len() - 1
+        })
+    }
+    /// Any receiver of this server that `pick` likes, queue members included.
     pub fn find(&self, pick: impl Fn(&Sub) -> bool) -> Option<&Arc<Sub>> {
-        self.plain.iter().chain(self.groups().flatten()).find(|s| pick(s))
+        self.plain.iter().chain(self.groups().iter().flat_map(|g| &g.members)).find(|s| pick(s))
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use identity::Permissions;
 use subject::Choice;
-use wire::frame::MsgHead;
+use wire::{frame::MsgHead, route::RouteHead};
 
 use crate::{
     Account, Broker, Closed, Inbound, Kind, Link, LinkFlags, Sub,
     outbox::SHARE_BYTES_MIN,
     plan::{Plans, Receivers},
+    routes::{Group, Remote},
     sub::{CLOSED, Extra, FILTERED},
     trace::{self, Step, Trace, Wish, why},
 };
@@ -78,6 +79,9 @@ pub struct Deliveries {
     broker: Arc<Broker>,
     head: MsgHead,
     plain_head: MsgHead,
+    route_head: RouteHead,
+    /// Queue names for each route of the message at hand.
+    route_queues: Vec<Vec<u8>>,
     touched: Vec<Arc<Link>>,
     expired: Vec<Arc<Sub>>,
     random: u64,
@@ -91,6 +95,8 @@ pub struct Deliveries {
     in_bytes: u64,
     out_msgs: u64,
     out_bytes: u64,
+    route_msgs: u64,
+    route_bytes: u64,
 }
 
 impl Router {
@@ -327,6 +333,8 @@ impl Deliveries {
             broker,
             head: MsgHead::default(),
             plain_head: MsgHead::default(),
+            route_head: RouteHead::default(),
+            route_queues: Vec::new(),
             touched: Vec::new(),
             expired: Vec::new(),
             random: seed | 1,
@@ -338,6 +346,8 @@ impl Deliveries {
             in_bytes: 0,
             out_msgs: 0,
             out_bytes: 0,
+            route_msgs: 0,
+            route_bytes: 0,
         }
     }
 
@@ -375,10 +385,14 @@ impl Deliveries {
         if matched.is_empty() {
             return 0;
         }
-        self.begin(m);
+        if !matched.plain().is_empty() || !matched.groups().is_empty() {
+            self.begin(m);
+        }
         if self.trace.is_some() {
             return self.deliver_traced(matched, from, m);
         }
+        // B-8
+        let goes_on = !matched.remote().is_empty() && from.kind != Kind::Route;
         let mut n = 0;
         // A large payload with several receivers is owned once.
         let owned;
@@ -390,13 +404,165 @@ impl Deliveries {
         for sub in matched.plain() {
             n += usize::from(self.deliver_one(sub, from, &m));
         }
-        for group in matched.groups() {
-            n += usize::from(self.deliver_group(group, from, &m));
+        if goes_on {
+            n += self.deliver_with_routes(matched, from, &m);
+        } else {
+            for group in matched.groups() {
+                n += usize::from(self.deliver_group(&group.members, from, &m));
+            }
         }
         if !self.expired.is_empty() {
             self.end();
         }
         n
+    }
+
+    /// As [`Deliveries::deliver`] for what comes from a route: plain subscriptions and one member of each named group.
+    pub(crate) fn deliver_routed(
+        &mut self,
+        matched: &Receivers,
+        from: &Arc<Link>,
+        m: &Message<'_>,
+        queues: &[u8],
+    ) {
+        if matched.plain().is_empty() && matched.groups().is_empty() {
+            return;
+        }
+        self.begin(m);
+        let owned;
+        let mut m = *m;
+        if m.shared.is_none() && m.body_crlf.len() >= SHARE_BYTES_MIN && matched.len() > 1 {
+            owned = Bytes::copy_from_slice(m.body_crlf);
+            m.shared = Some(&owned);
+        }
+        for sub in matched.plain() {
+            self.deliver_one(sub, from, &m);
+        }
+        if !queues.is_empty() {
+            for name in queues.split(|b| matches!(b, b' ' | b'\t')).filter(|q| !q.is_empty()) {
+                let is_it = |g: &&Group| g.members.first().is_some_and(|s| s.queue() == name);
+                if let Some(group) = matched.groups().iter().find(is_it) {
+                    self.deliver_group(&group.members, from, &m);
+                }
+            }
+        }
+        if !self.expired.is_empty() {
+            self.end();
+        }
+    }
+
+    /// Gives a message to one member of each group, wherever in the cluster it is, and to each route once. A member is drawn
+    /// among all with the same chance.
+    fn deliver_with_routes(&mut self, matched: &Receivers, from: &Arc<Link>, m: &Message<'_>) -> usize {
+        let mut n = 0;
+        let mut queues = std::mem::take(&mut self.route_queues);
+        let remote = matched.remote();
+        if queues.len() < remote.len() {
+            queues.resize_with(remote.len(), Vec::new);
+        }
+        for group in matched.groups() {
+            n += usize::from(self.choose_member(group, remote, &mut queues, from, m));
+        }
+        let (header_len, size) = (m.header_len, m.body_crlf.len() - 2);
+        self.route_head.set(m.subject, m.shown, m.reply, (header_len > 0).then_some(header_len), size);
+        for (r, queues) in remote.iter().zip(&mut queues) {
+            if r.plain || !queues.is_empty() {
+                n += usize::from(self.deliver_route(&r.sub, queues, m));
+                queues.clear();
+            }
+        }
+        self.route_queues = queues;
+        n
+    }
+
+    /// Gives a message to a member here, or notes the group's name for a route.
+    fn choose_member(
+        &mut self,
+        group: &Group,
+        remote: &[Remote],
+        queues: &mut [Vec<u8>],
+        from: &Arc<Link>,
+        m: &Message<'_>,
+    ) -> bool {
+        let here = group.members.len();
+        if group.remote_weight == 0 {
+            return self.deliver_group(&group.members, from, m);
+        }
+        let lot = self.below(here + group.remote_weight);
+        if lot < here && self.deliver_group(&group.members, from, m) {
+            return true;
+        }
+        let is_open = |i: &usize| remote[*i].sub.link.closed().is_none();
+        let drawn = group.remote_at(lot.saturating_sub(here)).filter(is_open);
+        match drawn.or_else(|| group.remote.iter().map(|(i, _)| *i).find(is_open)) {
+            Some(i) => {
+                queues[i].extend_from_slice(group.name());
+                queues[i].push(b' ');
+                // Whether it went out is counted with the route.
+                false
+            }
+            None => lot >= here && self.deliver_group(&group.members, from, m),
+        }
+    }
+
+    /// Puts a message into the outbox of a route.
+    fn deliver_route(&mut self, sub: &Arc<Sub>, queues: &[u8], m: &Message<'_>) -> bool {
+        let link = &*sub.link;
+        if sub.flags() & FILTERED != 0 {
+            return false;
+        }
+        if m.header_len > 0 && !link.flags().has(LinkFlags::HEADERS) {
+            return self.deliver_route_plain(sub, queues, m);
+        }
+        let head = &self.route_head;
+        let (account, n) = (sub.sid(), m.body_crlf.len());
+        let mut out = link.out.lock();
+        if out.closed {
+            return false;
+        }
+        match m.shared {
+            Some(b) if n >= SHARE_BYTES_MIN => {
+                head.push(account, queues, out.room(head.len(account, queues)));
+                out.share(b.clone());
+            }
+            _ => {
+                let room = out.room(head.len(account, queues) + n);
+                head.push(account, queues, room);
+                room.extend_from_slice(m.body_crlf);
+            }
+        }
+        let size = (n - 2) as u64;
+        out.msgs += 1;
+        out.bytes += size;
+        let (pending, first) = (out.pending(), out.schedule());
+        let full = pending >= FLUSH_BYTES && out.blocked_since.is_none();
+        drop(out);
+        self.out_msgs += 1;
+        self.out_bytes += size;
+        self.route_msgs += 1;
+        self.route_bytes += size;
+        if first {
+            self.touched.push(sub.link.clone());
+        }
+        if full {
+            link.flush();
+        }
+        let max = link.pending_bytes_max();
+        if pending > max / 4 * 3 {
+            self.crowded(link, pending, max);
+        }
+        true
+    }
+
+    /// The same for a server that takes no headers.
+    #[cold]
+    fn deliver_route_plain(&mut self, sub: &Arc<Sub>, queues: &[u8], m: &Message<'_>) -> bool {
+        let bare = Message { header_len: 0, body_crlf: &m.body_crlf[m.header_len..], shared: None, ..*m };
+        let head = std::mem::take(&mut self.route_head);
+        self.route_head.set(m.subject, m.shown, m.reply, None, bare.body_crlf.len() - 2);
+        let done = self.deliver_route(sub, queues, &bare);
+        self.route_head = head;
+        done
     }
 
     /// As [`Deliveries::deliver`], and notes where the message goes; a message that is trace-only goes nowhere (B-7).
@@ -406,13 +572,44 @@ impl Deliveries {
         for sub in matched.plain() {
             n += usize::from(self.trace_one(sub, from, m));
         }
+        let goes_on = !matched.remote().is_empty() && from.kind != Kind::Route;
+        let mut queues = vec![Vec::new(); matched.remote().len()];
         for group in matched.groups() {
-            let start = if group.len() > 1 { self.below(group.len()) } else { 0 };
-            let (after, before) = (&group[start..], &group[..start]);
-            n += usize::from(after.iter().chain(before).any(|s| self.trace_one(s, from, m)));
+            let members = &group.members;
+            let remote = if goes_on { group.remote_weight } else { 0 };
+            let lot = if members.len() + remote > 1 { self.below(members.len() + remote) } else { 0 };
+            if lot < members.len() {
+                let (before, after) = members.split_at(lot);
+                n += usize::from(after.iter().chain(before).any(|s| self.trace_one(s, from, m)));
+            } else if let Some(i) = group.remote_at(lot - members.len()).filter(|_| remote > 0) {
+                queues[i].extend_from_slice(group.name());
+                queues[i].push(b' ');
+            }
+        }
+        if goes_on {
+            n += self.trace_routes(matched, &queues, m);
         }
         if !self.expired.is_empty() {
             self.end();
+        }
+        n
+    }
+
+    /// Notes the routes that a message takes. It goes on to them with what its headers ask for, so one that is only to be
+    /// traced stays here (B-7).
+    fn trace_routes(&mut self, matched: &Receivers, queues: &[Vec<u8>], m: &Message<'_>) -> usize {
+        let (header_len, size) = (m.header_len, m.body_crlf.len() - 2);
+        self.route_head.set(m.subject, m.shown, m.reply, (header_len > 0).then_some(header_len), size);
+        let only = self.is_trace_only();
+        let mut n = 0;
+        for (r, queues) in matched.remote().iter().zip(queues) {
+            if !r.plain && queues.is_empty() {
+                continue;
+            }
+            if let Some(t) = &mut self.trace {
+                t.egress(&r.sub.link, &r.sub, None, None);
+            }
+            n += usize::from(only || self.deliver_route(&r.sub, queues, m));
         }
         n
     }
@@ -626,11 +823,8 @@ impl Deliveries {
     /// A reply subject that nobody has used.
     pub(crate) fn new_reply(&mut self) -> Vec<u8> {
         const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-        let mut reply = b"_R_.".to_vec();
-        for i in 0..20 {
-            if i == 6 {
-                reply.push(b'.');
-            }
+        let mut reply = self.broker.reply_prefix().to_vec();
+        for _ in 0..20 {
             reply.push(DIGITS[self.below(62)]);
         }
         reply
@@ -655,6 +849,10 @@ impl Deliveries {
         }
     }
 
+    /// Whether a receiver since the last call is nearly full. Resets the mark.
+    pub(crate) fn take_congestion(&mut self) -> bool {
+        std::mem::take(&mut self.congested)
+    }
     /// Writes out what was put into outboxes (B-6).
     pub fn flush(&mut self) {
         let stats = &self.broker.stats;
@@ -662,6 +860,8 @@ impl Deliveries {
         stats.in_bytes.add(std::mem::take(&mut self.in_bytes));
         stats.out_msgs.add(std::mem::take(&mut self.out_msgs));
         stats.out_bytes.add(std::mem::take(&mut self.out_bytes));
+        stats.route_out_msgs.add(std::mem::take(&mut self.route_msgs));
+        stats.route_out_bytes.add(std::mem::take(&mut self.route_bytes));
         for link in self.touched.drain(..) {
             link.flush();
         }

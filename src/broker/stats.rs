@@ -46,8 +46,20 @@ pub struct Stats {
     pub out_msgs: Counter,
     /// Their bytes.
     pub out_bytes: Counter,
+    /// Of the messages that came in, those of routes.
+    pub route_in_msgs: Counter,
+    /// Their bytes.
+    pub route_in_bytes: Counter,
+    /// Of the deliveries, those to routes.
+    pub route_out_msgs: Counter,
+    /// Their bytes.
+    pub route_out_bytes: Counter,
     /// Connections closed because they did not read.
     pub slow_consumers: Counter,
+    /// Times a route did not take what was written to it within the deadline.
+    pub slow_routes: Counter,
+    /// Routes closed because they did not answer pings.
+    pub stale_routes: Counter,
     /// Connections closed because they did not answer pings.
     pub stale: Counter,
     /// Times a publisher was held back for a receiver.

@@ -77,6 +77,14 @@ impl Sub {
     pub fn sid(&self) -> &[u8] {
         &self.text[..usize::from(self.sid_len)]
     }
+    /// Id, subject and queue name, one after the other.
+    pub(crate) fn text(&self) -> &[u8] {
+        &self.text
+    }
+    /// Whether id, subject and queue are the same.
+    pub(crate) fn is_same_as(&self, o: &Sub) -> bool {
+        self.text == o.text && self.sid_len == o.sid_len && self.subject_len == o.subject_len
+    }
     /// The subject, possibly with wildcards.
     pub fn subject(&self) -> &[u8] {
         let at = usize::from(self.sid_len);
@@ -109,6 +117,14 @@ impl Sub {
         // Only the link's owner sets it; a flag that is set at the same time stays.
         self.max_and_flags.fetch_and(CLOSED | FILTERED, Relaxed);
         self.max_and_flags.fetch_or(max << 2, Relaxed);
+    }
+    /// Members of another server's queue group that it stands for; 1 if it is none.
+    pub fn weight(&self) -> u32 {
+        // A route's subscription has no maximum, and its place is free.
+        (self.max_and_flags.load(Relaxed) >> 2).max(1)
+    }
+    pub(crate) fn set_weight(&self, n: u32) {
+        self.set_max(u64::from(n));
     }
     #[inline]
     pub(crate) fn flags(&self) -> u32 {

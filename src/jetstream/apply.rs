@@ -185,6 +185,11 @@ impl Stream {
                 assets.account.unwatch(&subject, id);
             }
         }
+        self.drained.notify_waiters();
+        if at.reconfigured {
+            self.follow_anew();
+        }
+        self.tell_followers();
         if !at.republish.is_empty() {
             self.republish(&at.republish);
         }

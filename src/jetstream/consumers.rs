@@ -17,7 +17,7 @@ use stream::{
     command::{Command, Control},
     config::{Retention, StreamConfig},
     consumer::{
-        AckSubject, AckTokens, Consumer, ConsumerConfig, Identity, Info, Output,
+        AckSubject, AckTokens, Consumer, ConsumerConfig, Identity, Info, Listeners, Output,
         check::{self, Parent},
     },
     errors,
@@ -185,10 +185,26 @@ impl Consumers {
         Some(slot)
     }
     /// Gives back all that is watched: nothing is delivered any more.
-    pub(crate) fn retire(&mut self) -> Vec<(Vec<u8>, u64)> {
+    pub(crate) fn retire(&mut self, out: &mut Vec<Task>) -> Vec<(Vec<u8>, u64)> {
         let all = std::mem::take(&mut self.slots);
         *self = Consumers::default();
-        all.into_values().filter_map(|s| s.watch).collect()
+        let mut outs = Vec::new();
+        let mut watched = Vec::new();
+        for (name, mut slot) in all {
+            slot.rules.deleted(&mut outs);
+            push_tasks(&name, &slot, &mut outs, out);
+            watched.extend(slot.watch);
+        }
+        watched
+    }
+    /// The server ends: whoever waits is told, and what is noted is logged.
+    pub(crate) fn shut_down(&mut self, out: &mut Vec<Task>) {
+        let mut outs = Vec::new();
+        for (name, slot) in &mut self.slots {
+            slot.rules.shutdown(&mut outs);
+            push_tasks(name, slot, &mut outs, out);
+        }
+        self.urgent = true;
     }
 }
 
@@ -339,6 +355,8 @@ impl Core {
         }
         let now = now();
         let view = s.view();
+        let Some(assets) = s.assets.upgrade() else { return Ok(()) };
+        let listeners = Heard(&assets);
         let mut outs = Vec::new();
         let strict_or_kept = self.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
         let mut last: Option<Arc<str>> = None;
@@ -360,7 +378,7 @@ impl Core {
                 continue;
             };
             let before = out.len();
-            let r = slot.rules.pump(&view, now, BUDGET, &mut outs);
+            let r = slot.rules.pump(&view, &listeners, now, BUDGET, &mut outs);
             push_tasks(&name, slot, &mut outs, out);
             let more = r?;
             self.consumers.touch(&name, now, strict_or_kept);
@@ -586,6 +604,9 @@ impl Stream {
             let need = {
                 let mut core = self.core.lock();
                 let Some(slot) = core.consumers.slots.get_mut(name) else { return Ok(None) };
+                if let Some(assets) = self.assets.upgrade() {
+                    slot.rules.retain_requests(&Heard(&assets));
+                }
                 match slot.rules.info(&self.view(), now()) {
                     Ok(info) => return Ok(Some((info, slot.rules.config().clone(), slot.created))),
                     Err(need) => need,
@@ -681,6 +702,19 @@ impl Stream {
             advisory::consumer_action(&node, &assets, &self.name, name, advisory::Action::Delete);
         }
         Ok(true)
+    }
+}
+
+/// Who listens, as the account's interest has it.
+struct Heard<'a>(&'a Assets);
+
+impl Listeners for Heard<'_> {
+    #[inline]
+    fn generation(&self) -> u64 {
+        self.0.account.generation()
+    }
+    fn listens(&self, to: &[u8]) -> bool {
+        self.0.account.has_interest(to)
     }
 }
 

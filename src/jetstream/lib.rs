@@ -21,6 +21,7 @@ mod options;
 mod post;
 mod publish;
 mod shell;
+mod sources;
 mod view;
 mod wheel;
 

@@ -44,6 +44,8 @@ pub struct JetStream {
     pub(crate) api_total: Counter,
     pub(crate) api_errors: Counter,
     in_flight: AtomicUsize,
+    /// Streams that follow others, ever: while there is none, nobody has to be told of what grows.
+    pub(crate) followers: AtomicUsize,
     dropped: AtomicU64,
     closed: AtomicBool,
     pub(crate) ids: Mutex<Ids>,
@@ -128,6 +130,7 @@ impl JetStream {
             api_total: Counter::default(),
             api_errors: Counter::default(),
             in_flight: AtomicUsize::new(0),
+            followers: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             ids: Mutex::new(Ids::new()),
@@ -216,6 +219,9 @@ impl JetStream {
         if assets.limits().is_some() {
             stream.listen();
         }
+        stream.watch();
+        stream.follow_anew();
+        stream.tell_followers();
         Ok(stream)
     }
 
@@ -301,7 +307,7 @@ impl JetStream {
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
         for a in &all {
             for s in a.streams() {
-                s.unlisten();
+                s.shut_down();
             }
         }
         if let Err(e) = self.replicas.close().await {

@@ -38,6 +38,7 @@ use crate::{
     log::{Applied, Log, Outcome, Waiter},
     meta::Assignment,
     publish::{self, Door, Waiting},
+    sources::Following,
     view::StoreView,
     wheel::{Timed, moment_of},
 };
@@ -67,6 +68,8 @@ pub struct Stream {
     /// Who takes messages on its subjects.
     pub(crate) door: Arc<Link>,
     ready: watch::Sender<Option<Result<(), String>>>,
+    /// Something that was decided is applied.
+    pub(crate) drained: tokio::sync::Notify,
     /// Held while a consumer is made or changed.
     pub(crate) creating: tokio::sync::Mutex<()>,
 }
@@ -91,6 +94,8 @@ pub(crate) struct Core {
     pub listening: BTreeMap<u32, String>,
     pub next_sid: u32,
     pub handle: Option<Handle>,
+    /// Mirrors and sources.
+    pub following: Following,
     /// An expiry is proposed and not applied yet.
     pub expiring: bool,
 }
@@ -142,10 +147,12 @@ impl Stream {
                 listening: BTreeMap::new(),
                 next_sid: 0,
                 handle: None,
+                following: Following::default(),
                 expiring: false,
             }),
             door: internal(node, Some(Box::new(Door(me.clone())))),
             ready: watch::channel(None).0,
+            drained: tokio::sync::Notify::new(),
             creating: tokio::sync::Mutex::default(),
         });
         Ok(stream)
@@ -267,17 +274,34 @@ impl Stream {
     /// Ends it on this server: nothing comes in or goes out any more. Its group is removed by the caller.
     pub(crate) fn retire(self: &Arc<Stream>) {
         self.unlisten();
+        let mut tasks = Vec::new();
         let watched = {
             let mut core = self.core.lock();
             core.stopped = Some("deleted".into());
-            core.consumers.retire()
+            core.consumers.retire(&mut tasks)
         };
+        self.carry(&mut tasks);
         if let (Some(assets), Some(node)) = (self.assets.upgrade(), self.node.upgrade()) {
             for (subject, id) in watched {
                 assets.account.unwatch(&subject, id);
             }
             node.wheel.set(self.id, self, None);
         }
+    }
+
+    /// The server ends: nothing comes in any more, whoever waits is told, and what consumers have noted is on its way to the log.
+    pub(crate) fn shut_down(self: &Arc<Stream>) {
+        self.unlisten();
+        let mut tasks = Vec::new();
+        let handle = {
+            let mut core = self.core.lock();
+            core.consumers.shut_down(&mut tasks);
+            core.wants_group().then(|| core.handle.clone()).flatten()
+        };
+        if let Some(h) = handle {
+            h.wake();
+        }
+        self.carry(&mut tasks);
     }
 
     /// Sets the clock for what comes first.
@@ -403,11 +427,11 @@ impl Stream {
     }
     /// How a mirror gets on.
     pub(crate) fn mirror_info(&self) -> Option<SourceInfo> {
-        None
+        self.following_infos(true).pop()
     }
     /// How sources get on.
     pub(crate) fn source_infos(&self) -> Vec<SourceInfo> {
-        Vec::new()
+        self.following_infos(false)
     }
     /// As `/jsz` lists it.
     pub(crate) fn detail(&self, d: &crate::Detail<'_>) -> serde_json::Value {

@@ -3,10 +3,11 @@
 //! Each handshake is a loop of "step, write, wait" over the socket's [`Layers`], with one deadline for all of it (L-3) and an
 //! eye on the link, where there is one already. What is read too early stays in the layers for what comes next.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use broker::Link;
 use env::Instant;
+use rustls::pki_types::ServerName;
 
 use crate::{
     proxy,
@@ -159,6 +160,29 @@ impl Handshake<'_> {
             b => return Err(Failure::Refused(format!("first byte {b:#04x} is not that of a TLS handshake"))),
         }
         let session = Session::server(&s.server_config).map_err(|e| Failure::Refused(e.to_string()))?;
+        self.shake_hands(session).await?;
+        if !s.pinned_spki_sha256.is_empty() {
+            let certs = self.layers(|l| l.tls().map(Session::peer_certs)).unwrap_or_default();
+            if !certs.first().is_some_and(|c| s.pinned_spki_sha256.contains(&c.spki_sha256)) {
+                return Err(Failure::Refused("certificate not pinned".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does the TLS handshake as the client of `host`.
+    pub(crate) async fn tls_client(
+        &self,
+        config: &Arc<rustls::ClientConfig>,
+        host: &str,
+    ) -> Result<(), Failure> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| Failure::Refused(format!("{host:?} is no name that a certificate could have")))?;
+        let session = Session::client(config, name).map_err(|e| Failure::Refused(e.to_string()))?;
+        self.shake_hands(session).await
+    }
+
+    async fn shake_hands(&self, session: Session) -> Result<(), Failure> {
         let started = self.layers(|l| l.start_tls(session));
         self.flush().await?;
         started.map_err(|e| Failure::Refused(e.to_string()))?;
@@ -182,14 +206,7 @@ impl Handshake<'_> {
                 (Ok(_), _) => self.flush().await?,
             }
         }
-        self.flush().await?;
-        if !s.pinned_spki_sha256.is_empty() {
-            let certs = self.layers(|l| l.tls().map(Session::peer_certs)).unwrap_or_default();
-            if !certs.first().is_some_and(|c| s.pinned_spki_sha256.contains(&c.spki_sha256)) {
-                return Err(Failure::Refused("certificate not pinned".into()));
-            }
-        }
-        Ok(())
+        self.flush().await
     }
 
     /// Does the WebSocket upgrade. A request that is refused gets its answer.

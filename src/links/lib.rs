@@ -1,4 +1,5 @@
-//! Connections: clients over TCP, TLS and WebSocket (routes, gateways and leaf nodes come to stand here too).
+//! Connections: clients over TCP, TLS and WebSocket, routes to the other servers of a cluster (gateways and leaf nodes come to
+//! stand here too).
 //!
 //! Owns: accepting, the handshakes, reading and cutting into operations, the order of a connection's life, its timers and
 //! its end. Matches no subject itself: it asks the broker. Decides no login: it asks `identity`. Knows no option's name:
@@ -23,6 +24,7 @@ mod cpu;
 mod handshake;
 pub mod proxy;
 mod registry;
+pub mod route;
 pub mod tls;
 mod transport;
 pub mod ws;

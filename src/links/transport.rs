@@ -132,6 +132,10 @@ impl Socket {
     pub async fn writable(&self) -> io::Result<()> {
         self.tcp.writable().await
     }
+    /// TLS version and cipher suite, if there is TLS.
+    pub(crate) fn tls_agreed(&self) -> Option<(String, String)> {
+        self.layers.as_ref().and_then(|l| l.lock().tls().and_then(Session::agreed))
+    }
     /// Whether layers hold bytes that the socket has yet to take (an answer to a ping, for one).
     #[inline]
     pub fn has_unwritten(&self) -> bool {

@@ -46,7 +46,16 @@ impl Group {
             self.look(&mut ready);
             self.tell_role();
             let pipeline = self.offer(&mut taken, &mut ready);
-            let apply = self.inner.lock().apply.take();
+            let (apply, loads, installs) = {
+                let mut inner = self.inner.lock();
+                self.arm(&mut inner);
+                // What a quorum has committed may wait here for room in the journal.
+                let here = LogIndex(self.store.last().0.0);
+                let apply = inner.apply.take_if(|a| a.last <= here);
+                (apply, std::mem::take(&mut inner.loads), std::mem::take(&mut inner.installs))
+            };
+            loads.into_iter().for_each(|l| self.load(l));
+            installs.into_iter().for_each(|i| self.install(i.meta));
             if let Some(apply) = apply {
                 self.apply(apply, &mut ready).await;
                 self.tell_role();

@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -20,6 +20,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::{
     codec,
     machine::{Machine, Proposal, Refusal, Role},
+    net,
     replicas::Shared,
 };
 
@@ -50,6 +51,8 @@ pub(crate) struct Group {
     pub young: AtomicBool,
     /// Something was applied since the last checkpoint.
     pub dirty: AtomicBool,
+    /// Bytes appended since the last checkpoint.
+    pub since_checkpoint: AtomicU64,
 }
 
 /// A write that the store took, in order.
@@ -57,6 +60,8 @@ pub(crate) struct InFlight {
     token: Token,
     /// What makes hard states and truncations durable, and what the policy asks of the entries.
     tickets: [Option<Ticket>; 2],
+    /// Messages that may leave once it is durable.
+    replies: Vec<raft::Message>,
 }
 
 impl InFlight {
@@ -91,6 +96,15 @@ pub(crate) struct Inner {
     pub held: VecDeque<Proposal>,
     /// What happened elsewhere and waits for the activity.
     pub events: VecDeque<Event>,
+    /// When the shared timer wakes the group; `u64::MAX` for never.
+    pub timer: u64,
+    /// Reads that wait for an index, and those that wait until theirs is applied.
+    pub next_read: u64,
+    pub reads: Vec<(u64, oneshot::Sender<Option<LogIndex>>)>,
+    pub barriers: Vec<(LogIndex, oneshot::Sender<Option<LogIndex>>)>,
+    /// Work for peers that the activity begins.
+    pub loads: Vec<raft::Load>,
+    pub installs: Vec<raft::Install>,
     /// What the machine was told last.
     pub told: Option<Role>,
     pub stop: Option<Arc<str>>,
@@ -110,6 +124,12 @@ impl Inner {
             open_bytes: 0,
             held: VecDeque::new(),
             events: VecDeque::new(),
+            timer: u64::MAX,
+            next_read: 0,
+            reads: Vec::new(),
+            barriers: Vec::new(),
+            loads: Vec::new(),
+            installs: Vec::new(),
             told: None,
             stop: None,
             wants_checkpoint: Vec::new(),
@@ -154,8 +174,18 @@ impl Group {
 
     /// Steps the core and carries out what it asks for.
     pub(crate) fn step(&self, inner: &mut Inner, event: Event, ready: &mut Ready) {
-        self.shared.with_live(|live| inner.core.step(event, live, ready));
+        self.with_live(inner, |core, live| core.step(event, live, ready));
         self.carry(inner, ready);
+    }
+
+    /// Runs `f` with the table of node pairs. A sole member owes nobody a promise, so it need not wait before it votes.
+    pub(crate) fn with_live<T>(
+        &self,
+        inner: &mut Inner,
+        f: impl FnOnce(&mut Core, &raft::Liveness) -> T,
+    ) -> T {
+        let sole = net::sole(inner);
+        self.shared.with_live(sole, |live| f(&mut inner.core, live))
     }
 
     /// Takes what happened since the last look: completions, events, the deadline.
@@ -170,6 +200,7 @@ impl Group {
         if inner.core.deadline() <= env::now().0 {
             self.step(inner, Event::Tick, ready);
         }
+        inner.serve_barriers();
     }
 
     /// Tells the core of all writes that became durable. The last one implies those before it.
@@ -179,7 +210,11 @@ impl Group {
             while let Some(f) = inner.inflight.front() {
                 match f.done() {
                     None => break,
-                    Some(Ok(())) => done = inner.inflight.pop_front().map(|f| f.token),
+                    Some(Ok(())) => {
+                        let f = inner.inflight.pop_front().expect("just seen");
+                        self.shared.net.send(f.replies.into_iter());
+                        done = Some(f.token);
+                    }
                     Some(Err(e)) => return self.fail(inner, e.to_string(), ready),
                 }
             }
@@ -204,23 +239,37 @@ impl Group {
         inner.stalled.clear();
         inner.apply = None;
         let token = Token { seq: 0, term: raft::Term(0), index: LogIndex::ZERO };
-        self.shared.with_live(|live| inner.core.step(Event::WriteFailed(token), live, ready));
+        self.with_live(inner, |core, live| core.step(Event::WriteFailed(token), live, ready));
+        self.stopped(inner);
         ready.clear();
     }
 
+    /// Others must not count on this node for the group any more.
+    fn stopped(&self, inner: &Inner) {
+        if !net::sole(inner) {
+            self.shared.net.except(self.id, inner.core.status().term);
+        }
+    }
+
     /// Carries out what a step asked for.
-    fn carry(&self, inner: &mut Inner, ready: &mut Ready) {
+    pub(crate) fn carry(&self, inner: &mut Inner, ready: &mut Ready) {
         if ready.is_empty() {
             return;
         }
         for note in ready.notes.drain(..) {
             self.note(inner, note.1);
         }
+        self.shared.net.send(ready.messages.drain(..));
+        inner.loads.append(&mut ready.loads);
+        inner.installs.append(&mut ready.installs);
+        for read in ready.reads.drain(..) {
+            inner.on_read(read);
+        }
         let mut failed = None;
-        for write in ready.writes.drain(..) {
+        for mut write in ready.writes.drain(..) {
             if failed.is_some() || !inner.stalled.is_empty() {
                 inner.stalled.push_back(write);
-            } else if let Err(e) = self.write(inner, &write) {
+            } else if let Err(e) = self.write(inner, &mut write) {
                 if !retryable(&e) {
                     failed = Some(e.to_string());
                 }
@@ -241,8 +290,10 @@ impl Group {
             Note::Halted(fault) => {
                 tracing::error!(group = self.id.0, "halted: {fault:?}");
                 inner.stop.get_or_insert_with(|| format!("halted: {fault:?}").into());
+                self.stopped(inner);
             }
-            Note::Leads(_) | Note::Follows(..) | Note::Campaigns(_) | Note::Members(_) => {
+            Note::Members(_) => self.shared.know(inner.core.members().1),
+            Note::Leads(_) | Note::Follows(..) | Note::Campaigns(_) => {
                 tracing::debug!(group = self.id.0, "{note:?}");
             }
             Note::Refused(_) | Note::ChangeRefused(_) => {}
@@ -252,8 +303,8 @@ impl Group {
 
     /// Tries again what the store had no room for.
     fn retry_stalled(&self, inner: &mut Inner, ready: &mut Ready) {
-        while let Some(write) = inner.stalled.pop_front() {
-            if let Err(e) = self.write(inner, &write) {
+        while let Some(mut write) = inner.stalled.pop_front() {
+            if let Err(e) = self.write(inner, &mut write) {
                 if retryable(&e) {
                     inner.stalled.push_front(write);
                 } else {
@@ -265,7 +316,10 @@ impl Group {
     }
 
     /// Gives one write to the store (D-3). Its parts may be done twice if one of them found no room: each is idempotent until the last.
-    fn write(&self, inner: &mut Inner, write: &Write) -> store::Result<()> {
+    fn write(&self, inner: &mut Inner, write: &mut Write) -> store::Result<()> {
+        if !write.patch.is_empty() {
+            return Err(store::Error::Invalid("the store has no way to mend an entry yet".to_owned()));
+        }
         let mut tickets = [None, None];
         if let Some(hard) = &write.hard {
             tickets[0] = Some(self.store.set_hard_state(codec::hard_state(hard))?);
@@ -290,6 +344,7 @@ impl Group {
                 tickets[1] = Some(self.store.append(entries.collect(), Sync::Always)?);
             }
             self.shared.grew(bytes);
+            self.since_checkpoint.fetch_add(bytes, Ordering::Relaxed);
         }
         if self.young.load(Ordering::Relaxed) {
             tickets[0] = None;
@@ -299,7 +354,7 @@ impl Group {
         }
         // The store's own end, so that a truncation or an append that was not carried out is noticed.
         let token = Token { index: LogIndex(self.store.last().0.0), ..write.token };
-        inner.inflight.push_back(InFlight { token, tickets });
+        inner.inflight.push_back(InFlight { token, tickets, replies: std::mem::take(&mut write.replies) });
         Ok(())
     }
 
@@ -350,7 +405,7 @@ impl Group {
             return Err((proposal, why));
         }
         let again = proposal.clone();
-        match self.shared.with_live(|live| inner.core.propose(vec![proposal], live, ready)) {
+        match self.with_live(inner, |core, live| core.propose(vec![proposal], live, ready)) {
             Ok(index) => {
                 inner.open.push_back((index, bytes));
                 inner.open_bytes += bytes;
@@ -400,15 +455,20 @@ impl Group {
 
     /// Takes a checkpoint. Called by the activity between two applies only (D-4).
     pub(crate) fn take_checkpoint(&self) {
-        let (applied, members) = {
+        self.dirty.store(false, Ordering::Relaxed);
+        let members = {
             let inner = self.inner.lock();
             let applied = inner.core.status().applied;
-            (applied, inner.core.members_at(applied).clone())
+            if applied == LogIndex::ZERO
+                || (!net::sole(&inner)
+                    && self.since_checkpoint.load(Ordering::Relaxed) < self.shared.options.retain_bytes)
+            {
+                // Others may need the log.
+                return;
+            }
+            inner.core.members_at(applied).clone()
         };
-        if applied == LogIndex::ZERO {
-            return;
-        }
-        self.dirty.store(false, Ordering::Relaxed);
+        self.since_checkpoint.store(0, Ordering::Relaxed);
         let blob = self.machine.checkpoint();
         self.store.checkpoint(codec::with_members(&members, &blob));
     }

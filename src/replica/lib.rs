@@ -20,18 +20,25 @@
 //!   does not lead any more; nothing else.
 
 mod activity;
+#[cfg(test)]
+mod cluster_tests;
 mod codec;
+mod frame;
 mod group;
 mod machine;
+mod net;
 mod open;
 mod options;
+mod pairs;
 mod replicas;
 #[cfg(test)]
 mod tests;
 
+pub use frame::FRAME_MAX;
 pub use group::Handle;
 pub use machine::{BoxFuture, Committed, Machine, Proposal, Refusal, Role, control, messages};
+pub use net::Peers;
 pub use options::{Error, Options};
 pub use replicas::{New, Replicas};
 
-pub use raft::{EntryKind, GroupId, LogIndex, Members, NodeId, Status, Term};
+pub use raft::{Change, ChangeRefusal, EntryKind, GroupId, LogIndex, Members, NodeId, Status, Term};

@@ -60,10 +60,16 @@ pub(crate) async fn open(
     }
     let (applied, checkpoint) = group.applied();
     let base = if checkpoint.index.0 == 0 {
-        if first_members.voters.is_empty() {
-            SnapshotMeta::nothing(id)
-        } else {
-            SnapshotMeta::bootstrap(id, first_members)
+        match group.entries(store::LogIndex(1), 1).await?.first() {
+            None => SnapshotMeta::nothing(id),
+            // The first entry is the base: its chain is the one that all members have.
+            Some(e) => SnapshotMeta {
+                index: LogIndex(e.head.index.0),
+                term: Term(e.head.term.0),
+                chain: Chain(e.head.chain.0),
+                members: Members::decode(&e.payload)
+                    .ok_or_else(|| unfit("its first entry cannot be read"))?,
+            },
         }
     } else if group.is_memory() {
         // Nothing of it outlives a restart but the numbers that it may have given.
@@ -107,9 +113,10 @@ pub(crate) async fn open(
         }
         None => return Err(unfit("its hard state is damaged")),
     };
+    let sole = base.members.all() == [shared.me];
     let restored = Restored { hard, applied: base.index, tail, damage: Vec::new() };
     let seed = env::rng("raft elections").next_u64();
-    let core =
-        shared.with_live(|live| Core::new(id, shared.me, shared.options.raft.clone(), seed, restored, live));
+    let core = shared
+        .with_live(sole, |live| Core::new(id, shared.me, shared.options.raft.clone(), seed, restored, live));
     Ok(Inner::new(core))
 }

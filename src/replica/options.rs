@@ -19,6 +19,14 @@ pub struct Options {
     /// Bytes appended by all groups after which checkpoints are taken and the store is flushed. Less than the store's `flush_bytes`,
     /// or the store flushes first, without checkpoints. A crash costs applying this much again.
     pub checkpoint_bytes: u64,
+    /// Bytes appended to a group with several members since its last checkpoint before the next is taken. A member that was away for longer than this much
+    /// log cannot catch up by the log alone.
+    pub retain_bytes: u64,
+    /// Time between heartbeats to each node with which a group is shared, nanoseconds. A third of `grant_ns` or less, so that two may be lost.
+    pub beat_ns: u64,
+    /// How long a heartbeat's support lasts, nanoseconds; the same on all nodes. Too small: elections when a process hiccups. Too large: that
+    /// long without a leader after its node died. More than `raft.drift_ns`, or there are no leases.
+    pub grant_ns: u64,
     /// Pause before a write that the store refused for lack of room is tried again, nanoseconds.
     pub retry_ns: u64,
 }
@@ -31,6 +39,9 @@ impl Default for Options {
             inflight_bytes: 8 << 20,
             apply_bytes: 1 << 20,
             checkpoint_bytes: 24 << 20,
+            retain_bytes: 64 << 20,
+            beat_ns: 500_000_000,
+            grant_ns: 2_000_000_000,
             retry_ns: 5_000_000,
         }
     }

@@ -22,8 +22,10 @@ use crate::{
     codec,
     group::{Group, Handle, IDLE, own_options},
     machine::Machine,
+    net::Net,
     open,
     options::{Error, Options},
+    pairs::Pairs,
 };
 
 /// How long a flush waits for a group that is slow to take its checkpoint. It goes on without: that group's log is kept longer.
@@ -34,7 +36,10 @@ pub(crate) struct Shared {
     pub store: Store,
     pub me: NodeId,
     pub options: Options,
+    pub net: Net,
     groups: Mutex<BTreeMap<GroupId, Arc<Group>>>,
+    /// The longest promise of the life before ends here, on the monotonic clock.
+    no_vote_before: AtomicU64,
     live: Mutex<Liveness>,
     /// Bytes appended since the last flush.
     grown: AtomicU64,
@@ -43,15 +48,32 @@ pub(crate) struct Shared {
     flush: Notify,
     /// Flushes run one at a time, or a later one would think the checkpoints of an earlier one its own.
     flushing: tokio::sync::Mutex<()>,
-    closed: AtomicBool,
+    pub closed: AtomicBool,
 }
 
 impl Shared {
     /// Runs `f` with the table of node pairs and the present moment.
-    pub(crate) fn with_live<T>(&self, f: impl FnOnce(&Liveness) -> T) -> T {
+    pub(crate) fn with_live<T>(&self, sole: bool, f: impl FnOnce(&Liveness) -> T) -> T {
         let mut live = self.live.lock();
         live.now = env::now().0;
+        live.no_vote_before = if sole { 0 } else { self.no_vote_before.load(Ordering::Relaxed) };
         f(&live)
+    }
+
+    pub(crate) fn no_vote_before(&self, at: u64) {
+        self.no_vote_before.store(at, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fill_live(&self, pairs: &Pairs) {
+        pairs.fill(&mut self.live.lock());
+    }
+
+    pub(crate) fn group(&self, id: GroupId) -> Option<Arc<Group>> {
+        self.groups.lock().get(&id).cloned()
+    }
+
+    pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
+        self.groups.lock().values().cloned().collect()
     }
 
     /// Notes that the journal grew.
@@ -110,7 +132,7 @@ pub struct New {
 
 /// All groups of a node. Cheap to clone.
 #[derive(Clone)]
-pub struct Replicas(Arc<Shared>);
+pub struct Replicas(pub(crate) Arc<Shared>);
 
 impl std::fmt::Debug for Replicas {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -122,11 +144,14 @@ impl Replicas {
     /// The driver of a store that is open. `me` must be the same at each start on this store.
     #[must_use]
     pub fn new(store: Store, me: NodeId, options: Options) -> Replicas {
+        let net = Net::new(options.grant_ns);
         Replicas(Arc::new(Shared {
             store,
             me,
             options,
+            net,
             groups: Mutex::default(),
+            no_vote_before: AtomicU64::new(0),
             live: Mutex::new(Liveness::at(env::now().0, 0)),
             grown: AtomicU64::new(0),
             touched: Mutex::default(),
@@ -240,6 +265,7 @@ impl Replicas {
         store: store::Group,
         sync: Sync,
         machine: Arc<dyn Machine>,
+        young: bool,
     ) -> Result<Handle, Error> {
         let id = GroupId(store.id().0);
         if self.0.groups.lock().contains_key(&id) {
@@ -258,12 +284,14 @@ impl Replicas {
             relaxed: AtomicBool::new(sync == Sync::Relaxed),
             young: AtomicBool::new(young),
             dirty: AtomicBool::new(false),
+            since_checkpoint: AtomicU64::new(0),
         });
         match self.0.groups.lock().entry(id) {
             std::collections::btree_map::Entry::Vacant(e) => drop(e.insert(group.clone())),
             std::collections::btree_map::Entry::Occupied(_) => return Err(Error::Open(id)),
         }
         let handle = Handle(group);
+        self.0.know(&handle.members());
         handle.0.machine.attach(&handle);
         handle.0.poke();
         Ok(handle)
@@ -276,6 +304,7 @@ impl Replicas {
     /// The store's answer; the group is stopped all the same, and the call may be repeated.
     pub async fn remove(&self, id: GroupId) -> Result<(), Error> {
         let open = self.0.groups.lock().remove(&id);
+        self.0.net.forget(id);
         if let Some(g) = open {
             let handle = Handle(g);
             handle.stop("removed");
@@ -299,7 +328,12 @@ impl Replicas {
     /// Forgets everything, as a killed process does.
     #[cfg(test)]
     pub(crate) fn abandon(&self) {
-        self.0.groups.lock().clear();
+        self.0.closed.store(true, Ordering::Release);
+        self.0.net.wake();
+        self.0.flush.notify_one();
+        for g in std::mem::take(&mut *self.0.groups.lock()).into_values() {
+            g.inner.lock().stop.get_or_insert_with(|| "killed".into());
+        }
         self.0.touched.lock().clear();
     }
 
@@ -319,6 +353,7 @@ impl Replicas {
     pub async fn close(&self) -> Result<(), Error> {
         self.0.closed.store(true, Ordering::Release);
         self.0.flush.notify_one();
+        self.0.net.wake();
         for g in self.all() {
             g.quiet().await;
         }

@@ -58,27 +58,27 @@ impl List {
     pub(crate) fn handle(&self) -> Handle {
         self.handle.lock().clone().expect("attached before anything is done")
     }
-    fn publish(&self, id: u64) {
+    pub(crate) fn publish(&self, id: u64) {
         self.state.lock().waiting.push(id);
         self.handle().wake();
     }
-    fn applied(&self) -> Vec<u64> {
+    pub(crate) fn applied(&self) -> Vec<u64> {
         self.state.lock().applied.clone()
     }
-    fn acked(&self) -> Vec<u64> {
+    pub(crate) fn acked(&self) -> Vec<u64> {
         self.state.lock().acked.clone()
     }
-    fn stopped(&self) -> Option<Arc<str>> {
+    pub(crate) fn stopped(&self) -> Option<Arc<str>> {
         match &self.state.lock().role {
             Some(Role::Stopped(why)) => Some(why.clone()),
             _ => None,
         }
     }
-    fn leads(&self) -> bool {
+    pub(crate) fn leads(&self) -> bool {
         matches!(self.state.lock().role, Some(Role::Leader { .. }))
     }
     /// Waits until the condition holds.
-    async fn until(&self, f: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&self, f: impl Fn(&Self) -> bool) {
         loop {
             let moved = self.moved.notified();
             if f(self) {
@@ -234,7 +234,7 @@ async fn start(replicas: &Replicas, id: u64) -> Result<Arc<List>, crate::Error> 
     Ok(list)
 }
 
-fn small_store() -> store::Options {
+pub(crate) fn small_store() -> store::Options {
     store::Options {
         sector: 512,
         journal_file_min: 16 << 10,
@@ -250,7 +250,7 @@ fn small_store() -> store::Options {
     }
 }
 
-async fn yield_some(n: u64) {
+pub(crate) async fn yield_some(n: u64) {
     for _ in 0..n {
         let mut first = true;
         std::future::poll_fn(|cx| {
@@ -375,7 +375,7 @@ fn lives(seed: u64, cuts: &[(u64, bool)], groups: usize) -> Result<u64, String> 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
     /// D-2, D-3: kill at any operation, as often as you like: what was acknowledged is there, once and in order.
     #[test]
     fn d2_acknowledged_is_there_once_and_in_order(

@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`main`], then [`Server`].
 
+mod cluster;
 mod command;
 mod events;
 mod files;

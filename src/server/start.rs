@@ -22,6 +22,7 @@ use tokio::sync::{Notify, watch};
 use wire::info::Info;
 
 use crate::{
+    cluster::{self, Cluster},
     files::{self, Ports},
     hooks::ServerHooks,
     log::Log,
@@ -62,6 +63,8 @@ pub struct Server {
     pub broker: Arc<Broker>,
     /// Clients.
     pub links: Arc<Context>,
+    /// What it is as a member of a cluster.
+    pub cluster: Cluster,
     /// Addresses that are bound.
     pub bound: Mutex<Bound>,
     /// What it says about itself.
@@ -85,6 +88,8 @@ pub struct Bound {
     pub client: Option<SocketAddr>,
     /// WebSocket.
     pub websocket: Option<SocketAddr>,
+    /// Other servers of the cluster.
+    pub cluster: Option<SocketAddr>,
     /// Monitoring without TLS.
     pub http: Option<SocketAddr>,
     /// Monitoring with TLS.
@@ -119,6 +124,18 @@ impl Server {
         let rules = settings::account_rules(&options).map_err(StartError)?;
         let (hooks, hooks_slot) = ServerHooks::new(log.clone());
         broker.set_crossing(Box::new(hooks.clone()));
+        let cluster = cluster::make(
+            &options,
+            cluster::Parts {
+                broker: &broker,
+                id: key.public(),
+                name: &name,
+                log: &log,
+                workers: workers.all().to_vec(),
+                hooks: hooks_slot.clone(),
+            },
+        )
+        .map_err(one)?;
         broker.configure(&rules).map_err(StartError)?;
         let info = base_info(&options, &key, &name);
         let settings = settings::link_settings(&options, info, Arc::new(authenticator));
@@ -136,6 +153,7 @@ impl Server {
             log,
             broker,
             links,
+            cluster,
             bound: Mutex::default(),
             events,
             jetstream: RwLock::default(),
@@ -231,6 +249,7 @@ impl Server {
                 self.clone().no_more_clients(),
             ));
         }
+        cluster::listen(self, &o).await?;
         if let Some(dir) = &o.ports_file_dir {
             match files::write_ports(dir, &self.ports(&o)).await {
                 Ok(_) => {}
@@ -239,6 +258,29 @@ impl Server {
         }
         self.log.info(format_args!("Server is ready"));
         Ok(())
+    }
+
+    /// Tells clients what they are to know of the cluster now.
+    pub(crate) async fn refresh_info(&self) {
+        let _with_no_reload = self.reloads.lock().await;
+        let mut s = (*self.links.settings()).clone();
+        let before = (s.info.connect_urls.clone(), s.info.ws_connect_urls.clone(), s.info.cluster.clone());
+        cluster::describe(self, &mut s.info);
+        if before == (s.info.connect_urls.clone(), s.info.ws_connect_urls.clone(), s.info.cluster.clone()) {
+            return;
+        }
+        if let Some(w) = &s.websocket {
+            let mut ws = (**w).clone();
+            ws.info.connect_urls.clone_from(&s.info.ws_connect_urls);
+            ws.info.cluster.clone_from(&s.info.cluster);
+            s.websocket = Some(Arc::new(ws));
+        }
+        s.announced += 1;
+        self.links.set_settings(s);
+    }
+    /// TLS between the members of the cluster.
+    pub(crate) fn cluster_tls(&self) -> Option<links::route::RouteTls> {
+        self.transports.read().cluster_tls.clone()
     }
 
     /// Resolves when no new clients are to be taken.
@@ -255,6 +297,9 @@ impl Server {
         log.info(format_args!("Starting nats-server"));
         log.info(format_args!("  Version:  {NATS_VERSION}"));
         log.info(format_args!("  Fulmar:   {VERSION}"));
+        if self.cluster.mesh.is_some() {
+            log.info(format_args!("  Cluster:  {}", self.cluster.name()));
+        }
         log.info(format_args!("  Name:     {}", self.name));
         log.info(format_args!("  ID:       {}", self.id()));
         if let Some(file) = &o.config_file {
@@ -278,7 +323,7 @@ impl Server {
         Ports {
             nats: urls(if o.tls.is_some() { "tls" } else { "nats" }, b.client),
             monitoring,
-            cluster: Vec::new(),
+            cluster: urls("nats", b.cluster),
             websocket: urls(ws, b.websocket),
         }
     }
@@ -302,6 +347,7 @@ impl Server {
         }
         info.auth_required = authenticator.info_auth_required();
         info.ldm = self.is_lame_duck();
+        cluster::describe(self, &mut info);
         let port = bound.websocket.map(|a| a.port());
         let websocket = transports::websocket(o, &info, port, &authenticator, transports.websocket_tls)?;
         let mut s = settings::link_settings(o, info, authenticator);
@@ -385,6 +431,7 @@ impl Server {
             self.log.warn(format_args!("{w}"));
         }
         *self.transports.write() = transports;
+        cluster::apply(self, &new)?;
         let before = Arc::downgrade(&self.links.settings());
         self.links.set_settings(settings);
         self.shed(&new);
@@ -448,6 +495,9 @@ impl Server {
         self.lame_duck_notice.notify_waiters();
         self.links.lame_duck.store(true, Release);
         self.links.announce(|info| info.ldm = true);
+        if let Some(mesh) = &self.cluster.mesh {
+            mesh.lame_duck();
+        }
         crate::events::lame_duck(self);
         // The grace period lets clients go by themselves; the rest of the time is spread over those that stay. With nobody
         // there, there is nothing to wait for.
@@ -492,9 +542,13 @@ impl Server {
         for client in self.links.clients.open() {
             client.link.close(Closed::ServerShutdown);
         }
+        if let Some(mesh) = &self.cluster.mesh {
+            mesh.stop();
+        }
+        let left = || self.cluster.mesh.as_ref().map_or(0, |m| m.open()) + self.links.clients.len();
         // Last words are written before the sockets close; who does not take them is not waited for.
         let deadline = env::now() + Duration::from_secs(2);
-        while !self.links.clients.is_empty() && env::now() < deadline {
+        while left() > 0 && env::now() < deadline {
             env::sleep(Duration::from_millis(5)).await;
         }
         crate::jetstream::stop(self).await;
@@ -508,7 +562,7 @@ impl Server {
 
 /// The INFO without what only a listener or a connection knows.
 fn base_info(o: &Options, key: &ServerKey, name: &str) -> Info {
-    let mut info = Info {
+    Info {
         server_id: key.public().to_string(),
         server_name: name.to_string(),
         version: NATS_VERSION.to_string(),
@@ -523,11 +577,7 @@ fn base_info(o: &Options, key: &ServerKey, name: &str) -> Info {
         xkey: key.xkey_public().to_string(),
         fulmar: VERSION.to_string(),
         ..Info::default()
-    };
-    if let Some(c) = &o.cluster {
-        info.cluster = c.name.clone().unwrap_or_default();
     }
-    info
 }
 
 /// Binds a listener; `what` names it in the error.

@@ -6,6 +6,7 @@ use env::disk::Disk;
 use identity::Authenticator;
 use links::{
     TlsSettings, WebSocketSettings,
+    route::RouteTls,
     tls::{self, HandshakeFirst, KeyPair, MinVersion, RateLimit, TlsConfig},
     ws::Rules,
 };
@@ -22,6 +23,8 @@ use crate::{
 pub struct Transports {
     /// TLS of the client port.
     pub tls: Option<Arc<TlsSettings>>,
+    /// TLS between the members of the cluster.
+    pub cluster_tls: Option<RouteTls>,
     /// TLS of the WebSocket port, if it has its own.
     pub websocket_tls: Option<Arc<TlsSettings>>,
     /// TLS of the monitoring port: that of the client port, but nobody is asked for a certificate.
@@ -42,6 +45,17 @@ pub async fn build(o: &Options) -> Result<Transports, String> {
     if let Some(t) = o.websocket.as_ref().and_then(|w| w.tls.as_ref()) {
         out.websocket_tls = Some(tls_settings(t, false, &mut out.warnings).await?);
     }
+    if let Some(t) = o.cluster.as_ref().and_then(|c| c.tls.as_ref()) {
+        let server = tls_settings(t, false, &mut out.warnings).await?;
+        let mut config = tls_config(t).await?;
+        if config.ca.is_empty() && !t.insecure {
+            // As in Go, the system's authorities stand in.
+            config.ca_file = SYSTEM_AUTHORITIES.to_owned();
+            config.ca = read(SYSTEM_AUTHORITIES).await.unwrap_or_default();
+        }
+        let client = tls::client_config(&config, t.insecure).map_err(|e| format!("cluster: {e}"))?;
+        out.cluster_tls = Some(RouteTls { server, client: client.config });
+    }
     if let (Some(_), Some(t)) = (&o.https, &o.tls) {
         let open = TlsOptions { verify: false, verify_and_map: false, ca_file: None, ..t.clone() };
         // The client port has said what there is to be said.
@@ -54,11 +68,10 @@ async fn read(path: &str) -> Result<Vec<u8>, String> {
     Disk::os().read(path).await.map_err(|e| format!("open {path}: {}", files::plain(&e)))
 }
 
-async fn tls_settings(
-    t: &TlsOptions,
-    allow_non_tls: bool,
-    warnings: &mut Vec<String>,
-) -> Result<Arc<TlsSettings>, String> {
+/// Where systems keep the authorities that they trust.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+async fn tls_config(t: &TlsOptions) -> Result<TlsConfig, String> {
     let mut config = TlsConfig {
         verify: t.verify || t.verify_and_map,
         min_version: match t.min_version {
@@ -81,6 +94,15 @@ async fn tls_settings(
         config.ca_file.clone_from(ca);
         config.ca = read(ca).await?;
     }
+    Ok(config)
+}
+
+async fn tls_settings(
+    t: &TlsOptions,
+    allow_non_tls: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Arc<TlsSettings>, String> {
+    let config = tls_config(t).await?;
     let built = tls::server_config(&config).map_err(|e| e.to_string())?;
     warnings.extend(built.warnings);
     let mut pinned = std::collections::BTreeSet::new();

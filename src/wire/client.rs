@@ -309,7 +309,11 @@ fn other<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Error> {
 
 /// The rest of the line from `from` on without its end, and the length of the line with it. `None` if it has not ended.
 #[inline]
-fn line<'a>(buf: &'a [u8], from: usize, limits: &Limits) -> Result<Option<(&'a [u8], usize)>, Error> {
+pub(crate) fn line<'a>(
+    buf: &'a [u8],
+    from: usize,
+    limits: &Limits,
+) -> Result<Option<(&'a [u8], usize)>, Error> {
     // The line's end does not count, nor does a CR that may turn out to be its first half (W-1).
     let Some(i) = newline(&buf[from..]) else {
         let n = buf.len() - from;
@@ -345,17 +349,17 @@ fn newline(buf: &[u8]) -> Option<usize> {
 }
 
 #[inline(always)]
-fn blank(b: u8) -> bool {
+pub(crate) fn blank(b: u8) -> bool {
     b == b' ' || b == b'\t'
 }
 
 /// Tokens between blanks.
-struct Tokens<'a>(&'a [u8]);
+pub(crate) struct Tokens<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Tokens<'a> {
     /// The next one; empty at the end.
     #[inline(always)]
-    fn next_token(&mut self) -> &'a [u8] {
+    pub(crate) fn next_token(&mut self) -> &'a [u8] {
         let mut s = self.0;
         while let [b, rest @ ..] = s
             && blank(*b)
@@ -368,14 +372,14 @@ impl<'a> Tokens<'a> {
         token
     }
     #[inline(always)]
-    fn rest_is_blank(&self) -> bool {
+    pub(crate) fn rest_is_blank(&self) -> bool {
         self.0.iter().all(|&b| blank(b))
     }
 }
 
 /// A decimal number that fits a message size (31 bits).
 #[inline(always)]
-fn number(s: &[u8]) -> Option<usize> {
+pub(crate) fn number(s: &[u8]) -> Option<usize> {
     if s.is_empty() || s.len() > 10 {
         return None;
     }

@@ -21,13 +21,14 @@ export async function until(what, check, limitMs = LIMIT_MS) {
 }
 
 export class Server {
-  /** `config` is everything but the listening ports and the ports file; `ws` adds a WebSocket listener. */
-  static async start(config = "", { ws = false } = {}) {
+  /** `config` is everything but the listening ports and the ports file; `ws` adds a WebSocket listener, `js` JetStream. */
+  static async start(config = "", { ws = false, js = false } = {}) {
     const s = new Server();
     s.dir = await mkdtemp(join(tmpdir(), "smoke-"));
     s.file = join(s.dir, "server.conf");
     s.config = config;
     s.ws = ws;
+    s.js = js;
     s.ports = { nats: -1, websocket: -1, monitoring: -1 };
     await s.#spawn();
     return s;
@@ -40,6 +41,7 @@ export class Server {
       `ports_file_dir: ${JSON.stringify(this.dir)}`,
     ];
     if (this.ws) lines.push(`websocket { listen: "127.0.0.1:${this.asked.websocket}", no_tls: true, compression: true }`);
+    if (this.js) lines.push(`jetstream { store_dir: ${JSON.stringify(join(this.dir, "store"))} }`);
     await writeFile(this.file, lines.join("\n") + "\n" + this.config + "\n");
   }
 

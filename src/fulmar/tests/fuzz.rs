@@ -65,6 +65,52 @@ fn client_protocol() {
 }
 
 #[test]
+fn route_protocol() {
+    fuzz(&Target {
+        name: "route",
+        run: targets::route::target,
+        words: &[
+            b"RMSG ",
+            b"HMSG ",
+            b"RS+ ",
+            b"RS- ",
+            b"A foo ",
+            b"+ re ",
+            b"| q ",
+            b"12 14",
+            b"INFO {\"server_id\":\"N\",\"route_pool_size\":3}",
+            b"CONNECT {}",
+            b"PING\r\n",
+            b"$JS.ACK.x@y",
+            b"\r\n",
+            b"\n",
+            b"\t",
+            b" ",
+            b"NATS/1.0\r\n\r\n",
+        ],
+        must: &[
+            "rmsg",
+            "rmsg queues",
+            "hmsg",
+            "hmsg queues",
+            "sub",
+            "sub queue",
+            "unsub",
+            "info",
+            "connect",
+            "error unknown",
+            "error arguments",
+            "error line",
+            "error payload",
+            "partial line",
+            "partial payload",
+        ],
+        executions: 12_000,
+        bytes_max: 2048,
+    });
+}
+
+#[test]
 fn headers() {
     fuzz(&Target {
         name: "headers",

@@ -8,7 +8,8 @@ use crate::{
     api::{
         Time, metadata,
         response::{
-            ConsumerInfo, Page, PriorityGroup, SUBJECTS_LIMIT, SequenceInfo, StreamInfo, StreamState,
+            ClusterInfo, ConsumerInfo, Page, PriorityGroup, SUBJECTS_LIMIT, SequenceInfo, StreamInfo,
+            StreamState,
         },
     },
     shell::{Stream, now},
@@ -119,6 +120,12 @@ pub async fn stream(s: &Stream, w: &Wanted, domain: Option<&str>) -> Result<(Str
         ts: Time::from_nanos(now().wall),
     };
     Ok((info, page))
+}
+
+/// A stream as INFO shows it: with the server that leads it.
+pub fn led(mut info: StreamInfo, server: String) -> StreamInfo {
+    info.cluster = Some(ClusterInfo { leader: server, ..ClusterInfo::default() });
+    info
 }
 
 /// A stream with the metadata that answers about one stream carry.

@@ -214,7 +214,7 @@ impl Desk<'_> {
     pub(super) async fn stream_info(&self, name: &str, w: &info::Wanted) -> Result<StreamInfoPage, ApiError> {
         let s = self.stream(name)?;
         let (info, page) = info::stream(&s, w, self.domain()).await.map_err(broken)?;
-        Ok(StreamInfoPage { page, info: info::dressed(info) })
+        Ok(StreamInfoPage { page, info: info::led(info::dressed(info), self.node.host.name()) })
     }
 
     pub(super) async fn delete_stream(&self, name: &str) -> Result<Done, ApiError> {

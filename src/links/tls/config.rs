@@ -3,9 +3,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use rustls::{
-    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
+    client::{
+        ResolvesClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
     time_provider::TimeProvider,
@@ -130,6 +135,103 @@ pub fn server_config(o: &TlsConfig) -> Result<Built, ConfigError> {
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 1;
     Ok(Built { config: Arc::new(config), warnings })
+}
+
+/// The outcome for the other end.
+#[derive(Debug)]
+pub struct BuiltClient {
+    /// For connections that this server opens.
+    pub config: Arc<ClientConfig>,
+    /// What was asked for and cannot be had, in sentences for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Builds what this server needs to connect to others: it shows the certificate of `o`, and checks theirs against its
+/// authorities, unless `insecure`.
+///
+/// # Errors
+/// What is wrong, and what to do about it.
+pub fn client_config(o: &TlsConfig, insecure: bool) -> Result<BuiltClient, ConfigError> {
+    let mut warnings = Vec::new();
+    let provider = Arc::new(provider(o, &mut warnings)?);
+    let versions: &[&SupportedProtocolVersion] = match o.min_version {
+        MinVersion::Tls12 => &[&TLS13, &TLS12],
+        MinVersion::Tls13 => &[&TLS13],
+    };
+    let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(Clock))
+        .with_protocol_versions(versions)
+        .or_else(|e| {
+            error(format!("these TLS versions, cipher suites and curves do not go together: {e}"))
+        })?;
+    let builder = if insecure {
+        let any = Arc::new(AnyServer { provider: provider.clone() });
+        builder.dangerous().with_custom_certificate_verifier(any)
+    } else {
+        builder.with_root_certificates(authorities(o)?)
+    };
+    let config = match o.certs.first() {
+        None => builder.with_no_client_auth(),
+        Some(pair) => {
+            let key = certified_key(pair, &provider)?.key;
+            builder.with_client_cert_resolver(Arc::new(OwnCertificate { key }))
+        }
+    };
+    Ok(BuiltClient { config: Arc::new(config), warnings })
+}
+
+/// The certificate that this server shows to those that it connects to.
+#[derive(Debug)]
+struct OwnCertificate {
+    key: Arc<CertifiedKey>,
+}
+
+impl ResolvesClientCert for OwnCertificate {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.key.key.choose_scheme(schemes).map(|_| self.key.clone())
+    }
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Any certificate will do (`insecure`); that its owner has its key is checked all the same.
+#[derive(Debug)]
+struct AnyServer {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn provider(o: &TlsConfig, warnings: &mut Vec<String>) -> Result<CryptoProvider, ConfigError> {

@@ -15,7 +15,9 @@ use env::Instant;
 use parking_lot::Mutex;
 
 pub use cert::PeerCert;
-pub use config::{Built, ConfigError, KeyPair, MinVersion, TlsConfig, server_config};
+pub use config::{
+    Built, BuiltClient, ConfigError, KeyPair, MinVersion, TlsConfig, client_config, server_config,
+};
 pub use names::{cipher_name, version_name};
 pub use session::Session;
 

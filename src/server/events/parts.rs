@@ -37,7 +37,7 @@ pub(super) fn server(server: &Server) -> Value {
     add(&mut m, "name", &server.name);
     add(&mut m, "host", &o.host);
     add(&mut m, "id", server.id());
-    add(&mut m, "cluster", cluster(&o));
+    add(&mut m, "cluster", &server.cluster.name());
     add(&mut m, "domain", domain(&o));
     add(&mut m, "ver", NATS_VERSION);
     if !o.server_tags.is_empty() {
@@ -54,11 +54,6 @@ pub(super) fn server(server: &Server) -> Value {
     m.insert("seq".into(), json!(seq));
     m.insert("time".into(), json!(env::wall().rfc3339()));
     Value::Object(m)
-}
-
-/// The cluster's name; empty outside of clusters.
-pub(super) fn cluster(o: &crate::options::Options) -> &str {
-    o.cluster.as_ref().and_then(|c| c.name.as_deref()).unwrap_or_default()
 }
 
 /// The JetStream domain; empty without one.
@@ -155,6 +150,8 @@ pub(super) fn statistics(server: &Server) -> Value {
     let accounts = b.accounts();
     let sent = json!({ "msgs": s.out_msgs.get(), "bytes": s.out_bytes.get() });
     let received = json!({ "msgs": s.in_msgs.get(), "bytes": s.in_bytes.get() });
+    // Counters are read one after another, and may move in between.
+    let less = |all: &broker::Counter, part: &broker::Counter| all.get().saturating_sub(part.get());
     let mut v = json!({
         "start": server.start.rfc3339(),
         "mem": env::process::rss_bytes(),
@@ -165,9 +162,9 @@ pub(super) fn statistics(server: &Server) -> Value {
         "active_accounts": accounts.iter().filter(|a| a.connections() > 0).count(),
         "subscriptions": b.subscriptions(),
         "sent": sent,
-        "sent_to_clients": sent,
+        "sent_to_clients": { "msgs": less(&s.out_msgs, &s.route_out_msgs), "bytes": less(&s.out_bytes, &s.route_out_bytes) },
         "received": received,
-        "received_from_clients": received,
+        "received_from_clients": { "msgs": less(&s.in_msgs, &s.route_in_msgs), "bytes": less(&s.in_bytes, &s.route_in_bytes) },
         "slow_consumers": s.slow_consumers.get(),
     });
     for (key, n) in [("stale_connections", s.stale.get()), ("stalled_clients", s.stalled.get())] {
@@ -175,9 +172,27 @@ pub(super) fn statistics(server: &Server) -> Value {
             v[key] = json!(n);
         }
     }
-    v["active_servers"] = json!(1);
+    if let Some(mesh) = &server.cluster.mesh {
+        let routes: Vec<Value> = mesh.routes().iter().map(|r| route(r)).collect();
+        if !routes.is_empty() {
+            v["routes"] = Value::Array(routes);
+        }
+    }
+    v["active_servers"] = json!(1 + server.cluster.mesh.as_ref().map_or(0, |m| m.counts().1));
     v["gomaxprocs"] = json!(server.workers());
     v
+}
+
+fn route(r: &links::route::Route) -> Value {
+    let traffic = |t: broker::Traffic| json!({ "msgs": t.msgs, "bytes": t.bytes });
+    let received = broker::Traffic { msgs: r.link.in_msgs.get(), bytes: r.link.in_bytes.get() };
+    json!({
+        "rid": r.link.id,
+        "name": r.remote_name,
+        "sent": traffic(r.link.out_traffic()),
+        "received": traffic(received),
+        "pending": r.link.pending_bytes(),
+    })
 }
 
 /// Percent of a core that the process has used since the last look, a second ago or longer.

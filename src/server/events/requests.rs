@@ -112,9 +112,14 @@ struct Desk {
     asks: Vec<Ask>,
     /// The name of the system account, if that is another one.
     serves_for: Option<Arc<str>>,
+    /// Only clients of this server ask here.
+    local: bool,
 }
 
 impl Inbound for Desk {
+    fn is_local(&self) -> bool {
+        self.local
+    }
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
         let (Some(server), Some(account)) = (self.server.upgrade(), self.account.upgrade()) else {
             return false;
@@ -213,7 +218,7 @@ pub(super) fn serve_account(server: &Arc<Server>, account: &Arc<Account>, system
         ("$SYS.REQ.ACCOUNT.PING.STATZ".to_string(), Ask::Account(Endpoint::AccountStatistics)),
         ("$SYS.REQ.USER.INFO".to_string(), Ask::UserInfo),
     ];
-    serve(server, account, &list, Some(system.name.clone()));
+    serve(server, account, &list, Some(system.name.clone()), true);
 }
 
 /// Takes the requests that the system account may send.
@@ -224,8 +229,6 @@ pub(super) fn serve_system(server: &Arc<Server>, system: &Arc<Account>) {
         ("$SYS.REQ.ACCOUNT.NSUBS".to_string(), Ask::CountSubscriptions),
         ("$SYS.REQ.ACCOUNT.*.INFO".to_string(), Ask::AccountInfo),
         ("$SYS.REQ.ACCOUNT.*.CONNS".to_string(), Ask::AccountConnections),
-        ("$SYS.REQ.USER.INFO".to_string(), Ask::UserInfo),
-        ("$SYS.DEBUG.SUBSCRIBERS".to_string(), Ask::DebugSubscribers),
         (format!("$SYS.REQ.SERVER.{id}.RELOAD"), Ask::Reload),
         (format!("$SYS.REQ.SERVER.{id}.KICK"), Ask::Kick),
         (format!("$SYS.REQ.SERVER.{id}.LDM"), Ask::LameDuck),
@@ -242,15 +245,28 @@ pub(super) fn serve_system(server: &Arc<Server>, system: &Arc<Account>) {
     for e in Endpoint::OF_ACCOUNT {
         list.push((format!("$SYS.REQ.ACCOUNT.*.{}", e.name()), Ask::Account(e)));
     }
-    serve(server, system, &list, None);
+    serve(server, system, &list, None, false);
+    // Who asks these is known to his own server alone.
+    let of_client = [
+        ("$SYS.REQ.USER.INFO".to_string(), Ask::UserInfo),
+        ("$SYS.DEBUG.SUBSCRIBERS".to_string(), Ask::DebugSubscribers),
+    ];
+    serve(server, system, &of_client, None, true);
 }
 
-fn serve(server: &Arc<Server>, account: &Arc<Account>, list: &[(String, Ask)], serves_for: Option<Arc<str>>) {
+fn serve(
+    server: &Arc<Server>,
+    account: &Arc<Account>,
+    list: &[(String, Ask)],
+    serves_for: Option<Arc<str>>,
+    local: bool,
+) {
     let desk = Desk {
         server: Arc::downgrade(server),
         account: Arc::downgrade(account),
         asks: list.iter().map(|(_, ask)| *ask).collect(),
         serves_for,
+        local,
     };
     let link = internal(&server.broker, Some(Box::new(desk)));
     for (i, (subject, _)) in list.iter().enumerate() {
@@ -267,7 +283,7 @@ fn is_meant(server: &Server, o: &Options, f: &Fields) -> Result<bool, String> {
     let tags = f.texts("tags")?;
     let domain = f.text("domain")?;
     Ok(fits(&server.name, &f.text("server_name")?)
-        && fits(parts::cluster(o), &f.text("cluster")?)
+        && fits(&server.cluster.name(), &f.text("cluster")?)
         && fits(&o.host, &f.text("host")?)
         && (domain.is_empty() || domain == parts::domain(o))
         && tags.iter().all(|t| o.server_tags.iter().any(|own| own.eq_ignore_ascii_case(t))))
@@ -410,7 +426,11 @@ fn count(account: &Account, subject: &[u8], queue: &[u8]) -> usize {
     account
         .list_subscriptions()
         .iter()
-        .filter(|s| s.link.kind != Kind::Internal && (queue.is_empty() || s.queue() == queue) && hit(s))
+        .filter(|s| {
+            !matches!(s.link.kind, Kind::Internal | Kind::Route)
+                && (queue.is_empty() || s.queue() == queue)
+                && hit(s)
+        })
         .count()
 }
 

@@ -1,15 +1,22 @@
-//! `/routez`, `/gatewayz` and `/leafz`: links to other servers. There are none yet, and the answers say so.
+//! `/routez`, `/gatewayz` and `/leafz`: links to other servers. There are no gateways and leaf nodes yet, and the answers say
+//! so.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use broker::Sub;
+use links::route::{Route, Slot};
 use serde::Serialize;
 
 use super::{
-    json::{Time, is_default},
+    connz::SubDetail,
+    json::{Time, age, duration, is_default},
     options::{GatewayzOptions, LeafzOptions, RoutezOptions},
     varz::Nothing,
 };
-use crate::{Server, options::SubjectPermission};
+use crate::{
+    Server,
+    options::{RoutePermissions, SubjectPermission},
+};
 
 /// The answer of `/routez`.
 #[derive(Clone, Debug, Serialize)]
@@ -23,7 +30,43 @@ pub struct Routez {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub export: Option<PermissionInfo>,
     pub num_routes: usize,
-    pub routes: Vec<Nothing>,
+    pub routes: Vec<RouteInfo>,
+}
+
+/// A route.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct RouteInfo {
+    pub rid: u64,
+    pub remote_id: String,
+    pub remote_name: String,
+    pub did_solicit: bool,
+    pub is_configured: bool,
+    pub ip: String,
+    pub port: u16,
+    pub start: Time,
+    pub last_activity: Time,
+    #[serde(skip_serializing_if = "is_default")]
+    pub rtt: String,
+    pub uptime: String,
+    pub idle: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub import: Option<PermissionInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub export: Option<PermissionInfo>,
+    pub pending_size: usize,
+    pub in_msgs: u64,
+    pub out_msgs: u64,
+    pub in_bytes: u64,
+    pub out_bytes: u64,
+    pub subscriptions: usize,
+    #[serde(skip_serializing_if = "is_default")]
+    pub subscriptions_list: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub subscriptions_list_detail: Vec<SubDetail>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub account: String,
+    pub compression: &'static str,
 }
 
 /// Subjects that are allowed and denied.
@@ -43,17 +86,81 @@ impl PermissionInfo {
 }
 
 /// Routes to the other members of the cluster.
-pub fn routez(s: &Server, _: &RoutezOptions) -> Routez {
+pub fn routez(s: &Server, asked: &RoutezOptions) -> Routez {
     let o = s.options();
     let permissions = o.cluster.as_ref().map(|c| &c.permissions);
+    let all = s.cluster.mesh.as_ref().map(|m| m.routes()).unwrap_or_default();
+    let routes: Vec<_> = all.iter().map(|r| route(r, asked, permissions)).collect();
     Routez {
         server_id: s.id().to_string(),
         server_name: s.name.clone(),
         now: Time(env::wall()),
         import: permissions.and_then(|p| p.import.as_ref()).map(PermissionInfo::new),
         export: permissions.and_then(|p| p.export.as_ref()).map(PermissionInfo::new),
-        num_routes: 0,
-        routes: Vec::new(),
+        num_routes: routes.len(),
+        routes,
+    }
+}
+
+fn route(r: &Route, asked: &RoutezOptions, permissions: Option<&RoutePermissions>) -> RouteInfo {
+    let now = env::wall();
+    let sent = r.link.out_traffic();
+    let listed = match asked.subscriptions || asked.subscriptions_detail {
+        true => r.link.list_subscriptions(),
+        false => Vec::new(),
+    };
+    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    let of = |s: &Sub| match (&r.slot, s.sid()) {
+        (Slot::Account(a), _) => a.to_string(),
+        (_, name) => text(name),
+    };
+    let detail = |s: &Arc<Sub>| SubDetail {
+        account: of(s),
+        account_tag: String::new(),
+        subject: text(s.subject()),
+        qgroup: text(s.queue()),
+        sid: [text(s.sid()), text(s.subject()), text(s.queue())].join(" ").trim().to_string(),
+        msgs: s.delivered(),
+        max: 0,
+        cid: r.link.id,
+    };
+    RouteInfo {
+        rid: r.link.id,
+        remote_id: r.remote_id.clone(),
+        remote_name: r.remote_name.clone(),
+        did_solicit: r.solicited,
+        is_configured: r.configured,
+        ip: r.peer.ip().to_string(),
+        port: r.peer.port(),
+        start: Time(r.start),
+        last_activity: Time(r.last_activity()),
+        rtt: match r.rtt() {
+            d if d.is_zero() => String::new(),
+            d => duration(d),
+        },
+        uptime: age(now.since(r.start)),
+        idle: age(now.since(r.last_activity())),
+        import: permissions.and_then(|p| p.import.as_ref()).map(PermissionInfo::new),
+        export: permissions.and_then(|p| p.export.as_ref()).map(PermissionInfo::new),
+        pending_size: r.link.pending_bytes(),
+        in_msgs: r.link.in_msgs.get(),
+        out_msgs: sent.msgs,
+        in_bytes: r.link.in_bytes.get(),
+        out_bytes: sent.bytes,
+        subscriptions: r.link.subscriptions(),
+        subscriptions_list: match asked.subscriptions_detail {
+            false => listed.iter().map(|s| text(s.subject())).collect(),
+            true => Vec::new(),
+        },
+        subscriptions_list_detail: match asked.subscriptions_detail {
+            true => listed.iter().map(detail).collect(),
+            false => Vec::new(),
+        },
+        account: match &r.slot {
+            Slot::Account(a) => a.to_string(),
+            Slot::Pool(_) => String::new(),
+        },
+        compression: "off",
     }
 }
 

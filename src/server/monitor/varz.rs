@@ -207,11 +207,14 @@ fn tls_timeout(t: &Option<TlsOptions>) -> f64 {
 }
 
 impl ClusterVarz {
-    fn new(c: &ClusterOptions, write_deadline: Duration) -> ClusterVarz {
+    fn new(c: &ClusterOptions, write_deadline: Duration, s: &Server) -> ClusterVarz {
         ClusterVarz {
-            name: c.name.clone().unwrap_or_default(),
+            name: match s.cluster.name() {
+                name if name.is_empty() => c.name.clone().unwrap_or_default(),
+                name => name,
+            },
             addr: c.host.clone(),
-            cluster_port: c.port,
+            cluster_port: s.bound.lock().cluster.map_or(c.port, |a| i32::from(a.port())),
             auth_timeout: c.auth_timeout.as_secs_f64(),
             urls: c.routes.iter().map(host_port).collect(),
             tls_timeout: tls_timeout(&c.tls),
@@ -264,7 +267,10 @@ pub fn varz(s: &Server, _: &VarzOptions) -> Varz {
     let http = o.http.as_ref().or(o.https.as_ref());
     let stats = &s.broker.stats;
     let now = env::wall();
-    let clients = |n: u64| ByKind { clients: n, ..ByKind::default() };
+    let kinds = |clients: u64, routes: u64| ByKind { clients, routes, ..ByKind::default() };
+    let (routes, remotes) = s.cluster.mesh.as_ref().map(|m| m.counts()).unwrap_or_default();
+    // Counters are read one after another, and may move in between.
+    let less = |all: u64, part: &broker::Counter| all.saturating_sub(part.get());
     let (in_msgs, in_bytes) = (stats.in_msgs.get(), stats.in_bytes.get());
     let (out_msgs, out_bytes) = (stats.out_msgs.get(), stats.out_bytes.get());
     Varz {
@@ -292,7 +298,7 @@ pub fn varz(s: &Server, _: &VarzOptions) -> Varz {
         max_control_line: o.max_control_line,
         max_payload: o.max_payload,
         max_pending: o.max_pending,
-        cluster: o.cluster.as_ref().map(|c| ClusterVarz::new(c, o.write_deadline)).unwrap_or_default(),
+        cluster: o.cluster.as_ref().map(|c| ClusterVarz::new(c, o.write_deadline, s)).unwrap_or_default(),
         gateway: Nothing {},
         leaf: Nothing {},
         mqtt: Nothing {},
@@ -314,17 +320,17 @@ pub fn varz(s: &Server, _: &VarzOptions) -> Varz {
         cpu: s.monitor.cpu_percent(),
         connections: s.links.clients.len(),
         total_connections: stats.connections_total.get(),
-        routes: 0,
-        remotes: 0,
+        routes,
+        remotes,
         leafnodes: 0,
         in_msgs,
         in_bytes,
-        in_client_msgs: in_msgs,
-        in_client_bytes: in_bytes,
+        in_client_msgs: less(in_msgs, &stats.route_in_msgs),
+        in_client_bytes: less(in_bytes, &stats.route_in_bytes),
         out_msgs,
         out_bytes,
-        out_client_msgs: out_msgs,
-        out_client_bytes: out_bytes,
+        out_client_msgs: less(out_msgs, &stats.route_out_msgs),
+        out_client_bytes: less(out_bytes, &stats.route_out_bytes),
         slow_consumers: stats.slow_consumers.get(),
         stale_connections: stats.stale.get(),
         stalled_clients: stats.stalled.get(),
@@ -336,8 +342,8 @@ pub fn varz(s: &Server, _: &VarzOptions) -> Varz {
         metadata: o.server_metadata.clone(),
         feature_flags: crate::events::feature_flags(&o).collect(),
         system_account: settings::system_account(&o).unwrap_or_default(),
-        slow_consumer_stats: clients(stats.slow_consumers.get()),
-        stale_connection_stats: clients(stats.stale.get()),
+        slow_consumer_stats: kinds(stats.slow_consumers.get(), stats.slow_routes.get()),
+        stale_connection_stats: kinds(stats.stale.get(), stats.stale_routes.get()),
         disk_io_wait_stats: DiskIoWaits::default(),
     }
 }

@@ -64,8 +64,11 @@ fn finish(mut draft: Draft, warnings: Vec<String>, flags: &Flags) -> Result<Load
 /// server refuses to start on them; a later change that brings a feature deletes its lines.
 pub fn unsupported(options: &Options) -> Vec<String> {
     let mut out = Vec::new();
-    if options.cluster.as_ref().is_some_and(|c| c.port != 0) {
-        out.push("cluster: clustering is not yet supported".to_string());
+    if let Some(c) = options.cluster.as_ref().filter(|c| c.port != 0) {
+        crate::cluster::unsupported(c, &mut out);
+        if options.jetstream.is_some() {
+            out.push("jetstream: JetStream on members of a cluster is not yet supported".to_string());
+        }
     }
     if let Some(js) = &options.jetstream
         && js.key.is_some()

@@ -18,6 +18,7 @@
 //! - C-2: in strict mode no delivery leaves before the delta that counts it is applied.
 //! - C-3: the confirmation of an ack leaves only after the delta with the ack is applied.
 //! - C-4: a consumer with nothing pending, nobody waiting and no heartbeat, pause, pin or inactivity to watch has no deadline.
+//! - C-5: a request for which nobody listens any more takes no message.
 
 pub mod ack;
 mod acks;
@@ -46,6 +47,7 @@ pub use ack::{AckKind, AckSubject, AckTokens};
 pub use config::{AckPolicy, Action, ConsumerConfig, DeliverPolicy, PriorityPolicy, ReplayPolicy};
 pub use delta::Damaged;
 pub use output::{Advisory, Deliver, GroupInfo, Info, Output, Status, StatusHeaders};
+pub use request::Listeners;
 
 use crate::errors::{self, ApiError};
 use crate::{Messages, Now};

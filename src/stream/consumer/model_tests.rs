@@ -9,6 +9,17 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Memory, Messages, MessagesMut, Stored};
 
+/// Whoever asked is there.
+struct All;
+impl super::Listeners for All {
+    fn generation(&self) -> u64 {
+        1
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        true
+    }
+}
+
 const WAIT: u64 = 1_000;
 const MAX_DELIVER: u64 = 4;
 
@@ -194,7 +205,7 @@ impl World {
     }
 
     fn pump(&mut self) {
-        let Ok(_) = self.leader.pump(&self.msgs, self.now, 3, &mut self.out);
+        let Ok(_) = self.leader.pump(&self.msgs, &All, self.now, 3, &mut self.out);
         self.settle();
     }
 
@@ -247,11 +258,11 @@ impl World {
         self.leader.lead(self.epoch, self.now);
         let l = self.leader.ledger();
         self.floors = (l.ack_dseq, l.ack_seq);
-        // A client's delay that the log has not said is lost; the wait is kept all the same.
+        // A client's delay that the log has not said is lost; one that it has said, or else the wait, is kept all the same.
         for (seq, at) in &mut self.not_before {
-            if !l.delays.contains_key(seq) {
-                *at = (*at).min(self.now.mono + WAIT);
-            }
+            // Both clocks of this test are the same.
+            let kept = l.delays.get(seq).map_or(self.now.mono + WAIT, |until| until.unsigned_abs());
+            *at = (*at).min(kept);
         }
         // What the log has not said may happen again and anew, unless deliveries wait for the log.
         if !self.setup.strict {
@@ -282,11 +293,11 @@ impl World {
                     self.settle();
                 }
             }
-            14 | 15 => {
-                let by = u64::from(x) * 10;
-                self.now.mono += by;
-                self.now.wall += by as i64;
-                self.pump();
+            14 => self.pass(u64::from(x) * 10),
+            // To the very moment at which something is due.
+            15 => {
+                let due = self.leader.deadline(self.now);
+                self.pass(due.map_or(0, |due| due.saturating_sub(self.now.mono)));
             }
             16 => self.log_one(),
             17 => self.apply_one(),
@@ -295,9 +306,15 @@ impl World {
                 self.apply_one();
                 self.pump();
             }
-            _ if x < 60 => self.change_leader(x % 2 == 0),
+            _ if x < 60 => self.change_leader(x.is_multiple_of(2)),
             _ => self.pump(),
         }
+    }
+
+    fn pass(&mut self, by: u64) {
+        self.now.mono += by;
+        self.now.wall += by as i64;
+        self.pump();
     }
 
     /// Clients come back and do their work: then every message is done, given up or gone.
@@ -384,7 +401,7 @@ proptest! {
                         l.redeliver(seq, e.1, true);
                     }
                 }
-                _ if x % 16 == 0 => {
+                _ if x.is_multiple_of(16) => {
                     l.purge(seq, |_| {});
                     n.entries = n.entries.split_off(&seq);
                 }

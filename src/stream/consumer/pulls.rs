@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::config::PriorityPolicy;
 use super::output::{Advisory, Output, Status, StatusHeaders};
-use super::request::{PullRequest, Waiting};
+use super::request::{Listeners, PullRequest, Waiting};
 use super::{Consumer, HeldOutput, Pin};
 use crate::Now;
 
@@ -89,6 +89,7 @@ impl Consumer {
             group: r.group,
             pin: r.id.into(),
             priority: if json { r.priority } else { i64::MAX },
+            seen: 0,
         };
         if self.rules.priority == PriorityPolicy::Prioritized {
             self.waiting.push_by_priority(w);
@@ -142,8 +143,15 @@ impl Consumer {
         Ok(())
     }
 
-    /// The request whose turn it is, if one can take a message of this size now. What cannot be served any more is ended on the way.
-    pub(super) fn next_request(&mut self, size: usize, now: Now, out: &mut Vec<Output>) -> Option<Choice> {
+    /// The request whose turn it is, if one can take a message of this size now. What cannot be served any more is ended on the way; what
+    /// nobody listens for any more is forgotten (C-5).
+    pub(super) fn next_request(
+        &mut self,
+        size: usize,
+        listeners: &impl Listeners,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> Option<Choice> {
         let size = i64::try_from(size).unwrap_or(i64::MAX);
         let policy = self.rules.priority;
         let acks = self.ledger.len() as i64;
@@ -155,6 +163,14 @@ impl Consumer {
             if w.expires <= now.mono {
                 self.end_front(408, "Request Timeout", out);
                 continue;
+            }
+            let generation = listeners.generation();
+            if w.seen != generation {
+                if !listeners.listens(&w.to) {
+                    self.waiting.remove_front();
+                    continue;
+                }
+                w.seen = generation;
             }
             let mut pinned_now = false;
             if policy == PriorityPolicy::PinnedClient {
@@ -262,8 +278,13 @@ impl Consumer {
     }
 
     /// Forgets the requests whose reply subject nobody listens to any more.
-    pub fn retain_requests(&mut self, mut listens: impl FnMut(&Bytes) -> bool) {
-        self.waiting.retain(|w| listens(&w.to));
+    pub fn retain_requests(&mut self, listeners: &impl Listeners) {
+        let generation = listeners.generation();
+        self.waiting.retain(|w| {
+            let stays = w.seen == generation || listeners.listens(&w.to);
+            w.seen = generation;
+            stays
+        });
     }
 
     fn end_front(&mut self, code: u16, text: &'static str, out: &mut Vec<Output>) {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::ledger::State;
 use super::output::{Advisory, Deliver, Output};
+use super::request::Listeners;
 use super::{Consumer, HeldOutput};
 use crate::{Messages, Now, Stored};
 
@@ -104,6 +105,7 @@ impl Consumer {
     pub fn pump<M: Messages>(
         &mut self,
         msgs: &M,
+        listeners: &impl Listeners,
         now: Now,
         budget: usize,
         out: &mut Vec<Output>,
@@ -134,7 +136,7 @@ impl Consumer {
             }
             if !self.rules.pull {
                 self.push(candidate, now, out);
-            } else if !self.deliver_to_request(candidate, now, out) {
+            } else if !self.deliver_to_request(candidate, listeners, now, out) {
                 break;
             }
             more = left == 0 && self.ready();
@@ -248,10 +250,16 @@ impl Consumer {
     }
 
     #[inline]
-    fn deliver_to_request(&mut self, c: Candidate, now: Now, out: &mut Vec<Output>) -> bool {
+    fn deliver_to_request(
+        &mut self,
+        c: Candidate,
+        listeners: &impl Listeners,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> bool {
         let needs_size = self.waiting.front().is_some_and(|w| w.bytes > 0) || self.waiting.len() > 1;
         let size = if needs_size { self.size(&c, false) } else { 0 };
-        let Some(choice) = self.next_request(size, now, out) else { return false };
+        let Some(choice) = self.next_request(size, listeners, now, out) else { return false };
         self.last_used = now.mono;
         let spent = choice.leftover.map(|left| (choice.to.clone(), left));
         self.deliver(c, choice.to, choice.pin, now, out);

@@ -96,6 +96,8 @@ pub struct Waiting {
     pub pin: Bytes,
     /// The priority; requests without one come last.
     pub priority: i64,
+    /// The generation of listeners in which somebody was seen to listen; 0 if nobody has looked yet.
+    pub seen: u64,
 }
 
 impl Waiting {
@@ -103,6 +105,14 @@ impl Waiting {
     pub fn due(&self) -> u64 {
         self.expires.min(self.next_heartbeat)
     }
+}
+
+/// Who listens to what, as the shell knows it.
+pub trait Listeners {
+    /// Moves with every change of who listens; never 0.
+    fn generation(&self) -> u64;
+    /// Whether somebody would get a message to `to`.
+    fn listens(&self, to: &[u8]) -> bool;
 }
 
 /// The requests that wait, in the order of their turns.

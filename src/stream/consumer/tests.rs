@@ -17,6 +17,20 @@ struct Bench {
     out: Vec<Output>,
     /// Applies deltas as soon as they are taken.
     auto_log: bool,
+    listeners: Gone,
+}
+
+/// All listen but these; the generation is how often that changed.
+#[derive(Default)]
+struct Gone(Vec<&'static [u8]>);
+
+impl Listeners for Gone {
+    fn generation(&self) -> u64 {
+        self.0.len() as u64 + 1
+    }
+    fn listens(&self, to: &[u8]) -> bool {
+        !self.0.contains(&to)
+    }
 }
 
 fn config(json: &str) -> ConsumerConfig {
@@ -39,6 +53,7 @@ impl Bench {
             now: Now { wall: WALL, mono: 1_000 * S },
             out: Vec::new(),
             auto_log: false,
+            listeners: Gone::default(),
         };
         b.add(before);
         let Ok(()) = b.c.start(&b.msgs, false);
@@ -94,7 +109,7 @@ impl Bench {
     /// Pumps and says shortly what came out.
     fn pump(&mut self) -> Vec<String> {
         loop {
-            let Ok(more) = self.c.pump(&self.msgs, self.now, 100, &mut self.out);
+            let Ok(more) = self.c.pump(&self.msgs, &self.listeners, self.now, 100, &mut self.out);
             if self.auto_log
                 && let Some(delta) = self.c.take_delta()
             {
@@ -556,7 +571,7 @@ fn flow_control_asks_at_half_of_the_window() {
         });
         b.c.appended_matching(seq);
     }
-    let Ok(_) = b.c.pump(&b.msgs, b.now, 1000, &mut b.out);
+    let Ok(_) = b.c.pump(&b.msgs, &b.listeners, b.now, 1000, &mut b.out);
     let out = std::mem::take(&mut b.out);
     let asked: Vec<(usize, &Status)> = out
         .iter()
@@ -595,7 +610,7 @@ fn answers_to_flow_control_may_be_the_acks() {
     b.c.flow(b"$JS.FC.S.c.wrong", 2, 2, now, &mut b.out);
     assert_eq!(b.numbers().2, 2);
     b.wait();
-    let Ok(_) = b.c.pump(&b.msgs, b.now, 10, &mut b.out);
+    let Ok(_) = b.c.pump(&b.msgs, &b.listeners, b.now, 10, &mut b.out);
     let Some(Output::Status(Status { headers: StatusHeaders::Last { stalled: Some(id), .. }, .. })) =
         b.out.pop()
     else {
@@ -1036,15 +1051,11 @@ fn configurations_are_refused_as_clients_expect() {
         ),
     ];
     let subjects = ["s.>".to_owned()];
-    let parent = check::Parent {
-        num_replicas: 1,
-        subjects: &subjects,
-        max_ack_pending: 50,
-        inactive_threshold: 60_000_000_000,
-        ..Default::default()
-    };
+    let parent = check::Parent { num_replicas: 1, subjects: &subjects, ..Default::default() };
+    let bounded = check::Parent { max_ack_pending: 50, inactive_threshold: 60_000_000_000, ..parent };
     for (json, number, text) in own {
         let mut c: ConsumerConfig = serde_json::from_str(json).unwrap();
+        let parent = if matches!(number, 10121 | 10153) { bounded } else { parent };
         check::set_defaults(&mut c, &parent, &Default::default(), false).unwrap();
         let e = check::check(&c, &parent, &Default::default(), false).expect_err(json);
         assert_eq!((e.err_code, &*e.description), (number, text), "{json}");
@@ -1073,7 +1084,7 @@ fn consumers_of_a_stream_have_to_agree() {
         (r#"{"ack_policy":"explicit","filter_subject":"a.b"}"#, &alone, Err(10100)),
         (r#"{"ack_policy":"explicit","filter_subject":"*.b"}"#, &alone, Err(10100)),
         (r#"{"ack_policy":"explicit","filter_subject":"b.*"}"#, &alone, Ok(check::Verdict::Create)),
-        (r#"{"ack_policy":"explicit","filter_subject":"b.*"}"#, &[whole.clone()], Err(10100)),
+        (r#"{"ack_policy":"explicit","filter_subject":"b.*"}"#, std::slice::from_ref(&whole), Err(10100)),
         (r#"{"ack_policy":"explicit","filter_subject":"b"}"#, &[a.clone(), a.clone(), a.clone()], Err(10026)),
     ] {
         assert_eq!(create(new, others), answer, "{new} beside {others:?}");
@@ -1107,4 +1118,30 @@ fn consumers_of_a_stream_have_to_agree() {
     let parent = check::Parent::default();
     let missing = check::decide(&a, Action::Update, &parent, None, [].iter(), false);
     assert_eq!(missing.unwrap_err().err_code, 10149);
+}
+
+#[test]
+fn c5_a_request_nobody_listens_for_takes_nothing() {
+    for policy in ["none", "explicit"] {
+        let mut b = Bench::new(&format!(r#"{{"durable_name":"c","ack_policy":"{policy}"}}"#), &[]);
+        b.pull("gone", r#"{"batch":5}"#);
+        b.pull("here", r#"{"batch":5}"#);
+        b.add(&["a"]);
+        assert_eq!(b.pump(), ["gone<1/1x1+0"], "both listen");
+        b.listeners.0.push(b"gone");
+        b.add(&["a", "a", "a"]);
+        let pending: Vec<String> = b.pump();
+        assert_eq!(pending, ["here<2/2x1+2", "here<3/3x1+1", "here<4/4x1+0"], "C-5");
+        assert_eq!(b.c.num_waiting(), 1);
+    }
+}
+
+#[test]
+fn info_counts_who_listens() {
+    let mut b = Bench::new(r#"{"durable_name":"c","ack_policy":"explicit"}"#, &[]);
+    b.pull("gone", "5");
+    b.pull("here", "5");
+    b.listeners.0.push(b"gone");
+    b.c.retain_requests(&b.listeners);
+    assert_eq!(b.c.num_waiting(), 1, "C-5");
 }

@@ -83,6 +83,7 @@ impl Stream {
         assert!(m.seq > self.applied, "J-2: sequence {} applied after {}", m.seq, self.applied);
         self.applied = m.seq;
         self.applied_time = m.time;
+        self.unfinished = true;
         self.tail.applied(m.seq);
         if m.seq > self.given {
             self.given = m.seq;
@@ -164,7 +165,7 @@ impl Stream {
     }
 
     /// Removes what the limits and the last entry's messages ask for. On a miss the caller fetches and calls again; the next entry comes
-    /// only after `Ok` (J-3).
+    /// only after `Ok` (J-3), and until then every decision is `Wait`.
     pub fn enforce<M: MessagesMut, I: Interest>(
         &mut self,
         msgs: &mut M,
@@ -219,6 +220,8 @@ impl Stream {
                 msgs.remove(t.first)?;
             }
         }
+        // A command that is still at work says itself when it is done.
+        self.unfinished = self.progress.begun;
         Ok(())
     }
 
@@ -245,6 +248,7 @@ impl Stream {
         interest: &I,
     ) -> Result<Outcome, M::Miss> {
         let last = self.totals(msgs).last;
+        self.unfinished = true;
         if !self.progress.begun {
             self.progress = Progress { begun: true, before: msgs.totals().msgs, cursor: 0, left: u64::MAX };
             self.begin(control, msgs)?;
@@ -265,6 +269,7 @@ impl Stream {
         self.enforce(msgs, interest)?;
         let removed = self.progress.before.saturating_sub(msgs.totals().msgs);
         self.progress = Progress::default();
+        self.unfinished = false;
         self.finish(control, last);
         Ok(Outcome { removed })
     }

@@ -96,7 +96,7 @@ impl Stream {
         msgs: &M,
         now: Now,
     ) -> Result<Decision<'a>, M::Miss> {
-        if self.holding > 0 {
+        if self.holding > 0 || self.unfinished {
             return Ok(Decision::Wait);
         }
         if self.plain && p.headers.is_empty() && !p.reply.ends_with(b".$FI") && self.fits(p) {

@@ -83,7 +83,11 @@ impl Stream {
     pub fn due<M: Messages>(&mut self, now: Now, msgs: &M) -> Result<Due, M::Miss> {
         let mut due = Due::default();
         self.dedup.expire(now.wall.saturating_sub(self.config.duplicate_window).min(self.given_time));
-        if self.due_under_way() || self.holding > 0 || self.config.is_mirror() && self.config.max_age == 0 {
+        if self.due_under_way()
+            || self.holding > 0
+            || self.unfinished
+            || self.config.is_mirror() && self.config.max_age == 0
+        {
             return Ok(due);
         }
         let mut removed = Vec::new();

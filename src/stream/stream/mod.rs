@@ -132,6 +132,8 @@ pub struct Stream {
     sources: BTreeMap<String, SourceAt>,
     todo: VecDeque<Todo>,
     progress: Progress,
+    /// An entry is applied and not yet enforced: what is stored is not what the rules will leave.
+    unfinished: bool,
     /// All live messages before this one never expire by age.
     ageless: u64,
     /// What the checkpoint left out, if anything: see [`Stream::rebuild`].
@@ -178,6 +180,7 @@ impl Stream {
             sources: BTreeMap::new(),
             todo: VecDeque::new(),
             progress: Progress::default(),
+            unfinished: false,
             ageless: 0,
             missing: None,
             tail: Tail::default(),
@@ -368,9 +371,12 @@ impl Stream {
     }
 
     /// A message of the stream that this one mirrors: it keeps its number and time. Numbers that were left out stay so. `Answer` without
-    /// answers if it, or one after it, is here already.
+    /// answers if it, or one after it, is here already; `Wait` as from [`Stream::decide`].
     pub fn mirrored<'a>(&'a mut self, m: &'a Stored) -> Decision<'a> {
-        if m.seq <= self.given || self.holding > 0 {
+        if self.holding > 0 || self.unfinished {
+            return Decision::Wait;
+        }
+        if m.seq <= self.given {
             return Decision::Answer { answers: [None, None], after: 0 };
         }
         self.tail.push(crate::tail::New {

@@ -504,8 +504,16 @@ impl Net {
         let l = self.listeners.get_mut(&(to, addr.port()))?;
         l.waiting.push_back(id);
         l.notify.notify_waiters();
-        trace::event("established", &[id, u64::from(port), u64::from(addr.port())]);
+        let (a, b) = (self.number(from), self.number(to));
+        trace::event("established", &[id, u64::from(port), u64::from(addr.port()), a, b]);
         Some(Ok(id))
+    }
+    /// A machine's number, as its address has it (10.0.0.1 is number 0).
+    fn number(&self, of: NodeId) -> u64 {
+        match self.machines.get(&of).map(|m| m.ip) {
+            Some(IpAddr::V4(ip)) => u64::from(ip.to_bits().wrapping_sub(0x0a00_0001)),
+            _ => 0,
+        }
     }
     pub fn notifies(&self, conn: u64, side: usize) -> Option<(Arc<Notify>, Arc<Notify>)> {
         let e = &self.conns.get(&conn)?.ends[side];

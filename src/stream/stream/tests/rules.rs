@@ -724,3 +724,25 @@ fn mirrors_keep_numbers_and_times() {
     s.apply();
     assert_eq!(s.seqs(), [1, 3]);
 }
+
+#[test]
+fn nothing_is_decided_while_an_entry_is_half_applied() {
+    let mut s = Shell::new(r#"{"name":"A","subjects":["a.*"],"max_msgs":1}"#);
+    s.store("a.1");
+    s.publish("a.2", &[], "");
+    let m = s.open.remove(0);
+    s.msgs.inner.push(m.clone());
+    s.stream.applied(&crate::publish::Entry::of(&m));
+    // The removal of the first message meets a miss.
+    s.msgs.misses = 255;
+    while s.stream.enforce(&mut s.msgs, &super::harness::Keep).is_ok() {}
+    s.msgs.misses = 0;
+    let headers = super::harness::block(&[("Nats-Expected-Last-Subject-Sequence", "0")]);
+    let p = Publish { subject: b"a.1", reply: b"r", headers: &headers, ..Publish::default() };
+    let wait = s.stream.decide(&p, &s.msgs, s.now);
+    assert_eq!(wait, Ok(crate::publish::Decision::Wait));
+    s.stream.enforce(&mut s.msgs, &super::harness::Keep).unwrap();
+    s.decide(&p);
+    s.apply();
+    assert_eq!(s.seqs(), [3]);
+}

@@ -10,6 +10,7 @@ pub mod numbers;
 pub mod options;
 pub mod permissions;
 pub mod proxy;
+pub mod route;
 pub mod subjects;
 pub mod transforms;
 pub mod websocket;

@@ -1,0 +1,399 @@
+//! Three nodes in one process, over a network that loses, delays and parts, on simulated disks that crash: nothing acknowledged is lost,
+//! and in the end all machines are equal.
+//!
+//! Time is real here, so a run does not repeat exactly; what has to repeat is found by raft's own simulator and the whole-cluster one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use env::{
+    Rng,
+    simdisk::{Options as DiskOptions, Planned, SimDisk},
+};
+use parking_lot::Mutex;
+use store::{Disk, Store, Sync, io::SimHandle};
+use tokio::sync::mpsc;
+
+use crate::{
+    Change, GroupId, Members, New, NodeId, Options, Peers, Replicas, Role,
+    tests::{List, small_store},
+};
+
+const GROUP: GroupId = GroupId(1);
+
+fn n(id: u64) -> NodeId {
+    NodeId::new(id, 0)
+}
+
+/// All links. A frame waits in its link's queue and is delivered, or not, to whatever life the other node then has.
+struct Mesh {
+    state: Mutex<MeshState>,
+}
+
+struct MeshState {
+    alive: BTreeMap<NodeId, Replicas>,
+    links: BTreeMap<(NodeId, NodeId), mpsc::UnboundedSender<Bytes>>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    loss: f64,
+    delay_us: u64,
+    rng: Rng,
+}
+
+/// One node's way into the mesh.
+struct Port(Arc<Mesh>, NodeId);
+
+impl Peers for Port {
+    fn send(&self, to: NodeId, frame: Bytes) {
+        let key = (self.1, to);
+        let mut s = self.0.state.lock();
+        let link = s.links.entry(key).or_insert_with(|| {
+            let (tx, rx) = mpsc::unbounded_channel();
+            env::spawn(pump(self.0.clone(), key, rx));
+            tx
+        });
+        link.send(frame).ok();
+    }
+}
+
+async fn pump(mesh: Arc<Mesh>, key: (NodeId, NodeId), mut rx: mpsc::UnboundedReceiver<Bytes>) {
+    while let Some(frame) = rx.recv().await {
+        let delay = {
+            let mut s = mesh.state.lock();
+            let max = s.delay_us;
+            s.rng.below(max + 1)
+        };
+        if delay > 0 {
+            env::sleep(Duration::from_micros(delay)).await;
+        }
+        let to = {
+            let mut s = mesh.state.lock();
+            let loss = s.loss;
+            if s.cut.contains(&key) || s.rng.bool(loss) { None } else { s.alive.get(&key.1).cloned() }
+        };
+        if let Some(to) = to {
+            to.receive(key.0, frame);
+        }
+    }
+}
+
+struct Node {
+    disk: SimHandle,
+    replicas: Option<Replicas>,
+    list: Arc<List>,
+}
+
+struct Cluster {
+    mesh: Arc<Mesh>,
+    nodes: BTreeMap<NodeId, Node>,
+    members: Members,
+    rng: Rng,
+    acked: Vec<u64>,
+    next: u64,
+}
+
+fn options() -> Options {
+    let raft = raft::Options {
+        election_ns: 150_000_000,
+        resend_ns: 40_000_000,
+        transfer_ns: 200_000_000,
+        drift_ns: 10_000_000,
+        ..raft::Options::default()
+    };
+    Options {
+        raft: Arc::new(raft),
+        checkpoint_bytes: 64 << 10,
+        beat_ns: 60_000_000,
+        grant_ns: 250_000_000,
+        ..Options::default()
+    }
+}
+
+impl Cluster {
+    async fn new(seed: u64, voters: u64, more: u64) -> Cluster {
+        let state = MeshState {
+            alive: BTreeMap::new(),
+            links: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            loss: 0.0,
+            delay_us: 300,
+            rng: Rng::derived(seed, "mesh"),
+        };
+        let mut c = Cluster {
+            mesh: Arc::new(Mesh { state: Mutex::new(state) }),
+            nodes: BTreeMap::new(),
+            members: Members::of((1..=voters).map(n)),
+            rng: Rng::derived(seed, "cluster"),
+            acked: Vec::new(),
+            next: 0,
+        };
+        for id in 1..=voters + more {
+            let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
+            options.rates.clear();
+            let disk = SimHandle::new(SimDisk::new(options, Rng::derived(seed, &format!("disk {id}"))), true);
+            c.nodes.insert(n(id), Node { disk, replicas: None, list: Arc::default() });
+            c.start(n(id)).await;
+        }
+        c
+    }
+
+    async fn start(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("it is one of ours");
+        let store_options = store::Options { journal_budget: 4 << 20, ..small_store() };
+        let store = Store::open(Disk::Sim(node.disk.clone()), "/s", store_options).await.expect("it opens");
+        let replicas = Replicas::new(store, id, options());
+        replicas.spawn();
+        replicas.join(Arc::new(Port(self.mesh.clone(), id)));
+        self.mesh.state.lock().alive.insert(id, replicas.clone());
+        node.list = Arc::new(List::default());
+        let list = node.list.clone();
+        if replicas.stored().contains(&GROUP) {
+            replicas.restore(GROUP, Sync::Always, list).await.expect("it opens");
+        } else {
+            let members = if self.members.contains(id) { self.members.clone() } else { Members::default() };
+            let new = New { id: GROUP, memory: false, options: Bytes::new(), members, sync: Sync::Always };
+            replicas.create(new, list).await.expect("it is made");
+        }
+        node.replicas = Some(replicas);
+    }
+
+    /// The power of a node fails at one of its next disk operations.
+    async fn crash(&mut self, id: NodeId) {
+        let at = self.rng.below(12);
+        let node = self.nodes.get_mut(&id).expect("it is one of ours");
+        let Some(replicas) = node.replicas.take() else { return };
+        node.disk.with(|d| {
+            let at = d.ops() + at;
+            d.plan(at, Planned::CrashBefore);
+        });
+        // Enough work that it comes to that.
+        while !node.disk.with(|d| d.crashed()) {
+            replicas.flush().await.ok();
+        }
+        self.acked.extend(node.list.acked());
+        self.mesh.state.lock().alive.remove(&id);
+        replicas.abandon();
+        // The old life must not write to the new one's files: a shard that failed to write does nothing more.
+        replicas.store().create(store::GroupId(1 << 40), false, &[]).ok();
+        assert!(replicas.store().step().await.is_err(), "the disk is dead");
+        node.disk.with(|d| d.power_failure());
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        let cut = &self.mesh.state.lock().cut;
+        let up = self.nodes.iter().filter(|(_, node)| node.replicas.is_some() && node.list.leads());
+        let of_new = |node: &Node| match node.list.handle().role() {
+            Some(Role::Leader { term }) => term,
+            _ => raft::Term(0),
+        };
+        // A leader that is cut off does not know yet that it is none.
+        let best = up.max_by_key(|(id, node)| (!cut.iter().any(|c| c.0 == **id), of_new(node)));
+        best.map(|(id, _)| *id)
+    }
+
+    fn publish(&mut self, count: u64) {
+        let Some(leader) = self.leader() else { return };
+        for _ in 0..count {
+            self.next += 1;
+            self.nodes[&leader].list.publish(self.next);
+        }
+    }
+
+    /// Lets everything through and waits until all are equal; then checks what was acknowledged.
+    async fn settle(&mut self) {
+        {
+            let mut s = self.mesh.state.lock();
+            s.cut.clear();
+            s.loss = 0.0;
+        }
+        let down: Vec<NodeId> = self.nodes.iter().filter(|x| x.1.replicas.is_none()).map(|x| *x.0).collect();
+        for id in down {
+            self.start(id).await;
+        }
+        for _ in 0..1000 {
+            self.publish(1);
+            env::sleep(Duration::from_millis(20)).await;
+            let Some(leader) = self.leader() else { continue };
+            if self.nodes[&leader].list.acked().last() != Some(&self.next) {
+                continue;
+            }
+            let all: Vec<_> = self.nodes.values().map(|x| x.list.applied()).collect();
+            if all.iter().all(|a| *a == all[0]) {
+                self.check(&all[0]);
+                return;
+            }
+        }
+        for (id, x) in &self.nodes {
+            let h = x.list.handle();
+            println!("{id} {:?}", h.status());
+            println!("   {:?} {:?} {} applied", h.peers(), h.role(), x.list.applied().len());
+        }
+        panic!("no agreement");
+    }
+
+    fn check(&mut self, applied: &[u64]) {
+        for node in self.nodes.values() {
+            self.acked.extend(node.list.acked());
+            assert!(node.list.stopped().is_none(), "{:?}", node.list.stopped());
+        }
+        assert!(applied.windows(2).all(|w| w[0] < w[1]), "D-2: once and in order: {applied:?}");
+        for id in &self.acked {
+            assert!(applied.binary_search(id).is_ok(), "{id} was acknowledged and is gone");
+        }
+    }
+
+    async fn close(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let Some(r) = node.replicas.take() {
+                r.close().await.expect("a healthy store flushes");
+            }
+        }
+    }
+}
+
+#[test]
+fn three_nodes_agree_and_an_idle_group_is_silent() {
+    env::run(async {
+        let mut c = Cluster::new(1, 3, 0).await;
+        c.publish(1);
+        c.settle().await;
+        c.publish(50);
+        c.settle().await;
+        assert!(c.acked.len() >= 50);
+        // Every copy of the group comes to rest: no task, and no timer of its own.
+        for node in c.nodes.values() {
+            let g = &node.list.handle().0;
+            let mut at_rest = false;
+            for _ in 0..500 {
+                let idle = g.run.load(std::sync::atomic::Ordering::Acquire) == crate::group::IDLE;
+                let deadline = g.inner.lock().core.deadline();
+                at_rest = idle && deadline == u64::MAX;
+                if at_rest {
+                    break;
+                }
+                env::sleep(Duration::from_millis(10)).await;
+            }
+            assert!(at_rest, "{:?}", node.list.handle().status());
+        }
+        // A read on a follower sees what was acknowledged.
+        let leader = c.leader().expect("there is one");
+        let follower = c.nodes.iter().find(|x| *x.0 != leader).expect("there are three").1;
+        let index = follower.list.handle().read_barrier().await.expect("the leader answers");
+        assert!(follower.list.handle().status().applied >= index);
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
+fn leadership_goes_where_it_is_asked_to() {
+    env::run(async {
+        let mut c = Cluster::new(2, 3, 0).await;
+        c.settle().await;
+        let old = c.leader().expect("there is one");
+        let to = *c.nodes.keys().find(|id| **id != old).expect("there are three");
+        c.nodes[&old].list.handle().transfer(to);
+        env::timeout(Duration::from_secs(10), c.nodes[&to].list.until(List::leads)).await.expect("it leads");
+        c.settle().await;
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
+fn a_member_joins_and_another_leaves() {
+    env::run(async {
+        let mut c = Cluster::new(3, 3, 1).await;
+        // Those who have nothing to say are not waited for.
+        let newcomer = n(4);
+        let rest: Vec<_> = (1..=3).map(n).collect();
+        for _ in 0..500 {
+            c.publish(1);
+            env::sleep(Duration::from_millis(10)).await;
+            if c.leader().is_some_and(|l| !c.nodes[&l].list.acked().is_empty()) {
+                break;
+            }
+        }
+        let changes = [
+            Change { voters: rest.clone(), learners: vec![newcomer] },
+            Change { voters: vec![n(1), n(2), n(3), newcomer], learners: vec![] },
+        ];
+        for change in changes {
+            let mut done = false;
+            for _ in 0..1000 {
+                if let Some(l) = c.leader() {
+                    let h = c.nodes[&l].list.handle();
+                    let m = h.members();
+                    done = m.voters == change.voters && m.learners == change.learners && !m.is_joint();
+                    if done {
+                        break;
+                    }
+                    h.change(&change).ok();
+                }
+                env::sleep(Duration::from_millis(10)).await;
+            }
+            assert!(done, "the change to {change:?} comes through");
+        }
+        c.publish(30);
+        c.settle().await;
+        assert!(c.nodes[&newcomer].list.applied().len() > 30);
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// Chaos for a while, then peace.
+fn chaos(seed: u64, rounds: u64) -> usize {
+    env::run(async {
+        let mut c = Cluster::new(seed, 3, 0).await;
+        for _ in 0..rounds {
+            let ids: Vec<NodeId> = c.nodes.keys().copied().collect();
+            let id = *c.rng.pick(&ids).expect("there are three");
+            match c.rng.below(8) {
+                0 => {
+                    let mut s = c.mesh.state.lock();
+                    s.cut = ids.iter().flat_map(|o| [(id, *o), (*o, id)]).collect();
+                }
+                1 => {
+                    // One way only.
+                    let mut s = c.mesh.state.lock();
+                    s.cut = ids.iter().map(|o| (id, *o)).collect();
+                }
+                2 => c.mesh.state.lock().cut.clear(),
+                3 => {
+                    let loss = [0.0, 0.02, 0.2][c.rng.below(3) as usize];
+                    let mut s = c.mesh.state.lock();
+                    (s.loss, s.delay_us) = (loss, 3000);
+                }
+                4 => c.crash(id).await,
+                5 if c.nodes[&id].replicas.is_none() => c.start(id).await,
+                6 => {
+                    if let Some(l) = c.leader() {
+                        c.nodes[&l].list.handle().transfer(id);
+                    }
+                }
+                _ => {}
+            }
+            for _ in 0..c.rng.below(12) {
+                let count = c.rng.between(1, 8);
+                c.publish(count);
+                let pause = c.rng.below(40);
+                env::sleep(Duration::from_millis(pause)).await;
+            }
+        }
+        c.settle().await;
+        let acked = c.acked.len();
+        c.close().await;
+        acked
+    })
+    .expect("a runtime starts")
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_storms() {
+    let acked: usize = (0..3).map(|seed| chaos(seed, 25)).sum();
+    assert!(acked > 100, "{acked} acknowledged");
+}

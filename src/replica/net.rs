@@ -1,0 +1,404 @@
+//! Groups with members on several nodes: messages in and out, heartbeats of node pairs, and the timers of groups.
+//!
+//! Owns two tasks of a node that shares groups with others: one sends heartbeats and ends what was not renewed, the other wakes groups whose
+//! deadline is over. A node on its own has neither. Does not own links: [`Peers`] does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft::{Event, GroupId, Load, Loaded, LogIndex, Message, NodeId, Ready, SnapshotMeta, Term};
+use store::{Kind, NewEntry, Sync};
+use tokio::sync::{Notify, oneshot};
+
+use crate::{
+    Replicas,
+    frame::{EXCEPTED_MAX, Frame},
+    group::{Group, Handle, Inner, from_store},
+    machine::Refusal,
+    pairs::{Effect, Pairs},
+    replicas::Shared,
+};
+
+/// Events that may wait in one group; messages beyond it are dropped, which consensus survives.
+const EVENTS_MAX: usize = 1024;
+/// How long a read waits for its index and its apply: a request that was forwarded to a leader can be lost.
+const READ_WAIT: Duration = Duration::from_secs(5);
+
+/// What carries frames between nodes. Frames may be lost, and those to one node should arrive in order; a link that broke is told with
+/// [`Replicas::link_broken`].
+pub trait Peers: Send + std::marker::Sync + 'static {
+    /// Sends a frame, or drops it if the node cannot be reached or too much waits already. Never waits. It is called under a group's
+    /// lock: it must not call the driver.
+    fn send(&self, to: NodeId, frame: Bytes);
+}
+
+/// What a node needs beside its groups to talk to others.
+pub(crate) struct Net {
+    peers: OnceLock<Arc<dyn Peers>>,
+    pairs: Mutex<Pairs>,
+    /// Groups that stopped here and whose followers elsewhere must not count on this node, with the term.
+    excepted: Mutex<BTreeMap<GroupId, Term>>,
+    beat: Notify,
+    timers: Mutex<BTreeSet<(u64, GroupId)>>,
+    timer: Notify,
+}
+
+impl Net {
+    pub(crate) fn new(grant_ns: u64) -> Net {
+        Net {
+            peers: OnceLock::new(),
+            pairs: Mutex::new(Pairs::new(env::rng("replica life").next_u64(), grant_ns)),
+            excepted: Mutex::default(),
+            beat: Notify::new(),
+            timers: Mutex::default(),
+            timer: Notify::new(),
+        }
+    }
+
+    /// Sends messages of a group.
+    pub(crate) fn send(&self, messages: impl Iterator<Item = Message>) {
+        if let Some(peers) = self.peers.get() {
+            for m in messages {
+                let to = m.to;
+                peers.send(to, Frame::Raft(m).encode());
+            }
+        }
+    }
+
+    pub(crate) fn except(&self, group: GroupId, term: Term) {
+        self.excepted.lock().insert(group, term);
+    }
+
+    pub(crate) fn forget(&self, group: GroupId) {
+        self.excepted.lock().remove(&group);
+    }
+
+    /// Wakes both tasks, so that they see that the driver is closed.
+    pub(crate) fn wake(&self) {
+        self.beat.notify_one();
+        self.timer.notify_one();
+    }
+}
+
+impl Shared {
+    /// Notes with whom a group is shared.
+    pub(crate) fn know(&self, members: &raft::Members) {
+        let mut pairs = self.net.pairs.lock();
+        let was_empty = pairs.is_empty();
+        members.all().into_iter().filter(|n| *n != self.me).for_each(|n| pairs.know(n));
+        if was_empty && !pairs.is_empty() {
+            self.net.beat.notify_one();
+        }
+    }
+
+    /// Runs a step of the pairs, writes down what the cores read, and tells the groups what changed.
+    fn pairs<T>(self: &Arc<Self>, f: impl FnOnce(&mut Pairs, u64, &mut Vec<Effect>) -> T) -> T {
+        let mut effects = Vec::new();
+        let answer = {
+            let mut pairs = self.net.pairs.lock();
+            let answer = f(&mut pairs, env::now().0, &mut effects);
+            self.fill_live(&pairs);
+            answer
+        };
+        for effect in effects {
+            self.tell(effect);
+        }
+        answer
+    }
+
+    fn tell(&self, effect: Effect) {
+        let event = match effect {
+            Effect::Withdrawn(n) => Event::Withdrawn(n),
+            Effect::SupportLost(n) => Event::SupportLost(n),
+            Effect::Reachable(n) => Event::Reachable(n),
+            Effect::Unreachable(n) => Event::Unreachable(n),
+            Effect::Excepted(n, group, term) => {
+                if let Some(g) = self.group(group) {
+                    g.post(Event::Excepted(n, term));
+                }
+                return;
+            }
+        };
+        for g in self.groups() {
+            if !g.is_sole() {
+                g.post(event.clone());
+            }
+        }
+    }
+
+    async fn beats(self: Arc<Self>) {
+        while !self.is_closed() {
+            if self.net.pairs.lock().is_empty() {
+                self.net.beat.notified().await;
+                continue;
+            }
+            let excepted: Vec<_> =
+                self.net.excepted.lock().iter().take(EXCEPTED_MAX).map(|(g, t)| (*g, *t)).collect();
+            let (frame, nodes) = self.pairs(|pairs, now, out| {
+                pairs.tick(now, out);
+                (pairs.beat(now, excepted).encode(), pairs.nodes())
+            });
+            if let Some(peers) = self.net.peers.get() {
+                nodes.into_iter().for_each(|n| peers.send(n, frame.clone()));
+            }
+            env::sleep(Duration::from_nanos(self.options.beat_ns)).await;
+        }
+    }
+
+    async fn timers(self: Arc<Self>) {
+        while !self.is_closed() {
+            let first = self.net.timers.lock().first().copied();
+            let Some((at, id)) = first else {
+                self.net.timer.notified().await;
+                continue;
+            };
+            if at > env::now().0 {
+                env::select! {
+                    _ = env::sleep_until(env::Instant(at)) => {}
+                    _ = self.net.timer.notified() => {}
+                }
+                continue;
+            }
+            self.net.timers.lock().remove(&(at, id));
+            if let Some(g) = self.group(id) {
+                let mut inner = g.inner.lock();
+                if inner.timer == at {
+                    inner.timer = u64::MAX;
+                }
+                drop(inner);
+                g.poke();
+            }
+        }
+    }
+}
+
+impl Group {
+    /// Whether this node is the only member: then there is nobody to talk to, and no time to keep.
+    pub(crate) fn is_sole(&self) -> bool {
+        sole(&self.inner.lock())
+    }
+
+    /// Sees to it that the group is woken when its core wants to be. A timer that is set earlier is left: it looks again then.
+    pub(crate) fn arm(&self, inner: &mut Inner) {
+        let at = inner.core.deadline();
+        if at >= inner.timer || sole(inner) || inner.stop.is_some() {
+            return;
+        }
+        let mut timers = self.shared.net.timers.lock();
+        timers.remove(&(inner.timer, self.id));
+        timers.insert((at, self.id));
+        inner.timer = at;
+        if timers.first() == Some(&(at, self.id)) {
+            self.shared.net.timer.notify_one();
+        }
+    }
+
+    /// Reads entries for a peer, beside the activity.
+    pub(crate) fn load(self: &Arc<Self>, load: Load) {
+        let group = self.clone();
+        env::spawn(async move {
+            let from = store::LogIndex(load.first.0);
+            let found = group.store.entries(from, load.bytes_max).await.unwrap_or_default();
+            let log = |e: &&store::Entry| !e.head.compacted && e.head.index.0 <= load.last.0;
+            let prev_chain = found.first().filter(log).map(|e| raft::Chain(e.head.prev.0));
+            let entries = found.iter().take_while(log).map(from_store).collect();
+            let (to, repair, first) = (load.to, load.repair, load.first);
+            group.post(Event::Loaded(Loaded { to, repair, first, prev_chain, entries }));
+        });
+    }
+
+    /// Begins from another node's state. What can be had so far is the beginning of a group, which is its membership and nothing else.
+    pub(crate) fn install(self: &Arc<Self>, meta: SnapshotMeta) {
+        let group = self.clone();
+        env::spawn(async move {
+            let index = meta.index;
+            let event = match group.install_first(&meta).await {
+                Ok(true) => Event::Installed(Box::new(meta)),
+                Ok(false) => {
+                    tracing::warn!(group = group.id.0, "the log up to {} is gone at the leader", index.0);
+                    Event::InstallFailed { index }
+                }
+                Err(e) => {
+                    tracing::warn!(group = group.id.0, "the first entry: {e}");
+                    Event::InstallFailed { index }
+                }
+            };
+            group.post(event);
+        });
+    }
+
+    async fn install_first(&self, meta: &SnapshotMeta) -> store::Result<bool> {
+        if meta.index != LogIndex(1) || self.store.last().0 != store::LogIndex(0) {
+            return Ok(false);
+        }
+        let entry = NewEntry {
+            kind: Kind::Config,
+            index: store::LogIndex(1),
+            term: store::Term(meta.term.0),
+            prev: self.store.last().2,
+            chain: store::Chain(meta.chain.0),
+            payload: meta.members.encode(),
+            digest: None,
+        };
+        self.store.append(vec![entry], Sync::Always)?.durable().await?;
+        for e in self.store.entries(store::LogIndex(1), 1).await? {
+            self.store.apply(&e.head).await?;
+        }
+        Ok(true)
+    }
+}
+
+pub(crate) fn sole(inner: &Inner) -> bool {
+    let members = inner.core.members().1;
+    members.voters.len() == 1
+        && members.voters[0] == inner.core.me()
+        && members.outgoing.is_empty()
+        && members.learners.is_empty()
+}
+
+impl Replicas {
+    /// Connects this node to others. Before any group that is shared with them is opened; once.
+    pub fn join(&self, peers: Arc<dyn Peers>) {
+        assert!(self.0.net.peers.set(peers).is_ok(), "a node joins its peers once");
+        // D-7: what the life before promised is not known any more, so its longest promise is waited out.
+        self.0.no_vote_before(env::now().0.saturating_add(self.0.options.grant_ns));
+        env::spawn(self.0.clone().beats());
+        env::spawn(self.0.clone().timers());
+    }
+
+    /// A frame came from a node, over a link that is known to be that node's. Bad frames are dropped (D-6). Once a frame of a newer link
+    /// was given, none of an older one may be: what a life before asked for must not look like this one's (D-7).
+    pub fn receive(&self, from: NodeId, frame: Bytes) {
+        let Some(frame) = Frame::decode(frame) else {
+            tracing::warn!("a frame from {from} cannot be read");
+            return;
+        };
+        let shared = &self.0;
+        match frame {
+            Frame::Raft(m) => {
+                if m.from != from || m.to != shared.me {
+                    return;
+                }
+                shared.pairs(|pairs, now, out| pairs.heard(now, from, out));
+                let Some(g) = shared.group(m.group) else { return };
+                {
+                    let mut inner = g.inner.lock();
+                    if inner.events.len() >= EVENTS_MAX || inner.stop.is_some() {
+                        return;
+                    }
+                    inner.events.push_back(Event::Message(m));
+                }
+                g.poke();
+            }
+            Frame::Beat { boot, sent_at, excepted } => {
+                let answer = shared.pairs(|pairs, now, out| {
+                    let answer = pairs.on_beat(now, from, boot, sent_at, out);
+                    out.extend(excepted.into_iter().map(|(g, t)| Effect::Excepted(from, g, t)));
+                    answer
+                });
+                if let Some(peers) = shared.net.peers.get() {
+                    peers.send(from, answer.encode());
+                }
+            }
+            Frame::Support { epoch, boot, sent_at } => {
+                shared.pairs(|pairs, now, out| pairs.on_support(now, from, (epoch, boot, sent_at), out));
+            }
+        }
+    }
+
+    /// The link to a node broke: what was under way is lost.
+    pub fn link_broken(&self, node: NodeId) {
+        self.0.pairs(|pairs, _, out| pairs.broken(node, out));
+    }
+}
+
+impl Handle {
+    /// Hands leadership to another voter. Whether it worked shows in the roles.
+    pub fn transfer(&self, to: NodeId) {
+        self.0.post(Event::Transfer(to));
+    }
+
+    /// Begins a change of membership on the leader; the index of its entry. New voters have to be learners that have caught up. The members
+    /// that come must have made the group without voters before (see [`crate::New`]).
+    ///
+    /// # Errors
+    /// The reason; nothing was changed.
+    pub fn change(&self, change: &raft::Change) -> Result<LogIndex, raft::ChangeRefusal> {
+        let answer = {
+            let mut inner = self.0.inner.lock();
+            let inner = &mut *inner;
+            let mut ready = Ready::default();
+            let answer = self.0.with_live(inner, |core, live| core.change(change, live, &mut ready));
+            self.0.carry(inner, &mut ready);
+            answer
+        };
+        self.0.poke();
+        answer
+    }
+
+    /// Returns when this node has applied everything that was acknowledged anywhere before the call: a read of its state is then not stale.
+    ///
+    /// # Errors
+    /// This node cannot say, for lack of a leader or of an answer from it.
+    pub async fn read_barrier(&self) -> Result<LogIndex, Refusal> {
+        let (tx, rx) = oneshot::channel();
+        {
+            let mut inner = self.0.inner.lock();
+            if let Some(why) = &inner.stop {
+                return Err(Refusal::Stopped(why.clone()));
+            }
+            inner.next_read += 1;
+            let id = inner.next_read;
+            inner.reads.push((id, tx));
+            inner.events.push_back(Event::Read(id));
+        }
+        self.0.poke();
+        match env::timeout(READ_WAIT, rx).await {
+            Ok(Ok(Some(index))) => Ok(index),
+            _ => Err(Refusal::NotLeader(self.status().leader)),
+        }
+    }
+
+    /// What a leader knows of the others, in order of their ids: node, durable up to, and whether it is sent a snapshot; empty elsewhere.
+    #[must_use]
+    pub fn peers(&self) -> Vec<(NodeId, LogIndex)> {
+        self.0.inner.lock().core.peers().iter().map(|p| (p.node, p.matched)).collect()
+    }
+}
+
+impl Inner {
+    /// An index for a read came: it is served once that is applied.
+    pub(crate) fn on_read(&mut self, read: raft::Read) {
+        let Some(at) = self.reads.iter().position(|r| r.0 == read.id) else { return };
+        let (_, tx) = self.reads.swap_remove(at);
+        match read.index {
+            Some(index) => self.barriers.push((index, tx)),
+            None => drop(tx.send(None)),
+        }
+        self.serve_barriers();
+    }
+
+    /// Answers the reads up to whose index everything is applied, and forgets those whose asker has gone.
+    pub(crate) fn serve_barriers(&mut self) {
+        if self.reads.is_empty() && self.barriers.is_empty() {
+            return;
+        }
+        let applied = self.core.status().applied;
+        self.reads.retain(|r| !r.1.is_closed());
+        self.barriers.retain(|b| !b.1.is_closed());
+        for (index, tx) in self.barriers.extract_if(.., |b| b.0 <= applied) {
+            tx.send(Some(index)).ok();
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,322 @@
+//! Who becomes a member, and what clients and operators are told of it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use links::route::Slot;
+use serde_json::Value;
+use server::Server;
+
+use super::support::*;
+
+fn lists(i: &Value, url: &str) -> bool {
+    i["connect_urls"].as_array().is_some_and(|l| l.iter().any(|u| u == url))
+}
+
+#[test]
+fn clients_are_told_of_members() {
+    run(async {
+        let first = start("s0", &cluster("name: C", &[])).await;
+        let mut p = Peer::new(&first, "").await;
+        assert_eq!((&p.info["cluster"], &p.info["connect_urls"]), (&Value::from("C"), &Value::Null));
+        let second = start("s1", &cluster("name: C", &[cluster_port(&first)])).await;
+        let (one, two) = (client_port(&first).to_string(), client_port(&second).to_string());
+        let i = p.info_with("the second", |i| lists(i, &two)).await;
+        assert!(lists(&i, &one), "{i}");
+        let hidden = start("s2", &cluster("name: C, no_advertise: true", &[cluster_port(&first)])).await;
+        meshed(&first, 2, 4).await;
+        meshed(&second, 2, 4).await;
+        // A lame duck is not named any more, and what it does not advertise is never named.
+        let q = Peer::new(&hidden, "").await;
+        assert_eq!(q.info["connect_urls"], Value::Null);
+        let duck = second.clone();
+        env::spawn(async move { duck.lame_duck().await });
+        let i = p.info_with("the second is a lame duck", |i| !lists(i, &two)).await;
+        assert!(lists(&i, &one) && !lists(&i, &client_port(&hidden).to_string()), "{i}");
+        second.stop();
+        meshed(&first, 1, 4).await;
+        first.stop();
+        hidden.stop();
+    });
+}
+
+#[test]
+fn r2_other_clusters_and_doubles_stay_out() {
+    run(async {
+        let first = start("s0", &cluster("name: C", &[])).await;
+        let port = cluster_port(&first);
+        let other = start("s1", &cluster("name: D", &[port])).await;
+        let double = start("s0", &cluster("name: C", &[port])).await;
+        // One that is let in came later than both were turned away.
+        let good = start("s2", &cluster("name: C", &[port])).await;
+        meshed(&good, 1, 4).await;
+        assert_eq!((counts(&other), counts(&double)), ((0, 0), (0, 0)), "R-2");
+        assert_eq!(counts(&first).1, 1, "R-2");
+        // A server whose routes name itself is no member of itself, and goes on.
+        let (mut a, mut b) = (Peer::new(&first, "").await, Peer::new(&good, "").await);
+        b.sub("x", "").await;
+        interest(&first, "$G", "x", true).await;
+        a.publish("x", "", "hi").await;
+        assert_eq!(b.body().await, "hi");
+        for s in [first, other, double, good] {
+            s.stop();
+        }
+    });
+}
+
+#[test]
+fn names_that_were_made_up_converge() {
+    run(async {
+        let a = start("s0", &cluster("", &[])).await;
+        let b = start("s1", &cluster("", &[cluster_port(&a)])).await;
+        meshed(&a, 1, 4).await;
+        meshed(&b, 1, 4).await;
+        assert_eq!(a.cluster.name(), b.cluster.name());
+        assert_eq!(a.cluster.name().len(), 22);
+        // A configured name wins over those, at all members.
+        let c = start("s2", &cluster("name: NAMED", &[cluster_port(&a)])).await;
+        for s in [&a, &b, &c] {
+            meshed(s, 2, 4).await;
+            assert_eq!(s.cluster.name(), "NAMED");
+        }
+        let p = Peer::new(&b, "").await;
+        assert_eq!(p.info["cluster"], "NAMED");
+        for s in [a, b, c] {
+            s.stop();
+        }
+    });
+}
+
+#[test]
+fn r1_servers_that_connect_to_each_other_keep_one_set_of_routes() {
+    run(async {
+        for round in 0..4 {
+            let (a, b) =
+                (start("s0", &cluster("name: C", &[])).await, start("s1", &cluster("name: C", &[])).await);
+            let (pa, pb) = (cluster_port(&a), cluster_port(&b));
+            let url = |p: std::net::SocketAddr| links_url(p);
+            let add = |s: &Arc<Server>, u| {
+                let mesh = s.cluster.mesh.clone().unwrap();
+                let mut settings = (*mesh.settings()).clone();
+                settings.urls.push(u);
+                mesh.set_settings(settings);
+            };
+            add(&a, url(pb));
+            add(&b, url(pa));
+            meshed(&a, 1, 4).await;
+            meshed(&b, 1, 4).await;
+            // Each place has the same connection at both ends: one of them has opened it.
+            let ends = |s: &Arc<Server>| -> BTreeMap<Slot, bool> {
+                let routes = s.cluster.mesh.as_ref().unwrap().routes();
+                routes.iter().map(|r| (r.slot.clone(), r.solicited)).collect()
+            };
+            let (x, y) = (a.clone(), b.clone());
+            eventually("R-1: both ends keep the same", move || {
+                let (x, y) = (ends(&x), ends(&y));
+                x.len() == 4 && y.len() == 4 && x.iter().zip(&y).all(|(x, y)| x.0 == y.0 && x.1 != y.1)
+            })
+            .await;
+            let (mut p, mut q) = (Peer::new(&a, "").await, Peer::new(&b, "").await);
+            q.sub("x", "").await;
+            interest(&a, "$G", "x", true).await;
+            p.publish("x", "", "hi").await;
+            assert_eq!(q.body().await, "hi", "{round}");
+            a.stop();
+            b.stop();
+        }
+    });
+}
+
+fn links_url(a: std::net::SocketAddr) -> links::route::RouteUrl {
+    links::route::RouteUrl { host: a.ip().to_string(), port: a.port(), credentials: None }
+}
+
+#[test]
+fn routes_that_break_come_back() {
+    run(async {
+        let all = mesh(3, "", "name: C", 4).await;
+        let (mut a, mut c) = (Peer::new(&all[0], "").await, Peer::new(&all[2], "").await);
+        c.sub("x", "").await;
+        interest(&all[0], "$G", "x", true).await;
+        // All connections of one server break: those of its configuration, and those by gossip.
+        for r in all[2].cluster.mesh.as_ref().unwrap().routes() {
+            r.link.close(broker::Closed::ReadError);
+        }
+        let third = all[2].clone();
+        eventually("they are gone", move || counts(&third).0 < 8).await;
+        for s in &all {
+            meshed(s, 2, 4).await;
+        }
+        interest(&all[0], "$G", "x", true).await;
+        interest(&all[1], "$G", "x", true).await;
+        a.publish("x", "", "again").await;
+        assert_eq!(c.body().await, "again");
+        for s in all {
+            s.stop();
+        }
+    });
+}
+
+#[test]
+fn passwords_of_routes() {
+    run(async {
+        let auth = |p: &str| format!("name: C, authorization {{ user: u, password: {p:?}, timeout: 1 }}");
+        let first = start("s0", &cluster(&auth("secret"), &[])).await;
+        let port = cluster_port(&first);
+        let with = |user: &str, p: &str| {
+            format!(
+                "cluster {{ listen: \"127.0.0.1:-1\", routes: [\"nats-route://{user}{port}\"], {} }}",
+                auth(p)
+            )
+        };
+        let wrong = start("s1", &with("u:wrong@", "wrong")).await;
+        let none = start("s2", &with("", "secret")).await;
+        let good = start("s3", &with("u:secret@", "secret")).await;
+        meshed(&good, 1, 4).await;
+        assert_eq!((counts(&wrong), counts(&none), counts(&first).1), ((0, 0), (0, 0), 1));
+        // Who knows one member is told of the others, and shows them the password of the configuration.
+        let later = start("s4", &with("u:secret@", "secret")).await;
+        meshed(&later, 2, 4).await;
+        for s in [first, wrong, none, good, later] {
+            s.stop();
+        }
+    });
+}
+
+#[test]
+fn permissions_of_routes() {
+    run(async {
+        let first = start(
+            "s0",
+            &cluster(
+                "name: C, permissions { import: { deny: \"not.in.>\" }, export: { deny: \"not.out.>\" } }",
+                &[],
+            ),
+        )
+        .await;
+        let second = start("s1", &cluster("name: C", &[cluster_port(&first)])).await;
+        meshed(&second, 1, 4).await;
+        let (mut a, mut b) = (Peer::new(&first, "").await, Peer::new(&second, "").await);
+        for p in [&mut a, &mut b] {
+            for s in ["not.in.1", "not.out.1", "ok", ">"] {
+                p.sub(s, "").await;
+            }
+        }
+        interest(&first, "$G", "ok", true).await;
+        interest(&second, "$G", "ok", true).await;
+        for s in ["not.in.1", "not.out.1", "ok"] {
+            b.publish(s, "", "of b").await;
+            a.publish(s, "", "of a").await;
+        }
+        let end = |p: &Peer| {
+            let mut got: Vec<String> = p.msgs.iter().map(|m| format!("{} {}", m.subject, m.body)).collect();
+            got.sort();
+            got.dedup();
+            got
+        };
+        while !end(&a).contains(&"ok of b".into()) || !end(&b).contains(&"ok of a".into()) {
+            a.settle().await;
+            b.settle().await;
+        }
+        // What is not taken does not come in, though `>` asks for it; what is not given is not told of.
+        assert!(!end(&a).contains(&"not.in.1 of b".into()), "{:?}", end(&a));
+        assert!(end(&a).contains(&"not.out.1 of b".into()), "{:?}", end(&a));
+        let specific = second.broker.account("$G").unwrap().matching(b"not.in.1");
+        let told = |s: &broker::Sub| s.link.kind == broker::Kind::Route && s.subject() == b"not.in.1";
+        assert!(!specific.iter().any(|s| told(s)));
+        first.stop();
+        second.stop();
+    });
+}
+
+#[test]
+fn system_requests_reach_every_server() {
+    run(async {
+        let accounts = "accounts { $SYS { users: [{user: sys, password: pw}] }, A { users: [{user: a, password: pw}] } }";
+        let all = mesh(3, accounts, "name: C", 4).await;
+        let mut sys = Peer::new(&all[0], "sys").await;
+        sys.sub("answers", "").await;
+        for s in &all[1..] {
+            interest(s, "$SYS", "answers", true).await;
+        }
+        sys.publish("$SYS.REQ.SERVER.PING.STATSZ", "answers", "").await;
+        let mut names = Vec::new();
+        for _ in 0..3 {
+            let v: Value = serde_json::from_str(&sys.body().await).unwrap();
+            assert_eq!(v["statsz"]["active_servers"], 3);
+            names.push(v["server"]["name"].as_str().unwrap().to_string());
+        }
+        names.sort();
+        assert_eq!(names, ["s0", "s1", "s2"]);
+        // One server by its id, from another.
+        let ask = format!("$SYS.REQ.SERVER.{}.ROUTEZ", all[2].id());
+        sys.publish(&ask, "answers", "").await;
+        let v: Value = serde_json::from_str(&sys.body().await).unwrap();
+        assert_eq!((&v["server"]["name"], &v["data"]["num_routes"]), (&"s2".into(), &8.into()));
+        let route = &v["data"]["routes"][0];
+        for key in [
+            "rid",
+            "remote_id",
+            "remote_name",
+            "did_solicit",
+            "is_configured",
+            "ip",
+            "port",
+            "start",
+            "compression",
+        ] {
+            assert!(!route[key].is_null(), "{key}: {route}");
+        }
+        // Events of one server come to the others.
+        sys.sub("$SYS.ACCOUNT.A.CONNECT", "").await;
+        interest(&all[1], "$SYS", "$SYS.ACCOUNT.A.CONNECT", true).await;
+        let _a = Peer::new(&all[1], "a").await;
+        let v: Value = serde_json::from_str(&sys.body().await).unwrap();
+        assert_eq!(v["server"]["name"], "s1");
+        for s in all {
+            s.stop();
+        }
+    });
+}
+
+#[test]
+fn routes_over_tls() {
+    run(async {
+        let dir = std::env::temp_dir().join(format!("fulmar-route-tls-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into(), "localhost".into()]).unwrap();
+        let (cert, private) = (dir.join("c.pem"), dir.join("k.pem"));
+        std::fs::write(&cert, key.cert.pem()).unwrap();
+        std::fs::write(&private, key.signing_key.serialize_pem()).unwrap();
+        let tls =
+            format!("tls {{ cert_file: {cert:?}, key_file: {private:?}, ca_file: {cert:?}, verify: true }}");
+        let extra = format!("name: C, {tls}");
+        let all = mesh(3, "", &extra, 4).await;
+        let plain = start("plain", &cluster("name: C", &[cluster_port(&all[0])])).await;
+        let (mut a, mut c) = (Peer::new(&all[0], "").await, Peer::new(&all[2], "").await);
+        c.sub("x", "").await;
+        interest(&all[0], "$G", "x", true).await;
+        let body = "y".repeat(200_000);
+        a.publish("x", "", &body).await;
+        assert_eq!(c.body().await, body);
+        let routes = all[0].cluster.mesh.as_ref().unwrap().routes();
+        assert!(routes.iter().all(|r| r.tls.is_some()));
+        assert_eq!(counts(&plain), (0, 0));
+        plain.stop();
+        if let Some(bin) = nats_server() {
+            let theirs = Real::start(&bin, "theirs", "", &extra, &[cluster_port(&all[0])]).await;
+            for s in &all {
+                meshed(s, 3, 4).await;
+            }
+            let mut r = Peer::at(theirs.client, "").await;
+            r.sub("theirs", "").await;
+            interest(&all[1], "$G", "theirs", true).await;
+            interest(&all[0], "$G", "theirs", true).await;
+            a.publish("theirs", "", "hi").await;
+            assert_eq!(r.body().await, "hi");
+        }
+        for s in all {
+            s.stop();
+        }
+        std::fs::remove_dir_all(&dir).ok();
+    });
+}
