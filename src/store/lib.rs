@@ -19,6 +19,7 @@ mod feet;
 mod filter;
 mod flush;
 mod group;
+mod inspect;
 pub mod io;
 mod journal;
 #[cfg(any(test, feature = "l1"))]
@@ -41,6 +42,7 @@ mod view;
 
 pub use crypt::{Cipher, Key, Keys};
 pub use feet::Need;
+pub use inspect::{GroupReport, Inspection, ShardReport, inspect};
 pub use io::Disk;
 pub use manifest::{Checkpoint, Lost, Totals};
 #[cfg(any(test, feature = "l1"))]

@@ -670,7 +670,7 @@ fn forget_vouchers(mut f: FileScan) -> FileScan {
     f
 }
 
-async fn read_slot(disk: &Disk, path: &Path) -> Result<Slot> {
+pub(crate) async fn read_slot(disk: &Disk, path: &Path) -> Result<Slot> {
     let file = match disk.open(path, OpenOptions::READ).await {
         Ok(f) => f,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Slot::Absent),
@@ -690,7 +690,7 @@ async fn read_slot(disk: &Disk, path: &Path) -> Result<Slot> {
 
 /// Reads the journal and says what it means. Before anything in it is called bad it is read again: what one reading gave
 /// wrong another one gives right, and no reading makes a good round of a bad one.
-async fn read_replay(
+pub(crate) async fn read_replay(
     disk: &Disk,
     dir: &Path,
     id: u32,
@@ -721,7 +721,7 @@ async fn read_replay(
     Ok(best.expect("it was read at least once"))
 }
 
-type JournalScan = (BTreeMap<u64, JournalFile>, Vec<(u64, FileScan)>);
+pub(crate) type JournalScan = (BTreeMap<u64, JournalFile>, Vec<(u64, FileScan)>);
 
 async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Result<JournalScan> {
     let (mut files, mut scans) = (BTreeMap::new(), Vec::new());

@@ -222,6 +222,23 @@ fn both_manifests_damaged_is_refused_and_the_files_are_named() {
     now(store.step()).expect("a round");
     now(store.flush()).expect("a flush");
     drop((g, store));
+    // What is there can be told without opening it.
+    let content = |d: &mut SimDisk| -> Vec<Vec<u8>> {
+        let files = d.files();
+        let read = |f: &String| {
+            let len = d.stat(f).expect("it is there").len;
+            d.pristine(f, 0..len).expect("it is there")
+        };
+        files.iter().map(read).collect()
+    };
+    let before = disk.with(content);
+    let report = now(crate::inspect(Disk::Sim(disk.clone()), "/s", &options())).expect("it can be read");
+    assert!(disk.with(content) == before);
+    let shard = &report.shards[0];
+    assert_eq!(shard.slots, ["generation 1", "generation 1"]);
+    assert_eq!((shard.groups[0].id, shard.groups[0].flushed), (GroupId(1), LogIndex(1)));
+    assert!(shard.segments.len() == 1 && shard.segments[0].2 && shard.damaged_rounds.is_empty());
+    assert!(report.to_string().contains("group 1: checkpoint 0, in pieces to 1"), "{report}");
     for slot in ["a", "b"] {
         disk.with(|d| {
             d.process_death();

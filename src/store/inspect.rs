@@ -1,0 +1,157 @@
+//! What lies in a store's directory, told without changing anything: for people who look for what went wrong.
+//!
+//! Owns the report. Takes no lock, so the store may be running; then what is read may be of two moments.
+
+use std::{fmt, path::PathBuf};
+
+use crate::{
+    io::Disk,
+    manifest::{self, Choice, Manifest, Slot},
+    options::Options,
+    recover::Verdict,
+    shard::{read_replay, read_slot, slot_path},
+    types::{GroupId, LogIndex, Result, Round, StreamSeq},
+};
+
+/// What was found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Inspection {
+    /// By shard.
+    pub shards: Vec<ShardReport>,
+}
+
+/// One shard.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ShardReport {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What the manifest's two slots hold: a generation, or what is wrong.
+    pub slots: [String; 2],
+    /// The last round of the journal.
+    pub journal_end: Round,
+    /// Where the manifest has its replay begin.
+    pub replay_from: Round,
+    /// Rounds that were durable and are damaged or gone.
+    pub damaged_rounds: Vec<Round>,
+    /// Whether something stands behind the journal's end, as a write under way at a power failure leaves it.
+    pub torn: bool,
+    /// The groups of the manifest; what the journal adds is not in here.
+    pub groups: Vec<GroupReport>,
+    /// Segment files with their bytes, and whether the manifest needs them.
+    pub segments: Vec<(String, u64, bool)>,
+}
+
+/// One group, as the manifest has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupReport {
+    /// Its id.
+    pub id: GroupId,
+    /// Where its checkpoint is.
+    pub checkpoint: LogIndex,
+    /// How far its log lies in pieces.
+    pub flushed: LogIndex,
+    /// The first and the last sequence of the checkpoint's stream.
+    pub sequences: (StreamSeq, StreamSeq),
+    /// Live messages and their bytes at the checkpoint.
+    pub messages: (u64, u64),
+    /// Pieces, and messages in them, live or not.
+    pub pieces: (usize, u64),
+    /// Entries that were lost.
+    pub lost: Vec<(LogIndex, LogIndex)>,
+    /// False if the hard state is damaged.
+    pub may_vote: bool,
+}
+
+fn slot_text(s: &Slot) -> String {
+    match s {
+        Slot::Absent => "absent".to_owned(),
+        Slot::Valid(m) => format!("generation {}", m.generation),
+        Slot::Damaged => "damaged".to_owned(),
+        Slot::Foreign(v) => format!("written by format {v}"),
+    }
+}
+
+fn group_report(g: &manifest::GroupRecord) -> GroupReport {
+    let t = g.checkpoint.totals;
+    GroupReport {
+        id: g.id,
+        checkpoint: g.checkpoint.index,
+        flushed: g.flushed,
+        sequences: (t.first, t.last),
+        messages: (t.msgs, t.bytes),
+        pieces: (g.pieces.len(), g.pieces.iter().map(|p| u64::from(p.meta.msgs)).sum()),
+        lost: g.lost.iter().map(|l| (l.first, l.last)).collect(),
+        may_vote: g.hard_valid,
+    }
+}
+
+/// Reads what lies in a store's directory.
+pub async fn inspect(disk: impl Into<Disk>, dir: impl Into<PathBuf>, opts: &Options) -> Result<Inspection> {
+    let (disk, dir) = (disk.into(), dir.into());
+    let mut all = Inspection::default();
+    for e in disk.read_dir(&dir).await?.into_iter().filter(|e| e.is_dir) {
+        let Some(id) = e.name.strip_prefix("shard-").and_then(|n| n.parse().ok()) else { continue };
+        let dir = dir.join(&e.name);
+        let a = read_slot(&disk, &slot_path(&dir, 0)).await?;
+        let b = read_slot(&disk, &slot_path(&dir, 1)).await?;
+        let slots = [slot_text(&a), slot_text(&b)];
+        let manifest = match manifest::choose(a, b) {
+            Choice::Use(m, _) => *m,
+            Choice::Fresh | Choice::BothDamaged | Choice::Foreign(_) => Manifest::default(),
+        };
+        let from = Round(manifest.replay_from.0.max(1));
+        let (_, replay) = read_replay(&disk, &dir, id, opts, from, manifest.synced).await?;
+        let needed: Vec<String> = manifest
+            .groups
+            .iter()
+            .flat_map(|g| g.pieces.iter().map(|p| format!("{:010}.fs", p.meta.file.0)))
+            .collect();
+        let files = disk.read_dir(&dir.join("segments")).await?;
+        let bad = replay.steps.iter().filter(|s| !matches!(s.1, Verdict::Take(_)));
+        all.shards.push(ShardReport {
+            slots,
+            journal_end: replay.end,
+            replay_from: from,
+            damaged_rounds: bad.map(|s| s.0).collect(),
+            torn: replay.torn,
+            groups: manifest.groups.iter().map(group_report).collect(),
+            segments: files.into_iter().map(|f| (f.name.clone(), f.len, needed.contains(&f.name))).collect(),
+            dir,
+        });
+    }
+    Ok(all)
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for s in &self.shards {
+            let [a, b] = &s.slots;
+            writeln!(f, "{}: manifest a {a}, b {b}", s.dir.display())?;
+            let torn = if s.torn { ", with a torn tail" } else { "" };
+            writeln!(f, "  journal: rounds {} to {}{torn}", s.replay_from.0, s.journal_end.0)?;
+            for r in &s.damaged_rounds {
+                writeln!(f, "  journal: round {} is damaged", r.0)?;
+            }
+            for (name, len, needed) in &s.segments {
+                let needed = if *needed { "" } else { ", not needed" };
+                writeln!(f, "  segment {name}: {len} bytes{needed}")?;
+            }
+            for g in &s.groups {
+                let ((a, b), (msgs, bytes), (pieces, held)) = (g.sequences, g.messages, g.pieces);
+                writeln!(
+                    f,
+                    "  group {}: checkpoint {}, in pieces to {}, sequences {} to {}, {msgs} messages of {bytes} bytes live, \
+                     {pieces} pieces with {held}",
+                    g.id.0, g.checkpoint.0, g.flushed.0, a.0, b.0
+                )?;
+                for (a, b) in &g.lost {
+                    writeln!(f, "  group {}: entries {} to {} are lost", g.id.0, a.0, b.0)?;
+                }
+                if !g.may_vote {
+                    writeln!(f, "  group {}: its hard state is damaged", g.id.0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
