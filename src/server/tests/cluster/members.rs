@@ -201,8 +201,9 @@ fn permissions_of_routes() {
                 p.sub(s, "").await;
             }
         }
-        interest(&first, "$G", "ok", true).await;
-        interest(&second, "$G", "ok", true).await;
+        for s in [&first, &second] {
+            remote_interest(s, "$G", "ok").await;
+        }
         for s in ["not.in.1", "not.out.1", "ok"] {
             b.publish(s, "", "of b").await;
             a.publish(s, "", "of a").await;
@@ -213,7 +214,9 @@ fn permissions_of_routes() {
             got.dedup();
             got
         };
+        let deadline = env::now() + PATIENCE;
         while !end(&a).contains(&"ok of b".into()) || !end(&b).contains(&"ok of a".into()) {
+            assert!(env::now() < deadline, "{:?} {:?}", end(&a), end(&b));
             a.settle().await;
             b.settle().await;
         }

@@ -19,9 +19,13 @@ use server::{
 /// How long anything may take that must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a whole test may take: what waits in a loop must end too.
+const TEST_MAX: Duration = Duration::from_secs(150);
+
 /// Runs a test.
 pub fn run<F: Future<Output = ()>>(test: F) {
-    env::run(test).expect("a runtime can be made");
+    let done = env::run(async { env::timeout(TEST_MAX, test).await }).expect("a runtime can be made");
+    assert!(done.is_ok(), "the test does not come to its end");
 }
 
 /// Starts a server with this configuration, on random ports.
@@ -91,6 +95,19 @@ pub async fn interest(s: &Arc<Server>, account: &str, subject: &str, there: bool
     let (s, account, subject) = (s.clone(), account.to_string(), subject.to_string());
     eventually(&what, move || {
         s.broker.account(&account).is_some_and(|a| a.has_interest(subject.as_bytes())) == there
+    })
+    .await;
+}
+
+/// Waits until a server knows that somebody at another one listens to `subject`.
+pub async fn remote_interest(s: &Arc<Server>, account: &str, subject: &str) {
+    let what = format!("{} knows of interest elsewhere in {subject}", s.name);
+    let (s, account, subject) = (s.clone(), account.to_string(), subject.to_string());
+    eventually(&what, move || {
+        let Some(a) = s.broker.account(&account) else { return false };
+        let exact =
+            |m: &Arc<broker::Sub>| m.link.kind == broker::Kind::Route && m.subject() == subject.as_bytes();
+        a.matching(subject.as_bytes()).iter().any(exact)
     })
     .await;
 }
