@@ -318,7 +318,7 @@ impl Consumer {
 
     /// Ends the requests whose time is over and sends the heartbeats that are due.
     pub(super) fn requests_due(&mut self, now: Now, out: &mut Vec<Output>) {
-        let mut ended = Vec::new();
+        let (mut ended, mut served) = (Vec::new(), Vec::new());
         let last = self.last_headers(None);
         self.waiting.retain(|w| {
             if w.expires <= now.mono {
@@ -326,6 +326,11 @@ impl Consumer {
                 return false;
             }
             if w.next_heartbeat <= now.mono {
+                if w.no_wait && w.served > 0 {
+                    // Only the acks that are awaited have kept it until now.
+                    served.push(w.to.clone());
+                    return false;
+                }
                 let headers = last.clone();
                 let text = "Idle Heartbeat".into();
                 out.push(Output::Status(Status { to: w.to.clone(), reply: None, code: 100, text, headers }));
@@ -335,6 +340,9 @@ impl Consumer {
         });
         for (to, messages, bytes) in ended {
             self.status_remaining(to, 408, "Request Timeout", messages, bytes, out);
+        }
+        for to in served {
+            self.send_status(Status::plain(to, 404, "No Messages"), out);
         }
     }
 

@@ -1169,3 +1169,19 @@ fn new_limits_of_a_stream_name_the_consumers_beyond_them() {
     assert_eq!(check(3, 0), bad("small, idle"));
     assert_eq!(check(0, 1), bad("idle"));
 }
+
+#[test]
+fn a_request_that_does_not_wait_ends_with_its_heartbeat_where_acks_are_awaited() {
+    let durable = r#"{"durable_name":"c","ack_policy":"explicit","max_ack_pending":2}"#;
+    let mut b = Bench::new(durable, &["a", "a", "a"]);
+    b.pull("r", r#"{"batch":9,"expires":400000000,"no_wait":true,"idle_heartbeat":100000000}"#);
+    assert_eq!(b.pump(), ["r<1/1x1+2", "r<2/2x1+1"]);
+    assert_eq!(b.wait(), 100 * MS);
+    assert_eq!(b.pump(), ["r<404 No Messages"]);
+    // Without heartbeats it stays until its time is over.
+    let mut b = Bench::new(durable, &["a", "a", "a"]);
+    b.pull("r", r#"{"batch":9,"expires":400000000,"no_wait":true}"#);
+    b.pump();
+    assert_eq!(b.wait(), 400 * MS);
+    assert_eq!(b.pump(), ["r<408 Request Timeout 7/0"]);
+}
