@@ -16,7 +16,7 @@
 //! * B-5: an outbox never holds more than its limit and one message.
 //! * B-6: whoever makes an outbox non-empty sees to it that it is flushed; nobody else needs to.
 //! * B-7: a message that is only to be traced reaches nobody.
-//! * B-8 and B-9, of routes, stand in `routes`.
+//! * B-8 and B-9 stand in `routes`.
 
 mod account;
 mod imports;
