@@ -211,7 +211,9 @@ impl Shard {
                 record.lost.iter().any(|l| l.first <= r.meta.last_index && r.meta.first_index <= l.last);
             let state = r.meta.last_index <= below && !fresh.contains(&key) && !lost_in;
             if state && piece.live() == 0 {
+                // Its neighbours may become one piece around it, which must not take its deletions for its own.
                 plan.old.push(key);
+                plan.dropped.insert(key, piece.deleted);
                 continue;
             }
             let total = u64::from(piece.meta.msgs).max(1);

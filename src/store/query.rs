@@ -803,7 +803,10 @@ impl Group {
     pub(crate) fn verify(&self, feet: &Feet<'_>) -> Asked<()> {
         let (mut msgs, mut bytes) = (0u64, 0u64);
         for p in self.data(0..self.data.len()) {
-            for s in &feet.subjects(p)?.slots {
+            let slots = &feet.subjects(p)?.slots;
+            let here = slots.iter().filter(|s| !p.deleted.contains(s.seq)).count() as u64;
+            assert_eq!(here, p.live(), "S-50: live messages of a piece of group {}", self.id.0);
+            for s in slots {
                 if !p.deleted.contains(s.seq) && p.seq(s.seq) <= self.totals.last {
                     msgs += 1;
                     bytes += u64::from(s.size);

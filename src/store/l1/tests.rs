@@ -66,3 +66,32 @@ fn planted_bugs_are_found() {
         assert!(run(&planted).is_err(), "{mutant:?} is not found by plan {seed}");
     }
 }
+
+/// A dead piece between two that were merged left its deletions in the new one, so that the message behind was passed over.
+#[test]
+fn a_dead_piece_leaves_nothing_in_its_merged_neighbours() {
+    let group = 2;
+    let append = |msgs, size| Op::Append { group, msgs, size };
+    let apply = |n| Op::Apply { group, n };
+    let ops = vec![
+        append(1, 10),
+        Op::Step,
+        append(1, 100),
+        apply(4),
+        Op::Flush,
+        Op::Step,
+        Op::Flush,
+        append(1, 0),
+        Op::Step,
+        apply(5),
+        append(3, 100),
+        Op::Flush,
+        Op::Delete { group, pick: 30_541 },
+        Op::Step,
+        apply(1),
+        Op::Flush,
+        Op::Checkpoint { group },
+        Op::Flush,
+    ];
+    must_hold(&Plan { seed: 2_062_249, class: Class::Crash, mutant: None, ops, crashes: vec![] });
+}
