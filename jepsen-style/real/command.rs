@@ -55,6 +55,7 @@ struct Run {
     subjects: Vec<Kind>,
     options: Options,
     table: Option<PathBuf>,
+    keep: bool,
 }
 
 impl Run {
@@ -64,6 +65,7 @@ impl Run {
             subjects: Kind::ALL.to_vec(),
             options: Options { seed: 1, scale: 1.0, dir: std::env::temp_dir().join("jepsen"), clients: 4 },
             table: None,
+            keep: false,
         };
         let mut args = args.iter();
         while let Some(name) = args.next() {
@@ -97,6 +99,7 @@ impl Run {
                         v.parse().map_err(|e: std::num::ParseFloatError| bad(e.to_string()))?
                 }
                 "--dir" => run.options.dir = v.into(),
+                "--keep" => run.keep = v == "yes",
                 "--table" => run.table = Some(v.into()),
                 _ => return Err(format!("unknown option {name}")),
             }
@@ -140,16 +143,29 @@ impl Run {
                 rows.push(row);
             }
         }
+        let ran = rows.len();
+        let path = self.options.dir.join("rows.jsonl");
+        if self.keep {
+            let old = fs::read_to_string(&path).unwrap_or_default();
+            let old = old.lines().filter_map(|l| serde_json::from_str::<Row>(l).ok());
+            for r in old {
+                if !rows[..ran].iter().any(|n| n.scenario == r.scenario && n.subject == r.subject) {
+                    rows.push(r);
+                }
+            }
+        }
         let lines: Vec<String> = rows.iter().filter_map(|r| serde_json::to_string(r).ok()).collect();
-        fs::write(self.options.dir.join("rows.jsonl"), lines.join("\n") + "\n").map_err(|e| e.to_string())?;
-        let table = report::table(&self.scenarios, &rows);
+        fs::write(&path, lines.join("\n") + "\n").map_err(|e| e.to_string())?;
+        let shown = if self.keep { scenario::all() } else { self.scenarios.clone() };
+        let table = report::table(&shown, &rows);
         match &self.table {
             Some(file) => {
                 fs::write(file, self.page(&table)).map_err(|e| format!("{}: {e}", file.display()))?
             }
             None => say(&table),
         }
-        let ours = rows.iter().filter(|r| r.subject == Kind::Fulmar.name() && r.state != State::NotYet);
+        let ours =
+            rows.iter().take(ran).filter(|r| r.subject == Kind::Fulmar.name() && r.state != State::NotYet);
         Ok(i32::from(ours.filter(|r| r.state != State::NotHere).any(|r| !r.holds())))
     }
 
@@ -160,7 +176,7 @@ impl Run {
                 binary(*k).map_or_else(|| "no binary".into(), |bin| Subject { kind: *k, bin }.version());
             format!("* {}: {said}\n", k.name())
         };
-        let versions: String = self.subjects.iter().map(version).collect();
+        let versions: String = Kind::ALL.iter().map(version).collect();
         format!(
             include_str!("page.md"),
             versions = versions,
