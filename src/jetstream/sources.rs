@@ -173,6 +173,8 @@ impl Stream {
         // What was copied before is to be applied before much more is.
         loop {
             let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
             {
                 let core = self.core.lock();
                 if core.stopped.is_some() || core.term.is_none() {
@@ -217,6 +219,8 @@ impl Stream {
         let mut at = 0;
         while at < found.messages.len() {
             let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
             let (done, handle) = {
                 let mut core = self.core.lock();
                 let done = self.join_copies(
