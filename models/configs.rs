@@ -19,7 +19,7 @@ const THREE: Config = Config {
     pre_votes: false,
     beats: false,
     answers_to_the_past: false,
-    accusations: false,
+    accusations: true,
     states: None,
 };
 
@@ -57,7 +57,7 @@ pub const BOUNDED: &[Config] = &[
         why: "four reigns of two leaders in turn: what an older term left is not committed by counting",
         budget: Budget { timeouts: 4, ..NOTHING },
         candidates: &[0, 2],
-        states: Some(354_505),
+        states: Some(400_613),
         ..THREE
     },
     Config {

@@ -13,8 +13,8 @@
 //! - what two replicas hold for committed is the same as far as both go.
 //! - what was committed, or acknowledged to a client, is on the disks of a majority.
 //! - a leader has what was committed or acknowledged in terms before its own.
-//! - no assertion of the core fires, no replica stops, none gets a message or a completion that it cannot make sense of. (That
-//!   none takes a peer for one that lost its disk holds only where answers keep their order: [`quorum_write::Config::accusations`].)
+//! - no assertion of the core fires, no replica stops, none gets a message or a completion that it cannot make sense of,
+//!   and none takes a peer for one that lost its disk.
 //! - a replica's log is what its disk will hold once all writes are done, and it claims as durable only what is on it now.
 
 pub mod configs;

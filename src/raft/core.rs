@@ -608,7 +608,7 @@ impl Core {
             }
             Body::AppendReject { prev, hint, hint_term, round, epoch } => {
                 self.heard(from, LogIndex::ZERO, round, epoch);
-                self.on_append_reject(from, prev, hint, hint_term, cx);
+                self.on_append_reject(from, prev, (hint, hint_term), round, cx);
                 self.confirm_reads(cx);
             }
             Body::BeatOk { commit, round, epoch } => {

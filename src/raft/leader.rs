@@ -15,7 +15,7 @@ use crate::quorum::quorum_value;
 use crate::read::Reads;
 use crate::ready::{Load, Loaded, Note, Proposal, Ready, Refusal};
 use crate::transfer::Transfer;
-use crate::types::{Entry, EntryKind, LogIndex, NodeId};
+use crate::types::{Entry, EntryKind, LogIndex, NodeId, Term};
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Leader {
@@ -31,6 +31,10 @@ pub(crate) struct Leader {
     /// A transfer was begun in this term: votes may pass over promises, so there is no lease any more.
     pub lease_off: bool,
     pub reads: Reads,
+    /// Peers that denied what they had proved, up to where, and the read round that tells an old answer from a loss. One each at most.
+    // Boxed, since most leaders suspect nobody.
+    #[allow(clippy::box_collection, reason = "an idle leader must be small")]
+    pub suspects: Option<Box<Vec<(NodeId, LogIndex, u64)>>>,
 }
 
 impl Leader {
@@ -60,6 +64,10 @@ impl Leader {
             + self.peers.capacity() * size_of::<Progress>()
             + self.peers.iter().map(Progress::heap_bytes).sum::<usize>()
             + self.reads.heap_bytes()
+            + self.suspects.as_ref().map_or(0, |s| {
+                size_of::<Vec<(NodeId, LogIndex, u64)>>()
+                    + s.capacity() * size_of::<(NodeId, LogIndex, u64)>()
+            })
     }
 }
 
@@ -83,6 +91,7 @@ impl Core {
             transfer: None,
             lease_off: false,
             reads: Reads::default(),
+            suspects: None,
         }));
         self.sync_peers();
         cx.out.notes.push((self.group, Note::Leads(self.term)));
@@ -353,8 +362,8 @@ impl Core {
         &mut self,
         from: NodeId,
         prev: LogIndex,
-        hint: LogIndex,
-        hint_term: crate::types::Term,
+        (hint, hint_term): (LogIndex, Term),
+        round: u64,
         cx: &mut Cx<'_>,
     ) {
         let stuck = bug!(self, ConflictNeverBacksUp);
@@ -366,7 +375,20 @@ impl Core {
             && prev == peer.next.prev()
             && prev > self.log.base().index
         {
-            cx.out.notes.push((self.group, Note::PeerRegressed(from)));
+            // An answer from before it had proved this may still be under way. One to a message that left since then carries
+            // a read round that began since then.
+            let suspects = leader.suspects.get_or_insert_default();
+            match suspects.iter().find(|s| s.0 == from && s.1 == prev) {
+                Some((.., since)) if round >= *since => {
+                    cx.out.notes.push((self.group, Note::PeerRegressed(from)));
+                }
+                Some(_) => {}
+                None => {
+                    leader.reads.round += 1;
+                    suspects.retain(|s| s.0 != from);
+                    suspects.push((from, prev, leader.reads.round));
+                }
+            }
         }
         // Terms above the follower's cannot agree: step over them at once.
         let (agree, _) = self.log.agree_hint(hint, hint_term);
