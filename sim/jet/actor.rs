@@ -323,21 +323,21 @@ impl Run {
     ) -> Result<u64, Lost> {
         let asked_at = self.now();
         let boot = *self.boots.borrow();
-        let inbox = c.nats.inbox();
+        let wait = Duration::from_millis(expires_ms) + PATIENCE;
+        let (inbox, sid) = c.nats.subscribe(env::now() + wait).await?;
         let body = if expires_ms == 0 {
             format!("{{\"batch\":{batch},\"no_wait\":true}}")
         } else {
             format!("{{\"batch\":{batch},\"expires\":{}}}", expires_ms * 1_000_000)
         };
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", stream.name(), consumer(stream));
-        let wait = Duration::from_millis(expires_ms) + PATIENCE;
         c.nats.publish(&subject, &inbox, &[], body.as_bytes(), env::now() + wait).await?;
         self.record.lock().count("fetches");
         let mut got = Vec::new();
         let end = env::now() + wait;
         while got.len() < batch as usize {
             let Some(m) = c.nats.next(end).await? else { break };
-            if m.subject != inbox {
+            if m.sid != sid {
                 if let Some(d) = ack_parts(&m.reply) {
                     // An earlier request's, which was given up on: it came, and nothing is said of it.
                     self.delivered(stream, &m, d, 0, boot);
@@ -351,6 +351,7 @@ impl Run {
             self.delivered(stream, &m, d, asked_at, boot);
             got.push((m.reply, d.0));
         }
+        c.nats.unsubscribe(&sid, end).await?;
         for (i, (reply, seq)) in got.iter().enumerate() {
             self.say(c, stream, reply, *seq, acts[i % acts.len()]).await?;
         }

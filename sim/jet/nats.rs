@@ -9,6 +9,8 @@ use crate::wire;
 /// A message that came.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Msg {
+    /// The subscription that it came by: a consumer delivers under the message's own subject.
+    pub sid: String,
     /// Subject.
     pub subject: String,
     /// Reply, or empty.
@@ -118,8 +120,8 @@ impl Nats {
         while let Ok(Some((op, n))) = wire::cut(&self.inb[at..]) {
             at += n;
             match op {
-                wire::Op::Msg { subject, reply, header, payload, .. } => {
-                    self.got.push_back(Msg { subject, reply, header, payload });
+                wire::Op::Msg { sid, subject, reply, header, payload } => {
+                    self.got.push_back(Msg { sid, subject, reply, header, payload });
                 }
                 wire::Op::Pong => pong = true,
                 wire::Op::Ping => pings += 1,
@@ -149,6 +151,19 @@ impl Nats {
     pub fn inbox(&mut self) -> String {
         self.next += 1;
         format!("{}.{}", self.inbox, self.next)
+    }
+
+    /// Subscribes to a subject of its own; the subject and the sid.
+    pub async fn subscribe(&mut self, end: Instant) -> Result<(String, String), Lost> {
+        self.next += 1;
+        let (subject, sid) = (format!("_F{}.{}", &self.inbox[2..], self.next), (self.next + 1).to_string());
+        self.send(format!("SUB {subject} {sid}\r\n").as_bytes(), end).await?;
+        Ok((subject, sid))
+    }
+
+    /// Ends a subscription.
+    pub async fn unsubscribe(&mut self, sid: &str, end: Instant) -> Result<(), Lost> {
+        self.send(format!("UNSUB {sid}\r\n").as_bytes(), end).await
     }
 
     /// Publishes. Headers are lines without their end.
