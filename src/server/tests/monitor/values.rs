@@ -231,7 +231,7 @@ fn health_is_green_only_if_all_can_be_served() {
         assert_eq!((health(&s).status_code, health(&s).status), (200, "ok"));
         let mut http = Http::connect(&s).await;
         assert_eq!(http.get("/healthz").await.body, r#"{"status":"ok"}"#);
-        let dir = std::env::temp_dir().join(format!("fulmar-healthz-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("fulmar-healthz-{}", env::process::id()));
         let stores = new_server(&format!("PORTS\njetstream {{ store_dir: {:?} }}", dir.display()));
         stores.listen().await.unwrap();
         assert_eq!(Http::connect(&stores).await.get("/healthz?js-enabled-only=1").await.status, 200);
