@@ -182,7 +182,6 @@ impl Stream {
         if let Some(a) = at.loose.take() {
             at.outcomes.push(Outcome::Answers(a));
         }
-        // Before the answers: whoever has his answer may look for what was republished.
         self.settle(at.outcomes);
         self.carry(&mut at.tasks);
         if let Some(assets) = self.assets.upgrade() {

@@ -221,30 +221,6 @@ impl Stream {
         rx.await.ok();
     }
 
-    /// Returns when what is decided now is applied.
-    pub(crate) async fn tail_applied(&self) {
-        let upto = {
-            let core = self.core.lock();
-            match &core.rules {
-                Some(r) if core.log.has_tail() => r.given_seq(),
-                _ => return,
-            }
-        };
-        loop {
-            let drained = self.drained.notified();
-            tokio::pin!(drained);
-            drained.as_mut().enable();
-            {
-                let core = self.core.lock();
-                let there = core.rules.as_ref().is_none_or(|r| r.applied_seq() >= upto);
-                if there || core.term.is_none() || core.stopped.is_some() || !core.log.has_tail() {
-                    return;
-                }
-            }
-            drained.await;
-        }
-    }
-
     /// Why it serves no more, if so.
     pub(crate) fn fault(&self) -> Option<String> {
         self.core.lock().stopped.as_ref().map(|s| s.to_string())
