@@ -83,16 +83,6 @@ impl Consumers {
     pub(crate) fn configs(&self) -> impl Iterator<Item = (&str, &ConsumerConfig)> + Clone {
         self.slots.iter().map(|(n, s)| (&**n, s.rules.config()))
     }
-    /// Consumers that would break these limits, by name.
-    pub(crate) fn beyond(&self, l: &stream::config::ConsumerLimits) -> Vec<&str> {
-        let beyond = |c: &ConsumerConfig| {
-            l.max_ack_pending > 0
-                && (c.max_ack_pending <= 0 || c.max_ack_pending > l.max_ack_pending)
-                && c.ack_policy != stream::consumer::AckPolicy::None
-                || l.inactive_threshold > 0 && c.inactive_threshold > l.inactive_threshold
-        };
-        self.configs().filter(|(_, c)| beyond(c)).map(|(n, _)| n).collect()
-    }
     /// All that is to be logged.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (&Arc<str>, &Slot)> {
         self.slots.iter()

@@ -183,14 +183,6 @@ impl Desk<'_> {
         metadata::store_stream(&mut c);
         self.reserve(&c, s.config().max_bytes)?;
         self.check_overlap(&c)?;
-        {
-            let core = s.core.lock();
-            let beyond = core.consumers.beyond(&c.consumer_limits);
-            if !beyond.is_empty() {
-                let text = format!("change to limits violates consumers: {}", beyond.join(", "));
-                return Err(errors::STREAM_UPDATE.with(text));
-            }
-        }
         let json = serde_json::to_vec(&c).map_err(|e| errors::STREAM_UPDATE.with(e))?;
         s.command(Command::Config { json: json.into(), created: s.created }).await?;
         s.listen();
@@ -288,7 +280,6 @@ impl Desk<'_> {
         let s = self.stream(name)?;
         // Whoever has seen a message leave for here, as a republished one, finds it.
         s.tail_applied().await;
-        s.caught_up().await;
         let none: [&[u8]; 0] = [];
         let found = s.group().ask(|v| {
             let seq = if !get.last_by_subj.is_empty() {
