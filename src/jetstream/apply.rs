@@ -175,7 +175,7 @@ impl Stream {
 
     /// Sends what a batch has set free, and lets those go on who waited for it.
     pub(crate) fn applied(self: &std::sync::Arc<Stream>, mut at: Progress) {
-        // Before the answers: who has his may count on it.
+        // Before the answers: whoever has his answer may look for what was republished.
         if !at.republish.is_empty() {
             self.republish(&at.republish);
         }

@@ -17,7 +17,7 @@ use stream::{
     command::{Command, Control},
     config::{Retention, StreamConfig},
     consumer::{
-        AckSubject, AckTokens, Consumer, ConsumerConfig, Identity, Info, Listeners, Output,
+        AckSubject, AckTokens, Consumer, ConsumerConfig, Identity, Info, Listeners, Output, PriorityPolicy,
         check::{self, Parent},
     },
     errors,
@@ -433,7 +433,7 @@ impl Stream {
         f: impl FnOnce(&mut Slot, Now, &mut Vec<Output>) -> T,
     ) -> Option<T> {
         let mut tasks = Vec::new();
-        let (result, handle, works) = {
+        let (result, handle, works, ranked) = {
             let mut core = self.core.lock();
             if core.stopped.is_some() || core.term.is_none() {
                 return None;
@@ -444,17 +444,22 @@ impl Stream {
             let now = now();
             let mut outs = Vec::new();
             let result = f(slot, now, &mut outs);
+            let ranked = slot.rules.config().priority_policy == PriorityPolicy::Prioritized;
             push_tasks(&name, slot, &mut outs, &mut tasks);
             let kept = core.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
             core.consumers.touch(&name, now, waited_for || kept);
             let handle = core.consumers.wants_log(now.mono).then(|| core.handle.clone()).flatten();
-            (result, handle, core.consumers.has_work())
+            (result, handle, core.consumers.has_work(), ranked)
         };
         if let Some(h) = handle {
             h.wake();
         }
         self.carry(&mut tasks);
-        if works {
+        if works && ranked {
+            // Requests that came together are to be looked at together: the one that came first would be served before all others.
+            let me = self.clone();
+            env::spawn(async move { me.pump() });
+        } else if works {
             self.pump();
         } else {
             self.wound_up();

@@ -23,8 +23,6 @@ pub struct Answers {
     text: Vec<u8>,
     /// Ends of reply subject and body in `text`.
     ends: Vec<(u32, u32)>,
-    /// Readers who want to see what these answers are about. Dropped is as good as told.
-    readers: Vec<oneshot::Sender<()>>,
 }
 
 impl Answers {
@@ -56,7 +54,6 @@ impl Answers {
     fn clear(&mut self) {
         self.text.clear();
         self.ends.clear();
-        self.readers.clear();
     }
 }
 
@@ -129,16 +126,6 @@ impl Log {
             }
         }
         self.answers.push(reply, body);
-    }
-    /// Lets `waiter` go when everything decided so far is applied, at once if that is so.
-    pub fn after_tail(&mut self, waiter: oneshot::Sender<()>) {
-        self.seal();
-        let last = self.ready.back_mut().map(|r| &mut r.1).or(self.in_flight.back_mut());
-        match last {
-            Some(Outcome::Answers(a)) => a.readers.push(waiter),
-            // A command, or nothing: who is told of a command is its own affair, so the reader looks at the state as it is.
-            _ => drop(waiter),
-        }
     }
     /// Adds a command behind everything decided so far.
     pub fn command(&mut self, c: &Control, outcome: Outcome) {
@@ -258,26 +245,6 @@ mod tests {
         assert!(log.has_tail());
         assert_eq!(texts(log.applied(true)), ["3"]);
         assert!(!log.has_tail() && log.waiting() == (0, 0));
-    }
-
-    #[test]
-    fn readers_go_on_when_what_was_decided_is_applied() {
-        let mut log = Log::default();
-        let (tx, mut none) = oneshot::channel();
-        log.after_tail(tx);
-        assert!(
-            none.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed),
-            "nothing to wait for"
-        );
-        message(&mut log, 1);
-        let (tx, mut rx) = oneshot::channel();
-        log.after_tail(tx);
-        message(&mut log, 2);
-        log.take(&mut Vec::new());
-        assert!(rx.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
-        drop(log.applied(true));
-        assert!(rx.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
-        assert!(log.has_tail());
     }
 
     #[test]

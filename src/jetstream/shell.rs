@@ -206,6 +206,7 @@ impl Stream {
         Ok(())
     }
 
+<<<<<<< HEAD
     /// Waits until all messages that are decided now are applied, so that a reader sees what was published before it asked.
     pub(crate) async fn caught_up(&self) {
         let rx = {
@@ -219,6 +220,30 @@ impl Stream {
         };
         // Told or dropped: in both cases there is nothing left to wait for.
         rx.await.ok();
+=======
+    /// Returns when what is decided now is applied.
+    pub(crate) async fn tail_applied(&self) {
+        let upto = {
+            let core = self.core.lock();
+            match &core.rules {
+                Some(r) if core.log.has_tail() => r.given_seq(),
+                _ => return,
+            }
+        };
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            {
+                let core = self.core.lock();
+                let there = core.rules.as_ref().is_none_or(|r| r.applied_seq() >= upto);
+                if there || core.term.is_none() || core.stopped.is_some() || !core.log.has_tail() {
+                    return;
+                }
+            }
+            drained.await;
+        }
+>>>>>>> compat
     }
 
     /// Why it serves no more, if so.
