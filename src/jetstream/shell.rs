@@ -206,21 +206,6 @@ impl Stream {
         Ok(())
     }
 
-<<<<<<< HEAD
-    /// Waits until all messages that are decided now are applied, so that a reader sees what was published before it asked.
-    pub(crate) async fn caught_up(&self) {
-        let rx = {
-            let mut core = self.core.lock();
-            if core.check_open().is_err() || !core.log.has_tail() {
-                return;
-            }
-            let (tx, rx) = tokio::sync::oneshot::channel();
-            core.log.after_tail(tx);
-            rx
-        };
-        // Told or dropped: in both cases there is nothing left to wait for.
-        rx.await.ok();
-=======
     /// Returns when what is decided now is applied.
     pub(crate) async fn tail_applied(&self) {
         let upto = {
@@ -243,7 +228,6 @@ impl Stream {
             }
             drained.await;
         }
->>>>>>> compat
     }
 
     /// Why it serves no more, if so.

@@ -278,12 +278,8 @@ impl Desk<'_> {
 
     pub(super) async fn get_message(&self, name: &str, get: &MsgGet) -> Result<MsgGot, ApiError> {
         let s = self.stream(name)?;
-<<<<<<< HEAD
-        s.caught_up().await;
-=======
         // Whoever has seen a message leave for here, as a republished one, finds it.
         s.tail_applied().await;
->>>>>>> compat
         let none: [&[u8]; 0] = [];
         let found = s.group().ask(|v| {
             let seq = if !get.last_by_subj.is_empty() {
