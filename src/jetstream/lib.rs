@@ -13,7 +13,10 @@ pub mod api;
 mod apply;
 mod consumers;
 mod deliver;
+#[cfg(test)]
+mod engine_tests;
 mod handlers;
+mod leading;
 mod log;
 mod meta;
 mod node;
