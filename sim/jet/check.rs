@@ -265,7 +265,7 @@ fn deliveries(r: &Record, o: &Options, out: &mut Vec<Violation>) {
                 let excused = a.boot != b.boot
                     || b.asked_at == 0
                     || said().any(|x| x.refusal && x.sent_at <= b.at)
-                    || r.outages.iter().any(|(from, to)| *from <= b.at && *to >= a.at);
+                    || r.outages.iter().any(|(from, to)| *from <= b.at && *to + 500_000_000 >= a.at);
                 if early && !excused && b.count > a.count {
                     wrong(
                         out,

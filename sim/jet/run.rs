@@ -62,8 +62,10 @@ pub fn run(plan: &Plan) -> Report {
 
 enum Undo {
     Start,
-    Resume,
-    Join(u64),
+    /// Paused since then, nanoseconds.
+    Resume(u64),
+    /// Cut off since then.
+    Join(u64, u64),
 }
 
 struct Harness {
@@ -235,19 +237,25 @@ impl Harness {
         }
     }
 
+    fn outage(&self, since: u64) {
+        let now = self.w.elapsed().as_nanos() as u64;
+        self.record.lock().outages.push((since, now));
+    }
+
     fn undo(&mut self, what: Undo) {
         match what {
             Undo::Start => self.host.start(),
-            Undo::Resume => {
+            Undo::Resume(since) => {
                 if std::mem::take(&mut self.paused) {
                     self.host.machine.resume();
-                    let now = self.w.elapsed().as_nanos() as u64;
-                    self.record.lock().outages.push((0, now));
+                    self.outage(since);
                 }
             }
-            Undo::Join(a) => {
+            Undo::Join(a, since) => {
                 let m = self.machines[&a].clone();
                 self.w.join(&m, &self.host.machine);
+                // What was sent before comes after this only, together with what was sent since.
+                self.outage(since);
             }
         }
     }
@@ -277,6 +285,7 @@ impl Harness {
 
     fn happen(&mut self, e: Event, now: u64) {
         let server = self.host.machine.clone();
+        let since = self.w.elapsed().as_nanos() as u64;
         let name = match &e {
             Event::Kill { power: false, .. } => "fault kill",
             Event::Kill { power: true, .. } => "fault power",
@@ -290,7 +299,10 @@ impl Harness {
         match e {
             Event::Kill { power, ms } => {
                 if server.is_running() && self.ending.is_none() {
-                    self.undo(Undo::Resume);
+                    let (resume, rest) =
+                        std::mem::take(&mut self.undo).into_iter().partition(|u| matches!(u.1, Undo::Resume(_)));
+                    self.undo = rest;
+                    resume.into_iter().for_each(|(_, what): (u64, Undo)| self.undo(what));
                     server.kill(if power { Death::Power } else { Death::Process });
                     self.undo.push((now + ms, Undo::Start));
                 }
@@ -305,13 +317,13 @@ impl Harness {
                 if server.is_running() && !self.paused {
                     server.pause();
                     self.paused = true;
-                    self.undo.push((now + ms, Undo::Resume));
+                    self.undo.push((now + ms, Undo::Resume(since)));
                 }
             }
             Event::Reset { actor } => self.w.reset(&self.machines[&actor], &server),
             Event::Cut { actor, ms } => {
                 self.w.part(&self.machines[&actor], &server);
-                self.undo.push((now + ms, Undo::Join(actor)));
+                self.undo.push((now + ms, Undo::Join(actor, since)));
             }
             Event::Clock { ms } => server.jump_wall(ms * 1_000_000),
         }

@@ -660,6 +660,12 @@ impl Consumer {
         self.logging.recorder.len()
     }
 
+    /// Whether somebody waits for what is to be logged: a delivery that may not leave before, or the confirmation of an ack.
+    #[inline]
+    pub fn awaits_log(&self) -> bool {
+        self.held.back().is_some_and(|(number, _)| *number > self.logging.taken)
+    }
+
     /// Takes what the leader did since the last time, for the log.
     pub fn take_delta(&mut self) -> Option<Bytes> {
         let delta = self.logging.recorder.take(self.logging.epoch, self.logging.taken + 1)?;
