@@ -38,7 +38,10 @@ fn the_layout_of_version_1() {
     let mut line = Vec::new();
     hello.push(&mut line);
     let text = String::from_utf8(line).unwrap();
-    assert!(text.starts_with("PEER {\"version\":1,\"version_min\":1,\"node\":\"00000000000000ff\","), "{text}");
+    assert!(
+        text.starts_with("PEER {\"version\":1,\"version_min\":1,\"node\":\"00000000000000ff\","),
+        "{text}"
+    );
     assert!(text.ends_with("\"user\":\"u\"}\r\n"), "{text}");
     assert_eq!(Hello::parse(text[5..].trim_end().as_bytes()).unwrap(), hello);
     assert!(!format!("{hello:?}").contains("user"), "secrets stay out of logs");
