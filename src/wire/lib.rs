@@ -15,3 +15,20 @@ pub mod headers;
 pub mod info;
 pub mod peer;
 pub mod route;
+
+/// What the front of a buffer holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parsed<Op> {
+    /// A whole operation of `used` bytes.
+    Op {
+        /// The operation.
+        op: Op,
+        /// Its length in the buffer.
+        used: usize,
+    },
+    /// Not whole yet. The operation has at least `need` bytes in all (0: not known, the line has not ended).
+    Partial {
+        /// Bytes of the whole operation, if its line is complete.
+        need: usize,
+    },
+}

@@ -18,10 +18,11 @@ use env::{
 };
 use identity::{Attempt, Check, Decision};
 use wire::{
+    Parsed,
     client::Error,
     frame,
     route::{
-        Interest, Limits, Op, Parsed,
+        Interest, Limits, Op,
         info::{RouteConnect, RouteInfo},
         parse,
     },
