@@ -3,8 +3,30 @@
 //! Owns the seam to the network ([`Wires`], [`Kind`]), and in its parts the making of the meta group, the placement of assets, and the way of a
 //! request to the node that answers it. Does not own links: the server gives them.
 
+#[allow(dead_code, reason = "the shell that drives it comes next")]
+mod formation;
+#[allow(dead_code, reason = "the shell that drives it comes next")]
+pub(crate) mod identity;
+
 use bytes::Bytes;
 use replica::NodeId;
+
+/// A node's id as texts have it: 16 hexadecimal digits, and its incarnation if it has one.
+#[must_use]
+pub fn text_of(n: NodeId) -> String {
+    if n.incarnation == 0 { format!("{:016x}", n.id) } else { format!("{:016x}.{}", n.id, n.incarnation) }
+}
+
+/// Reads what [`text_of`] wrote.
+#[must_use]
+pub fn node_of(text: &str) -> Option<NodeId> {
+    let (id, incarnation) = match text.split_once('.') {
+        Some((id, i)) => (id, i.parse().ok()?),
+        None => (text, 0),
+    };
+    let id = u64::from_str_radix(id, 16).ok().filter(|id| *id != 0 && text.len() >= 16)?;
+    Some(NodeId::new(id, incarnation))
+}
 
 /// What a body between two engines is. The numbers are what goes over the wire; new ones are added at the end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
