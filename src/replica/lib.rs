@@ -34,7 +34,7 @@ mod replicas;
 #[cfg(test)]
 mod tests;
 
-pub use frame::FRAME_MAX;
+pub use frame::{FRAME_MAX, Urgency, urgency};
 pub use group::Handle;
 pub use machine::{BoxFuture, Committed, Machine, Proposal, Refusal, Role, control, messages};
 pub use net::Peers;
