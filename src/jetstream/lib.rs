@@ -14,7 +14,10 @@ mod apply;
 pub mod cluster;
 mod consumers;
 mod deliver;
+#[cfg(test)]
+mod engine_tests;
 mod handlers;
+mod leading;
 mod log;
 mod meta;
 mod node;
