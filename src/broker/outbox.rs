@@ -144,8 +144,8 @@ impl Out {
         if rest.is_empty() {
             return;
         }
-        self.head_written = if cfg!(mutant = "repeat-written-bytes") { 0 } else { head_written };
-        if cfg!(mutant = "reorder-chunks") {
+        self.head_written = if env::planted!("repeat-written-bytes") { 0 } else { head_written };
+        if env::planted!("reorder-chunks") {
             std::mem::swap(&mut rest, &mut self.chunks);
         }
         rest.append(&mut self.chunks);

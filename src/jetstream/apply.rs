@@ -254,6 +254,9 @@ impl Core {
     /// Removes what has to go, and tells the consumers.
     fn enforce(&mut self, view: &mut StoreView<'_>, at: &mut Progress) -> Result<(), Stop> {
         let Core { rules: Some(rules), consumers, .. } = self else { return Ok(()) };
+        if env::planted!("js-limits-skipped") {
+            return Ok(());
+        }
         let mut msgs = Removing { view, notes: consumers.len() > 0, removed: Vec::new(), below: 0 };
         let r = rules.enforce(&mut msgs, &Interested(consumers));
         let (removed, below) = (msgs.removed, msgs.below);
@@ -354,9 +357,15 @@ impl Core {
     }
 
     fn delta(&mut self, name: &[u8], delta: &[u8]) -> Result<(), Stop> {
+        if env::planted!("js-delta-skipped-on-replay") && self.term.is_none() {
+            return Ok(());
+        }
         let done = self.apply_delta(name, delta).map_err(Stop::Broken)?;
         if let Some(r) = &mut self.rules {
             for (first, last) in done {
+                if env::planted!("js-acked-stays-in-queue") {
+                    continue;
+                }
                 r.acked(first, last);
             }
         }

@@ -1003,7 +1003,7 @@ impl Connection {
             return self
                 .refuse("no responders requires headers support", Closed::NoRespondersRequiresHeaders);
         }
-        if self.connected && !cfg!(mutant = "second-connect-keeps-subs") {
+        if self.connected && !env::planted!("second-connect-keeps-subs") {
             // A second CONNECT begins anew: its subscriptions go, and it logs in again.
             let account = self.link.account();
             self.link.unsubscribe_all(account.as_deref());
