@@ -140,7 +140,10 @@ pub fn main() -> i32 {
         ["timeline", file, out] => draw(file, Path::new(out)).map(i32::from),
         ["raft-timeline", file, out] => draw_raft(file, Path::new(out)).map(i32::from),
         ["shrink", seed, dir] => number(seed).and_then(|s| bug(kind, s, dir)),
-        _ => Err("usage: storm run|plan|play|many|twice|shrink|timeline|raft-timeline … (see sim/command.rs)".into()),
+        _ => {
+            Err("usage: storm run|plan|play|many|twice|shrink|timeline|raft-timeline … (see sim/command.rs)"
+                .into())
+        }
     };
     done.unwrap_or_else(|e| {
         eprintln!("storm: {e}");

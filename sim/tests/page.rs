@@ -17,7 +17,8 @@ fn browser() -> Option<PathBuf> {
     let usual = path.split(':').flat_map(|d| names.map(|n| PathBuf::from(d).join(n)));
     let home = PathBuf::from(sim::real_var("HOME").unwrap_or_default()).join(".cache/ms-playwright");
     let fetched = std::fs::read_dir(home).into_iter().flatten().flatten();
-    let fetched = fetched.flat_map(|d| ["chrome-linux/chrome", "chrome-linux/headless_shell"].map(|n| d.path().join(n)));
+    let fetched = fetched
+        .flat_map(|d| ["chrome-linux/chrome", "chrome-linux/headless_shell"].map(|n| d.path().join(n)));
     usual.chain(fetched).find(|p| p.is_file())
 }
 
@@ -46,7 +47,13 @@ fn measured(name: &str, page: &str) -> Option<serde_json::Value> {
     let file = dir.join("page.html");
     std::fs::write(&file, page.replace("</body>", &format!("{MEASURE}</body>"))).expect("a file");
     let out = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--virtual-time-budget=2000"])
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--virtual-time-budget=2000",
+        ])
         .arg(format!("--user-data-dir={}", dir.join("profile").display()))
         .args(["--window-size=1600,1200", "--dump-dom"])
         .arg(format!("file://{}", file.display()))
@@ -55,16 +62,22 @@ fn measured(name: &str, page: &str) -> Option<serde_json::Value> {
     std::fs::remove_dir_all(&dir).ok();
     let dom = String::from_utf8_lossy(&out.stdout).into_owned();
     let said = dom.split("<pre id=\"measured\">").nth(1).and_then(|t| t.split("</pre>").next());
-    let said = said.unwrap_or_else(|| panic!("the page was not laid out: {}", String::from_utf8_lossy(&out.stderr)));
+    let said =
+        said.unwrap_or_else(|| panic!("the page was not laid out: {}", String::from_utf8_lossy(&out.stderr)));
     let said = said.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
     Some(serde_json::from_str(&said).expect("the script wrote JSON"))
 }
 
 fn looks_right(m: &serde_json::Value, lanes: &[&str], id: &str) {
     assert_eq!(m["names"], serde_json::json!(lanes));
-    let x: Vec<i64> = m["lanes"].as_array().expect("lanes").iter().filter_map(serde_json::Value::as_i64).collect();
+    let x: Vec<i64> =
+        m["lanes"].as_array().expect("lanes").iter().filter_map(serde_json::Value::as_i64).collect();
     assert!(x.len() == lanes.len() && x.windows(2).all(|w| w[1] - w[0] > 100), "lanes stand apart: {x:?}");
-    assert_eq!((&m["outside"], &m["errors"]), (&0.into(), &0.into()), "nothing lies outside the picture: {m}");
+    assert_eq!(
+        (&m["outside"], &m["errors"]),
+        (&0.into(), &0.into()),
+        "nothing lies outside the picture: {m}"
+    );
     let listed = &m["violations"][0];
     assert!(listed[0].as_str().is_some_and(|t| t.starts_with(id)), "{m}");
     assert_eq!(listed[1], "rgb(204, 0, 0)");

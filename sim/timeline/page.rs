@@ -69,8 +69,10 @@ fn named(text: &str) -> Vec<u64> {
 
 /// The page.
 pub fn html(t: &Timeline) -> String {
-    let marked: Vec<(u64, &str)> =
-        t.violations.iter().flat_map(|v| named(&v.text).into_iter().map(|at| (at, v.id.as_str()))).collect();
+    // Where each violation is marked; its number leads from the list to the first of its marks.
+    let marked: Vec<(u64, &str, usize)> = (t.violations.iter().enumerate())
+        .flat_map(|(i, v)| named(&v.text).into_iter().map(move |at| (at, v.id.as_str(), i)))
+        .collect();
     let moments = t.points.iter().map(|p| p.t);
     let moments = moments.chain(t.messages.iter().flat_map(|m| [Some(m.sent), m.read]).flatten());
     let at = scale(moments.chain(marked.iter().map(|m| m.0)));
@@ -135,17 +137,24 @@ pub fn html(t: &Timeline) -> String {
         }
         svg += "</g>\n";
     }
-    for (time, id) in &marked {
+    for (n, (time, id, which)) in marked.iter().enumerate() {
         let y = at[time];
+        let first = marked[..n].iter().all(|m| m.2 != *which);
+        let name = if first { format!(" id=\"v{which}\"") } else { String::new() };
         svg += &format!(
-            "<g class=\"violation\"><line x1=\"0\" y1=\"{y}\" x2=\"{width}\" y2=\"{y}\"/><text x=\"4\" y=\"{}\">{}</text></g>\n",
+            "<g class=\"violation\"{name}><line x1=\"0\" y1=\"{y}\" x2=\"{width}\" y2=\"{y}\"/><text x=\"4\" y=\"{}\">{}</text></g>\n",
             y - 3,
             escape(id)
         );
     }
     let mut list = String::new();
-    for v in &t.violations {
-        list += &format!("<li class=\"violation\"><b>{}</b> {}</li>\n", escape(&v.id), escape(&v.text));
+    for (i, v) in t.violations.iter().enumerate() {
+        let to = if marked.iter().any(|m| m.2 == i) {
+            format!(" <a href=\"#v{i}\">see it</a>")
+        } else {
+            String::new()
+        };
+        list += &format!("<li class=\"violation\"><b>{}</b> {}{to}</li>\n", escape(&v.id), escape(&v.text));
     }
     if t.violations.is_empty() {
         list += "<li>nothing was violated</li>\n";

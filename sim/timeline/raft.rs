@@ -116,13 +116,15 @@ impl Reader {
         if let Some(text) = event.strip_prefix("Message(") {
             let text = &text[..balanced(text)];
             // Copies of one message look alike; each arrival takes one, and a copy that was doubled on the way takes none.
-            if let Some(sent) = self.open.get_mut(text).filter(|all| !all.is_empty()).map(|all| all.remove(0)) {
+            if let Some(sent) = self.open.get_mut(text).filter(|all| !all.is_empty()).map(|all| all.remove(0))
+            {
                 self.out.messages[sent].read = Some(self.now);
             }
         } else if let Some(token) = event.strip_prefix("Written(") {
             let token = &token[..balanced(token)];
-            let ready: Vec<usize> =
-                (0..self.waiting.len()).filter(|i| self.waiting[*i].0 == at && self.waiting[*i].1 == token).collect();
+            let ready: Vec<usize> = (0..self.waiting.len())
+                .filter(|i| self.waiting[*i].0 == at && self.waiting[*i].1 == token)
+                .collect();
             for i in ready.into_iter().rev() {
                 let (.., replies) = self.waiting.remove(i);
                 replies.iter().for_each(|r| self.send(r));
@@ -194,7 +196,12 @@ impl Reader {
                 }
             }
             None if text == "mend" || text.contains("calm") => {
-                self.point(t, 0, What::Heal, if text == "mend" { "all cuts mend" } else { "the storm is over" }.into());
+                self.point(
+                    t,
+                    0,
+                    What::Heal,
+                    if text == "mend" { "all cuts mend" } else { "the storm is over" }.into(),
+                );
             }
             None => self.point(t, 0, What::Signal, text.to_owned()),
         }

@@ -125,7 +125,12 @@ fn the_page_shows_all_of_it() {
     let unread = all.iter().find(|e| class(e) == "message unread").expect("it is drawn");
     assert_eq!(number(&all[at + 1], "y1"), number(unread, "y1"));
     assert!(html(&t).contains("started &amp; &lt;ready&gt;"));
-    assert!(!html(&t).contains("<script") && !html(&t).contains("href"));
+    assert!(!html(&t).contains("<script"));
+    // The only ways lead from the list to the marks on the page itself.
+    let to: Vec<&Element> = all.iter().filter(|e| e.0 == "a").collect();
+    assert_eq!(to.len(), 1);
+    assert!(to[0].1.iter().all(|a| a.0 == "href" && a.1 == "#v0"), "{to:?}");
+    assert!(all.iter().any(|e| e.1.iter().any(|a| a.0 == "id" && a.1 == "v0")));
 }
 
 #[test]
@@ -177,26 +182,29 @@ fn a_trace_of_the_core_is_read() {
     let messages: Vec<(u64, Option<u64>, &str)> =
         t.messages.iter().map(|m| (m.sent / 1_000, m.read.map(|r| r / 1_000), m.label.as_str())).collect();
     // The vote left with its write, not with the decision; the answer was never taken.
-    assert_eq!(messages, [
-        (120_000, Some(130_250), "Vote, term 2"),
-        (130_250, None, "VoteReply yes, term 2")
-    ]);
+    assert_eq!(
+        messages,
+        [(120_000, Some(130_250), "Vote, term 2"), (130_250, None, "VoteReply yes, term 2")]
+    );
     let points: Vec<(u64, usize, What, &str)> =
         t.points.iter().map(|p| (p.t / 1_000_000, p.lane, p.what, p.text.as_str())).collect();
     use What::{Commit, Death, Elect, Fault, Heal, Pause, Resume, Role, Start};
-    assert_eq!(points, [
-        (0, 0, Start, "starts"),
-        (100, 0, Fault, "cut from n2 n3 (one way)"),
-        (101, 2, Pause, "stands still"),
-        (110, 0, Role, "follows, term 1"),
-        (120, 0, Role, "campaigns, term 2"),
-        (130, 1, Role, "follows, term 2"),
-        (140, 0, Elect, "leads, term 2"),
-        (145, 0, Heal, "all cuts mend"),
-        (150, 2, Resume, "goes on"),
-        (160, 0, Commit, "commit 2"),
-        (190, 1, Death, "n2 crashes, 0 unsynced writes survive"),
-    ]);
+    assert_eq!(
+        points,
+        [
+            (0, 0, Start, "starts"),
+            (100, 0, Fault, "cut from n2 n3 (one way)"),
+            (101, 2, Pause, "stands still"),
+            (110, 0, Role, "follows, term 1"),
+            (120, 0, Role, "campaigns, term 2"),
+            (130, 1, Role, "follows, term 2"),
+            (140, 0, Elect, "leads, term 2"),
+            (145, 0, Heal, "all cuts mend"),
+            (150, 2, Resume, "goes on"),
+            (160, 0, Commit, "commit 2"),
+            (190, 1, Death, "n2 crashes, 0 unsynced writes survive"),
+        ]
+    );
     assert_eq!(t.violations[0].id, "R-6");
     let all = read_again(&t);
     let count = |name: &str| all.iter().filter(|e| class(e) == name).count();
