@@ -284,7 +284,7 @@ fn draw(file: &str, out: &Path) -> Result<bool, String> {
     // Machines get their numbers in the order in which they are made.
     let ids: Vec<String> = match &plan {
         Any::Core(p) => p.clients.iter().map(|c| format!("c{}", c.id)).collect(),
-        Any::Jet(_) => Vec::new(),
+        Any::Jet(p) => p.actors.iter().map(|a| format!("a{}", a.id)).collect(),
     };
     let names: Vec<String> = ["harness".to_owned(), "server".to_owned()].into_iter().chain(ids).collect();
     let mut t = timeline::read(&text, &names);
@@ -409,7 +409,7 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
                     }
                     let mut from = from;
                     let to = (from + BATCH).min(end);
-                    while from < to {
+                    while from < to && !enough.load(std::sync::atomic::Ordering::Relaxed) {
                         let seeds = (from..to).map(|s| s.to_string());
                         let args = kind.args(std::iter::once("run".to_owned()).chain(seeds));
                         let (all, died) = reports(&args);

@@ -185,6 +185,7 @@ pub fn all() -> Vec<Scenario> {
             .faults([(3_000, Stop(0)), (3_000, Stop(1)), (4_000, Start(0)), (4_000, Start(1)), (7_000, Kill(1)), (7_000, Kill(2)), (8_000, Start(1)), (8_000, Start(2))]),
         s(7, "assets", 1, 0, "1 node: many streams with 10 consumers each, idle and restarted").work(Work::Assets),
         s(8, "subjects", 1, 0, "1 node: a subject for each message, restarted").work(Work::Subjects),
+        s(8, "subjects-10m", 1, 0, "1 node: ten times as many subjects, restarted").work(Work::Subjects),
         s(9, "filter", 1, 0, "1 node: a consumer for one message in a thousand of a large stream").work(Work::Filter),
         s(10, "queue", 1, 6_000, "1 node: work queue, kill -9 twice under load")
             .work(Work::Queue)

@@ -327,11 +327,23 @@ pub async fn probe_key(load: &Load, key: u64, deadline: Instant) -> Result<Durat
     }
 }
 
-/// Reads the whole stream and notes each message; begins again behind the last one when nothing comes.
+/// Reads the whole stream and notes each message.
 ///
 /// # Errors
 /// It did not come to the end in time.
 pub async fn read_all(load: &Load, deadline: Instant) -> Result<u64, Wrong> {
+    read_each(load, deadline, |seq, v| load.rec.note(HARNESS, Op::Entry { seq, v })).await
+}
+
+/// Reads the whole stream, giving sequence and value of each message; begins again behind the last one when nothing comes.
+///
+/// # Errors
+/// It did not come to the end in time.
+pub async fn read_each(
+    load: &Load,
+    deadline: Instant,
+    mut each: impl FnMut(u64, Option<u64>),
+) -> Result<u64, Wrong> {
     let client = client::connect(&load.ports, 0).await?;
     let last = loop {
         match client::api(&client, &format!("STREAM.INFO.{STREAM}"), &Value::Null).await {
@@ -361,7 +373,7 @@ pub async fn read_all(load: &Load, deadline: Instant) -> Result<u64, Wrong> {
         let mut end = next > last;
         loop {
             let came = client::pull(&client, (STREAM, &name), 1_000, Duration::from_secs(1), |m| {
-                load.rec.note(HARNESS, Op::Entry { seq: m.seq, v: value(&m.body) });
+                each(m.seq, value(&m.body));
                 next = next.max(m.seq + 1);
                 end |= m.pending == 0 && m.seq >= last;
             })
