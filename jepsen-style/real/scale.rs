@@ -44,17 +44,17 @@ pub async fn run(
     row: &mut Row,
 ) -> Result<(), (State, Wrong)> {
     let late = |e: Wrong| (State::Broken, e);
-    let count = (messages(s) as f64 * o.scale) as u64;
+    let most = (messages(s) as f64 * o.scale) as u64;
     match s.work {
         Work::Filter => {
             let rare = |n: u64| n % 1_000 == 7;
             let subject = |n| format!("log.{}", if rare(n) { "rare" } else { "many" });
-            let mut bulk = publish(load, stop, count, row, subject).await.map_err(late)?;
+            let mut bulk = publish(load, stop, most, row, subject).await.map_err(late)?;
             filter(load, row, &mut bulk).await.map_err(late)?;
             bulk.judge(row, rare);
         }
         Work::Subjects => {
-            let mut bulk = publish(load, stop, count, row, |n| format!("log.{n}.x")).await.map_err(late)?;
+            let mut bulk = publish(load, stop, most, row, |n| format!("log.{n}.x")).await.map_err(late)?;
             restart(c, load, row).await.map_err(late)?;
             let deadline = Instant::now() + LIMIT + Duration::from_secs(bulk.acknowledged / READ_RATE);
             let read = workload::read_each(load, deadline, |seq, v| bulk.found(seq, v)).await;
@@ -62,7 +62,7 @@ pub async fn run(
             read.map_err(late)?;
         }
         Work::Interior => {
-            let bulk = publish(load, stop, count, row, |n| format!("log.{}", n % 7)).await.map_err(late)?;
+            let bulk = publish(load, stop, most, row, |n| format!("log.{}", n % 7)).await.map_err(late)?;
             row.acknowledged = bulk.acknowledged;
             let holes = interior(load, bulk.acknowledged).await.map_err(late)?;
             restart(c, load, row).await.map_err(late)?;
