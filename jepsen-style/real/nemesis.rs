@@ -86,7 +86,7 @@ pub fn draw(seed: u64, nodes: usize, load_ms: u64, power: bool) -> Vec<(u64, Fau
             0 => process(node, &mut busy, vec![(at, Fault::Kill(node)), (end, Fault::Start(node))]),
             1 => process(node, &mut busy, vec![(at, Fault::Stop(node)), (end, Fault::Start(node))]),
             2 => process(node, &mut busy, vec![(at, Fault::Pause(node)), (end, Fault::Resume(node))]),
-            3 | 4 | 5 if links_busy < at => {
+            3..=5 if links_busy < at => {
                 links_busy = end + 1;
                 let way = match kind {
                     3 => Fault::Isolate(node),
