@@ -579,6 +579,9 @@ impl Stream {
                 core.consumers.deadlines.pop_first();
                 if let Some(slot) = core.consumers.slots.get_mut(&name) {
                     slot.deadline = None;
+                    if env::planted!("js-deadline-lost") {
+                        continue;
+                    }
                     core.consumers.ready.insert(name);
                 }
             }
