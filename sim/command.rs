@@ -1,4 +1,5 @@
-//! The command line of `storm`. With `jet` before them all commands are about storms of JetStream instead of core messaging.
+//! The command line of `storm`. With `jet` before them all commands are about storms of JetStream instead of core messaging, with `mesh`
+//! about core messaging over several servers.
 //!
 //! * `storm run SEED…` runs seeds in this process and prints a line of JSON for each; a panic is a verdict too.
 //! * `storm text TEXT` prints the seed for a text.
@@ -22,7 +23,7 @@ use std::{
 
 use crate::{
     history::Violation,
-    jet,
+    jet, mesh,
     plan::Plan,
     shrink,
     storm::{self, Report},
@@ -34,6 +35,7 @@ use crate::{
 enum Kind {
     Core,
     Jet,
+    Mesh,
 }
 
 impl Kind {
@@ -41,18 +43,27 @@ impl Kind {
         match self {
             Kind::Core => Any::Core(Plan::draw(seed)),
             Kind::Jet => Any::Jet(jet::plan::Plan::draw(seed)),
+            Kind::Mesh => Any::Mesh(mesh::plan::Plan::draw(seed)),
+        }
+    }
+    /// What stands before the command.
+    fn word(self) -> Option<&'static str> {
+        match self {
+            Kind::Core => None,
+            Kind::Jet => Some("jet"),
+            Kind::Mesh => Some("mesh"),
         }
     }
     /// The arguments of a child that does the same kind of storms.
     fn args(self, rest: impl IntoIterator<Item = String>) -> Vec<String> {
-        let kind = (self == Kind::Jet).then(|| "jet".to_owned());
-        kind.into_iter().chain(rest).collect()
+        self.word().map(str::to_owned).into_iter().chain(rest).collect()
     }
     /// What a thousand seeds must have brought at least.
     fn floors(self) -> &'static [(&'static str, u64)] {
         match self {
             Kind::Core => &FLOORS,
             Kind::Jet => &JET_FLOORS,
+            Kind::Mesh => &MESH_FLOORS,
         }
     }
 }
@@ -63,6 +74,7 @@ impl Kind {
 enum Any {
     Core(Plan),
     Jet(jet::plan::Plan),
+    Mesh(mesh::plan::Plan),
 }
 
 impl Any {
@@ -70,38 +82,42 @@ impl Any {
         match self {
             Any::Core(p) => p.options.seed,
             Any::Jet(p) => p.options.seed,
+            Any::Mesh(p) => p.options.seed,
         }
     }
     fn len(&self) -> usize {
         match self {
             Any::Core(p) => p.len(),
             Any::Jet(p) => p.len(),
+            Any::Mesh(p) => p.len(),
         }
     }
     fn run(&self) -> Report {
         match self {
             Any::Core(p) => storm::run(p),
             Any::Jet(p) => jet::run::run(p),
+            Any::Mesh(p) => mesh::run::run(p),
         }
     }
     fn options(&self) -> String {
         match self {
             Any::Core(p) => line(&p.options),
             Any::Jet(p) => line(&p.options),
+            Any::Mesh(p) => line(&p.options),
         }
     }
     fn pretty(&self) -> String {
         match self {
             Any::Core(p) => pretty(p),
-            Any::Jet(p) => {
-                line(p).replace("{\"wait_us\"", "\n  {\"wait_us\"").replace("{\"at_ms\"", "\n  {\"at_ms\"")
-            }
+            Any::Jet(p) => lines(p),
+            Any::Mesh(p) => lines(p),
         }
     }
     fn shrink(&self, fails: impl Fn(&Any) -> bool) -> Any {
         match self {
             Any::Core(p) => Any::Core(shrink::shrink(p, SHRINK_RUNS, |p| fails(&Any::Core(p.clone())))),
             Any::Jet(p) => Any::Jet(jet::shrink::shrink(p, SHRINK_RUNS, |p| fails(&Any::Jet(p.clone())))),
+            Any::Mesh(p) => Any::Mesh(jet::shrink::shrink(p, SHRINK_RUNS, |p| fails(&Any::Mesh(p.clone())))),
         }
     }
 }
@@ -116,8 +132,12 @@ const SHRINK_RUNS: usize = 400;
 pub fn main() -> i32 {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let mut words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let kind = if words.first() == Some(&"jet") { Kind::Jet } else { Kind::Core };
-    if kind == Kind::Jet {
+    let kind = match words.first() {
+        Some(&"jet") => Kind::Jet,
+        Some(&"mesh") => Kind::Mesh,
+        _ => Kind::Core,
+    };
+    if kind != Kind::Core {
         words.remove(0);
     }
     let done = match words[..] {
@@ -154,6 +174,10 @@ fn numbers(s: &[&str]) -> Result<Vec<u64>, String> {
 }
 fn line(v: &impl serde::Serialize) -> String {
     serde_json::to_string(v).expect("plain data is JSON")
+}
+/// The same for a plan whose steps and events can be told by their first fields.
+fn lines(p: &impl serde::Serialize) -> String {
+    line(p).replace("{\"wait_us\"", "\n  {\"wait_us\"").replace("{\"at_ms\"", "\n  {\"at_ms\"")
 }
 /// One step or event a line.
 fn pretty(p: &Plan) -> String {
@@ -276,7 +300,7 @@ fn draw(file: &str, out: &Path) -> Result<(), String> {
     // Machines get their numbers in the order in which they are made.
     let ids: Vec<String> = match &plan {
         Any::Core(p) => p.clients.iter().map(|c| format!("c{}", c.id)).collect(),
-        Any::Jet(_) => Vec::new(),
+        Any::Jet(_) | Any::Mesh(_) => Vec::new(),
     };
     let names: Vec<String> = ["harness".to_owned(), "server".to_owned()].into_iter().chain(ids).collect();
     let mut t = timeline::read(&text, &names);
@@ -318,7 +342,7 @@ fn bug(kind: Kind, seed: u64, dir: &str) -> Result<i32, String> {
         |r: &Report| r.violations.iter().map(|v| format!("{}: {}\n", v.id, v.text)).collect::<String>();
     let text = format!(
         "seed {seed} breaks {id}\n\nscripts/repro {}{seed}\nscripts/repro {}/shrunk.json\n\n## As drawn ({} steps and events)\n{}\n## Shrunk ({})\n{}",
-        if kind == Kind::Jet { "--jet " } else { "" },
+        kind.word().map(|w| format!("--{w} ")).unwrap_or_default(),
         dir.display(),
         plan.len(),
         list(&first),
@@ -474,6 +498,19 @@ const JET_FLOORS: [(&str, u64); 13] = [
     ("fault kill", 300),
     ("fault power", 300),
     ("fault restart", 100),
+];
+
+/// The same for storms over several servers.
+const MESH_FLOORS: [(&str, u64); 9] = [
+    ("publishes", 100_000),
+    ("deliveries", 100_000),
+    ("subscriptions", 10_000),
+    ("fault cut between servers", 300),
+    ("fault partition", 300),
+    ("fault reset between servers", 300),
+    ("fault at byte between servers", 300),
+    ("fault kill", 300),
+    ("fault pause", 100),
 ];
 
 /// Probes that were hit less often than they must.
