@@ -5,10 +5,11 @@
 //! * `storm text TEXT` prints the seed for a text.
 //! * `storm plan SEED` prints the plan; `storm play FILE` runs one.
 //! * `storm many FIRST COUNT JOBS SECONDS DIR` runs seeds in child processes, each a batch, shrinks what fails into
-//!   `DIR/<seed>/`, and prints a summary.
+//!   `DIR/<seed>/`, and prints a summary. With `-` for the folder it ends with the first that fails, and shrinks nothing.
 //! * `storm twice SEED…` runs each seed in two processes of its own and compares the traces.
 //! * `storm shrink SEED DIR` makes the plan of one failing seed small.
-//! * `storm timeline FILE OUT` runs a plan once more and draws it as a page.
+//! * `storm timeline FILE OUT` runs a plan once more and draws it as a page, with its last transitions as text beside it.
+//! * `storm raft-timeline FILE OUT` draws what the consensus core's own simulator said of a failing seed (`l0`).
 
 #![allow(clippy::disallowed_methods)] // It stands outside the simulated world: real files, processes and clocks.
 
@@ -156,9 +157,13 @@ pub fn main() -> i32 {
             numbers(&[first, count, jobs, seconds]).map(|n| many(kind, &n, dir))
         }
         ["twice", ref seeds @ ..] if !seeds.is_empty() => numbers(seeds).map(|s| twice(kind, &s)),
-        ["timeline", file, out] => draw(file, Path::new(out)).map(|()| 0),
+        ["timeline", file, out] => draw(file, Path::new(out)).map(i32::from),
+        ["raft-timeline", file, out] => draw_raft(file, Path::new(out)).map(i32::from),
         ["shrink", seed, dir] => number(seed).and_then(|s| bug(kind, s, dir)),
-        _ => Err("usage: storm run|plan|play|many|twice|shrink|timeline … (see sim/command.rs)".into()),
+        _ => {
+            Err("usage: storm run|plan|play|many|twice|shrink|timeline|raft-timeline … (see sim/command.rs)"
+                .into())
+        }
     };
     done.unwrap_or_else(|e| {
         eprintln!("storm: {e}");
@@ -290,24 +295,46 @@ fn twice(kind: Kind, seeds: &[u64]) -> i32 {
     code
 }
 
-/// Runs a plan in a process of its own with its trace and its logs, and draws what came.
-fn draw(file: &str, out: &Path) -> Result<(), String> {
+/// Transitions that stand beside a page as text.
+const TRANSITIONS: usize = 200;
+
+/// Runs a plan in a process of its own with its trace and its logs, and draws what came; true if it fails.
+fn draw(file: &str, out: &Path) -> Result<bool, String> {
     let plan = read_plan(file)?;
     let me = std::env::current_exe().map_err(|e| e.to_string())?;
     let run = Command::new(me).args(["play", file]).env("FULMAR_TRACE", "1").env("FULMAR_LOGS", "1").output();
     let text = run.map_err(|e| e.to_string())?.stdout;
     let text = String::from_utf8_lossy(&text);
     // Machines get their numbers in the order in which they are made.
-    let ids: Vec<String> = match &plan {
-        Any::Core(p) => p.clients.iter().map(|c| format!("c{}", c.id)).collect(),
-        Any::Jet(_) | Any::Mesh(_) => Vec::new(),
+    let server = || vec!["server".to_owned()];
+    let several = |n: usize| (0..n).map(|i| format!("s{i}")).collect();
+    let (servers, ids): (Vec<String>, Vec<String>) = match &plan {
+        Any::Core(p) => (server(), p.clients.iter().map(|c| format!("c{}", c.id)).collect()),
+        Any::Jet(p) => (server(), p.actors.iter().map(|a| format!("a{}", a.id)).collect()),
+        Any::Mesh(p) => (several(p.options.servers), (0..p.walks.len()).map(|i| format!("c{i}")).collect()),
     };
-    let names: Vec<String> = ["harness".to_owned(), "server".to_owned()].into_iter().chain(ids).collect();
+    let names: Vec<String> = ["harness".to_owned()].into_iter().chain(servers).chain(ids).collect();
     let mut t = timeline::read(&text, &names);
     t.title = format!("Seed {} of {}", plan.seed(), file);
     let report = text.lines().rev().find_map(|l| serde_json::from_str::<Report>(l).ok());
-    t.violations = report.map(|r| r.violations).unwrap_or_default();
-    write(out, &timeline::html(&t)).map_err(|e| format!("{}: {e}", out.display()))
+    let died = || Violation::new("process", "the process ended without a verdict".into());
+    t.violations = report.map_or_else(|| vec![died()], |r| r.violations);
+    leave(&t, out)
+}
+
+fn draw_raft(file: &str, out: &Path) -> Result<bool, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+    leave(&timeline::raft::read(&text), out)
+}
+
+/// Writes a page and its text; true if something was violated.
+fn leave(t: &timeline::Timeline, out: &Path) -> Result<bool, String> {
+    let e = |e: std::io::Error| format!("{}: {e}", out.display());
+    write(out, &timeline::html(t)).map_err(e)?;
+    write(&out.with_extension("txt"), &timeline::table(t, TRANSITIONS)).map_err(e)?;
+    t.violations.iter().for_each(|v| say(&format!("{}: {}", v.id, v.text)));
+    say(&format!("timeline: {}", out.display()));
+    Ok(!t.violations.is_empty())
 }
 
 /// Shrinks a failing seed and leaves its folder.
@@ -341,7 +368,7 @@ fn bug(kind: Kind, seed: u64, dir: &str) -> Result<i32, String> {
     let list =
         |r: &Report| r.violations.iter().map(|v| format!("{}: {}\n", v.id, v.text)).collect::<String>();
     let text = format!(
-        "seed {seed} breaks {id}\n\nscripts/repro {}{seed}\nscripts/repro {}/shrunk.json\n\n## As drawn ({} steps and events)\n{}\n## Shrunk ({})\n{}",
+        "seed {seed} breaks {id}\n\nIt, its shrunk plan and its timeline again: scripts/repro {}--shrink {seed}\nThe shrunk plan again: scripts/repro {}/shrunk.json\nplan.json, shrunk.json, timeline.html and timeline.txt (the last transitions) are beside this file.\n\n## As drawn ({} steps and events)\n{}\n## Shrunk ({})\n{}",
         kind.word().map(|w| format!("--{w} ")).unwrap_or_default(),
         dir.display(),
         plan.len(),
@@ -391,12 +418,13 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
     let limit = Duration::from_secs(if seconds == 0 { u64::MAX / 4 } else { seconds });
     let (tx, rx) = mpsc::channel::<(u64, Report)>();
     let next = std::sync::Arc::new(parking_lot::Mutex::new(first));
+    let enough = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let end = first.saturating_add(count);
     let workers: Vec<_> = (0..jobs.max(1))
         .map(|job| {
-            let (tx, next) = (tx.clone(), next.clone());
+            let (tx, next, enough) = (tx.clone(), next.clone(), enough.clone());
             std::thread::spawn(move || {
-                while begun.elapsed() < limit {
+                while begun.elapsed() < limit && !enough.load(std::sync::atomic::Ordering::Relaxed) {
                     let from = {
                         let mut n = next.lock();
                         let from = *n;
@@ -408,7 +436,7 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
                     }
                     let mut from = from;
                     let to = (from + BATCH).min(end);
-                    while from < to {
+                    while from < to && !enough.load(std::sync::atomic::Ordering::Relaxed) {
                         let seeds = (from..to).map(|s| s.to_string());
                         let args = kind.args(std::iter::once("run".to_owned()).chain(seeds));
                         let (all, died) = reports(&args);
@@ -432,6 +460,9 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
     let mut sum = Sum::default();
     for (_, r) in rx {
         sum.add(r);
+        if dir == "-" && !sum.failed.is_empty() {
+            enough.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
     }
     workers.into_iter().for_each(|w| drop(w.join()));
     let real = begun.elapsed().as_secs_f64();
@@ -448,6 +479,10 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
     let missed = floors(kind, &sum);
     missed.iter().for_each(|m| say(m));
     sum.failed.sort_by_key(|f| f.0);
+    if let Some((seed, _)) = sum.failed.first().filter(|_| dir != "-") {
+        let jet = kind.word().map(|w| format!("--{w} ")).unwrap_or_default();
+        say(&format!("FAILED. To make it small, see it and replay it: scripts/repro {jet}--shrink {seed}"));
+    }
     // One of each kind is enough to look at.
     let mut seen = Vec::new();
     for (seed, v) in &sum.failed {

@@ -540,6 +540,8 @@ impl Harness {
                 ),
             );
         }
+        // What the server has closed the client still has to read: through a narrow window, behind all that was sent to it before.
+        self.until(limit, |h| check::awaited(&h.history.lock(), &h.plan.options).is_none()).await;
         self.reload_holds();
         let stats = self.host.server();
         self.phase.send_replace(Phase::Leave);
