@@ -1,5 +1,5 @@
 //! The command line of `storm`. With `jet` before them all commands are about storms of JetStream instead of core messaging, with `mesh`
-//! about core messaging over several servers.
+//! about core messaging over several servers, with `cluster` about JetStream over several servers.
 //!
 //! * `storm run SEED…` runs seeds in this process and prints a line of JSON for each; a panic is a verdict too.
 //! * `storm text TEXT` prints the seed for a text.
@@ -37,6 +37,7 @@ enum Kind {
     Core,
     Jet,
     Mesh,
+    Cluster,
 }
 
 impl Kind {
@@ -45,6 +46,7 @@ impl Kind {
             Kind::Core => Any::Core(Plan::draw(seed)),
             Kind::Jet => Any::Jet(jet::plan::Plan::draw(seed)),
             Kind::Mesh => Any::Mesh(mesh::plan::Plan::draw(seed)),
+            Kind::Cluster => Any::Jet(jet::plan::Plan::draw_cluster(seed)),
         }
     }
     /// What stands before the command.
@@ -53,6 +55,7 @@ impl Kind {
             Kind::Core => None,
             Kind::Jet => Some("jet"),
             Kind::Mesh => Some("mesh"),
+            Kind::Cluster => Some("cluster"),
         }
     }
     /// The arguments of a child that does the same kind of storms.
@@ -65,6 +68,7 @@ impl Kind {
             Kind::Core => &FLOORS,
             Kind::Jet => &JET_FLOORS,
             Kind::Mesh => &MESH_FLOORS,
+            Kind::Cluster => &CLUSTER_FLOORS,
         }
     }
 }
@@ -136,6 +140,7 @@ pub fn main() -> i32 {
     let kind = match words.first() {
         Some(&"jet") => Kind::Jet,
         Some(&"mesh") => Kind::Mesh,
+        Some(&"cluster") => Kind::Cluster,
         _ => Kind::Core,
     };
     if kind != Kind::Core {
@@ -310,6 +315,9 @@ fn draw(file: &str, out: &Path) -> Result<bool, String> {
     let several = |n: usize| (0..n).map(|i| format!("s{i}")).collect();
     let (servers, ids): (Vec<String>, Vec<String>) = match &plan {
         Any::Core(p) => (server(), p.clients.iter().map(|c| format!("c{}", c.id)).collect()),
+        Any::Jet(p) if p.options.servers > 1 => {
+            (several(p.options.servers), p.actors.iter().map(|a| format!("a{}", a.id)).collect())
+        }
         Any::Jet(p) => (server(), p.actors.iter().map(|a| format!("a{}", a.id)).collect()),
         Any::Mesh(p) => (several(p.options.servers), (0..p.walks.len()).map(|i| format!("c{i}")).collect()),
     };
@@ -546,6 +554,22 @@ const MESH_FLOORS: [(&str, u64); 9] = [
     ("fault at byte between servers", 300),
     ("fault kill", 300),
     ("fault pause", 100),
+];
+
+/// The same for JetStream over several servers.
+const CLUSTER_FLOORS: [(&str, u64); 12] = [
+    ("publishes", 50_000),
+    ("answers: stored", 20_000),
+    ("answers: duplicate", 100),
+    ("key writes: stored", 1_000),
+    ("deliveries", 20_000),
+    ("confirmed acknowledgements", 3_000),
+    ("fault partition", 150),
+    ("fault cut between servers", 150),
+    ("fault kill", 150),
+    ("fault power", 150),
+    ("change step-down", 150),
+    ("changes: done", 100),
 ];
 
 /// Probes that were hit less often than they must.

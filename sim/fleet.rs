@@ -8,6 +8,7 @@ use env::{
     sim::{Death, Link, Machine, Trigger, World},
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::{plan::Way, storm::Host};
 
@@ -144,13 +145,15 @@ pub struct Fleet {
     ending: Vec<bool>,
     /// Servers that nobody starts again.
     retired: Vec<bool>,
+    /// Starts of all servers together.
+    boots: watch::Sender<u64>,
 }
 
 impl Fleet {
-    /// Servers `s0`, `s1` and so on, not started.
+    /// Servers `s0`, `s1` and so on, not started; one alone is `server`.
     pub fn new(w: &World, n: usize, cores: usize) -> Fleet {
         let host = |i: usize| {
-            let machine = w.machine(&format!("s{i}"));
+            let machine = w.machine(&if n == 1 { "server".to_owned() } else { format!("s{i}") });
             machine.set_cores(cores);
             Host::new(machine)
         };
@@ -161,6 +164,7 @@ impl Fleet {
             paused: vec![false; n],
             ending: vec![false; n],
             retired: vec![false; n],
+            boots: watch::channel(0).0,
         }
     }
 
@@ -171,6 +175,32 @@ impl Fleet {
     /// A server's machine.
     pub fn machine(&self, i: usize) -> Machine {
         self.hosts[i].machine.clone()
+    }
+    /// Starts of all servers together.
+    pub fn boots(&self) -> watch::Receiver<u64> {
+        self.boots.subscribe()
+    }
+    /// Starts a server.
+    pub fn start(&self, i: usize) {
+        self.boots.send_modify(|n| *n += 1);
+        self.hosts[i].start();
+    }
+    /// A server that was retired is to run again.
+    pub fn recall(&mut self, i: usize) {
+        if std::mem::take(&mut self.retired[i]) {
+            let now = self.ms();
+            self.undo.push((now + 5, Undo::Start(i)));
+        }
+    }
+    /// A server dies, and stays dead until it is recalled.
+    pub fn bury(&mut self, i: usize, power: bool) {
+        self.retired[i] = true;
+        self.undo(Undo::Resume(i));
+        self.undo.retain(|u| !matches!(u.1, Undo::Start(s) if s == i));
+        self.ending[i] = false;
+        if self.hosts[i].machine.is_running() {
+            self.hosts[i].machine.kill(if power { Death::Power } else { Death::Process });
+        }
     }
     fn ms(&self) -> u64 {
         self.w.elapsed().as_millis() as u64
@@ -299,8 +329,8 @@ impl Fleet {
                 }
             }
             Undo::Start(i) => {
-                if !self.hosts[i].machine.is_running() {
-                    self.hosts[i].start();
+                if !self.hosts[i].machine.is_running() && !self.retired[i] {
+                    self.start(i);
                 }
             }
         }

@@ -124,7 +124,7 @@ impl Harness {
         for i in 0..o.servers {
             let text = config(&o, &self.fleet, i);
             self.fleet.hosts()[i].configure(&text);
-            self.fleet.hosts()[i].start();
+            self.fleet.start(i);
         }
         if !self.until(TOGETHER_MS, |h| h.fleet.all_serve() && h.is_whole()).await {
             self.wrong("MS-1", format!("the mesh is not whole {TOGETHER_MS} ms after the start"));
