@@ -250,8 +250,9 @@ impl Consumers {
 }
 
 fn push_tasks(name: &Arc<str>, slot: &Slot, outs: &mut Vec<Output>, out: &mut Vec<Task>) {
-    for output in outs.drain(..) {
-        out.push(Task { consumer: name.clone(), subject: slot.subject.clone(), output });
+    if !outs.is_empty() {
+        let outputs = std::mem::take(outs);
+        out.push(Task { consumer: name.clone(), subject: slot.subject.clone(), outputs });
     }
 }
 
@@ -401,7 +402,8 @@ impl Core {
         let mut outs = Vec::new();
         let strict_or_kept = self.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
         let mut last: Option<Arc<str>> = None;
-        while out.len() < ROUND {
+        let mut gathered = 0;
+        while gathered < ROUND {
             // Each in turn, beginning behind the one before.
             let next = match &last {
                 Some(l) => self
@@ -418,14 +420,15 @@ impl Core {
                 self.consumers.ready.remove(&name);
                 continue;
             };
-            let before = out.len();
             let r = slot.rules.pump(&view, &listeners, now, BUDGET, &mut outs);
+            let new = outs.len();
+            gathered += new;
             push_tasks(&name, slot, &mut outs, out);
             let more = r?;
             self.consumers.touch(&name, now, strict_or_kept);
             if more {
                 self.consumers.ready.insert(name.clone());
-            } else if out.len() == before {
+            } else if new == 0 {
                 // Nothing came of it: what it waits for wakes it again.
                 self.consumers.ready.remove(&name);
             }

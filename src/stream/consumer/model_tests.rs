@@ -189,7 +189,7 @@ impl World {
 
     fn delivered(&mut self, d: &Deliver) {
         let seq = d.message.seq;
-        assert!(!self.setup.filtered || d.message.subject == "a");
+        assert!(!self.setup.filtered || d.message.subject() == b"a");
         assert!(!self.confirmed.contains(&seq), "C-3: {seq} was confirmed");
         let allowed = self.not_before.get(&seq).copied().unwrap_or(0);
         assert!(self.now.mono >= allowed, "J-6: {seq} at {} and not before {allowed}", self.now.mono);
