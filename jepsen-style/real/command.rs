@@ -123,7 +123,11 @@ impl Run {
                 let options = Options { seed, ..self.options.clone() };
                 let row = match binary(*kind) {
                     // The faults block this thread; clients and proxies have the runtime's own.
-                    Some(bin) => rt.block_on(scenario::run(s, &Subject { kind: *kind, bin }, &options)),
+                    Some(bin) => rt.block_on(scenario::run(
+                        s,
+                        &Subject { kind: *kind, bin, old: older(*kind) },
+                        &options,
+                    )),
                     None => Row {
                         scenario: s.name.into(),
                         subject: kind.name().into(),
@@ -185,8 +189,8 @@ impl Run {
     /// The table with what is needed to read and to repeat it.
     fn page(&self, table: &str) -> String {
         let version = |k: &Kind| {
-            let said =
-                binary(*k).map_or_else(|| "no binary".into(), |bin| Subject { kind: *k, bin }.version());
+            let said = binary(*k)
+                .map_or_else(|| "no binary".into(), |bin| Subject { kind: *k, bin, old: None }.version());
             format!("* {}: {said}\n", k.name())
         };
         let versions: String = Kind::ALL.iter().map(version).collect();
@@ -198,6 +202,12 @@ impl Run {
             scale = self.options.scale
         )
     }
+}
+
+/// An older version's binary, for rolling upgrades.
+fn older(kind: Kind) -> Option<PathBuf> {
+    let name = if kind == Kind::Fulmar { "FULMAR_OLD_BIN" } else { "NATS_SERVER_OLD_BIN" };
+    std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
 }
 
 fn binary(kind: Kind) -> Option<PathBuf> {
