@@ -73,7 +73,7 @@ impl Group {
                 self.tell_role();
                 continue;
             }
-            if self.serve_waiters(&pipeline) {
+            if self.serve_waiters(&pipeline, &mut ready) {
                 continue;
             }
             let (ticket, stopped) = {
@@ -278,7 +278,13 @@ impl Group {
     }
 
     /// Answers those who wait for a checkpoint or for quiet. True if the group has to be looked at again.
-    fn serve_waiters(&self, pipeline: &Pipeline) -> bool {
+    fn serve_waiters(&self, pipeline: &Pipeline, ready: &mut Ready) -> bool {
+        let wants =
+            self.inner.lock().rare.as_mut().map(|r| std::mem::take(&mut r.wants_state)).unwrap_or_default();
+        if !wants.is_empty() {
+            wants.into_iter().for_each(|tx| drop(tx.send(self.state_of_now(ready))));
+            return true;
+        }
         let (checkpoint, quiet) = {
             let mut inner = self.inner.lock();
             if inner.wants_checkpoint.is_empty() && inner.wants_quiet.is_empty() {

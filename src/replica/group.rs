@@ -4,7 +4,7 @@
 //! `activity`. No lock is held while a machine is called.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use raft::{Core, EntryKind, Event, LogIndex, Note, Ready, Token, Write};
+use raft::{Core, EntryKind, Event, HardState, LogIndex, Note, Ready, Token, Write};
 use store::{NewEntry, Sync, Ticket};
 use tokio::sync::{Notify, oneshot};
 
@@ -113,6 +113,8 @@ pub(crate) struct Inner {
     pub installs: Vec<raft::Install>,
     /// The state of another node is being fetched, or is here and waits for its turn.
     pub fetching: bool,
+    /// Its log was in memory and is gone, and nobody has taken it in yet.
+    pub forgot: bool,
     /// Just made, to be led by this node, and nobody leads yet.
     pub eager: bool,
     /// What the machine was told last.
@@ -134,6 +136,11 @@ pub(crate) struct Rare {
     pub said: BTreeMap<u64, u32>,
     /// A state that was fetched and waits for its turn.
     pub fetched: Option<Fetched>,
+    /// Nodes whose replicas forgot, and are to be taken in again; and whether somebody sees to that.
+    pub healing: BTreeSet<u64>,
+    pub heals: bool,
+    /// Who waits for the state as of now.
+    pub wants_state: Vec<oneshot::Sender<Option<store::Outgoing>>>,
 }
 
 impl Inner {
@@ -160,6 +167,7 @@ impl Inner {
             fetching: false,
             rare: None,
             eager: false,
+            forgot: false,
             told: None,
             told_members: None,
             stop: None,
@@ -386,7 +394,14 @@ impl Group {
             return Err(store::Error::Invalid("the store has no way to mend an entry yet".to_owned()));
         }
         let mut tickets = [None, None];
-        if let Some(hard) = &write.hard {
+        let members = write.reset.is_some() || write.entries.iter().any(|e| e.kind == EntryKind::Config);
+        if self.memory && (write.hard.is_some() || members) {
+            // Its log does not outlive a restart, and it must be known then whether others are counting on it.
+            let s = inner.core.status();
+            let hard = write.hard.unwrap_or(HardState { term: s.term, vote: s.vote, commit: s.commit });
+            let state = codec::memory_state(&hard, inner.core.members().1);
+            tickets[0] = Some(self.store.set_hard_state(state)?);
+        } else if let Some(hard) = &write.hard {
             tickets[0] = Some(self.store.set_hard_state(codec::hard_state(hard))?);
         }
         if let Some(from) = write.truncate {
@@ -527,8 +542,34 @@ impl Group {
     }
 
     /// The state of this replica, for one that the log cannot help.
-    pub(crate) fn state_for_others(&self) -> Option<store::Outgoing> {
-        self.store.outgoing()
+    pub(crate) async fn state_for_others(self: &Arc<Self>) -> Option<store::Outgoing> {
+        if !self.memory {
+            return self.store.outgoing();
+        }
+        // What was deleted since a checkpoint is not known any more: it has to be one of now.
+        let (tx, rx) = oneshot::channel();
+        self.inner.lock().rare().wants_state.push(tx);
+        self.poke();
+        rx.await.ok().flatten()
+    }
+
+    /// The state of a group in memory as of now. Called by the activity between two applies only (D-4).
+    pub(crate) fn state_of_now(&self, ready: &mut Ready) -> Option<store::Outgoing> {
+        let members = {
+            let inner = self.inner.lock();
+            let applied = inner.core.status().applied;
+            if applied <= LogIndex(1) || inner.stop.is_some() {
+                return None;
+            }
+            inner.core.members_at(applied).clone()
+        };
+        self.since_checkpoint.store(0, Ordering::Relaxed);
+        self.store.checkpoint(codec::with_members(&members, &self.machine.checkpoint()));
+        let out = self.store.outgoing()?;
+        let (index, chain) = (LogIndex(out.checkpoint().index.0), raft::Chain(out.checkpoint().chain.0));
+        // What is at or below it is state from now on.
+        self.step(&mut self.inner.lock(), Event::Compacted { index, chain }, ready);
+        Some(out)
     }
 
     /// Whether somebody who is there is fed from the log and would need the state instead if the log went now. For a while only, or one that is slow

@@ -161,6 +161,43 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Takes in replicas that forgot, in the place of what they were: learners first, and voters when they have caught up. Ends when that is done or this
+    /// node does not lead any more; who leads then hears from them again.
+    async fn heal(self: Arc<Self>) {
+        let pause = Duration::from_nanos(self.shared.options.raft.resend_ns / 2);
+        loop {
+            let changed = self.changed.notified();
+            let target: Vec<NodeId> = {
+                let mut inner = self.inner.lock();
+                let inner = &mut *inner;
+                let m = inner.core.members().1;
+                let all = m.all();
+                let rare = inner.rare.get_or_insert_default();
+                rare.healing.retain(|id| all.iter().any(|n| n.id == *id));
+                let voters = m.voters.iter().chain(&m.outgoing).map(|n| n.id);
+                let mut ids: Vec<u64> = voters.chain(rare.healing.iter().copied()).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                if rare.healing.is_empty() {
+                    rare.heals = false;
+                    return;
+                }
+                ids.into_iter().map(|id| NodeId::new(id, 0)).collect()
+            };
+            let step = self.reach(&target);
+            self.poke();
+            if matches!(step, Ok(Reach::Done) | Err(_)) {
+                let mut inner = self.inner.lock();
+                inner.rare().healing.clear();
+                inner.rare().heals = false;
+                return;
+            }
+            env::timeout(pause, changed).await.ok();
+        }
+    }
+}
+
 impl Inner {
     /// The membership, if it is committed and final and was not told before.
     pub(crate) fn untold_members(&mut self) -> Option<Membership> {
@@ -169,6 +206,7 @@ impl Inner {
             return None;
         }
         self.told_members = Some(index);
+        self.forgot = false;
         Some(Membership { index, voters: nodes(&m.voters), learners: nodes(&m.learners) })
     }
 }
@@ -177,15 +215,26 @@ impl Shared {
     /// A node says what its replica of a group is.
     pub(crate) fn on_here(&self, group: GroupId, replica: NodeId) {
         let Some(g) = self.group(group) else { return };
-        let again = {
+        let (again, heal) = {
             let mut inner = g.inner.lock();
+            let inner = &mut *inner;
             let said = inner.rare().said.entry(replica.id).or_default();
             *said = (*said).max(replica.incarnation);
+            let leads = inner.core.status().role == RoleName::Leader;
+            let members = inner.core.members().1.all();
+            let forgot = members.iter().any(|m| m.id == replica.id && m.incarnation < replica.incarnation);
+            let rare = inner.rare();
+            let heal = leads && forgot && rare.healing.insert(replica.id) && !rare.heals;
+            rare.heals |= heal;
             // One more who can be asked. What has gone as far as votes is left to run.
-            inner.eager
+            let again = inner.eager
                 && matches!(inner.core.status().role, RoleName::Follower | RoleName::PreCandidate)
-                && inner.core.members().1.is_voter(replica)
+                && inner.core.members().1.is_voter(replica);
+            (again, heal)
         };
+        if heal {
+            env::spawn(g.clone().heal());
+        }
         if again {
             g.post(Event::Campaign);
         }

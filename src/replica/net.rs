@@ -122,8 +122,13 @@ impl Shared {
         let mut effects = Vec::new();
         let answer = {
             let mut pairs = self.net.pairs.lock();
+            let was_empty = pairs.is_empty();
             let answer = f(&mut pairs, env::now().0, &mut effects);
             self.fill_live(&pairs);
+            if was_empty && !pairs.is_empty() {
+                // Somebody was heard of before there was any group here: heartbeats begin all the same, and with them the end of what is over.
+                self.net.beat.notify_one();
+            }
             answer
         };
         for effect in effects {
@@ -132,9 +137,46 @@ impl Shared {
         answer
     }
 
-    fn tell(&self, effect: Effect) {
+    /// Lets the groups that followed a node campaign, in random order and so many a second.
+    fn withdrawn(self: &Arc<Self>, node: NodeId) {
+        let mut groups: Vec<Arc<Group>> = self.groups().into_iter().filter(|g| !g.is_sole()).collect();
+        let some = (self.options.elections_per_s / 10).max(1);
+        if groups.len() <= some {
+            return groups.iter().for_each(|g| g.post(Event::Withdrawn(node)));
+        }
+        env::rng("replica elections").shuffle(&mut groups);
+        let shared = self.clone();
+        env::spawn(async move {
+            for some in groups.chunks(some) {
+                some.iter().for_each(|g| g.post(Event::Withdrawn(node)));
+                env::sleep(Duration::from_millis(100)).await;
+                if shared.is_closed() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// What a disk that does not answer means for the groups here, if that changed.
+    fn look_at_disk(self: &Arc<Self>, was_stuck: bool) -> bool {
+        let took = self.store.stuck_for();
+        let stuck = took >= Duration::from_nanos(self.options.stuck_ns);
+        if stuck != was_stuck {
+            if stuck {
+                tracing::error!(
+                    "the journal does not answer for {took:?}: this node leads nothing until it does"
+                );
+            } else {
+                tracing::warn!("the journal answers again");
+            }
+            self.groups().iter().filter(|g| !g.is_sole()).for_each(|g| g.post(Event::Ill(stuck)));
+        }
+        stuck
+    }
+
+    fn tell(self: &Arc<Self>, effect: Effect) {
         let event = match effect {
-            Effect::Withdrawn(n) => Event::Withdrawn(n),
+            Effect::Withdrawn(n) => return self.withdrawn(n),
             Effect::SupportLost(n) => Event::SupportLost(n),
             Effect::Reachable(n) => Event::Reachable(n),
             Effect::Unreachable(n) => Event::Unreachable(n),
@@ -153,6 +195,7 @@ impl Shared {
     }
 
     async fn beats(self: Arc<Self>) {
+        let mut stuck = false;
         while !self.is_closed() {
             if self.net.pairs.lock().is_empty() {
                 self.net.beat.notified().await;
@@ -172,7 +215,9 @@ impl Shared {
                 pairs.tick(now, out);
                 (pairs.beat(now, excepted).encode(), pairs.nodes())
             });
-            if let Some(peers) = self.net.peers.get() {
+            stuck = self.look_at_disk(stuck);
+            // Support is asked for by nodes that can do something with it.
+            if let Some(peers) = self.net.peers.get().filter(|_| !stuck) {
                 nodes.into_iter().for_each(|n| peers.send(n, frame.clone()));
             }
             env::sleep(Duration::from_nanos(self.options.beat_ns)).await;
@@ -315,6 +360,10 @@ impl Replicas {
                 }
                 shared.pairs(|pairs, now, out| pairs.heard(now, from, out));
                 let Some(g) = shared.group(m.group) else { return };
+                if m.to.incarnation < g.inner.lock().core.me().incarnation {
+                    // It was meant for one who is not here any more: let the sender know who is (D-9).
+                    return shared.on_ask(m.group, from);
+                }
                 {
                     let mut inner = g.inner.lock();
                     if inner.events.len() >= EVENTS_MAX || inner.stop.is_some() {

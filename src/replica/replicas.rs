@@ -125,7 +125,7 @@ impl Shared {
 pub struct New {
     /// Its id: not 0, and not that of a group that is there. It may be that of one which this node had and removed, if it comes back as a newcomer.
     pub id: GroupId,
-    /// Bodies stay in memory: a restart begins with an empty log. For one voter only.
+    /// Bodies stay in memory. With one voter a restart begins with an empty log; with several a restarted replica is a new one, which the others take in.
     pub memory: bool,
     /// Bytes of the layer above that stay with the group; see [`Replicas::options`].
     pub options: Bytes,
@@ -252,11 +252,6 @@ impl Replicas {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        if new.memory && new.members.all() != [self.0.me] {
-            return Err(Error::Unfit(
-                "a group with its log in memory has this node as its only member".into(),
-            ));
-        }
         if new.id.0 == COUNTER.0 {
             return Err(Error::Unfit("group 0 is the driver's own".into()));
         }
@@ -275,7 +270,7 @@ impl Replicas {
                 begun.durable().await?;
             }
             made.durable().await?;
-            let handle = self.open(group, new.sync, machine, false).await?;
+            let handle = self.open(group, new.sync, machine, false, true).await?;
             if first.is_some_and(|f| f.id == self.0.me.id) {
                 handle.0.campaign_until_led();
             } else if let Some(f) = first {
@@ -285,7 +280,7 @@ impl Replicas {
             return Ok(handle);
         }
         // Alone it owes nobody anything before its first proposal, whose sync covers all that is written before it.
-        self.open(group, new.sync, machine, true).await
+        self.open(group, new.sync, machine, true, true).await
     }
 
     /// Opens a group that the store has: the checkpoint goes to the machine, and what the log has above it is applied again once it is
@@ -298,7 +293,7 @@ impl Replicas {
             return Err(Error::Closed);
         }
         let group = self.0.store.group(store::GroupId(id.0))?;
-        self.open(group, sync, machine, false).await
+        self.open(group, sync, machine, false, false).await
     }
 
     async fn open(
@@ -307,12 +302,13 @@ impl Replicas {
         sync: Sync,
         machine: Arc<dyn Machine>,
         young: bool,
+        fresh: bool,
     ) -> Result<Handle, Error> {
         let id = GroupId(store.id().0);
         if self.0.groups.lock().contains_key(&id) {
             return Err(Error::Open(id));
         }
-        let inner = open::open(&self.0, &store, &machine).await?;
+        let inner = open::open(&self.0, &store, &machine, fresh).await?;
         let group = Arc::new(Group {
             id,
             shared: self.0.clone(),

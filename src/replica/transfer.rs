@@ -196,7 +196,7 @@ impl Shared {
     /// Reads a group's state out for one receiver, as fast as that one takes it. False if there is none to be had here.
     async fn read_out(&self, to: NodeId, f: Fetch, session: &Session) -> bool {
         let Some(group) = self.group(f.group) else { return false };
-        let Some(mut out) = group.state_for_others() else { return false };
+        let Some(mut out) = group.state_for_others().await else { return false };
         if out.checkpoint().index.0 < f.index.0 {
             return false;
         }

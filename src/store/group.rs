@@ -229,6 +229,13 @@ impl Group {
         self.floor.1 = LogIndex(0);
     }
 
+    /// Begins as somebody who takes the numbers of others: the stream is empty and has given none.
+    pub(crate) fn begin_anew(&mut self) {
+        assert!(self.memory && self.tail.is_empty(), "S-55: only what was lost with its process begins anew");
+        self.totals = Totals::default();
+        self.dict_upto = StreamSeq(0);
+    }
+
     /// Nothing is given any more: what of the reservation was not used is free again.
     pub(crate) fn end_memory(&mut self) {
         self.floor.0 = self.log_seq();
@@ -237,7 +244,8 @@ impl Group {
     /// The reservation that a memory group needs before it gives out numbers up to these, if it is time for one.
     pub(crate) fn next_floor(&self, seq: StreamSeq, index: LogIndex) -> Option<(StreamSeq, LogIndex)> {
         let near = seq.0 + FLOOR_STEP / 2 > self.floor.0.0 || index.0 + FLOOR_STEP / 2 > self.floor.1.0;
-        near.then_some((StreamSeq(seq.0 + FLOOR_STEP), LogIndex(index.0 + FLOOR_STEP)))
+        // What was reserved once stays so, also where the numbers are another's now and lower.
+        near.then_some((StreamSeq(seq.0 + FLOOR_STEP).max(self.floor.0), LogIndex(index.0 + FLOOR_STEP)))
     }
     /// The journal will hold this reservation in `round`.
     pub(crate) fn set_floor(&mut self, floor: (StreamSeq, LogIndex), round: Round) {

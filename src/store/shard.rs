@@ -74,6 +74,8 @@ pub(crate) struct Shard {
     /// Nobody holds the store any more: background work ends.
     pub closed: AtomicBool,
     pub syncs: AtomicU64,
+    /// When the round that is being written began, on the monotonic clock; 0 if none is.
+    pub round_began: AtomicU64,
     pub damage: Mutex<Vec<Damage>>,
     /// Recovery gave up something behind the last good round.
     pub torn: bool,
@@ -180,6 +182,7 @@ impl Shard {
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
+            round_began: AtomicU64::new(0),
             damage: Mutex::default(),
             torn: replay.torn,
             disk,
@@ -448,6 +451,7 @@ impl Shard {
         if mutant!(self.opts, ReplyBeforeSync) {
             self.progress.send_modify(|p| (p.written, p.synced) = (number, number));
         }
+        self.round_began.store(env::now().0.max(1), Ordering::Relaxed);
         let mut r = Ok(());
         if sync {
             for f in &others {
@@ -460,6 +464,7 @@ impl Shard {
         if r.is_ok() {
             r = self.writer.write(&file, off, bufs, sync).await;
         }
+        self.round_began.store(0, Ordering::Relaxed);
         if let Err(e) = r {
             return Err(self.poison(&e.to_string()));
         }

@@ -448,6 +448,14 @@ impl Store {
         self.shards.all.iter().any(|s| s.torn)
     }
 
+    /// How long the oldest round that is being written or synced has been under way; zero if none is. Much more than a sync takes: the disk does not answer.
+    pub fn stuck_for(&self) -> Duration {
+        let now = env::now().0;
+        let began = |s: &Arc<Shard>| s.round_began.load(Ordering::Relaxed);
+        let oldest = self.shards.all.iter().map(began).filter(|b| *b > 0).min();
+        Duration::from_nanos(oldest.map_or(0, |b| now.saturating_sub(b)))
+    }
+
     /// Completed journal syncs so far.
     pub fn syncs(&self) -> u64 {
         self.shards.all.iter().map(|s| s.syncs.load(Ordering::Relaxed)).sum()
@@ -717,6 +725,12 @@ impl Group {
     #[cfg(test)]
     pub(crate) fn log_seq(&self) -> StreamSeq {
         self.state.lock().log_seq()
+    }
+
+    /// For a memory group after a restart whose numbers come from elsewhere: the stream begins with whatever comes. What was reserved before stays
+    /// reserved.
+    pub fn begin_anew(&self) {
+        self.state.lock().begin_anew();
     }
 
     /// Reads the group's state out, as of its checkpoint: of the durable one, or of the last one that a memory group took. `None` if there is none.

@@ -528,7 +528,20 @@ impl Shard {
             };
             while self.progress.borrow().written < round && self.run_round().await? {}
         }
-        if state.lock().memory {
+        let memory = {
+            let mut g = state.lock();
+            // S-55: numbers that came from elsewhere were given too.
+            let floor = g.next_floor(taken.checkpoint.totals.last, index).filter(|_| g.memory);
+            if let Some(f) = floor {
+                let bytes = crate::round::floor(f.0, f.1);
+                let round =
+                    self.enqueue(vec![Frame::control(FrameKind::Floor, id, LogIndex(0), bytes)], true)?;
+                g.set_floor(f, round);
+            }
+            g.memory
+        };
+        if memory {
+            while self.run_round().await? {}
             state.lock().replace_memory(taken.checkpoint, taken.entries);
             return Ok(());
         }
@@ -597,7 +610,6 @@ impl State {
         }
         self.tail.extend(tail);
         self.msgs.extend(msgs);
-        self.floor.0 = self.floor.0.max(checkpoint.totals.last);
         self.begin_at(checkpoint, end);
     }
 

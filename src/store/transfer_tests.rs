@@ -305,7 +305,7 @@ fn crash_at(seed: u64, at: u64, after: bool) -> std::result::Result<bool, TestCa
         prop_assert_eq!(b.g.applied().0.0, old.applied, "at {}", at);
     }
     now(b.g.verify()).expect("it can be read");
-    b.fork = 0;
+    b.apply();
     // What a file was received into that nothing names is written over when its number is given again.
     for _ in 0..4 {
         if b.g.last().0 == b.g.applied().0 {
