@@ -532,7 +532,6 @@ fn a_removed_group_is_gone_for_good() {
             Err(Refusal::Stopped(_))
         ));
         assert!(replicas.get(GroupId(3)).is_none() && replicas.stored().is_empty());
-        assert!(replicas.create(new(3), Arc::new(List::default())).await.is_err(), "an id is used once");
         kill(&replicas, &[&l]);
     })
     .expect("a runtime starts");
@@ -540,6 +539,21 @@ fn a_removed_group_is_gone_for_good() {
         let replicas = on_disk(&dir).await;
         assert!(replicas.stored().is_empty());
         assert!(replicas.restore(GroupId(3), Sync::Always, Arc::new(List::default())).await.is_err());
+        // The id may be used again, and nothing of what it was comes back.
+        let l = Arc::new(List::default());
+        replicas.create(new(3), l.clone()).await.expect("it is made");
+        l.until(List::leads).await;
+        l.publish(7);
+        l.until(|l| l.acked() == [7]).await;
+        assert!(replicas.create(new(3), Arc::new(List::default())).await.is_err(), "it is there");
+        kill(&replicas, &[&l]);
+    })
+    .expect("a runtime starts");
+    env::run(async {
+        let replicas = on_disk(&dir).await;
+        let l = start(&replicas, 3).await.expect("it opens");
+        l.until(List::leads).await;
+        assert_eq!(l.applied(), [7]);
     })
     .expect("a runtime starts");
 }
