@@ -5,7 +5,10 @@
 
 mod state;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -71,6 +74,8 @@ struct Inner {
     early: BTreeMap<u64, Outcome>,
     /// Proposals that are on their way into the log.
     entering: usize,
+    /// Groups that were changed and not looked at yet.
+    touched: BTreeSet<u64>,
     /// The highest id given here, in the log or not.
     given: u64,
     term: Option<Term>,
@@ -125,6 +130,23 @@ impl Meta {
     /// The group's handle, while it is open.
     pub fn handle(&self) -> Option<Handle> {
         self.inner.lock().handle.clone()
+    }
+    /// Groups that were changed since the last call.
+    pub fn take_touched(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.inner.lock().touched)
+    }
+    /// Up to where the log is applied here.
+    pub fn applied(&self) -> u64 {
+        self.inner.lock().applied
+    }
+    /// Returns when it is applied up to there.
+    pub async fn reached(&self, index: u64) {
+        let mut changed = self.changed.subscribe();
+        while self.applied() < index {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
     }
     /// Tells when the state or the leader changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
@@ -195,7 +217,17 @@ impl Machine for Meta {
 
     fn restore(&self, blob: &[u8]) -> Result<(), String> {
         let state = State::decode(blob).ok_or("the checkpoint of the meta group is of an unknown format")?;
-        self.inner.lock().state = state;
+        {
+            let mut inner = self.inner.lock();
+            let inner = &mut *inner;
+            // What the state before had and this one has not is looked at too.
+            let ids = |s: &State| -> Vec<u64> {
+                s.assignments().map(|a| a.a.id).chain(s.outs().keys().copied()).collect()
+            };
+            inner.touched.extend(ids(&inner.state));
+            inner.touched.extend(ids(&state));
+            inner.state = state;
+        }
         self.touch();
         Ok(())
     }
@@ -210,7 +242,9 @@ impl Machine for Meta {
                 let outcome = if e.head.kind == store::Kind::Control {
                     let command = Command::decode(&e.payload)
                         .ok_or_else(|| format!("entry {index} of the meta group is of an unknown format"))?;
-                    Some(inner.state.apply(command).map_err(|why| NotAssigned::Refused(why.to_owned())))
+                    let done = inner.state.apply(command).map_err(|why| NotAssigned::Refused(why.to_owned()));
+                    inner.touched.extend(done.iter().copied().filter(|id| *id != 0));
+                    Some(done)
                 } else {
                     None
                 };

@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use replica::{GroupId, NodeId};
+use replica::NodeId;
 use stream::{ApiError, errors};
 
 use super::{
@@ -18,8 +18,8 @@ use super::{
 use crate::{
     JetStream,
     account::{Asked, Assets},
-    api::{self, Kind, Request, response::StreamInfo},
-    handlers::{self, Answer, Desk},
+    api::{self, Kind, Parsed, Request, response::StreamInfo},
+    handlers::{self, Answered, Desk},
     leading::Standing,
     meta::{Assigned, NotAssigned},
     shell::Stream,
@@ -209,15 +209,12 @@ impl JetStream {
     /// A request that another node asks in a client's name.
     async fn serve_asked(self: &Arc<JetStream>, assets: &Arc<Assets>, asked: &Asked) -> Reply {
         let desk = Desk { node: self, assets, asked };
-        let request = match desk.parse() {
-            Ok(r) => r,
-            // The one who asks has read it already.
-            Err(_) => return Reply::Refused("a request of an unknown kind".into()),
-        };
+        // The one who asks has read it already, under the same rules.
+        let Parsed::Ask(request) = desk.parse() else { return Reply::Silence };
         match self.at(assets, responsible(&request)) {
             At::Here => match desk.run(request).await {
                 None => Reply::Silence,
-                Some((_, Err(e))) if e.code() == errors::CLUSTER_NOT_LEADER.code() => Reply::Elsewhere(None),
+                Some((_, Err(e))) if errors::CLUSTER_NOT_LEADER.is(&e) => Reply::Elsewhere(None),
                 Some((kind, answer)) => {
                     let failed = answer.is_err();
                     Reply::Answer { failed, body: answer.unwrap_or_else(|e| api::failure(kind, &e)) }
@@ -233,7 +230,7 @@ impl JetStream {
         let Some(s) = self.stream_of(a) else { return Reply::Elsewhere(None) };
         match settle_stream(&s, config).await {
             Ok(info) => serde_json::to_vec(&info).map_or(Reply::Open, |b| Reply::Json(b.into())),
-            Err(e) if e.code() == errors::CLUSTER_NOT_LEADER.code() => Reply::Elsewhere(None),
+            Err(e) if errors::CLUSTER_NOT_LEADER.is(&e) => Reply::Elsewhere(None),
             Err(e) => Reply::Refused(e.to_string()),
         }
     }
@@ -248,6 +245,7 @@ impl JetStream {
         let mut hint = None;
         loop {
             let mut changes = c.changed.subscribe();
+            changes.borrow_and_update();
             let Some(a) = self.meta.read(|s| s.get(id).cloned()) else {
                 return Err(errors::STREAM_NOT_FOUND.error());
             };
@@ -316,8 +314,8 @@ pub(crate) async fn settle_stream(s: &Arc<Stream>, config: Bytes) -> Result<Stre
 
 impl Desk<'_> {
     /// Answers a request, here or by asking who is responsible.
-    pub(crate) async fn answer_anywhere(&self, request: Request, kind: Kind) -> Answer {
-        let Some(c) = &self.node.cluster else { return self.run(request).await };
+    pub(crate) async fn answer_anywhere(&self, request: Request, kind: Kind) -> Option<Answered> {
+        let Some(c) = &self.node.cluster else { return self.run(request).await.map(Answered::of) };
         let until = env::now() + GRACE;
         let mut hint = None;
         loop {
@@ -328,25 +326,22 @@ impl Desk<'_> {
             };
             match at {
                 At::Here => match self.run(request.clone()).await {
-                    Some((_, Err(e))) if e.code() == errors::CLUSTER_NOT_LEADER.code() => {}
-                    answer => return answer,
+                    Some((_, Err(e))) if errors::CLUSTER_NOT_LEADER.is(&e) => {}
+                    answer => return answer.map(Answered::of),
                 },
                 At::Node(n) => match self.ask(c, n).await {
                     Some(Reply::Answer { failed, body }) => {
                         self.remember(c, &request, n);
-                        return Some((kind, if failed { Err(Relayed(body).into()) } else { Ok(body) }));
+                        return Some(Answered { kind, failed, body });
                     }
                     Some(Reply::Silence) => return None,
                     Some(Reply::Elsewhere(n)) => hint = n.filter(|n| *n != self.node.me && c.is_up(*n)),
-                    Some(Reply::Refused(why)) => {
-                        return Some((kind, Err(errors::BAD_REQUEST.error().described(why))));
-                    }
                     _ => {}
                 },
                 At::Nobody => {}
             }
             if env::now() >= until {
-                return Some((kind, Err(errors::CLUSTER_NOT_AVAIL.error())));
+                return Some(Answered::of((kind, Err(errors::CLUSTER_NOT_AVAIL.error()))));
             }
             if hint.is_none() {
                 env::timeout(AGAIN, changes.changed()).await.ok();
@@ -397,9 +392,4 @@ pub(crate) fn group_name(id: u64, replicas: usize, memory: bool) -> String {
     const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let tail: String = (0..8).map(|_| char::from(DIGITS[rng.below(62) as usize])).collect();
     format!("S-R{replicas}{}-{tail}", if memory { 'M' } else { 'F' })
-}
-
-/// Whether a group is open here.
-pub(crate) fn is_open(node: &JetStream, id: u64) -> bool {
-    node.replicas.get(GroupId(id)).is_some()
 }
