@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use replica::Proposal;
 use store::Need;
 use stream::{
     ApiError, Now,
@@ -67,6 +68,8 @@ pub(crate) struct Consumers {
     log_by: Option<u64>,
     /// Somebody waits for it.
     urgent: bool,
+    /// Notes that were refused, in order: they come before all others.
+    returned: Vec<Proposal>,
     seed: u64,
 }
 
@@ -97,7 +100,8 @@ impl Consumers {
     }
     /// Whether notes are to be logged now.
     pub(crate) fn wants_log(&self, now: u64) -> bool {
-        !self.dirty.is_empty() && (self.urgent || self.log_by.is_some_and(|at| at <= now))
+        !(self.dirty.is_empty() && self.returned.is_empty())
+            && (self.urgent || self.log_by.is_some_and(|at| at <= now))
     }
 
     /// Takes the consumer's state of now into account.
@@ -170,6 +174,43 @@ impl Consumers {
             }
             self.touch(&name, now, false);
         }
+    }
+    /// This node leads no longer. Whoever waits is told, what was not logged is forgotten, and with it the consumers that lived here only.
+    /// What is watched is to be given back.
+    pub(crate) fn unlead(&mut self, out: &mut Vec<Task>) -> Vec<(Vec<u8>, u64)> {
+        let mut outs = Vec::new();
+        let mut watched = Vec::new();
+        self.slots.retain(|name, slot| {
+            if slot.logged {
+                slot.rules.unlead(&mut outs);
+            } else {
+                slot.rules.deleted(&mut outs);
+            }
+            push_tasks(name, slot, &mut outs, out);
+            watched.extend(slot.watch.take());
+            slot.deadline = None;
+            slot.logged
+        });
+        self.ready.clear();
+        self.deadlines.clear();
+        self.dirty.clear();
+        self.returned.clear();
+        (self.log_by, self.urgent) = (None, false);
+        watched
+    }
+    /// What was noted is to be logged now.
+    pub(crate) fn hurry(&mut self) {
+        self.urgent = true;
+    }
+    /// Notes come back that could not be logged.
+    pub(crate) fn noted_again(&mut self, notes: Vec<Proposal>, now: Now) {
+        if notes.is_empty() {
+            return;
+        }
+        // They are older than what came back before and was not proposed since.
+        self.returned.splice(0..0, notes);
+        self.urgent = false;
+        self.log_by = Some(now.mono.saturating_add(LAZY));
     }
     fn insert(&mut self, name: &Arc<str>, slot: Slot, now: Now) {
         self.slots.insert(name.clone(), slot);
@@ -395,8 +436,11 @@ impl Core {
 
     /// Puts what consumers have noted into the log, if it is time.
     pub(crate) fn gather(&mut self, now: Now) {
-        if !self.consumers.wants_log(now.mono) || self.term.is_none() {
+        if !self.consumers.wants_log(now.mono) || self.term.is_none() || self.voided {
             return;
+        }
+        for p in std::mem::take(&mut self.consumers.returned) {
+            self.log.again(p);
         }
         let names = std::mem::take(&mut self.consumers.dirty);
         (self.consumers.log_by, self.consumers.urgent) = (None, false);
@@ -408,7 +452,7 @@ impl Core {
             }
         }
         if !deltas.is_empty() {
-            self.enqueue(Command::ConsumerDeltas { deltas }, Outcome::Command(None), now);
+            self.enqueue(Command::ConsumerDeltas { deltas }, Outcome::Notes, now);
         }
     }
     /// Whether the group has something to propose.
@@ -570,6 +614,9 @@ impl Stream {
         let (mut begin, mut end) = (Vec::new(), Vec::new());
         {
             let mut core = self.core.lock();
+            if core.term.is_none() {
+                return;
+            }
             for (name, slot) in &mut core.consumers.slots {
                 let wanted = slot.rules.config().deliver_subject.as_bytes();
                 if slot.watch.as_ref().map_or(&b""[..], |w| &w.0) == wanted {
@@ -587,9 +634,13 @@ impl Stream {
         for (name, subject) in begin {
             let watcher = Arc::new(Listener { stream: Arc::downgrade(self), consumer: name.clone() });
             let id = assets.account.watch(&subject, watcher);
-            let gone = match self.core.lock().consumers.slots.get_mut(&name) {
-                Some(slot) => slot.watch.replace((subject, id)),
-                None => Some((subject, id)),
+            let gone = {
+                let mut core = self.core.lock();
+                let leads = core.term.is_some();
+                match core.consumers.slots.get_mut(&name).filter(|_| leads) {
+                    Some(slot) => slot.watch.replace((subject, id)),
+                    None => Some((subject, id)),
+                }
             };
             if let Some((subject, id)) = gone {
                 assets.account.unwatch(&subject, id);

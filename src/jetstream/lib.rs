@@ -15,7 +15,10 @@ pub mod cluster;
 mod codec;
 mod consumers;
 mod deliver;
+#[cfg(test)]
+mod engine_tests;
 mod handlers;
+mod leading;
 mod log;
 mod meta;
 mod node;

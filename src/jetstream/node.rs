@@ -116,6 +116,16 @@ impl JetStream {
         let dir = options.dir.clone();
         disk.create_dir_all(&dir).await.map_err(|e| format!("could not create storage directory - {e}"))?;
         let store = Store::open(disk, dir, store_options(&options)).await.map_err(|e| e.to_string())?;
+        JetStream::open_on(store, broker, options, host).await
+    }
+
+    /// As [`JetStream::open`], on a store that is open.
+    pub(crate) async fn open_on(
+        store: Store,
+        broker: Arc<Broker>,
+        options: Options,
+        host: Arc<dyn Host>,
+    ) -> Result<Arc<JetStream>, String> {
         let replicas = Replicas::new(store, ME, replica::Options::default());
         replicas.spawn();
         let meta = Arc::new(Meta::default());
@@ -191,8 +201,8 @@ impl JetStream {
         Ok(())
     }
 
-    /// Makes or restores the group of an assignment and waits until it leads.
-    pub(crate) async fn open_stream(
+    /// Makes or restores the group of an assignment. The stream is registered as soon as it has a configuration; its role drives it.
+    pub(crate) async fn open_group(
         self: &Arc<JetStream>,
         a: Assignment,
         there: bool,
@@ -210,18 +220,19 @@ impl JetStream {
             let new = New { id, memory, options: options.into(), members: members(), sync };
             self.replicas.create(new, stream.clone()).await.map_err(|e| e.to_string())?;
         }
+        Ok(stream)
+    }
+    /// As [`JetStream::open_group`] on a server alone: waits until it leads, with its configuration.
+    pub(crate) async fn open_stream(
+        self: &Arc<JetStream>,
+        a: Assignment,
+        there: bool,
+    ) -> Result<Arc<Stream>, String> {
+        let stream = self.open_group(a, there).await?;
         match env::timeout(SETTLE_MAX, stream.settled()).await {
             Ok(r) => r?,
             Err(_) => return Err("its log is not applied yet".into()),
         }
-        stream.prepare().await?;
-        assets.add(&stream);
-        if assets.limits().is_some() {
-            stream.listen();
-        }
-        stream.watch();
-        stream.follow_anew();
-        stream.tell_followers();
         Ok(stream)
     }
 

@@ -274,7 +274,12 @@ impl Stream {
         is_mirror: bool,
         taken: &mut Vec<u64>,
     ) -> Result<usize, Need> {
-        let crate::shell::Core { rules: Some(rules), log, .. } = core else { return Ok(all.len()) };
+        let crate::shell::Core { rules: Some(rules), log, term: Some(_), .. } = core else {
+            return Ok(all.len());
+        };
+        if core.voided {
+            return Ok(0);
+        }
         let view = self.view();
         let group = store::GroupId(self.id);
         let (mut subject, mut headers) = (Vec::new(), Vec::new());

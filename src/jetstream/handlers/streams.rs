@@ -149,6 +149,10 @@ impl Desk<'_> {
             Ok(s) => Ok(s),
             Err(e) => {
                 // Nobody has heard of it yet: it goes as it came.
+                if let Some(s) = self.assets.stream(&c.name).filter(|s| s.id == id) {
+                    self.assets.remove(&c.name);
+                    s.retire();
+                }
                 self.node.meta.delete(id).await.ok();
                 if self.node.replicas.remove(replica::GroupId(id)).await.is_ok() {
                     self.node.meta.gone(id);

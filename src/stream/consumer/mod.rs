@@ -465,6 +465,9 @@ impl Consumer {
             out.push(Output::Status(Status::plain(w.to, 409, "Leadership Change")));
         }
         self.leading = false;
+        self.active = false;
+        self.not_before = 0;
+        self.replayed = None;
         self.held.clear();
         self.again.clear();
         self.timers.clear();
