@@ -37,6 +37,10 @@ impl Host for Seen {
             None => ClientInfo::default(),
         }
     }
+    fn system_account(&self) -> String {
+        let name = |s: Arc<Server>| crate::settings::system_account(&s.options());
+        self.0.upgrade().and_then(name).unwrap_or_default()
+    }
     fn log(&self, level: &'static str, text: &str) {
         if let Some(s) = self.0.upgrade() {
             s.log.line(level, format_args!("{text}"));
@@ -127,7 +131,8 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
         )),
     }
     log.info(format_args!("-------------------------------------------"));
-    let engine = JetStream::open(server.broker.clone(), settings, Arc::new(Seen(Arc::downgrade(server))))
+    let host = Arc::new(Seen(Arc::downgrade(server)));
+    let engine = JetStream::open(server.broker.clone(), settings, host, None)
         .await
         .map_err(|e| format!("Can't start JetStream: {e}"))?;
     *server.jetstream.write() = Some(engine.clone());

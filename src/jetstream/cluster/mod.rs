@@ -7,7 +7,7 @@ pub(crate) mod ask;
 pub(crate) mod calls;
 mod formation;
 pub(crate) mod identity;
-mod keeper;
+pub(crate) mod keeper;
 pub(crate) mod place;
 mod shell;
 pub(crate) mod status;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use replica::NodeId;
 
-pub(crate) use shell::Cluster;
+pub(crate) use shell::{Cluster, Port};
 
 /// A node's id as texts have it: 16 hexadecimal digits, and its incarnation if it has one.
 #[must_use]

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     Kind, Setup, Wires,
     calls::{Call, Calls, Forward},
-    formation::{Formation, Standing},
+    formation::{Formation, Saved, Standing},
 };
 use crate::{JetStream, meta};
 
@@ -83,8 +83,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn new(setup: Setup, formation: Formation) -> Arc<Cluster> {
-        let genesis = formation.member().unwrap_or(0);
+    /// `genesis` names the meta group that this node is in already.
+    pub fn new(setup: Setup, me: NodeId, saved: Saved, genesis: Option<u64>) -> Arc<Cluster> {
+        let formation = Formation::new(me, setup.others, saved, genesis, env::now().0);
+        let genesis = genesis.unwrap_or(0);
         Arc::new(Cluster {
             wires: setup.wires,
             name: setup.name,
