@@ -22,7 +22,8 @@ use env::{
 };
 use identity::{Attempt, Authenticator, Check, ConnectionType, Decision, Identity, Nonce, Renewal, Verdict};
 use wire::{
-    client::{Error, Limits, Op, Parsed, Pub, parse},
+    Parsed,
+    client::{Error, Limits, Op, Pub, parse},
     frame,
     info::{Connect, Info},
 };
