@@ -31,6 +31,9 @@ use crate::{
 /// How long the start waits for all groups to have applied their logs. What is slower than that is opened all the same.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
+/// How long the end waits for others to lead what was led here.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+
 /// Streams and consumers of a server.
 pub struct JetStream {
     pub(crate) broker: Arc<Broker>,
@@ -42,6 +45,8 @@ pub struct JetStream {
     pub(crate) me: NodeId,
     /// The others, if it is one of several.
     pub(crate) cluster: Option<Arc<Cluster>>,
+    /// Who takes operators' requests in the system account.
+    pub(crate) system_desk: Mutex<Option<Arc<cluster::system::SystemDesk>>>,
     /// Groups that are being opened.
     pub(crate) opening: Mutex<BTreeSet<u64>>,
     /// The highest id of a group that the store had at the start.
@@ -164,6 +169,7 @@ impl JetStream {
             meta: Arc::new(Meta::default()),
             me,
             cluster,
+            system_desk: Mutex::default(),
             opening: Mutex::default(),
             stored_max: stored.last().map_or(0, |g| g.0),
             wheel: Wheel::new(),
@@ -368,6 +374,26 @@ impl JetStream {
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
         for s in all.iter().flat_map(|a| a.streams()) {
             s.shut_down();
+        }
+    }
+
+    /// Hands over what this node leads to others that can lead it, and waits a moment until they do.
+    pub async fn hand_over(&self) {
+        if !self.is_clustered() {
+            return;
+        }
+        let mut led = Vec::new();
+        for h in self.replicas.all() {
+            let status = h.status();
+            let fit = status.peers.iter().filter(|p| p.voter && p.active).max_by_key(|p| p.matched);
+            if status.settled && let Some(to) = fit {
+                h.transfer(to.node);
+                led.push(h);
+            }
+        }
+        let until = env::now() + HAND_OVER_MAX;
+        while led.iter().any(|h| h.status().settled) && env::now() < until {
+            env::sleep(Duration::from_millis(5)).await;
         }
     }
 

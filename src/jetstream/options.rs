@@ -127,6 +127,6 @@ pub trait Host: Send + Sync + 'static {
     fn client(&self, link: &Link) -> ClientInfo;
     /// The system account's name; empty without one.
     fn system_account(&self) -> String;
-    /// A line for the log at level `WRN` or `ERR`.
+    /// A line for the log at level `INF`, `WRN` or `ERR`.
     fn log(&self, level: &'static str, text: &str);
 }

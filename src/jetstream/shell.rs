@@ -594,6 +594,9 @@ impl Machine for Stream {
     fn role(&self, role: &Role) {
         if let Some(me) = self.me.upgrade() {
             me.take_role(role);
+            if let Some(node) = self.node.upgrade() {
+                node.stood(&me, role);
+            }
         }
     }
 

@@ -45,6 +45,8 @@ struct Mind {
     said_at: u64,
     /// Who was told.
     told: BTreeSet<NodeId>,
+    /// The leader of the meta group that was logged last.
+    leader: Option<NodeId>,
 }
 
 /// Runs until the engine ends.
@@ -71,6 +73,7 @@ impl JetStream {
     async fn look(self: &Arc<JetStream>, c: &Arc<Cluster>, mind: &mut Mind) -> bool {
         let forming = self.form(c).await;
         self.speak(c, mind);
+        self.log_leader(c, mind);
         let nodes = self.keep_nodes(c).await;
         let groups = self.keep_groups(c).await;
         forming || nodes || groups
@@ -93,6 +96,22 @@ impl JetStream {
         }
         if changed || late {
             (mind.said, mind.said_at) = (Some(hello), now);
+        }
+    }
+
+    fn log_leader(&self, c: &Cluster, mind: &mut Mind) {
+        let leader = self.meta.leader(self.me);
+        if leader.is_none() || leader == mind.leader {
+            return;
+        }
+        mind.leader = leader;
+        match leader {
+            Some(n) if n == self.me => self.host.log("INF", "Self is new JetStream cluster metadata leader"),
+            Some(n) => {
+                let text = format!("JetStream cluster new metadata leader: {}/{}", self.name_of(n), c.name);
+                self.host.log("INF", &text);
+            }
+            None => {}
         }
     }
 
@@ -171,6 +190,7 @@ impl JetStream {
                 return true;
             }
         }
+        self.leave_removed().await;
         let (voters, learners) = handle.members();
         let target: BTreeSet<NodeId> = self.meta.read(|s| {
             let listed = s.nodes().keys().copied();
@@ -187,6 +207,22 @@ impl JetStream {
             Err(e) => {
                 tracing::debug!("the meta group's members: {e}");
                 true
+            }
+        }
+    }
+
+    /// Streams that are on a server which was removed get another instead, if there is one.
+    async fn leave_removed(self: &Arc<JetStream>) {
+        let hit: Vec<(Arc<Assigned>, NodeId)> = self.meta.read(|s| {
+            let gone = |a: &Arc<Assigned>| a.a.members.iter().copied().find(|n| s.is_removed(*n));
+            s.assignments().filter_map(|a| Some((a.clone(), gone(a)?))).collect()
+        });
+        for (a, n) in hit {
+            let account = self.broker.account_or_new(&a.a.account);
+            let assets = self.assets(&account);
+            let _one = assets.changing.lock().await;
+            if let Err(e) = self.without(&a, n).await {
+                tracing::debug!(group = a.a.id, "no other server: {e}");
             }
         }
     }

@@ -11,6 +11,8 @@ pub(crate) mod keeper;
 pub(crate) mod place;
 mod shell;
 pub(crate) mod status;
+pub(crate) mod system;
+mod told;
 #[cfg(test)]
 mod tests;
 

@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 impl JetStream {
     /// The replicas of a group besides `shown`, as this node sees them.
-    fn peers_of(&self, handle: &Handle, members: &[NodeId], shown: Option<NodeId>) -> Vec<PeerInfo> {
+    pub(super) fn peers_of(&self, handle: &Handle, members: &[NodeId], shown: Option<NodeId>) -> Vec<PeerInfo> {
         let status = handle.status();
         let Some(c) = &self.cluster else { return Vec::new() };
         let mut all: Vec<PeerInfo> = members
@@ -162,7 +162,7 @@ impl JetStream {
         let state = match s.role {
             _ if s.stopped.is_some() => "CLOSED",
             replica::RoleName::Leader => "LEADER",
-            replica::RoleName::Follower | replica::RoleName::Learner => "FOLLOWER",
+            replica::RoleName::Follower => "FOLLOWER",
             _ => "CANDIDATE",
         };
         let mut v = json!({
