@@ -34,6 +34,27 @@ pub(crate) enum Frame {
     Here { group: GroupId, replica: NodeId },
 }
 
+/// How urgent a frame is: what a link does not have to read further to tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Urgency {
+    /// A heartbeat of the node pair or its answer: leases hang on it.
+    Beat,
+    /// Consensus.
+    Message,
+    /// What may take its time: parts of logs and of states for those who lack them.
+    Bulk,
+}
+
+/// How urgent an encoded frame is. Frames of one urgency are to stay in order.
+#[must_use]
+pub fn urgency(frame: &[u8]) -> Urgency {
+    match frame.get(1) {
+        Some(64 | 65) => Urgency::Beat,
+        Some(18) => Urgency::Bulk,
+        _ => Urgency::Message,
+    }
+}
+
 struct Out(BytesMut);
 
 impl Out {
@@ -382,6 +403,26 @@ mod tests {
             Frame::Here { group: GroupId(3), replica: NodeId::new(1, 2) },
         ];
         raft.chain(pairs).collect()
+    }
+
+    #[test]
+    fn urgency_is_seen_without_reading() {
+        let beat = Frame::Beat { boot: 1, sent_at: 2, excepted: Vec::new() };
+        let support = Frame::Support { epoch: 1, boot: 2, sent_at: 3 };
+        assert_eq!((urgency(&beat.encode()), urgency(&support.encode())), (Urgency::Beat, Urgency::Beat));
+        for body in bodies() {
+            let bulk = matches!(body, Body::RepairGive(_));
+            let m = Message {
+                group: GroupId(1),
+                from: NodeId::new(1, 0),
+                to: NodeId::new(2, 0),
+                term: Term(1),
+                body,
+            };
+            let expected = if bulk { Urgency::Bulk } else { Urgency::Message };
+            assert_eq!(urgency(&Frame::Raft(m).encode()), expected);
+        }
+        assert_eq!(urgency(b""), Urgency::Message);
     }
 
     #[test]

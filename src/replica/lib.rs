@@ -37,7 +37,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use frame::FRAME_MAX;
+pub use frame::{FRAME_MAX, Urgency, urgency};
 pub use group::Handle;
 pub use machine::{BoxFuture, Committed, Machine, Proposal, Refusal, Role, control, messages};
 pub use membership::{ChangeError, Membership, Reach};

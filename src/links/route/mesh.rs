@@ -435,6 +435,9 @@ impl Mesh {
         let changed = {
             let mut s = self.state.lock();
             let Some(m) = s.members.get_mut(&info.server_id) else { return };
+            if m.info.fulmar_node != info.fulmar_node || m.info.fulmar_peer != info.fulmar_peer {
+                self.changed.notify_waiters();
+            }
             let differs = m.info.connect_urls != info.connect_urls
                 || m.info.ws_connect_urls != info.ws_connect_urls
                 || m.info.ldm != info.ldm;

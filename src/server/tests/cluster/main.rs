@@ -6,4 +6,5 @@
 mod flows;
 mod members;
 mod mixed;
+mod peers;
 mod support;
