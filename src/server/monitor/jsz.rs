@@ -35,6 +35,8 @@ pub struct Jsz {
     pub messages: u64,
     pub bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta_cluster: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub account_details: Option<Vec<Value>>,
     pub total: usize,
 }
@@ -164,6 +166,7 @@ pub fn jsz(s: &Server, o: &JszOptions) -> Jsz {
             consumers: 0,
             messages: 0,
             bytes: 0,
+            meta_cluster: None,
             account_details: None,
             total: 0,
         };
@@ -192,6 +195,7 @@ pub fn jsz(s: &Server, o: &JszOptions) -> Jsz {
         consumers: u.consumers,
         messages: u.messages,
         bytes: u.bytes,
+        meta_cluster: js.meta_cluster(),
         account_details: details,
         total: u.accounts,
     }
