@@ -420,6 +420,26 @@ impl World {
     async fn api(&self, i: usize, what: &str) -> Value {
         self.at(i).api(what, "").await
     }
+    /// A stream of one replica and two messages gets three, one, and three again; then its leader changes.
+    async fn grow_and_shrink(&self) {
+        for replicas in [3, 1, 3] {
+            self.at(1).good("STREAM.UPDATE.S", &stream("S", replicas)).await;
+            let v = self
+                .eventually(2, "STREAM.INFO.S", |v| all_current(v, replicas - 1) && v["state"]["messages"] == 2)
+                .await;
+            assert_eq!(v["config"]["num_replicas"], json!(replicas));
+            until("as many replicas as wanted have data (C-6)", || {
+                let open = self.all().filter(|s| s.node.replicas.stored().len() == 2).count();
+                (open == replicas).then_some(())
+            })
+            .await;
+        }
+        let v = self.api(0, "STREAM.INFO.S").await;
+        let before = v["cluster"]["leader"].clone();
+        self.at(0).good("STREAM.LEADER.STEPDOWN.S", "").await;
+        self.eventually(0, "STREAM.INFO.S", |v| v["error"].is_null() && v["cluster"]["leader"] != before).await;
+        assert_eq!(self.publish("S.x", "moved").await, 3);
+    }
     async fn end(mut self) {
         for i in 0..self.servers.len() {
             if self.servers[i].is_some() {
@@ -547,43 +567,14 @@ fn any_server_takes_any_request() {
 }
 
 #[test]
-fn a_server_alone_takes_others_in_and_its_streams_grow_and_shrink() {
+fn c6_streams_grow_and_shrink() {
     run(async {
-        let dir = Arc::new(Dir::new());
-        let alone = Server::start(None, "s0", &dir).await;
-        alone.good("STREAM.CREATE.S", &stream("S", 1)).await;
-        let v = alone.api("STREAM.CREATE.T", &stream("T", 3)).await;
-        assert_eq!(v["error"]["err_code"], 10074, "{v}");
-        let reply = alone.inbox();
-        assert_eq!(alone.send("S.x", &reply, "before"), 1);
-        alone.wait(&reply, 1).await;
-        alone.node.close().await;
-        drop(alone);
-
-        let mut w = World { net: Arc::default(), servers: vec![None, None, None] };
-        w.start(0, &dir).await;
-        w.start(1, &Arc::new(Dir::new())).await;
-        w.start(2, &Arc::new(Dir::new())).await;
+        let w = World::new(3).await;
         w.formed().await;
-        assert_eq!(w.publish("S.x", "after").await, 2);
-        for replicas in [3, 1, 3] {
-            w.at(1).good("STREAM.UPDATE.S", &stream("S", replicas)).await;
-            let v = w
-                .eventually(2, "STREAM.INFO.S", |v| all_current(v, replicas - 1) && v["state"]["messages"] == 2)
-                .await;
-            assert_eq!(v["config"]["num_replicas"], json!(replicas));
-            until("as many replicas as wanted have data (C-6)", || {
-                let open = w.all().filter(|s| s.node.replicas.stored().len() == 2).count();
-                (open == replicas).then_some(())
-            })
-            .await;
-        }
-        // Leadership moves by request.
-        let v = w.api(0, "STREAM.INFO.S").await;
-        let before = v["cluster"]["leader"].clone();
-        w.at(0).good("STREAM.LEADER.STEPDOWN.S", "").await;
-        w.eventually(0, "STREAM.INFO.S", |v| v["error"].is_null() && v["cluster"]["leader"] != before).await;
-        assert_eq!(w.publish("S.x", "moved").await, 3);
+        w.at(0).good("STREAM.CREATE.S", &stream("S", 1)).await;
+        assert_eq!(w.publish("S.x", "one").await, 1);
+        assert_eq!(w.publish("S.x", "two").await, 2);
+        w.grow_and_shrink().await;
         w.end().await;
     });
 }

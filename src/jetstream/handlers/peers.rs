@@ -56,7 +56,7 @@ impl JetStream {
     ///
     /// # Errors
     /// 10005 with the reason.
-    pub(crate) fn place(&self, c: &StreamConfig, keep: &[NodeId]) -> Result<Vec<NodeId>, ApiError> {
+    pub(crate) fn place_stream(&self, c: &StreamConfig, keep: &[NodeId]) -> Result<Vec<NodeId>, ApiError> {
         let placement = c.placement.clone().unwrap_or_default();
         let wish = Wish {
             replicas: usize::try_from(c.num_replicas).unwrap_or(1).max(1),

@@ -169,7 +169,7 @@ impl Desk<'_> {
         self.reserve(&c, 0)?;
         self.check_overlap(&c)?;
         let members = match self.node.is_clustered() {
-            true => self.node.place(&c, &[])?,
+            true => self.node.place_stream(&c, &[])?,
             false => vec![self.node.me],
         };
         let a = self.make_stream(&c, members).await?;
@@ -257,7 +257,7 @@ impl Desk<'_> {
         let moves = old.num_replicas != c.num_replicas || old.placement != c.placement;
         if self.node.is_clustered() && moves {
             let keep = self.node.leader_first(&there);
-            a.members = self.node.place(&c, &keep)?;
+            a.members = self.node.place_stream(&c, &keep)?;
         }
         a.config = config.clone();
         let update = MetaCommand::Update { id: a.id, config, members: a.members.clone() };

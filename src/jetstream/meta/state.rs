@@ -169,6 +169,7 @@ impl State {
                 self.by_name.remove(&(old.a.account.clone(), old.a.name.clone()));
                 let holders = old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
                 self.outs.entry(id).or_default().extend(holders);
+                self.outs.retain(|_, nodes| !nodes.is_empty());
                 Ok(id)
             }
             Command::Out { id, nodes } => {
@@ -530,7 +531,8 @@ mod tests {
                 if let Command::Create(a) = &mut c {
                     a.id = s.last_id.max(META_GROUP) + 1;
                 }
-                prop_assert_eq!(Command::decode(&c.encode()).as_ref(), Some(&c));
+                let decoded = Command::decode(&c.encode());
+                prop_assert_eq!(decoded.as_ref(), Some(&c));
                 let before: BTreeMap<u64, BTreeSet<NodeId>> = s.outs().clone();
                 s.apply(c.clone()).ok();
                 for (id, nodes) in s.outs() {
