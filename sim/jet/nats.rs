@@ -70,7 +70,8 @@ impl Nats {
         Some(c)
     }
 
-    async fn pong(&mut self, end: Instant) -> Result<(), Lost> {
+    /// Waits for a PONG.
+    pub async fn pong(&mut self, end: Instant) -> Result<(), Lost> {
         loop {
             if self.read(end).await? {
                 return Ok(());

@@ -327,7 +327,7 @@ impl Core {
             Command::ConsumerCreate { name, created, json } => {
                 let name = text(name);
                 if self.consumers.get(&name).is_none() {
-                    self.add_consumer(s, view, &name, *created, config(json)?, now())?;
+                    self.add_consumer(s, view, &name, *created, config(json)?, true, now())?;
                 }
             }
             Command::ConsumerUpdate { name, json } => {
@@ -354,9 +354,15 @@ impl Core {
     }
 
     fn delta(&mut self, name: &[u8], delta: &[u8]) -> Result<(), Stop> {
+        if env::planted!("js-delta-skipped-on-replay") && self.term.is_none() {
+            return Ok(());
+        }
         let done = self.apply_delta(name, delta).map_err(Stop::Broken)?;
         if let Some(r) = &mut self.rules {
             for (first, last) in done {
+                if env::planted!("js-acked-stays-in-queue") {
+                    continue;
+                }
                 r.acked(first, last);
             }
         }

@@ -123,7 +123,7 @@ impl Consumers {
             self.ready.remove(name);
         }
         if slot.logged && slot.rules.has_delta() {
-            self.urgent |= waited_for || slot.rules.delta_len() > NOTES_MAX;
+            self.urgent |= waited_for || slot.rules.awaits_log() || slot.rules.delta_len() > NOTES_MAX;
             if self.dirty.insert(name.clone()) {
                 let by = now.mono.saturating_add(LAZY);
                 self.log_by = Some(self.log_by.map_or(by, |at| at.min(by)));
@@ -250,15 +250,23 @@ impl Consumers {
 }
 
 fn push_tasks(name: &Arc<str>, slot: &Slot, outs: &mut Vec<Output>, out: &mut Vec<Task>) {
-    for output in outs.drain(..) {
-        out.push(Task { consumer: name.clone(), subject: slot.subject.clone(), output });
+    if !outs.is_empty() {
+        let outputs = std::mem::take(outs);
+        out.push(Task { consumer: name.clone(), subject: slot.subject.clone(), outputs });
     }
 }
 
-/// Whether a consumer's state goes into the log: not if it may be lost by its configuration.
+/// Whether a consumer's state goes into the log: not if it may be lost by its configuration. In memory on several servers is not lost with
+/// one of them.
 fn is_logged(c: &ConsumerConfig, stream: &StreamConfig) -> bool {
-    let forgets = c.mem_storage || c.direct;
+    let replicas = if c.num_replicas > 0 { c.num_replicas } else { stream.num_replicas };
+    let forgets = c.mem_storage && replicas <= 1 || c.direct;
     !forgets || stream.retention != Retention::Limits
+}
+
+/// Whether deliveries are committed before they are sent (C-2): where a delivery that nobody remembers would be one too many.
+fn is_strict(c: &ConsumerConfig, stream: &StreamConfig) -> bool {
+    c.max_deliver > 0 || stream.retention == Retention::WorkQueue
 }
 
 /// What consumers' rules have to know of the stream.
@@ -289,11 +297,11 @@ impl Core {
         name: &str,
         created: i64,
         config: ConsumerConfig,
+        logged: bool,
         now: Now,
     ) -> Result<(), Need> {
         let Some(rules) = &self.rules else { return Ok(()) };
         let of = rules.config();
-        let logged = is_logged(&config, of);
         let payload = s.node.upgrade().map_or(1 << 20, |n| n.options.payload_max);
         self.consumers.seed = self.consumers.seed.wrapping_add(env::rng("consumer").next_u64());
         let mut c = Consumer::new(
@@ -320,6 +328,8 @@ impl Core {
         logged: bool,
         now: Now,
     ) {
+        let strict = self.rules.as_ref().is_some_and(|r| is_strict(c.config(), r.config()));
+        c.set_strict(strict);
         if let Some(term) = self.term {
             c.lead(term.0, now);
         }
@@ -352,6 +362,9 @@ impl Core {
     ) {
         let name: Arc<str> = name.into();
         let Some(slot) = self.consumers.slots.get_mut(&name) else { return };
+        if let Some(r) = &self.rules {
+            slot.rules.set_strict(is_strict(&config, r.config()));
+        }
         let mut outs = Vec::new();
         slot.rules.update(config, now, &mut outs);
         push_tasks(&name, slot, &mut outs, out);
@@ -401,7 +414,8 @@ impl Core {
         let mut outs = Vec::new();
         let strict_or_kept = self.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
         let mut last: Option<Arc<str>> = None;
-        while out.len() < ROUND {
+        let mut gathered = 0;
+        while gathered < ROUND {
             // Each in turn, beginning behind the one before.
             let next = match &last {
                 Some(l) => self
@@ -418,14 +432,15 @@ impl Core {
                 self.consumers.ready.remove(&name);
                 continue;
             };
-            let before = out.len();
             let r = slot.rules.pump(&view, &listeners, now, BUDGET, &mut outs);
+            let new = outs.len();
+            gathered += new;
             push_tasks(&name, slot, &mut outs, out);
             let more = r?;
             self.consumers.touch(&name, now, strict_or_kept);
             if more {
                 self.consumers.ready.insert(name.clone());
-            } else if out.len() == before {
+            } else if new == 0 {
                 // Nothing came of it: what it waits for wakes it again.
                 self.consumers.ready.remove(&name);
             }
@@ -579,6 +594,9 @@ impl Stream {
                 core.consumers.deadlines.pop_first();
                 if let Some(slot) = core.consumers.slots.get_mut(&name) {
                     slot.deadline = None;
+                    if env::planted!("js-deadline-lost") {
+                        continue;
+                    }
                     core.consumers.ready.insert(name);
                 }
             }
@@ -706,7 +724,9 @@ impl Stream {
             let core = self.core.lock();
             core.check_open()?;
             let Some(rules) = &core.rules else { return Err(errors::STREAM_OFFLINE.error()) };
-            (is_logged(&c, rules.config()), now().wall)
+            // What was made in the log stays there, and the other way round.
+            let there = core.consumers.get(name).map(|s| s.logged);
+            (there.unwrap_or_else(|| is_logged(&c, rules.config())), now().wall)
         };
         if logged {
             let json = Bytes::from(serde_json::to_vec(&c).map_err(|e| errors::CONSUMER_CREATE.with(e))?);
@@ -720,7 +740,7 @@ impl Stream {
             loop {
                 let need = {
                     let mut core = self.core.lock();
-                    match core.add_consumer(self, &self.view(), name, created, c.clone(), now()) {
+                    match core.add_consumer(self, &self.view(), name, created, c.clone(), false, now()) {
                         Ok(()) => break,
                         Err(need) => need,
                     }

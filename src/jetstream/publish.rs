@@ -63,7 +63,7 @@ impl Inbound for Door {
         let p = Publish {
             subject: m.subject,
             reply: m.reply,
-            headers: m.header(),
+            headers: if env::planted!("js-headers-ignored") { b"" } else { m.header() },
             payload: m.payload(),
             from: stream::publish::From::Client,
             no_room_for_batches: false,
@@ -251,8 +251,11 @@ impl Core {
             Err(need) => return Done::Need(need),
         };
         match decision {
-            Decision::Store { entry, now, applied } => {
+            Decision::Store { entry, mut now, mut applied } => {
                 join(log, GroupId(s.id), &entry);
+                if env::planted!("js-ack-before-apply") {
+                    now = applied.take().or(now);
+                }
                 if let Some(a) = applied
                     && !p.reply.is_empty()
                 {
@@ -279,7 +282,7 @@ impl Core {
                 }
             }
             Decision::Answer { answers, after } => {
-                let waits = after > 0 && log.has_tail();
+                let waits = after > 0 && log.has_tail() && !env::planted!("js-refusal-at-once");
                 for a in answers.iter().flatten().filter(|_| !p.reply.is_empty()) {
                     if waits {
                         log.answer(p.reply, |out| write(out, a));

@@ -2,6 +2,7 @@
 //!
 //! Owns the harness. What is tested stands in the modules below.
 
+mod consumers;
 mod leading;
 
 use std::{sync::Arc, time::Duration};
