@@ -70,7 +70,6 @@ pub struct Asked {
 /// The desks of all servers are one queue group: of those that a request could go to one takes it, the server's own before all others.
 pub const DESKS: &[u8] = broker::LOCAL_FIRST;
 
-
 /// A link of the engine's own.
 pub fn internal(node: &JetStream, inbound: Option<Box<dyn Inbound>>) -> Arc<Link> {
     Link::new(LinkOptions {
@@ -221,7 +220,9 @@ impl Assets {
                 Way::Ack => rest
                     .and_then(named)
                     .is_some_and(|consumer| stream.ack(consumer, f.subject, f.reply, f.headers, f.body)),
-                Way::Flow => rest.and_then(named).is_some_and(|consumer| stream.flow(consumer, f.subject, f.headers)),
+                Way::Flow => {
+                    rest.and_then(named).is_some_and(|consumer| stream.flow(consumer, f.subject, f.headers))
+                }
             };
         }
         self.pass_on(&node, name, f)

@@ -59,4 +59,3 @@ impl<'a> Get<'a> {
         (0..self.u32()?).map(|_| self.node()).collect()
     }
 }
-

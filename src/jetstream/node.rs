@@ -256,10 +256,12 @@ impl JetStream {
     ) -> Result<Arc<Stream>, String> {
         let account = self.broker.account_or_new(&a.account);
         let assets = self.assets(&account);
-        let sync = self.sync_of(a.memory);
+        // A replica of several must not forget what it acknowledged, also where the stream's messages need not outlive a restart of all.
+        let memory = a.memory && a.first.len() == 1;
+        let sync = self.sync_of(memory);
         let id = GroupId(a.id);
         let options = a.name.as_bytes().to_vec();
-        let (memory, members) = (a.memory, a.members_for(self.me));
+        let members = a.members_for(self.me);
         let stream = Stream::new(self, &assets, a)?;
         if there {
             self.replicas.restore(id, sync, stream.clone()).await.map_err(|e| e.to_string())?;
@@ -386,7 +388,9 @@ impl JetStream {
         for h in self.replicas.all() {
             let status = h.status();
             let fit = status.peers.iter().filter(|p| p.voter && p.active).max_by_key(|p| p.matched);
-            if status.settled && let Some(to) = fit {
+            if status.settled
+                && let Some(to) = fit
+            {
                 h.transfer(to.node);
                 led.push(h);
             }

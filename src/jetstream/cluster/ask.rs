@@ -191,9 +191,12 @@ impl JetStream {
             }
             Call::Infos { account, names } => {
                 let mut infos = Vec::new();
-                for s in names.iter().filter_map(|n| self.account(&account)?.stream(n)).filter(|s| s.leads()) {
+                for s in names.iter().filter_map(|n| self.account(&account)?.stream(n)).filter(|s| s.leads())
+                {
                     let wanted = handlers::info::Wanted::default();
-                    if let Ok((info, _)) = handlers::info::stream(&s, &wanted, self.options.domain.as_deref()).await {
+                    if let Ok((info, _)) =
+                        handlers::info::stream(&s, &wanted, self.options.domain.as_deref()).await
+                    {
                         infos.push(info);
                     }
                 }
@@ -239,7 +242,11 @@ impl JetStream {
     ///
     /// # Errors
     /// What the leader says, or that there is none in time.
-    pub(crate) async fn settle(self: &Arc<JetStream>, id: u64, config: Bytes) -> Result<StreamInfo, ApiError> {
+    pub(crate) async fn settle(
+        self: &Arc<JetStream>,
+        id: u64,
+        config: Bytes,
+    ) -> Result<StreamInfo, ApiError> {
         let Some(c) = &self.cluster else { return Err(errors::CLUSTER_NOT_AVAIL.error()) };
         let until = env::now() + GRACE;
         let mut hint = None;
@@ -292,9 +299,11 @@ impl JetStream {
     /// Asks every other node that can be reached.
     pub(crate) async fn ask_all(&self, call: &Call, patience: Duration) -> Vec<(NodeId, Reply)> {
         let Some(c) = &self.cluster else { return Vec::new() };
-        let calls = c.up().into_iter().filter(|n| c.is_kin(*n)).map(|n| async move {
-            c.calls.call(&*c.wires, n, call, patience).await.map(|r| (n, r))
-        });
+        let calls = c
+            .up()
+            .into_iter()
+            .filter(|n| c.is_kin(*n))
+            .map(|n| async move { c.calls.call(&*c.wires, n, call, patience).await.map(|r| (n, r)) });
         futures_util::future::join_all(calls).await.into_iter().flatten().collect()
     }
 }
@@ -341,11 +350,28 @@ impl Desk<'_> {
                 At::Nobody => {}
             }
             if env::now() >= until {
-                return Some(Answered::of((kind, Err(errors::CLUSTER_NOT_AVAIL.error()))));
+                return Some(Answered::of((kind, Err(self.nobody(c, &request)))));
             }
             if hint.is_none() {
                 env::timeout(AGAIN, changes.changed()).await.ok();
             }
+        }
+    }
+
+    /// Why nobody answers: all servers of the stream are away, or they have no leader.
+    fn nobody(&self, c: &Cluster, r: &Request) -> ApiError {
+        let away = |n: &NodeId| *n != self.node.me && !c.is_up(*n);
+        match responsible(r) {
+            Responsible::Stream(name)
+                if self
+                    .node
+                    .meta
+                    .find(&self.assets.account.name, name)
+                    .is_some_and(|a| a.a.members.iter().all(away)) =>
+            {
+                errors::STREAM_OFFLINE.error()
+            }
+            _ => errors::CLUSTER_NOT_AVAIL.error(),
         }
     }
 
@@ -384,12 +410,4 @@ impl Assets {
         let f = Forward { hops: f.hops + 1, account: self.account.name.as_bytes(), ..f.clone() };
         c.wires.send(to, super::Kind::Forward, f.encode())
     }
-}
-
-/// The group of a stream as tools show it.
-pub(crate) fn group_name(id: u64, replicas: usize, memory: bool) -> String {
-    let mut rng = env::Rng::derived(id, "group name");
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let tail: String = (0..8).map(|_| char::from(DIGITS[rng.below(62) as usize])).collect();
-    format!("S-R{replicas}{}-{tail}", if memory { 'M' } else { 'F' })
 }

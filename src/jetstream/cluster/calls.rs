@@ -290,7 +290,13 @@ impl Drop for Forget<'_> {
 
 impl Calls {
     /// Asks a node. `None` if it cannot be reached, or the link breaks, or nothing comes in time.
-    pub async fn call(&self, wires: &dyn Wires, to: NodeId, call: &Call, patience: Duration) -> Option<Reply> {
+    pub async fn call(
+        &self,
+        wires: &dyn Wires,
+        to: NodeId,
+        call: &Call,
+        patience: Duration,
+    ) -> Option<Reply> {
         let (tx, rx) = oneshot::channel();
         let id = {
             let mut open = self.0.lock();

@@ -333,7 +333,8 @@ impl JetStream {
         if !handle.status().settled {
             return false;
         }
-        let removed: Vec<NodeId> = self.meta.read(|s| a.members.iter().copied().filter(|n| s.is_removed(*n)).collect());
+        let removed: Vec<NodeId> =
+            self.meta.read(|s| a.members.iter().copied().filter(|n| s.is_removed(*n)).collect());
         let target: Vec<NodeId> = a.members.iter().copied().filter(|n| !removed.contains(n)).collect();
         match handle.step_towards(&target) {
             Ok(Reach::Done) => {

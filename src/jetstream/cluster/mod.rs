@@ -12,9 +12,9 @@ pub(crate) mod place;
 mod shell;
 pub(crate) mod status;
 pub(crate) mod system;
-mod told;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::sync::Arc;
 

@@ -77,7 +77,9 @@ fn has(tags: &[String], tag: &str) -> bool {
 
 /// The tag of a node that must be unique.
 fn unique_of<'a>(c: &'a Candidate, prefix: &str) -> Option<&'a str> {
-    let is_it = |t: &&String| t.len() >= prefix.len() && t.as_bytes()[..prefix.len()].eq_ignore_ascii_case(prefix.as_bytes());
+    let is_it = |t: &&String| {
+        t.len() >= prefix.len() && t.as_bytes()[..prefix.len()].eq_ignore_ascii_case(prefix.as_bytes())
+    };
     c.tags.iter().find(is_it).map(String::as_str)
 }
 
@@ -133,7 +135,7 @@ pub fn place(wish: &Wish, all: &[Candidate]) -> Result<Vec<NodeId>, String> {
                 let theirs = unique_of(o, &wish.unique_tag);
                 mine.zip(theirs).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
             };
-            if mine.is_none() || chosen.iter().any(|o| taken(o)) {
+            if mine.is_none() || chosen.iter().any(taken) {
                 passed.not_unique = true;
                 continue;
             }
@@ -194,8 +196,14 @@ mod tests {
         let unique = Wish { unique_tag: "az:".into(), ..wish(3) };
         assert_eq!(e(&unique, &all), "no suitable peers for placement, server tag not unique");
         assert_eq!(place(&Wish { replicas: 2, ..unique }, &all), Ok(vec![n(1), n(2)]));
-        assert_eq!(e(&Wish { bytes: 101, ..wish(1) }, &all), "no suitable peers for placement, insufficient storage");
-        assert_eq!(place(&Wish { tags: vec!["!slow".into(), "AZ:B".into()], ..wish(1) }, &all), Ok(vec![n(2)]));
+        assert_eq!(
+            e(&Wish { bytes: 101, ..wish(1) }, &all),
+            "no suitable peers for placement, insufficient storage"
+        );
+        assert_eq!(
+            place(&Wish { tags: vec!["!slow".into(), "AZ:B".into()], ..wish(1) }, &all),
+            Ok(vec![n(2)])
+        );
         all[0].up = false;
         assert_eq!(e(&wish(3), &all), "no suitable peers for placement, peer offline");
         assert_eq!(e(&Wish { cluster: "D".into(), ..wish(1) }, &all), "no suitable peers for placement");

@@ -2,7 +2,7 @@
 //!
 //! Owns the shapes' filling. What is known of a replica is `replica`'s.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use replica::{GroupId, Handle, NodeId};
 use serde_json::{Value, json};
@@ -18,10 +18,18 @@ use crate::{
     shell::Stream,
 };
 
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
 /// A server's name as groups list it: eight digits, as nats-server derives them from the name.
 pub fn peer_id(name: &str) -> String {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     Sha256::digest(name.as_bytes()).iter().take(8).map(|b| char::from(DIGITS[usize::from(*b) % 62])).collect()
+}
+
+/// The group of a stream, or of one of its consumers, as tools show it.
+fn group_name(kind: char, id: u64, replicas: usize, memory: bool) -> String {
+    let mut rng = env::Rng::derived(id, "group name");
+    let tail: String = (0..8).map(|_| char::from(DIGITS[rng.below(62) as usize])).collect();
+    format!("{kind}-R{replicas}{}-{tail}", if memory { 'M' } else { 'F' })
 }
 
 /// As long as a leader may be silent before its group counts as without one.
@@ -29,7 +37,12 @@ const GRACE: Duration = Duration::from_secs(10);
 
 impl JetStream {
     /// The replicas of a group besides `shown`, as this node sees them.
-    pub(super) fn peers_of(&self, handle: &Handle, members: &[NodeId], shown: Option<NodeId>) -> Vec<PeerInfo> {
+    pub(super) fn peers_of(
+        &self,
+        handle: &Handle,
+        members: &[NodeId],
+        shown: Option<NodeId>,
+    ) -> Vec<PeerInfo> {
         let status = handle.status();
         let Some(c) = &self.cluster else { return Vec::new() };
         let mut all: Vec<PeerInfo> = members
@@ -61,8 +74,15 @@ impl JetStream {
         all
     }
 
-    /// The cluster block of a stream, or of one of its consumers; `None` on a server alone.
+    /// The cluster block of a stream; `None` on a server alone.
     pub(crate) fn cluster_of(&self, s: &Stream) -> Option<ClusterInfo> {
+        self.block(s, 'S')
+    }
+    /// That of one of its consumers, which is where its stream is.
+    pub(crate) fn cluster_of_consumer(&self, s: &Stream) -> Option<ClusterInfo> {
+        self.block(s, 'C')
+    }
+    fn block(&self, s: &Stream, kind: char) -> Option<ClusterInfo> {
         let c = self.cluster.as_ref()?;
         let a = self.meta.read(|m| m.get(s.id).cloned())?;
         let handle = self.replicas.get(GroupId(s.id))?;
@@ -71,17 +91,21 @@ impl JetStream {
             Standing::Follows(n) => n,
             _ => None,
         };
+        let name = leader.map(|n| self.name_of(n)).unwrap_or_default();
+        let alone = a.a.members.len() == 1 && a.a.first.len() == 1 && a.a.leaving.is_empty();
+        if alone {
+            return Some(ClusterInfo { name: c.name.clone(), leader: name, ..ClusterInfo::default() });
+        }
         let mut shown = a.a.members.clone();
         shown.extend(&a.a.leaving);
-        let system = self.host.system_account();
         let replicas = self.peers_of(&handle, &shown, leader);
         Some(ClusterInfo {
             name: c.name.clone(),
-            raft_group: super::ask::group_name(s.id, a.a.members.len(), s.memory),
-            leader: leader.map(|n| self.name_of(n)).unwrap_or_default(),
+            raft_group: group_name(kind, s.id, a.a.first.len(), s.memory),
+            leader: name,
             leader_since: leader.map(|_| Time::from_nanos(s.stands_since())),
-            system_account: a.a.members.len() > 1,
-            traffic_account: if a.a.members.len() > 1 { system } else { String::new() },
+            system_account: true,
+            traffic_account: self.host.system_account(),
             replicas,
             desired: None,
         })
@@ -98,17 +122,25 @@ impl JetStream {
             v["leader"] = json!(name);
             v["peer"] = json!(peer_id(&name));
         }
-        if leader == Some(self.me)
-            && let Some(handle) = self.meta.handle()
-        {
+        if let Some(handle) = self.meta.handle() {
             let replicas = self.peers_of(&handle, &nodes, leader);
             v["replicas"] = serde_json::to_value(replicas).unwrap_or_default();
         }
         v["cluster_size"] = json!(nodes.len().max(1));
-        v["pending"] = json!(0);
+        v["quorum_needed"] = json!(nodes.len() / 2 + 1);
+        for none in ["pending", "pending_requests", "pending_infos"] {
+            v[none] = json!(0);
+        }
         Some(v)
     }
 
+    /// Streams that this node leads, and their consumers; `None` on a server alone.
+    pub fn led(&self) -> Option<(usize, usize)> {
+        self.cluster.as_ref()?;
+        let all = self.all_assets();
+        let led = all.iter().flat_map(|a| a.streams()).filter(|s| s.leads());
+        Some(led.fold((0, 0), |(n, c), s| (n + 1, c + s.seen().consumers)))
+    }
     /// Whether this node leads the meta group.
     pub fn leads_meta(&self) -> bool {
         self.meta.leads()
@@ -133,7 +165,11 @@ impl JetStream {
             return Some(format!("JetStream meta group is stopped: {why}"));
         }
         if self.meta.leader(self.me).is_none() {
-            let why = if self.meta_age() < GRACE { "has not established contact with" } else { "has lost contact with" };
+            let why = if self.meta_age() < GRACE {
+                "has not established contact with"
+            } else {
+                "has lost contact with"
+            };
             return Some(format!("JetStream {why} a meta leader"));
         }
         let mine = self.meta.read(|s| {
@@ -141,7 +177,9 @@ impl JetStream {
         });
         for a in mine {
             let label = format!("JetStream stream '{} > {}'", a.a.account, a.a.name);
-            let Some(s) = self.stream_of(&a) else { return Some(format!("{label} is not current: not open yet")) };
+            let Some(s) = self.stream_of(&a) else {
+                return Some(format!("{label} is not current: not open yet"));
+            };
             match s.standing() {
                 Standing::Leads(_) | Standing::Follows(Some(_)) => {}
                 Standing::Stopped(why) => return Some(format!("{label} is stopped: {why}")),
@@ -230,8 +268,27 @@ impl JetStream {
         }
         Some(Value::Object(out))
     }
-    fn group_label(&self, s: &Arc<Stream>) -> String {
-        let members = self.meta.read(|m| m.get(s.id).map_or(1, |a| a.a.members.len()));
-        super::ask::group_name(s.id, members, s.memory)
+    /// The name of a stream's group.
+    pub(crate) fn group_label(&self, s: &Stream) -> String {
+        let members = self.meta.read(|m| m.get(s.id).map_or(1, |a| a.a.first.len()));
+        group_name('S', s.id, members, s.memory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_listed_under_the_names_of_the_original() {
+        // As a nats-server of these names lists itself.
+        assert_eq!([peer_id("n1"), peer_id("n2"), peer_id("n3")], ["fjFyEjc1", "44jzkV9D", "BXScrY9i"]);
+    }
+
+    #[test]
+    fn a_groups_name_stays() {
+        assert_eq!(group_name('S', 5, 3, false), group_name('S', 5, 3, false));
+        assert_ne!(group_name('S', 5, 3, false), group_name('S', 6, 3, false));
+        assert!(group_name('C', 5, 1, true).starts_with("C-R1M-"));
     }
 }

@@ -36,7 +36,9 @@ impl Inbound for Ear {
     fn deliver(&self, d: &mut Deliveries, _: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
         let Some(desk) = self.0.upgrade() else { return false };
         let Some(node) = desk.node.upgrade().filter(|_| !d.is_trace_only()) else { return false };
-        let Some(subject) = m.subject.get(API.len()..).and_then(|s| str::from_utf8(s).ok()) else { return false };
+        let Some(subject) = m.subject.get(API.len()..).and_then(|s| str::from_utf8(s).ok()) else {
+            return false;
+        };
         let Some(place) = node.place() else { return true };
         let (subject, reply, body) = (subject.to_owned(), m.reply.to_vec(), m.payload().to_vec());
         env::spawn(async move {
@@ -127,7 +129,16 @@ impl JetStream {
         let p = p.unwrap_or_default();
         let own = self.cluster.as_ref().map(|c| c.name.clone()).unwrap_or_default();
         if !p.cluster.is_empty() && p.cluster != own {
-            return Err(no("no suitable peers for placement"));
+            return Err(no("no replacement peer connected"));
+        }
+        if !p.preferred.is_empty() {
+            match self.node_called(&p.preferred) {
+                None => return Err(no(&format!("preferred server {:?} not known", p.preferred))),
+                Some(n) if n == leader => {
+                    return Err(no(&format!("preferred server {:?} is already leader", p.preferred)));
+                }
+                Some(_) => {}
+            }
         }
         let fits = |n: &&crate::meta::Node| {
             n.id != leader
@@ -138,7 +149,7 @@ impl JetStream {
             true => None,
             false => {
                 let found = self.meta.read(|s| s.nodes().values().find(fits).map(|n| n.id));
-                Some(found.ok_or_else(|| no("no suitable peers for placement"))?)
+                Some(found.ok_or_else(|| no("no replacement peer connected"))?)
             }
         };
         if leader == self.me {
@@ -155,6 +166,9 @@ impl JetStream {
     }
 
     async fn remove_server(self: &Arc<JetStream>, asked: &Asked) -> Result<Done, ApiError> {
+        if asked.peer.is_empty() && asked.peer_id.is_empty() {
+            return Err(errors::BAD_REQUEST.error());
+        }
         let called = if asked.peer.is_empty() { &asked.peer_id } else { &asked.peer };
         let node = self.node_called(called).ok_or_else(|| errors::CLUSTER_SERVER_NOT_MEMBER.error())?;
         match self.change_meta(&Command::Remove(node)).await {

@@ -24,9 +24,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use super::{Kind, Setup, Wires};
-use crate::{
-    AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream, Options, post::Posts,
-};
+use crate::{AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream, Options, post::Posts};
 
 /// How long anything may take before the test has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -188,7 +186,13 @@ impl Inbound for Ear {
             }
             Ear::Bridge(to) => {
                 if let Some(posts) = to.upgrade() {
-                    posts.take().send(m.subject, m.shown, m.reply, m.header().len(), &[m.header(), m.payload()]);
+                    posts.take().send(
+                        m.subject,
+                        m.shown,
+                        m.reply,
+                        m.header().len(),
+                        &[m.header(), m.payload()],
+                    );
                 }
             }
         }
@@ -425,7 +429,9 @@ impl World {
         for replicas in [3, 1, 3] {
             self.at(1).good("STREAM.UPDATE.S", &stream("S", replicas)).await;
             let v = self
-                .eventually(2, "STREAM.INFO.S", |v| all_current(v, replicas - 1) && v["state"]["messages"] == 2)
+                .eventually(2, "STREAM.INFO.S", |v| {
+                    all_current(v, replicas - 1) && v["state"]["messages"] == 2
+                })
                 .await;
             assert_eq!(v["config"]["num_replicas"], json!(replicas));
             until("as many replicas as wanted have data (C-6)", || {
@@ -437,7 +443,8 @@ impl World {
         let v = self.api(0, "STREAM.INFO.S").await;
         let before = v["cluster"]["leader"].clone();
         self.at(0).good("STREAM.LEADER.STEPDOWN.S", "").await;
-        self.eventually(0, "STREAM.INFO.S", |v| v["error"].is_null() && v["cluster"]["leader"] != before).await;
+        self.eventually(0, "STREAM.INFO.S", |v| v["error"].is_null() && v["cluster"]["leader"] != before)
+            .await;
         assert_eq!(self.publish("S.x", "moved").await, 3);
     }
     async fn end(mut self) {
@@ -460,7 +467,8 @@ fn stream(name: &str, replicas: usize) -> String {
 
 fn all_current(v: &Value, others: usize) -> bool {
     let r = v["cluster"]["replicas"].as_array().cloned().unwrap_or_default();
-    r.len() == others && r.iter().all(|p| p["current"] == true && p["lag"].is_null() && p["pending"].is_null())
+    r.len() == others
+        && r.iter().all(|p| p["current"] == true && p["lag"].is_null() && p["pending"].is_null())
 }
 
 #[test]
@@ -477,7 +485,10 @@ fn c6_a_leader_dies_and_the_stream_goes_on() {
         // Whoever is asked says the same (C-4: once).
         for s in w.all() {
             let v = s.good("STREAM.INFO.S", "").await;
-            assert_eq!((&v["state"]["messages"], &v["cluster"]["leader"]), (&json!(20), &json!(w.at(leader).name)));
+            assert_eq!(
+                (&v["state"]["messages"], &v["cluster"]["leader"]),
+                (&json!(20), &json!(w.at(leader).name))
+            );
             assert_eq!(v["cluster"]["replicas"].as_array().map(Vec::len), Some(2), "{v}");
             let names = s.good("STREAM.NAMES", "").await;
             assert_eq!(names["streams"], json!(["S"]));
@@ -490,8 +501,12 @@ fn c6_a_leader_dies_and_the_stream_goes_on() {
         let other = (leader + 1) % 3;
         let v = w.eventually(other, "STREAM.INFO.S", |v| v["error"].is_null()).await;
         assert_ne!(v["cluster"]["leader"], json!(format!("s{leader}")));
-        let offline: Vec<_> =
-            v["cluster"]["replicas"].as_array().into_iter().flatten().filter(|p| p["offline"] == true).collect();
+        let offline: Vec<_> = v["cluster"]["replicas"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|p| p["offline"] == true)
+            .collect();
         assert_eq!(offline.len(), 1, "{v}");
         w.start(leader, &dir).await;
         w.eventually(other, "STREAM.INFO.S", |v| all_current(v, 2) && v["state"]["messages"] == 40).await;
@@ -530,14 +545,22 @@ fn any_server_takes_any_request() {
             let c = json!({ "stream_name": "R0", "config": { "durable_name": format!("c{i}"), "ack_policy": "explicit" } });
             s.good(&format!("CONSUMER.CREATE.R0.c{i}"), &c.to_string()).await;
             let to = s.inbox();
-            assert!(s.send(&format!("$JS.API.CONSUMER.MSG.NEXT.R0.c{i}"), &to, r#"{"batch":2,"expires":5000000000}"#) > 0);
+            assert!(
+                s.send(
+                    &format!("$JS.API.CONSUMER.MSG.NEXT.R0.c{i}"),
+                    &to,
+                    r#"{"batch":2,"expires":5000000000}"#
+                ) > 0
+            );
             let got = s.wait(&to, 2).await;
             assert_eq!(got.iter().map(|g| g.body.as_str()).collect::<Vec<_>>(), ["one", "two"]);
             for g in &got {
                 s.send(&g.reply, "", "+ACK");
             }
-            w.eventually((i + 1) % 3, &format!("CONSUMER.INFO.R0.c{i}"), |v| v["ack_floor"]["stream_seq"] == 2)
-                .await;
+            w.eventually((i + 1) % 3, &format!("CONSUMER.INFO.R0.c{i}"), |v| {
+                v["ack_floor"]["stream_seq"] == 2
+            })
+            .await;
         }
         let v = w.at(0).good("CONSUMER.NAMES.R0", "").await;
         assert_eq!(v["consumers"], json!(["c0", "c1", "c2"]));
@@ -609,7 +632,8 @@ fn c4_requests_are_answered_once_although_the_network_loses() {
         for i in 0..12 {
             let s = w.at(i % 3);
             let name = format!("S{i}");
-            let v = s.api(&format!("STREAM.CREATE.{name}"), &stream(&name, if i % 2 == 0 { 3 } else { 1 })).await;
+            let v =
+                s.api(&format!("STREAM.CREATE.{name}"), &stream(&name, if i % 2 == 0 { 3 } else { 1 })).await;
             done += usize::from(v["error"].is_null());
         }
         *w.net.loss.lock() = 0.0;

@@ -36,6 +36,8 @@ impl JetStream {
     fn tell_leader(&self, s: &Arc<Stream>) {
         let Some(assets) = s.assets.upgrade() else { return };
         let Some(handle) = self.replicas.get(GroupId(s.id)) else { return };
+        let text = format!("JetStream cluster new stream leader for '{} > {}'", assets.account.name, s.name);
+        self.host.log("INF", &text);
         let (voters, _) = handle.members();
         if voters.len() < 2 {
             return;
@@ -65,14 +67,18 @@ impl JetStream {
     /// Tells of a group that is still without a leader.
     fn tell_quorum_lost(&self, s: &Arc<Stream>) {
         let age = env::wall().0.saturating_sub(s.stands_since());
-        let lost = matches!(s.standing(), Standing::Follows(None)) && u128::try_from(age).is_ok_and(|a| a >= QUORUM_LOST.as_nanos());
-        let (Some(assets), Some(handle)) = (s.assets.upgrade(), self.replicas.get(GroupId(s.id))) else { return };
+        let lost = matches!(s.standing(), Standing::Follows(None))
+            && u128::try_from(age).is_ok_and(|a| a >= QUORUM_LOST.as_nanos());
+        let (Some(assets), Some(handle)) = (s.assets.upgrade(), self.replicas.get(GroupId(s.id))) else {
+            return;
+        };
         if !lost || self.is_closed() {
             return;
         }
         let (voters, _) = handle.members();
         let replicas = self.peers_of(&handle, &voters, None);
-        let e = Event::StreamQuorumLost { account: &assets.account.name, stream: &s.name, replicas: &replicas };
+        let e =
+            Event::StreamQuorumLost { account: &assets.account.name, stream: &s.name, replicas: &replicas };
         advisory::emit(self, &assets, &e);
     }
 }

@@ -160,7 +160,7 @@ pub async fn consumer(s: &Arc<Stream>, name: &str, dress: bool) -> Result<Option
         num_redelivered: info.num_redelivered as usize,
         num_waiting: info.num_waiting as usize,
         num_pending: info.num_pending,
-        cluster: s.node.upgrade().and_then(|n| n.cluster_of(s)),
+        cluster: s.node.upgrade().and_then(|n| n.cluster_of_consumer(s)),
         push_bound: info.push_bound,
         paused: info.pause_remaining.is_some(),
         pause_remaining: info.pause_remaining.unwrap_or(0),

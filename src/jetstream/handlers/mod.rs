@@ -3,9 +3,9 @@
 //! Owns the order: read, look up, check, change, answer, tell the audit. Does not own the texts (`api`) or rules (`stream`).
 
 pub mod consumers;
-pub mod peers;
 pub mod direct;
 pub mod info;
+pub mod peers;
 pub mod streams;
 
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::{
     JetStream,
     account::{Asked, Assets},
     advisory,
-    cluster::calls::{Call, Reply},
     api::{
         self, Kind, Parsed, Request, Rules,
         response::{AccountInfo, AccountLimits, ApiStats, Tier},
     },
+    cluster::calls::{Call, Reply},
     node::Usage,
     shell::Stream,
 };
@@ -145,7 +145,7 @@ impl Desk<'_> {
             Request::StreamPeer { kind, stream, peer } => done(kind, self.replace_peer(&stream, &peer).await),
             Request::ConsumerPeer { kind, stream, consumer, .. } => {
                 let known = self.known_consumer(&stream, &consumer);
-                let refused = known.and(Err::<(), _>(errors::CLUSTER_UN_SUPPORT_FEATURE.error()));
+                let refused = known.and(Err::<(), _>(errors::PEER_REMAP.error()));
                 done(kind, refused)
             }
             Request::StreamCancelMove { stream } => {
@@ -208,10 +208,13 @@ impl Desk<'_> {
         self.assets.add_usage(&mut u);
         if self.node.is_clustered() {
             let name = &self.assets.account.name;
-            u.consumers = self.assets.streams().iter().filter(|s| s.leads()).map(|s| s.seen().consumers).sum();
+            u.consumers =
+                self.assets.streams().iter().filter(|s| s.leads()).map(|s| s.seen().consumers).sum();
             for (_, reply) in self.node.ask_all(&Call::Usage(name.clone()), USAGE_PATIENCE).await {
                 let Reply::Json(b) = reply else { continue };
-                let Ok([memory, storage, consumers]) = serde_json::from_slice::<[u64; 3]>(&b) else { continue };
+                let Ok([memory, storage, consumers]) = serde_json::from_slice::<[u64; 3]>(&b) else {
+                    continue;
+                };
                 u.memory += memory;
                 u.storage += storage;
                 u.consumers += usize::try_from(consumers).unwrap_or(0);

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use replica::{GroupId, NodeId};
-use stream::{ApiError, config::{Storage, StreamConfig}, errors};
+use stream::{
+    ApiError,
+    config::{Storage, StreamConfig},
+    errors,
+};
 
 use super::{Desk, streams::not_assigned};
 use crate::{
@@ -66,7 +70,14 @@ impl JetStream {
             bytes: u64::try_from(c.max_bytes).unwrap_or(0),
             keep: keep.to_vec(),
         };
-        place(&wish, &self.candidates(c.storage, None)).map_err(|why| errors::CLUSTER_NO_PEERS.with(why))
+        place(&wish, &self.candidates(c.storage, None)).map_err(|why| {
+            // A member of a group that has just formed is not listed yet: that is a matter of moments.
+            let voters = self.meta.handle().map(|h| h.members().0).unwrap_or_default();
+            match self.meta.read(|s| voters.iter().all(|n| s.nodes().contains_key(n))) {
+                true => errors::CLUSTER_NO_PEERS.with(why),
+                false => errors::CLUSTER_NOT_LEADER.error(),
+            }
+        })
     }
 
     /// The members of a stream, its leader first if that is known.
@@ -132,13 +143,15 @@ impl Desk<'_> {
         if !p.preferred.is_empty() {
             let node = self.node.node_called(&p.preferred).filter(|n| members.contains(n));
             return match node {
-                Some(n) if n == me => Err(no("preferred server is already leader")),
+                Some(n) if n == me => {
+                    Err(no(&format!("preferred server {:?} is already leader", p.preferred)))
+                }
                 Some(n) => Ok(Some(n)),
-                None => Err(no("preferred server not known")),
+                None => Err(no(&format!("preferred server {:?} not known", p.preferred))),
             };
         }
         if !p.cluster.is_empty() && p.cluster != c.name {
-            return Err(no("no suitable peers for placement"));
+            return Err(no("no replacement peer connected"));
         }
         if p.tags.is_empty() {
             return Ok(None);
@@ -152,7 +165,7 @@ impl Desk<'_> {
         };
         match members.iter().find(fits) {
             Some(n) => Ok(Some(*n)),
-            None => Err(no("no suitable peers for placement")),
+            None => Err(no("no replacement peer connected")),
         }
     }
 

@@ -15,12 +15,7 @@ use stream::{
 
 use super::{Desk, info};
 use crate::{
-    AccountLimits,
-    advisory,
-    cluster::{
-        ask::settle_stream,
-        calls::{Call, Reply},
-    },
+    AccountLimits, advisory,
     api::{
         metadata,
         request::{MsgGet, name_matches},
@@ -28,6 +23,10 @@ use crate::{
             Done, LIST_LIMIT, MsgGot, Page, Purged, StoredMessage, StreamCreated, StreamInfo, StreamInfoPage,
             StreamList, StreamNames,
         },
+    },
+    cluster::{
+        ask::settle_stream,
+        calls::{Call, Reply},
     },
     meta::{Assigned, Assignment, Command as MetaCommand, NotAssigned},
     shell::now,
@@ -285,9 +284,8 @@ impl Desk<'_> {
             return all;
         }
         let wanted = [subject.to_string()];
-        let of = |a: &Arc<Assigned>| {
-            a.config.as_ref().is_some_and(|c| subjects_overlap(&c.subjects, &wanted))
-        };
+        let of =
+            |a: &Arc<Assigned>| a.config.as_ref().is_some_and(|c| subjects_overlap(&c.subjects, &wanted));
         all.into_iter().filter(of).collect()
     }
     pub(super) fn stream_names(&self, offset: usize, subject: &str) -> StreamNames {

@@ -167,7 +167,8 @@ impl State {
             Command::Delete(id) => {
                 let old = self.assignments.remove(&id).ok_or("there is no such stream")?;
                 self.by_name.remove(&(old.a.account.clone(), old.a.name.clone()));
-                let holders = old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
+                let holders =
+                    old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
                 self.outs.entry(id).or_default().extend(holders);
                 self.outs.retain(|_, nodes| !nodes.is_empty());
                 Ok(id)
@@ -505,8 +506,11 @@ mod tests {
                 (a.first, a.members) = (m.clone(), m);
                 Command::Create(a)
             }),
-            (2u64..9, nodes())
-                .prop_map(|(id, members)| Command::Update { id, config: Bytes::from_static(b"{}"), members }),
+            (2u64..9, nodes()).prop_map(|(id, members)| Command::Update {
+                id,
+                config: Bytes::from_static(b"{}"),
+                members
+            }),
             (2u64..9).prop_map(Command::Delete),
             (2u64..9, nodes()).prop_map(|(id, nodes)| Command::Out { id, nodes }),
             (2u64..9, 1u64..5).prop_map(|(id, node)| Command::Gone { id, node: n(node) }),
