@@ -9,6 +9,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering::*},
     },
+    time::Duration,
 };
 
 use broker::{Account, Counter, Deliveries, Inbound, Kind, Link, LinkOptions, Message, Sub};
@@ -24,6 +25,10 @@ use crate::{
 
 /// Where requests begin.
 pub const API: &[u8] = b"$JS.API.";
+
+/// How long a message that another server gave on waits for interest in its answer, and how often it looks.
+const INTEREST_MAX: Duration = Duration::from_millis(500);
+const INTEREST_LOOK: Duration = Duration::from_millis(1);
 
 /// Where pulls begin behind that, and direct gets.
 const PULL: &[u8] = b"CONSUMER.MSG.NEXT.";
@@ -197,8 +202,22 @@ impl Assets {
         };
         self.take(&f)
     }
-    /// A message that another node gave on.
-    pub(crate) fn forwarded(&self, node: &JetStream, f: &Forward<'_>) {
+    /// A message that another node gave on. It may be here before the interest in its answer is, which comes over a route: then it waits for that.
+    pub(crate) fn forwarded(self: &Arc<Assets>, node: &Arc<JetStream>, f: &Forward<'_>) {
+        let early = !f.reply.is_empty() && !self.posts.has_interest(f.reply);
+        let Some(place) = early.then(|| node.place()).flatten() else { return self.take_forwarded(node, f) };
+        let (me, node, bytes) = (self.clone(), node.clone(), f.encode());
+        env::spawn(async move {
+            let Some(f) = Forward::decode(&bytes) else { return };
+            let until = env::now() + INTEREST_MAX;
+            while !me.posts.has_interest(f.reply) && env::now() < until {
+                env::sleep(INTEREST_LOOK).await;
+            }
+            me.take_forwarded(&node, &f);
+            drop(place);
+        });
+    }
+    fn take_forwarded(&self, node: &JetStream, f: &Forward<'_>) {
         let taken = self.limits.read().is_some() && self.take(f);
         if !taken && matches!(f.way, Way::Pull | Way::Direct) && !f.reply.is_empty() && !node.is_closed() {
             // The client's own server has said that somebody is there.
