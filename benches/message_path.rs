@@ -16,7 +16,8 @@ use criterion::{
 use fulmar_bench::Draw;
 use identity::{Permissions, PermissionsConfig};
 use wire::{
-    client::{Limits, Op, Parsed, parse},
+    Parsed,
+    client::{Limits, Op, parse},
     frame::MsgHead,
 };
 

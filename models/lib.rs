@@ -1,6 +1,6 @@
 //! Models of what must hold under every order of events, explored state by state around the very types that serve.
 //!
-//! Start reading at [`quorum_write`]. `node` is a replica with its disk, `net` the messages under way, `properties` what must hold,
+//! Start reading at [`quorum_write`]; [`redelivery`] is a world of its own, around a stream's consumer. `node` is a replica with its disk, `net` the messages under way, `properties` what must hold,
 //! `configs` the bounded worlds with the number of states that each is known to have, `run` the way through them.
 //!
 //! What it does not do: it has no rule of consensus of its own. Whatever a replica decides is decided by [`raft::Core`]; here is only
@@ -22,6 +22,7 @@ pub mod net;
 pub mod node;
 pub mod properties;
 pub mod quorum_write;
+pub mod redelivery;
 pub mod run;
 
 #[cfg(test)]

@@ -142,7 +142,8 @@ impl Host {
             *exit.lock() = Some(code);
         });
     }
-    fn server(&self) -> Option<Arc<Server>> {
+    /// The server, while its process runs.
+    pub fn server(&self) -> Option<Arc<Server>> {
         self.server.lock().clone().filter(|_| self.machine.is_running())
     }
 }
@@ -539,6 +540,8 @@ impl Harness {
                 ),
             );
         }
+        // What the server has closed the client still has to read: through a narrow window, behind all that was sent to it before.
+        self.until(limit, |h| check::awaited(&h.history.lock(), &h.plan.options).is_none()).await;
         self.reload_holds();
         let stats = self.host.server();
         self.phase.send_replace(Phase::Leave);

@@ -72,7 +72,7 @@ def free_ports(n):
 class Server:
     """One process under test: started from its template, pinned, and ended by its pid."""
 
-    def __init__(self, template, cores, nice, kind, root, i, ports, routes):
+    def __init__(self, template, cores, nice, kind, root, i, ports, routes, sync=None):
         self.template, self.cores, self.nice, self.kind = template, cores, nice, kind
         self.port, self.http, self.cport = ports
         self.dir = os.path.join(root, f"n{i}")
@@ -81,10 +81,10 @@ class Server:
         self.hwm = 0
         self.p = None
         os.makedirs(self.store, exist_ok=True)
-        self.sync = "always" if kind == FSYNC else ""
+        self.sync = "always" if kind == FSYNC else (sync or "")
         conf = [f"server_name: {self.name}", f"listen: 127.0.0.1:{self.port}", f"http: 127.0.0.1:{self.http}", "max_pending: 512MB"]
         if kind in (JS, FSYNC, CL):
-            sync = ", sync_interval: always" if self.sync else ""
+            sync = f", sync_interval: {self.sync}" if self.sync else ""
             conf.append(f'jetstream {{ store_dir: "{self.store}", max_mem: 8GB, max_file: 40GB{sync} }}')
         if kind in (CL, CLC):
             conf.append(f"cluster {{ name: C, listen: 127.0.0.1:{self.cport}, routes: [{', '.join(routes)}] }}")
@@ -226,7 +226,7 @@ def natsload(o, args, addrs, pids, deadline):
     return rows, totals
 
 
-def run(o, name, template, root):
+def run(o, name, template, root, sync=None):
     """One scenario against one server (or cluster), from nothing. Returns its rows."""
     kind, steps = S[name]
     lack = missing(template, kind)
@@ -235,7 +235,7 @@ def run(o, name, template, root):
     n = 3 if kind in (CL, CLC) else 1
     ports = free_ports(3 * n)
     routes = [f"nats-route://127.0.0.1:{ports[3 * i + 2]}" for i in range(n)] if n > 1 else []
-    servers = [Server(template, o.server_cores, o.nice, kind, root, i + 1, ports[3 * i:3 * i + 3], routes) for i in range(n)]
+    servers = [Server(template, o.server_cores, o.nice, kind, root, i + 1, ports[3 * i:3 * i + 3], routes, sync) for i in range(n)]
     rows = []
     try:
         os.sync()
@@ -377,6 +377,8 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__)
     ap.add_argument("--a", required=True, help="command line of server A: a template with {port} {store} {conf} {http} {name} {sync} {cluster_port} {routes}")
     ap.add_argument("--b", help="command line of server B")
+    ap.add_argument("--a-sync", help="A's sync_interval where a scenario does not set it, e.g. 2m (lazy) or always; without it the server's default")
+    ap.add_argument("--b-sync", help="the same for B")
     ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--scenarios", default=".*", help="comma-separated regular expressions over scenario names; -NAME leaves out")
     ap.add_argument("--server-cores", default="0", help="cores for the servers, e.g. 0 or 0,1")
@@ -445,7 +447,7 @@ def main():
         for name in names:
             for rnd in range(o.rounds):
                 for side in sides if rnd % 2 == 0 else sides[::-1]:
-                    for row in run(o, name, templates[side], root):
+                    for row in run(o, name, templates[side], root, o.a_sync if side == "A" else o.b_sync):
                         n = row["scenario"]
                         row["round"] = rnd
                         if n not in order:

@@ -1,4 +1,5 @@
 //! The part that stands on the real machine.
+pub mod bulk;
 pub mod client;
 pub mod cluster;
 pub mod command;

@@ -51,6 +51,83 @@ pub enum Fault {
     Free(usize),
     /// The disk is emptied; the node must be down.
     Wipe(usize),
+    /// From its next start on the node runs the newer version.
+    Upgrade(usize),
+}
+
+/// Faults of a storm: drawn from the seed, one after another and now and then two at a time, each undone before the end. About half of
+/// the kinds are on in a storm, so that each is also met without the others.
+///
+/// Whatever takes something from a disk (an empty one, flipped bits, a loss of power) happens to one node only, the same in the
+/// whole storm: what a majority has acknowledged stays on a majority's disks, and nothing excuses a loss.
+pub fn draw(seed: u64, nodes: usize, load_ms: u64, power: bool) -> Vec<(u64, Fault)> {
+    const KINDS: u64 = 9;
+    let mut dice = Dice::new(seed ^ 0x5707_3357);
+    let victim = dice.below(nodes as u64) as usize;
+    let mut on: Vec<u64> = (0..KINDS).filter(|_| dice.below(2) == 0).collect();
+    if on.is_empty() {
+        on.push(dice.below(KINDS));
+    }
+    let mut all: Vec<(u64, Fault)> = Vec::new();
+    let mut at = 1_000 + dice.below(1_000);
+    // When each node is free again for something that happens to its process, and the links for another shape.
+    let (mut busy, mut links_busy, mut spoiled) = (vec![0; nodes], 0, false);
+    while at + 3_000 < load_ms {
+        let kind = on[dice.below(on.len() as u64) as usize];
+        let node = dice.below(nodes as u64) as usize;
+        let other = (node + 1 + dice.below(nodes as u64 - 1) as usize) % nodes;
+        let end = at + 200 + dice.below(2_000);
+        let mut process = |node: usize, busy: &mut Vec<u64>, faults: Vec<(u64, Fault)>| {
+            // Two of three may be away at once, since that must only cost time.
+            if busy[node] < at {
+                busy[node] = end + 200;
+                all.extend(faults);
+            }
+        };
+        match kind {
+            0 => process(node, &mut busy, vec![(at, Fault::Kill(node)), (end, Fault::Start(node))]),
+            1 => process(node, &mut busy, vec![(at, Fault::Stop(node)), (end, Fault::Start(node))]),
+            2 => process(node, &mut busy, vec![(at, Fault::Pause(node)), (end, Fault::Resume(node))]),
+            3..=5 if links_busy < at => {
+                links_busy = end + 1;
+                let way = match kind {
+                    3 => Fault::Isolate(node),
+                    4 => Fault::Cut(node, other),
+                    _ => Fault::Slow { delay_ms: 5 + dice.below(60), loss: dice.below(80) as u32 },
+                };
+                all.extend([(at, way), (end, Fault::Heal)]);
+            }
+            // A node that has lost its disk needs time to get it back from the others before the next may go.
+            6 if !spoiled => {
+                spoiled = true;
+                let wipe =
+                    [(at, Fault::Stop(victim)), (at + 100, Fault::Wipe(victim)), (end, Fault::Start(victim))];
+                process(victim, &mut busy, wipe.to_vec());
+            }
+            7 if !spoiled => {
+                spoiled = true;
+                let flip = Fault::Flip(victim, Target::Messages, 1 + dice.below(20));
+                process(
+                    victim,
+                    &mut busy,
+                    vec![(at, flip), (at + 50, Fault::Kill(victim)), (end, Fault::Start(victim))],
+                );
+            }
+            8 if power => {
+                // Links of a dead machine are healed when it is plugged in again.
+                links_busy = links_busy.max(end + 1);
+                process(
+                    victim,
+                    &mut busy,
+                    vec![(at, Fault::Unplug(vec![victim])), (end, Fault::Start(victim))],
+                );
+            }
+            _ => {}
+        }
+        at += if dice.below(4) == 0 { 100 } else { 500 + dice.below(2_500) };
+    }
+    all.sort_by_key(|f| f.0);
+    all
 }
 
 /// Does one thing, and notes it.
@@ -92,6 +169,7 @@ pub async fn apply(c: &mut Cluster, f: &Fault, dice: &mut Dice, rec: &Recorder) 
         Fault::Fill(i) => c.nodes[*i].disk.fill()?,
         Fault::Free(i) => c.nodes[*i].disk.free()?,
         Fault::Wipe(i) => c.nodes[*i].disk.wipe()?,
+        Fault::Upgrade(i) => c.nodes[*i].old = false,
     }
     Ok(())
 }
@@ -114,4 +192,50 @@ pub async fn storm(
     }
     tokio::time::sleep_until(begun + Duration::from_millis(end_ms)).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storms_are_drawn_from_their_seed_and_undo_what_they_do() {
+        let mut kinds = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            let storm = draw(seed, 3, 20_000, true);
+            assert_eq!(storm, draw(seed, 3, 20_000, true));
+            assert!(storm.windows(2).all(|w| w[0].0 <= w[1].0) && storm.iter().all(|f| f.0 < 20_000));
+            let (mut down, mut still) = ([false; 3], [false; 3]);
+            let mut spoiled = std::collections::BTreeSet::new();
+            for (_, f) in &storm {
+                kinds.insert(format!("{f:?}").split(['(', ' ']).next().unwrap_or_default().to_owned());
+                match f {
+                    Fault::Kill(i) | Fault::Stop(i) => down[*i] = true,
+                    Fault::Unplug(which) => {
+                        which.iter().for_each(|i| down[*i] = true);
+                        spoiled.extend(which.iter().copied());
+                    }
+                    Fault::Start(i) => assert!(std::mem::take(&mut down[*i]), "{storm:?}"),
+                    Fault::Pause(i) => still[*i] = true,
+                    Fault::Resume(i) => assert!(std::mem::take(&mut still[*i]), "{storm:?}"),
+                    Fault::Wipe(i) => {
+                        assert!(down[*i], "a disk is emptied under a node that stands still: {storm:?}");
+                        spoiled.insert(*i);
+                    }
+                    Fault::Flip(i, ..) => {
+                        spoiled.insert(*i);
+                    }
+                    _ => {}
+                }
+            }
+            assert!(!down.contains(&true) && !still.contains(&true), "{storm:?}");
+            assert!(spoiled.len() <= 1, "more than one disk is harmed: {storm:?}");
+            assert!(draw(seed, 3, 20_000, false).iter().all(|f| !matches!(f.1, Fault::Unplug(_))));
+        }
+        let want = [
+            "Cut", "Flip", "Heal", "Isolate", "Kill", "Pause", "Resume", "Slow", "Start", "Stop", "Unplug",
+            "Wipe",
+        ];
+        assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), want);
+    }
 }

@@ -69,6 +69,8 @@ pub struct Scenario {
     pub rate: u64,
     /// All disks are synced once the stream is there, so that its creation is not what is asked.
     pub settle: bool,
+    /// Faults are drawn from the run's seed instead ([`nemesis::draw`]).
+    pub storm: bool,
 }
 
 impl Scenario {
@@ -84,6 +86,7 @@ impl Scenario {
             faults: Vec::new(),
             rate: 2_000,
             settle: true,
+            storm: false,
         }
     }
     fn image(mut self, mib: u64) -> Scenario {
@@ -92,6 +95,10 @@ impl Scenario {
     }
     fn work(mut self, work: Work) -> Scenario {
         self.work = work;
+        self
+    }
+    fn storm(mut self) -> Scenario {
+        self.storm = true;
         self
     }
     fn faults(mut self, all: impl IntoIterator<Item = (u64, Fault)>) -> Scenario {
@@ -103,7 +110,8 @@ impl Scenario {
 /// All scenarios, in the order of the scoreboard.
 pub fn all() -> Vec<Scenario> {
     use Fault::{
-        Cut, Fill, Flip, Free, Heal, Isolate, Kill, Pause, Resume, Slow, Start, Stop, Truncate, Unplug, Wipe,
+        Cut, Fill, Flip, Free, Heal, Isolate, Kill, Pause, Resume, Slow, Start, Stop, Truncate, Unplug,
+        Upgrade, Wipe,
     };
     use Target::{Messages, Snapshots};
     let kills = |node, times: &[u64]| -> Vec<(u64, Fault)> {
@@ -178,6 +186,7 @@ pub fn all() -> Vec<Scenario> {
             .faults([(3_000, Stop(0)), (3_000, Stop(1)), (4_000, Start(0)), (4_000, Start(1)), (7_000, Kill(1)), (7_000, Kill(2)), (8_000, Start(1)), (8_000, Start(2))]),
         s(7, "assets", 1, 0, "1 node: many streams with 10 consumers each, idle and restarted").work(Work::Assets),
         s(8, "subjects", 1, 0, "1 node: a subject for each message, restarted").work(Work::Subjects),
+        s(8, "subjects-10m", 1, 0, "1 node: ten times as many subjects, restarted").work(Work::Subjects),
         s(9, "filter", 1, 0, "1 node: a consumer for one message in a thousand of a large stream").work(Work::Filter),
         s(10, "queue", 1, 6_000, "1 node: work queue, kill -9 twice under load")
             .work(Work::Queue)
@@ -197,6 +206,45 @@ pub fn all() -> Vec<Scenario> {
             (8_000, Stop(2)),
             (8_200, Start(2)),
         ]),
+        s(12, "upgrade", 3, 12_000, "3 nodes, R3: rolling upgrade from an older version under load").faults(
+            [0, 1, 2].into_iter().flat_map(|i| {
+                let at = 2_000 + 3_000 * i as u64;
+                [(at, Stop(i)), (at, Upgrade(i)), (at + 200, Start(i))]
+            }),
+        ),
+        s(10, "queue-cluster", 3, 14_000, "3 nodes, R3: work queue, each node dies once, one is cut off, all under load")
+            .work(Work::Queue)
+            .faults(deaths_and_a_cut()),
+        s(10, "redelivery-cluster", 3, 14_000, "3 nodes, R3: 40 % unconfirmed, max_deliver 4, each node dies once, one is cut off")
+            .work(Work::Redelivery)
+            .faults(deaths_and_a_cut()),
+        s(0, "storm-append", 3, 25_000, "3 nodes, R3: faults of all kinds drawn from the seed").image(512).storm(),
+        s(0, "storm-registers", 3, 25_000, "3 nodes, R3, registers: faults of all kinds drawn from the seed")
+            .image(512)
+            .work(Work::Registers)
+            .storm(),
+        s(0, "storm-queue", 3, 25_000, "3 nodes, R3, work queue: faults of all kinds drawn from the seed")
+            .image(512)
+            .work(Work::Queue)
+            .storm(),
+        s(0, "storm-redelivery", 3, 25_000, "3 nodes, R3, 40 % unconfirmed: faults of all kinds drawn from the seed")
+            .image(512)
+            .work(Work::Redelivery)
+            .storm(),
+    ]
+}
+
+/// Each node dies once and comes back, and between the deaths one is cut off: whichever led, it was met.
+fn deaths_and_a_cut() -> Vec<(u64, Fault)> {
+    vec![
+        (2_000, Fault::Kill(0)),
+        (2_700, Fault::Start(0)),
+        (5_000, Fault::Isolate(1)),
+        (7_000, Fault::Heal),
+        (8_500, Fault::Kill(1)),
+        (9_200, Fault::Start(1)),
+        (11_000, Fault::Kill(2)),
+        (11_700, Fault::Start(2)),
     ]
 }
 
@@ -259,7 +307,11 @@ async fn attempt(
     rec: &Recorder,
     row: &mut Row,
 ) -> Result<(), Halt> {
-    let shape = Shape { nodes: s.nodes, image_mib: s.image_mib };
+    let old = s.faults.iter().any(|f| matches!(f.1, Fault::Upgrade(_)));
+    if old && subject.old.is_none() {
+        return Err((State::NotHere, "no binary of an older version was named".into()));
+    }
+    let shape = Shape { nodes: s.nodes, image_mib: s.image_mib, old };
     let mut c = Cluster::prepare(subject.clone(), dir, shape).await.map_err(halt(State::NotHere))?;
     // A server that does not even begin is one that cannot do it yet, if it is ours.
     let idle = if subject.kind == Kind::Fulmar { State::NotYet } else { State::Broken };
@@ -285,7 +337,11 @@ async fn attempt(
     rec.phase("load");
     let (clients, workers) = spawn(s, &load, o);
     let mut dice = Dice::new(o.seed);
-    let stormed = nemesis::storm(&mut c, &s.faults, s.load_ms, &mut dice, rec).await;
+    let faults = match s.storm {
+        true => nemesis::draw(o.seed, s.nodes, s.load_ms, s.image_mib.is_some()),
+        false => s.faults.clone(),
+    };
+    let stormed = nemesis::storm(&mut c, &faults, s.load_ms, &mut dice, rec).await;
     rec.phase("calm");
     stop_tx.send_replace(true);
     stormed.map_err(halt(State::NotHere))?;

@@ -33,6 +33,7 @@ mod tests;
 mod words;
 
 pub use stats::stats;
+pub use words::awaited;
 
 use crate::{
     history::{History, Pub, Sub, Violation},

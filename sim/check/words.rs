@@ -24,8 +24,19 @@ const TAKING: [Fault; 13] = [
 ];
 const _: () = assert!(TAKING.len() < FAULTS.len());
 
+/// Whether last words can be judged: nothing else takes connections away.
+pub fn judged(o: &Options) -> bool {
+    !TAKING.iter().any(|f| o.has(*f))
+}
+
+/// A connection that should be closed and whose client has not read its end: it may still be on its way.
+pub fn awaited(h: &History, o: &Options) -> Option<usize> {
+    let open = |c: &crate::history::Conn| c.provoked.is_some() && c.client < 1_000 && c.closed_at.is_none();
+    h.conns.iter().position(open).filter(|_| judged(o))
+}
+
 pub fn check(h: &History, o: &Options) -> Vec<Violation> {
-    if TAKING.iter().any(|f| o.has(*f)) {
+    if !judged(o) {
         return Vec::new();
     }
     let mut found = Vec::new();

@@ -2,14 +2,18 @@
 //! the violated invariant. It is drawn from the trace that a run prints, needs nothing but itself, and is the same for
 //! the same trace.
 //!
-//! [`trace`] reads the trace, [`page`] draws it.
+//! [`trace`] reads the trace of a storm, [`raft`] that of the consensus core's own simulator; [`page`] draws, [`table`] writes the
+//! last transitions as text.
 
 pub mod page;
+pub mod raft;
+pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod trace;
 
 pub use page::html;
+pub use table::table;
 pub use trace::read;
 
 /// What is drawn.
@@ -67,6 +71,12 @@ pub enum What {
     Close,
     /// A line of a log.
     Log,
+    /// It is a follower, or asks for votes.
+    Role,
+    /// It leads.
+    Elect,
+    /// It knows more to be committed.
+    Commit,
 }
 
 impl What {
@@ -83,6 +93,9 @@ impl What {
             What::Open => "open",
             What::Close => "close",
             What::Log => "log",
+            What::Role => "role",
+            What::Elect => "elect",
+            What::Commit => "commit",
         }
     }
 }
@@ -102,4 +115,6 @@ pub struct Message {
     pub sent: u64,
     /// When the last of them was read; none if that never happened.
     pub read: Option<u64>,
+    /// What it says, where that is known; otherwise only its bytes are.
+    pub label: String,
 }

@@ -69,8 +69,10 @@ fn named(text: &str) -> Vec<u64> {
 
 /// The page.
 pub fn html(t: &Timeline) -> String {
-    let marked: Vec<(u64, &str)> =
-        t.violations.iter().flat_map(|v| named(&v.text).into_iter().map(|at| (at, v.id.as_str()))).collect();
+    // Where each violation is marked; its number leads from the list to the first of its marks.
+    let marked: Vec<(u64, &str, usize)> = (t.violations.iter().enumerate())
+        .flat_map(|(i, v)| named(&v.text).into_iter().map(move |at| (at, v.id.as_str(), i)))
+        .collect();
     let moments = t.points.iter().map(|p| p.t);
     let moments = moments.chain(t.messages.iter().flat_map(|m| [Some(m.sent), m.read]).flatten());
     let at = scale(moments.chain(marked.iter().map(|m| m.0)));
@@ -94,10 +96,12 @@ pub fn html(t: &Timeline) -> String {
     svg += &down(t, &at, bottom, x);
     for m in &t.messages {
         let (from, to, y) = (x(m.from), x(m.to), at[&m.sent]);
+        let what = match m.label.as_str() {
+            "" => format!("connection {}: {} bytes", m.conn, m.bytes),
+            label => label.to_owned(),
+        };
         let title = format!(
-            "connection {}: {} bytes from {} to {}, sent at {}, {}",
-            m.conn,
-            m.bytes,
+            "{what} from {} to {}, sent at {}, {}",
             t.lanes[m.from],
             t.lanes[m.to],
             clock(m.sent),
@@ -112,6 +116,11 @@ pub fn html(t: &Timeline) -> String {
             "<line class=\"{class}\" x1=\"{from}\" y1=\"{y}\" x2=\"{end}\" y2=\"{y2}\"><title>{}</title></line>\n",
             escape(&title)
         );
+        if !m.label.is_empty() {
+            // A quarter of the way, so that what goes and what comes do not hide each other.
+            let (x, y) = ((3 * from + end) / 4, (3 * y + y2) / 4);
+            svg += &format!("<text class=\"label\" x=\"{x}\" y=\"{y}\">{}</text>\n", escape(&m.label));
+        }
     }
     for p in &t.points {
         let (from, y, class) = (x(p.lane), at[&p.t], p.what.class());
@@ -128,17 +137,24 @@ pub fn html(t: &Timeline) -> String {
         }
         svg += "</g>\n";
     }
-    for (time, id) in &marked {
+    for (n, (time, id, which)) in marked.iter().enumerate() {
         let y = at[time];
+        let first = marked[..n].iter().all(|m| m.2 != *which);
+        let name = if first { format!(" id=\"v{which}\"") } else { String::new() };
         svg += &format!(
-            "<g class=\"violation\"><line x1=\"0\" y1=\"{y}\" x2=\"{width}\" y2=\"{y}\"/><text x=\"4\" y=\"{}\">{}</text></g>\n",
+            "<g class=\"violation\"{name}><line x1=\"0\" y1=\"{y}\" x2=\"{width}\" y2=\"{y}\"/><text x=\"4\" y=\"{}\">{}</text></g>\n",
             y - 3,
             escape(id)
         );
     }
     let mut list = String::new();
-    for v in &t.violations {
-        list += &format!("<li class=\"violation\"><b>{}</b> {}</li>\n", escape(&v.id), escape(&v.text));
+    for (i, v) in t.violations.iter().enumerate() {
+        let to = if marked.iter().any(|m| m.2 == i) {
+            format!(" <a href=\"#v{i}\">see it</a>")
+        } else {
+            String::new()
+        };
+        list += &format!("<li class=\"violation\"><b>{}</b> {}{to}</li>\n", escape(&v.id), escape(&v.text));
     }
     if t.violations.is_empty() {
         list += "<li>nothing was violated</li>\n";
@@ -187,4 +203,4 @@ fn down(t: &Timeline, at: &BTreeMap<u64, u64>, bottom: u64, x: impl Fn(usize) ->
     out
 }
 
-const STYLE: &str = "body{font:13px sans-serif;margin:16px}svg text{font:10px monospace}.name{font-weight:bold;text-anchor:middle}.time{text-anchor:end;fill:#888}.lane{stroke:#ccc}.message{stroke:#36c;stroke-opacity:.5;marker-end:url(#tip)}.unread{stroke-dasharray:3 3;stroke:#c60}.down{stroke:#000;stroke-width:6;stroke-opacity:.6}.still{stroke:#f90;stroke-width:6;stroke-opacity:.6}.start circle,.resume circle,.heal circle{fill:#2a2}.death circle{fill:#000}.pause circle{fill:#f90}.fault circle{fill:#d22}.fault line{stroke:#d22;stroke-width:2}.heal line{stroke:#2a2}.signal circle{fill:#93c}.open line{stroke:#9c9}.open circle{fill:#9c9}.close circle{fill:#999}.log circle{fill:#bbb}.log text{fill:#777}svg .violation line{stroke:#e00;stroke-width:2}svg .violation text{fill:#e00;font-weight:bold}li.violation{color:#c00}";
+const STYLE: &str = "body{font:13px sans-serif;margin:16px}svg text{font:10px monospace}.name{font-weight:bold;text-anchor:middle}.time{text-anchor:end;fill:#888}.lane{stroke:#ccc}.message{stroke:#36c;stroke-opacity:.5;marker-end:url(#tip)}.unread{stroke-dasharray:3 3;stroke:#c60}.down{stroke:#000;stroke-width:6;stroke-opacity:.6}.still{stroke:#f90;stroke-width:6;stroke-opacity:.6}.start circle,.resume circle,.heal circle{fill:#2a2}.death circle{fill:#000}.pause circle{fill:#f90}.fault circle{fill:#d22}.fault line{stroke:#d22;stroke-width:2}.heal line{stroke:#2a2}.signal circle{fill:#93c}.open line{stroke:#9c9}.open circle{fill:#9c9}.close circle{fill:#999}.log circle{fill:#bbb}.log text{fill:#777}.role circle{fill:#888}.elect circle{fill:#06c;r:6px}.elect text{fill:#06c;font-weight:bold}.commit circle{fill:#2a2}.commit text{fill:#282}svg .label{fill:#36c;fill-opacity:.7;font-size:8px;text-anchor:middle}svg .violation line{stroke:#e00;stroke-width:2}svg .violation text{fill:#e00;font-weight:bold}li.violation{color:#c00}";

@@ -125,7 +125,12 @@ fn the_page_shows_all_of_it() {
     let unread = all.iter().find(|e| class(e) == "message unread").expect("it is drawn");
     assert_eq!(number(&all[at + 1], "y1"), number(unread, "y1"));
     assert!(html(&t).contains("started &amp; &lt;ready&gt;"));
-    assert!(!html(&t).contains("<script") && !html(&t).contains("href"));
+    assert!(!html(&t).contains("<script"));
+    // The only ways lead from the list to the marks on the page itself.
+    let to: Vec<&Element> = all.iter().filter(|e| e.0 == "a").collect();
+    assert_eq!(to.len(), 1);
+    assert!(to[0].1.iter().all(|a| a.0 == "href" && a.1 == "#v0"), "{to:?}");
+    assert!(all.iter().any(|e| e.1.iter().any(|a| a.0 == "id" && a.1 == "v0")));
 }
 
 #[test]
@@ -147,4 +152,78 @@ fn a_long_run_keeps_its_end_and_its_faults() {
     assert!(t.left_out > 30_000 && t.points[1].what == What::Fault);
     assert_eq!(t.points.last().map(|p| p.text.as_str()), Some("line 19999"));
     assert_eq!(t.lanes, ["harness", "server", "machine 2"]);
+}
+
+/// What the core's own simulator prints: a vote that waits for its write, an election, a commit, a crash, a cut.
+const CORE: &str = r#"seed 9: R-6 at 190 ms: n2 votes twice in term 2
+Plan { machines: 3, voters: 3, storm_ns: 1 }
+     0.000 n1 starts
+   100.000 partition [true, false, false] one way true
+   101.000 n3 is paused until 150.500
+   110.000 n1 Follower t1 d1 l1 c1 a1 <- Tick
+            => Ready { messages: [], writes: [Write { token: Token { seq: 5 }, entries: [Entry { payload: b"}]\"(" }], replies: [Message { from: NodeId { id: 1, incarnation: 0 }, to: NodeId { id: 2, incarnation: 0 }, term: Term(2), body: Vote { last: 1 } }] }], notes: [] }
+   120.000 n1 Candidate t2 d1 l1 c1 a1 <- Written(Token { seq: 5 })
+            => Ready { messages: [], writes: [] }
+   130.250 n2 Follower t2 d1 l1 c1 a1 <- Message(Message { from: NodeId { id: 1, incarnation: 0 }, to: NodeId { id: 2, incarnation: 0 }, term: Term(2), body: Vote { last: 1 } })
+            => Ready { messages: [Message { from: NodeId { id: 2, incarnation: 0 }, to: NodeId { id: 1, incarnation: 0 }, term: Term(2), body: VoteReply { granted: true } }], writes: [] }
+   140.000 n1 Leader t2 d1 l1 c1 a1 <- Tick
+            => Ready { messages: [], writes: [] }
+   145.000 mend
+   160.000 n1 Leader t2 d1 l2 c2 a1 <- Tick
+            => Ready { messages: [], writes: [] }
+   190.000 n2 crashes, 0 unsynced writes survive
+replay: cargo run
+"#;
+
+#[test]
+fn a_trace_of_the_core_is_read() {
+    let t = raft::read(CORE);
+    assert_eq!(t.lanes, ["n1", "n2", "n3"]);
+    let messages: Vec<(u64, Option<u64>, &str)> =
+        t.messages.iter().map(|m| (m.sent / 1_000, m.read.map(|r| r / 1_000), m.label.as_str())).collect();
+    // The vote left with its write, not with the decision; the answer was never taken.
+    assert_eq!(
+        messages,
+        [(120_000, Some(130_250), "Vote, term 2"), (130_250, None, "VoteReply yes, term 2")]
+    );
+    let points: Vec<(u64, usize, What, &str)> =
+        t.points.iter().map(|p| (p.t / 1_000_000, p.lane, p.what, p.text.as_str())).collect();
+    use What::{Commit, Death, Elect, Fault, Heal, Pause, Resume, Role, Start};
+    assert_eq!(
+        points,
+        [
+            (0, 0, Start, "starts"),
+            (100, 0, Fault, "cut from n2 n3 (one way)"),
+            (101, 2, Pause, "stands still"),
+            (110, 0, Role, "follows, term 1"),
+            (120, 0, Role, "campaigns, term 2"),
+            (130, 1, Role, "follows, term 2"),
+            (140, 0, Elect, "leads, term 2"),
+            (145, 0, Heal, "all cuts mend"),
+            (150, 2, Resume, "goes on"),
+            (160, 0, Commit, "commit 2"),
+            (190, 1, Death, "n2 crashes, 0 unsynced writes survive"),
+        ]
+    );
+    assert_eq!(t.violations[0].id, "R-6");
+    let all = read_again(&t);
+    let count = |name: &str| all.iter().filter(|e| class(e) == name).count();
+    assert_eq!((count("elect"), count("commit"), count("label"), count("violation")), (1, 1, 2, 2));
+    // Whatever is cut off or foreign, it is read without harm.
+    for end in 0..CORE.len() {
+        html(&raft::read(&CORE[..end]));
+    }
+}
+
+#[test]
+fn transitions_stand_in_their_machines_columns() {
+    let text = table(&raft::read(CORE), 6);
+    let lines: Vec<&str> = text.lines().collect();
+    let column = |name: &str| lines[0].find(name).expect("the head names it");
+    assert_eq!(lines.len(), 1 + 6 + 1, "{text}");
+    let elected = lines.iter().find(|l| l.contains("leads")).expect("the election is there");
+    assert_eq!(elected.find("leads"), Some(column("n1")), "{text}");
+    let died = lines.iter().find(|l| l.contains("crashes")).expect("the death is there");
+    assert_eq!(died.find("n2 crashes"), Some(column("n2")), "{text}");
+    assert!(lines[7].starts_with("R-6: at 190000000 ns"), "{text}");
 }

@@ -100,6 +100,7 @@ fn take(out: &mut Timeline, conns: &mut BTreeMap<u64, Conn>, t: u64, what: &str,
                 bytes: *bytes,
                 sent: t,
                 read: None,
+                label: String::new(),
             });
         }
         ("read", [id, side, bytes, ..]) => {

@@ -170,7 +170,7 @@ impl Inbound for AnswerBack {
         let mut waiting = exporter.replies.waiting.lock();
         let Some(w) = waiting.get_mut(m.subject) else { return false };
         let last = match w.responses {
-            Responses::One => !cfg!(mutant = "service-answers-twice"),
+            Responses::One => !env::planted!("service-answers-twice"),
             Responses::Many => false,
             Responses::Chunked => m.payload().is_empty(),
         };
@@ -194,7 +194,7 @@ impl Inbound for AnswerBack {
         drop(waiting);
         let mut n = 0;
         if let Some(importer) = &importer {
-            let importer = if cfg!(mutant = "answer-stays-in-exporter") { &exporter } else { importer };
+            let importer = if env::planted!("answer-stays-in-exporter") { &exporter } else { importer };
             n = d.publish(importer, from, &Message { subject: &reply, reply: m.reply, ..*m });
         }
         if let (Some((rule, start, started, requestor, trigger)), Some(b)) = (measured, self.broker.upgrade())

@@ -346,7 +346,7 @@ impl Link {
         out.room(v.len()).extend_from_slice(&v);
         let full = out.pending() > self.pending_bytes_max();
         drop(out);
-        if full && !cfg!(mutant = "answers-unbounded") {
+        if full && !env::planted!("answers-unbounded") {
             self.overfull();
         }
     }
@@ -368,7 +368,7 @@ impl Link {
         match outbox::flush(&self.out, env::now) {
             Flushed::Done => {}
             // The owner waits until the socket takes more.
-            Flushed::Blocked if cfg!(mutant = "lost-wakeup-after-block") => {}
+            Flushed::Blocked if env::planted!("lost-wakeup-after-block") => {}
             Flushed::Blocked => {
                 env::reachable!("a socket takes no more");
                 self.wake.notify_one()
@@ -479,7 +479,7 @@ impl Link {
             // Deliveries count under the outbox's lock.
             let out = self.out.lock();
             if sub.delivered() < max {
-                let max = max + u64::from(cfg!(mutant = "max-off-by-one"));
+                let max = max + u64::from(env::planted!("max-off-by-one"));
                 sub.set_max(max);
                 return None;
             }
@@ -488,7 +488,7 @@ impl Link {
         let (sub, _) = entry.remove();
         drop(subs);
         sub.close();
-        if !cfg!(mutant = "unsub-keeps-interest") {
+        if !env::planted!("unsub-keeps-interest") {
             account.remove(&sub);
         }
         self.remove_shadows(Some(&sub));

@@ -144,9 +144,9 @@ impl Out {
         if rest.is_empty() {
             return;
         }
-        self.head_written = if cfg!(mutant = "repeat-written-bytes") { 0 } else { head_written };
-        if cfg!(mutant = "reorder-chunks") {
-            std::mem::swap(&mut rest, &mut self.chunks);
+        self.head_written = if env::planted!("repeat-written-bytes") { 0 } else { head_written };
+        if env::planted!("reorder-chunks") && rest.len() > 2 {
+            rest.swap(1, 2);
         }
         rest.append(&mut self.chunks);
         self.chunks = rest;

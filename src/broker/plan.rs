@@ -54,7 +54,7 @@ impl Receivers {
         self.remote.clear();
     }
     pub fn push(&mut self, queue: Option<QueueId>, sub: &Arc<Sub>) {
-        if cfg!(mutant = "wild-skips-last") && sub.subject().ends_with(b"*") && !self.plain.is_empty() {
+        if env::planted!("wild-skips-last") && sub.subject().ends_with(b"*") && !self.plain.is_empty() {
             return;
         }
         let is_remote = sub.link.kind == Kind::Route;
@@ -148,7 +148,7 @@ impl Plans {
     pub fn get(&mut self, subject: &[u8], generation: u64, fill: impl FnOnce(&mut Plan)) -> &Plan {
         // The same subject as last time is the common case.
         if let Some(Some(p)) = self.entries.get(self.last)
-            && (p.generation == generation || cfg!(mutant = "stale-plans"))
+            && (p.generation == generation || env::planted!("stale-plans"))
             && p.subject == subject
         {
             return self.at(self.last);

@@ -222,7 +222,7 @@ impl Router {
             return Outcome::Denied;
         }
         let n = self.out.deliver(&plan.matched, &self.link, m);
-        let none = n == 0 || cfg!(mutant = "no-responders-despite-one") && n == 1;
+        let none = n == 0 || env::planted!("no-responders-despite-one") && n == 1;
         if none && !m.reply.is_empty() && self.link.flags().has(LinkFlags::NO_RESPONDERS) {
             self.no_responders(m);
         }
@@ -488,7 +488,9 @@ impl Deliveries {
         if group.remote_weight == 0 {
             return self.deliver_group(&group.members, from, m);
         }
-        let lot = self.below(here + group.remote_weight);
+        // Members of the one group that says so come before those elsewhere.
+        let near = here > 0 && group.name() == crate::LOCAL_FIRST;
+        let lot = self.below(if near { here } else { here + group.remote_weight });
         if lot < here && self.deliver_group(&group.members, from, m) {
             return true;
         }
@@ -576,7 +578,8 @@ impl Deliveries {
         let mut queues = vec![Vec::new(); matched.remote().len()];
         for group in matched.groups() {
             let members = &group.members;
-            let remote = if goes_on { group.remote_weight } else { 0 };
+            let near = !members.is_empty() && group.name() == crate::LOCAL_FIRST;
+            let remote = if goes_on && !near { group.remote_weight } else { 0 };
             let lot = if members.len() + remote > 1 { self.below(members.len() + remote) } else { 0 };
             if lot < members.len() {
                 let (before, after) = members.split_at(lot);
@@ -676,7 +679,7 @@ impl Deliveries {
     fn deliver_group(&mut self, group: &[Arc<Sub>], from: &Arc<Link>, m: &Message<'_>) -> bool {
         let start = if group.len() > 1 { self.below(group.len()) } else { 0 };
         let (after, before) = (&group[start..], &group[..start]);
-        if cfg!(mutant = "queue-two-members") && group.len() > 2 {
+        if env::planted!("queue-two-members") && group.len() > 2 {
             self.deliver_one(before.iter().chain(after).last().expect("three or more"), from, m);
         }
         after.iter().chain(before).any(|s| self.deliver_one(s, from, m))
@@ -687,7 +690,7 @@ impl Deliveries {
     pub(crate) fn deliver_one(&mut self, sub: &Arc<Sub>, from: &Arc<Link>, m: &Message<'_>) -> bool {
         let (link, flags) = (&*sub.link, sub.flags());
         if flags != 0 {
-            if flags & CLOSED != 0 && !cfg!(mutant = "ended-sub-delivers") {
+            if flags & CLOSED != 0 {
                 return false;
             }
             if flags & FILTERED != 0
@@ -700,7 +703,7 @@ impl Deliveries {
             return self.deliver_inside(sub, from, m);
         }
         let link_flags = link.flags();
-        let echo = link_flags.has(LinkFlags::ECHO) || cfg!(mutant = "echo-ignored");
+        let echo = link_flags.has(LinkFlags::ECHO) || env::planted!("echo-ignored");
         if !echo && Arc::ptr_eq(&sub.link, from) && !self.answering {
             return false;
         }
@@ -763,7 +766,7 @@ impl Deliveries {
     fn crowded(&mut self, link: &Link, pending: usize, max: usize) {
         // Perhaps the bytes are only waiting for the end of this batch.
         link.flush();
-        if link.pending_bytes() > max && !cfg!(mutant = "slow-consumer-stays") {
+        if link.pending_bytes() > max && !env::planted!("slow-consumer-stays") {
             env::reachable!("a slow consumer is closed");
             // B-5
             if link.closed().is_none() {
@@ -813,7 +816,7 @@ impl Deliveries {
             if !extra.inward.apply(m.subject, |n| d.below(n as usize) as u32, &mut subject) {
                 return false;
             }
-            let kept = if cfg!(mutant = "import-keeps-subject") { m.subject } else { &subject };
+            let kept = if env::planted!("import-keeps-subject") { m.subject } else { &subject };
             let m = Message { subject: kept, ..*m };
             d.begin(&m);
             d.deliver_one(&extra.parent, from, &m)

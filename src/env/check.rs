@@ -25,6 +25,43 @@ macro_rules! reachable {
     };
 }
 
+/// True where the known bug of this name is planted: in a simulated world, if `FULMAR_MUTANT` in the harness's own environment
+/// names it. Constantly false in production, so that the branch and the name are not in the binary. `scripts/mutants` lists all of
+/// them by this macro's name and shows that storms find each.
+#[macro_export]
+macro_rules! planted {
+    ($name:literal) => {
+        $crate::check::is_planted($name)
+    };
+}
+
+/// See [`planted!`].
+#[inline(always)]
+pub fn is_planted(name: &'static str) -> bool {
+    #[cfg(madsim)]
+    return plant::is(name);
+    #[cfg(not(madsim))]
+    {
+        let _ = name;
+        false
+    }
+}
+
+#[cfg(madsim)]
+mod plant {
+    use std::sync::OnceLock;
+
+    /// Read once: it is one bug a process.
+    static NAME: OnceLock<Option<String>> = OnceLock::new();
+
+    pub fn is(name: &str) -> bool {
+        // The harness's environment, not a simulated process's: one bug for the whole world.
+        #[allow(clippy::disallowed_methods)]
+        let planted = NAME.get_or_init(|| std::env::var("FULMAR_MUTANT").ok());
+        planted.as_deref() == Some(name)
+    }
+}
+
 /// Counts one hit of the mark `name`. Costs nothing outside the simulator.
 #[inline(always)]
 pub fn mark(name: &'static str) {

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes};
 use replica::Committed;
 use store::{GroupId, Kind, Message, Need, StreamSeq};
 use stream::{
-    Interest, Messages, MessagesMut, Meta, Now, Stored, SubjectTotals, Totals,
+    Interest, Messages, MessagesMut, Meta, Stored, SubjectTotals, Totals,
     command::{Command, Control},
     config::{Retention, StreamConfig},
     consumer::{ConsumerConfig, Identity},
@@ -40,6 +40,8 @@ pub(crate) struct Progress {
     outcomes: Vec<Outcome>,
     tasks: Vec<Task>,
     reconfigured: bool,
+    /// It has got its first configuration.
+    new: bool,
     unwatch: Vec<(Vec<u8>, u64)>,
     republish: Vec<Stored>,
     loose: Option<Answers>,
@@ -166,6 +168,7 @@ impl Stream {
                     }
                     o => at.outcomes.push(o),
                 }
+                core.restart_if_void();
             }
             (at.entry, at.joined, at.record, at.begun, at.control) = (at.entry + 1, false, 0, false, None);
         }
@@ -190,19 +193,18 @@ impl Stream {
             }
         }
         self.drained.notify_waiters();
-        if at.reconfigured {
+        if at.new {
+            self.register();
+            if self.leads() {
+                self.serve();
+            }
+        }
+        if at.reconfigured && self.leads() {
+            self.listen();
             self.follow_anew();
         }
         self.tell_followers();
-        let slow = {
-            let mut core = self.core.lock();
-            let starts = !core.slow.is_empty() && !core.slow_runs;
-            core.slow_runs |= starts;
-            starts
-        };
-        if slow {
-            env::spawn(self.clone().decide_slowly(None));
-        }
+        self.wake_slow();
         self.pump();
         self.wound_up();
     }
@@ -287,6 +289,7 @@ impl Core {
             let config: StreamConfig = serde_json::from_slice(json)
                 .map_err(|e| Stop::Broken(format!("the stream's configuration cannot be read: {e}")))?;
             self.rules = Some(stream::Stream::new(config, *created, s.rule_limits()));
+            at.new = true;
             return Ok(Applied::default());
         }
         if !at.begun {
@@ -324,7 +327,7 @@ impl Core {
             Command::ConsumerCreate { name, created, json } => {
                 let name = text(name);
                 if self.consumers.get(&name).is_none() {
-                    self.add_consumer(s, view, &name, *created, config(json)?, now())?;
+                    self.add_consumer(s, view, &name, *created, config(json)?, true, now())?;
                 }
             }
             Command::ConsumerUpdate { name, json } => {
@@ -351,34 +354,19 @@ impl Core {
     }
 
     fn delta(&mut self, name: &[u8], delta: &[u8]) -> Result<(), Stop> {
+        if env::planted!("js-delta-skipped-on-replay") && self.term.is_none() {
+            return Ok(());
+        }
         let done = self.apply_delta(name, delta).map_err(Stop::Broken)?;
         if let Some(r) = &mut self.rules {
             for (first, last) in done {
+                if env::planted!("js-acked-stays-in-queue") {
+                    continue;
+                }
                 r.acked(first, last);
             }
         }
         Ok(())
-    }
-
-    /// This node leads: all that its predecessors decided is applied.
-    pub(crate) fn lead(&mut self, now: Now) {
-        if let Some(r) = &mut self.rules {
-            r.reset_tail();
-        }
-        self.consumers.lead(self.term.map_or(0, |t| t.0), now);
-    }
-    /// This node does not lead any more: what was decided and is not applied is for its successor to say.
-    pub(crate) fn follow(&mut self) -> Vec<Outcome> {
-        self.term = None;
-        self.void()
-    }
-    /// Nothing of what was decided and not applied will be.
-    pub(crate) fn void(&mut self) -> Vec<Outcome> {
-        if let Some(r) = &mut self.rules {
-            r.reset_tail();
-        }
-        self.expiring = false;
-        self.log.give_up()
     }
 
     /// The state after the last entry applied.
@@ -416,6 +404,8 @@ impl Core {
             left.take(4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes).ok_or_else(damaged)?;
         let retains = rules.config().retention != Retention::Limits;
         self.rules = Some(rules);
+        // What a snapshot brings takes the place of what was there; a follower has nothing to tell anybody.
+        self.consumers.retire(&mut Vec::new());
         for _ in 0..count {
             let name = left.bytes().ok_or_else(damaged)?;
             let created =

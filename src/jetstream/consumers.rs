@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use replica::Proposal;
 use store::Need;
 use stream::{
     ApiError, Now,
@@ -67,6 +68,8 @@ pub(crate) struct Consumers {
     log_by: Option<u64>,
     /// Somebody waits for it.
     urgent: bool,
+    /// Notes that were refused, in order: they come before all others.
+    returned: Vec<Proposal>,
     seed: u64,
 }
 
@@ -97,7 +100,8 @@ impl Consumers {
     }
     /// Whether notes are to be logged now.
     pub(crate) fn wants_log(&self, now: u64) -> bool {
-        !self.dirty.is_empty() && (self.urgent || self.log_by.is_some_and(|at| at <= now))
+        !(self.dirty.is_empty() && self.returned.is_empty())
+            && (self.urgent || self.log_by.is_some_and(|at| at <= now))
     }
 
     /// Takes the consumer's state of now into account.
@@ -119,7 +123,7 @@ impl Consumers {
             self.ready.remove(name);
         }
         if slot.logged && slot.rules.has_delta() {
-            self.urgent |= waited_for || slot.rules.delta_len() > NOTES_MAX;
+            self.urgent |= waited_for || slot.rules.awaits_log() || slot.rules.delta_len() > NOTES_MAX;
             if self.dirty.insert(name.clone()) {
                 let by = now.mono.saturating_add(LAZY);
                 self.log_by = Some(self.log_by.map_or(by, |at| at.min(by)));
@@ -171,6 +175,43 @@ impl Consumers {
             self.touch(&name, now, false);
         }
     }
+    /// This node leads no longer. Whoever waits is told, what was not logged is forgotten, and with it the consumers that lived here only.
+    /// What is watched is to be given back.
+    pub(crate) fn unlead(&mut self, out: &mut Vec<Task>) -> Vec<(Vec<u8>, u64)> {
+        let mut outs = Vec::new();
+        let mut watched = Vec::new();
+        self.slots.retain(|name, slot| {
+            if slot.logged {
+                slot.rules.unlead(&mut outs);
+            } else {
+                slot.rules.deleted(&mut outs);
+            }
+            push_tasks(name, slot, &mut outs, out);
+            watched.extend(slot.watch.take());
+            slot.deadline = None;
+            slot.logged
+        });
+        self.ready.clear();
+        self.deadlines.clear();
+        self.dirty.clear();
+        self.returned.clear();
+        (self.log_by, self.urgent) = (None, false);
+        watched
+    }
+    /// What was noted is to be logged now.
+    pub(crate) fn hurry(&mut self) {
+        self.urgent = true;
+    }
+    /// Notes come back that could not be logged.
+    pub(crate) fn noted_again(&mut self, notes: Vec<Proposal>, now: Now) {
+        if notes.is_empty() {
+            return;
+        }
+        // They are older than what came back before and was not proposed since.
+        self.returned.splice(0..0, notes);
+        self.urgent = false;
+        self.log_by = Some(now.mono.saturating_add(LAZY));
+    }
     fn insert(&mut self, name: &Arc<str>, slot: Slot, now: Now) {
         self.slots.insert(name.clone(), slot);
         self.touch(name, now, false);
@@ -209,15 +250,23 @@ impl Consumers {
 }
 
 fn push_tasks(name: &Arc<str>, slot: &Slot, outs: &mut Vec<Output>, out: &mut Vec<Task>) {
-    for output in outs.drain(..) {
-        out.push(Task { consumer: name.clone(), subject: slot.subject.clone(), output });
+    if !outs.is_empty() {
+        let outputs = std::mem::take(outs);
+        out.push(Task { consumer: name.clone(), subject: slot.subject.clone(), outputs });
     }
 }
 
-/// Whether a consumer's state goes into the log: not if it may be lost by its configuration.
+/// Whether a consumer's state goes into the log: not if it may be lost by its configuration. In memory on several servers is not lost with
+/// one of them.
 fn is_logged(c: &ConsumerConfig, stream: &StreamConfig) -> bool {
-    let forgets = c.mem_storage || c.direct;
+    let replicas = if c.num_replicas > 0 { c.num_replicas } else { stream.num_replicas };
+    let forgets = c.mem_storage && replicas <= 1 || c.direct;
     !forgets || stream.retention != Retention::Limits
+}
+
+/// Whether deliveries are committed before they are sent (C-2): where a delivery that nobody remembers would be one too many.
+fn is_strict(c: &ConsumerConfig, stream: &StreamConfig) -> bool {
+    c.max_deliver > 0 || stream.retention == Retention::WorkQueue
 }
 
 /// What consumers' rules have to know of the stream.
@@ -248,11 +297,11 @@ impl Core {
         name: &str,
         created: i64,
         config: ConsumerConfig,
+        logged: bool,
         now: Now,
     ) -> Result<(), Need> {
         let Some(rules) = &self.rules else { return Ok(()) };
         let of = rules.config();
-        let logged = is_logged(&config, of);
         let payload = s.node.upgrade().map_or(1 << 20, |n| n.options.payload_max);
         self.consumers.seed = self.consumers.seed.wrapping_add(env::rng("consumer").next_u64());
         let mut c = Consumer::new(
@@ -279,6 +328,8 @@ impl Core {
         logged: bool,
         now: Now,
     ) {
+        let strict = self.rules.as_ref().is_some_and(|r| is_strict(c.config(), r.config()));
+        c.set_strict(strict);
         if let Some(term) = self.term {
             c.lead(term.0, now);
         }
@@ -311,6 +362,9 @@ impl Core {
     ) {
         let name: Arc<str> = name.into();
         let Some(slot) = self.consumers.slots.get_mut(&name) else { return };
+        if let Some(r) = &self.rules {
+            slot.rules.set_strict(is_strict(&config, r.config()));
+        }
         let mut outs = Vec::new();
         slot.rules.update(config, now, &mut outs);
         push_tasks(&name, slot, &mut outs, out);
@@ -360,7 +414,8 @@ impl Core {
         let mut outs = Vec::new();
         let strict_or_kept = self.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
         let mut last: Option<Arc<str>> = None;
-        while out.len() < ROUND {
+        let mut gathered = 0;
+        while gathered < ROUND {
             // Each in turn, beginning behind the one before.
             let next = match &last {
                 Some(l) => self
@@ -377,14 +432,15 @@ impl Core {
                 self.consumers.ready.remove(&name);
                 continue;
             };
-            let before = out.len();
             let r = slot.rules.pump(&view, &listeners, now, BUDGET, &mut outs);
+            let new = outs.len();
+            gathered += new;
             push_tasks(&name, slot, &mut outs, out);
             let more = r?;
             self.consumers.touch(&name, now, strict_or_kept);
             if more {
                 self.consumers.ready.insert(name.clone());
-            } else if out.len() == before {
+            } else if new == 0 {
                 // Nothing came of it: what it waits for wakes it again.
                 self.consumers.ready.remove(&name);
             }
@@ -395,8 +451,11 @@ impl Core {
 
     /// Puts what consumers have noted into the log, if it is time.
     pub(crate) fn gather(&mut self, now: Now) {
-        if !self.consumers.wants_log(now.mono) || self.term.is_none() {
+        if !self.consumers.wants_log(now.mono) || self.term.is_none() || self.voided {
             return;
+        }
+        for p in std::mem::take(&mut self.consumers.returned) {
+            self.log.again(p);
         }
         let names = std::mem::take(&mut self.consumers.dirty);
         (self.consumers.log_by, self.consumers.urgent) = (None, false);
@@ -408,7 +467,7 @@ impl Core {
             }
         }
         if !deltas.is_empty() {
-            self.enqueue(Command::ConsumerDeltas { deltas }, Outcome::Command(None), now);
+            self.enqueue(Command::ConsumerDeltas { deltas }, Outcome::Notes, now);
         }
     }
     /// Whether the group has something to propose.
@@ -535,6 +594,9 @@ impl Stream {
                 core.consumers.deadlines.pop_first();
                 if let Some(slot) = core.consumers.slots.get_mut(&name) {
                     slot.deadline = None;
+                    if env::planted!("js-deadline-lost") {
+                        continue;
+                    }
                     core.consumers.ready.insert(name);
                 }
             }
@@ -570,6 +632,9 @@ impl Stream {
         let (mut begin, mut end) = (Vec::new(), Vec::new());
         {
             let mut core = self.core.lock();
+            if core.term.is_none() {
+                return;
+            }
             for (name, slot) in &mut core.consumers.slots {
                 let wanted = slot.rules.config().deliver_subject.as_bytes();
                 if slot.watch.as_ref().map_or(&b""[..], |w| &w.0) == wanted {
@@ -587,9 +652,13 @@ impl Stream {
         for (name, subject) in begin {
             let watcher = Arc::new(Listener { stream: Arc::downgrade(self), consumer: name.clone() });
             let id = assets.account.watch(&subject, watcher);
-            let gone = match self.core.lock().consumers.slots.get_mut(&name) {
-                Some(slot) => slot.watch.replace((subject, id)),
-                None => Some((subject, id)),
+            let gone = {
+                let mut core = self.core.lock();
+                let leads = core.term.is_some();
+                match core.consumers.slots.get_mut(&name).filter(|_| leads) {
+                    Some(slot) => slot.watch.replace((subject, id)),
+                    None => Some((subject, id)),
+                }
             };
             if let Some((subject, id)) = gone {
                 assets.account.unwatch(&subject, id);
@@ -655,7 +724,9 @@ impl Stream {
             let core = self.core.lock();
             core.check_open()?;
             let Some(rules) = &core.rules else { return Err(errors::STREAM_OFFLINE.error()) };
-            (is_logged(&c, rules.config()), now().wall)
+            // What was made in the log stays there, and the other way round.
+            let there = core.consumers.get(name).map(|s| s.logged);
+            (there.unwrap_or_else(|| is_logged(&c, rules.config())), now().wall)
         };
         if logged {
             let json = Bytes::from(serde_json::to_vec(&c).map_err(|e| errors::CONSUMER_CREATE.with(e))?);
@@ -669,7 +740,7 @@ impl Stream {
             loop {
                 let need = {
                     let mut core = self.core.lock();
-                    match core.add_consumer(self, &self.view(), name, created, c.clone(), now()) {
+                    match core.add_consumer(self, &self.view(), name, created, c.clone(), false, now()) {
                         Ok(()) => break,
                         Err(need) => need,
                     }

@@ -15,11 +15,11 @@ const TURN: usize = 512;
 /// How long a stream pauses whose receivers are nearly full.
 const CONGESTED: Duration = Duration::from_millis(5);
 
-/// Something that a consumer wants to be done.
+/// What a consumer wants to be done, in its order.
 pub(crate) struct Task {
     pub consumer: Arc<str>,
     pub subject: Arc<AckSubject>,
-    pub output: Output,
+    pub outputs: Vec<Output>,
 }
 
 /// How a round of deliveries ended.
@@ -90,7 +90,7 @@ impl Stream {
             let handle = core.wants_group().then(|| core.handle.clone()).flatten();
             let r = match r {
                 Err(need) => Round::Need(need),
-                Ok(()) if tasks.len() >= TURN => Round::More,
+                Ok(()) if tasks.iter().map(|t| t.outputs.len()).sum::<usize>() >= TURN => Round::More,
                 Ok(()) => Round::Over,
             };
             (r, handle)
@@ -126,22 +126,26 @@ impl Stream {
         let mut reply = Vec::with_capacity(128);
         let mut head = Vec::new();
         for t in tasks.drain(..) {
-            match t.output {
-                Output::Deliver(d) => {
-                    if deliver(&mut post, &t.subject, &d, &mut reply, &mut head) == 0 {
-                        missed.push((t.consumer, d.message.seq, d.to));
+            for output in t.outputs {
+                match output {
+                    Output::Deliver(d) => {
+                        if deliver(&mut post, &t.subject, &d, &mut reply, &mut head) == 0 {
+                            missed.push((t.consumer.clone(), d.message.seq, d.to));
+                        }
                     }
+                    Output::Status(s) => status(&mut post, &s, &mut head),
+                    Output::AckReply { to } => {
+                        post.plain(&to, b"");
+                    }
+                    Output::Advisory(a) => {
+                        advisory::consumer(&node, &assets, self, &t.consumer, &a, &mut post);
+                    }
+                    Output::Inactive => {
+                        let (me, name) = (self.clone(), t.consumer.clone());
+                        env::spawn(async move { me.remove_consumer(&name).await });
+                    }
+                    Output::Acked { .. } => {}
                 }
-                Output::Status(s) => status(&mut post, &s, &mut head),
-                Output::AckReply { to } => {
-                    post.plain(&to, b"");
-                }
-                Output::Advisory(a) => advisory::consumer(&node, &assets, self, &t.consumer, &a, &mut post),
-                Output::Inactive => {
-                    let (me, name) = (self.clone(), t.consumer.clone());
-                    env::spawn(async move { me.remove_consumer(&name).await });
-                }
-                Output::Acked { .. } => {}
             }
         }
         let congested = post.take_congestion();
@@ -164,21 +168,21 @@ fn deliver(
     reply.clear();
     subject.write(reply, d.deliveries, m.seq, d.dseq, m.time, d.pending);
     if !d.headers_only && d.pin.is_none() {
-        let parts: [&[u8]; 2] = [&m.headers, &m.payload];
-        return post.send(&d.to, Some(&m.subject), reply, m.headers.len(), &parts);
+        let parts = [m.headers(), m.payload()];
+        return post.send(&d.to, Some(m.subject()), reply, m.headers().len(), &parts);
     }
     head.clear();
-    head.extend_from_slice(&m.headers);
+    head.extend_from_slice(m.headers());
     if let Some(pin) = &d.pin {
         add_header(head, b"Nats-Pin-Id", pin);
     }
     if d.headers_only {
         let mut size = Vec::new();
-        number(&mut size, m.payload.len() as u64);
+        number(&mut size, m.payload().len() as u64);
         add_header(head, b"Nats-Msg-Size", &size);
     }
-    let body: &[u8] = if d.headers_only { b"" } else { &m.payload };
-    post.send(&d.to, Some(&m.subject), reply, head.len(), &[head, body])
+    let body: &[u8] = if d.headers_only { b"" } else { m.payload() };
+    post.send(&d.to, Some(m.subject()), reply, head.len(), &[head, body])
 }
 
 /// Adds a header to a block, or begins one.

@@ -74,6 +74,19 @@ pub enum Outcome {
     Answers(Answers),
     /// A request goes on.
     Command(Option<Waiter>),
+    /// What consumers have noted is state. Proposed again if it was refused: nobody else has it.
+    Notes,
+}
+
+/// What is lost with a refusal or with leadership.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Handed out, perhaps in the log: what becomes of it is for somebody else to say.
+    pub open: Vec<Outcome>,
+    /// Not in the log, and never will be.
+    pub void: Vec<Outcome>,
+    /// What consumers had noted, in order, of what is void.
+    pub notes: Vec<Proposal>,
 }
 
 /// See the module.
@@ -186,17 +199,47 @@ impl Log {
             self.spare.push(a);
         }
     }
-    /// Nothing of what was decided and not applied will be (J-22): gives back all that waits.
-    pub fn give_up(&mut self) -> Vec<Outcome> {
+    /// Puts a proposal back at the end of what is ready.
+    pub fn again(&mut self, p: Proposal) {
         self.seal();
-        let mut all: Vec<Outcome> = self.in_flight.drain(..).collect();
-        all.extend(self.ready.drain(..).map(|r| r.1));
-        if !self.answers.is_empty() {
-            all.push(Outcome::Answers(std::mem::take(&mut self.answers)));
+        self.ready.push_back((p, Outcome::Notes));
+    }
+    /// Whether something was handed out and is not applied.
+    pub fn is_under_way(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+    /// The proposals that were handed out last are not in the log, and so nothing of what was decided behind them will be (J-22). What was
+    /// handed out before them is still on its way.
+    pub fn refused(&mut self, batch: Vec<Proposal>) -> Lost {
+        self.seal();
+        let mut lost = Lost::default();
+        let keep = self.in_flight.len().saturating_sub(batch.len());
+        let back = batch.into_iter().zip(self.in_flight.split_off(keep)).chain(self.ready.drain(..));
+        for (p, outcome) in back {
+            match outcome {
+                Outcome::Notes => lost.notes.push(p),
+                Outcome::Answers(_) => {
+                    let (n, bytes) = self.sizes.pop_back().unwrap_or_default();
+                    self.waiting -= n;
+                    self.waiting_bytes -= bytes.min(self.waiting_bytes);
+                    lost.void.push(outcome);
+                }
+                Outcome::Command(_) => lost.void.push(outcome),
+            }
         }
+        if !self.answers.is_empty() {
+            lost.void.push(Outcome::Answers(std::mem::take(&mut self.answers)));
+        }
+        lost
+    }
+    /// This node proposes no more: gives back all that waits.
+    pub fn give_up(&mut self) -> Lost {
+        let mut lost = self.refused(Vec::new());
+        lost.notes.clear();
+        lost.open = self.in_flight.drain(..).collect();
         self.sizes.clear();
         (self.waiting, self.waiting_bytes) = (0, 0);
-        all
+        lost
     }
 }
 
@@ -247,14 +290,40 @@ mod tests {
         assert!(!log.has_tail() && log.waiting() == (0, 0));
     }
 
+    fn all_texts(all: Vec<Outcome>) -> Vec<String> {
+        all.into_iter().flat_map(|o| texts(Some(o))).collect()
+    }
+
     #[test]
     fn what_is_given_up_is_given_back() {
         let mut log = Log::default();
         message(&mut log, 1);
         log.take(&mut Vec::new());
         message(&mut log, 2);
-        let all: Vec<_> = log.give_up().into_iter().flat_map(|o| texts(Some(o))).collect();
-        assert_eq!(all, ["1", "2"]);
+        let lost = log.give_up();
+        assert_eq!(all_texts(lost.open), ["1"]);
+        assert_eq!(all_texts(lost.void), ["2"]);
         assert!(!log.has_tail() && !log.has_work() && log.waiting() == (0, 0));
+    }
+
+    #[test]
+    fn a_refusal_leaves_what_was_handed_out_before() {
+        let mut log = Log::default();
+        message(&mut log, 1);
+        log.take(&mut Vec::new());
+        message(&mut log, 2);
+        log.again(replica::control(bytes::Bytes::from_static(b"n")));
+        let mut out = Vec::new();
+        log.take(&mut out);
+        message(&mut log, 3);
+        let lost = log.refused(out);
+        assert_eq!(all_texts(lost.void), ["2", "3"]);
+        assert_eq!((lost.open.len(), lost.notes.len()), (0, 1));
+        assert_eq!(log.waiting().0, 1);
+        assert!(log.is_under_way() && !log.has_work());
+        // J-1: the answer of the first is its own, whatever was decided since.
+        message(&mut log, 2);
+        assert_eq!(texts(log.applied(true)), ["1"]);
+        assert!(log.has_work() && !log.is_under_way() && log.waiting().0 == 1);
     }
 }

@@ -6,7 +6,10 @@
 //! A decision that needs the disk is put aside, and so is everything behind it, until it is made: J-22, messages are decided in the
 //! order in which they came.
 
-use std::sync::{Arc, Weak};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+};
 
 use broker::{Deliveries, Inbound, Link, Message, Sub};
 use bytes::Bytes;
@@ -60,7 +63,7 @@ impl Inbound for Door {
         let p = Publish {
             subject: m.subject,
             reply: m.reply,
-            headers: m.header(),
+            headers: if env::planted!("js-headers-ignored") { b"" } else { m.header() },
             payload: m.payload(),
             from: stream::publish::From::Client,
             no_room_for_batches: false,
@@ -163,7 +166,7 @@ impl Stream {
                         }
                         // Applying goes on from here; with nothing on its way there is nothing to wait for.
                         Done::Wait => {
-                            over = core.log.has_tail();
+                            over = core.log.has_tail() || core.voided || core.rules.is_none();
                             break;
                         }
                     }
@@ -184,6 +187,28 @@ impl Stream {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Goes on with what waits, if anything does.
+    pub(crate) fn wake_slow(self: &Arc<Stream>) {
+        let starts = {
+            let mut core = self.core.lock();
+            let starts = !core.slow.is_empty() && !core.slow_runs && !core.voided;
+            core.slow_runs |= starts;
+            starts
+        };
+        if starts {
+            env::spawn(self.clone().decide_slowly(None));
+        }
+    }
+
+    /// Refuses what waits no longer.
+    pub(crate) fn refuse_waiting(&self, all: VecDeque<Waiting>, e: &stream::ApiError) {
+        let mut a = Answers::default();
+        for w in all.iter().filter(|w| !w.reply.is_empty()) {
+            a.push(&w.reply, |out| answer::error(out, &self.name, e));
+        }
+        self.send(&a);
     }
 
     fn refuse_first(&self, e: &stream::ApiError) {
@@ -218,7 +243,7 @@ impl Core {
 
     /// Decides one publish and carries the decision out.
     fn decide(&mut self, s: &Stream, p: &Publish<'_>, at_once: &mut Answers) -> Done {
-        let Core { rules: Some(rules), log, ack_prefix, .. } = self else { return Done::Wait };
+        let Core { rules: Some(rules), log, ack_prefix, voided: false, .. } = self else { return Done::Wait };
         let view = StoreView::new(s.group());
         let write = |out: &mut Vec<u8>, a: &Answer| answer::write(out, &s.name, ack_prefix, a);
         let decision = match rules.decide(p, &view, now()) {
@@ -226,8 +251,11 @@ impl Core {
             Err(need) => return Done::Need(need),
         };
         match decision {
-            Decision::Store { entry, now, applied } => {
+            Decision::Store { entry, mut now, mut applied } => {
                 join(log, GroupId(s.id), &entry);
+                if env::planted!("js-ack-before-apply") {
+                    now = applied.take().or(now);
+                }
                 if let Some(a) = applied
                     && !p.reply.is_empty()
                 {
@@ -254,7 +282,7 @@ impl Core {
                 }
             }
             Decision::Answer { answers, after } => {
-                let waits = after > 0 && log.has_tail();
+                let waits = after > 0 && log.has_tail() && !env::planted!("js-refusal-at-once");
                 for a in answers.iter().flatten().filter(|_| !p.reply.is_empty()) {
                     if waits {
                         log.answer(p.reply, |out| write(out, a));

@@ -35,6 +35,7 @@ use crate::{
     api::response::SourceInfo,
     apply::Progress,
     consumers::Consumers,
+    leading::Standing,
     log::{Applied, Log, Outcome, Waiter},
     meta::Assignment,
     publish::{self, Door, Waiting},
@@ -61,13 +62,15 @@ pub struct Stream {
     me: Weak<Stream>,
     pub(crate) node: Weak<JetStream>,
     pub(crate) assets: Weak<Assets>,
-    /// What its log begins with.
-    first_config: Bytes,
+    /// What its log begins with, if nothing else is wanted by then.
+    pub(crate) first_config: Bytes,
     pub(crate) group: OnceLock<store::Group>,
     pub(crate) core: Mutex<Core>,
     /// Who takes messages on its subjects.
     pub(crate) door: Arc<Link>,
-    ready: watch::Sender<Option<Result<(), String>>>,
+    /// Whether it leads with a configuration, or why it cannot.
+    pub(crate) ready: watch::Sender<Option<Result<(), String>>>,
+    listening: Mutex<Listening>,
     /// Something that was decided is applied.
     pub(crate) drained: tokio::sync::Notify,
     /// Held while a consumer is made or changed.
@@ -88,16 +91,30 @@ pub(crate) struct Core {
     /// Messages are being delivered: whoever has more says `again` and goes.
     pub pumping: bool,
     pub again: bool,
+    /// It leads, in this term.
     pub term: Option<Term>,
+    pub standing: Standing,
+    /// Since when, in nanoseconds since 1970.
+    pub since: i64,
     pub stopped: Option<Arc<str>>,
-    /// What it is subscribed to now, by sid.
-    pub listening: BTreeMap<u32, String>,
-    pub next_sid: u32,
+    /// Something was refused, and what was handed out before it is not applied yet: nothing is decided until then.
+    pub voided: bool,
+    /// How often something that was decided became void.
+    pub voids: u64,
+    /// The configuration that it is to have, if somebody said so.
+    pub wanted: Option<Bytes>,
+    /// It is proposed in this term.
+    pub wanted_sent: bool,
     pub handle: Option<Handle>,
     /// Mirrors and sources.
     pub following: Following,
-    /// An expiry is proposed and not applied yet.
-    pub expiring: bool,
+}
+
+/// What it is subscribed to now, by sid.
+#[derive(Default)]
+struct Listening {
+    subjects: BTreeMap<u32, String>,
+    last_sid: u32,
 }
 
 /// A stream at a glance.
@@ -143,38 +160,23 @@ impl Stream {
                 pumping: false,
                 again: false,
                 term: None,
+                standing: Standing::Opening,
+                since: a.created,
                 stopped: None,
-                listening: BTreeMap::new(),
-                next_sid: 0,
+                voided: false,
+                voids: 0,
+                wanted: None,
+                wanted_sent: false,
                 handle: None,
                 following: Following::default(),
-                expiring: false,
             }),
             door: internal(node, Some(Box::new(Door(me.clone())))),
             ready: watch::channel(None).0,
+            listening: Mutex::default(),
             drained: tokio::sync::Notify::new(),
             creating: tokio::sync::Mutex::default(),
         });
         Ok(stream)
-    }
-
-    /// Returns when its group leads or is stopped.
-    pub(crate) async fn settled(&self) -> Result<(), String> {
-        let mut ready = self.ready.subscribe();
-        match ready.wait_for(Option::is_some).await {
-            Ok(r) => r.clone().unwrap_or(Ok(())),
-            Err(_) => Err("the server is shutting down".into()),
-        }
-    }
-
-    /// Sees to it that a stream whose group is new has its configuration, and that its clocks run.
-    pub(crate) async fn prepare(self: &Arc<Stream>) -> Result<(), String> {
-        if self.core.lock().rules.is_none() {
-            let command = Command::Config { json: self.first_config.clone(), created: self.created };
-            self.command(command).await.map_err(|e| e.to_string())?;
-        }
-        self.wound_up();
-        Ok(())
     }
 
     /// The group's stream in the store.
@@ -197,6 +199,9 @@ impl Stream {
     pub(crate) fn propose(&self, command: Command, waiter: Option<Waiter>) -> Result<(), ApiError> {
         let mut core = self.core.lock();
         core.check_open()?;
+        if core.voided {
+            return Err(errors::INSUFFICIENT_RESOURCES.error());
+        }
         core.enqueue(command, Outcome::Command(waiter), now());
         let handle = core.handle.clone();
         drop(core);
@@ -247,49 +252,45 @@ impl Stream {
         Seen { consumers: core.consumers.len(), msgs: state.msgs, bytes: state.bytes, reserved }
     }
 
-    /// Subscribes to the stream's subjects, as the configuration has them now.
+    /// Subscribes to the stream's subjects, as the configuration has them now, if this node leads.
     pub(crate) fn listen(&self) {
         let Some(assets) = self.assets.upgrade() else { return };
         if assets.limits().is_none() {
             return;
         }
-        let (mut add, mut drop_sids) = (Vec::new(), Vec::new());
-        {
-            let mut core = self.core.lock();
-            let Some(rules) = &core.rules else { return };
-            let config = rules.config();
-            let wanted: BTreeSet<String> = if config.mirror.is_some() {
-                BTreeSet::new()
-            } else {
-                config.subjects.iter().cloned().collect()
-            };
-            let core = &mut *core;
-            core.listening.retain(|sid, s| {
-                let stays = wanted.contains(s);
-                if !stays {
-                    drop_sids.push(*sid);
+        // Held while the broker is told, so that nobody who comes later is overtaken.
+        let mut listening = self.listening.lock();
+        let wanted: BTreeSet<String> = {
+            let core = self.core.lock();
+            match &core.rules {
+                Some(r) if core.term.is_some() && core.stopped.is_none() && r.config().mirror.is_none() => {
+                    r.config().subjects.iter().cloned().collect()
                 }
-                stays
-            });
-            for s in wanted {
-                if !core.listening.values().any(|l| *l == s) {
-                    core.next_sid += 1;
-                    core.listening.insert(core.next_sid, s.clone());
-                    add.push((core.next_sid, s));
-                }
+                _ => BTreeSet::new(),
             }
-        }
-        for sid in drop_sids {
-            self.door.unsubscribe(&assets.account, sid.to_string().as_bytes(), 0);
-        }
-        for (sid, s) in add {
-            // A link of our own is open and without limits.
-            self.door.subscribe(&assets.account, sid.to_string().as_bytes(), s.as_bytes(), b"", false).ok();
+        };
+        let listening = &mut *listening;
+        listening.subjects.retain(|sid, s| {
+            let stays = wanted.contains(s);
+            if !stays {
+                self.door.unsubscribe(&assets.account, sid.to_string().as_bytes(), 0);
+            }
+            stays
+        });
+        for s in wanted {
+            if !listening.subjects.values().any(|l| *l == s) {
+                listening.last_sid += 1;
+                let sid = listening.last_sid.to_string();
+                // A link of our own is open and without limits.
+                self.door.subscribe(&assets.account, sid.as_bytes(), s.as_bytes(), b"", false).ok();
+                listening.subjects.insert(listening.last_sid, s);
+            }
         }
     }
     /// Takes all subscriptions away.
     pub(crate) fn unlisten(&self) {
-        self.core.lock().listening.clear();
+        let mut listening = self.listening.lock();
+        listening.subjects.clear();
         if let Some(assets) = self.assets.upgrade() {
             self.door.unsubscribe_all(Some(&assets.account));
         }
@@ -304,6 +305,7 @@ impl Stream {
             core.stopped = Some("deleted".into());
             core.consumers.retire(&mut tasks)
         };
+        self.unfollow();
         self.carry(&mut tasks);
         if let (Some(assets), Some(node)) = (self.assets.upgrade(), self.node.upgrade()) {
             for (subject, id) in watched {
@@ -351,7 +353,7 @@ impl Stream {
     fn deadline(&self, core: &Core) -> Result<Option<Instant>, Need> {
         let n = now();
         let d = match &core.rules {
-            Some(r) if !core.expiring => r.deadlines(&self.view())?,
+            Some(r) if !core.voided => r.deadlines(&self.view())?,
             _ => stream::Deadlines::default(),
         };
         let wall = d.wall.map(|wall| moment_of(wall, n.wall, Instant(n.mono)));
@@ -364,7 +366,7 @@ impl Stream {
     fn expire(self: &Arc<Stream>) {
         let (need, handle, abandoned) = {
             let mut core = self.core.lock();
-            if core.term.is_none() || core.stopped.is_some() {
+            if core.term.is_none() || core.stopped.is_some() || core.voided {
                 return;
             }
             let n = now();
@@ -468,6 +470,10 @@ impl Stream {
                 "consumer_count": self.seen().consumers,
             },
         });
+        if let Some(node) = self.node.upgrade().filter(|n| n.is_clustered()) {
+            v["cluster"] = serde_json::to_value(node.cluster_of(self)).unwrap_or_default();
+            v["stream_raft_group"] = serde_json::json!(node.group_label(self));
+        }
         if d.config {
             v["config"] = serde_json::to_value(self.config()).unwrap_or_default();
         }
@@ -495,6 +501,7 @@ impl Stream {
                         w.send(Ok(Applied::default())).ok();
                     }
                 }
+                Outcome::Notes => {}
             }
         }
         drop(post);
@@ -504,7 +511,10 @@ impl Stream {
     }
 
     /// Tells all who wait that it will not be, and why.
-    fn fail(&self, outcomes: Vec<Outcome>, error: &ApiError) {
+    pub(crate) fn fail(&self, outcomes: Vec<Outcome>, error: &ApiError) {
+        if outcomes.is_empty() {
+            return;
+        }
         let Some(assets) = self.assets.upgrade() else { return };
         let mut text = Vec::new();
         answer::error(&mut text, &self.name, error);
@@ -517,8 +527,15 @@ impl Stream {
                 Outcome::Command(Some(w)) => {
                     w.send(Err(error.clone())).ok();
                 }
-                Outcome::Command(None) => {}
+                Outcome::Command(None) | Outcome::Notes => {}
             }
+        }
+    }
+
+    /// It is to be found under its name from now on.
+    pub(crate) fn register(self: &Arc<Stream>) {
+        if let Some(assets) = self.assets.upgrade() {
+            assets.add(self);
         }
     }
 }
@@ -547,21 +564,17 @@ impl Timed for Stream {
     }
 }
 
-/// What a refusal of the group is to a publisher.
-fn refused(why: &Refusal) -> ApiError {
-    match why {
-        Refusal::NotLeader(_) | Refusal::Settling => errors::CLUSTER_NOT_LEADER.error(),
-        Refusal::Busy => errors::STREAM_TOO_MANY_REQUESTS.error(),
-        Refusal::NoSpace(_) => errors::INSUFFICIENT_RESOURCES.error(),
-        Refusal::TooLarge => errors::STREAM_MESSAGE_EXCEEDS_MAXIMUM.error(),
-        Refusal::Stopped(s) => errors::STREAM_STORE_FAILED.with(s),
-    }
-}
-
 impl Machine for Stream {
     fn attach(&self, handle: &Handle) {
         self.group.set(handle.store().clone()).ok();
-        self.core.lock().handle = Some(handle.clone());
+        let configured = {
+            let mut core = self.core.lock();
+            core.handle = Some(handle.clone());
+            core.rules.is_some()
+        };
+        if configured && let Some(me) = self.me.upgrade() {
+            me.register();
+        }
     }
 
     fn restore(&self, blob: &[u8]) -> Result<(), String> {
@@ -587,26 +600,10 @@ impl Machine for Stream {
     }
 
     fn role(&self, role: &Role) {
-        let mut core = self.core.lock();
-        match role {
-            Role::Leader { term } => {
-                core.term = Some(*term);
-                core.lead(now());
-                drop(core);
-                self.ready.send_replace(Some(Ok(())));
-            }
-            Role::Follower { .. } => {
-                let lost = core.follow();
-                drop(core);
-                self.fail(lost, &errors::CLUSTER_NOT_LEADER.error());
-            }
-            Role::Stopped(why) => {
-                let lost = core.follow();
-                core.stopped.get_or_insert_with(|| why.clone());
-                core.handle = None;
-                drop(core);
-                self.fail(lost, &errors::STREAM_STORE_FAILED.with(why));
-                self.ready.send_replace(Some(Err(why.to_string())));
+        if let Some(me) = self.me.upgrade() {
+            me.take_role(role);
+            if let Some(node) = self.node.upgrade() {
+                node.stood(&me, role);
             }
         }
     }
@@ -621,8 +618,9 @@ impl Machine for Stream {
         core.log.take(out);
     }
 
-    fn refused(&self, _: Vec<Proposal>, why: &Refusal) {
-        let lost = self.core.lock().void();
-        self.fail(lost, &refused(why));
+    fn refused(&self, batch: Vec<Proposal>, why: &Refusal) {
+        if let Some(me) = self.me.upgrade() {
+            me.take_refusal(batch, why);
+        }
     }
 }

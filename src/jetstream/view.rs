@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 
 use bytes::Bytes;
 use store::{Need, Read, StreamSeq};
-use stream::{Messages, MessagesMut, Meta, Stored, SubjectTotals, Totals};
+use stream::{Carried, Messages, MessagesMut, Meta, Stored, SubjectTotals, Totals};
 
 /// A store's view with the rules' interface. The group's lock is taken with the first question, so that a decision that asks
 /// nothing costs nothing.
@@ -100,6 +100,20 @@ impl Messages for StoreView<'_> {
             Read::Valid(s) => Some(stored(&s)),
             Read::Absent | Read::Damaged(_) => None,
         })
+    }
+    fn carried(&self, seq: u64) -> Result<Option<Carried>, Need> {
+        Ok(match self.store().get(StreamSeq(seq))? {
+            Read::Valid(s) => Some(Self::carried_of(s)),
+            Read::Absent | Read::Damaged(_) => None,
+        })
+    }
+}
+
+impl StoreView<'_> {
+    fn carried_of(s: store::Stored) -> Carried {
+        let m = s.message();
+        let c = Carried::new(m.seq.0, m.time, s.record().clone(), m.subject, m.headers, m.body);
+        c.expect("a message's parts stand in its record, the body last")
     }
 }
 

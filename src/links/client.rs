@@ -22,7 +22,8 @@ use env::{
 };
 use identity::{Attempt, Authenticator, Check, ConnectionType, Decision, Identity, Nonce, Renewal, Verdict};
 use wire::{
-    client::{Error, Limits, Op, Parsed, Pub, parse},
+    Parsed,
+    client::{Error, Limits, Op, Pub, parse},
     frame,
     info::{Connect, Info},
 };
@@ -756,7 +757,8 @@ impl Connection {
             }
         }
         self.link.flush();
-        if self.blocked && self.link.pending_bytes() > self.settings.pending_bytes_max {
+        let full = self.blocked && self.link.pending_bytes() > self.settings.pending_bytes_max;
+        if full && !env::planted!("answers-unbounded") {
             // B-5, for answers: a client that asks and asks and does not read.
             self.cx.broker.stats.slow_consumers.add(1);
             self.link.close(Closed::SlowConsumerPendingBytes);
@@ -1002,7 +1004,7 @@ impl Connection {
             return self
                 .refuse("no responders requires headers support", Closed::NoRespondersRequiresHeaders);
         }
-        if self.connected && !cfg!(mutant = "second-connect-keeps-subs") {
+        if self.connected && !env::planted!("second-connect-keeps-subs") {
             // A second CONNECT begins anew: its subscriptions go, and it logs in again.
             let account = self.link.account();
             self.link.unsubscribe_all(account.as_deref());

@@ -1,5 +1,5 @@
-//! Connections: clients over TCP, TLS and WebSocket, routes to the other servers of a cluster (gateways and leaf nodes come to
-//! stand here too).
+//! Connections: clients over TCP, TLS and WebSocket, routes to the other servers of a cluster, links to the other Fulmar nodes
+//! among them (gateways and leaf nodes come to stand here too).
 //!
 //! Owns: accepting, the handshakes, reading and cutting into operations, the order of a connection's life, its timers and
 //! its end. Matches no subject itself: it asks the broker. Decides no login: it asks `identity`. Knows no option's name:
@@ -22,6 +22,7 @@ pub mod client;
 mod context;
 mod cpu;
 mod handshake;
+pub mod peer;
 pub mod proxy;
 mod registry;
 pub mod route;

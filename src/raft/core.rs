@@ -770,6 +770,26 @@ impl Core {
         self.log.members_at(index)
     }
 
+    /// The snapshot that this replica was told to fetch, and from whom.
+    #[must_use]
+    pub fn installing(&self) -> Option<(LogIndex, NodeId)> {
+        self.incoming
+    }
+
+    /// Every replica of a node that this one has to do with, by the node's id: news of a node are for all of them.
+    #[must_use]
+    pub fn known_as(&self, id: u64) -> Vec<NodeId> {
+        let mut all: Vec<NodeId> = self.log.members().1.all();
+        all.extend(self.log.members_at(self.log.commit).all());
+        all.extend(self.peers().iter().map(|p| p.node));
+        all.extend(self.leader);
+        all.extend(self.promise.map(|p| p.node));
+        all.retain(|n| n.id == id && *n != self.me);
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
     /// What the log stands on.
     #[must_use]
     pub fn base(&self) -> &SnapshotMeta {

@@ -47,9 +47,9 @@ impl Liveness {
         Self { now, strangers_reachable: true, ..Self::default() }
     }
 
-    /// Sets what is known of one node.
+    /// Sets what is known of one node. Support is between machines: all incarnations of an id share one row.
     pub fn set(&mut self, peer: PeerLive) {
-        match self.peers.binary_search_by_key(&peer.node, |p| p.node) {
+        match self.peers.binary_search_by_key(&peer.node.id, |p| p.node.id) {
             Ok(at) => self.peers[at] = peer,
             Err(at) => self.peers.insert(at, peer),
         }
@@ -58,7 +58,7 @@ impl Liveness {
     /// What is known of one node.
     #[must_use]
     pub fn get(&self, node: NodeId) -> Option<&PeerLive> {
-        self.peers.binary_search_by_key(&node, |p| p.node).ok().map(|at| &self.peers[at])
+        self.peers.binary_search_by_key(&node.id, |p| p.node.id).ok().map(|at| &self.peers[at])
     }
 
     /// Epoch of the support that this node gives to `node`; 0 for none.

@@ -100,6 +100,12 @@ impl Group {
     fn tell_role(self: &Arc<Self>) {
         let (role, held) = {
             let mut inner = self.inner.lock();
+            if let Some(m) = inner.untold_members() {
+                drop(inner);
+                self.changed.notify_waiters();
+                self.machine.members(&m);
+                inner = self.inner.lock();
+            }
             let role = Group::role(&inner);
             if inner.told.as_ref() == Some(&role) {
                 return;

@@ -4,7 +4,7 @@
 //! `activity`. No lock is held while a machine is called.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::{
     codec,
+    lives::node,
     machine::{Machine, Proposal, Refusal, Role},
     net,
     replicas::Shared,
@@ -42,6 +43,8 @@ pub(crate) struct Group {
     pub run: AtomicU8,
     /// Wakes an activity that waits.
     pub notify: Notify,
+    /// The membership moved, or a node said what its replica is.
+    pub changed: Notify,
     /// Its entries do not reach the disk.
     pub memory: bool,
     /// [`Sync::Relaxed`].
@@ -107,6 +110,10 @@ pub(crate) struct Inner {
     pub installs: Vec<raft::Install>,
     /// What the machine was told last.
     pub told: Option<Role>,
+    /// The membership that the machine was told of last.
+    pub told_members: Option<LogIndex>,
+    /// Which replica of this group other nodes say that they have, by their ids.
+    pub said: BTreeMap<u64, u32>,
     pub stop: Option<Arc<str>>,
     /// Who waits for a checkpoint to be taken, or for the group to have nothing under way.
     pub wants_checkpoint: Vec<oneshot::Sender<()>>,
@@ -131,6 +138,8 @@ impl Inner {
             loads: Vec::new(),
             installs: Vec::new(),
             told: None,
+            told_members: None,
+            said: BTreeMap::new(),
             stop: None,
             wants_checkpoint: Vec::new(),
             wants_quiet: Vec::new(),
@@ -195,12 +204,40 @@ impl Group {
         self.retry_stalled(inner, ready);
         self.completions(inner, ready);
         while let Some(e) = inner.events.pop_front() {
-            self.step(inner, e, ready);
+            self.take(inner, e, ready);
         }
         if inner.core.deadline() <= env::now().0 {
             self.step(inner, Event::Tick, ready);
         }
         inner.serve_barriers();
+    }
+
+    /// Steps the core with an event. News of a node are news of each replica that it has or had.
+    fn take(&self, inner: &mut Inner, event: Event, ready: &mut Ready) {
+        let (Event::Withdrawn(n)
+        | Event::SupportLost(n)
+        | Event::Reachable(n)
+        | Event::Unreachable(n)
+        | Event::Excepted(n, _)
+        | Event::Transfer(n)) = &event
+        else {
+            return self.step(inner, event, ready);
+        };
+        let known = inner.core.known_as(n.id);
+        if known.is_empty() {
+            return self.step(inner, event, ready);
+        }
+        for n in known {
+            let event = match &event {
+                Event::Withdrawn(_) => Event::Withdrawn(n),
+                Event::SupportLost(_) => Event::SupportLost(n),
+                Event::Reachable(_) => Event::Reachable(n),
+                Event::Unreachable(_) => Event::Unreachable(n),
+                Event::Excepted(_, t) => Event::Excepted(n, *t),
+                _ => Event::Transfer(n),
+            };
+            self.step(inner, event, ready);
+        }
     }
 
     /// Tells the core of all writes that became durable. The last one implies those before it.
@@ -292,7 +329,10 @@ impl Group {
                 inner.stop.get_or_insert_with(|| format!("halted: {fault:?}").into());
                 self.stopped(inner);
             }
-            Note::Members(_) => self.shared.know(inner.core.members().1),
+            Note::Members(_) => {
+                self.shared.know(inner.core.members().1);
+                self.changed.notify_waiters();
+            }
             Note::Leads(_) | Note::Follows(..) | Note::Campaigns(_) => {
                 tracing::debug!(group = self.id.0, "{note:?}");
             }
@@ -337,7 +377,8 @@ impl Group {
                 prev = entry.chain;
                 entry
             });
-            if self.relaxed.load(Ordering::Relaxed) && !self.memory {
+            let relaxed = self.relaxed.load(Ordering::Relaxed) || env::planted!("js-ack-before-sync");
+            if relaxed && !self.memory {
                 self.store.append(entries.collect(), Sync::Relaxed)?;
             } else {
                 // A group in memory waits for the reservation of its numbers only, which is nearly always there.
@@ -415,7 +456,7 @@ impl Group {
             Err(why) => {
                 self.carry(inner, ready);
                 let why = match why {
-                    raft::Refusal::NotLeader(n) => Refusal::NotLeader(n),
+                    raft::Refusal::NotLeader(n) => Refusal::NotLeader(n.map(node)),
                     raft::Refusal::Settling | raft::Refusal::Transferring => Refusal::Settling,
                     raft::Refusal::Uncommitted | raft::Refusal::Unapplied | raft::Refusal::Reads => {
                         Refusal::Busy
@@ -439,7 +480,8 @@ impl Group {
         if s.settled {
             Role::Leader { term: s.term }
         } else {
-            Role::Follower { term: s.term, leader: s.leader.filter(|n| *n != inner.core.me()) }
+            let leader = s.leader.filter(|n| *n != inner.core.me()).map(node);
+            Role::Follower { term: s.term, leader }
         }
     }
 
@@ -565,18 +607,6 @@ impl Handle {
     #[must_use]
     pub fn role(&self) -> Option<Role> {
         self.0.inner.lock().told.clone()
-    }
-
-    /// The replica at a glance.
-    #[must_use]
-    pub fn status(&self) -> raft::Status {
-        self.0.inner.lock().core.status()
-    }
-
-    /// The newest membership of the log.
-    #[must_use]
-    pub fn members(&self) -> raft::Members {
-        self.0.inner.lock().core.members().1.clone()
     }
 
     /// Changes what an acknowledgement waits for, from the next proposal on.

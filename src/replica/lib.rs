@@ -25,20 +25,25 @@ mod cluster_tests;
 mod codec;
 mod frame;
 mod group;
+mod lives;
 mod machine;
+mod membership;
 mod net;
 mod open;
 mod options;
 mod pairs;
 mod replicas;
+mod status;
 #[cfg(test)]
 mod tests;
 
-pub use frame::FRAME_MAX;
+pub use frame::{FRAME_MAX, Urgency, urgency};
 pub use group::Handle;
 pub use machine::{BoxFuture, Committed, Machine, Proposal, Refusal, Role, control, messages};
+pub use membership::{ChangeError, Membership, Reach};
 pub use net::Peers;
 pub use options::{Error, Options};
 pub use replicas::{New, Replicas};
+pub use status::{PeerStatus, Status};
 
-pub use raft::{Change, ChangeRefusal, EntryKind, GroupId, LogIndex, Members, NodeId, Status, Term};
+pub use raft::{EntryKind, GroupId, LogIndex, Members, NodeId, RoleName, Term};

@@ -7,7 +7,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use raft::{EntryKind, NodeId, Term};
 
-use crate::Handle;
+use crate::{Handle, membership::Membership};
 
 /// A future on the heap: one for each batch that is applied.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -116,6 +116,12 @@ pub trait Machine: Send + Sync + 'static {
 
     /// What the group is now. Told on each change.
     fn role(&self, role: &Role);
+
+    /// This membership is committed, and not in the middle of a change. Told when the group is opened and knows one, and after each change, on every
+    /// member; also on one that left, if it still hears of it.
+    fn members(&self, members: &Membership) {
+        let _ = members;
+    }
 
     /// The state after the last entry applied, for [`restore`](Machine::restore) (D-4).
     fn checkpoint(&self) -> Bytes;

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use raft::{Event, GroupId, Load, Loaded, LogIndex, Message, NodeId, Ready, SnapshotMeta, Term};
+use raft::{Event, GroupId, Load, Loaded, LogIndex, Message, NodeId, SnapshotMeta, Term};
 use store::{Kind, NewEntry, Sync};
 use tokio::sync::{Notify, oneshot};
 
@@ -19,6 +19,7 @@ use crate::{
     Replicas,
     frame::{EXCEPTED_MAX, Frame},
     group::{Group, Handle, Inner, from_store},
+    lives::node,
     machine::Refusal,
     pairs::{Effect, Pairs},
     replicas::Shared,
@@ -26,6 +27,8 @@ use crate::{
 
 /// Events that may wait in one group; messages beyond it are dropped, which consensus survives.
 const EVENTS_MAX: usize = 1024;
+/// Heartbeats that say of a group that it was removed here.
+const LAST_WORDS: u32 = 16;
 /// How long a read waits for its index and its apply: a request that was forwarded to a leader can be lost.
 const READ_WAIT: Duration = Duration::from_secs(5);
 
@@ -41,8 +44,9 @@ pub trait Peers: Send + std::marker::Sync + 'static {
 pub(crate) struct Net {
     peers: OnceLock<Arc<dyn Peers>>,
     pairs: Mutex<Pairs>,
-    /// Groups that stopped here and whose followers elsewhere must not count on this node, with the term.
-    excepted: Mutex<BTreeMap<GroupId, Term>>,
+    /// Groups that stopped here and whose followers elsewhere must not count on this node, with the term, and for how many heartbeats more that is
+    /// said.
+    excepted: Mutex<BTreeMap<GroupId, (Term, u32)>>,
     beat: Notify,
     timers: Mutex<BTreeSet<(u64, GroupId)>>,
     timer: Notify,
@@ -64,14 +68,31 @@ impl Net {
     pub(crate) fn send(&self, messages: impl Iterator<Item = Message>) {
         if let Some(peers) = self.peers.get() {
             for m in messages {
-                let to = m.to;
+                let to = node(m.to);
                 peers.send(to, Frame::Raft(m).encode());
             }
         }
     }
 
+    /// Sends a frame that is no message of a core.
+    pub(crate) fn frame(&self, to: NodeId, frame: &Frame) {
+        if let Some(peers) = self.peers.get() {
+            peers.send(node(to), frame.encode());
+        }
+    }
+
+    /// Asks a node which replica of a group it has.
+    pub(crate) fn ask(&self, group: GroupId, whom: NodeId) {
+        self.frame(whom, &Frame::Ask { group });
+    }
+
     pub(crate) fn except(&self, group: GroupId, term: Term) {
-        self.excepted.lock().insert(group, term);
+        self.excepted.lock().insert(group, (term, u32::MAX));
+    }
+
+    /// The group ended here for good: said for long enough that everybody hears it.
+    pub(crate) fn except_for_a_while(&self, group: GroupId, term: Term) {
+        self.excepted.lock().insert(group, (term, LAST_WORDS));
     }
 
     pub(crate) fn forget(&self, group: GroupId) {
@@ -90,7 +111,7 @@ impl Shared {
     pub(crate) fn know(&self, members: &raft::Members) {
         let mut pairs = self.net.pairs.lock();
         let was_empty = pairs.is_empty();
-        members.all().into_iter().filter(|n| *n != self.me).for_each(|n| pairs.know(n));
+        members.all().into_iter().filter(|n| n.id != self.me.id).for_each(|n| pairs.know(node(n)));
         if was_empty && !pairs.is_empty() {
             self.net.beat.notify_one();
         }
@@ -137,8 +158,16 @@ impl Shared {
                 self.net.beat.notified().await;
                 continue;
             }
-            let excepted: Vec<_> =
-                self.net.excepted.lock().iter().take(EXCEPTED_MAX).map(|(g, t)| (*g, *t)).collect();
+            let excepted: Vec<_> = {
+                let mut all = self.net.excepted.lock();
+                let said = all.iter_mut().take(EXCEPTED_MAX).map(|(g, (t, left))| {
+                    *left = if *left == u32::MAX { *left } else { left.saturating_sub(1) };
+                    (*g, *t)
+                });
+                let said = said.collect();
+                all.retain(|_, (_, left)| *left > 0);
+                said
+            };
             let (frame, nodes) = self.pairs(|pairs, now, out| {
                 pairs.tick(now, out);
                 (pairs.beat(now, excepted).encode(), pairs.nodes())
@@ -265,8 +294,10 @@ impl Replicas {
     /// Connects this node to others. Before any group that is shared with them is opened; once.
     pub fn join(&self, peers: Arc<dyn Peers>) {
         assert!(self.0.net.peers.set(peers).is_ok(), "a node joins its peers once");
-        // D-7: what the life before promised is not known any more, so its longest promise is waited out.
-        self.0.no_vote_before(env::now().0.saturating_add(self.0.options.grant_ns));
+        // D-7: what the life before promised is not known any more, so its longest promise is waited out. A store without groups had none.
+        if !self.stored().is_empty() {
+            self.0.no_vote_before(env::now().0.saturating_add(self.0.options.grant_ns));
+        }
         env::spawn(self.0.clone().beats());
         env::spawn(self.0.clone().timers());
     }
@@ -281,7 +312,8 @@ impl Replicas {
         let shared = &self.0;
         match frame {
             Frame::Raft(m) => {
-                if m.from != from || m.to != shared.me {
+                // Which replica of this node is meant is the core's to compare.
+                if m.from.id != from.id || m.to.id != shared.me.id {
                     return;
                 }
                 shared.pairs(|pairs, now, out| pairs.heard(now, from, out));
@@ -308,6 +340,9 @@ impl Replicas {
             Frame::Support { epoch, boot, sent_at } => {
                 shared.pairs(|pairs, now, out| pairs.on_support(now, from, (epoch, boot, sent_at), out));
             }
+            Frame::Ask { group } => shared.on_ask(group, from),
+            Frame::Here { group, replica } if replica.id == from.id => shared.on_here(group, replica),
+            Frame::Here { .. } => {}
         }
     }
 
@@ -321,24 +356,6 @@ impl Handle {
     /// Hands leadership to another voter. Whether it worked shows in the roles.
     pub fn transfer(&self, to: NodeId) {
         self.0.post(Event::Transfer(to));
-    }
-
-    /// Begins a change of membership on the leader; the index of its entry. New voters have to be learners that have caught up. The members
-    /// that come must have made the group without voters before (see [`crate::New`]).
-    ///
-    /// # Errors
-    /// The reason; nothing was changed.
-    pub fn change(&self, change: &raft::Change) -> Result<LogIndex, raft::ChangeRefusal> {
-        let answer = {
-            let mut inner = self.0.inner.lock();
-            let inner = &mut *inner;
-            let mut ready = Ready::default();
-            let answer = self.0.with_live(inner, |core, live| core.change(change, live, &mut ready));
-            self.0.carry(inner, &mut ready);
-            answer
-        };
-        self.0.poke();
-        answer
     }
 
     /// Returns when this node has applied everything that was acknowledged anywhere before the call: a read of its state is then not stale.
@@ -360,14 +377,8 @@ impl Handle {
         self.0.poke();
         match env::timeout(READ_WAIT, rx).await {
             Ok(Ok(Some(index))) => Ok(index),
-            _ => Err(Refusal::NotLeader(self.status().leader)),
+            _ => Err(Refusal::NotLeader(self.0.inner.lock().core.status().leader.map(node))),
         }
-    }
-
-    /// What a leader knows of the others, in order of their ids: node, durable up to, and whether it is sent a snapshot; empty elsewhere.
-    #[must_use]
-    pub fn peers(&self) -> Vec<(NodeId, LogIndex)> {
-        self.0.inner.lock().core.peers().iter().map(|p| (p.node, p.matched)).collect()
     }
 }
 
@@ -398,6 +409,18 @@ impl Inner {
 }
 
 impl Shared {
+    /// Fills in when the nodes were last heard of.
+    pub(crate) fn heard(&self, peers: &mut [crate::PeerStatus]) {
+        let pairs = self.net.pairs.lock();
+        let now = env::now().0;
+        for p in peers {
+            if let Some((at, reachable)) = pairs.heard_at(p.node) {
+                p.heard_ns_ago = Some(now.saturating_sub(at));
+                p.active = reachable;
+            }
+        }
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

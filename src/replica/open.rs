@@ -54,6 +54,7 @@ pub(crate) async fn open(
     let id = raft::GroupId(group.id().0);
     let unfit = |what: &str| Error::Unfit(format!("group {}: {what}", id.0));
     let (first_members, _) = own_options(group).ok_or_else(|| unfit("its options cannot be read"))?;
+    let me = first_members.all().into_iter().find(|n| n.id == shared.me.id).unwrap_or(shared.me);
     if group.last().0 == store::LogIndex(0) {
         // The process died between making the group and its first entry, or the bodies were in memory only.
         bootstrap(group, &first_members).await?;
@@ -108,15 +109,15 @@ pub(crate) async fn open(
     let hard = match group.hard_state() {
         Some(b) => codec::read_hard_state(&b).ok_or_else(|| unfit("its hard state cannot be read"))?,
         // With one voter nobody else could have been voted for: the log says which terms there were.
-        None if base.members.voters == [shared.me] => {
+        None if base.members.voters == [me] => {
             HardState { term: Term(group.last().1.0), vote: None, commit: base.index }
         }
         None => return Err(unfit("its hard state is damaged")),
     };
-    let sole = base.members.all() == [shared.me];
+    let sole = base.members.all() == [me];
     let restored = Restored { hard, applied: base.index, tail, damage: Vec::new() };
     let seed = env::rng("raft elections").next_u64();
-    let core = shared
-        .with_live(sole, |live| Core::new(id, shared.me, shared.options.raft.clone(), seed, restored, live));
+    let core =
+        shared.with_live(sole, |live| Core::new(id, me, shared.options.raft.clone(), seed, restored, live));
     Ok(Inner::new(core))
 }

@@ -78,6 +78,11 @@ impl Pairs {
         self.pairs.keys().copied().collect()
     }
 
+    /// When anything last came from a node, and whether it counts as reachable; `None` if nothing ever came.
+    pub(crate) fn heard_at(&self, node: NodeId) -> Option<(u64, bool)> {
+        self.pairs.get(&node).filter(|p| p.heard_at > 0).map(|p| (p.heard_at, p.reachable))
+    }
+
     /// The heartbeat to be sent to everybody now.
     pub(crate) fn beat(&self, now: u64, excepted: Vec<(GroupId, Term)>) -> Frame {
         Frame::Beat { boot: self.boot, sent_at: now, excepted }

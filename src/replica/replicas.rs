@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use crate::{
     codec,
     group::{Group, Handle, IDLE, own_options},
+    lives::COUNTER,
     machine::Machine,
     net::Net,
     open,
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     flush: Notify,
     /// Flushes run one at a time, or a later one would think the checkpoints of an earlier one its own.
     flushing: tokio::sync::Mutex<()>,
+    /// Numbers of replicas are given one at a time.
+    pub counting: tokio::sync::Mutex<()>,
     pub closed: AtomicBool,
 }
 
@@ -118,13 +121,13 @@ impl Shared {
 /// A group to be made.
 #[derive(Clone, Debug)]
 pub struct New {
-    /// Its id, never used before.
+    /// Its id: not 0, and not that of a group that is there. It may be that of one which this node had and removed, if it comes back as a newcomer.
     pub id: GroupId,
     /// Bodies stay in memory: a restart begins with an empty log. For one voter only.
     pub memory: bool,
     /// Bytes of the layer above that stay with the group; see [`Replicas::options`].
     pub options: Bytes,
-    /// The first members; the same on each of them. Without voters: a newcomer that waits for a snapshot.
+    /// The first members; the same on each of them. None at all: a newcomer, which waits until a leader takes it in ([`Handle::reach`]).
     pub members: Members,
     /// What an acknowledgement waits for. Not kept: given again at each restore.
     pub sync: Sync,
@@ -141,9 +144,10 @@ impl std::fmt::Debug for Replicas {
 }
 
 impl Replicas {
-    /// The driver of a store that is open. `me` must be the same at each start on this store.
+    /// The driver of a store that is open. `me` must be the same at each start on this store, and no other store's; its incarnation is 0.
     #[must_use]
     pub fn new(store: Store, me: NodeId, options: Options) -> Replicas {
+        assert_eq!(me.incarnation, 0, "D-9: a node has one id; incarnations are of its replicas");
         let net = Net::new(options.grant_ns);
         Replicas(Arc::new(Shared {
             store,
@@ -157,6 +161,7 @@ impl Replicas {
             touched: Mutex::default(),
             flush: Notify::new(),
             flushing: tokio::sync::Mutex::default(),
+            counting: tokio::sync::Mutex::default(),
             closed: AtomicBool::new(false),
         }))
     }
@@ -193,7 +198,7 @@ impl Replicas {
     /// Ids of all groups that the store has, in order; open or not.
     #[must_use]
     pub fn stored(&self) -> Vec<GroupId> {
-        self.0.store.groups().into_iter().map(|g| GroupId(g.0)).collect()
+        self.0.store.groups().into_iter().filter(|g| *g != COUNTER).map(|g| GroupId(g.0)).collect()
     }
 
     /// What a stored group was made with: [`New::options`] and [`New::memory`].
@@ -232,10 +237,19 @@ impl Replicas {
                 "a group with its log in memory has this node as its only member".into(),
             ));
         }
-        let options = codec::with_members(&new.members, &new.options);
+        if new.id.0 == COUNTER.0 {
+            return Err(Error::Unfit("group 0 is the driver's own".into()));
+        }
+        let mut members = new.members;
+        if members.voters.is_empty() {
+            // D-9: whatever this node was in the group before, it is somebody else now.
+            let me = NodeId::new(self.0.me.id, self.0.next_incarnation().await?);
+            members = Members { learners: vec![me], ..Members::default() };
+        }
+        let options = codec::with_members(&members, &new.options);
         let (group, made) = self.0.store.create(store::GroupId(new.id.0), new.memory, &options)?;
-        let begun = open::begin(&group, &new.members)?;
-        if new.members.all() != [self.0.me] {
+        let begun = open::begin(&group, &members)?;
+        if members.all() != [self.0.me] {
             // Others count on what this node has said of itself.
             if let Some(begun) = begun {
                 begun.durable().await?;
@@ -281,6 +295,7 @@ impl Replicas {
             inner: Mutex::new(inner),
             run: AtomicU8::new(IDLE),
             notify: Notify::new(),
+            changed: Notify::new(),
             relaxed: AtomicBool::new(sync == Sync::Relaxed),
             young: AtomicBool::new(young),
             dirty: AtomicBool::new(false),
@@ -290,8 +305,9 @@ impl Replicas {
             std::collections::btree_map::Entry::Vacant(e) => drop(e.insert(group.clone())),
             std::collections::btree_map::Entry::Occupied(_) => return Err(Error::Open(id)),
         }
+        self.0.net.forget(id);
+        self.0.know(group.inner.lock().core.members().1);
         let handle = Handle(group);
-        self.0.know(&handle.members());
         handle.0.machine.attach(&handle);
         handle.0.poke();
         Ok(handle)
@@ -309,6 +325,10 @@ impl Replicas {
             let handle = Handle(g);
             handle.stop("removed");
             handle.quiet().await;
+            let inner = handle.0.inner.lock();
+            if !crate::net::sole(&inner) {
+                self.0.net.except_for_a_while(id, inner.core.status().term);
+            }
         }
         loop {
             match self.0.store.delete(store::GroupId(id.0)) {

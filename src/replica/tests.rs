@@ -488,6 +488,11 @@ fn memory_and_relaxed_groups_do_not_wait_for_the_disk() {
             l.until(List::leads).await;
             l.handle().quiet().await;
         }
+        // What their making has left to be synced is out of the way once a later write is durable.
+        relaxed.handle().set_sync(Sync::Always);
+        relaxed.publish(0);
+        relaxed.until(|l| l.acked().last() == Some(&0)).await;
+        relaxed.handle().set_sync(Sync::Relaxed);
         let syncs = replicas.store().syncs();
         for id in 1..=100 {
             memory.publish(id);
@@ -511,7 +516,7 @@ fn memory_and_relaxed_groups_do_not_wait_for_the_disk() {
         replicas.restore(GroupId(2), Sync::Relaxed, relaxed.clone()).await.expect("it opens");
         memory.until(List::leads).await;
         relaxed.until(List::leads).await;
-        assert_eq!((memory.applied().len(), relaxed.applied().len()), (0, 101));
+        assert_eq!((memory.applied().len(), relaxed.applied().len()), (0, 102));
         assert!(replicas.options(GroupId(1)).expect("it is there").1);
     })
     .expect("a runtime starts");
@@ -532,7 +537,6 @@ fn a_removed_group_is_gone_for_good() {
             Err(Refusal::Stopped(_))
         ));
         assert!(replicas.get(GroupId(3)).is_none() && replicas.stored().is_empty());
-        assert!(replicas.create(new(3), Arc::new(List::default())).await.is_err(), "an id is used once");
         kill(&replicas, &[&l]);
     })
     .expect("a runtime starts");
@@ -540,6 +544,21 @@ fn a_removed_group_is_gone_for_good() {
         let replicas = on_disk(&dir).await;
         assert!(replicas.stored().is_empty());
         assert!(replicas.restore(GroupId(3), Sync::Always, Arc::new(List::default())).await.is_err());
+        // The id may be used again, and nothing of what it was comes back.
+        let l = Arc::new(List::default());
+        replicas.create(new(3), l.clone()).await.expect("it is made");
+        l.until(List::leads).await;
+        l.publish(7);
+        l.until(|l| l.acked() == [7]).await;
+        assert!(replicas.create(new(3), Arc::new(List::default())).await.is_err(), "it is there");
+        kill(&replicas, &[&l]);
+    })
+    .expect("a runtime starts");
+    env::run(async {
+        let replicas = on_disk(&dir).await;
+        let l = start(&replicas, 3).await.expect("it opens");
+        l.until(List::leads).await;
+        assert_eq!(l.applied(), [7]);
     })
     .expect("a runtime starts");
 }

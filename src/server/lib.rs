@@ -16,6 +16,7 @@ mod start;
 mod store_dir;
 mod transports;
 
+pub use cluster::peers;
 pub use command::main;
 pub use log::Log;
 pub use start::{API_LEVEL, Bound, Server, StartError, VERSION};

@@ -539,10 +539,12 @@ impl Server {
     async fn shut_down(self: &Arc<Server>) {
         self.log.info(format_args!("Initiating Shutdown..."));
         crate::events::shutdown(self);
+        crate::jetstream::hand_over(self).await;
         crate::jetstream::farewell(self);
         for client in self.links.clients.open() {
             client.link.close(Closed::ServerShutdown);
         }
+        // The engine's links last longer: it hands over what it leads.
         if let Some(mesh) = &self.cluster.mesh {
             mesh.stop();
         }
@@ -553,6 +555,7 @@ impl Server {
             env::sleep(Duration::from_millis(5)).await;
         }
         crate::jetstream::stop(self).await;
+        self.cluster.peers.stop();
         if let Some(dir) = &self.options().ports_file_dir {
             let name = format!("{}_{}.ports", env::process::exe_name(), env::process::id());
             files::remove(&format!("{}/{name}", dir.trim_end_matches('/'))).await;

@@ -1,7 +1,8 @@
 //! What was read from segment files and may be needed again, within a budget of bytes.
 //!
 //! Owns the budget and the choice of what goes. New blocks enter on probation and are kept only if they are read again
-//! before they leave it, so that one pass over a stream does not push out what others use.
+//! before they leave it, so that one pass over a stream does not push out what others use. A part of the budget is
+//! probation's for good: what has just been read is about to be asked for, whatever else was worth keeping.
 //!
 //! - S-90: the weight of what is kept never exceeds the budget by more than the one item being added.
 
@@ -32,12 +33,26 @@ pub(crate) struct Open {
 /// A place in a file.
 pub(crate) type At = (FileId, u64);
 
+/// The part of a budget that new items may fill before they have to make room for each other.
+const PROBATION_PART: usize = 8;
+
+#[derive(Debug)]
+struct Item<V> {
+    value: V,
+    weight: usize,
+    /// Read since it entered its queue, or was last passed over.
+    again: bool,
+    kept: bool,
+}
+
 /// A budgeted map with a probation queue and a kept queue.
 pub(crate) struct Budgeted<V> {
-    map: BTreeMap<At, (V, usize, bool)>,
+    map: BTreeMap<At, Item<V>>,
     probation: VecDeque<At>,
     kept: VecDeque<At>,
     weight: usize,
+    /// The weight of what is on probation.
+    new_weight: usize,
     budget: usize,
 }
 
@@ -48,49 +63,64 @@ impl<V: Clone> Budgeted<V> {
             probation: VecDeque::new(),
             kept: VecDeque::new(),
             weight: 0,
+            new_weight: 0,
             budget,
         }
     }
     fn get(&mut self, at: At) -> Option<V> {
-        let (v, _, again) = self.map.get_mut(&at)?;
-        *again = true;
-        Some(v.clone())
+        let i = self.map.get_mut(&at)?;
+        i.again = true;
+        Some(i.value.clone())
     }
-    fn put(&mut self, at: At, v: V, weight: usize) {
-        if let Some(old) = self.map.insert(at, (v, weight, false)) {
-            self.weight -= old.1;
+    fn holds(&self, at: At) -> bool {
+        self.map.contains_key(&at)
+    }
+    fn put(&mut self, at: At, value: V, weight: usize) {
+        if let Some(i) = self.map.get_mut(&at) {
+            let old = std::mem::replace(&mut i.weight, weight);
+            i.value = value;
+            self.weight = self.weight - old + weight;
+            if !i.kept {
+                self.new_weight = self.new_weight - old + weight;
+            }
         } else {
+            self.map.insert(at, Item { value, weight, again: false, kept: false });
             self.probation.push_back(at);
+            self.weight += weight;
+            self.new_weight += weight;
         }
-        self.weight += weight;
         while self.weight > self.budget && self.map.len() > 1 {
             self.drop_one();
         }
     }
-    /// Probation goes first; what was read again there moves up, and what is kept gets a second chance too.
+    /// Probation goes first, unless it is within its part: what was read again there moves up. What is kept gets a second
+    /// chance too. Names in a queue whose item is gone, or stands in the other queue, are dropped on the way.
     fn drop_one(&mut self) {
-        let (at, from_kept) = match self.probation.pop_front() {
-            Some(at) => (at, false),
-            None => match self.kept.pop_front() {
-                Some(at) => (at, true),
-                None => return,
-            },
-        };
-        let Some((_, weight, again)) = self.map.get_mut(&at) else { return };
-        if std::mem::take(again) {
+        let from_new = self.new_weight > self.budget / PROBATION_PART || self.kept.is_empty();
+        let queue = if from_new { &mut self.probation } else { &mut self.kept };
+        let Some(at) = queue.pop_front() else { return };
+        let Some(i) = self.map.get_mut(&at).filter(|i| i.kept != from_new) else { return };
+        if std::mem::take(&mut i.again) {
+            if !std::mem::replace(&mut i.kept, true) {
+                self.new_weight -= i.weight;
+            }
             self.kept.push_back(at);
             return;
         }
-        let _ = from_kept;
-        self.weight -= *weight;
-        self.map.remove(&at);
+        self.remove(at);
+    }
+    fn remove(&mut self, at: At) {
+        if let Some(i) = self.map.remove(&at) {
+            self.weight -= i.weight;
+            if !i.kept {
+                self.new_weight -= i.weight;
+            }
+        }
     }
     fn forget(&mut self, file: FileId) {
         let gone: Vec<At> = self.map.range((file, 0)..=(file, u64::MAX)).map(|(k, _)| *k).collect();
         for at in gone {
-            if let Some((_, w, _)) = self.map.remove(&at) {
-                self.weight -= w;
-            }
+            self.remove(at);
         }
     }
     /// Bytes that are kept.
@@ -145,15 +175,16 @@ impl Cache {
         self.blocks.lock().get(at)
     }
     pub(crate) fn put_block(&self, at: At, b: Block) {
-        let w = b.raw.len() + 64;
+        let w = b.weight();
         self.blocks.lock().put(at, b, w);
+    }
+    /// Whether a block is there, without counting as a use of it.
+    pub(crate) fn holds_block(&self, at: At) -> bool {
+        self.blocks.lock().holds(at)
     }
     /// Drops one block, which was found to be bad.
     pub(crate) fn drop_block(&self, at: At) {
-        let mut b = self.blocks.lock();
-        if let Some((_, w, _)) = b.map.remove(&at) {
-            b.weight -= w;
-        }
+        self.blocks.lock().remove(at);
     }
     /// Drops all that belongs to a file.
     pub(crate) fn forget(&self, id: FileId) {
@@ -181,6 +212,15 @@ mod tests {
         }
         let kept = (0..50).filter(|i| c.map.contains_key(&(FileId(1), *i))).count();
         assert_eq!(kept, 50, "blocks that were read twice outlive a scan");
+        // What is kept fills the budget by now; what has just been read stays all the same until it is asked for.
+        for i in 0..50 {
+            c.put((FileId(3), i), 0, 10);
+            assert_eq!(c.get((FileId(3), i)), Some(0));
+        }
+        for i in 0..1000 {
+            c.put((FileId(4), i), 7, 10);
+            assert_eq!(c.get((FileId(4), i)), Some(7), "a new block outlives its own arrival");
+        }
         c.forget(FileId(1));
         assert!((0..50).all(|i| c.get((FileId(1), i)).is_none()));
         assert!(c.map.len() <= 100 && c.weight() == c.map.len() * 10);

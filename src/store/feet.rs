@@ -7,13 +7,20 @@
 //! - S-91: what was fetched for a question stays until the question was answered, so that asking, fetching and asking
 //!   again ends, however small the caches are.
 
-use std::{cell::Cell, collections::BTreeMap, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    ops::Range,
+    sync::Arc,
+};
+
+use bytes::Bytes;
 
 use crate::{
     cache::{At, Cache},
     group::Piece,
     read::Fetched,
-    segment::{IndexFoot, SubjectFoot},
+    segment::{Block, IndexFoot, SubjectFoot},
     store::Read,
     types::StreamSeq,
 };
@@ -146,10 +153,28 @@ impl Pins {
     }
 }
 
+/// The block that a view last read from: as a rule the next message is in it too. It lives no longer than the view.
+#[derive(Debug, Default)]
+pub(crate) struct Near(RefCell<Option<(At, Range<u64>, Block)>>);
+
+impl Near {
+    /// The record of a message, unchecked, if it is there.
+    #[inline]
+    pub(crate) fn find(&self, p: &Piece, seq: StreamSeq) -> Option<Bytes> {
+        let near = self.0.borrow();
+        let (at, range, block) = near.as_ref()?;
+        if *at == p.key() && range.contains(&seq.0) { block.find(seq) } else { None }
+    }
+    pub(crate) fn put(&self, p: &Piece, range: Range<u64>, block: Block) {
+        *self.0.borrow_mut() = Some((p.key(), range, block));
+    }
+}
+
 /// The footers at hand during one call.
 pub(crate) struct Feet<'a> {
     pub pins: &'a Pins,
     pub cache: &'a Cache,
+    pub near: &'a Near,
 }
 
 impl Feet<'_> {

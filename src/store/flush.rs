@@ -314,7 +314,10 @@ impl Shard {
         // must not be written: the replay of its end may be over, or is skipped for its tomb.
         let tombs: Vec<_> = {
             let mut t = self.tombs.lock();
-            records.retain(|id, _| t.iter().all(|t| t.0 != *id));
+            let groups = self.groups.lock();
+            let here = |w: &&Work| groups.get(&w.id).is_some_and(|g| Arc::ptr_eq(g, &w.group));
+            let here: BTreeSet<GroupId> = work.iter().filter(here).map(|w| w.id).collect();
+            records.retain(|id, _| here.contains(id));
             t.retain(|(_, round)| *round >= replay_from);
             t.clone()
         };
@@ -323,6 +326,8 @@ impl Shard {
         let leaked = self.leaked.lock().clone();
         let mut garbage: Vec<FileId> = before.difference(&after).copied().collect();
         garbage.extend(leaked.iter().filter(|f| !after.contains(f)));
+        garbage.sort_unstable();
+        garbage.dedup();
         let manifest = Manifest {
             shard: self.id,
             generation,
@@ -354,7 +359,8 @@ impl Shard {
             file.sync_data().await?;
             self.disk.sync_dir(&self.dir).await?;
         }
-        self.leaked.lock().retain(|f| !leaked.contains(f));
+        // What another group still needs stays noted until that one gives it up too.
+        self.leaked.lock().retain(|f| !leaked.contains(f) || after.contains(f));
         for w in work {
             if let Some(r) = records.get(&w.id) {
                 w.group.lock().installed(&w.plan, r);

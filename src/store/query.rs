@@ -332,17 +332,21 @@ impl Group {
             }
             Place::Piece(p) => p,
         };
+        let whole = |r: &bytes::Bytes| Message::decode(self.id, r).is_some();
+        if let Some(r) = feet.near.find(&p, seq).filter(whole) {
+            return Ok(Read::Valid(Stored::new(self.id, r)));
+        }
         if !feet.pins.is_empty()
             && let Some(r) = feet.pins.record(&p, seq)
         {
             return Ok(r);
         }
         if let Some(f) = feet.try_index(&p)
-            && let Some((_, at)) = f.block_of(&p.meta, seq)
+            && let Some((i, at)) = f.block_of(&p.meta, seq)
             && let Some(b) = feet.cache.get_block((p.meta.file, at))
-            && let Some(r) = b.find(seq)
-            && Message::decode(self.id, &r).is_some()
+            && let Some(r) = b.find(seq).filter(whole)
         {
+            feet.near.put(&p, f.range_of(&p.meta, i), b);
             return Ok(Read::Valid(Stored::new(self.id, r)));
         }
         Err(Need(What::Record(p, seq)))

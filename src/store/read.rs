@@ -30,6 +30,8 @@ pub(crate) enum Fetched {
     Time(Arc<Piece>, i64, Option<StreamSeq>),
 }
 
+/// Bytes that are read at once by somebody who goes through a piece in order.
+const READ_AHEAD: u32 = 128 << 10;
 /// How often a read that finds damage is tried.
 pub(crate) const TRIES: usize = 3;
 
@@ -203,6 +205,33 @@ impl Shard {
         Ok(Block::read(open.key.as_ref(), meta.file, at, &b))
     }
 
+    /// Whoever asks for a block after the one before it goes through the piece in order: the next ones are read with it,
+    /// in one go. Damage is not looked for here: only what is whole is kept.
+    async fn read_ahead(&self, meta: &PieceMeta, f: &IndexFoot, i: usize) -> Result<()> {
+        let start = f.blocks[i].off;
+        let place = |off: u32| (meta.file, meta.off + u64::from(off));
+        let in_order = i > 0 && self.cache.holds_block(place(f.blocks[i - 1].off));
+        if !in_order || self.cache.holds_block(place(start)) {
+            return Ok(());
+        }
+        let end_of = |k: usize| f.blocks.get(k + 1).map_or(meta.data, |b| b.off);
+        let fits = |k: &usize| *k < f.blocks.len() && end_of(*k) - start <= READ_AHEAD;
+        let Some(last) = (i..).take_while(fits).last().filter(|last| *last > i) else { return Ok(()) };
+        let bytes = self.bytes(meta, meta.off + u64::from(start), (end_of(last) - start) as usize).await?;
+        let open = self.segment(meta.file).await?;
+        for k in i..=last {
+            let (from, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
+            let Some(raw) = bytes.get(from..to) else { break };
+            let (file, at) = place(f.blocks[k].off);
+            // A copy of its own, so that one block does not hold on to all that were read with it.
+            let b = Block::read(open.key.as_ref(), file, at, &Bytes::copy_from_slice(raw));
+            if let Some(b) = b.filter(|b| b.sure) {
+                self.cache.put_block((file, at), b);
+            }
+        }
+        Ok(())
+    }
+
     /// A block that is whole, or what the last of several readings gave.
     async fn sure_block(&self, meta: &PieceMeta, f: &IndexFoot, i: usize) -> Result<Option<Block>> {
         let mut last = None;
@@ -231,6 +260,7 @@ impl Shard {
         let Some((i, at)) = f.block_of(meta, seq) else {
             return Err(Self::damaged(meta, "it has no blocks"));
         };
+        self.read_ahead(meta, &f, i).await?;
         for try_no in 0..TRIES {
             let Some(b) = self.block(meta, &f, i, try_no > 0).await? else { continue };
             if let Some(r) = b.find(seq)

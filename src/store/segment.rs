@@ -6,7 +6,10 @@
 //!
 //! - S-40: a footer can be rebuilt from its piece's blocks, and says the same when it is.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -367,6 +370,12 @@ impl IndexFoot {
         let i = self.blocks.partition_point(|b| b.seq <= rel).saturating_sub(1);
         Some((i, meta.off + u64::from(self.blocks.get(i)?.off)))
     }
+    /// The messages that can be in a block: from the first to before the second.
+    pub(crate) fn range_of(&self, meta: &PieceMeta, i: usize) -> Range<u64> {
+        let seq = |b: &BlockLine| meta.first_seq.0 + u64::from(b.seq);
+        let start = self.blocks.get(i).map_or(meta.first_seq.0, seq);
+        start..self.blocks.get(i + 1).map_or(meta.last_seq.0 + 1, seq)
+    }
     /// Bytes of memory.
     pub(crate) fn weight(&self) -> usize {
         12 * self.blocks.len() + 16 * self.ttl.len() + self.filter.0.len() + 64
@@ -493,7 +502,7 @@ impl BlockCodec<'_> {
             }
             body = snap::raw::Decoder::new().decompress_vec(&body).ok()?.into();
         }
-        (body.len() == raw_len).then_some(Block { raw: body, lead, sure })
+        (body.len() == raw_len).then(|| Block { raw: body, lead, sure, table: Arc::default() })
     }
 }
 
@@ -844,6 +853,8 @@ pub(crate) struct Block {
     lead: Lead,
     /// The block's own checksum was right: it is this one and all of it.
     pub sure: bool,
+    /// Where its records stand, by sequence; made when first asked for.
+    table: Arc<OnceLock<Box<[u32]>>>,
 }
 
 /// What stands in a block.
@@ -877,7 +888,30 @@ impl Block {
 
     /// The record of a message, unchecked, if the block's structure leads to it.
     pub(crate) fn find(&self, seq: StreamSeq) -> Option<Bytes> {
+        let table = self.table.get_or_init(|| {
+            let start = self.raw.as_ptr().addr();
+            self.records().map(|r| (r.as_ptr().addr() - start) as u32).collect()
+        });
+        let seq_at = |at: u32| record_seq(&self.raw[at as usize..]);
+        let i = table.partition_point(|at| seq_at(*at) < Some(seq));
+        if let Some(at) = table.get(i).map(|at| *at as usize)
+            && seq_at(at as u32) == Some(seq)
+        {
+            // The table holds what the walk found to fit.
+            let len = record_len(&self.raw[at..])?;
+            return Some(self.raw.slice(at..at + len));
+        }
+        // In a block with a wrong checksum sequences need not rise.
+        if self.sure {
+            return None;
+        }
         self.records().find(|r| record_seq(r) == Some(seq)).map(|r| self.raw.slice_ref(r))
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn weight(&self) -> usize {
+        // A table is rarely more than a sixteenth of what it describes.
+        self.raw.len() + self.raw.len() / 16 + 128
     }
 
     /// All message records, unchecked, as far as the block's structure leads.

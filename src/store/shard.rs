@@ -212,7 +212,12 @@ impl Shard {
             };
             groups.insert(id, g);
         }
-        let tombs: BTreeSet<GroupId> = manifest.tombs.iter().map(|t| t.0).collect();
+        // An id may have begun again after its end: what comes later is the new one's.
+        let mut tombs: BTreeMap<GroupId, Round> = BTreeMap::new();
+        for (id, round) in &manifest.tombs {
+            let last = tombs.entry(*id).or_default();
+            *last = (*last).max(*round);
+        }
         let mut orphans: BTreeSet<GroupId> = BTreeSet::new();
         for (n, verdict) in replay.steps {
             let found = match verdict {
@@ -251,7 +256,7 @@ impl Shard {
     fn replay(
         &self,
         groups: &mut BTreeMap<GroupId, Group>,
-        tombs: &BTreeSet<GroupId>,
+        tombs: &BTreeMap<GroupId, Round>,
         orphans: &mut BTreeSet<GroupId>,
         n: Round,
         f: Found,
@@ -260,7 +265,7 @@ impl Shard {
             Found::Entry(e) => Frame::entry(e, true).line,
             Found::Control(l, _) | Found::Bad(l) => *l,
         };
-        if tombs.contains(&line.group) {
+        if tombs.get(&line.group).is_some_and(|end| n <= *end) {
             return;
         }
         if let (Found::Control(..), FrameKind::Create) = (&f, line.kind) {
@@ -274,7 +279,10 @@ impl Shard {
         }
         if line.kind == FrameKind::Delete {
             // Also a damaged one: its table names it, and it carries nothing else.
-            groups.remove(&line.group);
+            if let Some(g) = groups.remove(&line.group) {
+                // The manifest that was found still needs them; the next one does not.
+                self.leaked.lock().extend(g.pieces.iter().map(|p| p.meta.file));
+            }
             orphans.remove(&line.group);
             self.tombs.lock().push((line.group, n));
             return;

@@ -361,14 +361,22 @@ impl Store {
         &self.shards.all[(id.0 % self.shards.all.len() as u64) as usize]
     }
 
-    /// Begins a group. Its id must never have been used before. With `memory`, only hard states and floors are durable.
+    /// Begins a group. An id may be used again once its end is durable: nothing of what it was then comes back. With `memory`, only
+    /// hard states and floors are durable.
+    ///
+    /// # Errors
+    /// Among others: the group is there, or its end is not durable yet.
     pub fn create(&self, id: GroupId, memory: bool, options: &[u8]) -> Result<(Group, Ticket)> {
         let shard = self.shard(id);
         let options = options_bytes(memory, options);
-        let ended = shard.tombs.lock().iter().any(|t| t.0 == id);
+        let synced = shard.progress.borrow().synced;
+        // Replay tells the two by their rounds.
+        if shard.tombs.lock().iter().any(|t| t.0 == id && t.1 > synced) {
+            return Err(Error::Invalid(format!("group {} has not ended for good yet", id.0)));
+        }
         let mut groups = shard.groups.lock();
-        if ended || groups.contains_key(&id) {
-            return Err(Error::Invalid(format!("group {} exists or existed", id.0)));
+        if groups.contains_key(&id) {
+            return Err(Error::Invalid(format!("group {} exists", id.0)));
         }
         let mut state = State::new(id, options.clone(), memory, shard.opts.counting);
         let mut frames = vec![Frame::control(FrameKind::Create, id, LogIndex(0), options)];
@@ -417,8 +425,14 @@ impl Store {
         let round = shard.enqueue(vec![frame], true)?;
         tombs.push((id, round));
         shard.groups.lock().remove(&id);
+        let files: Vec<_> = {
+            let mut state = group.state.lock();
+            state.deleted = true;
+            state.pieces.iter().map(|p| p.meta.file).collect()
+        };
+        // Garbage with the first manifest in which no other group needs them.
+        shard.leaked.lock().extend(files);
         drop(tombs);
-        group.state.lock().deleted = true;
         Ok(group.ticket(round))
     }
 

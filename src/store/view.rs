@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use parking_lot::MutexGuard;
 
 use crate::{
-    feet::{Feet, Need, Pins, What},
+    feet::{Feet, Near, Need, Pins, What},
     group::Group as State,
     manifest::Totals,
     query::SubjectTotals,
@@ -29,6 +29,7 @@ pub struct View<'a> {
     /// Where the pins go back to, if not to the group.
     home: Option<&'a mut Pins>,
     missed: Cell<bool>,
+    near: Near,
 }
 
 impl Drop for View<'_> {
@@ -51,11 +52,11 @@ impl<'a> View<'a> {
         let pins = home.as_deref_mut().unwrap_or(&mut state.pins);
         let mut pins = std::mem::take(pins);
         pins.begin();
-        View { state: RefCell::new(state), shard, pins, home, missed: Cell::new(false) }
+        View { state: RefCell::new(state), shard, pins, home, missed: Cell::new(false), near: Near::default() }
     }
 
     fn feet(&self) -> Feet<'_> {
-        Feet { pins: &self.pins, cache: &self.shard.cache }
+        Feet { pins: &self.pins, cache: &self.shard.cache, near: &self.near }
     }
 
     fn note<T>(&self, r: Asked<T>) -> Asked<T> {
@@ -200,7 +201,7 @@ impl<'a> View<'a> {
 
     /// The entry is committed: its messages join the stream. In order, also those without messages.
     pub fn apply(&mut self, head: &Head) -> Asked<()> {
-        let feet = Feet { pins: &self.pins, cache: &self.shard.cache };
+        let feet = Feet { pins: &self.pins, cache: &self.shard.cache, near: &self.near };
         let r = self.state.get_mut().apply(head, &feet);
         match self.note(r)? {
             Ok(()) => Ok(()),
@@ -210,14 +211,14 @@ impl<'a> View<'a> {
 
     /// Takes a message out of the stream; whether it was live.
     pub fn remove(&mut self, seq: StreamSeq) -> Asked<bool> {
-        let feet = Feet { pins: &self.pins, cache: &self.shard.cache };
+        let feet = Feet { pins: &self.pins, cache: &self.shard.cache, near: &self.near };
         let r = self.state.get_mut().remove(seq, &feet);
         self.note(r)
     }
 
     /// Takes all messages out of the stream at the price of one mark a piece; how many there were.
     pub fn clear(&mut self) -> Asked<u64> {
-        let feet = Feet { pins: &self.pins, cache: &self.shard.cache };
+        let feet = Feet { pins: &self.pins, cache: &self.shard.cache, near: &self.near };
         let r = self.state.get_mut().clear(&feet);
         self.note(r)
     }

@@ -70,6 +70,72 @@ pub struct Stored {
     pub payload: Bytes,
 }
 
+/// A message on its way to a consumer: one piece of memory, and where its parts stand in it. It costs one reference where a
+/// [`Stored`] costs three, which counts where it is made for each delivery.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Carried {
+    /// Its number.
+    pub seq: u64,
+    /// When the leader took it, in nanoseconds since 1970.
+    pub time: i64,
+    raw: Bytes,
+    subject: (u32, u32),
+    headers: (u32, u32),
+    payload: u32,
+}
+
+impl Carried {
+    /// A message in `raw`, whose payload is its end. The parts are given as they stand in `raw`; `None` if they do not, or if `raw`
+    /// is longer than 4 GiB.
+    #[inline]
+    pub fn new(
+        seq: u64,
+        time: i64,
+        raw: Bytes,
+        subject: &[u8],
+        headers: &[u8],
+        payload: &[u8],
+    ) -> Option<Carried> {
+        let start = raw.as_ptr().addr();
+        let len = u32::try_from(raw.len()).ok()?;
+        let place = |part: &[u8]| {
+            let from = u32::try_from(part.as_ptr().addr().checked_sub(start)?).ok()?;
+            let to = from.checked_add(u32::try_from(part.len()).ok()?)?;
+            (to <= len).then_some((from, to))
+        };
+        // Parts without bytes may stand anywhere.
+        let headers = if headers.is_empty() { (0, 0) } else { place(headers)? };
+        let payload = if payload.is_empty() { len } else { place(payload).filter(|p| p.1 == len)?.0 };
+        let subject = place(subject)?;
+        Some(Carried { seq, time, raw, subject, headers, payload })
+    }
+    /// Its subject.
+    #[inline]
+    pub fn subject(&self) -> &[u8] {
+        &self.raw[self.subject.0 as usize..self.subject.1 as usize]
+    }
+    /// The NATS header block; empty if it has none.
+    #[inline]
+    pub fn headers(&self) -> &[u8] {
+        &self.raw[self.headers.0 as usize..self.headers.1 as usize]
+    }
+    /// The payload.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        &self.raw[self.payload as usize..]
+    }
+}
+
+impl From<Stored> for Carried {
+    fn from(m: Stored) -> Carried {
+        let raw = Bytes::from([&m.subject[..], &m.headers, &m.payload].concat());
+        let size = |b: &Bytes| u32::try_from(b.len()).expect("a message is far below 4 GiB");
+        let subject = size(&m.subject);
+        let payload = subject + size(&m.headers);
+        Carried { seq: m.seq, time: m.time, raw, subject: (0, subject), headers: (subject, payload), payload }
+    }
+}
+
 /// Questions to the live messages of a stream. Only applied messages are there: the tail is the rules' own.
 pub trait Messages {
     /// What has to be fetched before the question can be answered. The shell fetches it and asks again.
@@ -99,6 +165,10 @@ pub trait Messages {
     fn meta(&self, seq: u64) -> Result<Option<Meta>, Self::Miss>;
     /// A message; `None` if it is not live.
     fn get(&self, seq: u64) -> Result<Option<Stored>, Self::Miss>;
+    /// The same for a delivery.
+    fn carried(&self, seq: u64) -> Result<Option<Carried>, Self::Miss> {
+        Ok(self.get(seq)?.map(Carried::from))
+    }
 }
 
 /// The effect that applying may have on stored messages.

@@ -8,6 +8,8 @@ use std::fmt;
 
 use memchr::memchr;
 
+use crate::Parsed;
+
 /// Arguments of SUB, kept apart so that their sizes are known to be sane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sub<'a> {
@@ -75,23 +77,6 @@ pub enum Op<'a> {
     Err(&'a [u8]),
 }
 
-/// What the front of the buffer holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Parsed<'a> {
-    /// A whole operation of `used` bytes.
-    Op {
-        /// The operation.
-        op: Op<'a>,
-        /// Its length in the buffer.
-        used: usize,
-    },
-    /// Not whole yet. The operation has at least `need` bytes in all (0: not known, the line has not ended).
-    Partial {
-        /// Bytes of the whole operation, if its line is complete.
-        need: usize,
-    },
-}
-
 /// Why the stream cannot go on. All of them close the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
@@ -144,7 +129,7 @@ pub struct Limits {
 
 /// Looks at the front of `buf`.
 #[inline]
-pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Error> {
+pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<Op<'a>>, Error> {
     // PUB first: it is what servers read most.
     if buf.len() >= 4
         && buf[0] | 0x20 == b'p'
@@ -175,7 +160,7 @@ fn publish<'a, const HEADERS: bool>(
     buf: &'a [u8],
     verb: usize,
     limits: &Limits,
-) -> Result<Parsed<'a>, Error> {
+) -> Result<Parsed<Op<'a>>, Error> {
     let Some((args, line_used)) = line(buf, verb, limits)? else { return Ok(Parsed::Partial { need: 0 }) };
     let mut t = Tokens(args);
     // subject [reply] [#header] #total
@@ -222,7 +207,7 @@ fn publish<'a, const HEADERS: bool>(
 
 #[cold]
 #[inline(never)]
-fn other<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Error> {
+fn other<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<Op<'a>>, Error> {
     let op = |op, used| Ok(Parsed::Op { op, used });
     let partial = Ok(Parsed::Partial { need: 0 });
     let Some(&first) = buf.first() else { return partial };

@@ -9,6 +9,7 @@
 pub mod info;
 
 use crate::{
+    Parsed,
     client::{self, Error, Tokens, blank, line, number},
     frame::push_decimal,
 };
@@ -77,26 +78,9 @@ pub enum Op<'a> {
     Err(&'a [u8]),
 }
 
-/// What the front of the buffer holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Parsed<'a> {
-    /// A whole operation of `used` bytes.
-    Op {
-        /// The operation.
-        op: Op<'a>,
-        /// Its length in the buffer.
-        used: usize,
-    },
-    /// Not whole yet. The operation has at least `need` bytes in all (0: not known, the line has not ended).
-    Partial {
-        /// Bytes of the whole operation, if its line is complete.
-        need: usize,
-    },
-}
-
 /// Looks at the front of `buf`.
 #[inline]
-pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Error> {
+pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<Op<'a>>, Error> {
     // Messages first: they are what routes carry most.
     if buf.len() >= 5
         && (buf[0] | 0x20 == b'r' || buf[0] | 0x20 == b'h')
@@ -121,7 +105,7 @@ fn lines(limits: &Limits) -> client::Limits {
 }
 
 #[inline]
-fn message<'a, const HEADERS: bool>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Error> {
+fn message<'a, const HEADERS: bool>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<Op<'a>>, Error> {
     let Some((args, line_used)) = line(buf, 5, &lines(limits))? else {
         return Ok(Parsed::Partial { need: 0 });
     };
@@ -184,7 +168,7 @@ fn last(args: &[u8]) -> (&[u8], &[u8]) {
 
 #[cold]
 #[inline(never)]
-fn other<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Error> {
+fn other<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<Op<'a>>, Error> {
     let partial = Ok(Parsed::Partial { need: 0 });
     let Some(&first) = buf.first() else { return partial };
     let verbs: &[&[u8]] = match first | 0x20 {

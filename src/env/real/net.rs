@@ -111,6 +111,11 @@ impl TcpStream {
     pub fn shutdown(&self) -> io::Result<()> {
         SockRef::from(&self.0).shutdown(Shutdown::Both)
     }
+    /// Asks the system to keep no more than about so many written bytes, so that what is written later is not far behind. A system
+    /// that does not do so keeps more.
+    pub fn limit_send_buffer(&self, bytes: usize) {
+        SockRef::from(&self.0).set_send_buffer_size(bytes).ok();
+    }
     /// Makes the close a reset: the peer sees an error rather than an end, and nothing unsent is kept.
     pub fn reset_on_close(&self) -> io::Result<()> {
         SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO))

@@ -111,6 +111,37 @@ fn route_protocol() {
 }
 
 #[test]
+fn peer_links() {
+    fuzz(&Target {
+        name: "peer",
+        run: targets::peer::target,
+        words: &[
+            b"PEER {",
+            b"\"version\":1",
+            b"\"node\":\"00000000000000ff\"",
+            b"}\r\n",
+            b"\x00\x02\x00\x00\x01\x00\x00\x00",
+            b"\x04\x02\x01\x00\x08\x00\x00\x00",
+            b"\x02\x02\x00\x00\x00\x00\x00\x00",
+        ],
+        must: &[
+            "hello",
+            "hello bad",
+            "piece",
+            "last",
+            "partial",
+            "error header",
+            "error length",
+            "error checksum",
+            "error order",
+            "error long",
+        ],
+        executions: 12_000,
+        bytes_max: 2048,
+    });
+}
+
+#[test]
 fn headers() {
     fuzz(&Target {
         name: "headers",

@@ -18,10 +18,11 @@ use env::{
 };
 use identity::{Attempt, Check, Decision};
 use wire::{
+    Parsed,
     client::Error,
     frame,
     route::{
-        Interest, Limits, Op, Parsed,
+        Interest, Limits, Op,
         info::{RouteConnect, RouteInfo},
         parse,
     },
@@ -34,6 +35,7 @@ use super::{
 use crate::{
     Job, Socket,
     handshake::{Failure, Handshake},
+    peer,
 };
 
 /// The worker's read buffer for routes, in bytes.
@@ -153,6 +155,8 @@ struct Conn {
     slow_counted: bool,
     /// A CONNECT whose password takes long to check; what comes after it waits in `partial`.
     login: Option<(RouteConnect, Job<Decision>)>,
+    /// It is no route but a peer link; what was read of it.
+    upgrade: Option<BytesMut>,
 }
 
 /// Waits for a password to be checked, if one is.
@@ -233,6 +237,7 @@ impl Conn {
             blocked: false,
             slow_counted: false,
             login: None,
+            upgrade: None,
             mesh,
             link,
             socket,
@@ -278,6 +283,10 @@ impl Conn {
 
     async fn live(mut self) -> End {
         self.run().await;
+        if let Some(early) = self.upgrade.take() {
+            self.become_peer(early).await;
+            return End::Refused;
+        }
         self.finish();
         self.socket.shutdown();
         self.end
@@ -288,7 +297,7 @@ impl Conn {
         self.woken();
         let mut timer_at = self.next_deadline();
         let mut timer = std::pin::pin!(env::sleep_until(timer_at));
-        while self.link.closed().is_none() {
+        while self.link.closed().is_none() && self.upgrade.is_none() {
             let next = self.next_deadline();
             if next < timer_at {
                 timer.set(env::sleep_until(next));
@@ -410,7 +419,8 @@ impl Conn {
                     }
                     Err(_) => self.link.close(Closed::ReadError),
                 }
-                if self.link.closed().is_some() || self.stalled_until.is_some() || self.login.is_some() {
+                let waits = self.stalled_until.is_some() || self.login.is_some() || self.upgrade.is_some();
+                if self.link.closed().is_some() || waits {
                     break;
                 }
             }
@@ -447,6 +457,9 @@ impl Conn {
     /// Handles a buffer and keeps what is not whole.
     fn batch(&mut self, buf: &[u8], owner: Option<&Bytes>) {
         self.last_read = env::now();
+        if !self.connected && self.route.is_none() && self.login.is_none() && self.opens_peer(buf) {
+            return;
+        }
         let used = self.operations(buf, owner);
         if self.link.closed().is_none() {
             let rest = &buf[used..];
@@ -455,6 +468,39 @@ impl Conn {
                 self.partial.extend_from_slice(rest);
             }
         }
+    }
+
+    /// Whether what came first is the opening of a peer link, or its front; then it is kept.
+    fn opens_peer(&mut self, buf: &[u8]) -> bool {
+        use wire::peer::OPENING;
+        if buf.starts_with(OPENING) {
+            self.upgrade = Some(BytesMut::from(buf));
+            return true;
+        }
+        let front = OPENING.starts_with(buf);
+        if front {
+            self.partial.extend_from_slice(buf);
+        }
+        front
+    }
+
+    /// Hands the connection over. What was written so far, which is INFO, goes out before.
+    async fn become_peer(self, early: BytesMut) {
+        let deadline = self.greeting.unwrap_or(env::now());
+        while self.link.pending_bytes() > 0 || self.socket.has_unwritten() {
+            env::select! {
+                r = self.socket.writable() => if r.is_err() { break },
+                _ = env::sleep_until(deadline) => break,
+            }
+            self.link.flush();
+        }
+        let sent = self.link.pending_bytes() == 0;
+        self.link.dismantle();
+        self.mesh.closed(&self.link);
+        if sent && self.link.closed().is_none() {
+            peer::accept(&self.mesh, self.socket.clone(), self.peer, early).await;
+        }
+        self.socket.shutdown();
     }
 
     /// Writes out what the batches since the last time have put into outboxes, this connection's own included.
@@ -708,6 +754,7 @@ impl Conn {
             solicited: self.dialed.is_some(),
             configured: self.dialed.as_ref().is_some_and(|d| d.configured),
             slot: slot.clone(),
+            url: self.dialed.as_ref().map(|d| d.url.clone()),
             start: env::wall(),
             tls: self.socket.tls_agreed(),
             since: env::now(),

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use wire::route::info::RouteInfo;
 
 use super::{RouteHooks, RouteSettings, RouteUrl, dial};
-use crate::Cpu;
+use crate::{Cpu, peer::Hub};
 
 /// A connection that has had its place for less is young: the other end may be about to decide about it too.
 const YOUNG: Duration = Duration::from_secs(2);
@@ -50,6 +50,8 @@ pub struct Route {
     pub configured: bool,
     /// Its place.
     pub slot: Slot,
+    /// Where it leads, if this server has opened it.
+    pub(crate) url: Option<RouteUrl>,
     /// Since when.
     pub start: Wall,
     /// TLS version and cipher suite, if any.
@@ -115,7 +117,7 @@ pub struct Mesh {
     pub id: String,
     /// This server's name.
     pub server_name: String,
-    pub(super) hooks: Box<dyn RouteHooks>,
+    pub(crate) hooks: Box<dyn RouteHooks>,
     workers: Vec<Worker>,
     next_worker: AtomicUsize,
     settings: RwLock<Arc<RouteSettings>>,
@@ -123,9 +125,11 @@ pub struct Mesh {
     /// Connections that are open, those without a place among them.
     open: Mutex<BTreeMap<u64, Arc<Link>>>,
     /// Members, connections or settings have changed.
-    pub(super) changed: Notify,
+    pub(crate) changed: Notify,
     pub(super) stopping: AtomicBool,
-    pub(super) cpu: Cpu,
+    pub(crate) cpu: Cpu,
+    /// Links to other Fulmar nodes, while there are to be any.
+    peers: RwLock<Option<Arc<Hub>>>,
     rng: Mutex<Rng>,
     lame_duck: AtomicBool,
 }
@@ -177,6 +181,7 @@ impl Mesh {
             changed: Notify::new(),
             stopping: AtomicBool::new(false),
             cpu: Cpu::default(),
+            peers: RwLock::default(),
             rng: Mutex::new(rng),
             lame_duck: AtomicBool::new(false),
         })
@@ -222,7 +227,7 @@ impl Mesh {
         info.ldm = self.lame_duck.load(Acquire);
         info
     }
-    pub(super) fn next_worker(&self) -> &Worker {
+    pub(crate) fn next_worker(&self) -> &Worker {
         &self.workers[self.next_worker.fetch_add(1, Relaxed) % self.workers.len()]
     }
     pub(super) fn random(&self, below: u64) -> u64 {
@@ -391,11 +396,8 @@ impl Mesh {
         };
         info.gossip_mode = 1;
         if info.ip.is_empty() {
-            let Ok(port) = u16::try_from(info.port) else { return };
-            // A server that listens everywhere is reached where it came from.
-            let everywhere = matches!(&*info.host, "" | "0.0.0.0" | "::" | "[::]");
-            let host = if everywhere { peer.ip().to_canonical().to_string() } else { info.host.clone() };
-            info.ip = format!("nats-route://{}/", RouteUrl { host, port, credentials: None }.address());
+            let Some(url) = RouteUrl::of_member(about, peer) else { return };
+            info.ip = format!("nats-route://{}/", url.address());
         }
         let s = self.state.lock();
         for m in s.members.values().filter(|m| m.id != about.server_id) {
@@ -433,6 +435,9 @@ impl Mesh {
         let changed = {
             let mut s = self.state.lock();
             let Some(m) = s.members.get_mut(&info.server_id) else { return };
+            if m.info.fulmar_node != info.fulmar_node || m.info.fulmar_peer != info.fulmar_peer {
+                self.changed.notify_waiters();
+            }
             let differs = m.info.connect_urls != info.connect_urls
                 || m.info.ws_connect_urls != info.ws_connect_urls
                 || m.info.ldm != info.ldm;
@@ -442,6 +447,14 @@ impl Mesh {
         if changed {
             self.hooks.changed();
         }
+    }
+
+    /// Links to other Fulmar nodes, if this server takes any.
+    pub(crate) fn peers(&self) -> Option<Arc<Hub>> {
+        self.peers.read().clone()
+    }
+    pub(crate) fn set_peers(&self, peers: Option<Arc<Hub>>) {
+        *self.peers.write() = peers;
     }
 
     /// Sends this server's INFO to all members again.

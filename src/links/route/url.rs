@@ -1,8 +1,9 @@
 //! Where a member is reached.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use identity::Secret;
+use wire::route::info::RouteInfo;
 
 /// Host and port of a member's cluster port, and credentials for it.
 #[derive(Clone, PartialEq)]
@@ -28,6 +29,17 @@ impl RouteUrl {
         }
         let port = port.parse().ok().filter(|p| *p != 0)?;
         Some(RouteUrl { host: host.to_owned(), port, credentials: None })
+    }
+    /// Where a member says that it listens; `peer` is where it came from, or where it was reached.
+    pub(crate) fn of_member(info: &RouteInfo, peer: SocketAddr) -> Option<RouteUrl> {
+        if !info.ip.is_empty() {
+            return RouteUrl::from_gossip(&info.ip);
+        }
+        let port = u16::try_from(info.port).ok().filter(|p| *p != 0)?;
+        // A server that listens everywhere is reached where it came from.
+        let everywhere = matches!(&*info.host, "" | "0.0.0.0" | "::" | "[::]");
+        let host = if everywhere { peer.ip().to_canonical().to_string() } else { info.host.clone() };
+        Some(RouteUrl { host, port, credentials: None })
     }
     /// Host and port, with brackets where an address needs them.
     pub fn address(&self) -> String {

@@ -97,6 +97,18 @@ impl TimeProvider for Clock {
     }
 }
 
+fn versions(o: &TlsConfig) -> &'static [&'static SupportedProtocolVersion] {
+    static FROM_12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    match o.min_version {
+        MinVersion::Tls12 => &FROM_12,
+        MinVersion::Tls13 => &FROM_12[..1],
+    }
+}
+
+fn incoherent<T>(e: rustls::Error) -> Result<T, ConfigError> {
+    error(format!("these TLS versions, cipher suites and curves do not go together: {e}"))
+}
+
 /// Builds what a listener needs.
 ///
 /// # Errors
@@ -104,15 +116,9 @@ impl TimeProvider for Clock {
 pub fn server_config(o: &TlsConfig) -> Result<Built, ConfigError> {
     let mut warnings = Vec::new();
     let provider = Arc::new(provider(o, &mut warnings)?);
-    let versions: &[&SupportedProtocolVersion] = match o.min_version {
-        MinVersion::Tls12 => &[&TLS13, &TLS12],
-        MinVersion::Tls13 => &[&TLS13],
-    };
     let builder = ServerConfig::builder_with_details(provider.clone(), Arc::new(Clock))
-        .with_protocol_versions(versions)
-        .or_else(|e| {
-            error(format!("these TLS versions, cipher suites and curves do not go together: {e}"))
-        })?;
+        .with_protocol_versions(versions(o))
+        .or_else(incoherent)?;
     let builder = if o.verify {
         let roots = Arc::new(authorities(o)?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
@@ -154,15 +160,9 @@ pub struct BuiltClient {
 pub fn client_config(o: &TlsConfig, insecure: bool) -> Result<BuiltClient, ConfigError> {
     let mut warnings = Vec::new();
     let provider = Arc::new(provider(o, &mut warnings)?);
-    let versions: &[&SupportedProtocolVersion] = match o.min_version {
-        MinVersion::Tls12 => &[&TLS13, &TLS12],
-        MinVersion::Tls13 => &[&TLS13],
-    };
     let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(Clock))
-        .with_protocol_versions(versions)
-        .or_else(|e| {
-            error(format!("these TLS versions, cipher suites and curves do not go together: {e}"))
-        })?;
+        .with_protocol_versions(versions(o))
+        .or_else(incoherent)?;
     let builder = if insecure {
         let any = Arc::new(AnyServer { provider: provider.clone() });
         builder.dangerous().with_custom_certificate_verifier(any)

@@ -3,6 +3,8 @@
 //!
 //! Owns no rule of the mesh: `links::route` does. Knows no interest: `broker::routes` does.
 
+pub mod peers;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock, Weak, atomic::Ordering::*},
@@ -63,6 +65,8 @@ impl RouteHooks for Hooks {
 pub struct Cluster {
     /// The mesh, if this server is a member of one.
     pub mesh: Option<Arc<Mesh>>,
+    /// Links to the other Fulmar nodes.
+    pub peers: Arc<peers::Port>,
     /// What clients are told of the members has changed.
     changed: Notify,
     /// There has been another member: from then on clients are told of this one too.
@@ -142,6 +146,9 @@ pub fn apply(server: &Server, o: &Options) -> Result<(), String> {
     let bound = *server.bound.lock();
     let tls = server.cluster_tls();
     let mut s = route_settings(o, c, server.id(), &server.name, bound.cluster, bound.client, tls)?;
+    if let Some(node) = server.cluster.peers.node() {
+        (s.info.fulmar_node, s.info.fulmar_peer) = (node.to_string(), wire::peer::VERSION);
+    }
     if let (Some(w), Some(a)) = (&o.websocket, bound.websocket)
         && !c.no_advertise
     {

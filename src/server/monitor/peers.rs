@@ -31,6 +31,63 @@ pub struct Routez {
     pub export: Option<PermissionInfo>,
     pub num_routes: usize,
     pub routes: Vec<RouteInfo>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub fulmar_peers: Vec<PeerLink>,
+}
+
+/// A link to another Fulmar node.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct PeerLink {
+    pub node: String,
+    pub name: String,
+    pub version: u32,
+    pub did_solicit: bool,
+    pub generation: u64,
+    pub ip: String,
+    pub port: u16,
+    pub start: Time,
+    pub uptime: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub rtt: String,
+    pub in_frames: u64,
+    pub in_bytes: u64,
+    pub out_frames: u64,
+    pub out_bytes: u64,
+    pub refused_frames: u64,
+    pub pending: PeerPending,
+}
+
+/// Bytes that wait in a link's lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct PeerPending {
+    pub beat: usize,
+    pub consensus: usize,
+    pub call: usize,
+    pub bulk: usize,
+}
+
+fn peer_link(l: links::peer::PeerStats) -> PeerLink {
+    let [beat, consensus, call, bulk] = l.pending;
+    PeerLink {
+        node: l.node.to_string(),
+        name: l.name,
+        version: l.version,
+        did_solicit: l.solicited,
+        generation: l.generation,
+        ip: l.address.ip().to_string(),
+        port: l.address.port(),
+        start: Time(l.start),
+        uptime: age(env::wall().since(l.start)),
+        rtt: if l.rtt.is_zero() { String::new() } else { duration(l.rtt) },
+        in_frames: l.in_frames,
+        in_bytes: l.in_bytes,
+        out_frames: l.out_frames,
+        out_bytes: l.out_bytes,
+        refused_frames: l.refused,
+        pending: PeerPending { beat, consensus, call, bulk },
+    }
 }
 
 /// A route.
@@ -99,6 +156,7 @@ pub fn routez(s: &Server, asked: &RoutezOptions) -> Routez {
         export: permissions.and_then(|p| p.export.as_ref()).map(PermissionInfo::new),
         num_routes: routes.len(),
         routes,
+        fulmar_peers: s.cluster.peers.links().into_iter().map(peer_link).collect(),
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Consumer;
 use super::ack::{AckKind, AckTokens};
 use super::config::AckPolicy;
-use super::ledger::State;
+use super::ledger::{Delay, State};
 use super::output::{Advisory, Output};
 use crate::Now;
 
@@ -156,12 +156,13 @@ impl Consumer {
         match delay {
             Some(delay) => {
                 let delay = delay.max(0);
-                let until = now.wall.saturating_add(delay);
-                self.ledger.delays.insert(t.sseq, until);
+                let by = delay.unsigned_abs();
+                let delay = Delay { until: now.wall.saturating_add(delay), by };
+                self.ledger.delays.insert(t.sseq, delay);
                 if self.logging.on {
-                    self.logging.recorder.delay(t.sseq, until);
+                    self.logging.recorder.delay(t.sseq, delay);
                 }
-                self.arm(t.sseq, now.mono, Some(delay.unsigned_abs()));
+                self.arm(t.sseq, now.mono, Some(by));
             }
             None if e.state == State::Queued => {}
             None => {

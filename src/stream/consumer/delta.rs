@@ -5,7 +5,7 @@
 //!
 //! Invariant C-D1: operations applied in the order of the log give the same ledger everywhere (J-4).
 
-use super::ledger::{Ledger, SkipList, State};
+use super::ledger::{Delay, Ledger, SkipList, State};
 
 const VERSION: u8 = 1;
 /// The most deliveries or acks that one operation may stand for.
@@ -93,7 +93,7 @@ struct Run {
 }
 
 /// Gathers what a leader does until it is taken to the log.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Recorder {
     ops: Vec<u8>,
     /// The sequence that the last operation was about; the next is written relative to it.
@@ -188,11 +188,12 @@ impl Recorder {
         self.op(EXCEED, seq);
     }
 
-    /// A redelivery was put off until a time, in nanoseconds since 1970.
-    pub fn delay(&mut self, seq: u64, until: i64) {
+    /// A redelivery was put off.
+    pub fn delay(&mut self, seq: u64, delay: Delay) {
         self.close();
         self.op(DELAY, seq);
-        put(&mut self.ops, zigzag(until));
+        put(&mut self.ops, zigzag(delay.until));
+        put(&mut self.ops, delay.by);
     }
 
     /// The consumer began anew.
@@ -296,9 +297,9 @@ pub fn apply(
                 ledger.exceed(seq);
             }
             DELAY => {
-                let until = unzigzag(r.number()?);
+                let delay = Delay { until: unzigzag(r.number()?), by: r.number()? };
                 if ledger.get(seq).is_some() {
-                    ledger.delays.insert(seq, until);
+                    ledger.delays.insert(seq, delay);
                 }
             }
             RESET => ledger.reset(seq),
@@ -330,9 +331,10 @@ pub fn snapshot(l: &Ledger) -> Vec<u8> {
     }
     put(&mut out, l.delays.len() as u64);
     seq = 0;
-    for (s, until) in &l.delays {
+    for (s, delay) in &l.delays {
         put(&mut out, s - seq);
-        put(&mut out, zigzag(*until));
+        put(&mut out, zigzag(delay.until));
+        put(&mut out, delay.by);
         seq = *s;
     }
     let rest = l.skip.as_ref().map_or(&[][..], |s| &s.seqs[s.at.min(s.seqs.len())..]);
@@ -388,8 +390,8 @@ pub fn restore(bytes: &[u8]) -> Result<Ledger, Damaged> {
     seq = 0;
     for _ in 0..count(&mut r)? {
         seq = step(&mut r, seq)?;
-        let until = unzigzag(r.number()?);
-        l.delays.insert(seq, until);
+        let delay = Delay { until: unzigzag(r.number()?), by: r.number()? };
+        l.delays.insert(seq, delay);
     }
     seq = 0;
     let skipped = count(&mut r)?;

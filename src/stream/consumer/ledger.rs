@@ -39,6 +39,22 @@ pub struct Entry {
     pub state: State,
 }
 
+/// A redelivery that a client has put off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Delay {
+    /// Until when, in nanoseconds since 1970.
+    pub until: i64,
+    /// By how much, in nanoseconds: a clock that has jumped back does not make it longer.
+    pub by: u64,
+}
+
+impl Delay {
+    /// What is left of it when a new leader begins.
+    pub fn left(&self, wall: i64) -> u64 {
+        self.until.saturating_sub(wall).max(0).unsigned_abs().min(self.by)
+    }
+}
+
 /// The messages of a `last_per_subject` consumer's start, one a subject.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SkipList {
@@ -78,7 +94,7 @@ pub struct Ledger {
     /// Messages delivered as often as they may be, and how often; they stay in the stream. At most as many as it holds.
     pub exceeded: BTreeMap<u64, u32>,
     /// Until when the redelivery of an entry is put off, in nanoseconds since 1970, for those that a client put off.
-    pub delays: BTreeMap<u64, i64>,
+    pub delays: BTreeMap<u64, Delay>,
     /// The start of a `last_per_subject` consumer that has not ended.
     pub skip: Option<SkipList>,
 }

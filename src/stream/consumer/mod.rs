@@ -141,7 +141,7 @@ impl Rules {
 }
 
 /// Where a consumer stands within what has to be logged before it counts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Logging {
     /// Whether the consumer's state goes into its stream's log.
     on: bool,
@@ -158,7 +158,7 @@ struct Logging {
 }
 
 /// Something that leaves once its delta is applied.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum HeldOutput {
     /// C-2. The message is looked up when it leaves.
     Deliver {
@@ -197,7 +197,7 @@ pub struct Identity<'a> {
 }
 
 /// A consumer. See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Consumer {
     stream: Bytes,
     name: Bytes,
@@ -446,11 +446,7 @@ impl Consumer {
         due.clear();
         due.extend(self.ledger.iter().map(|e| e.seq));
         for seq in due.drain(..) {
-            let delay = self
-                .ledger
-                .delays
-                .get(&seq)
-                .map(|until| until.saturating_sub(now.wall).max(0).unsigned_abs());
+            let delay = self.ledger.delays.get(&seq).map(|d| d.left(now.wall));
             self.arm(seq, now.mono, delay);
         }
         self.scratch = due;
@@ -465,6 +461,9 @@ impl Consumer {
             out.push(Output::Status(Status::plain(w.to, 409, "Leadership Change")));
         }
         self.leading = false;
+        self.active = false;
+        self.not_before = 0;
+        self.replayed = None;
         self.held.clear();
         self.again.clear();
         self.timers.clear();
@@ -655,6 +654,12 @@ impl Consumer {
     /// About how many bytes wait to be logged.
     pub fn delta_len(&self) -> usize {
         self.logging.recorder.len()
+    }
+
+    /// Whether somebody waits for what is to be logged: a delivery that may not leave before, or the confirmation of an ack.
+    #[inline]
+    pub fn awaits_log(&self) -> bool {
+        self.held.back().is_some_and(|(number, _)| *number > self.logging.taken)
     }
 
     /// Takes what the leader did since the last time, for the log.

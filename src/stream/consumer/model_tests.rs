@@ -189,7 +189,7 @@ impl World {
 
     fn delivered(&mut self, d: &Deliver) {
         let seq = d.message.seq;
-        assert!(!self.setup.filtered || d.message.subject == "a");
+        assert!(!self.setup.filtered || d.message.subject() == b"a");
         assert!(!self.confirmed.contains(&seq), "C-3: {seq} was confirmed");
         let allowed = self.not_before.get(&seq).copied().unwrap_or(0);
         assert!(self.now.mono >= allowed, "J-6: {seq} at {} and not before {allowed}", self.now.mono);
@@ -261,7 +261,7 @@ impl World {
         // A client's delay that the log has not said is lost; one that it has said, or else the wait, is kept all the same.
         for (seq, at) in &mut self.not_before {
             // Both clocks of this test are the same.
-            let kept = l.delays.get(seq).map_or(self.now.mono + WAIT, |until| until.unsigned_abs());
+            let kept = l.delays.get(seq).map_or(self.now.mono + WAIT, |d| d.until.unsigned_abs());
             *at = (*at).min(kept);
         }
         // What the log has not said may happen again and anew, unless deliveries wait for the log.

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 
-use crate::Stored;
+use crate::Carried;
 
 /// Something for the shell to do. Outputs are to be carried out in their order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,7 +39,7 @@ pub enum Output {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Deliver {
     /// The message.
-    pub message: Stored,
+    pub message: Carried,
     /// Where to.
     pub to: Bytes,
     /// The number of this delivery within the consumer.

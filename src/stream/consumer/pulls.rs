@@ -309,8 +309,10 @@ impl Consumer {
 
     pub(super) fn send_status(&mut self, status: Status, out: &mut Vec<Output>) {
         match self.held.back() {
-            Some((number, HeldOutput::Deliver { .. } | HeldOutput::Other(Output::Status(_)))) => {
-                self.held.push_back((*number, HeldOutput::Other(Output::Status(status))));
+            // Behind a confirmation there may be a delivery.
+            Some((number, _)) if self.strict() => {
+                let held = HeldOutput::Other(Output::Status(status));
+                self.held.push_back((*number, held));
             }
             _ => out.push(Output::Status(status)),
         }

@@ -6,14 +6,14 @@ use super::ledger::State;
 use super::output::{Advisory, Deliver, Output};
 use super::request::Listeners;
 use super::{Consumer, HeldOutput};
-use crate::{Messages, Now, Stored};
+use crate::{Carried, Messages, Now};
 
 /// The header `Nats-Pin-Id` with a pin, in bytes.
 const PIN_HEADER: usize = "Nats-Pin-Id: \r\n".len() + super::pulls::PIN_LEN;
 
 /// A message that may be delivered.
 struct Candidate {
-    message: Stored,
+    message: Carried,
     /// How often it has been delivered.
     deliveries: u32,
     /// Whether it comes from the queue of redeliveries. Then it has an entry already.
@@ -165,7 +165,7 @@ impl Consumer {
                 self.exceed(seq, out);
                 continue;
             }
-            match msgs.get(seq)? {
+            match msgs.carried(seq)? {
                 Some(message) => return Ok(Ok(Candidate { message, deliveries, again: true })),
                 None => {
                     // It left the stream and nobody said so yet.
@@ -178,7 +178,7 @@ impl Consumer {
             return Ok(Err(Stop::Full));
         }
         while let Some(seq) = self.ledger.skip.as_ref().and_then(|s| s.peek()) {
-            match msgs.get(seq)? {
+            match msgs.carried(seq)? {
                 Some(message) => return Ok(Ok(Candidate { message, deliveries: 0, again: false })),
                 None => self.ledger.advance_skip(seq),
             }
@@ -192,13 +192,13 @@ impl Consumer {
             return Ok(Err(Stop::Empty));
         }
         if self.rules.filters.is_empty()
-            && let Some(message) = msgs.get(from)?
+            && let Some(message) = msgs.carried(from)?
         {
             return Ok(Ok(Candidate { message, deliveries: 0, again: false }));
         }
         let next = msgs.next(&self.rules.filters, from)?;
         let message = match next {
-            Some(seq) => msgs.get(seq)?,
+            Some(seq) => msgs.carried(seq)?,
             None => None,
         };
         match (next, message) {
@@ -240,13 +240,13 @@ impl Consumer {
         let unseen = self.unseen.unwrap_or(0).saturating_sub(u64::from(!c.again));
         let reply = self.subject.len(u64::from(c.deliveries) + 1, m.seq, self.ledger.dseq, m.time, unseen);
         let body = if self.rules.headers_only {
-            let line =
-                "Nats-Msg-Size: \r\n".len() + m.payload.len().checked_ilog10().map_or(1, |d| d as usize + 1);
-            line + if m.headers.is_empty() { "NATS/1.0\r\n\r\n".len() } else { 0 }
+            let line = "Nats-Msg-Size: \r\n".len()
+                + m.payload().len().checked_ilog10().map_or(1, |d| d as usize + 1);
+            line + if m.headers().is_empty() { "NATS/1.0\r\n\r\n".len() } else { 0 }
         } else {
-            m.payload.len()
+            m.payload().len()
         };
-        m.subject.len() + reply + m.headers.len() + body + if pin { PIN_HEADER } else { 0 }
+        m.subject().len() + reply + m.headers().len() + body + if pin { PIN_HEADER } else { 0 }
     }
 
     #[inline]
@@ -351,7 +351,7 @@ impl Consumer {
                 let seq = *seq;
                 // An ack of an earlier delivery may have come while this one waited.
                 let held = self.ledger.get(seq).is_some_and(|e| e.state == State::Held);
-                let message = if held { msgs.get(seq)? } else { None };
+                let message = if held { msgs.carried(seq)? } else { None };
                 let Some((_, HeldOutput::Deliver { dseq, deliveries, pending, to, pin, .. })) =
                     self.held.pop_front()
                 else {

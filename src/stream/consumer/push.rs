@@ -13,7 +13,7 @@ const WINDOW_MAX: u64 = 32 * 1024 * 1024;
 const SLOW_START: u64 = 16;
 
 /// How much a push consumer may send before its client answers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FlowControl {
     /// The window, in bytes; it doubles with each answer up to the largest.
     window: u64,
@@ -35,7 +35,7 @@ impl FlowControl {
 }
 
 /// A rate limit: a message may go when all before it have been paid for, but for the burst.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Rate {
     bytes_per_second: u64,
     /// The burst, in the nanoseconds that it takes at the rate.

@@ -118,7 +118,7 @@ pub trait Listeners {
 /// The requests that wait, in the order of their turns.
 ///
 /// C-W1: `due` is never later than the earliest of the requests' deadlines; it may be earlier after a request has left.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct WaitQueue {
     queue: VecDeque<Waiting>,
     /// See C-W1.

@@ -840,6 +840,31 @@ fn confirmations_and_strict_deliveries_wait_for_the_log() {
     assert_eq!(b.pump(), ["again<"], "nothing to wait for");
 }
 
+/// Seed 630861490717: the wall clock went back an hour, the server ended and began, and a delay of a moment lasted an hour.
+#[test]
+fn j6_a_clock_that_goes_back_makes_no_delay_longer() {
+    let json = r#"{"durable_name":"c","ack_policy":"explicit","ack_wait":1000000000}"#;
+    let mut b = Bench::with(json, true, &["a"]);
+    b.c.set_logged(true);
+    b.c.lead(9, b.now);
+    b.pull("r", "1");
+    b.pump();
+    b.ack(1, 1, "-NAK 7s");
+    let delta = b.c.take_delta().unwrap();
+    b.c.apply_delta(&delta, &mut b.out).unwrap();
+    let mut next = Consumer::new(identity(true), config(json));
+    next.restore(&b.c.snapshot()).unwrap();
+    b.c = next;
+    b.now.wall -= 3600 * S as i64;
+    b.c.lead(10, b.now);
+    b.pull("r", "1");
+    b.pump();
+    b.pass(7 * S - 1);
+    assert_eq!(b.pump(), [""; 0], "J-6: not early");
+    b.pass(1);
+    assert_eq!(b.pump(), ["r<1/2x2+0"]);
+}
+
 #[test]
 fn replicas_follow_by_deltas_and_a_new_leader_goes_on() {
     let json = r#"{"durable_name":"c","ack_policy":"explicit","max_deliver":3,"ack_wait":1000000000}"#;

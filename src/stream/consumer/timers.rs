@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::ledger::{Ledger, State};
 
 /// Deadlines on the monotonic clock, with sequences.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Timers {
     /// One a wait.
     steps: Vec<VecDeque<(u64, u64)>>,

@@ -4,7 +4,7 @@ use super::*;
 
 const LIMITS: Limits = Limits { max_control_line: 4096, max_payload: 1 << 20, headers: true };
 
-fn one(buf: &[u8]) -> Result<Parsed<'_>, Error> {
+fn one(buf: &[u8]) -> Result<Parsed<Op<'_>>, Error> {
     parse(buf, &LIMITS)
 }
 

@@ -103,6 +103,12 @@ pub struct RouteInfo {
     /// Fulmar's own version; other servers leave it out.
     #[serde(skip_serializing_if = "is_default")]
     pub fulmar: String,
+    /// Its node id, sixteen hexadecimal digits, if it takes links of other Fulmar nodes on this port ([`crate::peer`]).
+    #[serde(skip_serializing_if = "is_default")]
+    pub fulmar_node: String,
+    /// The newest version of such links that it speaks.
+    #[serde(skip_serializing_if = "is_default")]
+    pub fulmar_peer: u32,
 }
 
 impl RouteInfo {

@@ -186,6 +186,8 @@ impl TcpStream {
     pub fn shutdown(&self) -> io::Result<()> {
         self.world.net(|n| n.shutdown(self.conn, self.side, t()))
     }
+    /// Windows are the network's options here.
+    pub fn limit_send_buffer(&self, _bytes: usize) {}
     /// Makes the close a reset: the peer sees an error rather than an end, and nothing unsent is kept.
     pub fn reset_on_close(&self) -> io::Result<()> {
         self.world.net(|n| n.linger_zero(self.conn, self.side));

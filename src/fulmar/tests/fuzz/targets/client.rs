@@ -2,7 +2,8 @@
 //! as the same.
 
 use wire::{
-    client::{Error, Limits, Op, Parsed, parse},
+    Parsed,
+    client::{Error, Limits, Op, parse},
     frame::MsgHead,
 };
 

@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 use wire::{
-    client::{Limits, Op, Parsed, parse},
+    Parsed,
+    client::{Limits, Op, parse},
     info::{Connect, Info},
 };
 

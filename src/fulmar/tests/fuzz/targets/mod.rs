@@ -8,6 +8,7 @@ pub mod connection;
 pub mod headers;
 pub mod numbers;
 pub mod options;
+pub mod peer;
 pub mod permissions;
 pub mod proxy;
 pub mod route;

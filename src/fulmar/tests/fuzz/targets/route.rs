@@ -1,8 +1,9 @@
 //! What another server of the cluster sends: any split gives the same, and what is written anew is read as the same.
 
 use wire::{
+    Parsed,
     client::Error,
-    route::{Interest, Limits, Msg, Op, Parsed, RouteHead, info, parse, push_interest, split_shown},
+    route::{Interest, Limits, Msg, Op, RouteHead, info, parse, push_interest, split_shown},
 };
 
 use super::{cuts, draws};

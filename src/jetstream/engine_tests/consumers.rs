@@ -1,0 +1,141 @@
+//! Consumers on one server: what is logged before it is sent, what survives an end of the process, what does not.
+
+use replica::Machine;
+
+use super::*;
+
+/// Stream sequence and number of the delivery.
+fn parts(reply: &str) -> (u64, u64) {
+    let t: Vec<&str> = reply.split('.').collect();
+    (t[5].parse().expect("a sequence"), t[4].parse().expect("a count"))
+}
+
+/// One life of a disk: `f` is given a running server, which then dies with the power.
+fn life<F: Future<Output = ()>>(disk: &SimHandle, f: impl FnOnce(Arc<Server>) -> F) {
+    env::run(async {
+        let server = Arc::new(Server::start(disk).await);
+        f(server).await;
+    })
+    .expect("a runtime starts");
+    disk.with(|d| d.power_failure());
+}
+
+#[test]
+fn c2_a_delivery_that_counts_is_logged_before_it_leaves() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        let s = server.make_stream(r#"{"name":"S","subjects":["a.>"]}"#).await;
+        let config = r#"{"durable_name":"D","ack_policy":"explicit","max_deliver":2}"#;
+        server.make_consumer("S", "D", config).await;
+        server.store("a.x", "1").await;
+        let to = server.pull("S", "D", r#"{"batch":3,"no_wait":true}"#);
+        let mut out = Vec::new();
+        s.take_proposals(&mut out);
+        assert_eq!(out.len(), 1);
+        tokio::task::yield_now().await;
+        assert!(server.got(&to).is_empty(), "C-2: it is not in the log");
+        s.core.lock().handle.clone().expect("it is open").propose(out.remove(0)).expect("it leads");
+        // What ends the request does not overtake what it brought.
+        let got = server.wait(&to, 2).await;
+        assert_eq!(got[0].body, "1");
+        assert!(got[1].head.starts_with("NATS/1.0 404"), "{got:?}");
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
+fn many_deliveries_go_into_one_entry() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        let s = server.make_stream(r#"{"name":"W","subjects":["a.>"],"retention":"workqueue"}"#).await;
+        server.make_consumer("W", "D", r#"{"durable_name":"D","ack_policy":"explicit"}"#).await;
+        for _ in 0..600 {
+            server.publish("a.x", "", "1");
+        }
+        s.tail_applied().await;
+        server.until("all are stored", || (s.group().state().last.0 == 600).then_some(())).await;
+        let before = s.group().last().0.0;
+        let got = server.wait(&server.pull("W", "D", r#"{"batch":600}"#), 600).await;
+        assert_eq!(got.len(), 600);
+        let entries = s.group().last().0.0 - before;
+        assert!((1..=12).contains(&entries), "{entries} entries for 600 deliveries");
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
+fn j6_never_beyond_max_deliver_through_power_failures() {
+    let disk = new_disk();
+    life(&disk, |server| async move {
+        server.make_stream(r#"{"name":"S","subjects":["a.>"]}"#).await;
+        let config = r#"{"durable_name":"D","ack_policy":"explicit","max_deliver":3}"#;
+        server.make_consumer("S", "D", config).await;
+        for i in 0..4 {
+            server.store("a.x", &i.to_string()).await;
+        }
+        // The second is done with for good.
+        let got = server.wait(&server.pull("S", "D", r#"{"batch":2}"#), 2).await;
+        server.ask(&got[1].reply, "+ACK").await;
+    });
+    let mut counts = std::collections::BTreeMap::from([(1u64, 1u64), (2, 1)]);
+    for _ in 0..4 {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let note = seen.clone();
+        life(&disk, |server| async move {
+            server.subscribe("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.S.D");
+            let info = server.consumer_info("S", "D").await;
+            let pending = info["num_ack_pending"].as_u64().expect("a number");
+            // A refused one comes again at once, as long as it may.
+            let mut left = pending + info["num_pending"].as_u64().expect("a number");
+            while left > 0 {
+                let to = server.pull("S", "D", r#"{"batch":1,"expires":100000000}"#);
+                let got = server.wait(&to, 1).await.remove(0);
+                if got.reply.is_empty() {
+                    // Not due before its wait is over.
+                    break;
+                }
+                note.lock().push(parts(&got.reply));
+                left -= 1;
+            }
+        });
+        for (seq, count) in seen.lock().iter() {
+            let n = counts.entry(*seq).or_default();
+            *n += 1;
+            assert!(*count >= *n && *count <= 3, "J-6: {seq} came as delivery {count}, the {n}th that left");
+            assert_ne!(*seq, 2, "its acknowledgement was confirmed");
+        }
+    }
+    assert!(counts.contains_key(&4), "all came at least once: {counts:?}");
+}
+
+#[test]
+fn a_consumer_in_memory_is_gone_after_a_restart_and_nothing_else_is() {
+    let disk = new_disk();
+    life(&disk, |server| async move {
+        server.make_stream(r#"{"name":"S","subjects":["a.>"]}"#).await;
+        let memory = r#"{"durable_name":"M","ack_policy":"explicit","mem_storage":true}"#;
+        server.make_consumer("S", "M", memory).await;
+        server.make_consumer("S", "D", r#"{"durable_name":"D","ack_policy":"explicit"}"#).await;
+        server.store("a.x", "1").await;
+        for c in ["M", "D"] {
+            let got = server.wait(&server.pull("S", c, r#"{"batch":1}"#), 1).await;
+            server.ask(&got[0].reply, "+ACK").await;
+        }
+        server.store("a.x", "2").await;
+    });
+    for _ in 0..2 {
+        life(&disk, |server| async move {
+            let names = server.api("CONSUMER.NAMES.S", "").await;
+            assert_eq!(names["consumers"], serde_json::json!(["D"]), "{names}");
+            let got = server.wait(&server.pull("S", "D", r#"{"batch":1,"no_wait":true}"#), 1).await;
+            let status = server.consumer_info("S", "D").await;
+            assert!(got[0].body == "2" || status["num_ack_pending"] == 1, "{got:?} {status}");
+            let memory = r#"{"durable_name":"M","ack_policy":"explicit","mem_storage":true}"#;
+            server.make_consumer("S", "M", memory).await;
+            let got = server.wait(&server.pull("S", "M", r#"{"batch":1}"#), 1).await;
+            assert_eq!(got[0].body, "1", "it begins anew");
+        });
+    }
+}
