@@ -104,12 +104,10 @@ pub fn place(wish: &Wish, all: &[Candidate]) -> Result<Vec<NodeId>, String> {
             passed.excluded = true;
             continue;
         }
-        let lacks: Vec<&&String> = must.iter().filter(|t| !has(&c.tags, t)).collect();
-        if !lacks.is_empty() {
-            for t in lacks {
-                if !passed.missing.contains(t) {
-                    passed.missing.push((**t).clone());
-                }
+        // The first that it lacks is named.
+        if let Some(lacks) = must.iter().find(|t| !has(&c.tags, t)) {
+            if !passed.missing.contains(lacks) {
+                passed.missing.push((**lacks).clone());
             }
             continue;
         }
@@ -192,7 +190,7 @@ mod tests {
         let e = |w: &Wish, all: &[Candidate]| place(w, all).expect_err("it does not fit");
         assert_eq!(e(&wish(4), &all), "no suitable peers for placement");
         let tagged = Wish { tags: vec!["ssd".into(), "eu".into()], ..wish(1) };
-        assert_eq!(e(&tagged, &all), "no suitable peers for placement, tags not matched ['ssd', 'eu']");
+        assert_eq!(e(&tagged, &all), "no suitable peers for placement, tags not matched ['ssd']");
         let unique = Wish { unique_tag: "az:".into(), ..wish(3) };
         assert_eq!(e(&unique, &all), "no suitable peers for placement, server tag not unique");
         assert_eq!(place(&Wish { replicas: 2, ..unique }, &all), Ok(vec![n(1), n(2)]));
