@@ -137,7 +137,12 @@ impl Meta {
     }
     /// Up to where the log is applied here.
     pub fn applied(&self) -> u64 {
-        self.inner.lock().applied
+        // A state that was taken over brings no entries.
+        let (applied, handle) = {
+            let inner = self.inner.lock();
+            (inner.applied, inner.handle.clone())
+        };
+        handle.map_or(applied, |h| h.status().applied.0.max(applied))
     }
     /// Returns when it is applied up to there.
     pub async fn reached(&self, index: u64) {

@@ -262,13 +262,13 @@ impl JetStream {
         let sync = self.sync_of(memory);
         let id = GroupId(a.id);
         let options = a.name.as_bytes().to_vec();
-        let members = a.members_for(self.me);
+        let (members, first) = (a.members_for(self.me), a.first.first().copied());
         let stream = Stream::new(self, &assets, a)?;
         if there {
             self.replicas.restore(id, sync, stream.clone()).await.map_err(|e| e.to_string())?;
         } else {
             let new = New { id, memory, options: options.into(), members, sync };
-            self.replicas.create(new, stream.clone()).await.map_err(|e| e.to_string())?;
+            self.replicas.create_led_by(new, first, stream.clone()).await.map_err(|e| e.to_string())?;
         }
         Ok(stream)
     }

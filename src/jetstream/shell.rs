@@ -578,7 +578,19 @@ impl Machine for Stream {
     }
 
     fn restore(&self, blob: &[u8]) -> Result<(), String> {
-        self.core.lock().restore(self, blob)
+        let configured = {
+            let mut core = self.core.lock();
+            core.restore(self, blob)?;
+            core.rules.is_some()
+        };
+        // A state that came from another node may be the first that this one has.
+        if configured
+            && self.group.get().is_some()
+            && let Some(me) = self.me.upgrade()
+        {
+            me.register();
+        }
+        Ok(())
     }
 
     fn apply<'a>(&'a self, batch: Vec<Committed>) -> BoxFuture<'a, Result<(), String>> {

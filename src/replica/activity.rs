@@ -46,16 +46,28 @@ impl Group {
             self.look(&mut ready);
             self.tell_role();
             let pipeline = self.offer(&mut taken, &mut ready);
-            let (apply, loads, installs) = {
+            let (apply, loads, installs, fetched) = {
                 let mut inner = self.inner.lock();
                 self.arm(&mut inner);
                 // What a quorum has committed may wait here for room in the journal.
                 let here = LogIndex(self.store.last().0.0);
                 let apply = inner.apply.take_if(|a| a.last <= here);
-                (apply, std::mem::take(&mut inner.loads), std::mem::take(&mut inner.installs))
+                // What waits for room would not fit on another log.
+                let room = inner.stalled.is_empty();
+                let fetched = inner.rare.as_mut().filter(|_| room).and_then(|r| r.fetched.take());
+                let (loads, installs) =
+                    (std::mem::take(&mut inner.loads), std::mem::take(&mut inner.installs));
+                (apply, loads, installs, fetched)
             };
             loads.into_iter().for_each(|l| self.load(l));
-            installs.into_iter().for_each(|i| self.install(i.meta));
+            installs.into_iter().for_each(|i| self.install(i));
+            if let Some(fetched) = fetched {
+                if apply.is_some() {
+                    self.inner.lock().apply = apply;
+                }
+                self.take_up(fetched, &mut ready).await;
+                continue;
+            }
             if let Some(apply) = apply {
                 self.apply(apply, &mut ready).await;
                 self.tell_role();

@@ -23,8 +23,11 @@ use crate::{
     machine::{Machine, Proposal, Refusal, Role},
     net,
     replicas::Shared,
+    transfer::Fetched,
 };
 
+/// So many times `retain_bytes` are kept for a member that is there and slow.
+const RETAIN_FACTOR: u64 = 4;
 /// No activity.
 pub(crate) const IDLE: u8 = 0;
 /// An activity runs and will not look at the machine again unless it is told to.
@@ -108,19 +111,36 @@ pub(crate) struct Inner {
     /// Work for peers that the activity begins.
     pub loads: Vec<raft::Load>,
     pub installs: Vec<raft::Install>,
+    /// The state of another node is being fetched, or is here and waits for its turn.
+    pub fetching: bool,
+    /// Just made, to be led by this node, and nobody leads yet.
+    pub eager: bool,
     /// What the machine was told last.
     pub told: Option<Role>,
     /// The membership that the machine was told of last.
     pub told_members: Option<LogIndex>,
-    /// Which replica of this group other nodes say that they have, by their ids.
-    pub said: BTreeMap<u64, u32>,
+    /// What most groups never need.
+    pub rare: Option<Box<Rare>>,
     pub stop: Option<Arc<str>>,
     /// Who waits for a checkpoint to be taken, or for the group to have nothing under way.
     pub wants_checkpoint: Vec<oneshot::Sender<()>>,
     pub wants_quiet: Vec<oneshot::Sender<()>>,
 }
 
+/// What a group needs while its members change or catch up, and most groups never.
+#[derive(Default)]
+pub(crate) struct Rare {
+    /// Which replica of this group other nodes say that they have, by their ids.
+    pub said: BTreeMap<u64, u32>,
+    /// A state that was fetched and waits for its turn.
+    pub fetched: Option<Fetched>,
+}
+
 impl Inner {
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     pub(crate) fn new(core: Core) -> Inner {
         Inner {
             core,
@@ -137,9 +157,11 @@ impl Inner {
             barriers: Vec::new(),
             loads: Vec::new(),
             installs: Vec::new(),
+            fetching: false,
+            rare: None,
+            eager: false,
             told: None,
             told_members: None,
-            said: BTreeMap::new(),
             stop: None,
             wants_checkpoint: Vec::new(),
             wants_quiet: Vec::new(),
@@ -334,6 +356,9 @@ impl Group {
                 self.changed.notify_waiters();
             }
             Note::Leads(_) | Note::Follows(..) | Note::Campaigns(_) => {
+                if matches!(note, Note::Leads(_) | Note::Follows(_, Some(_))) {
+                    inner.eager = false;
+                }
                 tracing::debug!(group = self.id.0, "{note:?}");
             }
             Note::Refused(_) | Note::ChangeRefused(_) => {}
@@ -495,6 +520,33 @@ impl Group {
         inner.inflight.front().and_then(|f| f.open().cloned())
     }
 
+    /// Asks for votes now, and again with each member that turns up, until somebody leads.
+    pub(crate) fn campaign_until_led(self: &Arc<Self>) {
+        self.inner.lock().eager = true;
+        self.post(Event::Campaign);
+    }
+
+    /// The state of this replica, for one that the log cannot help.
+    pub(crate) fn state_for_others(&self) -> Option<store::Outgoing> {
+        self.store.outgoing()
+    }
+
+    /// Whether somebody who is there is fed from the log and would need the state instead if the log went now. For a while only, or one that is slow
+    /// would make the log grow without end.
+    fn is_needed(&self, inner: &Inner) -> bool {
+        if self.since_checkpoint.load(Ordering::Relaxed) >= RETAIN_FACTOR * self.shared.options.retain_bytes {
+            return false;
+        }
+        let last = inner.core.status().last;
+        self.shared.with_live(false, |live| {
+            inner.core.peers().iter().any(|p| {
+                live.reachable(p.node)
+                    && (p.feed != raft::progress::Feed::Replicate
+                        || p.matched.0 + self.shared.options.raft.promote_lag_max < last.0)
+            })
+        })
+    }
+
     /// Takes a checkpoint. Called by the activity between two applies only (D-4).
     pub(crate) fn take_checkpoint(&self) {
         self.dirty.store(false, Ordering::Relaxed);
@@ -503,7 +555,8 @@ impl Group {
             let applied = inner.core.status().applied;
             if applied == LogIndex::ZERO
                 || (!net::sole(&inner)
-                    && self.since_checkpoint.load(Ordering::Relaxed) < self.shared.options.retain_bytes)
+                    && (self.since_checkpoint.load(Ordering::Relaxed) < self.shared.options.retain_bytes
+                        || self.is_needed(&inner)))
             {
                 // Others may need the log.
                 return;

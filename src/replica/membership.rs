@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use raft::{Change, ChangeRefusal, GroupId, LogIndex, Members, NodeId, Ready, Refusal};
+use raft::{Change, ChangeRefusal, Event, GroupId, LogIndex, Members, NodeId, Ready, Refusal, RoleName};
 
 use crate::{
     frame::Frame,
@@ -64,6 +64,8 @@ pub enum Reach {
     Settling,
 }
 
+static NOTHING_SAID: BTreeMap<u64, u32> = BTreeMap::new();
+
 /// What to do next.
 #[derive(PartialEq, Eq, Debug)]
 enum Step {
@@ -114,7 +116,8 @@ impl Group {
             return Err(ChangeError::Stopped(why.clone()));
         }
         let s = inner.core.status();
-        let step = plan(inner.core.members().1, target, &inner.said);
+        let step =
+            plan(inner.core.members().1, target, inner.rare.as_ref().map_or(&NOTHING_SAID, |r| &r.said));
         if step == Step::Done && !inner.core.changing() {
             return Ok(Reach::Done);
         }
@@ -132,6 +135,14 @@ impl Group {
             }
             Step::Change(c) => c,
         };
+        // Entries alone do not say how far it is: without the state that they stand on it has nothing.
+        let lacks = |n: &&NodeId| {
+            let matched = inner.core.peers().iter().find(|p| p.node == **n).map_or(s.last, |p| p.matched);
+            matched < s.base.max(LogIndex(1))
+        };
+        if let Some(n) = change.voters.iter().find(lacks) {
+            return Ok(Reach::CatchingUp(node(*n)));
+        }
         let mut ready = Ready::default();
         let answer = self.with_live(inner, |core, live| core.change(&change, live, &mut ready));
         self.carry(inner, &mut ready);
@@ -166,10 +177,17 @@ impl Shared {
     /// A node says what its replica of a group is.
     pub(crate) fn on_here(&self, group: GroupId, replica: NodeId) {
         let Some(g) = self.group(group) else { return };
-        {
+        let again = {
             let mut inner = g.inner.lock();
-            let said = inner.said.entry(replica.id).or_default();
+            let said = inner.rare().said.entry(replica.id).or_default();
             *said = (*said).max(replica.incarnation);
+            // One more who can be asked. What has gone as far as votes is left to run.
+            inner.eager
+                && matches!(inner.core.status().role, RoleName::Follower | RoleName::PreCandidate)
+                && inner.core.members().1.is_voter(replica)
+        };
+        if again {
+            g.post(Event::Campaign);
         }
         g.changed.notify_waiters();
     }

@@ -241,17 +241,14 @@ impl Group {
         });
     }
 
-    /// Begins from another node's state. What can be had so far is the beginning of a group, which is its membership and nothing else.
-    pub(crate) fn install(self: &Arc<Self>, meta: SnapshotMeta) {
+    /// Begins with the beginning of a group, which is its membership and nothing else.
+    pub(crate) fn install_first(self: &Arc<Self>, meta: SnapshotMeta) {
         let group = self.clone();
         env::spawn(async move {
             let index = meta.index;
-            let event = match group.install_first(&meta).await {
+            let event = match group.write_first(&meta).await {
                 Ok(true) => Event::Installed(Box::new(meta)),
-                Ok(false) => {
-                    tracing::warn!(group = group.id.0, "the log up to {} is gone at the leader", index.0);
-                    Event::InstallFailed { index }
-                }
+                Ok(false) => Event::InstallFailed { index },
                 Err(e) => {
                     tracing::warn!(group = group.id.0, "the first entry: {e}");
                     Event::InstallFailed { index }
@@ -261,7 +258,7 @@ impl Group {
         });
     }
 
-    async fn install_first(&self, meta: &SnapshotMeta) -> store::Result<bool> {
+    async fn write_first(&self, meta: &SnapshotMeta) -> store::Result<bool> {
         if meta.index != LogIndex(1) || self.store.last().0 != store::LogIndex(0) {
             return Ok(false);
         }
@@ -294,8 +291,8 @@ impl Replicas {
     /// Connects this node to others. Before any group that is shared with them is opened; once.
     pub fn join(&self, peers: Arc<dyn Peers>) {
         assert!(self.0.net.peers.set(peers).is_ok(), "a node joins its peers once");
-        // D-7: what the life before promised is not known any more, so its longest promise is waited out. A store without groups had none.
-        if !self.stored().is_empty() {
+        // D-7: what the life before promised is not known any more, so its longest promise is waited out. A store without groups has had no such life.
+        if !self.0.store.groups().is_empty() {
             self.0.no_vote_before(env::now().0.saturating_add(self.0.options.grant_ns));
         }
         env::spawn(self.0.clone().beats());
@@ -343,6 +340,9 @@ impl Replicas {
             Frame::Ask { group } => shared.on_ask(group, from),
             Frame::Here { group, replica } if replica.id == from.id => shared.on_here(group, replica),
             Frame::Here { .. } => {}
+            Frame::Fetch(f) => shared.on_fetch(from, f),
+            Frame::Part(p) => shared.on_part(from, p),
+            Frame::NoState { group, id } => shared.on_no_state(from, group, id),
         }
     }
 
@@ -409,6 +409,10 @@ impl Inner {
 }
 
 impl Shared {
+    pub(crate) fn pair_metrics(&self) -> Vec<crate::PairMetrics> {
+        self.net.pairs.lock().metrics(env::now().0)
+    }
+
     /// Fills in when the nodes were last heard of.
     pub(crate) fn heard(&self, peers: &mut [crate::PeerStatus]) {
         let pairs = self.net.pairs.lock();

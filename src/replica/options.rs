@@ -27,6 +27,13 @@ pub struct Options {
     /// How long a heartbeat's support lasts, nanoseconds; the same on all nodes. Too small: elections when a process hiccups. Too large: that
     /// long without a leader after its node died. More than `raft.drift_ns`, or there are no leases.
     pub grant_ns: u64,
+    /// Bytes of states that a node has read out for others and that they have not acknowledged, over all groups. Too small: catching up waits for
+    /// round trips. Too large: memory, and a link full of it.
+    pub transfer_bytes: u64,
+    /// Bytes of one state that its receiver lets be under way; the same trade. At least 128 KiB.
+    pub transfer_window: u64,
+    /// States that a node receives at once; more wait for their turn.
+    pub transfers_at_once: usize,
     /// Pause before a write that the store refused for lack of room is tried again, nanoseconds.
     pub retry_ns: u64,
 }
@@ -42,6 +49,9 @@ impl Default for Options {
             retain_bytes: 64 << 20,
             beat_ns: 500_000_000,
             grant_ns: 2_000_000_000,
+            transfer_bytes: 8 << 20,
+            transfer_window: 1 << 20,
+            transfers_at_once: 4,
             retry_ns: 5_000_000,
         }
     }

@@ -27,6 +27,7 @@ use crate::{
     open,
     options::{Error, Options},
     pairs::Pairs,
+    transfer::Transfers,
 };
 
 /// How long a flush waits for a group that is slow to take its checkpoint. It goes on without: that group's log is kept longer.
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     flushing: tokio::sync::Mutex<()>,
     /// Numbers of replicas are given one at a time.
     pub counting: tokio::sync::Mutex<()>,
+    pub transfers: Transfers,
     pub closed: AtomicBool,
 }
 
@@ -149,6 +151,7 @@ impl Replicas {
     pub fn new(store: Store, me: NodeId, options: Options) -> Replicas {
         assert_eq!(me.incarnation, 0, "D-9: a node has one id; incarnations are of its replicas");
         let net = Net::new(options.grant_ns);
+        let transfers = Transfers::new(options.transfers_at_once);
         Replicas(Arc::new(Shared {
             store,
             me,
@@ -162,6 +165,7 @@ impl Replicas {
             flush: Notify::new(),
             flushing: tokio::sync::Mutex::default(),
             counting: tokio::sync::Mutex::default(),
+            transfers,
             closed: AtomicBool::new(false),
         }))
     }
@@ -229,6 +233,22 @@ impl Replicas {
     /// # Errors
     /// The store's answer. Nothing was made, unless the store stopped meanwhile.
     pub async fn create(&self, new: New, machine: Arc<dyn Machine>) -> Result<Handle, Error> {
+        let first = new.members.voters.first().copied();
+        self.create_led_by(new, first, machine).await
+    }
+
+    /// The same with a word on who shall lead first; all members have to be told the same. That one campaigns as soon as it has the group, and again whenever
+    /// another member says that it has it too, so that the group is led after one round of messages and syncs among a majority. [`Replicas::create`] takes
+    /// the first voter.
+    ///
+    /// # Errors
+    /// As [`Replicas::create`].
+    pub async fn create_led_by(
+        &self,
+        new: New,
+        first: Option<NodeId>,
+        machine: Arc<dyn Machine>,
+    ) -> Result<Handle, Error> {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -255,7 +275,14 @@ impl Replicas {
                 begun.durable().await?;
             }
             made.durable().await?;
-            return self.open(group, new.sync, machine, false).await;
+            let handle = self.open(group, new.sync, machine, false).await?;
+            if first.is_some_and(|f| f.id == self.0.me.id) {
+                handle.0.campaign_until_led();
+            } else if let Some(f) = first {
+                // It may have asked for votes before there was anybody to give one.
+                self.0.on_ask(new.id, f);
+            }
+            return Ok(handle);
         }
         // Alone it owes nobody anything before its first proposal, whose sync covers all that is written before it.
         self.open(group, new.sync, machine, true).await

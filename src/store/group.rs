@@ -457,6 +457,10 @@ impl Group {
         self.hard = hard.unwrap_or_default();
         self.hard_durable = (self.hard.clone(), self.hard_valid);
     }
+    /// The hard state that a manifest may name.
+    pub(crate) fn durable_hard(&self) -> (Bytes, bool) {
+        self.hard_durable.clone()
+    }
     /// Rounds up to here are synced.
     pub(crate) fn settle_hard(&mut self, synced: Round) {
         while let Some((_, h)) = self.hard_queue.pop_front_if(|q| q.0 <= synced) {
@@ -539,6 +543,9 @@ impl Group {
 
     /// The group as the manifest shall have it, with `new` pieces in place of `old` ones.
     pub(crate) fn record(&self, plan: &Plan) -> GroupRecord {
+        if let Some(t) = &plan.taken {
+            return self.taken_record(&t.0, &t.1);
+        }
         let nothing = (LogIndex(0), Term(0), Chain(0));
         let flushed = if self.memory { nothing } else { plan.flushed.unwrap_or(self.flushed) };
         let pending = plan.checkpoint.as_ref();
@@ -583,6 +590,9 @@ impl Group {
 
     /// The manifest that holds `record` is durable (S-53).
     pub(crate) fn installed(&mut self, plan: &Plan, record: &GroupRecord) {
+        if plan.taken.is_some() {
+            return self.replace(record.clone());
+        }
         // Deletions since the record was made, by sequence, so that they also find their way into rewritten pieces.
         let mut gone: Vec<StreamSeq> = Vec::new();
         for p in self.pieces.iter().filter(|p| plan.old.contains(&p.key())) {
@@ -679,6 +689,8 @@ pub(crate) struct Plan {
     pub dropped_tail: RoaringTreemap,
     /// What a rewrite left out of an old piece.
     pub dropped: BTreeMap<(FileId, u64), RoaringBitmap>,
+    /// A received state that takes the place of all that the group has up to there.
+    pub taken: Option<Box<(Checkpoint, Vec<PieceMeta>)>>,
 }
 
 impl Plan {

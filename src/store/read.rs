@@ -233,7 +233,12 @@ impl Shard {
     }
 
     /// A block that is whole, or what the last of several readings gave.
-    async fn sure_block(&self, meta: &PieceMeta, f: &IndexFoot, i: usize) -> Result<Option<Block>> {
+    pub(crate) async fn sure_block(
+        &self,
+        meta: &PieceMeta,
+        f: &IndexFoot,
+        i: usize,
+    ) -> Result<Option<Block>> {
         let mut last = None;
         for try_no in 0..TRIES {
             last = self.block(meta, f, i, try_no > 0).await?;

@@ -682,41 +682,11 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds what is left of an entry that is state and no longer log: those of its messages that `keep` says.
-    pub(crate) fn push_live(&mut self, e: &Entry, mut keep: impl FnMut(StreamSeq) -> bool) {
-        let mut payload = BytesMut::new();
-        let (mut first, mut count, mut all) = (StreamSeq(0), 0u32, true);
-        for r in e.records().flatten() {
-            let Some(seq) = record_seq(r) else { continue };
-            if !keep(seq) {
-                all = false;
-                continue;
-            }
-            if count == 0 {
-                payload.extend_from_slice(&[0; PREAMBLE]);
-                first = seq;
-            }
-            payload.extend_from_slice(r);
-            count += 1;
+    pub(crate) fn push_live(&mut self, e: &Entry, keep: impl FnMut(StreamSeq) -> bool) {
+        match live_part(e, keep) {
+            Some(e) => self.push(&e),
+            None => self.skip(e.head.index, e.head.term, e.head.chain),
         }
-        if count == 0 {
-            return self.skip(e.head.index, e.head.term, e.head.chain);
-        }
-        if all && e.rest().is_empty() {
-            return self.push(e);
-        }
-        let len = (payload.len() - PREAMBLE) as u32;
-        payload[0..4].copy_from_slice(&count.to_le_bytes());
-        payload[4..8].copy_from_slice(&len.to_le_bytes());
-        let payload = payload.freeze();
-        let head = Head {
-            compacted: true,
-            first,
-            count,
-            length: payload.len() as u32,
-            digest: crc32c::crc32c(&payload),
-            ..e.head
-        };
-        self.push(&Entry { head, payload });
     }
 
     fn begin(&mut self, seq: StreamSeq, index: LogIndex) {
@@ -802,6 +772,44 @@ impl<'a> Builder<'a> {
         self.out.extend_from_slice(&stored);
         stored.len() as u32 + 4
     }
+}
+
+/// An entry as state and no longer log: those of its messages that `keep` says, or `None` if that is none.
+pub(crate) fn live_part(e: &Entry, mut keep: impl FnMut(StreamSeq) -> bool) -> Option<Entry> {
+    let mut payload = BytesMut::new();
+    let (mut first, mut count, mut all) = (StreamSeq(0), 0u32, true);
+    for r in e.records().flatten() {
+        let Some(seq) = record_seq(r) else { continue };
+        if !keep(seq) {
+            all = false;
+            continue;
+        }
+        if count == 0 {
+            payload.extend_from_slice(&[0; PREAMBLE]);
+            first = seq;
+        }
+        payload.extend_from_slice(r);
+        count += 1;
+    }
+    if count == 0 {
+        return None;
+    }
+    if all && e.rest().is_empty() {
+        return Some(e.clone());
+    }
+    let len = (payload.len() - PREAMBLE) as u32;
+    payload[0..4].copy_from_slice(&count.to_le_bytes());
+    payload[4..8].copy_from_slice(&len.to_le_bytes());
+    let payload = payload.freeze();
+    let head = Head {
+        compacted: true,
+        first,
+        count,
+        length: payload.len() as u32,
+        digest: crc32c::crc32c(&payload),
+        ..e.head
+    };
+    Some(Entry { head, payload })
 }
 
 /// Numbers the subjects in their sorted order.

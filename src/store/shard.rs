@@ -62,6 +62,8 @@ pub(crate) struct Shard {
     pub next_file: AtomicU64,
     /// Segment files of flushes that failed.
     pub leaked: Mutex<Vec<FileId>>,
+    /// Files that somebody reads or receives outside of a flush, and how many do: they are not removed meanwhile.
+    pub kept: Mutex<BTreeMap<FileId, u32>>,
     pub cache: Cache,
     pub wake: Notify,
     pub wake_flush: Notify,
@@ -169,6 +171,7 @@ impl Shard {
             generation: AtomicU64::new(manifest.generation),
             next_file: AtomicU64::new(manifest.next_file.0.max(1)),
             leaked: Mutex::default(),
+            kept: Mutex::default(),
             cache: Cache::new(opts.footer_cache, opts.block_cache),
             wake: Notify::new(),
             wake_flush: Notify::new(),
@@ -658,6 +661,11 @@ impl Shard {
     /// Removes segment files that a durable manifest has declared garbage. What fails is left for the next opening.
     pub(crate) async fn remove_files(&self, ids: &[FileId]) {
         for id in ids {
+            if self.kept.lock().contains_key(id) {
+                // Later then, and also after a crash.
+                self.leaked.lock().push(*id);
+                continue;
+            }
             self.cache.forget(*id);
             self.disk.remove_file(&segment_path(&self.dir, *id)).await.ok();
         }

@@ -23,6 +23,7 @@ use crate::{
     round::{self, Frame, FrameKind},
     scrub::{Cursor, ScrubReport},
     shard::{Progress, Shard, memory_option, options_bytes},
+    transfer::{Incoming, Outgoing, Taken},
     types::{Damage, Durable, Error, GroupId, LogIndex, Result, Round, StreamSeq},
     view::View,
 };
@@ -710,6 +711,31 @@ impl Group {
     /// Keeps the stream as it is now, with the state of the layer above, for the next flush: a restart begins here.
     pub fn checkpoint(&self, blob: Bytes) {
         self.state.lock().take_checkpoint(blob);
+    }
+
+    /// The last sequence of the log, applied or not.
+    #[cfg(test)]
+    pub(crate) fn log_seq(&self) -> StreamSeq {
+        self.state.lock().log_seq()
+    }
+
+    /// Reads the group's state out, as of its checkpoint: of the durable one, or of the last one that a memory group took. `None` if there is none.
+    pub fn outgoing(&self) -> Option<Outgoing> {
+        Outgoing::new(&self.shard, &self.state.lock())
+    }
+
+    /// A place to receive another node's state of this group in.
+    pub fn incoming(&self) -> Incoming {
+        Incoming::new(&self.shard, self.id, self.is_memory())
+    }
+
+    /// Puts a received state in the place of all that the group has up to there, log and stream; what of the log follows and continues it stays.
+    /// It is durable when this returns. Nothing may be applied meanwhile.
+    ///
+    /// # Errors
+    /// The group is there or further already; or the disk's answer, then a restart may find either state.
+    pub async fn take_over(&self, taken: Taken) -> Result<()> {
+        self.shard.take_over(self.id, &self.state, taken).await
     }
 
     /// The stream's totals.

@@ -603,6 +603,31 @@ fn c6_streams_grow_and_shrink() {
 }
 
 #[test]
+fn a_server_alone_takes_others_in_and_its_streams_grow_and_shrink() {
+    run(async {
+        let dir = Arc::new(Dir::new());
+        let alone = Server::start(None, "s0", &dir).await;
+        alone.good("STREAM.CREATE.S", &stream("S", 1)).await;
+        let v = alone.api("STREAM.CREATE.T", &stream("T", 3)).await;
+        assert_eq!(v["error"]["err_code"], 10074, "{v}");
+        let reply = alone.inbox();
+        assert_eq!(alone.send("S.x", &reply, "before"), 1);
+        alone.wait(&reply, 1).await;
+        alone.node.close().await;
+        drop(alone);
+
+        let mut w = World { net: Arc::default(), servers: vec![None, None, None] };
+        w.start(0, &dir).await;
+        w.start(1, &Arc::new(Dir::new())).await;
+        w.start(2, &Arc::new(Dir::new())).await;
+        w.formed().await;
+        assert_eq!(w.publish("S.x", "after").await, 2);
+        w.grow_and_shrink().await;
+        w.end().await;
+    });
+}
+
+#[test]
 fn without_a_majority_nobody_answers_for_the_stream() {
     run(async {
         let mut w = World::new(3).await;
