@@ -25,6 +25,7 @@ mod node;
 mod options;
 mod post;
 mod publish;
+mod remote;
 mod shell;
 mod sources;
 mod view;

@@ -88,7 +88,14 @@ impl Carried {
     /// A message in `raw`, whose payload is its end. The parts are given as they stand in `raw`; `None` if they do not, or if `raw`
     /// is longer than 4 GiB.
     #[inline]
-    pub fn new(seq: u64, time: i64, raw: Bytes, subject: &[u8], headers: &[u8], payload: &[u8]) -> Option<Carried> {
+    pub fn new(
+        seq: u64,
+        time: i64,
+        raw: Bytes,
+        subject: &[u8],
+        headers: &[u8],
+        payload: &[u8],
+    ) -> Option<Carried> {
         let start = raw.as_ptr().addr();
         let len = u32::try_from(raw.len()).ok()?;
         let place = |part: &[u8]| {
