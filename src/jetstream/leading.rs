@@ -51,6 +51,11 @@ impl Stream {
     pub(crate) fn leads(&self) -> bool {
         self.core.lock().term.is_some()
     }
+    /// Whether what it has is good enough for a direct get: somebody leads.
+    pub(crate) fn is_current(&self) -> bool {
+        let core = self.core.lock();
+        core.rules.is_some() && matches!(core.standing, Standing::Leads(_) | Standing::Follows(Some(_)))
+    }
     /// Since when its standing is what it is, in nanoseconds since 1970.
     pub(crate) fn stands_since(&self) -> i64 {
         self.core.lock().since

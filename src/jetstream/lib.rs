@@ -13,6 +13,7 @@ pub mod api;
 mod apply;
 pub mod audit;
 pub mod cluster;
+mod codec;
 mod consumers;
 mod deliver;
 #[cfg(test)]

@@ -470,6 +470,10 @@ impl Stream {
                 "consumer_count": self.seen().consumers,
             },
         });
+        if let Some(node) = self.node.upgrade().filter(|n| n.is_clustered()) {
+            v["cluster"] = serde_json::to_value(node.cluster_of(self)).unwrap_or_default();
+            v["stream_raft_group"] = serde_json::json!(node.group_label(self));
+        }
         if d.config {
             v["config"] = serde_json::to_value(self.config()).unwrap_or_default();
         }
@@ -598,6 +602,9 @@ impl Machine for Stream {
     fn role(&self, role: &Role) {
         if let Some(me) = self.me.upgrade() {
             me.take_role(role);
+            if let Some(node) = self.node.upgrade() {
+                node.stood(&me, role);
+            }
         }
     }
 

@@ -294,8 +294,10 @@ impl Replicas {
     /// Connects this node to others. Before any group that is shared with them is opened; once.
     pub fn join(&self, peers: Arc<dyn Peers>) {
         assert!(self.0.net.peers.set(peers).is_ok(), "a node joins its peers once");
-        // D-7: what the life before promised is not known any more, so its longest promise is waited out.
-        self.0.no_vote_before(env::now().0.saturating_add(self.0.options.grant_ns));
+        // D-7: what the life before promised is not known any more, so its longest promise is waited out. A store without groups had none.
+        if !self.stored().is_empty() {
+            self.0.no_vote_before(env::now().0.saturating_add(self.0.options.grant_ns));
+        }
         env::spawn(self.0.clone().beats());
         env::spawn(self.0.clone().timers());
     }

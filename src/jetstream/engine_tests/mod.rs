@@ -13,6 +13,7 @@ use env::{
     simdisk::{Options as DiskOptions, SimDisk},
 };
 use parking_lot::Mutex;
+use replica::NodeId;
 use serde_json::Value;
 use store::{Disk, Store, io::SimHandle};
 use tokio::sync::Notify;
@@ -39,6 +40,9 @@ impl Host for Bare {
     }
     fn client(&self, _: &Link) -> ClientInfo {
         ClientInfo::default()
+    }
+    fn system_account(&self) -> String {
+        String::new()
     }
     fn log(&self, _: &'static str, _: &str) {}
 }
@@ -118,7 +122,9 @@ impl Server {
             payload_max: 1 << 20,
         };
         let node =
-            JetStream::open_on(store, broker.clone(), options, Arc::new(Bare)).await.expect("it opens");
+            JetStream::open_on(store, NodeId::new(1, 0), broker.clone(), options, Arc::new(Bare), None)
+                .await
+                .expect("it opens");
         let account = broker.account_or_new("A");
         node.set_account(&account, Some(AccountLimits::default()));
         let inbox = Arc::new(Inbox::default());
