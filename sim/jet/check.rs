@@ -14,6 +14,9 @@
 //! | JS-10 | a work queue is empty in the end, and holds nothing whose acknowledgement was confirmed |
 //! | JS-11 | a stream's last sequence never goes back |
 //! | JS-12 | limits hold |
+//!
+//! Of several servers, judged during the run: one leader a term (CL-1), no replica gives up (CL-2), all replicas of a group become
+//! equal (CL-3).
 
 use std::collections::{BTreeMap, BTreeSet};
 

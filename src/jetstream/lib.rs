@@ -11,6 +11,7 @@ mod advisory;
 mod answer;
 pub mod api;
 mod apply;
+pub mod audit;
 pub mod cluster;
 mod codec;
 mod consumers;
