@@ -299,8 +299,9 @@ impl Harness {
         match e {
             Event::Kill { power, ms } => {
                 if server.is_running() && self.ending.is_none() {
-                    let (resume, rest) =
-                        std::mem::take(&mut self.undo).into_iter().partition(|u| matches!(u.1, Undo::Resume(_)));
+                    let (resume, rest) = std::mem::take(&mut self.undo)
+                        .into_iter()
+                        .partition(|u| matches!(u.1, Undo::Resume(_)));
                     self.undo = rest;
                     resume.into_iter().for_each(|(_, what): (u64, Undo)| self.undo(what));
                     server.kill(if power { Death::Power } else { Death::Process });

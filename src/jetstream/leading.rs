@@ -242,6 +242,7 @@ impl Stream {
                 me.push_config();
             });
         }
+        self.drained.notify_waiters();
         self.wake_slow();
         self.follow();
         self.wound_up();
