@@ -1,4 +1,5 @@
-//! The command line of `storm`. With `jet` before them all commands are about storms of JetStream instead of core messaging.
+//! The command line of `storm`. With `jet` before them all commands are about storms of JetStream instead of core messaging, with `mesh`
+//! about core messaging over several servers, with `cluster` about JetStream over several servers.
 //!
 //! * `storm run SEED…` runs seeds in this process and prints a line of JSON for each; a panic is a verdict too.
 //! * `storm text TEXT` prints the seed for a text.
@@ -23,7 +24,7 @@ use std::{
 
 use crate::{
     history::Violation,
-    jet,
+    jet, mesh,
     plan::Plan,
     shrink,
     storm::{self, Report},
@@ -35,6 +36,8 @@ use crate::{
 enum Kind {
     Core,
     Jet,
+    Mesh,
+    Cluster,
 }
 
 impl Kind {
@@ -42,18 +45,30 @@ impl Kind {
         match self {
             Kind::Core => Any::Core(Plan::draw(seed)),
             Kind::Jet => Any::Jet(jet::plan::Plan::draw(seed)),
+            Kind::Mesh => Any::Mesh(mesh::plan::Plan::draw(seed)),
+            Kind::Cluster => Any::Jet(jet::plan::Plan::draw_cluster(seed)),
+        }
+    }
+    /// What stands before the command.
+    fn word(self) -> Option<&'static str> {
+        match self {
+            Kind::Core => None,
+            Kind::Jet => Some("jet"),
+            Kind::Mesh => Some("mesh"),
+            Kind::Cluster => Some("cluster"),
         }
     }
     /// The arguments of a child that does the same kind of storms.
     fn args(self, rest: impl IntoIterator<Item = String>) -> Vec<String> {
-        let kind = (self == Kind::Jet).then(|| "jet".to_owned());
-        kind.into_iter().chain(rest).collect()
+        self.word().map(str::to_owned).into_iter().chain(rest).collect()
     }
     /// What a thousand seeds must have brought at least.
     fn floors(self) -> &'static [(&'static str, u64)] {
         match self {
             Kind::Core => &FLOORS,
             Kind::Jet => &JET_FLOORS,
+            Kind::Mesh => &MESH_FLOORS,
+            Kind::Cluster => &CLUSTER_FLOORS,
         }
     }
 }
@@ -64,6 +79,7 @@ impl Kind {
 enum Any {
     Core(Plan),
     Jet(jet::plan::Plan),
+    Mesh(mesh::plan::Plan),
 }
 
 impl Any {
@@ -71,38 +87,42 @@ impl Any {
         match self {
             Any::Core(p) => p.options.seed,
             Any::Jet(p) => p.options.seed,
+            Any::Mesh(p) => p.options.seed,
         }
     }
     fn len(&self) -> usize {
         match self {
             Any::Core(p) => p.len(),
             Any::Jet(p) => p.len(),
+            Any::Mesh(p) => p.len(),
         }
     }
     fn run(&self) -> Report {
         match self {
             Any::Core(p) => storm::run(p),
             Any::Jet(p) => jet::run::run(p),
+            Any::Mesh(p) => mesh::run::run(p),
         }
     }
     fn options(&self) -> String {
         match self {
             Any::Core(p) => line(&p.options),
             Any::Jet(p) => line(&p.options),
+            Any::Mesh(p) => line(&p.options),
         }
     }
     fn pretty(&self) -> String {
         match self {
             Any::Core(p) => pretty(p),
-            Any::Jet(p) => {
-                line(p).replace("{\"wait_us\"", "\n  {\"wait_us\"").replace("{\"at_ms\"", "\n  {\"at_ms\"")
-            }
+            Any::Jet(p) => lines(p),
+            Any::Mesh(p) => lines(p),
         }
     }
     fn shrink(&self, fails: impl Fn(&Any) -> bool) -> Any {
         match self {
             Any::Core(p) => Any::Core(shrink::shrink(p, SHRINK_RUNS, |p| fails(&Any::Core(p.clone())))),
             Any::Jet(p) => Any::Jet(jet::shrink::shrink(p, SHRINK_RUNS, |p| fails(&Any::Jet(p.clone())))),
+            Any::Mesh(p) => Any::Mesh(jet::shrink::shrink(p, SHRINK_RUNS, |p| fails(&Any::Mesh(p.clone())))),
         }
     }
 }
@@ -117,8 +137,13 @@ const SHRINK_RUNS: usize = 400;
 pub fn main() -> i32 {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let mut words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let kind = if words.first() == Some(&"jet") { Kind::Jet } else { Kind::Core };
-    if kind == Kind::Jet {
+    let kind = match words.first() {
+        Some(&"jet") => Kind::Jet,
+        Some(&"mesh") => Kind::Mesh,
+        Some(&"cluster") => Kind::Cluster,
+        _ => Kind::Core,
+    };
+    if kind != Kind::Core {
         words.remove(0);
     }
     let done = match words[..] {
@@ -159,6 +184,10 @@ fn numbers(s: &[&str]) -> Result<Vec<u64>, String> {
 }
 fn line(v: &impl serde::Serialize) -> String {
     serde_json::to_string(v).expect("plain data is JSON")
+}
+/// The same for a plan whose steps and events can be told by their first fields.
+fn lines(p: &impl serde::Serialize) -> String {
+    line(p).replace("{\"wait_us\"", "\n  {\"wait_us\"").replace("{\"at_ms\"", "\n  {\"at_ms\"")
 }
 /// One step or event a line.
 fn pretty(p: &Plan) -> String {
@@ -282,11 +311,17 @@ fn draw(file: &str, out: &Path) -> Result<bool, String> {
     let text = run.map_err(|e| e.to_string())?.stdout;
     let text = String::from_utf8_lossy(&text);
     // Machines get their numbers in the order in which they are made.
-    let ids: Vec<String> = match &plan {
-        Any::Core(p) => p.clients.iter().map(|c| format!("c{}", c.id)).collect(),
-        Any::Jet(p) => p.actors.iter().map(|a| format!("a{}", a.id)).collect(),
+    let server = || vec!["server".to_owned()];
+    let several = |n: usize| (0..n).map(|i| format!("s{i}")).collect();
+    let (servers, ids): (Vec<String>, Vec<String>) = match &plan {
+        Any::Core(p) => (server(), p.clients.iter().map(|c| format!("c{}", c.id)).collect()),
+        Any::Jet(p) if p.options.servers > 1 => {
+            (several(p.options.servers), p.actors.iter().map(|a| format!("a{}", a.id)).collect())
+        }
+        Any::Jet(p) => (server(), p.actors.iter().map(|a| format!("a{}", a.id)).collect()),
+        Any::Mesh(p) => (several(p.options.servers), (0..p.walks.len()).map(|i| format!("c{i}")).collect()),
     };
-    let names: Vec<String> = ["harness".to_owned(), "server".to_owned()].into_iter().chain(ids).collect();
+    let names: Vec<String> = ["harness".to_owned()].into_iter().chain(servers).chain(ids).collect();
     let mut t = timeline::read(&text, &names);
     t.title = format!("Seed {} of {}", plan.seed(), file);
     let report = text.lines().rev().find_map(|l| serde_json::from_str::<Report>(l).ok());
@@ -342,7 +377,7 @@ fn bug(kind: Kind, seed: u64, dir: &str) -> Result<i32, String> {
         |r: &Report| r.violations.iter().map(|v| format!("{}: {}\n", v.id, v.text)).collect::<String>();
     let text = format!(
         "seed {seed} breaks {id}\n\nIt, its shrunk plan and its timeline again: scripts/repro {}--shrink {seed}\nThe shrunk plan again: scripts/repro {}/shrunk.json\nplan.json, shrunk.json, timeline.html and timeline.txt (the last transitions) are beside this file.\n\n## As drawn ({} steps and events)\n{}\n## Shrunk ({})\n{}",
-        if kind == Kind::Jet { "--jet " } else { "" },
+        kind.word().map(|w| format!("--{w} ")).unwrap_or_default(),
         dir.display(),
         plan.len(),
         list(&first),
@@ -453,7 +488,7 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
     missed.iter().for_each(|m| say(m));
     sum.failed.sort_by_key(|f| f.0);
     if let Some((seed, _)) = sum.failed.first().filter(|_| dir != "-") {
-        let jet = if kind == Kind::Jet { "--jet " } else { "" };
+        let jet = kind.word().map(|w| format!("--{w} ")).unwrap_or_default();
         say(&format!("FAILED. To make it small, see it and replay it: scripts/repro {jet}--shrink {seed}"));
     }
     // One of each kind is enough to look at.
@@ -506,6 +541,35 @@ const JET_FLOORS: [(&str, u64); 13] = [
     ("fault kill", 300),
     ("fault power", 300),
     ("fault restart", 100),
+];
+
+/// The same for storms over several servers.
+const MESH_FLOORS: [(&str, u64); 9] = [
+    ("publishes", 100_000),
+    ("deliveries", 100_000),
+    ("subscriptions", 10_000),
+    ("fault cut between servers", 300),
+    ("fault partition", 300),
+    ("fault reset between servers", 300),
+    ("fault at byte between servers", 300),
+    ("fault kill", 300),
+    ("fault pause", 100),
+];
+
+/// The same for JetStream over several servers.
+const CLUSTER_FLOORS: [(&str, u64); 12] = [
+    ("publishes", 50_000),
+    ("answers: stored", 20_000),
+    ("answers: duplicate", 100),
+    ("key writes: stored", 1_000),
+    ("deliveries", 20_000),
+    ("confirmed acknowledgements", 3_000),
+    ("fault partition", 150),
+    ("fault cut between servers", 150),
+    ("fault kill", 150),
+    ("fault power", 150),
+    ("change step-down", 150),
+    ("changes: done", 100),
 ];
 
 /// Probes that were hit less often than they must.

@@ -3,14 +3,17 @@
 //! A storm is `seed -> options -> plan -> run -> verdict`. [`options`] draws sizes, limits and fault classes, [`plan`]
 //! makes them a list of steps and faults (data: printable, shrinkable, replayable), [`storm`] runs it against the real
 //! server on simulated machines, [`history`] keeps what the clients did and saw, [`check`] judges it, [`shrink`] makes a
-//! failing plan small, [`timeline`] draws a run. [`world`] is the configuration that all storms share and the reference model of who may see what.
+//! failing plan small, [`timeline`] draws a run. [`jet`] and [`mesh`] are storms of JetStream and of several servers, on a [`fleet`].
+//! [`world`] is the configuration that all storms share and the reference model of who may see what.
 #![cfg(madsim)]
 
 pub mod check;
 pub mod client;
 pub mod command;
+pub mod fleet;
 pub mod history;
 pub mod jet;
+pub mod mesh;
 pub mod options;
 pub mod plan;
 pub mod shrink;

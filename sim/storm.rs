@@ -142,7 +142,8 @@ impl Host {
             *exit.lock() = Some(code);
         });
     }
-    fn server(&self) -> Option<Arc<Server>> {
+    /// The server, while its process runs.
+    pub fn server(&self) -> Option<Arc<Server>> {
         self.server.lock().clone().filter(|_| self.machine.is_running())
     }
 }

@@ -1,6 +1,11 @@
 //! An actor: does its steps over a connection of its own and records what it did and what it learned.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use base64::Engine;
 use env::{Instant, sim::World};
@@ -27,13 +32,15 @@ pub struct Run {
     pub actor: Actor,
     /// The storm's options.
     pub options: Options,
-    /// Where the server is.
-    pub server: SocketAddr,
+    /// Where the servers are.
+    pub servers: Vec<SocketAddr>,
+    /// The one that it is connected to, or tries next.
+    pub home: AtomicUsize,
     /// What has happened so far.
     pub record: Shared,
     /// For the time.
     pub world: World,
-    /// The server's number of starts.
+    /// The servers' number of starts.
     pub boots: watch::Receiver<u64>,
 }
 
@@ -96,9 +103,11 @@ impl Run {
                 r.conns += 1;
                 r.conns
             };
-            if let Some(nats) = Nats::connect(self.server, &format!("a{}-{number}", self.actor.id)).await {
+            let server = self.servers[self.home.load(Relaxed) % self.servers.len()];
+            if let Some(nats) = Nats::connect(server, &format!("a{}-{number}", self.actor.id)).await {
                 return Conn { nats, number, last: BTreeMap::new() };
             }
+            self.home.fetch_add(1, Relaxed);
             env::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -288,7 +297,7 @@ impl Run {
         r.count("key reads");
         let rev = found.as_ref().map_or(0, |f| f.0);
         let found = found.map(|(seq, kept)| (seq, wire::publish_of(&kept)));
-        r.gets.push(Get { subject, sent_at, done_at: self.now(), found });
+        r.gets.push(Get { subject, sent_at, done_at: self.now(), found, direct });
         Ok(Some(rev))
     }
 

@@ -32,8 +32,8 @@ pub fn all(r: &Record, o: &Options) -> Vec<Violation> {
         return out;
     }
     writes(r, o, &mut out);
-    order(r, &mut out);
-    keys(r, &mut out);
+    order(r, o, &mut out);
+    keys(r, o, &mut out);
     deliveries(r, o, &mut out);
     streams(r, o, &mut out);
     // One of each kind says enough.
@@ -129,17 +129,23 @@ fn may_be_gone(r: &Record, o: &Options, a: &Attempt, seq: u64, last: u64) -> boo
     }
 }
 
-fn order(r: &Record, out: &mut Vec<Violation>) {
-    let mut last: BTreeMap<(u64, Stream), (u64, usize)> = BTreeMap::new();
+fn order(r: &Record, o: &Options, out: &mut Vec<Violation>) {
+    // Sequence, value, and when it was sent.
+    let mut last: BTreeMap<(u64, Stream), (u64, usize, u64)> = BTreeMap::new();
+    // Over several servers what is on its way to a leader that is none any more may come to it when it leads again.
+    let moved = |from: u64, to: Option<u64>| {
+        o.servers > 1 && r.outages.iter().any(|(a, b)| *a <= to.unwrap_or(u64::MAX) && *b >= from)
+    };
     for a in &r.attempts {
         let Some((seq, false)) = acked(a) else { continue };
         // Sent again with an id: the first of the attempts may be the one that was stored.
         if a.id && r.attempts.iter().filter(|b| b.value == a.value).count() > 1 {
             continue;
         }
-        let before = last.insert((a.conn, a.stream), (seq, a.value));
-        if let Some((b, v)) = before
+        let before = last.insert((a.conn, a.stream), (seq, a.value, a.sent_at));
+        if let Some((b, v, since)) = before
             && b >= seq
+            && !moved(since, a.done_at)
         {
             wrong(
                 out,
@@ -154,7 +160,7 @@ fn order(r: &Record, out: &mut Vec<Violation>) {
     }
 }
 
-fn keys(r: &Record, out: &mut Vec<Violation>) {
+fn keys(r: &Record, o: &Options, out: &mut Vec<Violation>) {
     let writes: Vec<&Attempt> = r.attempts.iter().filter(|a| a.stream == Stream::Bucket).collect();
     let log = &r.finals[&Stream::Bucket].before;
     // Every revision that is known for sure, by key.
@@ -210,7 +216,8 @@ fn keys(r: &Record, out: &mut Vec<Violation>) {
         let before = |a: &&&Attempt| a.subject == g.subject && a.done_at.is_some_and(|t| t < g.sent_at);
         let least = writes.iter().filter(before).filter_map(|a| acked(a)).map(|(s, _)| s).max().unwrap_or(0);
         let (seq, value) = g.found.unwrap_or((0, None));
-        if seq < least {
+        let may_be_old = g.direct && o.servers > 1;
+        if seq < least && !may_be_old {
             wrong(
                 out,
                 "JS-7",

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use env::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::fleet;
+
 /// A kind of trouble.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,7 +60,75 @@ pub struct Options {
     pub max_ack_pending: u64,
     /// What may go wrong.
     pub faults: BTreeSet<Fault>,
+    /// Servers.
+    #[serde(default = "one")]
+    pub servers: usize,
+    /// Replicas of each stream, in the order of [`STREAMS`].
+    #[serde(default = "ones")]
+    pub replicas: [usize; 4],
+    /// What may go wrong between servers.
+    #[serde(default)]
+    pub woes: BTreeSet<Woe>,
+    /// In the calm one server stays dead until the others have shown that they do without it.
+    #[serde(default)]
+    pub one_stays_dead: bool,
 }
+
+fn one() -> usize {
+    1
+}
+fn ones() -> [usize; 4] {
+    [1; 4]
+}
+
+/// A kind of trouble that several servers can have.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Woe {
+    /// Links between servers are cut, in one direction or both.
+    Cut,
+    /// A part of the servers cannot reach the others.
+    Part,
+    /// Connections between servers are reset.
+    Reset,
+    /// Links between servers are slow, lossy or narrow.
+    Slow,
+    /// A server dies and starts again.
+    Kill,
+    /// The same, without a word, and what was not synced is lost or torn.
+    Power,
+    /// All servers lose power at once.
+    Blackout,
+    /// A server ends and starts again.
+    Restart,
+    /// Servers end and start again one after another.
+    Rolling,
+    /// A server stops for a while.
+    Pause,
+    /// A server's wall clock jumps.
+    Clock,
+    /// Leaders are told to step down.
+    StepDown,
+    /// Streams get more or fewer replicas.
+    Scale,
+}
+
+/// All woes, in the order in which they are drawn.
+pub const WOES: [Woe; 13] = [
+    Woe::Cut,
+    Woe::Part,
+    Woe::Reset,
+    Woe::Slow,
+    Woe::Kill,
+    Woe::Power,
+    Woe::Blackout,
+    Woe::Restart,
+    Woe::Rolling,
+    Woe::Pause,
+    Woe::Clock,
+    Woe::StepDown,
+    Woe::Scale,
+];
 
 /// The streams of a storm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -96,8 +166,23 @@ impl Stream {
             Stream::Queue => format!("queue.{k}"),
         }
     }
-    /// The request that creates it.
+    /// Its place among [`STREAMS`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+    /// The request that creates it, with the replicas that it begins with.
     pub fn config(self, o: &Options) -> String {
+        self.config_with(o, o.replicas[self.index()])
+    }
+    /// The same with so many replicas.
+    pub fn config_with(self, o: &Options, replicas: usize) -> String {
+        let text = self.config_of_one(o);
+        match replicas {
+            1 => text,
+            n => format!("{},\"num_replicas\":{n}}}", text.trim_end_matches('}')),
+        }
+    }
+    fn config_of_one(self, o: &Options) -> String {
         let name = self.name();
         match self {
             Stream::Log => {
@@ -259,6 +344,20 @@ pub enum Event {
         /// Milliseconds, forward or back.
         ms: i64,
     },
+    /// To one of several servers, or between them.
+    Servers(fleet::Event),
+    /// A leader is told to step down: a stream's, or that of the meta group.
+    StepDown {
+        /// Whose.
+        stream: Option<Stream>,
+    },
+    /// A stream is to have so many replicas.
+    Scale {
+        /// Which.
+        stream: Stream,
+        /// How many.
+        replicas: usize,
+    },
 }
 
 /// An event and its time.
@@ -304,7 +403,30 @@ impl Options {
             max_deliver: *sizes.pick(&[-1, -1, 1, 3]).unwrap_or(&-1),
             max_ack_pending: *sizes.pick(&[1, 10, 1000]).unwrap_or(&1000),
             faults,
+            servers: 1,
+            replicas: [1; 4],
+            woes: BTreeSet::new(),
+            one_stays_dead: false,
         }
+    }
+    /// The options of a seed for several servers.
+    pub fn draw_cluster(seed: u64) -> Options {
+        let mut o = Options::draw(seed);
+        let mut sizes = Rng::derived(seed, "cluster/sizes");
+        let mut swarm = Rng::derived(seed, "cluster/faults");
+        o.servers = *sizes.pick(&[3, 3, 3, 3, 3, 1, 2, 5, 5, 7]).unwrap_or(&3);
+        // One server's faults are the woes of several.
+        o.faults.retain(|f| matches!(f, Fault::Reset | Fault::Cut));
+        let calm = swarm.bool(0.15);
+        o.woes = WOES.into_iter().filter(|_| swarm.bool(0.25) && !calm).collect();
+        let most = [1, 3, 5].into_iter().filter(|r| *r <= o.servers).max().unwrap_or(1);
+        for r in &mut o.replicas {
+            *r = *sizes.pick(&[most, most, 3.min(most), 1]).unwrap_or(&1);
+        }
+        o.one_stays_dead = swarm.bool(0.3) && o.replicas.iter().all(|r| *r >= 3);
+        // A change of leaders takes its time: the steps are spread so that there is something to disturb.
+        o.spread_ms = *sizes.pick(&[1_000, 5_000, 20_000]).unwrap_or(&5_000);
+        o
     }
     /// Whether a fault class is on.
     pub fn has(&self, f: Fault) -> bool {
@@ -322,6 +444,18 @@ impl Plan {
         let actors = (0..count).map(|id| actor(&options, id, steps)).collect();
         let events = events(&options, count);
         Plan { options, actors, events }
+    }
+    /// The plan of a seed for several servers.
+    pub fn draw_cluster(seed: u64) -> Plan {
+        let options = Options::draw_cluster(seed);
+        let rng = &mut Rng::derived(seed, "cluster/actors");
+        let count = *rng.pick(&[2, 4, 8]).unwrap_or(&4);
+        let steps = *rng.pick(&[5, 15, 40]).unwrap_or(&15);
+        let actors = (0..count).map(|id| actor(&options, id, steps)).collect();
+        let mut all = events(&options, count);
+        all.extend(woes(&options));
+        all.sort_by_key(|t| t.at_ms);
+        Plan { options, actors, events: all }
     }
     /// Steps and events.
     pub fn len(&self) -> usize {
@@ -441,5 +575,86 @@ fn events(o: &Options, actors: u64) -> Vec<Timed> {
         }
     }
     all.sort_by_key(|t| t.at_ms);
+    all
+}
+
+/// What happens to several servers.
+fn woes(o: &Options) -> Vec<Timed> {
+    use fleet::Event as F;
+    let rng = &mut Rng::derived(o.seed, "cluster/events");
+    let (n, span) = (o.servers, o.spread_ms * 3 / 2 + 10);
+    let mut all: Vec<Timed> = Vec::new();
+    let mut add = |at_ms: u64, event| all.push(Timed { at_ms, event });
+    let has = |w: Woe| o.woes.contains(&w);
+    let times = |rng: &mut Rng, w: Woe, most: u64| if has(w) { rng.between(1, most) } else { 0 };
+    let long = |rng: &mut Rng| [50, 1_000, 4_000, 15_000][rng.below(4) as usize];
+    let any = |rng: &mut Rng| rng.below(n as u64) as usize;
+    if n > 1 {
+        for _ in 0..times(rng, Woe::Cut, 4) {
+            let ((a, b), way, ms) = (fleet::two(rng, n), fleet::way(rng), long(rng));
+            add(rng.below(span), Event::Servers(F::CutLink { a, b, way, ms }));
+        }
+        for _ in 0..times(rng, Woe::Part, 3) {
+            let side: Vec<usize> = match rng.below(3) {
+                0 => vec![any(rng)],
+                _ => (0..n).filter(|_| rng.bool(0.5)).collect(),
+            };
+            let (way, ms) = (fleet::way(rng), long(rng));
+            add(rng.below(span), Event::Servers(F::Part { side, way, ms }));
+        }
+        for _ in 0..times(rng, Woe::Reset, 4) {
+            let (a, b) = fleet::two(rng, n);
+            add(rng.below(span), Event::Servers(F::ResetLink { a, b }));
+        }
+        for _ in 0..times(rng, Woe::Slow, 3) {
+            let (a, b) = fleet::two(rng, n);
+            let latency_us = [1_000, 50_000, 400_000][rng.below(3) as usize];
+            let loss = [0, 5, 30][rng.below(3) as usize];
+            let bandwidth = [0, 100_000, 2_000_000][rng.below(3) as usize];
+            let ms = rng.between(100, o.spread_ms + 100);
+            add(rng.below(span), Event::Servers(F::SlowLink { a, b, latency_us, loss, bandwidth, ms }));
+        }
+    }
+    for (woe, power) in [(Woe::Kill, false), (Woe::Power, true)] {
+        for _ in 0..times(rng, woe, 4) {
+            let (server, ms) = (any(rng), rng.below(6_000));
+            add(rng.below(span), Event::Servers(F::KillServer { server, power, ms }));
+        }
+    }
+    if has(Woe::Blackout) {
+        let at = rng.below(span);
+        for server in 0..n {
+            let ms = rng.below(2_000);
+            add(at, Event::Servers(F::KillServer { server, power: true, ms }));
+        }
+    }
+    if has(Woe::Restart) {
+        let server = any(rng);
+        add(rng.below(span), Event::Servers(F::RestartServer { server }));
+    }
+    if has(Woe::Rolling) {
+        let (at, gap) = (rng.below(span), [500, 4_000, 10_000][rng.below(3) as usize]);
+        for server in 0..n {
+            add(at + gap * server as u64, Event::Servers(F::RestartServer { server }));
+        }
+    }
+    for _ in 0..times(rng, Woe::Pause, 2) {
+        let (server, ms) = (any(rng), long(rng));
+        add(rng.below(span), Event::Servers(F::PauseServer { server, ms }));
+    }
+    if has(Woe::Clock) {
+        let (server, ms) = (any(rng), [-3_600_000, -2_000, 2_000, 60_000][rng.below(4) as usize]);
+        add(rng.below(span), Event::Servers(F::ClockServer { server, ms }));
+    }
+    for _ in 0..times(rng, Woe::StepDown, 4) {
+        let stream = if rng.bool(0.3) { None } else { rng.pick(&STREAMS).copied() };
+        add(rng.below(span), Event::StepDown { stream });
+    }
+    for _ in 0..times(rng, Woe::Scale, 3) {
+        let stream = STREAMS[rng.below(4) as usize];
+        let fits: Vec<usize> = [1, 3, 5].into_iter().filter(|r| *r <= n).collect();
+        let replicas = rng.pick(&fits).copied().unwrap_or(1);
+        add(rng.below(span), Event::Scale { stream, replicas });
+    }
     all
 }

@@ -62,6 +62,8 @@ pub struct Get {
     pub done_at: u64,
     /// Sequence and value, if there is one.
     pub found: Option<(u64, Option<usize>)>,
+    /// By a direct get, which any replica may answer from what it has.
+    pub direct: bool,
 }
 
 /// One delivery to a consumer.

@@ -1,24 +1,30 @@
-//! Runs a plan: the real server with JetStream on a disk that can lose power, the actors, the events; then calm: everything is read,
-//! the consumers empty their streams, the server starts once more, and everything is read again.
+//! Runs a plan: one or several real servers with JetStream on disks that can lose power, the actors, the events; then calm: everything is
+//! read, the consumers empty their streams, the servers start once more, and everything is read again.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use env::{
-    signal::Signal,
-    sim::{Config, Death, Link, Machine, NetOptions, World},
+    sim::{Config, Link, Machine, NetOptions, World},
     simdisk,
 };
 use parking_lot::Mutex;
+use serde_json::json;
 
 use crate::{
-    storm::{Host, Report},
+    fleet::{self, Fleet},
+    storm::Report,
     wire,
 };
 
 use super::{
     actor::{Conn, Run, consumer, consumer_config},
     check,
-    plan::{Act, Actor, Event, Plan, STREAMS, Stream},
+    plan::{Act, Actor, Event, Options, Plan, STREAMS, Stream},
     record::{Final, Kept, Record, Shared},
 };
 
@@ -26,8 +32,12 @@ use super::{
 const TICK: Duration = Duration::from_millis(2);
 /// The number of the actor that makes the streams and reads them at the end.
 const ADMIN: u64 = 1_000;
+/// The first number of those who carry out what the plan asks of the operator.
+const OPERATOR: u64 = 2_000;
 /// How long the calm may take for one thing.
 const CALM: Duration = Duration::from_secs(60);
+/// How long after a trouble between servers has ended leaders may still change, in nanoseconds.
+const UNREST_NS: u64 = 10_000_000_000;
 /// The streams that have a consumer.
 const CONSUMED: [Stream; 2] = [Stream::Log, Stream::Queue];
 
@@ -60,49 +70,55 @@ pub fn run(plan: &Plan) -> Report {
     report
 }
 
-enum Undo {
-    Start,
-    /// Paused since then, nanoseconds.
-    Resume(u64),
-    /// Cut off since then.
-    Join(u64, u64),
-}
-
 struct Harness {
     w: World,
     plan: Plan,
-    host: Host,
+    fleet: Fleet,
     record: Shared,
     machines: BTreeMap<u64, Machine>,
-    undo: Vec<(u64, Undo)>,
-    /// Told to end, since when.
-    ending: Option<u64>,
-    paused: bool,
-    /// When it was last seen not to serve.
-    down_since: Option<u64>,
+    /// Links of actors that are cut: the actor, since when in nanoseconds, until when in milliseconds.
+    cut: Vec<(u64, u64, u64)>,
+    /// Since when not all is as it should be.
+    troubled_since: Option<u64>,
+    operators: u64,
+}
+
+/// The configuration of server `i`.
+fn config(o: &Options, fleet: &Fleet, i: usize) -> String {
+    let text = "listen: \"0.0.0.0:4222\"\njetstream { store_dir: \"/data\", max_mem: 64MB, max_file: 4GB }\n";
+    if o.servers == 1 {
+        return format!("{text}server_name: storm\n");
+    }
+    let others = (0..o.servers).filter(|n| *n != i);
+    let routes: Vec<String> =
+        others.map(|n| format!("\"nats-route://{}:6222\"", fleet.machine(n).ip())).collect();
+    format!(
+        "{text}server_name: s{i}\ncluster {{ name: storm, listen: \"0.0.0.0:6222\", ping_interval: \"2s\", ping_max: 2, routes: [{}] }}\n",
+        routes.join(", ")
+    )
 }
 
 impl Harness {
     fn new(w: World, plan: Plan) -> Harness {
-        let machine = w.machine("server");
-        machine.set_cores(plan.options.cores);
-        let host = Host::new(machine);
+        let fleet = Fleet::new(&w, plan.options.servers, plan.options.cores);
         let record = Arc::new(Mutex::new(Record::default()));
         Harness {
             w,
             plan,
-            host,
+            fleet,
             record,
             machines: BTreeMap::new(),
-            undo: Vec::new(),
-            ending: None,
-            paused: false,
-            down_since: None,
+            cut: Vec::new(),
+            troubled_since: None,
+            operators: OPERATOR,
         }
     }
 
     fn ms(&self) -> u64 {
         self.w.elapsed().as_millis() as u64
+    }
+    fn ns(&self) -> u64 {
+        self.w.elapsed().as_nanos() as u64
     }
     fn wrong(&self, id: &str, text: String) {
         self.record.lock().wrong(id, text);
@@ -111,12 +127,14 @@ impl Harness {
     fn actor(&mut self, actor: Actor) -> (Machine, Run) {
         let machine = self.w.machine(&format!("a{}", actor.id));
         self.machines.insert(actor.id, machine.clone());
+        let n = self.plan.options.servers;
         let run = Run {
             options: self.plan.options.clone(),
-            server: SocketAddr::new(self.host.machine.ip(), 4222),
+            servers: (0..n).map(|i| SocketAddr::new(self.fleet.machine(i).ip(), 4222)).collect(),
+            home: AtomicUsize::new(actor.id as usize),
             record: self.record.clone(),
             world: self.w.clone(),
-            boots: self.host.boots.subscribe(),
+            boots: self.fleet.boots(),
             actor,
         };
         (machine, run)
@@ -142,40 +160,19 @@ impl Harness {
             if self.ms() > end {
                 return None;
             }
-            self.keep_running();
+            self.keep();
             env::sleep(TICK).await;
         }
     }
 
     async fn run(mut self) -> Report {
-        self.host.configure(
-            "listen: \"0.0.0.0:4222\"\nserver_name: storm\njetstream { store_dir: \"/data\", max_mem: 64MB, max_file: 4GB }\n",
-        );
-        self.host.start();
         let o = self.plan.options.clone();
-        let made = self
-            .admin(move |run| async move {
-                let mut c = run.connect().await;
-                let end = env::now() + CALM;
-                for s in STREAMS {
-                    let subject = format!("$JS.API.STREAM.CREATE.{}", s.name());
-                    let m = run.ask(&mut c, &subject, &s.config(&o), end).await;
-                    match m.map(|m| m.json()) {
-                        Some(v) if v["error"].is_null() && v["config"].is_object() => {}
-                        v => return Err(format!("{}: {v:?}", s.name())),
-                    }
-                }
-                for s in CONSUMED {
-                    let subject = format!("$JS.API.CONSUMER.DURABLE.CREATE.{}.{}", s.name(), consumer(s));
-                    let m = run.ask(&mut c, &subject, &consumer_config(s, &o), end).await;
-                    match m.map(|m| m.json()) {
-                        Some(v) if v["error"].is_null() && v["config"].is_object() => {}
-                        v => return Err(format!("consumer of {}: {v:?}", s.name())),
-                    }
-                }
-                Ok(())
-            })
-            .await;
+        for i in 0..o.servers {
+            let text = config(&o, &self.fleet, i);
+            self.fleet.hosts()[i].configure(&text);
+            self.fleet.start(i);
+        }
+        let made = self.admin(move |run| make(run, o)).await;
         if let Err(e) = made.unwrap_or_else(|| Err("no answer".to_owned())) {
             self.wrong("JS-0", format!("the streams could not be made: {e}"));
             return self.report();
@@ -215,10 +212,9 @@ impl Harness {
                     self.happen(e.event, now);
                 }
             }
-            self.undo_due(now);
-            self.keep_running();
+            self.keep();
             let all = self.record.lock().done >= self.plan.actors.len() as u64;
-            if all && events.is_empty() && self.undo.is_empty() && self.ending.is_none() {
+            if all && events.is_empty() && self.fleet.is_quiet() && self.cut.is_empty() {
                 return;
             }
             env::sleep(TICK).await;
@@ -227,65 +223,45 @@ impl Harness {
         self.wrong("JS-13", format!("after 600 s {done} of {} actors are done", self.plan.actors.len()));
     }
 
-    fn undo_due(&mut self, now: u64) {
-        for (at, what) in std::mem::take(&mut self.undo) {
-            if at <= now {
-                self.undo(what);
-            } else {
-                self.undo.push((at, what));
-            }
+    /// Undoes what is due and starts again what has ended; times in which not all is well are noted.
+    fn keep(&mut self) {
+        for text in self.fleet.keep() {
+            self.wrong("JS-14", text);
         }
-    }
-
-    fn outage(&self, since: u64) {
-        let now = self.w.elapsed().as_nanos() as u64;
-        self.record.lock().outages.push((since, now));
-    }
-
-    fn undo(&mut self, what: Undo) {
-        match what {
-            Undo::Start => self.host.start(),
-            Undo::Resume(since) => {
-                if std::mem::take(&mut self.paused) {
-                    self.host.machine.resume();
-                    self.outage(since);
-                }
-            }
-            Undo::Join(a, since) => {
-                let m = self.machines[&a].clone();
-                self.w.join(&m, &self.host.machine);
+        let now = self.ms();
+        for (actor, since, until) in std::mem::take(&mut self.cut) {
+            if until <= now {
+                self.link(actor, |w, a, s| w.join(a, s));
                 // What was sent before comes after this only, together with what was sent since.
-                self.outage(since);
+                let now = self.ns();
+                self.record.lock().outages.push((since, now));
+            } else {
+                self.cut.push((actor, since, until));
             }
         }
-    }
-
-    /// A server that has ended is followed by another; times without one are noted.
-    fn keep_running(&mut self) {
-        let now = self.w.elapsed().as_nanos() as u64;
-        let serves = self.host.serves() && self.host.machine.is_running();
-        match (serves, self.down_since) {
-            (false, None) => self.down_since = Some(now),
+        let several = self.plan.options.servers > 1;
+        let well = self.fleet.all_serve() && (!several || self.fleet.is_quiet());
+        let now = self.ns();
+        match (well, self.troubled_since) {
+            (false, None) => self.troubled_since = Some(now),
             (true, Some(since)) => {
-                self.down_since = None;
-                self.record.lock().outages.push((since, now));
+                self.troubled_since = None;
+                let until = if several { now + UNREST_NS } else { now };
+                self.record.lock().outages.push((since, until));
             }
             _ => {}
         }
-        if self.host.machine.is_running() || self.undo.iter().any(|u| matches!(u.1, Undo::Start)) {
-            return;
+    }
+
+    /// Does something to an actor's links with all servers.
+    fn link(&self, actor: u64, f: impl Fn(&World, &Machine, &Machine)) {
+        let Some(m) = self.machines.get(&actor) else { return };
+        for h in self.fleet.hosts() {
+            f(&self.w, m, &h.machine);
         }
-        let code = *self.host.exit.lock();
-        match self.ending.take() {
-            Some(_) if code == Some(0) => {}
-            _ => self.wrong("JS-14", format!("the server ended by itself with {code:?}")),
-        }
-        self.undo.push((self.ms() + 5, Undo::Start));
     }
 
     fn happen(&mut self, e: Event, now: u64) {
-        let server = self.host.machine.clone();
-        let since = self.w.elapsed().as_nanos() as u64;
         let name = match &e {
             Event::Kill { power: false, .. } => "fault kill",
             Event::Kill { power: true, .. } => "fault power",
@@ -294,48 +270,64 @@ impl Harness {
             Event::Reset { .. } => "fault reset",
             Event::Cut { .. } => "fault cut",
             Event::Clock { .. } => "fault clock",
+            Event::Servers(e) => e.name(),
+            Event::StepDown { .. } => "change step-down",
+            Event::Scale { .. } => "change scale",
         };
         self.record.lock().count(name);
+        if self.plan.options.servers > 1 {
+            // A change of leaders may follow, also of what happens in no time.
+            let now = self.ns();
+            self.record.lock().outages.push((now, now + UNREST_NS));
+        }
         match e {
             Event::Kill { power, ms } => {
-                if server.is_running() && self.ending.is_none() {
-                    let (resume, rest) = std::mem::take(&mut self.undo)
-                        .into_iter()
-                        .partition(|u| matches!(u.1, Undo::Resume(_)));
-                    self.undo = rest;
-                    resume.into_iter().for_each(|(_, what): (u64, Undo)| self.undo(what));
-                    server.kill(if power { Death::Power } else { Death::Process });
-                    self.undo.push((now + ms, Undo::Start));
-                }
+                self.fleet.happen(&fleet::Event::KillServer { server: 0, power, ms });
             }
-            Event::Restart => {
-                if self.host.serves() && self.ending.is_none() {
-                    self.ending = Some(now);
-                    server.signal(Signal::Terminate);
-                }
-            }
+            Event::Restart => self.fleet.happen(&fleet::Event::RestartServer { server: 0 }),
             Event::Pause { ms } => {
-                if server.is_running() && !self.paused {
-                    server.pause();
-                    self.paused = true;
-                    self.undo.push((now + ms, Undo::Resume(since)));
-                }
+                self.fleet.happen(&fleet::Event::PauseServer { server: 0, ms });
+                let now = self.ns();
+                self.record.lock().outages.push((now, now + ms * 1_000_000));
             }
-            Event::Reset { actor } => self.w.reset(&self.machines[&actor], &server),
+            Event::Clock { ms } => self.fleet.happen(&fleet::Event::ClockServer { server: 0, ms }),
+            Event::Servers(e) => self.fleet.happen(&e),
+            Event::Reset { actor } => self.link(actor, |w, a, s| w.reset(a, s)),
             Event::Cut { actor, ms } => {
-                self.w.part(&self.machines[&actor], &server);
-                self.undo.push((now + ms, Undo::Join(actor, since)));
+                self.link(actor, |w, a, s| w.part(a, s));
+                self.cut.push((actor, self.ns(), now + ms));
             }
-            Event::Clock { ms } => server.jump_wall(ms * 1_000_000),
+            Event::StepDown { stream } => {
+                let subject = match stream {
+                    Some(s) => format!("$JS.API.STREAM.LEADER.STEPDOWN.{}", s.name()),
+                    None => "$JS.API.META.LEADER.STEPDOWN".to_owned(),
+                };
+                self.operate(subject, String::new());
+            }
+            Event::Scale { stream, replicas } => {
+                let text = stream.config_with(&self.plan.options, replicas);
+                self.operate(format!("$JS.API.STREAM.UPDATE.{}", stream.name()), text);
+            }
         }
     }
 
+    /// An operator asks for a change, once. Whether it comes to it is open.
+    fn operate(&mut self, subject: String, body: String) {
+        self.operators += 1;
+        let (machine, run) = self.actor(Actor { id: self.operators, stream: Stream::Log, steps: Vec::new() });
+        machine.start(async move {
+            let mut c = run.connect().await;
+            let answer = run.ask(&mut c, &subject, &body, env::now() + Duration::from_secs(5)).await;
+            let done = answer.is_some_and(|m| m.json()["error"].is_null());
+            run.record.lock().count(if done { "changes: done" } else { "changes: refused" });
+        });
+    }
+
     async fn heal(&mut self) {
-        for (_, what) in std::mem::take(&mut self.undo) {
-            self.undo(what);
-        }
-        for m in self.machines.clone().into_values() {
-            self.w.join(&m, &self.host.machine);
+        self.fleet.heal();
+        self.cut.clear();
+        for a in self.machines.keys().copied().collect::<Vec<_>>() {
+            self.link(a, |w, a, s| w.join(a, s));
         }
         self.w.set_net(|o| {
             o.link.latency_min_ns = 20_000;
@@ -343,15 +335,23 @@ impl Harness {
             o.window = 256 << 10;
             o.short = 0.0;
         });
-        let end = self.ms() + 30_000;
-        while self.ms() < end && !self.host.serves() {
-            self.undo_due(self.ms());
-            self.keep_running();
-            env::sleep(TICK).await;
-        }
-        if !self.host.serves() {
+        if !self.all_serve_within(30_000).await {
             self.wrong("JS-13", "no server listens 30 s after the storm".into());
         }
+        if self.plan.options.one_stays_dead {
+            let victim = (self.plan.options.seed % self.plan.options.servers as u64) as usize;
+            self.record.lock().count("a server stays dead");
+            self.fleet.bury(victim, true);
+        }
+    }
+
+    async fn all_serve_within(&mut self, ms: u64) -> bool {
+        let end = self.ms() + ms;
+        while self.ms() < end && !self.fleet.all_serve() {
+            self.keep();
+            env::sleep(TICK).await;
+        }
+        self.fleet.all_serve()
     }
 
     async fn calm(&mut self) {
@@ -378,17 +378,22 @@ impl Harness {
             self.record.lock().finals.insert(*s, Final { before: b.kept.clone(), ..f.clone() });
         }
         // A clean end and another start change nothing.
-        self.ending = Some(self.ms());
-        self.host.machine.signal(Signal::Terminate);
+        let n = self.plan.options.servers;
+        for i in 0..n {
+            if self.fleet.serves(i) {
+                self.fleet.end(i);
+            }
+            self.fleet.recall(i);
+        }
+        let is_up = |h: &Harness| (0..n).any(|i| h.fleet.machine(i).is_running());
         let end = self.ms() + 30_000;
-        while self.ms() < end && self.host.machine.is_running() {
+        while self.ms() < end && is_up(self) {
             env::sleep(TICK).await;
         }
-        if self.host.machine.is_running() {
-            return self.wrong("JS-14", "the server does not end within 30 s".into());
+        if is_up(self) {
+            return self.wrong("JS-14", "the servers do not end within 30 s".into());
         }
-        self.keep_running();
-        self.undo_due(u64::MAX);
+        self.all_serve_within(30_000).await;
         let again = self.admin(|run| async move {
             let mut c = run.connect().await;
             read_all(&run, &mut c).await
@@ -412,6 +417,35 @@ impl Harness {
             None => self.wrong("JS-13", "after a clean restart nothing answers".into()),
         }
     }
+}
+
+/// Makes the streams and their consumers.
+async fn make(run: Run, o: Options) -> Result<(), String> {
+    let mut c = run.connect().await;
+    let mut all: Vec<(String, String)> = Vec::new();
+    for s in STREAMS {
+        all.push((format!("$JS.API.STREAM.CREATE.{}", s.name()), s.config(&o)));
+    }
+    for s in CONSUMED {
+        let subject = format!("$JS.API.CONSUMER.DURABLE.CREATE.{}.{}", s.name(), consumer(s));
+        all.push((subject, consumer_config(s, &o)));
+    }
+    for (subject, body) in all {
+        // Several servers must find each other first; until then they say that they cannot.
+        let end = env::now() + CALM;
+        let mut last = json!(null);
+        while last["config"].is_null() {
+            match run.ask(&mut c, &subject, &body, end).await.map(|m| m.json()) {
+                Some(v) if v["error"].is_null() && v["config"].is_object() => last = v,
+                Some(v) if env::now() < end && o.servers > 1 => {
+                    last = v;
+                    env::sleep(Duration::from_millis(200)).await;
+                }
+                v => return Err(format!("{subject}: {v:?}, {last}")),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads all streams as they are.

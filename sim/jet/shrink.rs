@@ -1,5 +1,7 @@
 //! Makes a failing plan small: actors, then steps, then events are left out in halves, quarters and one by one while the same
-//! invariant fails.
+//! invariant fails. It works for every plan that can say what its parts are ([`Parts`]).
+
+use crate::mesh;
 
 use super::plan::Plan;
 
@@ -11,36 +13,91 @@ enum Part {
     Events,
 }
 
-fn len(p: &Plan, part: Part) -> usize {
-    match part {
-        Part::Actors => p.actors.len(),
-        Part::Steps(a) => p.actors.get(a).map_or(0, |a| a.steps.len()),
-        Part::Events => p.events.len(),
+/// A plan that consists of actors with their steps, and of events.
+pub trait Parts: Clone {
+    /// Actors.
+    fn actors(&self) -> usize;
+    /// Steps of one.
+    fn steps(&self, actor: usize) -> usize;
+    /// Leaves out steps.
+    fn drop_steps(&mut self, actor: usize, from: usize, n: usize);
+    /// Events.
+    fn events(&self) -> usize;
+    /// Leaves out events.
+    fn drop_events(&mut self, from: usize, n: usize);
+    /// Steps and events.
+    fn size(&self) -> usize {
+        (0..self.actors()).map(|a| self.steps(a)).sum::<usize>() + self.events()
     }
 }
 
-fn without(p: &Plan, part: Part, from: usize, n: usize) -> Plan {
+impl Parts for Plan {
+    fn actors(&self) -> usize {
+        self.actors.len()
+    }
+    fn steps(&self, actor: usize) -> usize {
+        self.actors.get(actor).map_or(0, |a| a.steps.len())
+    }
+    fn drop_steps(&mut self, actor: usize, from: usize, n: usize) {
+        self.actors[actor].steps.drain(from..from + n);
+    }
+    fn events(&self) -> usize {
+        self.events.len()
+    }
+    fn drop_events(&mut self, from: usize, n: usize) {
+        self.events.drain(from..from + n);
+    }
+}
+
+impl Parts for mesh::plan::Plan {
+    fn actors(&self) -> usize {
+        self.walks.len()
+    }
+    fn steps(&self, actor: usize) -> usize {
+        self.walks.get(actor).map_or(0, Vec::len)
+    }
+    fn drop_steps(&mut self, actor: usize, from: usize, n: usize) {
+        self.walks[actor].drain(from..from + n);
+    }
+    fn events(&self) -> usize {
+        self.events.len()
+    }
+    fn drop_events(&mut self, from: usize, n: usize) {
+        self.events.drain(from..from + n);
+    }
+}
+
+fn len(p: &impl Parts, part: Part) -> usize {
+    match part {
+        Part::Actors => p.actors(),
+        Part::Steps(a) => p.steps(a),
+        Part::Events => p.events(),
+    }
+}
+
+fn without<P: Parts>(p: &P, part: Part, from: usize, n: usize) -> P {
     let mut p = p.clone();
     match part {
         Part::Actors => {
             // An actor's number names its machine in the events: its steps go, it stays.
-            for a in p.actors.iter_mut().skip(from).take(n) {
-                a.steps.clear();
+            for a in from..(from + n).min(p.actors()) {
+                let all = p.steps(a);
+                p.drop_steps(a, 0, all);
             }
         }
-        Part::Steps(a) => drop(p.actors[a].steps.drain(from..from + n)),
-        Part::Events => drop(p.events.drain(from..from + n)),
+        Part::Steps(a) => p.drop_steps(a, from, n),
+        Part::Events => p.drop_events(from, n),
     }
     p
 }
 
 /// The smallest plan found in at most `runs` runs for which `fails` is still true.
-pub fn shrink(plan: &Plan, mut runs: usize, fails: impl Fn(&Plan) -> bool) -> Plan {
+pub fn shrink<P: Parts>(plan: &P, mut runs: usize, fails: impl Fn(&P) -> bool) -> P {
     let mut best = plan.clone();
     loop {
-        let before = best.len();
+        let before = best.size();
         let mut parts = vec![Part::Actors, Part::Events];
-        parts.extend((0..best.actors.len()).map(Part::Steps));
+        parts.extend((0..best.actors()).map(Part::Steps));
         for part in parts {
             let mut portion = len(&best, part);
             while portion > 0 {
@@ -48,7 +105,7 @@ pub fn shrink(plan: &Plan, mut runs: usize, fails: impl Fn(&Plan) -> bool) -> Pl
                 while from < len(&best, part) {
                     let n = portion.min(len(&best, part) - from);
                     let smaller = without(&best, part, from, n);
-                    if smaller.len() == best.len() {
+                    if smaller.size() == best.size() {
                         from += n;
                         continue;
                     }
@@ -68,7 +125,7 @@ pub fn shrink(plan: &Plan, mut runs: usize, fails: impl Fn(&Plan) -> bool) -> Pl
                 portion /= 2;
             }
         }
-        if best.len() == before {
+        if best.size() == before {
             return best;
         }
     }

@@ -97,7 +97,7 @@ fn each_wrong_is_found() {
             r.attempts.push(attempt(5, Stream::Bucket, stored(1)));
             r.finals.insert(Stream::Bucket, end(Stream::Bucket, &[5]));
             let subject = Stream::Bucket.subject(0);
-            r.gets.push(Get { subject, sent_at: 1000, done_at: 1010, found: None });
+            r.gets.push(Get { subject, sent_at: 1000, done_at: 1010, found: None, direct: false });
         }),
         ("JS-8", |r| {
             r.said.push(Said {
