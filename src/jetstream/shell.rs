@@ -99,6 +99,8 @@ pub(crate) struct Core {
     pub stopped: Option<Arc<str>>,
     /// Something was refused, and what was handed out before it is not applied yet: nothing is decided until then.
     pub voided: bool,
+    /// A task waits to try again what was refused.
+    pub retrying: bool,
     /// How often something that was decided became void.
     pub voids: u64,
     /// The configuration that it is to have, if somebody said so.
@@ -164,6 +166,7 @@ impl Stream {
                 since: a.created,
                 stopped: None,
                 voided: false,
+                retrying: false,
                 voids: 0,
                 wanted: None,
                 wanted_sent: false,
