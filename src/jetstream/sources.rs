@@ -253,6 +253,9 @@ impl Stream {
             }
             return false;
         };
+        if !self.drop_copied(&origin, &facts).await {
+            return false;
+        }
         let found = loop {
             match look(&origin, &facts.source, &facts.filters, facts.next, facts.stands) {
                 Ok(f) => break f,
@@ -282,11 +285,37 @@ impl Stream {
             }
             let seqs = found.messages.iter().map(|m| m.seq).collect();
             if origin.command(Command::Remove { seqs }).await.is_err() {
-                // They stay until a leader is told; they are not copied twice, by where the copy stands.
+                // They go with the next turn, and are not copied twice, by where the copy stands.
                 return false;
             }
         }
         found.more
+    }
+
+    /// Removes from a work queue what is here already: whoever copied it may have ended before he could say so. False if that does not go.
+    async fn drop_copied(&self, origin: &Stream, facts: &Facts) -> bool {
+        if facts.stands == 0 || origin.config().retention != Retention::WorkQueue {
+            return true;
+        }
+        loop {
+            let asked = origin.group().ask(|v| {
+                let (mut seqs, mut at) = (Vec::new(), 1);
+                while seqs.len() < TURN
+                    && let Some(seq) = v.next(&facts.filters, StreamSeq(at))?.filter(|s| s.0 <= facts.stands)
+                {
+                    seqs.push(seq.0);
+                    at = seq.0 + 1;
+                }
+                Ok(seqs)
+            });
+            let Ok(seqs) = asked.await else { return false };
+            if seqs.is_empty() {
+                return true;
+            }
+            if origin.command(Command::Remove { seqs }).await.is_err() {
+                return false;
+            }
+        }
     }
 
     /// Whether copying begins anew where the copy stands, because what was decided became void: not at once, the disk may be full.

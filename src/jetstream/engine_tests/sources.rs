@@ -89,6 +89,29 @@ fn j25_a_work_queue_lets_go_only_of_what_is_applied_in_the_copy() {
     .expect("a runtime starts");
 }
 
+/// What was copied and not removed, because the server ended in between, leaves with the next turn and is not copied twice.
+#[test]
+fn j25_what_was_copied_before_an_end_leaves_afterwards() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        let w = server.make_stream(r#"{"name":"W","subjects":["a.>"],"retention":"workqueue"}"#).await;
+        server.store("a.x", "1").await;
+        let c = server.make_stream(r#"{"name":"C","sources":[{"name":"W"}]}"#).await;
+        let crate::leading::Standing::Leads(term) = w.standing() else { panic!("it leads") };
+        grown(&server, &c, 1).await;
+        server.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
+        server.publish("a.x", "", "2");
+        w.role(&replica::Role::Follower { term, leader: None });
+        w.role(&replica::Role::Leader { term });
+        server.store("a.x", "3").await;
+        server.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
+        let bodies: Vec<String> = all_of(&c).await.into_iter().map(|m| m.2).collect();
+        assert!(bodies == ["1", "3"] || bodies == ["1", "2", "3"], "{bodies:?}");
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
 /// Two engines, an account each; B reaches A's API under a prefix of its own.
 async fn neighbours() -> (Server, Server) {
     let broker = Arc::new(Broker::default());
