@@ -282,7 +282,7 @@ impl Core {
                 }
             }
             Decision::Answer { answers, after } => {
-                let waits = after > 0 && log.has_tail() && !env::planted!("js-refusal-at-once");
+                let waits = after > 0 && log.has_tail();
                 for a in answers.iter().flatten().filter(|_| !p.reply.is_empty()) {
                     if waits {
                         log.answer(p.reply, |out| write(out, a));
