@@ -488,7 +488,9 @@ impl Deliveries {
         if group.remote_weight == 0 {
             return self.deliver_group(&group.members, from, m);
         }
-        let lot = self.below(here + group.remote_weight);
+        // Members of the one group that says so come before those elsewhere.
+        let near = here > 0 && group.name() == crate::LOCAL_FIRST;
+        let lot = self.below(if near { here } else { here + group.remote_weight });
         if lot < here && self.deliver_group(&group.members, from, m) {
             return true;
         }
@@ -576,7 +578,8 @@ impl Deliveries {
         let mut queues = vec![Vec::new(); matched.remote().len()];
         for group in matched.groups() {
             let members = &group.members;
-            let remote = if goes_on { group.remote_weight } else { 0 };
+            let near = !members.is_empty() && group.name() == crate::LOCAL_FIRST;
+            let remote = if goes_on && !near { group.remote_weight } else { 0 };
             let lot = if members.len() + remote > 1 { self.below(members.len() + remote) } else { 0 };
             if lot < members.len() {
                 let (before, after) = members.split_at(lot);

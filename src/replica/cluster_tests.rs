@@ -431,6 +431,25 @@ fn a_new_group_is_led_at_once_and_a_transfer_waits_for_nothing() {
     .expect("a runtime starts");
 }
 
+/// Found by `scripts/repro --cluster 46`: a server without its majority never ended.
+#[test]
+fn a_node_without_its_majority_closes_all_the_same() {
+    env::run(async {
+        let mut c = Cluster::new(4, 3, 0).await;
+        c.publish(1);
+        c.settle().await;
+        let leader = c.leader().expect("there is one");
+        let ids: Vec<NodeId> = c.nodes.keys().copied().collect();
+        c.mesh.state.lock().cut = ids.iter().flat_map(|a| ids.iter().map(move |b| (*a, *b))).collect();
+        c.nodes[&leader].list.publish(1_000);
+        let replicas = c.nodes[&leader].replicas.clone().expect("it is up");
+        let closed = env::timeout(Duration::from_secs(20), replicas.close()).await;
+        closed.expect("it ends without the others").expect("a healthy store flushes");
+        assert!(!c.nodes[&leader].list.acked().contains(&1_000), "nobody agreed to it");
+    })
+    .expect("a runtime starts");
+}
+
 #[test]
 fn a_member_joins_and_another_leaves() {
     env::run(async {

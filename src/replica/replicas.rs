@@ -32,6 +32,8 @@ use crate::{
 
 /// How long a flush waits for a group that is slow to take its checkpoint. It goes on without: that group's log is kept longer.
 const CHECKPOINT_WAIT: Duration = Duration::from_secs(5);
+/// How long a node that closes waits for what others have yet to agree to, over all groups together.
+const QUIET_MAX: Duration = Duration::from_secs(2);
 
 /// What all groups of a node share.
 pub(crate) struct Shared {
@@ -397,8 +399,14 @@ impl Replicas {
         self.0.closed.store(true, Ordering::Release);
         self.0.flush.notify_one();
         self.0.net.wake();
+        // What others have to agree to may never come to its end: the rest of a cluster can be away.
+        let until = env::now() + QUIET_MAX;
         for g in self.all() {
-            g.quiet().await;
+            if g.0.is_sole() {
+                g.quiet().await;
+            } else {
+                env::timeout(until.since(env::now()), g.quiet()).await.ok();
+            }
         }
         let done = self.0.flush().await;
         let groups = std::mem::take(&mut *self.0.groups.lock());
