@@ -153,6 +153,9 @@ impl Replicas {
     pub fn new(store: Store, me: NodeId, options: Options) -> Replicas {
         assert_eq!(me.incarnation, 0, "D-9: a node has one id; incarnations are of its replicas");
         let net = Net::new(options.grant_ns);
+        // D-7 makes the one row a machine safe: an epoch is given once, whatever replicas are there.
+        let mut live = Liveness::at(env::now().0, 0);
+        live.machines = true;
         let transfers = Transfers::new(options.transfers_at_once);
         Replicas(Arc::new(Shared {
             store,
@@ -161,7 +164,7 @@ impl Replicas {
             net,
             groups: Mutex::default(),
             no_vote_before: AtomicU64::new(0),
-            live: Mutex::new(Liveness::at(env::now().0, 0)),
+            live: Mutex::new(live),
             grown: AtomicU64::new(0),
             touched: Mutex::default(),
             flush: Notify::new(),

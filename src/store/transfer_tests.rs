@@ -306,6 +306,8 @@ fn crash_at(seed: u64, at: u64, after: bool) -> std::result::Result<bool, TestCa
     }
     now(b.g.verify()).expect("it can be read");
     b.apply();
+    // In a term that no history here is beyond.
+    b.fork = 1000;
     // What a file was received into that nothing names is written over when its number is given again.
     for _ in 0..4 {
         if b.g.last().0 == b.g.applied().0 {
