@@ -96,7 +96,7 @@ fn writes(r: &Record, o: &Options, out: &mut Vec<Violation>) {
                     format!("{name} {seq} was acknowledged for value {} and holds {here:?}", a.value),
                 );
             }
-            if here.is_none() && !may_be_gone(r, o, a, seq, f.first, f.last) {
+            if here.is_none() && !may_be_gone(r, o, a, seq, f.last) {
                 wrong(
                     out,
                     "JS-1",
@@ -115,7 +115,7 @@ fn writes(r: &Record, o: &Options, out: &mut Vec<Violation>) {
 }
 
 /// Whether a rule of the stream can have removed it.
-fn may_be_gone(r: &Record, o: &Options, a: &Attempt, seq: u64, _first: u64, last: u64) -> bool {
+fn may_be_gone(r: &Record, o: &Options, a: &Attempt, seq: u64, last: u64) -> bool {
     match a.stream {
         Stream::Log => false,
         Stream::Short => seq + o.log_max_msgs <= last,
@@ -315,7 +315,6 @@ fn deliveries(r: &Record, o: &Options, out: &mut Vec<Violation>) {
 }
 
 fn streams(r: &Record, o: &Options, out: &mut Vec<Violation>) {
-    let mut last: BTreeMap<Stream, (u64, u64)> = BTreeMap::new();
     for seen in &r.seen {
         // Compared with what was answered before this was asked.
         for earlier in r.seen.iter().filter(|e| e.stream == seen.stream && e.done_at < seen.sent_at) {
@@ -327,7 +326,6 @@ fn streams(r: &Record, o: &Options, out: &mut Vec<Violation>) {
                 );
             }
         }
-        last.insert(seen.stream, (seen.first, seen.last));
         let most = match seen.stream {
             Stream::Short => o.log_max_msgs,
             _ => u64::MAX,

@@ -18,6 +18,7 @@ mod consumers;
 mod deliver;
 #[cfg(test)]
 mod engine_tests;
+mod filters;
 mod handlers;
 mod leading;
 mod log;

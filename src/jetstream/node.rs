@@ -444,8 +444,28 @@ fn genesis_of(replicas: &Replicas) -> Result<u64, String> {
     Ok(u64::from_le_bytes(bytes))
 }
 
+/// How long support lasts: that long, and an election, a stream is without a leader when a server dies. A process that sleeps for longer loses what
+/// it leads.
+const GRANT: Duration = Duration::from_millis(700);
+/// The shortest election timeout.
+const ELECTION: Duration = Duration::from_millis(300);
+
 fn replica_options() -> replica::Options {
-    replica::Options::default()
+    let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+    let raft = raft::Options {
+        election_ns: ns(ELECTION),
+        resend_ns: ns(ELECTION / 3),
+        // Clocks of two machines run apart by less than a twentieth.
+        drift_ns: ns(GRANT / 20),
+        transfer_ns: ns(ELECTION * 2),
+        ..raft::Options::default()
+    };
+    replica::Options {
+        raft: Arc::new(raft),
+        beat_ns: ns(GRANT / 4),
+        grant_ns: ns(GRANT),
+        ..replica::Options::default()
+    }
 }
 
 fn store_options(o: &Options) -> store::Options {

@@ -98,7 +98,7 @@ impl Stream {
         if full {
             if !p.reply.is_empty() {
                 let e = errors::STREAM_TOO_MANY_REQUESTS.error();
-                at_once.push(p.reply, |out| answer::error(out, &self.name, &e));
+                at_once.push(p.reply, |out| self.acks.push_error(out, &e));
             }
             return (true, Some(at_once));
         }
@@ -206,7 +206,7 @@ impl Stream {
     pub(crate) fn refuse_waiting(&self, all: VecDeque<Waiting>, e: &stream::ApiError) {
         let mut a = Answers::default();
         for w in all.iter().filter(|w| !w.reply.is_empty()) {
-            a.push(&w.reply, |out| answer::error(out, &self.name, e));
+            a.push(&w.reply, |out| self.acks.push_error(out, e));
         }
         self.send(&a);
     }
@@ -215,7 +215,7 @@ impl Stream {
         let first = self.core.lock().slow.pop_front();
         let mut a = Answers::default();
         if let Some(w) = first.filter(|w| !w.reply.is_empty()) {
-            a.push(&w.reply, |out| answer::error(out, &self.name, e));
+            a.push(&w.reply, |out| self.acks.push_error(out, e));
         }
         self.send(&a);
     }
@@ -243,9 +243,9 @@ impl Core {
 
     /// Decides one publish and carries the decision out.
     fn decide(&mut self, s: &Stream, p: &Publish<'_>, at_once: &mut Answers) -> Done {
-        let Core { rules: Some(rules), log, ack_prefix, voided: false, .. } = self else { return Done::Wait };
+        let Core { rules: Some(rules), log, voided: false, .. } = self else { return Done::Wait };
         let view = StoreView::new(s.group());
-        let write = |out: &mut Vec<u8>, a: &Answer| answer::write(out, &s.name, ack_prefix, a);
+        let write = |out: &mut Vec<u8>, a: &Answer| answer::write(out, &s.acks, a);
         let decision = match rules.decide(p, &view, now()) {
             Ok(d) => d,
             Err(need) => return Done::Need(need),
@@ -282,7 +282,7 @@ impl Core {
                 }
             }
             Decision::Answer { answers, after } => {
-                let waits = after > 0 && log.has_tail() && !env::planted!("js-refusal-at-once");
+                let waits = after > 0 && log.has_tail();
                 for a in answers.iter().flatten().filter(|_| !p.reply.is_empty()) {
                     if waits {
                         log.answer(p.reply, |out| write(out, a));

@@ -31,8 +31,8 @@ use tokio::sync::watch;
 use crate::{
     JetStream,
     account::{Assets, internal},
-    advisory, answer,
-    api::response::SourceInfo,
+    advisory,
+    api::{ack::AckPrefix, response::SourceInfo},
     apply::Progress,
     consumers::Consumers,
     leading::Standing,
@@ -64,6 +64,8 @@ pub struct Stream {
     pub(crate) assets: Weak<Assets>,
     /// What its log begins with, if nothing else is wanted by then.
     pub(crate) first_config: Bytes,
+    /// What acknowledgements begin with.
+    pub(crate) acks: AckPrefix,
     pub(crate) group: OnceLock<store::Group>,
     pub(crate) core: Mutex<Core>,
     /// Who takes messages on its subjects.
@@ -81,8 +83,6 @@ pub struct Stream {
 pub(crate) struct Core {
     pub rules: Option<stream::Stream>,
     pub log: Log,
-    /// What acknowledgements begin with.
-    pub ack_prefix: Box<[u8]>,
     pub consumers: Consumers,
     /// Publishes that wait for the disk, in order. While there are any, all others wait behind them.
     pub slow: VecDeque<Waiting>,
@@ -99,6 +99,8 @@ pub(crate) struct Core {
     pub stopped: Option<Arc<str>>,
     /// Something was refused, and what was handed out before it is not applied yet: nothing is decided until then.
     pub voided: bool,
+    /// A task waits to try again what was refused.
+    pub retrying: bool,
     /// How often something that was decided became void.
     pub voids: u64,
     /// The configuration that it is to have, if somebody said so.
@@ -138,7 +140,7 @@ impl Stream {
         assets: &Arc<Assets>,
         a: Assignment,
     ) -> Result<Arc<Stream>, String> {
-        let a_name = a.name.clone();
+        let acks = AckPrefix::new(&a.name, node.options.domain.as_deref().unwrap_or_default());
         let stream = Arc::new_cyclic(|me: &Weak<Stream>| Stream {
             id: a.id,
             name: a.name,
@@ -149,11 +151,11 @@ impl Stream {
             node: Arc::downgrade(node),
             assets: Arc::downgrade(assets),
             first_config: a.config,
+            acks,
             group: OnceLock::new(),
             core: Mutex::new(Core {
                 rules: None,
                 log: Log::default(),
-                ack_prefix: answer::prefix(&a_name, node.options.domain.as_deref()),
                 consumers: Consumers::default(),
                 slow: VecDeque::new(),
                 slow_runs: false,
@@ -164,6 +166,7 @@ impl Stream {
                 since: a.created,
                 stopped: None,
                 voided: false,
+                retrying: false,
                 voids: 0,
                 wanted: None,
                 wanted_sent: false,
@@ -517,7 +520,7 @@ impl Stream {
         }
         let Some(assets) = self.assets.upgrade() else { return };
         let mut text = Vec::new();
-        answer::error(&mut text, &self.name, error);
+        self.acks.push_error(&mut text, error);
         let mut post = assets.posts.take();
         for o in outcomes {
             match o {

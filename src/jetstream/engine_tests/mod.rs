@@ -4,6 +4,7 @@
 
 mod consumers;
 mod leading;
+mod sources;
 
 use std::{sync::Arc, time::Duration};
 
@@ -97,6 +98,10 @@ pub(super) fn new_disk() -> SimHandle {
 
 impl Server {
     pub(super) async fn start(disk: &SimHandle) -> Server {
+        Server::start_in(disk, Arc::new(Broker::default()), "A").await
+    }
+    /// An engine beside others on one broker: as if servers were joined by an account each.
+    pub(super) async fn start_in(disk: &SimHandle, broker: Arc<Broker>, account: &str) -> Server {
         let options = store::Options {
             sector: 512,
             journal_file_min: 64 << 10,
@@ -107,7 +112,6 @@ impl Server {
             ..store::Options::default()
         };
         let store = Store::open(Disk::Sim(disk.clone()), "/js", options).await.expect("the store opens");
-        let broker = Arc::new(Broker::default());
         let options = Options {
             dir: "/js".into(),
             strict: true,
@@ -125,7 +129,7 @@ impl Server {
             JetStream::open_on(store, NodeId::new(1, 0), broker.clone(), options, Arc::new(Bare), None)
                 .await
                 .expect("it opens");
-        let account = broker.account_or_new("A");
+        let account = broker.account_or_new(account);
         node.set_account(&account, Some(AccountLimits::default()));
         let inbox = Arc::new(Inbox::default());
         let link = Link::new(LinkOptions {
