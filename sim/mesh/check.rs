@@ -55,8 +55,7 @@ fn never(r: &Record, out: &mut Vec<Violation>) {
             && let Some(other) = groups.insert((&s.queue, n), d.sub)
         {
             let (a, b) = (r.subs[other].client, s.client);
-            let text =
-                format!("publish {n} came to clients {a} and {b}, both of group {}", s.queue);
+            let text = format!("publish {n} came to clients {a} and {b}, both of group {}", s.queue);
             wrong(out, "MS-3", text);
         }
         if let Some(before) = order.insert((d.sub, p.conn), n)

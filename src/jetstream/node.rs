@@ -50,6 +50,8 @@ pub struct JetStream {
     pub(crate) system_desk: Mutex<Option<Arc<cluster::system::SystemDesk>>>,
     /// Groups that are being opened.
     pub(crate) opening: Mutex<BTreeSet<u64>>,
+    /// In this life everything was applied that was in the meta group's log when it began.
+    pub(crate) caught_up: AtomicBool,
     /// The highest id of a group that the store had at the start.
     stored_max: u64,
     pub(crate) wheel: Arc<Wheel>,
@@ -172,6 +174,7 @@ impl JetStream {
             cluster,
             system_desk: Mutex::default(),
             opening: Mutex::default(),
+            caught_up: AtomicBool::new(false),
             stored_max: stored.last().map_or(0, |g| g.0),
             wheel: Wheel::new(),
             accounts: RwLock::default(),

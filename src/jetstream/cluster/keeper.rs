@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering::*},
     time::Duration,
 };
 
@@ -270,9 +270,23 @@ impl JetStream {
                 return false;
             }
         }
-        let (me, assigned) = (self.clone(), assigned.clone());
+        let (me, mut assigned) = (self.clone(), assigned.clone());
         env::spawn(async move {
             let there = me.replicas.stored().binary_search(&GroupId(id)).is_ok();
+            if !there {
+                match me.still_assigned(id).await {
+                    Some(now) => assigned = now,
+                    None => {
+                        // Nobody leads the meta group yet, or the group is not for this node after all.
+                        env::sleep(AGAIN).await;
+                        me.opening.lock().remove(&id);
+                        if let Some(c) = &me.cluster {
+                            c.look_at(id);
+                        }
+                        return;
+                    }
+                }
+            }
             let label = format!("{} > {}", assigned.a.account, assigned.a.name);
             match me.open_group(assigned.a.clone(), there).await {
                 Ok(stream) => {
@@ -294,6 +308,20 @@ impl JetStream {
             }
         });
         true
+    }
+
+    /// What is assigned once this node's view of the meta group is not older than its own life. C-5: after a start the log is applied again, and on the
+    /// way it says of groups that this node has left since that they are to be made. A replica made of such a word would have forgotten what it
+    /// once acknowledged, and could make a leader together with others like it.
+    async fn still_assigned(self: &Arc<JetStream>, id: u64) -> Option<Arc<Assigned>> {
+        if !self.caught_up.load(Acquire) {
+            self.meta.handle()?.read_barrier().await.ok()?;
+            self.caught_up.store(true, Release);
+        }
+        self.meta.read(|s| {
+            let out = s.outs().get(&id).is_some_and(|nodes| nodes.contains(&self.me));
+            s.get(id).filter(|a| !out && a.a.concerns(self.me)).cloned()
+        })
     }
 
     /// Removes a group that this node is out of (C-5), and says so.
