@@ -37,7 +37,7 @@ pub mod trace;
 pub use account::{Account, AccountLimits, Broker, Watch};
 pub use imports::{Crossing, Latency, REQUEST_INFO};
 pub use link::{Closed, Inbound, Kind, Link, LinkFlags, LinkOptions, Transport};
-pub use outbox::{Chunk, Out};
+pub use outbox::{Chunk, Out, SHARE_BYTES_MIN};
 pub use router::{Deliveries, Message, Outcome, Router, Sender};
 pub use routes::{Carries, RouteInbox, RouteOut};
 pub use stats::{Counter, Stats, Traffic};

@@ -13,6 +13,7 @@ use std::{
 
 use broker::{Account, Counter, Deliveries, Inbound, Kind, Link, LinkOptions, Message, Sub};
 use parking_lot::RwLock;
+use stream::consumer::AckTokens;
 
 use crate::{AccountLimits, JetStream, handlers, post::Posts, shell::Stream};
 
@@ -35,7 +36,7 @@ pub struct Assets {
     /// Held while a stream is made, changed or deleted.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) posts: Posts,
-    desk: Arc<Link>,
+    pub(crate) desk: Arc<Link>,
     open: AtomicBool,
     /// Requests since the start.
     pub(crate) api_total: Counter,
@@ -132,7 +133,14 @@ impl Assets {
     }
 
     /// A message for `$JS.API.`; `rest` is the subject behind it. False if nobody is there to take it.
-    fn request(self: &Arc<Assets>, full: &[u8], rest: &[u8], from: &Arc<Link>, m: &Message<'_>) -> bool {
+    fn request(
+        self: &Arc<Assets>,
+        d: &mut Deliveries,
+        full: &[u8],
+        rest: &[u8],
+        from: &Arc<Link>,
+        m: &Message<'_>,
+    ) -> bool {
         let enabled = self.limits.read().is_some();
         if enabled {
             if let Some(of) = rest.strip_prefix(b"CONSUMER.MSG.NEXT.") {
@@ -147,7 +155,7 @@ impl Assets {
                 let Some(stream) = t.next().and_then(named).and_then(|s| self.stream(s)) else {
                     return false;
                 };
-                return stream.direct_get(t.next(), m.reply, m.header(), m.payload());
+                return stream.direct_get(d, t.next(), m.reply, m.header(), m.payload());
             }
         }
         let Some(node) = self.node.upgrade() else { return false };
@@ -172,16 +180,9 @@ impl Assets {
 
     /// An acknowledgement. False if its consumer is not here.
     fn ack(&self, m: &Message<'_>) -> bool {
-        // `$JS.ACK.` and then, in the older form of nine tokens, stream and consumer; in the newer one domain and account's hash first.
-        let rest = &m.subject[b"$JS.ACK.".len()..];
-        let count = subject::tokens(rest).count();
-        let mut t = subject::tokens(rest);
-        if count >= 9 {
-            t.next();
-            t.next();
-        }
-        let (Some(s), Some(c)) = (t.next().and_then(named), t.next().and_then(named)) else { return false };
-        self.stream(s).is_some_and(|stream| stream.ack(c, m.subject, m.reply, m.header(), m.payload()))
+        let Some(t) = AckTokens::parse(m.subject) else { return false };
+        let (Some(s), Some(c)) = (named(t.stream), named(t.consumer)) else { return false };
+        self.stream(s).is_some_and(|stream| stream.ack(c, &t, m.reply, m.payload()))
     }
 
     /// An answer to a flow control request.
@@ -225,7 +226,7 @@ impl Inbound for Desk {
             return false;
         }
         match sub.sid() {
-            SID_API => assets.request(m.subject, &m.subject[API.len()..], from, m),
+            SID_API => assets.request(d, m.subject, &m.subject[API.len()..], from, m),
             SID_ACK => assets.ack(m),
             SID_FLOW => assets.flow(m),
             SID_DOMAIN => assets.of_domain(d, sub, from, m),

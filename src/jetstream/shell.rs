@@ -23,7 +23,7 @@ use store::Need;
 use stream::{
     ApiError, Messages, Now,
     command::{Command, Control},
-    config::StreamConfig,
+    config::{StreamConfig, subjects_overlap},
     errors,
 };
 use tokio::sync::watch;
@@ -104,6 +104,8 @@ pub(crate) struct Core {
     /// It is proposed in this term.
     pub wanted_sent: bool,
     pub handle: Option<Handle>,
+    /// What the clock is set to for this stream, on the monotonic clock. It may be too early and is never too late.
+    pub armed: Option<u64>,
     /// Mirrors and sources.
     pub following: Following,
 }
@@ -165,6 +167,7 @@ impl Stream {
                 wanted: None,
                 wanted_sent: false,
                 handle: None,
+                armed: None,
                 following: Following::default(),
             }),
             door: internal(node, Some(Box::new(Door(me.clone())))),
@@ -239,6 +242,11 @@ impl Stream {
     /// The configuration.
     pub(crate) fn config(&self) -> StreamConfig {
         self.core.lock().rules.as_ref().map(|r| r.config().clone()).unwrap_or_default()
+    }
+    /// Whether it takes messages that one of these subjects matches.
+    pub(crate) fn overlaps(&self, subjects: &[String]) -> bool {
+        let core = self.core.lock();
+        core.rules.as_ref().is_some_and(|r| subjects_overlap(&r.config().subjects, subjects))
     }
     /// The stream at a glance.
     pub(crate) fn seen(&self) -> Seen {
@@ -329,13 +337,17 @@ impl Stream {
     /// Sets the clock for what comes first.
     pub(crate) fn wound_up(self: &Arc<Stream>) {
         let Some(node) = self.node.upgrade() else { return };
-        let asked = {
-            let core = self.core.lock();
-            if core.term.is_none() || core.stopped.is_some() { Ok(None) } else { self.deadline(&core) }
-        };
+        let mut core = self.core.lock();
+        let asked =
+            if core.term.is_none() || core.stopped.is_some() { Ok(None) } else { self.deadline(&core) };
         match asked {
-            Ok(deadline) => node.wheel.set(self.id, self, deadline),
+            // Under the lock, so that the clock shows what `armed` says.
+            Ok(deadline) => {
+                core.armed = deadline.map(|d| d.0);
+                node.wheel.set(self.id, self, deadline);
+            }
             Err(need) => {
+                drop(core);
                 let me = self.clone();
                 env::spawn(async move {
                     if me.group().fetch(need).await.is_ok() {
@@ -482,8 +494,8 @@ impl Stream {
                 Outcome::Answers(a) => {
                     if !a.is_empty() {
                         let post = post.get_or_insert_with(|| assets.posts.take());
-                        for (to, body) in a.iter() {
-                            post.plain(to, body);
+                        for (to, body_crlf) in a.iter() {
+                            post.whole(to, body_crlf);
                         }
                     }
                     spare.push(a);
@@ -550,6 +562,7 @@ impl Timed for Stream {
         if self.node.upgrade().is_none_or(|n| n.is_closed()) {
             return;
         }
+        self.core.lock().armed = None;
         self.expire();
         self.tick();
         self.wound_up();

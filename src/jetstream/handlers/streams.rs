@@ -62,6 +62,10 @@ impl Desk<'_> {
     /// Whether account and server have room for what a stream sets aside. `had` is what it has set aside already.
     fn reserve(&self, c: &StreamConfig, had: i64) -> Result<(), ApiError> {
         let more = c.max_bytes.max(0).saturating_sub(had.max(0));
+        if more <= 0 {
+            // What all others have set aside need not be added up.
+            return Ok(());
+        }
         let limits = self.assets.limits().unwrap_or_default();
         let (mut own, all) = (crate::Usage::default(), self.node.usage());
         self.assets.add_usage(&mut own);
@@ -82,12 +86,11 @@ impl Desk<'_> {
             ),
         };
         if let Ok(limit) = u64::try_from(limit)
-            && more > 0
             && reserved.saturating_add(more.unsigned_abs()) > limit
         {
             return Err(error.error());
         }
-        if more > 0 && promised.saturating_add(more.unsigned_abs()) > server {
+        if promised.saturating_add(more.unsigned_abs()) > server {
             return Err(error.error());
         }
         Ok(())
@@ -95,7 +98,7 @@ impl Desk<'_> {
 
     fn check_overlap(&self, c: &StreamConfig) -> Result<(), ApiError> {
         for s in self.assets.streams() {
-            if *s.name != *c.name && subjects_overlap(&s.config().subjects, &c.subjects) {
+            if *s.name != *c.name && s.overlaps(&c.subjects) {
                 return Err(errors::STREAM_SUBJECT_OVERLAP.error());
             }
         }

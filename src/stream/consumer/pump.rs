@@ -240,8 +240,8 @@ impl Consumer {
         let unseen = self.unseen.unwrap_or(0).saturating_sub(u64::from(!c.again));
         let reply = self.subject.len(u64::from(c.deliveries) + 1, m.seq, self.ledger.dseq, m.time, unseen);
         let body = if self.rules.headers_only {
-            let line =
-                "Nats-Msg-Size: \r\n".len() + m.payload().len().checked_ilog10().map_or(1, |d| d as usize + 1);
+            let line = "Nats-Msg-Size: \r\n".len()
+                + m.payload().len().checked_ilog10().map_or(1, |d| d as usize + 1);
             line + if m.headers().is_empty() { "NATS/1.0\r\n\r\n".len() } else { 0 }
         } else {
             m.payload().len()
