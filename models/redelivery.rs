@@ -73,7 +73,7 @@ pub const BOUNDED: &[Config] = &[
         max_deliver: 2,
         work_queue: false,
         budget: Budget { pulls: 3, acks: 1, naks: 1, waits: 2, changes: 2 },
-        states: None,
+        states: Some(61_909),
     },
     Config {
         name: "queue",
@@ -81,7 +81,7 @@ pub const BOUNDED: &[Config] = &[
         max_deliver: 0,
         work_queue: true,
         budget: Budget { pulls: 3, acks: 2, naks: 0, waits: 1, changes: 1 },
-        states: None,
+        states: Some(33_089),
     },
 ];
 
@@ -214,10 +214,8 @@ impl Redelivery {
             ..ConsumerConfig::default()
         };
         let retains = self.config.work_queue;
-        let mut c = Consumer::new(
-            Identity { stream: "S", name: "c", seed: 1, retains, max_payload: 0 },
-            config,
-        );
+        let mut c =
+            Consumer::new(Identity { stream: "S", name: "c", seed: 1, retains, max_payload: 0 }, config);
         c.set_logged(true);
         c.set_strict(self.bug != Some(Bug::DeliversUnlogged));
         c
@@ -315,7 +313,8 @@ impl Redelivery {
         let reply = Bytes::from(seq.to_string());
         let confirm = payload.is_empty();
         let now = s.now();
-        let tokens = AckTokens { stream: b"S", consumer: b"c", deliveries, sseq: seq, dseq, time: 0, pending: 0 };
+        let tokens =
+            AckTokens { stream: b"S", consumer: b"c", deliveries, sseq: seq, dseq, time: 0, pending: 0 };
         let mut out = Vec::new();
         let c = &mut s.nodes[s.leader].consumer;
         let owned = c.ledger().get(seq).is_some_and(|e| e.deliveries as u64 == deliveries);
@@ -503,10 +502,14 @@ impl Model for Redelivery {
             Property::<Redelivery>::sometimes("a message comes twice", |_, s| {
                 s.given.values().any(|(times, _)| *times > 1)
             }),
-            Property::<Redelivery>::sometimes("a new leader delivers", |_, s| s.epoch > 1 && !s.held.is_empty()),
+            Property::<Redelivery>::sometimes("a new leader delivers", |_, s| {
+                s.epoch > 1 && !s.held.is_empty()
+            }),
         ];
         if self.config.max_deliver > 0 {
-            all.push(Property::<Redelivery>::sometimes("a message is given up", |_, s| !s.exceeded.is_empty()));
+            all.push(Property::<Redelivery>::sometimes("a message is given up", |_, s| {
+                !s.exceeded.is_empty()
+            }));
         }
         all
     }
@@ -520,8 +523,7 @@ mod tests {
 
     fn explore(config: Config, bug: Option<Bug>) -> (usize, Vec<String>, Vec<&'static str>) {
         let model = Redelivery { config, bug };
-        let checker =
-            model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join();
+        let checker = model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join();
         let found = checker.discoveries();
         let (mut failures, mut missing) = (Vec::new(), Vec::new());
         for p in model.properties() {

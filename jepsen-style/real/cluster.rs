@@ -30,6 +30,8 @@ pub struct Node {
     child: Option<Child>,
     paused: bool,
     unplugged: bool,
+    /// It runs the older version.
+    pub old: bool,
 }
 
 /// What is to be run.
@@ -39,6 +41,8 @@ pub struct Shape {
     pub nodes: usize,
     /// Size of each node's image in MiB; none for plain folders.
     pub image_mib: Option<u64>,
+    /// All begin with the older version.
+    pub old: bool,
 }
 
 /// Some nodes of one subject. Dropping it ends them.
@@ -87,7 +91,8 @@ impl Cluster {
                 None => Disk::folder(&at)?,
             };
             let (port, cluster_port) = (port()?, port()?);
-            nodes.push(Node { name, port, disk, cluster_port, child: None, paused: false, unplugged: false });
+            let (child, paused, unplugged) = (None, false, false);
+            nodes.push(Node { name, port, disk, cluster_port, child, paused, unplugged, old: shape.old });
         }
         let targets: Vec<u16> = nodes.iter().map(|n| n.cluster_port).collect();
         let links = if nodes.len() > 1 { Some(Links::start(&targets).await?) } else { None };
@@ -127,7 +132,7 @@ impl Cluster {
             .map_err(e)?;
         let child = self
             .subject
-            .command(&config)
+            .command(&config, self.nodes[i].old)
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(e)?)
             .stderr(log)

@@ -1,7 +1,7 @@
 //! The command line of `jepsen`.
 //!
 //! * `jepsen list` names the scenarios.
-//! * `jepsen run [--scenarios A,B] [--subjects A,B] [--seed N] [--scale F] [--clients N] [--dir D] [--table FILE]` runs
+//! * `jepsen run [--scenarios A,B] [--subjects A,B] [--seed N] [--seeds N] [--scale F] [--clients N] [--dir D] [--table FILE]` runs
 //!   them; binaries come from `FULMAR_BIN` and `NATS_SERVER_BIN`. A subject without a binary is "not yet".
 //! * `jepsen check FILE` judges a history again.
 
@@ -56,6 +56,7 @@ struct Run {
     options: Options,
     table: Option<PathBuf>,
     keep: bool,
+    seeds: u64,
 }
 
 impl Run {
@@ -67,6 +68,7 @@ impl Run {
             options: Options { seed: 1, scale: 1.0, dir: std::env::temp_dir().join("jepsen"), clients: 4 },
             table: None,
             keep: false,
+            seeds: 1,
         };
         let mut args = args.iter();
         while let Some(name) = args.next() {
@@ -90,6 +92,9 @@ impl Run {
                 "--seed" => {
                     run.options.seed = v.parse().map_err(|e: std::num::ParseIntError| bad(e.to_string()))?
                 }
+                "--seeds" => {
+                    run.seeds = v.parse().map_err(|e: std::num::ParseIntError| bad(e.to_string()))?;
+                }
                 "--clients" => {
                     run.options.clients =
                         v.parse().map_err(|e: std::num::ParseIntError| bad(e.to_string()))?
@@ -112,11 +117,17 @@ impl Run {
         let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let rt = rt.map_err(|e| e.to_string())?;
         let mut rows: Vec<Row> = Vec::new();
-        for s in &self.scenarios {
-            for kind in &self.subjects {
+        let all = self.scenarios.iter().flat_map(|s| self.subjects.iter().map(move |k| (s, k)));
+        for (s, kind) in all {
+            for seed in self.options.seed..self.options.seed + self.seeds.max(1) {
+                let options = Options { seed, ..self.options.clone() };
                 let row = match binary(*kind) {
                     // The faults block this thread; clients and proxies have the runtime's own.
-                    Some(bin) => rt.block_on(scenario::run(s, &Subject { kind: *kind, bin }, &self.options)),
+                    Some(bin) => rt.block_on(scenario::run(
+                        s,
+                        &Subject { kind: *kind, bin, old: older(*kind) },
+                        &options,
+                    )),
                     None => Row {
                         scenario: s.name.into(),
                         subject: kind.name().into(),
@@ -126,7 +137,7 @@ impl Run {
                     },
                 };
                 tell(&format!(
-                    "{:<14} {:<17} {:?} {:.0} s: {} acknowledged, {} lost, {} duplicated, {} out of order, {} not written, {} other, away {} ms; {}",
+                    "{:<14} {:<17} seed {seed} {:?} {:.0} s: {} acknowledged, {} lost, {} duplicated, {} out of order, {} not written, {} other, away {} ms; {}",
                     row.scenario,
                     row.subject,
                     row.state,
@@ -140,7 +151,13 @@ impl Run {
                     row.away_ms,
                     row.note
                 ));
+                // Of many seeds the last one counts, which is the first that fails: its files are still there.
+                let over = !row.holds();
+                rows.retain(|r| r.scenario != row.scenario || r.subject != row.subject);
                 rows.push(row);
+                if over {
+                    break;
+                }
             }
         }
         let ran = rows.len();
@@ -172,8 +189,8 @@ impl Run {
     /// The table with what is needed to read and to repeat it.
     fn page(&self, table: &str) -> String {
         let version = |k: &Kind| {
-            let said =
-                binary(*k).map_or_else(|| "no binary".into(), |bin| Subject { kind: *k, bin }.version());
+            let said = binary(*k)
+                .map_or_else(|| "no binary".into(), |bin| Subject { kind: *k, bin, old: None }.version());
             format!("* {}: {said}\n", k.name())
         };
         let versions: String = Kind::ALL.iter().map(version).collect();
@@ -185,6 +202,12 @@ impl Run {
             scale = self.options.scale
         )
     }
+}
+
+/// An older version's binary, for rolling upgrades.
+fn older(kind: Kind) -> Option<PathBuf> {
+    let name = if kind == Kind::Fulmar { "FULMAR_OLD_BIN" } else { "NATS_SERVER_OLD_BIN" };
+    std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
 }
 
 fn binary(kind: Kind) -> Option<PathBuf> {

@@ -51,6 +51,8 @@ pub enum Fault {
     Free(usize),
     /// The disk is emptied; the node must be down.
     Wipe(usize),
+    /// From its next start on the node runs the newer version.
+    Upgrade(usize),
 }
 
 /// Faults of a storm: drawn from the seed, one after another and now and then two at a time, each undone before the end. About half of
@@ -167,6 +169,7 @@ pub async fn apply(c: &mut Cluster, f: &Fault, dice: &mut Dice, rec: &Recorder) 
         Fault::Fill(i) => c.nodes[*i].disk.fill()?,
         Fault::Free(i) => c.nodes[*i].disk.free()?,
         Fault::Wipe(i) => c.nodes[*i].disk.wipe()?,
+        Fault::Upgrade(i) => c.nodes[*i].old = false,
     }
     Ok(())
 }

@@ -110,7 +110,8 @@ impl Scenario {
 /// All scenarios, in the order of the scoreboard.
 pub fn all() -> Vec<Scenario> {
     use Fault::{
-        Cut, Fill, Flip, Free, Heal, Isolate, Kill, Pause, Resume, Slow, Start, Stop, Truncate, Unplug, Wipe,
+        Cut, Fill, Flip, Free, Heal, Isolate, Kill, Pause, Resume, Slow, Start, Stop, Truncate, Unplug,
+        Upgrade, Wipe,
     };
     use Target::{Messages, Snapshots};
     let kills = |node, times: &[u64]| -> Vec<(u64, Fault)> {
@@ -205,6 +206,12 @@ pub fn all() -> Vec<Scenario> {
             (8_000, Stop(2)),
             (8_200, Start(2)),
         ]),
+        s(12, "upgrade", 3, 12_000, "3 nodes, R3: rolling upgrade from an older version under load").faults(
+            [0, 1, 2].into_iter().flat_map(|i| {
+                let at = 2_000 + 3_000 * i as u64;
+                [(at, Stop(i)), (at, Upgrade(i)), (at + 200, Start(i))]
+            }),
+        ),
         s(10, "queue-cluster", 3, 14_000, "3 nodes, R3: work queue, each node dies once, one is cut off, all under load")
             .work(Work::Queue)
             .faults(deaths_and_a_cut()),
@@ -300,7 +307,11 @@ async fn attempt(
     rec: &Recorder,
     row: &mut Row,
 ) -> Result<(), Halt> {
-    let shape = Shape { nodes: s.nodes, image_mib: s.image_mib };
+    let old = s.faults.iter().any(|f| matches!(f.1, Fault::Upgrade(_)));
+    if old && subject.old.is_none() {
+        return Err((State::NotHere, "no binary of an older version was named".into()));
+    }
+    let shape = Shape { nodes: s.nodes, image_mib: s.image_mib, old };
     let mut c = Cluster::prepare(subject.clone(), dir, shape).await.map_err(halt(State::NotHere))?;
     // A server that does not even begin is one that cannot do it yet, if it is ours.
     let idle = if subject.kind == Kind::Fulmar { State::NotYet } else { State::Broken };

@@ -44,6 +44,8 @@ pub struct Subject {
     pub kind: Kind,
     /// Its binary.
     pub bin: PathBuf,
+    /// An older version's, for rolling upgrades.
+    pub old: Option<PathBuf>,
 }
 
 /// What a node's configuration says.
@@ -85,9 +87,9 @@ impl Subject {
         out
     }
 
-    /// The command that starts it.
-    pub fn command(&self, config: &Path) -> Command {
-        let mut c = Command::new(&self.bin);
+    /// The command that starts it, or the older version where there is one.
+    pub fn command(&self, config: &Path, old: bool) -> Command {
+        let mut c = Command::new(self.old.as_ref().filter(|_| old).unwrap_or(&self.bin));
         c.arg("-c").arg(config);
         c
     }
@@ -107,7 +109,7 @@ mod tests {
     #[test]
     fn only_the_sync_mode_differs() {
         let text = |kind| {
-            let s = Subject { kind, bin: "x".into() };
+            let s = Subject { kind, bin: "x".into(), old: None };
             s.config(&NodeConfig {
                 name: "n1",
                 port: 4222,

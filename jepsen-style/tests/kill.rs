@@ -30,7 +30,7 @@ fn fulmar() -> PathBuf {
 
 #[test]
 fn p1_what_ours_acknowledged_survives_kill() {
-    let subject = Subject { kind: Kind::Fulmar, bin: fulmar() };
+    let subject = Subject { kind: Kind::Fulmar, bin: fulmar(), old: None };
     let mut s = scenario::all().into_iter().find(|s| s.name == "kill").expect("it is in the list");
     s.rate = 500;
     let dir = std::env::temp_dir().join(format!("jepsen-kill-{}", std::process::id()));

@@ -48,6 +48,8 @@ pub struct Lost;
 pub struct Nats {
     stream: TcpStream,
     inb: Vec<u8>,
+    /// PONGs that are still to be sent. They go between other operations, never into one.
+    owed: Vec<u8>,
     got: VecDeque<Msg>,
     /// The prefix of its inboxes.
     inbox: String,
@@ -59,7 +61,7 @@ impl Nats {
     pub async fn connect(server: SocketAddr, name: &str) -> Option<Nats> {
         let stream = env::timeout(Duration::from_secs(2), TcpStream::connect(server)).await.ok()?.ok()?;
         let inbox = format!("_I.{name}");
-        let mut c = Nats { stream, inb: Vec::new(), got: VecDeque::new(), inbox, next: 0 };
+        let mut c = Nats { stream, inb: Vec::new(), owed: Vec::new(), got: VecDeque::new(), inbox, next: 0 };
         let hello = format!(
             "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\"protocol\":1,\"lang\":\"sim\",\"version\":\"1\"}}\r\nSUB {}.* 1\r\nPING\r\n",
             c.inbox
@@ -83,6 +85,14 @@ impl Nats {
     }
 
     async fn send(&mut self, bytes: &[u8], end: Instant) -> Result<(), Lost> {
+        let owed = std::mem::take(&mut self.owed);
+        if !owed.is_empty() {
+            self.send_all(&owed, end).await?;
+        }
+        self.send_all(bytes, end).await
+    }
+
+    async fn send_all(&mut self, bytes: &[u8], end: Instant) -> Result<(), Lost> {
         let mut at = 0;
         while at < bytes.len() {
             match self.stream.try_write(&bytes[at..]) {
@@ -131,8 +141,7 @@ impl Nats {
         }
         self.inb.drain(..at);
         for _ in 0..pings {
-            // A window that is full can wait: the server asks again.
-            self.stream.try_write(b"PONG\r\n").ok();
+            self.owed.extend_from_slice(b"PONG\r\n");
         }
         Ok(pong)
     }
@@ -142,7 +151,12 @@ impl Nats {
         match env::timeout(left, self.stream.readable()).await {
             Ok(r) => {
                 r.map_err(|_| Lost)?;
-                self.take()
+                let pong = self.take()?;
+                // A window that is full can wait: the server asks again. A part of a PONG must not stay one.
+                if let Ok(n) = self.stream.try_write(&self.owed) {
+                    self.owed.drain(..n);
+                }
+                Ok(pong)
             }
             Err(_) => Ok(false),
         }

@@ -318,6 +318,10 @@ impl Broker {
     pub fn set_crossing(&self, c: Box<dyn Crossing>) {
         self.crossing.set(c).ok();
     }
+    /// Whether this server is, or may become, one of several.
+    pub fn is_clustered(&self) -> bool {
+        self.clustered.load(Acquire)
+    }
     pub(crate) fn crossing<R>(&self, f: impl FnOnce(&dyn Crossing) -> R) -> Option<R> {
         self.crossing.get().map(|c| f(&**c))
     }

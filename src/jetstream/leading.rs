@@ -191,11 +191,11 @@ impl Stream {
             let led = core.term.take().is_some();
             let lost = core.give_up();
             let watched = if led { core.consumers.unlead(&mut tasks) } else { Vec::new() };
-            core.following.upstreams.clear();
             (led, lost, watched, std::mem::take(&mut core.slow))
         };
         if led {
             self.ready.send_replace(None);
+            self.unfollow();
             self.unlisten();
             if let Some(assets) = self.assets.upgrade() {
                 for (subject, id) in watched {
@@ -223,6 +223,9 @@ impl Stream {
                 core.consumers.noted_again(notes, now());
             }
             core.voided = true;
+            core.voids += 1;
+            // Copies are looked for anew behind what is applied.
+            core.following.upstreams.iter_mut().for_each(|u| u.next = 0);
             core.restart_if_void();
             core.wanted_sent = false;
             (void, core.rules.is_none())
@@ -240,6 +243,7 @@ impl Stream {
             });
         }
         self.wake_slow();
+        self.follow();
         self.wound_up();
     }
 }
@@ -309,6 +313,7 @@ impl Core {
     /// This node proposes no more.
     fn give_up(&mut self) -> Lost {
         self.voided = false;
+        self.voids += 1;
         if let Some(r) = &mut self.rules {
             r.reset_tail();
         }

@@ -24,6 +24,7 @@ mod node;
 mod options;
 mod post;
 mod publish;
+mod remote;
 mod shell;
 mod sources;
 mod view;

@@ -24,6 +24,7 @@ use crate::{
     advisory::{self, Ids},
     meta::{Assignment, META_GROUP, Meta},
     shell::Stream,
+    sources::Followers,
     wheel::Wheel,
 };
 
@@ -44,8 +45,8 @@ pub struct JetStream {
     pub(crate) api_total: Counter,
     pub(crate) api_errors: Counter,
     in_flight: AtomicUsize,
-    /// Streams that follow others, ever: while there is none, nobody has to be told of what grows.
-    pub(crate) followers: AtomicUsize,
+    /// Streams that follow others.
+    pub(crate) followers: Followers,
     dropped: AtomicU64,
     closed: AtomicBool,
     pub(crate) ids: Mutex<Ids>,
@@ -140,7 +141,7 @@ impl JetStream {
             api_total: Counter::default(),
             api_errors: Counter::default(),
             in_flight: AtomicUsize::new(0),
-            followers: AtomicUsize::new(0),
+            followers: Followers::default(),
             dropped: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             ids: Mutex::new(Ids::new()),
@@ -338,6 +339,10 @@ impl JetStream {
         if let Err(e) = self.replicas.store().clone().close().await {
             self.host.log("ERR", &format!("JetStream: the store did not close cleanly: {e}"));
         }
+    }
+    /// Whether there are other servers that may have what is not here.
+    pub(crate) fn reaches_others(&self) -> bool {
+        self.broker.is_clustered()
     }
     /// Whether it has ended.
     pub(crate) fn is_closed(&self) -> bool {

@@ -99,6 +99,8 @@ pub(crate) struct Core {
     pub stopped: Option<Arc<str>>,
     /// Something was refused, and what was handed out before it is not applied yet: nothing is decided until then.
     pub voided: bool,
+    /// How often something that was decided became void.
+    pub voids: u64,
     /// The configuration that it is to have, if somebody said so.
     pub wanted: Option<Bytes>,
     /// It is proposed in this term.
@@ -164,6 +166,7 @@ impl Stream {
                 since: a.created,
                 stopped: None,
                 voided: false,
+                voids: 0,
                 wanted: None,
                 wanted_sent: false,
                 handle: None,
@@ -310,6 +313,7 @@ impl Stream {
             core.stopped = Some("deleted".into());
             core.consumers.retire(&mut tasks)
         };
+        self.unfollow();
         self.carry(&mut tasks);
         if let (Some(assets), Some(node)) = (self.assets.upgrade(), self.node.upgrade()) {
             for (subject, id) in watched {

@@ -1,17 +1,26 @@
-//! Mirrors and sources: streams that copy others of this server.
+//! Mirrors and sources: streams that copy others.
 //!
-//! Owns the way of a copy: read from the origin's store, rename, decide like any publish, join the open batch. There is no consumer in
-//! between: origin and copy are in one process, and a copy is told when its origin has grown. Does not own where a copy stands
-//! (`stream::Stream::source_at`, which the log says) nor what a copied message becomes (`stream::source`).
+//! Owns the way of a copy whose origin is in this process: read from the origin's store, rename, decide like any publish, join the open batch.
+//! There is no consumer in between, and a copy is told when its origin has grown. What is elsewhere comes through `remote`. Does not own where
+//! a copy stands (`stream::Stream::source_at`, which the log says) nor what a copied message becomes (`stream::source`).
 //!
 //! A stream that follows others has one task while there is something to copy, and none otherwise.
+//!
+//! - J-25: an origin that keeps by interest or as a work queue lets go only of what is applied in the copy.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use store::{Need, Read, StreamSeq};
 use stream::{
-    Decision, Publish, Stored,
+    ApiError, Decision, Publish, Stored,
     command::Command,
     config::{Retention, Source},
     errors,
@@ -19,6 +28,7 @@ use stream::{
 };
 
 use crate::{
+    JetStream,
     account::Assets,
     api::response::SourceInfo,
     publish,
@@ -35,23 +45,81 @@ const WAITING_MAX: usize = 4096;
 #[derive(Default)]
 pub(crate) struct Following {
     pub upstreams: Vec<Upstream>,
+    last_id: u64,
     /// A task copies.
     pub runs: bool,
     /// There may be more.
     pub again: bool,
 }
 
+/// Who follows whom on this server, by the origin's name: so that a stream that grows wakes its followers and nobody else.
+#[derive(Default)]
+pub(crate) struct Followers {
+    any: AtomicUsize,
+    by_name: Mutex<BTreeMap<String, BTreeMap<u64, Weak<Stream>>>>,
+}
+
+impl Followers {
+    /// Stream `id` follows these from now on, and no others.
+    fn set(&self, id: u64, who: &Arc<Stream>, names: &[&str]) {
+        if names.is_empty() && self.any.load(Relaxed) == 0 {
+            return;
+        }
+        let mut all = self.by_name.lock();
+        all.retain(|_, of| {
+            of.remove(&id);
+            !of.is_empty()
+        });
+        for n in names {
+            all.entry((*n).to_owned()).or_default().insert(id, Arc::downgrade(who));
+        }
+        self.any.store(all.len(), Relaxed);
+    }
+    /// Who follows a stream of this name, in any account.
+    fn of(&self, name: &str) -> Vec<Arc<Stream>> {
+        if self.any.load(Relaxed) == 0 {
+            return Vec::new();
+        }
+        let all = self.by_name.lock();
+        all.get(name).into_iter().flat_map(|of| of.values().filter_map(Weak::upgrade)).collect()
+    }
+}
+
 /// One stream that is followed.
 pub(crate) struct Upstream {
-    source: Source,
+    /// Tells it from all that were followed before.
+    pub id: u64,
+    pub source: Source,
     index_name: String,
     filters: Vec<Bytes>,
     renames: Arc<Renames>,
-    is_mirror: bool,
+    pub is_mirror: bool,
     /// The next sequence to look at; 0 until it is known.
-    next: u64,
-    /// Something was copied or found, ever.
-    heard: bool,
+    pub next: u64,
+    /// When something was heard of it last, on the monotonic clock.
+    pub heard: Option<u64>,
+    /// It is elsewhere: a task of its own fetches.
+    pub remote: bool,
+    /// What it has yet to give, if it is elsewhere.
+    pub lag: u64,
+    /// What is wrong, if it is elsewhere.
+    pub error: Option<ApiError>,
+}
+
+/// What one turn of copying has to know.
+#[derive(Clone)]
+pub(crate) struct Facts {
+    pub id: u64,
+    pub source: Source,
+    pub filters: Vec<Bytes>,
+    renames: Arc<Renames>,
+    index_name: String,
+    pub is_mirror: bool,
+    pub next: u64,
+    /// The last sequence of the origin that is here.
+    pub stands: u64,
+    /// How often something was void here.
+    pub voids: u64,
 }
 
 /// What a look at an origin found.
@@ -63,15 +131,19 @@ struct Found {
 }
 
 impl Upstream {
-    fn new(source: &Source, is_mirror: bool) -> Upstream {
+    fn new(id: u64, source: &Source, is_mirror: bool) -> Upstream {
         Upstream {
+            id,
             index_name: source.index_name(),
             filters: source::filters(source).into_iter().map(Bytes::from).collect(),
             renames: Arc::new(Renames::new(source)),
             source: source.clone(),
             is_mirror,
             next: 0,
-            heard: false,
+            heard: None,
+            remote: false,
+            lag: 0,
+            error: None,
         }
     }
 }
@@ -83,24 +155,32 @@ impl Stream {
             let mut core = self.core.lock();
             let Some(rules) = &core.rules else { return };
             let c = rules.config();
-            let mut new: Vec<Upstream> = c.mirror.iter().map(|m| Upstream::new(m, true)).collect();
-            new.extend(c.sources.iter().map(|s| Upstream::new(s, false)));
+            if core.term.is_none() || core.stopped.is_some() {
+                return;
+            }
+            let mut id = core.following.last_id;
+            let mut number = || {
+                id += 1;
+                id
+            };
+            let mut new: Vec<Upstream> =
+                c.mirror.iter().map(|m| Upstream::new(number(), m, true)).collect();
+            new.extend(c.sources.iter().map(|s| Upstream::new(number(), s, false)));
+            core.following.last_id = id;
             for u in &mut new {
-                let old = core
-                    .following
-                    .upstreams
-                    .iter()
-                    .find(|o| o.source == u.source && o.is_mirror == u.is_mirror);
-                if let Some(old) = old {
-                    (u.next, u.heard) = (old.next, old.heard);
+                let same = |o: &&mut Upstream| o.source == u.source && o.is_mirror == u.is_mirror;
+                if let Some(old) = core.following.upstreams.iter_mut().find(same) {
+                    // Whoever fetches for it goes on.
+                    (u.id, u.next, u.heard) = (old.id, old.next, old.heard);
+                    (u.remote, u.lag, u.error) = (old.remote, old.lag, old.error.take());
                 }
             }
-            if !new.is_empty()
-                && let Some(node) = self.node.upgrade()
-            {
-                node.followers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            }
             core.following.upstreams = new;
+            let names: Vec<&str> =
+                core.following.upstreams.iter().map(|u| u.source.name.as_str()).collect();
+            if let Some(node) = self.node.upgrade() {
+                node.followers.set(self.id, self, &names);
+            }
         }
         self.follow();
     }
@@ -120,40 +200,32 @@ impl Stream {
         }
     }
 
+    /// Follows nobody any more.
+    pub(crate) fn unfollow(self: &Arc<Stream>) {
+        self.core.lock().following.upstreams.clear();
+        if let Some(node) = self.node.upgrade() {
+            node.followers.set(self.id, self, &[]);
+        }
+    }
+
     /// Wakes those that follow this stream.
     pub(crate) fn tell_followers(&self) {
-        let Some(assets) = self.assets.upgrade() else { return };
         let Some(node) = self.node.upgrade() else { return };
-        if node.followers.load(std::sync::atomic::Ordering::Relaxed) == 0 {
-            return;
-        }
-        for other in node.accounts() {
-            let own = Arc::ptr_eq(&other, &assets);
-            for s in other.streams() {
-                let follows = s
-                    .core
-                    .lock()
-                    .following
-                    .upstreams
-                    .iter()
-                    .any(|u| u.source.name == *self.name && (own || u.source.external.is_some()));
-                if follows {
-                    s.follow();
-                }
-            }
+        for s in node.followers.of(&self.name) {
+            s.follow();
         }
     }
 
     async fn copy(self: Arc<Stream>) {
         loop {
-            let count = {
+            let ids: Vec<u64> = {
                 let mut core = self.core.lock();
                 core.following.again = false;
-                core.following.upstreams.len()
+                core.following.upstreams.iter().filter(|u| !u.remote).map(|u| u.id).collect()
             };
             let mut more = false;
-            for i in 0..count {
-                more |= self.copy_from(i).await;
+            for id in ids {
+                more |= self.copy_from(id).await;
             }
             if more {
                 tokio::task::yield_now().await;
@@ -168,9 +240,83 @@ impl Stream {
     }
 
     /// Copies one turn from one origin; whether there is more.
-    async fn copy_from(self: &Arc<Stream>, i: usize) -> bool {
+    async fn copy_from(self: &Arc<Stream>, id: u64) -> bool {
         let Some(assets) = self.assets.upgrade() else { return false };
-        // What was copied before is to be applied before much more is.
+        if !self.has_room_for_copies().await {
+            return false;
+        }
+        let Some(facts) = self.facts(id) else { return false };
+        let Some(origin) = at_hand(&assets, &facts.source) else {
+            if is_elsewhere(&assets, &facts.source) {
+                self.fetch_remotely(id);
+            }
+            return false;
+        };
+        let found = loop {
+            match look(&origin, &facts.source, &facts.filters, facts.next, facts.stands) {
+                Ok(f) => break f,
+                Err(need) => {
+                    if origin.group().fetch(need).await.is_err() {
+                        return false;
+                    }
+                }
+            }
+        };
+        if !self.take_in(&facts, &found.messages).await {
+            // Void, perhaps: then it begins anew where the copy stands.
+            return self.facts(id).is_some_and(|f| f.voids != facts.voids);
+        }
+        {
+            let mut core = self.core.lock();
+            if core.voids != facts.voids {
+                return true;
+            }
+            if let Some(u) = core.following.upstreams.iter_mut().find(|u| u.id == id) {
+                (u.next, u.heard) = (found.next, Some(env::now().0));
+            }
+        }
+        // J-25: whoever copies from a work queue has done its work when the copy is safe.
+        if !found.messages.is_empty() && origin.config().retention == Retention::WorkQueue {
+            self.tail_applied().await;
+            if !self.facts(id).is_some_and(|f| f.voids == facts.voids) {
+                return true;
+            }
+            let seqs = found.messages.iter().map(|m| m.seq).collect();
+            if origin.command(Command::Remove { seqs }).await.is_err() {
+                // They stay until a leader is told; they are not copied twice, by where the copy stands.
+                return false;
+            }
+        }
+        found.more
+    }
+
+    /// What a turn has to know; `None` if it is not followed any more, or not from here.
+    pub(crate) fn facts(&self, id: u64) -> Option<Facts> {
+        let core = self.core.lock();
+        if core.stopped.is_some() || core.term.is_none() {
+            return None;
+        }
+        let u = core.following.upstreams.iter().find(|u| u.id == id)?;
+        let rules = core.rules.as_ref()?;
+        let stands = match u.is_mirror {
+            true => rules.applied_seq(),
+            false => rules.source_at(&u.index_name).map_or(0, |at| at.seq),
+        };
+        Some(Facts {
+            id,
+            source: u.source.clone(),
+            filters: u.filters.clone(),
+            renames: u.renames.clone(),
+            index_name: u.index_name.clone(),
+            is_mirror: u.is_mirror,
+            next: u.next,
+            stands,
+            voids: core.voids,
+        })
+    }
+
+    /// Returns when more copies may join: what was copied before is to be applied before much more is. False if this node copies no more.
+    pub(crate) async fn has_room_for_copies(&self) -> bool {
         loop {
             let drained = self.drained.notified();
             tokio::pin!(drained);
@@ -181,71 +327,42 @@ impl Stream {
                     return false;
                 }
                 if core.log.waiting().0 < WAITING_MAX {
-                    break;
+                    return true;
                 }
             }
             drained.await;
         }
-        let (source, filters, renames, index_name, is_mirror, next, stands) = {
-            let core = self.core.lock();
-            let Some(u) = core.following.upstreams.get(i) else { return false };
-            let Some(rules) = &core.rules else { return false };
-            let stands = match u.is_mirror {
-                true => rules.given_seq(),
-                false => rules.source_at(&u.index_name).map_or(0, |at| at.seq),
-            };
-            (
-                u.source.clone(),
-                u.filters.clone(),
-                u.renames.clone(),
-                u.index_name.clone(),
-                u.is_mirror,
-                u.next,
-                stands,
-            )
-        };
-        let Some(origin) = origin(&assets, &source) else { return false };
-        let found = loop {
-            match look(&origin, &source, &filters, next, stands) {
-                Ok(f) => break f,
-                Err(need) => {
-                    if origin.group().fetch(need).await.is_err() {
-                        return false;
-                    }
-                }
-            }
-        };
-        let mut taken = Vec::new();
+    }
+
+    /// Decides copies in order, and lets them join the open batch. False if that did not come to its end: this node copies no more, or what
+    /// the copies stand on is void.
+    pub(crate) async fn take_in(self: &Arc<Stream>, facts: &Facts, all: &[Stored]) -> bool {
         let mut at = 0;
-        while at < found.messages.len() {
+        while at < all.len() {
             let drained = self.drained.notified();
             tokio::pin!(drained);
             drained.as_mut().enable();
-            let (done, handle) = {
+            let (done, handle, tail) = {
                 let mut core = self.core.lock();
-                let done = self.join_copies(
-                    &mut core,
-                    &found.messages[at..],
-                    &index_name,
-                    &renames,
-                    is_mirror,
-                    &mut taken,
-                );
-                (done, core.log.has_work().then(|| core.handle.clone()).flatten())
+                if core.term.is_none() || core.stopped.is_some() || core.voids != facts.voids {
+                    return false;
+                }
+                let done = self.join_copies(&mut core, &all[at..], facts);
+                (done, core.log.has_work().then(|| core.handle.clone()).flatten(), core.log.has_tail())
             };
             if let Some(h) = handle {
                 h.wake();
             }
             match done {
-                Ok(n) if at + n == found.messages.len() => at += n,
+                Ok(n) if at + n == all.len() => at += n,
                 Ok(n) => {
                     at += n;
                     // A decision has to wait for what is on its way.
-                    if !self.core.lock().log.has_tail() {
+                    if tail {
+                        drained.await;
+                    } else {
                         tokio::task::yield_now().await;
-                        continue;
                     }
-                    drained.await;
                 }
                 Err(need) => {
                     if self.group().fetch(need).await.is_err() {
@@ -254,46 +371,34 @@ impl Stream {
                 }
             }
         }
-        if let Some(u) = self.core.lock().following.upstreams.get_mut(i) {
-            (u.next, u.heard) = (found.next, true);
-        }
-        // Whoever copies from a work queue has done its work.
-        if !taken.is_empty() && origin.config().retention == Retention::WorkQueue {
-            origin.propose(Command::Remove { seqs: taken }, None).ok();
-        }
-        found.more
+        true
     }
 
-    /// Decides copies in order until one has to wait; how many are done.
+    /// Decides copies in order until one has to wait or asks for the disk; how many are done. The disk is named only where none is done.
     fn join_copies(
         &self,
         core: &mut crate::shell::Core,
         all: &[Stored],
-        index_name: &str,
-        renames: &Renames,
-        is_mirror: bool,
-        taken: &mut Vec<u64>,
+        facts: &Facts,
     ) -> Result<usize, Need> {
-        let crate::shell::Core { rules: Some(rules), log, term: Some(_), .. } = core else {
-            return Ok(all.len());
-        };
         if core.voided {
             return Ok(0);
         }
+        let crate::shell::Core { rules: Some(rules), log, .. } = core else { return Ok(all.len()) };
         let view = self.view();
         let group = store::GroupId(self.id);
         let (mut subject, mut headers) = (Vec::new(), Vec::new());
         for (n, m) in all.iter().enumerate() {
             subject.clear();
-            let renamed = renames.apply(&m.subject, |n| n / 2, &mut subject);
+            let renamed = facts.renames.apply(&m.subject, |n| n / 2, &mut subject);
             let to: Bytes = if renamed { Bytes::copy_from_slice(&subject) } else { m.subject.clone() };
             let copy;
-            let decision = if is_mirror {
+            let decision = if facts.is_mirror {
                 copy = Stored { subject: to, ..m.clone() };
                 rules.mirrored(&copy)
             } else {
                 headers.clear();
-                source::gathered(&m.headers, index_name, m.seq, &m.subject, "", &mut headers);
+                source::gathered(&m.headers, &facts.index_name, m.seq, &m.subject, "", &mut headers);
                 let p = Publish {
                     subject: &to,
                     reply: b"",
@@ -302,7 +407,11 @@ impl Stream {
                     from: stream::From::Source,
                     no_room_for_batches: false,
                 };
-                rules.decide(&p, &view, now())?
+                match rules.decide(&p, &view, now()) {
+                    Ok(d) => d,
+                    Err(need) if n == 0 => return Err(need),
+                    Err(_) => return Ok(n),
+                }
             };
             match decision {
                 Decision::Store { entry, .. } => publish::join(log, group, &entry),
@@ -315,7 +424,6 @@ impl Stream {
                 Decision::Answer { .. } => {}
                 Decision::Wait => return Ok(n),
             }
-            taken.push(m.seq);
         }
         Ok(all.len())
     }
@@ -331,19 +439,30 @@ impl Stream {
                     true => r.applied_seq(),
                     false => r.source_at(&u.index_name).map_or(0, |at| at.seq),
                 });
-                list.push((u.source.clone(), u.filters.clone(), stands, u.heard));
+                let away = u.remote.then(|| (u.lag, u.error.clone()));
+                list.push((u.source.clone(), u.filters.clone(), stands, u.heard, away));
             }
         }
+        let now = env::now().0;
         list.into_iter()
-            .map(|(s, filters, stands, heard)| {
-                let origin = origin(&assets, &s);
-                let behind =
-                    |o: &Arc<Stream>| o.group().view().pending(&filters, StreamSeq(stands + 1)).unwrap_or(0);
+            .map(|(s, filters, stands, heard, away)| {
+                let (lag, error, active) = match away {
+                    Some((lag, error)) => (lag, error, heard.map_or(-1, |at| now.saturating_sub(at) as i64)),
+                    None => {
+                        let origin = at_hand(&assets, &s);
+                        let behind = |o: &Arc<Stream>| {
+                            o.group().view().pending(&filters, StreamSeq(stands + 1)).unwrap_or(0)
+                        };
+                        let error = origin.is_none().then(|| errors::STREAM_NOT_FOUND.error());
+                        let active = if heard.is_some() && origin.is_some() { 0 } else { -1 };
+                        (origin.as_ref().map_or(0, behind), error, active)
+                    }
+                };
                 SourceInfo {
                     seq: if mirror { 0 } else { stands },
-                    lag: origin.as_ref().map_or(0, behind),
-                    active: if heard && origin.is_some() { 0 } else { -1 },
-                    error: origin.is_none().then(|| errors::STREAM_NOT_FOUND.error()),
+                    lag,
+                    active,
+                    error,
                     name: s.name,
                     external: s.external,
                     filter_subject: s.filter_subject,
@@ -354,13 +473,39 @@ impl Stream {
     }
 }
 
+/// The stream that a source names, if it can be copied in this process: what only its leader may change has to be led here.
+pub(crate) fn at_hand(assets: &Arc<Assets>, s: &Source) -> Option<Arc<Stream>> {
+    if s.consumer.is_some() {
+        return None;
+    }
+    let o = origin(assets, s)?;
+    let kept = {
+        let core = o.core.lock();
+        let leads = core.term.is_some();
+        !leads && core.rules.as_ref().is_none_or(|r| r.config().retention != Retention::Limits)
+    };
+    (!kept).then_some(o)
+}
+
+/// Whether a source may be reached through requests: on a server alone, without anybody else's API, there is nobody to ask.
+fn is_elsewhere(assets: &Arc<Assets>, s: &Source) -> bool {
+    let Some(node) = assets.node.upgrade() else { return false };
+    s.consumer.is_some() || s.external.as_ref().is_some_and(|e| !is_own(&node, &e.api)) || node.reaches_others()
+}
+
+/// Whether a prefix of an API is this account's own.
+fn is_own(node: &JetStream, api: &str) -> bool {
+    let prefix = api.trim_end_matches('.');
+    let own_domain = node.options.domain.as_ref().map(|d| format!("$JS.{d}.API"));
+    prefix == "$JS.API" || own_domain.as_deref() == Some(prefix)
+}
+
 /// The stream that a source names: of this account, or of the account from which the prefix of its API is imported.
 fn origin(assets: &Arc<Assets>, s: &Source) -> Option<Arc<Stream>> {
     let Some(external) = &s.external else { return assets.stream(&s.name) };
     let node = assets.node.upgrade()?;
     let prefix = external.api.trim_end_matches('.');
-    let own_domain = node.options.domain.as_ref().map(|d| format!("$JS.{d}.API"));
-    if prefix == "$JS.API" || own_domain.as_deref() == Some(prefix) {
+    if is_own(&node, prefix) {
         return assets.stream(&s.name);
     }
     // What a request under the prefix would reach by a service import.

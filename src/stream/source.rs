@@ -1,11 +1,190 @@
 //! Mirrors and sources: where a copied message comes from, and what becomes of its headers and subject.
 //!
-//! Owns the `Nats-Stream-Source` header and the renaming by a source's transforms. Does not subscribe or fetch.
+//! Owns the `Nats-Stream-Source` header and the renaming by a source's transforms; what is asked of an origin that is elsewhere, and what its
+//! messages mean ([`Session`]). Does not subscribe, send or wait.
 
+use bytes::Bytes;
+use serde_json::json;
 use subject::Transform;
 
+use crate::Stored;
 use crate::config::Source;
+use crate::consumer::AckTokens;
 use crate::headers;
+
+/// Nanoseconds between the signs of life of a consumer that nothing is to be delivered by.
+const HEARTBEAT: i64 = 1_000_000_000;
+/// Nanoseconds after which the origin forgets a consumer of a copy that is gone.
+const FORGOTTEN: i64 = 10_000_000_000;
+
+/// A request to an origin.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// Its subject.
+    pub subject: String,
+    /// Its payload.
+    pub body: String,
+}
+
+/// The subject of a request of the origin's API.
+pub fn api_subject(source: &Source, what: &str) -> String {
+    let prefix = source.external.as_ref().map_or("$JS.API", |e| e.api.trim_end_matches('.'));
+    format!("{prefix}.{what}")
+}
+
+/// Where the origin is to deliver: `$JS.M.` or `$JS.S.` and something that nobody else uses, or the same behind the prefix that the
+/// origin's account exports.
+pub fn deliver_subject(source: &Source, is_mirror: bool, unique: &str) -> String {
+    if let Some(own) = source.consumer.as_ref().filter(|c| !c.deliver_subject.is_empty()) {
+        return own.deliver_subject.clone();
+    }
+    match source.external.as_ref().map(|e| e.deliver.trim_end_matches('.')).filter(|d| !d.is_empty()) {
+        Some(prefix) => format!("{prefix}.{unique}"),
+        None if is_mirror => format!("$JS.M.{unique}"),
+        None => format!("$JS.S.{unique}"),
+    }
+}
+
+/// The name of the consumer by which `copy` takes messages out of an origin that keeps them by interest or as a work queue.
+pub fn kept_name(copy: &str, source: &Source, is_mirror: bool) -> String {
+    let hash = crate::config::short_hash(&format!("{copy} {}", source.index_name()));
+    format!("{}_{hash}", if is_mirror { "JS_MIRROR" } else { "JS_SRC" })
+}
+
+/// The request for the consumer that delivers from `next` on (0: where the configuration says). With `kept` it is a durable one of this name,
+/// whose messages the origin keeps until they are acknowledged by answers to its flow control.
+pub fn consumer_request(source: &Source, deliver: &str, next: u64, kept: Option<&str>) -> Ask {
+    let mut c = json!({
+        "deliver_subject": deliver,
+        "replay_policy": "instant",
+        "flow_control": true,
+        "idle_heartbeat": HEARTBEAT,
+    });
+    if next > 0 {
+        c["deliver_policy"] = "by_start_sequence".into();
+        c["opt_start_seq"] = next.into();
+    } else if source.opt_start_seq > 0 {
+        c["deliver_policy"] = "by_start_sequence".into();
+        c["opt_start_seq"] = source.opt_start_seq.into();
+    } else if let Some(t) = &source.opt_start_time {
+        c["deliver_policy"] = "by_start_time".into();
+        c["opt_start_time"] = json!(t);
+    } else {
+        c["deliver_policy"] = "all".into();
+    }
+    match &filters(source)[..] {
+        [] => {}
+        [one] => c["filter_subject"] = one.as_str().into(),
+        all => c["filter_subjects"] = json!(all),
+    }
+    let what = match kept {
+        Some(name) => {
+            // Where it stands is its own to know.
+            for start in ["opt_start_seq", "opt_start_time"] {
+                c.as_object_mut().map(|o| o.remove(start));
+            }
+            c["deliver_policy"] = "all".into();
+            c["durable_name"] = name.into();
+            c["ack_policy"] = "flow_control".into();
+            format!("CONSUMER.DURABLE.CREATE.{}.{name}", source.name)
+        }
+        None => {
+            c["ack_policy"] = "none".into();
+            c["mem_storage"] = true.into();
+            c["num_replicas"] = 1.into();
+            c["direct"] = true.into();
+            c["inactive_threshold"] = FORGOTTEN.into();
+            format!("CONSUMER.CREATE.{}", source.name)
+        }
+    };
+    let body = json!({ "stream_name": source.name, "config": c }).to_string();
+    Ask { subject: api_subject(source, &what), body }
+}
+
+/// What came from an origin's consumer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Came {
+    /// A message to copy.
+    Message(Stored),
+    /// All before it is here: that is to be answered to this subject.
+    Flow(Bytes),
+    /// A sign of life, or something that is here already.
+    Nothing,
+    /// Something did not arrive: the consumer has to begin anew.
+    Gap,
+}
+
+/// One life of a consumer at an origin, as its copy sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Session {
+    /// The last delivery and its message; 0 before the first.
+    last: (u64, u64),
+    /// Any first delivery is right: it is not this copy's to number.
+    joins: bool,
+    /// What is yet to come.
+    pending: u64,
+}
+
+impl Session {
+    /// A consumer made for this copy, whose first delivery is the first; or one that was there before.
+    pub fn new(joins: bool) -> Session {
+        Session { joins, ..Session::default() }
+    }
+    /// The last delivery and the sequence of its message: what an answer to flow control names.
+    pub fn last(&self) -> (u64, u64) {
+        self.last
+    }
+    /// Messages that the origin had yet to deliver when the last one came.
+    pub fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// Takes what came: its reply subject, the subject that it shows, its header block, its payload.
+    pub fn take(&mut self, reply: &Bytes, subject: Bytes, headers: Bytes, payload: Bytes) -> Came {
+        let Some(t) = AckTokens::parse(reply) else { return self.status(reply, &headers) };
+        if t.sseq == 0 || t.dseq == 0 {
+            return Came::Nothing;
+        }
+        let expected = self.last.0 + 1;
+        if t.dseq < expected && t.sseq <= self.last.1 {
+            return Came::Nothing;
+        }
+        if t.dseq != expected && !(self.joins && self.last.0 == 0) || t.sseq <= self.last.1 {
+            return Came::Gap;
+        }
+        self.last = (t.dseq, t.sseq);
+        self.pending = t.pending;
+        let ttl = headers::get(&headers, headers::TTL).and_then(headers::Ttl::parse);
+        let expires = ttl.and_then(|ttl| ttl.expires(t.time));
+        Came::Message(Stored { seq: t.sseq, time: t.time, expires, subject, headers, payload })
+    }
+
+    fn status(&self, reply: &Bytes, block: &[u8]) -> Came {
+        if !block.starts_with(b"NATS/1.0 100") {
+            // Consumers that are deleted say so.
+            return if block.starts_with(b"NATS/1.0 4") { Came::Gap } else { Came::Nothing };
+        }
+        let last = headers::get(block, b"Nats-Last-Consumer").and_then(headers::number);
+        if last.is_some_and(|n| n > self.last.0) && !(self.joins && self.last.0 == 0) {
+            return Came::Gap;
+        }
+        if !reply.is_empty() {
+            return Came::Flow(reply.clone());
+        }
+        match headers::get(block, b"Nats-Consumer-Stalled") {
+            Some(to) if !to.is_empty() => Came::Flow(Bytes::copy_from_slice(to)),
+            _ => Came::Nothing,
+        }
+    }
+
+    /// The header block of an answer to flow control that acknowledges deliveries up to `upto`: delivery and sequence.
+    pub fn flow_answer(upto: (u64, u64)) -> Vec<u8> {
+        let mut block = Vec::new();
+        headers::add(&mut block, b"Nats-Last-Consumer", upto.0.to_string().as_bytes());
+        headers::add(&mut block, b"Nats-Last-Stream", upto.1.to_string().as_bytes());
+        block
+    }
+}
 
 /// What `Nats-Stream-Source` says: `<stream> <seq> <filters> <destinations> <subject> [<identity>]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,6 +278,59 @@ pub fn filters(source: &Source) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_takes_deliveries_in_order_and_notices_gaps() {
+        let reply = |sseq: u64, dseq: u64| Bytes::from(format!("$JS.ACK.O.c.1.{sseq}.{dseq}.77.3"));
+        let (subject, none) = (Bytes::from_static(b"a.b"), Bytes::new());
+        let take = |s: &mut Session, sseq, dseq| {
+            s.take(&reply(sseq, dseq), subject.clone(), none.clone(), Bytes::from_static(b"x"))
+        };
+        let mut s = Session::new(false);
+        let Came::Message(m) = take(&mut s, 5, 1) else { panic!("it is the first") };
+        assert_eq!((m.seq, m.time, &m.subject[..], &m.payload[..]), (5, 77, &b"a.b"[..], &b"x"[..]));
+        assert!(matches!(take(&mut s, 9, 2), Came::Message(_)), "gaps in the origin are none here");
+        assert_eq!((s.last(), s.pending()), ((2, 9), 3));
+        assert_eq!(take(&mut s, 9, 2), Came::Nothing, "it came before");
+        assert_eq!(take(&mut s.clone(), 12, 4), Came::Gap, "the third did not come");
+        assert_eq!(take(&mut s.clone(), 4, 3), Came::Gap, "an origin that begins anew");
+        let status = |s: &mut Session, block: &str, reply: &str| {
+            s.take(&Bytes::from(reply.to_owned()), none.clone(), Bytes::from(block.to_owned()), none.clone())
+        };
+        let beat = |n: u64| format!("NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: {n}\r\n\r\n");
+        assert_eq!(status(&mut s, &beat(2), ""), Came::Nothing);
+        assert_eq!(status(&mut s, &beat(3), ""), Came::Gap);
+        let flow = "NATS/1.0 100 FlowControl Request\r\n\r\n";
+        assert_eq!(status(&mut s, flow, "$JS.FC.O.c.1"), Came::Flow(Bytes::from_static(b"$JS.FC.O.c.1")));
+        let stalled = "NATS/1.0 100 Idle Heartbeat\r\nNats-Consumer-Stalled: $JS.FC.O.c.2\r\n\r\n";
+        assert_eq!(status(&mut s, stalled, ""), Came::Flow(Bytes::from_static(b"$JS.FC.O.c.2")));
+        assert_eq!(status(&mut s, "NATS/1.0 409 Consumer Deleted\r\n\r\n", ""), Came::Gap);
+        assert!(matches!(take(&mut Session::new(true), 40, 17), Came::Message(_)), "it was there before");
+        assert_eq!(
+            Session::flow_answer((3, 9)),
+            b"NATS/1.0\r\nNats-Last-Consumer: 3\r\nNats-Last-Stream: 9\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn what_is_asked_of_an_origin() {
+        let mut s = Source { name: "O".into(), filter_subject: "a.*".into(), ..Source::default() };
+        let ask = consumer_request(&s, "$JS.S.x", 7, None);
+        assert_eq!(ask.subject, "$JS.API.CONSUMER.CREATE.O");
+        let v: serde_json::Value = serde_json::from_str(&ask.body).unwrap();
+        let c = &v["config"];
+        assert_eq!((&c["opt_start_seq"], &c["filter_subject"]), (&7.into(), &"a.*".into()), "{v}");
+        assert_eq!((&c["ack_policy"], &c["direct"]), (&"none".into(), &true.into()), "{v}");
+        s.external =
+            Some(crate::config::External { api: "JS.hub.API.".into(), deliver: "from.hub".into() });
+        let ask = consumer_request(&s, "from.hub.x", 0, Some("JS_SRC_1"));
+        assert_eq!(ask.subject, "JS.hub.API.CONSUMER.DURABLE.CREATE.O.JS_SRC_1");
+        let v: serde_json::Value = serde_json::from_str(&ask.body).unwrap();
+        assert_eq!(v["config"]["ack_policy"], "flow_control", "{v}");
+        assert_eq!(deliver_subject(&s, false, "x"), "from.hub.x");
+        s.external = None;
+        assert_eq!((deliver_subject(&s, true, "x"), deliver_subject(&s, false, "x")), ("$JS.M.x".into(), "$JS.S.x".into()));
+    }
 
     #[test]
     fn an_origin_reads_what_was_written() {
