@@ -14,6 +14,7 @@ use std::{
 
 use broker::{Account, Counter, Deliveries, Inbound, Kind, Link, LinkOptions, Message, Sub};
 use parking_lot::RwLock;
+use stream::consumer::AckTokens;
 
 use crate::{
     AccountLimits, JetStream,
@@ -50,7 +51,7 @@ pub struct Assets {
     /// Held while a stream is made, changed or deleted.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) posts: Posts,
-    desk: Arc<Link>,
+    pub(crate) desk: Arc<Link>,
     open: AtomicBool,
     /// Requests since the start.
     pub(crate) api_total: Counter,
@@ -155,7 +156,14 @@ impl Assets {
     }
 
     /// A message for `$JS.API.`; `rest` is the subject behind it. False if nobody is there to take it.
-    fn request(self: &Arc<Assets>, full: &[u8], rest: &[u8], from: &Arc<Link>, m: &Message<'_>) -> bool {
+    fn request(
+        self: &Arc<Assets>,
+        d: &mut Deliveries,
+        full: &[u8],
+        rest: &[u8],
+        from: &Arc<Link>,
+        m: &Message<'_>,
+    ) -> bool {
         let enabled = self.limits.read().is_some();
         if enabled {
             let way = if rest.starts_with(PULL) {
@@ -166,7 +174,7 @@ impl Assets {
                 None
             };
             if let Some(way) = way {
-                return self.data(way, full, m);
+                return self.data(d, way, full, m);
             }
         }
         let Some(node) = self.node.upgrade() else { return false };
@@ -190,7 +198,7 @@ impl Assets {
     }
 
     /// A message of a client for a stream's leader. False if nobody is there to take it.
-    fn data(&self, way: Way, subject: &[u8], m: &Message<'_>) -> bool {
+    fn data(&self, d: &mut Deliveries, way: Way, subject: &[u8], m: &Message<'_>) -> bool {
         let f = Forward {
             way,
             hops: 0,
@@ -200,7 +208,7 @@ impl Assets {
             headers: m.header(),
             body: m.payload(),
         };
-        self.take(&f)
+        self.take(Some(d), &f)
     }
     /// A message that another node gave on. It may be here before the interest in its answer is, which comes over a route: then it waits for that.
     pub(crate) fn forwarded(self: &Arc<Assets>, node: &Arc<JetStream>, f: &Forward<'_>) {
@@ -218,14 +226,14 @@ impl Assets {
         });
     }
     fn take_forwarded(&self, node: &JetStream, f: &Forward<'_>) {
-        let taken = self.limits.read().is_some() && self.take(f);
+        let taken = self.limits.read().is_some() && self.take(None, f);
         if !taken && matches!(f.way, Way::Pull | Way::Direct) && !f.reply.is_empty() && !node.is_closed() {
             // The client's own server has said that somebody is there.
             self.posts.take().status(f.reply, b"NATS/1.0 503\r\n\r\n");
         }
     }
-    /// Serves it here if this node leads the stream, else gives it on.
-    fn take(&self, f: &Forward<'_>) -> bool {
+    /// Serves it here if this node leads the stream, else gives it on. With `d` the publisher waits for what can be answered at once.
+    fn take(&self, d: Option<&mut Deliveries>, f: &Forward<'_>) -> bool {
         let Some((name, rest)) = stream_in(f) else { return false };
         let Some(node) = self.node.upgrade() else { return false };
         if let Some(stream) = self.stream(name)
@@ -235,10 +243,10 @@ impl Assets {
                 Way::Pull => rest
                     .and_then(named)
                     .is_some_and(|consumer| stream.pull(consumer, f.reply, f.headers, f.body)),
-                Way::Direct => stream.direct_get(rest, f.reply, f.headers, f.body),
-                Way::Ack => rest
-                    .and_then(named)
-                    .is_some_and(|consumer| stream.ack(consumer, f.subject, f.reply, f.headers, f.body)),
+                Way::Direct => stream.direct_get(d, rest, f.reply, f.headers, f.body),
+                Way::Ack => AckTokens::parse(f.subject).is_some_and(|t| {
+                    named(t.consumer).is_some_and(|consumer| stream.ack(consumer, &t, f.reply, f.body))
+                }),
                 Way::Flow => {
                     rest.and_then(named).is_some_and(|consumer| stream.flow(consumer, f.subject, f.headers))
                 }
@@ -295,9 +303,9 @@ impl Inbound for Desk {
             return false;
         }
         match sub.sid() {
-            SID_API => assets.request(m.subject, &m.subject[API.len()..], from, m),
-            SID_ACK => assets.data(Way::Ack, m.subject, m),
-            SID_FLOW => assets.data(Way::Flow, m.subject, m),
+            SID_API => assets.request(d, m.subject, &m.subject[API.len()..], from, m),
+            SID_ACK => assets.data(d, Way::Ack, m.subject, m),
+            SID_FLOW => assets.data(d, Way::Flow, m.subject, m),
             SID_DOMAIN => assets.of_domain(d, sub, from, m),
             _ => false,
         }

@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, Bytes};
 use replica::Committed;
-use store::{GroupId, Kind, Message, Need, StreamSeq};
+use store::{Kind, Message, Need, StreamSeq};
 use stream::{
     Interest, Messages, MessagesMut, Meta, Stored, SubjectTotals, Totals,
     command::{Command, Control},
@@ -154,7 +154,7 @@ impl Stream {
             }
             let mut applied = Applied::default();
             match e.head.kind {
-                Kind::Messages => core.apply_messages(self, e, &mut view, at)?,
+                Kind::Messages => core.apply_messages(e, &mut view, at)?,
                 Kind::Control => applied = core.apply_control(self, e, &mut view, at)?,
                 Kind::Empty | Kind::Config => {}
             }
@@ -213,7 +213,6 @@ impl Stream {
 impl Core {
     fn apply_messages(
         &mut self,
-        s: &Stream,
         e: &Committed,
         view: &mut StoreView<'_>,
         at: &mut Progress,
@@ -224,7 +223,7 @@ impl Core {
         let leads = term.is_some();
         let republishes = leads && rules.config().republish.is_some();
         for raw in e.records().skip(at.record) {
-            let m = raw.and_then(|r| Message::decode(GroupId(s.id), r));
+            let m = raw.and_then(Message::parse);
             let Some(m) = m else { return Err(Stop::Broken("a record of the log cannot be read".into())) };
             let entry = Entry {
                 seq: m.seq.0,

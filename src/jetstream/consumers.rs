@@ -117,15 +117,14 @@ impl Consumers {
     /// Takes the consumer's state of now into account.
     fn touch(&mut self, name: &Arc<str>, now: Now, waited_for: bool) {
         let Some(slot) = self.slots.get_mut(name) else { return };
-        let deadline = slot.rules.deadline(now);
-        if deadline != slot.deadline {
-            if let Some(old) = slot.deadline.take() {
+        // One that is put off stays where it is: when its time comes the consumer is asked anew. Each acknowledgement puts off.
+        if let Some(new) = slot.rules.deadline(now)
+            && slot.deadline.is_none_or(|old| new < old)
+        {
+            if let Some(old) = slot.deadline.replace(new) {
                 self.deadlines.remove(&(old, name.clone()));
             }
-            if let Some(new) = deadline {
-                self.deadlines.insert((new, name.clone()));
-            }
-            slot.deadline = deadline;
+            self.deadlines.insert((new, name.clone()));
         }
         if slot.rules.ready() {
             self.ready.insert(name.clone());
@@ -562,7 +561,7 @@ impl Stream {
         f: impl FnOnce(&mut Slot, Now, &mut Vec<Output>) -> T,
     ) -> Option<T> {
         let mut tasks = Vec::new();
-        let (result, handle, works, ranked) = {
+        let (result, handle, works, ranked, sooner) = {
             let mut core = self.core.lock();
             if core.stopped.is_some() || core.term.is_none() {
                 return None;
@@ -578,7 +577,8 @@ impl Stream {
             let kept = core.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
             core.consumers.touch(&name, now, waited_for || kept);
             let handle = core.consumers.wants_log(now.mono).then(|| core.handle.clone()).flatten();
-            (result, handle, core.consumers.has_work(), ranked)
+            let sooner = core.consumers.deadline().is_some_and(|d| core.armed.is_none_or(|at| d < at));
+            (result, handle, core.consumers.has_work(), ranked, sooner)
         };
         if let Some(h) = handle {
             h.wake();
@@ -590,7 +590,7 @@ impl Stream {
             env::spawn(async move { me.pump() });
         } else if works {
             self.pump();
-        } else {
+        } else if sooner {
             self.wound_up();
         }
         Some(result)
@@ -631,15 +631,13 @@ impl Stream {
     pub(crate) fn ack(
         self: &Arc<Stream>,
         consumer: &str,
-        subject: &[u8],
+        tokens: &AckTokens<'_>,
         reply: &[u8],
-        _: &[u8],
         body: &[u8],
     ) -> bool {
-        let Some(tokens) = AckTokens::parse(subject) else { return false };
         let to = (!reply.is_empty()).then(|| Bytes::copy_from_slice(reply));
         self.with_consumer(consumer, to.is_some(), |slot, now, out| {
-            slot.rules.ack(&tokens, body, to.as_ref(), now, out);
+            slot.rules.ack(tokens, body, to.as_ref(), now, out);
         })
         .is_some()
     }

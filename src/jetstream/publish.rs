@@ -15,7 +15,7 @@ use broker::{Deliveries, Inbound, Link, Message, Sub};
 use bytes::Bytes;
 use store::{GroupId, Need, StreamSeq};
 use stream::{
-    errors,
+    Now, errors,
     publish::{Answer, Decision, Entry, Publish},
 };
 
@@ -68,17 +68,15 @@ impl Inbound for Door {
             from: stream::publish::From::Client,
             no_room_for_batches: false,
         };
-        let (told, at_once) = stream.publish(&p);
+        // One look at the clocks for all that was read together.
+        let (wall, mono) = d.now();
+        let (told, at_once) = stream.publish(&p, Now { wall: wall.0, mono: mono.0 });
         if let Some(a) = at_once
             && let Some(assets) = stream.assets.upgrade()
         {
-            let mut body = Vec::new();
-            for (to, text) in a.iter() {
-                body.clear();
-                body.extend_from_slice(text);
-                body.extend_from_slice(b"\r\n");
+            for (to, body_crlf) in a.iter() {
                 let (reply, header_len, shared, shown) = (&b""[..], 0, None, None);
-                let m = Message { subject: to, reply, header_len, body_crlf: &body, shared, shown };
+                let m = Message { subject: to, reply, header_len, body_crlf, shared, shown };
                 d.publish(&assets.account, &stream.door, &m);
             }
         }
@@ -88,7 +86,7 @@ impl Inbound for Door {
 
 impl Stream {
     /// Takes a message. False if the stream is not there any more; the answers are to be sent now.
-    pub(crate) fn publish(self: &Arc<Stream>, p: &Publish<'_>) -> (bool, Option<Answers>) {
+    pub(crate) fn publish(self: &Arc<Stream>, p: &Publish<'_>, now: Now) -> (bool, Option<Answers>) {
         let mut at_once = Answers::default();
         let mut core = self.core.lock();
         if core.check_open().is_err() {
@@ -102,7 +100,7 @@ impl Stream {
             }
             return (true, Some(at_once));
         }
-        let done = if core.slow.is_empty() { core.decide(self, p, &mut at_once) } else { Done::Wait };
+        let done = if core.slow.is_empty() { core.decide(self, p, now, &mut at_once) } else { Done::Wait };
         match done {
             Done::Decided => {
                 let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
@@ -156,7 +154,7 @@ impl Stream {
                         from: w.from,
                         no_room_for_batches: false,
                     };
-                    match core.decide(&self, &p, &mut at_once) {
+                    match core.decide(&self, &p, now(), &mut at_once) {
                         Done::Decided => {
                             core.slow.pop_front();
                         }
@@ -227,8 +225,8 @@ impl Stream {
         }
         let Some(assets) = self.assets.upgrade() else { return };
         let mut post = assets.posts.take();
-        for (to, body) in a.iter() {
-            post.plain(to, body);
+        for (to, body_crlf) in a.iter() {
+            post.whole(to, body_crlf);
         }
     }
 }
@@ -242,11 +240,11 @@ impl Core {
     }
 
     /// Decides one publish and carries the decision out.
-    fn decide(&mut self, s: &Stream, p: &Publish<'_>, at_once: &mut Answers) -> Done {
+    fn decide(&mut self, s: &Stream, p: &Publish<'_>, now: Now, at_once: &mut Answers) -> Done {
         let Core { rules: Some(rules), log, voided: false, .. } = self else { return Done::Wait };
         let view = StoreView::new(s.group());
         let write = |out: &mut Vec<u8>, a: &Answer| answer::write(out, &s.acks, a);
-        let decision = match rules.decide(p, &view, now()) {
+        let decision = match rules.decide(p, &view, now) {
             Ok(d) => d,
             Err(need) => return Done::Need(need),
         };

@@ -108,6 +108,8 @@ pub(crate) struct Core {
     /// It is proposed in this term.
     pub wanted_sent: bool,
     pub handle: Option<Handle>,
+    /// What the clock is set to for this stream, on the monotonic clock. It may be too early and is never too late.
+    pub armed: Option<u64>,
     /// Mirrors and sources.
     pub following: Following,
 }
@@ -171,6 +173,7 @@ impl Stream {
                 wanted: None,
                 wanted_sent: false,
                 handle: None,
+                armed: None,
                 following: Following::default(),
             }),
             door: internal(node, Some(Box::new(Door(me.clone())))),
@@ -336,13 +339,17 @@ impl Stream {
     /// Sets the clock for what comes first.
     pub(crate) fn wound_up(self: &Arc<Stream>) {
         let Some(node) = self.node.upgrade() else { return };
-        let asked = {
-            let core = self.core.lock();
-            if core.term.is_none() || core.stopped.is_some() { Ok(None) } else { self.deadline(&core) }
-        };
+        let mut core = self.core.lock();
+        let asked =
+            if core.term.is_none() || core.stopped.is_some() { Ok(None) } else { self.deadline(&core) };
         match asked {
-            Ok(deadline) => node.wheel.set(self.id, self, deadline),
+            // Under the lock, so that the clock shows what `armed` says.
+            Ok(deadline) => {
+                core.armed = deadline.map(|d| d.0);
+                node.wheel.set(self.id, self, deadline);
+            }
             Err(need) => {
+                drop(core);
                 let me = self.clone();
                 env::spawn(async move {
                     if me.group().fetch(need).await.is_ok() {
@@ -493,8 +500,8 @@ impl Stream {
                 Outcome::Answers(a) => {
                     if !a.is_empty() {
                         let post = post.get_or_insert_with(|| assets.posts.take());
-                        for (to, body) in a.iter() {
-                            post.plain(to, body);
+                        for (to, body_crlf) in a.iter() {
+                            post.whole(to, body_crlf);
                         }
                     }
                     spare.push(a);
@@ -561,6 +568,7 @@ impl Timed for Stream {
         if self.node.upgrade().is_none_or(|n| n.is_closed()) {
             return;
         }
+        self.core.lock().armed = None;
         self.expire();
         self.tick();
         self.wound_up();

@@ -556,7 +556,8 @@ impl Shard {
                 return Ok(false);
             }
             let grown = j.active.as_ref().map_or(self.opts.journal_file_min, |a| a.at.len * 2);
-            let len = grown.max(j.wanted).min(self.opts.journal_file_max).max(self.opts.journal_file_min);
+            let len = grown.min(self.opts.journal_file_usual).max(j.wanted).min(self.opts.journal_file_max);
+            let len = len.max(self.opts.journal_file_min);
             let len = crate::codec::align(len, j.sector);
             // Without any file to write, nothing could ever be freed: one more than the budget is allowed then.
             let stuck = j.active.is_none() && j.spare.is_none();

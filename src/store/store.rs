@@ -168,6 +168,10 @@ impl Stored {
     pub fn record(&self) -> &Bytes {
         &self.record
     }
+    /// The same to keep.
+    pub fn into_record(self) -> Bytes {
+        self.record
+    }
 }
 
 /// A stream's totals.
