@@ -163,8 +163,7 @@ impl Stream {
                 id += 1;
                 id
             };
-            let mut new: Vec<Upstream> =
-                c.mirror.iter().map(|m| Upstream::new(number(), m, true)).collect();
+            let mut new: Vec<Upstream> = c.mirror.iter().map(|m| Upstream::new(number(), m, true)).collect();
             new.extend(c.sources.iter().map(|s| Upstream::new(number(), s, false)));
             core.following.last_id = id;
             for u in &mut new {
@@ -176,8 +175,7 @@ impl Stream {
                 }
             }
             core.following.upstreams = new;
-            let names: Vec<&str> =
-                core.following.upstreams.iter().map(|u| u.source.name.as_str()).collect();
+            let names: Vec<&str> = core.following.upstreams.iter().map(|u| u.source.name.as_str()).collect();
             if let Some(node) = self.node.upgrade() {
                 node.followers.set(self.id, self, &names);
             }
@@ -490,7 +488,9 @@ pub(crate) fn at_hand(assets: &Arc<Assets>, s: &Source) -> Option<Arc<Stream>> {
 /// Whether a source may be reached through requests: on a server alone, without anybody else's API, there is nobody to ask.
 fn is_elsewhere(assets: &Arc<Assets>, s: &Source) -> bool {
     let Some(node) = assets.node.upgrade() else { return false };
-    s.consumer.is_some() || s.external.as_ref().is_some_and(|e| !is_own(&node, &e.api)) || node.reaches_others()
+    s.consumer.is_some()
+        || s.external.as_ref().is_some_and(|e| !is_own(&node, &e.api))
+        || node.reaches_others()
 }
 
 /// Whether a prefix of an API is this account's own.
