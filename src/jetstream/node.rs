@@ -32,6 +32,8 @@ use crate::{
 /// How long the start waits for all groups to have applied their logs. What is slower than that is opened all the same.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
+/// How long the end waits for groups that have something under way, on a member of a cluster.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// How long the end waits for others to lead what was led here.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
@@ -417,11 +419,17 @@ impl JetStream {
                 s.shut_down();
             }
         }
-        if let Err(e) = self.replicas.close().await {
-            self.host.log(
+        // Where the others end too, what was proposed last is never decided here: the log keeps it.
+        let patience = if self.is_clustered() { CLOSE_MAX } else { CLOSE_MAX * 1800 };
+        match env::timeout(patience, self.replicas.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => self.host.log(
                 "ERR",
                 &format!("JetStream: the last flush failed, the next start reads the journal: {e}"),
-            );
+            ),
+            Err(_) => self
+                .host
+                .log("WRN", "JetStream: without the other servers not all could be brought to its end"),
         }
         if let Err(e) = self.replicas.store().clone().close().await {
             self.host.log("ERR", &format!("JetStream: the store did not close cleanly: {e}"));

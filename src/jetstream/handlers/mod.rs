@@ -194,7 +194,8 @@ impl Desk<'_> {
             Some(_) => Err(errors::CLUSTER_NOT_LEADER.error()),
             // It may be here in a moment.
             None if self.node.meta.find(&self.assets.account.name, name).is_some() => {
-                Err(errors::CLUSTER_NOT_LEADER.error())
+                let clustered = self.node.is_clustered();
+                Err(if clustered { errors::CLUSTER_NOT_LEADER } else { errors::STREAM_OFFLINE }.error())
             }
             None => Err(errors::STREAM_NOT_FOUND.error()),
         }

@@ -151,7 +151,7 @@ impl Desk<'_> {
         let (limits, server) = self.limits_for(c.storage);
         c.check(&server, &Others(self), pedantic)?;
         metadata::store_stream(&mut c);
-        let _one = self.assets.changing.lock().await;
+        let one = self.assets.changing.lock().await;
         if let Some(there) = self.assigned(&c.name) {
             let old = there.config.clone().unwrap_or_default();
             let same = StreamConfig { metadata: Default::default(), ..old.clone() }
@@ -160,6 +160,7 @@ impl Desk<'_> {
             if !same {
                 return Err(errors::STREAM_NAME_EXIST.error());
             }
+            drop(one);
             return self.created(&there.a).await;
         }
         if limits.max_streams >= 0 && self.own().len() as i64 >= limits.max_streams {
@@ -172,6 +173,8 @@ impl Desk<'_> {
             false => vec![self.node.me],
         };
         let a = self.make_stream(&c, members).await?;
+        // What follows may wait for other servers; the next change need not.
+        drop(one);
         advisory::stream_action(self.node, self.assets, &a.name, advisory::Action::Create);
         self.created(&a).await
     }
