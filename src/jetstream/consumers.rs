@@ -367,7 +367,6 @@ impl Core {
         created: i64,
         config: ConsumerConfig,
         logged: bool,
-        now: Now,
     ) -> Result<(), Need> {
         let Some(rules) = &self.rules else { return Ok(()) };
         let of = rules.config();
@@ -385,7 +384,7 @@ impl Core {
         );
         c.set_logged(logged);
         c.start(view, of.max_msgs_per_subject == 1)?;
-        self.place_consumer(name, c, created, logged, now);
+        self.place_consumer(name, c, created, logged, now());
         Ok(())
     }
     /// Puts a consumer into the register, and lets it lead if this node does.
@@ -810,7 +809,7 @@ impl Stream {
             loop {
                 let need = {
                     let mut core = self.core.lock();
-                    match core.add_consumer(self, &self.view(), name, created, c.clone(), false, now()) {
+                    match core.add_consumer(self, &self.view(), name, created, c.clone(), false) {
                         Ok(()) => break,
                         Err(need) => need,
                     }
