@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn bounded_worlds_keep_r1_to_r6() {
+    fn bounded_worlds_keep_rd1_to_rd6() {
         for config in BOUNDED {
             let (states, failures, missing) = explore(*config, None);
             println!("{}: {states} states", config.name);
@@ -555,7 +555,7 @@ mod tests {
     fn planted_bugs_are_found() {
         for (bug, world, id) in [
             (Bug::DeliversUnlogged, 0, "RD-2"),
-            (Bug::LeadsUnapplied, 1, "R-"),
+            (Bug::LeadsUnapplied, 1, "RD-"),
             (Bug::ConfirmsUnlogged, 1, "RD-3"),
         ] {
             let (_, failures, _) = explore(BOUNDED[world], Some(bug));
