@@ -27,6 +27,9 @@ use super::{
     record::{Attempt, Outcome, Record},
 };
 
+/// How long a delivery may lie on its way to a client that reads slowly, nanoseconds.
+const QUEUED_NS: u64 = 3_000_000_000;
+
 /// All that is wrong.
 pub fn all(r: &Record, o: &Options) -> Vec<Violation> {
     let mut out = Vec::new();
@@ -270,8 +273,9 @@ fn deliveries(r: &Record, o: &Options, out: &mut Vec<Violation>) {
             }
             for w in all.windows(2) {
                 let (a, b) = (w[0], w[1]);
-                // What was under way before the first came may have taken longer; 500 ms cover the slowest link.
-                let early = b.at.saturating_sub(a.at) + 500_000_000 < o.ack_wait_ms * 1_000_000;
+                // The first left after it was asked for, and may have waited behind others on a slow link: when, nobody here knows.
+                let left = a.asked_at.max(a.at.saturating_sub(QUEUED_NS));
+                let early = b.at.saturating_sub(left) < o.ack_wait_ms * 1_000_000;
                 let excused = a.boot != b.boot
                     || b.asked_at == 0
                     || said().any(|x| x.refusal && x.sent_at <= b.at)
