@@ -52,7 +52,14 @@ impl<'a> View<'a> {
         let pins = home.as_deref_mut().unwrap_or(&mut state.pins);
         let mut pins = std::mem::take(pins);
         pins.begin();
-        View { state: RefCell::new(state), shard, pins, home, missed: Cell::new(false), near: Near::default() }
+        View {
+            state: RefCell::new(state),
+            shard,
+            pins,
+            home,
+            missed: Cell::new(false),
+            near: Near::default(),
+        }
     }
 
     fn feet(&self) -> Feet<'_> {
