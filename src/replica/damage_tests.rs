@@ -212,3 +212,13 @@ fn a_damaged_minority_is_mended_and_nothing_acknowledged_is_lost() {
     })
     .expect("a runtime starts");
 }
+
+#[test]
+fn d12_a_member_whose_journal_was_cut_votes_for_nobody_before_it_has_caught_up() {
+    env::run(async {
+        for seed in 10..12 {
+            env::timeout(Duration::from_secs(60), minority(seed, true)).await.expect("no seed hangs");
+        }
+    })
+    .expect("a runtime starts");
+}

@@ -452,15 +452,20 @@ impl Group {
             }
             sealed.push(e);
         }
-        let frames: Vec<Frame> = sealed.iter().map(Frame::patch).collect();
-        if frames.is_empty() {
-            // What filled them may be on its way still.
-            let round = self.shard.journal.lock().last_given();
-            return Ok(self.ticket(round));
-        }
-        let round = self.shard.enqueue(frames, true)?;
-        for e in sealed {
-            state.fill(e, round);
+        // What filled the others may be on its way still.
+        let mut round = self.shard.journal.lock().last_given();
+        let mut part = Vec::new();
+        let mut sealed = sealed.into_iter().peekable();
+        while let Some(e) = sealed.next() {
+            let bytes: u64 = part.iter().chain([&e]).map(|e| Frame::patch(e).cost()).sum();
+            part.push(e);
+            // All of it may be more than a journal file holds.
+            let more = sealed.peek().map(|e| Frame::patch(e).cost());
+            if more.is_some_and(|m| bytes + m <= GIVE_UP_BYTES.min(self.shard.opts.journal_file_max / 4)) {
+                continue;
+            }
+            round = self.shard.enqueue(part.iter().map(Frame::patch).collect(), true)?;
+            part.drain(..).for_each(|e| state.fill(e, round));
         }
         Ok(self.ticket(round))
     }
@@ -474,7 +479,7 @@ impl Group {
     /// [`Error::Busy`] and [`Error::NoSpace`] as for an append.
     pub fn give_up(&self) -> Result<Option<Ticket>> {
         let mut state = self.state.lock();
-        let mut entries = state.next_remains(GIVE_UP_BYTES);
+        let mut entries = state.next_remains(GIVE_UP_BYTES.min(self.shard.opts.journal_file_max / 4));
         let leaps = entries.is_empty() && state.doubt > 0;
         if leaps {
             entries.push(state.leap());
