@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use base64::Engine;
 use env::{Instant, sim::World};
 use tokio::sync::watch;
 
@@ -469,26 +470,6 @@ pub fn ack_parts(subject: &str) -> Option<(u64, u64)> {
     Some((t[5].parse().ok()?, t[4].parse().ok()?))
 }
 
-/// Decodes base64 with padding.
-pub fn base64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut n) = (0u32, 0);
-    for b in text.bytes().filter(|b| *b != b'=') {
-        let v = match b {
-            b'A'..=b'Z' => b - b'A',
-            b'a'..=b'z' => b - b'a' + 26,
-            b'0'..=b'9' => b - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(v);
-        n += 6;
-        if n >= 8 {
-            n -= 8;
-            out.push((bits >> n) as u8);
-            bits &= (1 << n) - 1;
-        }
-    }
-    Some(out)
+fn base64(text: &str) -> Option<Vec<u8>> {
+    base64::prelude::BASE64_STANDARD.decode(text).ok()
 }

@@ -14,6 +14,9 @@
 //! | JS-10 | a work queue is empty in the end, and holds nothing whose acknowledgement was confirmed |
 //! | JS-11 | a stream's last sequence never goes back |
 //! | JS-12 | limits hold |
+//!
+//! Of several servers, judged during the run: one leader a term (CL-1), no replica gives up (CL-2), all replicas of a group become
+//! equal (CL-3).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,7 +96,7 @@ fn writes(r: &Record, o: &Options, out: &mut Vec<Violation>) {
                     format!("{name} {seq} was acknowledged for value {} and holds {here:?}", a.value),
                 );
             }
-            if here.is_none() && !may_be_gone(r, o, a, seq, f.first, f.last) {
+            if here.is_none() && !may_be_gone(r, o, a, seq, f.last) {
                 wrong(
                     out,
                     "JS-1",
@@ -112,7 +115,7 @@ fn writes(r: &Record, o: &Options, out: &mut Vec<Violation>) {
 }
 
 /// Whether a rule of the stream can have removed it.
-fn may_be_gone(r: &Record, o: &Options, a: &Attempt, seq: u64, _first: u64, last: u64) -> bool {
+fn may_be_gone(r: &Record, o: &Options, a: &Attempt, seq: u64, last: u64) -> bool {
     match a.stream {
         Stream::Log => false,
         Stream::Short => seq + o.log_max_msgs <= last,
@@ -312,7 +315,6 @@ fn deliveries(r: &Record, o: &Options, out: &mut Vec<Violation>) {
 }
 
 fn streams(r: &Record, o: &Options, out: &mut Vec<Violation>) {
-    let mut last: BTreeMap<Stream, (u64, u64)> = BTreeMap::new();
     for seen in &r.seen {
         // Compared with what was answered before this was asked.
         for earlier in r.seen.iter().filter(|e| e.stream == seen.stream && e.done_at < seen.sent_at) {
@@ -324,7 +326,6 @@ fn streams(r: &Record, o: &Options, out: &mut Vec<Violation>) {
                 );
             }
         }
-        last.insert(seen.stream, (seen.first, seen.last));
         let most = match seen.stream {
             Stream::Short => o.log_max_msgs,
             _ => u64::MAX,

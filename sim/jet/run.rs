@@ -12,6 +12,7 @@ use env::{
     sim::{Config, Link, Machine, NetOptions, World},
     simdisk,
 };
+use jetstream::audit::Audit;
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -38,6 +39,8 @@ const OPERATOR: u64 = 2_000;
 const CALM: Duration = Duration::from_secs(60);
 /// How long after a trouble between servers has ended leaders may still change, in nanoseconds.
 const UNREST_NS: u64 = 10_000_000_000;
+/// How often the replicas of several servers are compared, in nanoseconds.
+const AUDIT_NS: u64 = 20_000_000;
 /// The streams that have a consumer.
 const CONSUMED: [Stream; 2] = [Stream::Log, Stream::Queue];
 
@@ -81,6 +84,9 @@ struct Harness {
     /// Since when not all is as it should be.
     troubled_since: Option<u64>,
     operators: u64,
+    /// By group and term: who led.
+    led: BTreeMap<(u64, u64), usize>,
+    audited_at: u64,
 }
 
 /// The configuration of server `i`.
@@ -111,6 +117,8 @@ impl Harness {
             cut: Vec::new(),
             troubled_since: None,
             operators: OPERATOR,
+            led: BTreeMap::new(),
+            audited_at: 0,
         }
     }
 
@@ -240,6 +248,10 @@ impl Harness {
             }
         }
         let several = self.plan.options.servers > 1;
+        if several && self.ns() >= self.audited_at + AUDIT_NS {
+            self.audited_at = self.ns();
+            self.audit();
+        }
         let well = self.fleet.all_serve() && (!several || self.fleet.is_quiet());
         let now = self.ns();
         match (well, self.troubled_since) {
@@ -250,6 +262,83 @@ impl Harness {
                 self.record.lock().outages.push((since, until));
             }
             _ => {}
+        }
+    }
+
+    /// What each server knows of its groups.
+    fn audits(&self) -> Vec<(usize, Vec<Audit>)> {
+        let of =
+            |h: &crate::storm::Host| h.server().and_then(|s| s.jetstream.read().clone()).map(|e| e.audit());
+        self.fleet.hosts().iter().enumerate().filter_map(|(i, h)| Some((i, of(h)?))).collect()
+    }
+
+    /// One leader a term (CL-1), and no replica gives up (CL-2).
+    fn audit(&mut self) {
+        let mut wrong = Vec::new();
+        for (i, all) in self.audits() {
+            for a in all {
+                if a.leads
+                    && let Some(other) = self.led.insert((a.group, a.term), i)
+                    && other != i
+                {
+                    wrong.push((
+                        "CL-1",
+                        format!("s{i} and s{other} led group {} in term {}", a.group, a.term),
+                    ));
+                }
+                if let Some(why) = a.stopped {
+                    wrong.push((
+                        "CL-2",
+                        format!("the replica of group {} on s{i} has stopped: {why}", a.group),
+                    ));
+                }
+            }
+        }
+        let mut r = self.record.lock();
+        for (id, text) in wrong {
+            if !r.violations.iter().any(|v| v.id == id) {
+                r.wrong(id, text);
+            }
+        }
+    }
+
+    /// What differs between replicas that should be equal, if anything (CL-3).
+    fn difference(&self) -> Option<String> {
+        let all = self.audits();
+        let leaders: Vec<&Audit> = all.iter().flat_map(|(_, g)| g).filter(|a| a.leads).collect();
+        let groups: std::collections::BTreeSet<u64> =
+            all.iter().flat_map(|(_, g)| g).map(|a| a.group).collect();
+        for group in groups {
+            let newest = leaders.iter().filter(|a| a.group == group).max_by_key(|a| a.term);
+            let Some(leader) = newest else { return Some(format!("nobody leads group {group}")) };
+            let mut voters = 0;
+            for (i, groups) in &all {
+                let Some(a) = groups.iter().find(|a| a.group == group) else { continue };
+                voters += 1;
+                if (a.applied, a.last, a.stored) != (leader.commit, leader.last, leader.stored) || a.mending {
+                    return Some(format!("group {group}: the leader has {leader:?}, s{i} has {a:?}"));
+                }
+            }
+            if voters != leader.voters.len() {
+                return Some(format!("group {group} is on {voters} servers, and {:?} decide", leader.voters));
+            }
+        }
+        None
+    }
+
+    /// All replicas become equal once nothing happens any more.
+    async fn converge(&mut self) {
+        let end = self.ms() + 60_000;
+        let mut last = self.difference();
+        while last.is_some() && self.ms() < end {
+            for _ in 0..25 {
+                self.keep();
+                env::sleep(TICK).await;
+            }
+            last = self.difference();
+        }
+        if let Some(text) = last {
+            self.wrong("CL-3", format!("after a minute of calm: {text}"));
         }
     }
 
@@ -379,11 +468,15 @@ impl Harness {
         }
         // A clean end and another start change nothing.
         let n = self.plan.options.servers;
+        (0..n).for_each(|i| self.fleet.recall(i));
+        if n > 1 {
+            self.all_serve_within(30_000).await;
+            self.converge().await;
+        }
         for i in 0..n {
             if self.fleet.serves(i) {
                 self.fleet.end(i);
             }
-            self.fleet.recall(i);
         }
         let is_up = |h: &Harness| (0..n).any(|i| h.fleet.machine(i).is_running());
         let end = self.ms() + 30_000;

@@ -32,8 +32,8 @@ fn wrong(out: &mut Vec<Violation>, id: &str, text: String) {
 
 fn never(r: &Record, out: &mut Vec<Violation>) {
     let mut got: BTreeSet<(usize, usize)> = BTreeSet::new();
-    // Group and publish: who got it. A group is a pattern and a name: members under different patterns are different groups.
-    let mut groups: BTreeMap<(&str, &str, usize), usize> = BTreeMap::new();
+    // Group and publish: who got it. A name alone is a group, under whatever patterns its members have subscribed.
+    let mut groups: BTreeMap<(&str, usize), usize> = BTreeMap::new();
     let mut order: BTreeMap<(usize, u64), usize> = BTreeMap::new();
     for d in &r.deliveries {
         let (Some(s), Some(n)) = (r.subs.get(d.sub), d.publish) else {
@@ -52,11 +52,10 @@ fn never(r: &Record, out: &mut Vec<Violation>) {
             wrong(out, "MS-2", format!("publish {n} came twice to client {} by {}", s.client, s.filter));
         }
         if !s.queue.is_empty()
-            && let Some(other) = groups.insert((&s.filter, &s.queue, n), d.sub)
+            && let Some(other) = groups.insert((&s.queue, n), d.sub)
         {
             let (a, b) = (r.subs[other].client, s.client);
-            let text =
-                format!("publish {n} came to clients {a} and {b}, both of group {} on {}", s.queue, s.filter);
+            let text = format!("publish {n} came to clients {a} and {b}, both of group {}", s.queue);
             wrong(out, "MS-3", text);
         }
         if let Some(before) = order.insert((d.sub, p.conn), n)
@@ -80,7 +79,7 @@ fn last(r: &Record, out: &mut Vec<Violation>) {
         r.subs.iter().enumerate().filter(|(_, s)| s.until.is_none() && s.sure_from.is_some()).collect();
     for (n, p) in r.publishes.iter().enumerate().filter(|(_, p)| p.last) {
         let got = by.get(&n).unwrap_or(&none);
-        let mut groups: BTreeMap<(&str, &str), bool> = BTreeMap::new();
+        let mut groups: BTreeMap<&str, bool> = BTreeMap::new();
         for (i, s) in in_force.iter().filter(|(_, s)| matches(&s.filter, &p.subject)) {
             if s.queue.is_empty() {
                 if !got.contains(i) {
@@ -91,11 +90,11 @@ fn last(r: &Record, out: &mut Vec<Violation>) {
                     wrong(out, "MS-6", text);
                 }
             } else {
-                *groups.entry((&s.filter, &s.queue)).or_default() |= got.contains(i);
+                *groups.entry(&s.queue).or_default() |= got.contains(i);
             }
         }
-        for ((filter, queue), _) in groups.iter().filter(|g| !g.1) {
-            let text = format!("publish {n} to {} came to nobody of group {queue} on {filter}", p.subject);
+        for (queue, _) in groups.iter().filter(|g| !g.1) {
+            let text = format!("publish {n} to {} came to nobody of group {queue}", p.subject);
             wrong(out, "MS-6", text);
         }
     }

@@ -11,7 +11,7 @@ use crate::{fleet::Fleet, storm::Report};
 use super::{
     check,
     client::{Client, Phase, Record, Shared},
-    plan::{Options, Plan},
+    plan::{Fault, Options, Plan},
 };
 
 /// How often things are looked at.
@@ -20,6 +20,8 @@ const TICK: Duration = Duration::from_millis(5);
 const TOGETHER_MS: u64 = 60_000;
 /// How long interest may take to get everywhere once they have.
 const INTEREST_MS: u64 = 3_000;
+/// What a slow link has taken in arrives as slowly as it was when it took it: a window of the largest size over the slowest one.
+const BACKLOG_MS: u64 = 30_000;
 
 /// Runs a plan in a world of its own.
 pub fn run(plan: &Plan) -> Report {
@@ -202,10 +204,11 @@ impl Harness {
             let ready = self.record.lock().ready;
             return self.wrong("MS-6", format!("30 s into the calm {ready} of {clients} clients are served"));
         }
-        self.until(INTEREST_MS, |_| false).await;
+        let backlog = if self.plan.options.has(Fault::Slow) { BACKLOG_MS } else { 0 };
+        self.until(INTEREST_MS + backlog, |_| false).await;
         self.phase.send_replace(Phase::Last);
         self.until(30_000, |h| h.record.lock().ended >= clients).await;
-        self.until(INTEREST_MS, |_| false).await;
+        self.until(INTEREST_MS + backlog, |_| false).await;
         self.phase.send_replace(Phase::Leave);
         let left = |h: &Harness| h.subscriptions();
         if !self.until(10_000, |h| left(h) == base).await {

@@ -234,6 +234,16 @@ impl Account {
         self.stats.matches.add(1);
         self.interest.read().visit(subject, |queue, sub| into.push(queue, sub));
     }
+    /// The same, and how many bytes of the subject have decided it; see [`subject::Trie::visit_wide`].
+    pub(crate) fn match_wide(&self, subject: &[u8], into: &mut Receivers) -> Option<usize> {
+        self.stats.matches.add(1);
+        self.interest.read().visit_wide(subject, |queue, sub| into.push(queue, sub))
+    }
+    /// Whether somebody listens to exactly this subject.
+    #[inline]
+    pub(crate) fn has_literal(&self, subject: &[u8]) -> bool {
+        self.interest.read().has_literal(subject)
+    }
     /// The subscriptions that a message to `subject` reaches, queue members included.
     pub fn matching(&self, subject: &[u8]) -> Vec<Arc<Sub>> {
         let mut all = Vec::new();

@@ -34,10 +34,14 @@ mod sub;
 mod tests;
 pub mod trace;
 
+/// A queue group whose members on the publisher's own server come before all others. It is the engines' own: a client's subscription by that name
+/// takes requests away from its server.
+pub const LOCAL_FIRST: &[u8] = b"_fulmar.desks_";
+
 pub use account::{Account, AccountLimits, Broker, Watch};
 pub use imports::{Crossing, Latency, REQUEST_INFO};
 pub use link::{Closed, Inbound, Kind, Link, LinkFlags, LinkOptions, Transport};
-pub use outbox::{Chunk, Out};
+pub use outbox::{Chunk, Out, SHARE_BYTES_MIN};
 pub use router::{Deliveries, Message, Outcome, Router, Sender};
 pub use routes::{Carries, RouteInbox, RouteOut};
 pub use stats::{Counter, Stats, Traffic};

@@ -96,6 +96,8 @@ impl Receivers {
     }
 }
 
+/// Plans for whole families of subjects that a table keeps.
+const WIDE_MAX: usize = 8;
 /// Entries of a table at its largest: a power of two.
 const ENTRIES_MAX: usize = 1024;
 /// Receivers held by all plans of a table together; beyond it the table is emptied.
@@ -114,9 +116,45 @@ pub(crate) struct Plan {
     pub matched: Receivers,
 }
 
+/// A plan for all subjects that begin as its own does, have as many tokens, and that nobody listens to by name.
+struct Wide {
+    plan: Box<Plan>,
+    /// Bytes of the plan's subject that others share.
+    prefix: usize,
+    /// Dots behind them.
+    dots: usize,
+}
+
+impl Wide {
+    #[inline]
+    fn covers(&self, subject: &[u8], generation: u64) -> bool {
+        let prefix = &self.plan.subject[..self.prefix];
+        self.plan.generation == generation
+            && subject.starts_with(prefix)
+            && dots(&subject[self.prefix..]) == Some(self.dots)
+    }
+}
+
+/// How many dots are in the rest of a subject; `None` if one of its tokens is empty.
+#[inline]
+fn dots(rest: &[u8]) -> Option<usize> {
+    let (mut n, mut before) = (0, b'.');
+    let mut empty = false;
+    for &b in rest {
+        empty |= b == b'.' && before == b'.';
+        n += usize::from(b == b'.');
+        before = b;
+    }
+    (!empty && before != b'.').then_some(n)
+}
+
 /// A publisher's plans.
 #[derive(Default)]
 pub(crate) struct Plans {
+    /// The one that was used last comes first.
+    wide: Vec<Wide>,
+    /// The family of the last subject that was looked up: its prefix's hash, and the dots behind it.
+    candidate: Option<(u64, usize)>,
     entries: Vec<Option<Box<Plan>>>,
     used: usize,
     receivers: usize,
@@ -154,6 +192,60 @@ impl Plans {
             return self.at(self.last);
         }
         self.look_up(subject, generation, fill)
+    }
+
+    /// The same where `fill` can say that the plan is good for more subjects: all that share so many bytes, as
+    /// [`subject::Trie::visit_wide`] has it; `is_named` says whether somebody listens to exactly this one. So a publisher of ever
+    /// new subjects, such as acknowledgements or keys, does not look each of them up.
+    #[inline]
+    pub fn get_wide(
+        &mut self,
+        subject: &[u8],
+        generation: u64,
+        is_named: impl Fn() -> bool,
+        fill: impl FnOnce(&mut Plan) -> Option<usize>,
+    ) -> &Plan {
+        if let Some(Some(p)) = self.entries.get(self.last)
+            && (p.generation == generation || env::planted!("stale-plans"))
+            && p.subject == subject
+        {
+            return self.at(self.last);
+        }
+        self.look_wide(subject, generation, is_named, fill)
+    }
+
+    fn look_wide(
+        &mut self,
+        subject: &[u8],
+        generation: u64,
+        is_named: impl Fn() -> bool,
+        fill: impl FnOnce(&mut Plan) -> Option<usize>,
+    ) -> &Plan {
+        if let Some(i) = self.wide.iter().position(|w| w.covers(subject, generation))
+            && !is_named()
+        {
+            if i > 0 {
+                self.wide.swap(0, i);
+            }
+            return &self.wide[0].plan;
+        }
+        let mut prefix = None;
+        self.look_up(subject, generation, |p| prefix = fill(p));
+        // It moves from the table to the wide ones, where the next of its kind finds it.
+        let Some(prefix) = prefix else { return self.at(self.last) };
+        // Once is no family: a publisher of all kinds of subjects keeps to the table.
+        let dots = dots(&subject[prefix..]).unwrap_or_default();
+        let kind = Some((hash(&subject[..prefix]), dots));
+        if std::mem::replace(&mut self.candidate, kind) != kind {
+            return self.at(self.last);
+        }
+        let plan = self.entries[self.last].take().expect("the place was just filled");
+        self.used -= 1;
+        self.receivers -= plan.matched.len();
+        self.wide.retain(|w| w.plan.generation == generation);
+        self.wide.truncate(WIDE_MAX - 1);
+        self.wide.insert(0, Wide { plan, prefix, dots });
+        &self.wide[0].plan
     }
 
     #[inline]
@@ -258,6 +350,36 @@ mod tests {
             }
         }
         assert_eq!(made, 4);
+    }
+
+    #[test]
+    fn a_family_is_looked_up_twice() {
+        let mut plans = Plans::default();
+        let mut made = 0;
+        let named = |s: &str| s == "a.b.7";
+        let mut get = |s: &str, generation| {
+            let before = made;
+            let fill = |p: &mut Plan| {
+                made += 1;
+                p.allowed = s.len() > 2;
+                (!named(s) && s.len() > 4 && s.starts_with("a.b.")).then_some(4)
+            };
+            let p = plans.get_wide(s.as_bytes(), generation, || named(s), fill);
+            assert_eq!(p.allowed, s.len() > 2, "{s}");
+            made - before
+        };
+        assert_eq!((get("a.b.1", 1), get("a.b.2", 1), get("a.b.3", 1), get("a.b.44", 1)), (1, 1, 0, 0));
+        // Others: as many tokens but another beginning, more tokens, an empty one, one that somebody named.
+        assert_eq!((get("a.c.3", 1), get("a.b.3.4", 1), get("a.b.", 1), get("a.b.7", 1)), (1, 1, 1, 1));
+        assert_eq!((get("a.b.5", 1), get("a.b.6", 2), get("a.b.8", 2), get("a.b.9", 2)), (0, 1, 1, 0));
+        assert!(plans.wide.len() <= WIDE_MAX);
+    }
+
+    #[test]
+    fn dots_are_counted_between_tokens() {
+        let all = ["a", "a.b", "a..b", ".a", "a.", "", "$JS.x.1"];
+        let counted = all.map(|s| dots(s.as_bytes()));
+        assert_eq!(counted, [Some(0), Some(1), None, None, None, None, Some(2)]);
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub struct Deliveries {
     depth: u8,
     /// The trace of the message at hand, if it has one.
     pub(crate) trace: Option<Box<Trace>>,
+    inner: Inner,
+    /// When the batch began.
+    at: Option<(env::Wall, env::Instant)>,
     /// What is sent now is the server's own answer: echo does not apply.
     answering: bool,
     congested: bool,
@@ -97,6 +100,14 @@ pub struct Deliveries {
     out_bytes: u64,
     route_msgs: u64,
     route_bytes: u64,
+}
+
+/// Where messages go that receivers inside the server publish in their turn.
+#[derive(Default)]
+struct Inner {
+    /// Its name, which tells accounts apart for as long as it is held.
+    account: Option<Arc<str>>,
+    plans: Plans,
 }
 
 impl Router {
@@ -213,10 +224,13 @@ impl Router {
         self.out.in_msgs += 1;
         self.out.in_bytes += size as u64;
         let (account, permissions) = (&self.account, &self.permissions);
-        let plan = self.plans.get(m.subject, account.generation(), |p| {
+        let named = || account.has_literal(m.subject);
+        let plan = self.plans.get_wide(m.subject, account.generation(), named, |p| {
             p.allowed = permissions.as_ref().is_none_or(|p| p.can_publish(m.subject));
             p.literal = true;
-            account.match_into(m.subject, &mut p.matched);
+            let wide = account.match_wide(m.subject, &mut p.matched);
+            // What may be published is asked for each subject.
+            wide.filter(|_| permissions.is_none())
         });
         if !plan.allowed && !self.link.use_reply(m.subject) {
             return Outcome::Denied;
@@ -295,10 +309,11 @@ impl Sender {
     #[inline]
     pub fn send(&mut self, m: &Message<'_>) -> usize {
         let account = &self.account;
-        let plan = self.plans.get(m.subject, account.generation(), |p| {
+        let named = || account.has_literal(m.subject);
+        let plan = self.plans.get_wide(m.subject, account.generation(), named, |p| {
             p.allowed = true;
             p.literal = true;
-            account.match_into(m.subject, &mut p.matched);
+            account.match_wide(m.subject, &mut p.matched)
         });
         self.out.deliver(&plan.matched, &self.link, m)
     }
@@ -340,6 +355,8 @@ impl Deliveries {
             random: seed | 1,
             depth: 0,
             trace: None,
+            inner: Inner::default(),
+            at: None,
             answering: false,
             congested: false,
             in_msgs: 0,
@@ -488,7 +505,9 @@ impl Deliveries {
         if group.remote_weight == 0 {
             return self.deliver_group(&group.members, from, m);
         }
-        let lot = self.below(here + group.remote_weight);
+        // Members of the one group that says so come before those elsewhere.
+        let near = here > 0 && group.name() == crate::LOCAL_FIRST;
+        let lot = self.below(if near { here } else { here + group.remote_weight });
         if lot < here && self.deliver_group(&group.members, from, m) {
             return true;
         }
@@ -576,7 +595,8 @@ impl Deliveries {
         let mut queues = vec![Vec::new(); matched.remote().len()];
         for group in matched.groups() {
             let members = &group.members;
-            let remote = if goes_on { group.remote_weight } else { 0 };
+            let near = !members.is_empty() && group.name() == crate::LOCAL_FIRST;
+            let remote = if goes_on && !near { group.remote_weight } else { 0 };
             let lot = if members.len() + remote > 1 { self.below(members.len() + remote) } else { 0 };
             if lot < members.len() {
                 let (before, after) = members.split_at(lot);
@@ -832,10 +852,18 @@ impl Deliveries {
 
     /// Sends a message into an account's interest.
     pub fn publish(&mut self, account: &Account, from: &Arc<Link>, m: &Message<'_>) -> usize {
-        let mut matched = Receivers::default();
-        account.match_into(m.subject, &mut matched);
+        // Receivers may publish in turn: they begin anew.
+        let mut inner = std::mem::take(&mut self.inner);
+        if inner.account.as_ref().is_none_or(|a| !Arc::ptr_eq(a, &account.name)) {
+            inner = Inner { account: Some(account.name.clone()), ..Inner::default() };
+        }
+        let named = || account.has_literal(m.subject);
+        let plan = inner.plans.get_wide(m.subject, account.generation(), named, |p| {
+            account.match_wide(m.subject, &mut p.matched)
+        });
         let (msgs, bytes) = (self.out_msgs, self.out_bytes);
-        let n = self.deliver(&matched, from, m);
+        let n = self.deliver(&plan.matched, from, m);
+        self.inner = inner;
         account.stats.out_msgs.add(self.out_msgs - msgs);
         account.stats.out_bytes.add(self.out_bytes - bytes);
         n
@@ -849,12 +877,19 @@ impl Deliveries {
         }
     }
 
+    /// The time: that of the first who asked since the last flush, so that what was read together costs one look at the clocks.
+    #[inline]
+    pub fn now(&mut self) -> (env::Wall, env::Instant) {
+        *self.at.get_or_insert_with(|| (env::wall(), env::now()))
+    }
+
     /// Whether a receiver since the last call is nearly full. Resets the mark.
     pub(crate) fn take_congestion(&mut self) -> bool {
         std::mem::take(&mut self.congested)
     }
     /// Writes out what was put into outboxes (B-6).
     pub fn flush(&mut self) {
+        self.at = None;
         let stats = &self.broker.stats;
         stats.in_msgs.add(std::mem::take(&mut self.in_msgs));
         stats.in_bytes.add(std::mem::take(&mut self.in_bytes));

@@ -9,15 +9,31 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering::*},
     },
+    time::Duration,
 };
 
 use broker::{Account, Counter, Deliveries, Inbound, Kind, Link, LinkOptions, Message, Sub};
 use parking_lot::RwLock;
+use stream::consumer::AckTokens;
 
-use crate::{AccountLimits, JetStream, handlers, post::Posts, shell::Stream};
+use crate::{
+    AccountLimits, JetStream,
+    cluster::calls::{Forward, Way},
+    handlers,
+    post::Posts,
+    shell::Stream,
+};
 
 /// Where requests begin.
 pub const API: &[u8] = b"$JS.API.";
+
+/// How long a message that another server gave on waits for interest in its answer, and how often it looks.
+const INTEREST_MAX: Duration = Duration::from_millis(500);
+const INTEREST_LOOK: Duration = Duration::from_millis(1);
+
+/// Where pulls begin behind that, and direct gets.
+const PULL: &[u8] = b"CONSUMER.MSG.NEXT.";
+const DIRECT: &[u8] = b"DIRECT.GET.";
 
 /// The desk's subscriptions, by sid.
 const SID_API: &[u8] = b"1";
@@ -35,7 +51,7 @@ pub struct Assets {
     /// Held while a stream is made, changed or deleted.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) posts: Posts,
-    desk: Arc<Link>,
+    pub(crate) desk: Arc<Link>,
     open: AtomicBool,
     /// Requests since the start.
     pub(crate) api_total: Counter,
@@ -53,9 +69,12 @@ pub struct Asked {
     pub headers: Vec<u8>,
     /// The payload.
     pub body: Vec<u8>,
-    /// Who asks.
-    pub from: Arc<Link>,
+    /// Who asks; `None` if another node does in a client's name.
+    pub from: Option<Arc<Link>>,
 }
+
+/// The desks of all servers are one queue group: of those that a request could go to one takes it, the server's own before all others.
+pub const DESKS: &[u8] = broker::LOCAL_FIRST;
 
 /// A link of the engine's own.
 pub fn internal(node: &JetStream, inbound: Option<Box<dyn Inbound>>) -> Arc<Link> {
@@ -94,9 +113,10 @@ impl Assets {
         let on = limits.is_some();
         let before = std::mem::replace(&mut *self.limits.write(), limits).is_some();
         if !self.open.swap(true, AcqRel) {
+            let queue = if node.is_clustered() { DESKS } else { b"" };
             let subscribe = |sid: &[u8], subject: &[u8]| {
                 self.desk
-                    .subscribe(&self.account, sid, subject, b"", false)
+                    .subscribe(&self.account, sid, subject, queue, false)
                     .expect("a new link is open and without limits");
             };
             subscribe(SID_API, b"$JS.API.>");
@@ -127,27 +147,34 @@ impl Assets {
     pub(crate) fn add(&self, s: &Arc<Stream>) {
         self.streams.write().insert(s.name.clone(), s.clone());
     }
-    pub(crate) fn remove(&self, name: &str) {
-        self.streams.write().remove(name);
+    /// Takes a stream out, unless another one has its name by now.
+    pub(crate) fn remove(&self, stream: &Stream) {
+        let mut all = self.streams.write();
+        if all.get(&stream.name).is_some_and(|s| s.id == stream.id) {
+            all.remove(&stream.name);
+        }
     }
 
     /// A message for `$JS.API.`; `rest` is the subject behind it. False if nobody is there to take it.
-    fn request(self: &Arc<Assets>, full: &[u8], rest: &[u8], from: &Arc<Link>, m: &Message<'_>) -> bool {
+    fn request(
+        self: &Arc<Assets>,
+        d: &mut Deliveries,
+        full: &[u8],
+        rest: &[u8],
+        from: &Arc<Link>,
+        m: &Message<'_>,
+    ) -> bool {
         let enabled = self.limits.read().is_some();
         if enabled {
-            if let Some(of) = rest.strip_prefix(b"CONSUMER.MSG.NEXT.") {
-                let mut t = of.splitn(2, |b| *b == b'.');
-                let (Some(s), Some(c)) = (t.next(), t.next()) else { return true };
-                let Some(stream) = named(s).and_then(|s| self.stream(s)) else { return false };
-                let Some(consumer) = named(c) else { return false };
-                return stream.pull(consumer, m.reply, m.header(), m.payload());
-            }
-            if let Some(of) = rest.strip_prefix(b"DIRECT.GET.") {
-                let mut t = of.splitn(2, |b| *b == b'.');
-                let Some(stream) = t.next().and_then(named).and_then(|s| self.stream(s)) else {
-                    return false;
-                };
-                return stream.direct_get(t.next(), m.reply, m.header(), m.payload());
+            let way = if rest.starts_with(PULL) {
+                Some(Way::Pull)
+            } else if rest.starts_with(DIRECT) {
+                Some(Way::Direct)
+            } else {
+                None
+            };
+            if let Some(way) = way {
+                return self.data(d, way, full, m);
             }
         }
         let Some(node) = self.node.upgrade() else { return false };
@@ -160,7 +187,7 @@ impl Assets {
             reply: m.reply.to_vec(),
             headers: m.header().to_vec(),
             body: m.payload().to_vec(),
-            from: from.clone(),
+            from: Some(from.clone()),
         };
         let me = self.clone();
         env::spawn(async move {
@@ -170,31 +197,62 @@ impl Assets {
         true
     }
 
-    /// An acknowledgement. False if its consumer is not here.
-    fn ack(&self, m: &Message<'_>) -> bool {
-        // `$JS.ACK.` and then, in the older form of nine tokens, stream and consumer; in the newer one domain and account's hash first.
-        let rest = &m.subject[b"$JS.ACK.".len()..];
-        let count = subject::tokens(rest).count();
-        let mut t = subject::tokens(rest);
-        if count >= 9 {
-            t.next();
-            t.next();
-        }
-        let (Some(s), Some(c)) = (t.next().and_then(named), t.next().and_then(named)) else { return false };
-        self.stream(s).is_some_and(|stream| stream.ack(c, m.subject, m.reply, m.header(), m.payload()))
+    /// A message of a client for a stream's leader. False if nobody is there to take it.
+    fn data(&self, d: &mut Deliveries, way: Way, subject: &[u8], m: &Message<'_>) -> bool {
+        let f = Forward {
+            way,
+            hops: 0,
+            account: b"",
+            subject,
+            reply: m.reply,
+            headers: m.header(),
+            body: m.payload(),
+        };
+        self.take(Some(d), &f)
     }
-
-    /// An answer to a flow control request.
-    fn flow(&self, m: &Message<'_>) -> bool {
-        let rest = &m.subject[b"$JS.FC.".len()..];
-        let count = subject::tokens(rest).count();
-        let mut t = subject::tokens(rest);
-        if count >= 5 {
-            t.next();
-            t.next();
+    /// A message that another node gave on. It may be here before the interest in its answer is, which comes over a route: then it waits for that.
+    pub(crate) fn forwarded(self: &Arc<Assets>, node: &Arc<JetStream>, f: &Forward<'_>) {
+        let early = !f.reply.is_empty() && !self.posts.has_interest(f.reply);
+        let Some(place) = early.then(|| node.place()).flatten() else { return self.take_forwarded(node, f) };
+        let (me, node, bytes) = (self.clone(), node.clone(), f.encode());
+        env::spawn(async move {
+            let Some(f) = Forward::decode(&bytes) else { return };
+            let until = env::now() + INTEREST_MAX;
+            while !me.posts.has_interest(f.reply) && env::now() < until {
+                env::sleep(INTEREST_LOOK).await;
+            }
+            me.take_forwarded(&node, &f);
+            drop(place);
+        });
+    }
+    fn take_forwarded(&self, node: &JetStream, f: &Forward<'_>) {
+        let taken = self.limits.read().is_some() && self.take(None, f);
+        if !taken && matches!(f.way, Way::Pull | Way::Direct) && !f.reply.is_empty() && !node.is_closed() {
+            // The client's own server has said that somebody is there.
+            self.posts.take().status(f.reply, b"NATS/1.0 503\r\n\r\n");
         }
-        let (Some(s), Some(c)) = (t.next().and_then(named), t.next().and_then(named)) else { return false };
-        self.stream(s).is_some_and(|stream| stream.flow(c, m.subject, m.header()))
+    }
+    /// Serves it here if this node leads the stream, else gives it on. With `d` the publisher waits for what can be answered at once.
+    fn take(&self, d: Option<&mut Deliveries>, f: &Forward<'_>) -> bool {
+        let Some((name, rest)) = stream_in(f) else { return false };
+        let Some(node) = self.node.upgrade() else { return false };
+        if let Some(stream) = self.stream(name)
+            && (!node.is_clustered() || stream.leads() || (f.way == Way::Direct && stream.is_current()))
+        {
+            return match f.way {
+                Way::Pull => rest
+                    .and_then(named)
+                    .is_some_and(|consumer| stream.pull(consumer, f.reply, f.headers, f.body)),
+                Way::Direct => stream.direct_get(d, rest, f.reply, f.headers, f.body),
+                Way::Ack => AckTokens::parse(f.subject).is_some_and(|t| {
+                    named(t.consumer).is_some_and(|consumer| stream.ack(consumer, &t, f.reply, f.body))
+                }),
+                Way::Flow => {
+                    rest.and_then(named).is_some_and(|consumer| stream.flow(consumer, f.subject, f.headers))
+                }
+            };
+        }
+        self.pass_on(&node, name, f)
     }
 
     /// A message to this account's requests under the domain's own prefix: it goes on under the plain one.
@@ -208,6 +266,26 @@ impl Assets {
         };
         d.publish(&self.account, from, &Message { subject: &to, ..*m }) > 0
     }
+}
+
+/// The stream that a message is for, and what follows: the consumer, or a direct get's subject.
+fn stream_in<'a>(f: &Forward<'a>) -> Option<(&'a str, Option<&'a [u8]>)> {
+    // In the newer forms domain and account's hash stand before the stream.
+    let (rest, tokens_of_the_newer) = match f.way {
+        Way::Pull => (f.subject.get(API.len() + PULL.len()..)?, usize::MAX),
+        Way::Direct => (f.subject.get(API.len() + DIRECT.len()..)?, usize::MAX),
+        Way::Ack => (f.subject.get(b"$JS.ACK.".len()..)?, 9),
+        Way::Flow => (f.subject.get(b"$JS.FC.".len()..)?, 5),
+    };
+    let (stream, rest) = if tokens_of_the_newer == usize::MAX {
+        let mut t = rest.splitn(2, |b| *b == b'.');
+        (t.next()?, t.next())
+    } else {
+        let newer = subject::tokens(rest).count() >= tokens_of_the_newer;
+        let mut t = subject::tokens(rest).skip(if newer { 2 } else { 0 });
+        (t.next()?, t.next())
+    };
+    Some((named(stream)?, rest))
 }
 
 /// A token that can be a name.
@@ -225,9 +303,9 @@ impl Inbound for Desk {
             return false;
         }
         match sub.sid() {
-            SID_API => assets.request(m.subject, &m.subject[API.len()..], from, m),
-            SID_ACK => assets.ack(m),
-            SID_FLOW => assets.flow(m),
+            SID_API => assets.request(d, m.subject, &m.subject[API.len()..], from, m),
+            SID_ACK => assets.data(d, Way::Ack, m.subject, m),
+            SID_FLOW => assets.data(d, Way::Flow, m.subject, m),
             SID_DOMAIN => assets.of_domain(d, sub, from, m),
             _ => false,
         }

@@ -56,7 +56,8 @@ pub(crate) fn audit(node: &JetStream, assets: &Assets, asked: &Asked, response: 
     if !assets.posts.has_interest(b"$JS.EVENT.ADVISORY.API") {
         return;
     }
-    let client = node.host.client(&asked.from);
+    let Some(from) = &asked.from else { return };
+    let client = node.host.client(from);
     let (server, subject) = (node.host.name(), String::from_utf8_lossy(&asked.full));
     let (request, response) = (String::from_utf8_lossy(&asked.body), String::from_utf8_lossy(response));
     let e = Event::Api {

@@ -1,92 +1,40 @@
-//! The bytes of answers to publishers, without a serializer: they are written once a message.
+//! Which text is the answer to a publish. The texts are `api::ack`'s.
 
-use std::io::Write;
+use stream::publish::Answer;
 
-use stream::{
-    ApiError,
-    publish::{Ack, Answer},
-};
-
-/// What every acknowledgement of a stream begins with.
-pub fn prefix(stream: &str, domain: Option<&str>) -> Box<[u8]> {
-    // Names hold no character that JSON escapes, but for what is written below U+0020, which Rust's form shows differently.
-    let quoted = |s: &str| serde_json::to_string(s).unwrap_or_default();
-    let domain = domain.map(|d| format!(",\"domain\":{}", quoted(d))).unwrap_or_default();
-    format!("{{\"stream\":{}{domain},\"seq\":", quoted(stream)).into_bytes().into()
-}
-
-/// Appends decimal digits.
-#[inline]
-pub fn number(out: &mut Vec<u8>, mut n: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (n % 10) as u8;
-        n /= 10;
-        if n == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-fn ack(out: &mut Vec<u8>, prefix: &[u8], a: &Ack) {
-    out.extend_from_slice(prefix);
-    number(out, a.seq);
-    if a.duplicate {
-        out.extend_from_slice(b",\"duplicate\": true");
-    }
-    if let Some(extra) = &a.extra {
-        let quoted = |s: &str| serde_json::to_string(s).unwrap_or_default();
-        // Writing to a vector does not fail.
-        if let Some(v) = &extra.value {
-            write!(out, ",\"val\":{}", quoted(v)).ok();
-        }
-        if let Some((id, count)) = &extra.batch {
-            write!(out, ",\"batch\":{},\"count\":{count}", quoted(id)).ok();
-        }
-    }
-    out.push(b'}');
-}
-
-fn error_json(e: &ApiError) -> String {
-    serde_json::to_string(e).unwrap_or_default()
-}
-
-/// Appends a refusal.
-pub fn error(out: &mut Vec<u8>, stream: &str, e: &ApiError) {
-    let name = serde_json::to_string(stream).unwrap_or_default();
-    write!(out, "{{\"error\":{},\"stream\":{name},\"seq\":0}}", error_json(e)).ok();
-}
+use crate::api::ack::{AckPrefix, Extra, push_batch_ack, push_batch_error, push_batch_gap};
 
 /// Appends an answer.
-pub fn write(out: &mut Vec<u8>, stream: &str, prefix: &[u8], a: &Answer) {
+#[inline]
+pub fn write(out: &mut Vec<u8>, prefix: &AckPrefix, a: &Answer) {
     match a {
-        Answer::Ack(a) => ack(out, prefix, a),
-        Answer::Error(e) => error(out, stream, e),
+        Answer::Ack(a) if !a.duplicate && a.extra.is_none() => prefix.push(out, a.seq),
+        Answer::Ack(a) => {
+            let of = a.extra.as_deref();
+            let value = of.and_then(|e| e.value.as_deref());
+            let batch = of.and_then(|e| e.batch.as_ref().map(|(id, n)| (id.as_str(), *n)));
+            prefix.push_extra(out, a.seq, Extra { duplicate: a.duplicate, value, batch });
+        }
+        Answer::Error(e) => prefix.push_error(out, e),
         Answer::Empty => {}
-        Answer::Flow { seq, msgs } => {
-            write!(out, "{{\"type\":\"ack\",\"seq\":{seq},\"msgs\":{msgs}}}").ok();
-        }
-        Answer::Gap { last_seq, seq } => {
-            write!(out, "{{\"type\":\"gap\",\"last_seq\":{last_seq},\"seq\":{seq}}}").ok();
-        }
-        Answer::Failed { seq, error } => {
-            write!(out, "{{\"type\":\"err\",\"seq\":{seq},\"error\":{}}}", error_json(error)).ok();
-        }
+        Answer::Flow { seq, msgs } => push_batch_ack(out, *seq, (*msgs).into()),
+        Answer::Gap { last_seq, seq } => push_batch_gap(out, *last_seq, *seq),
+        Answer::Failed { seq, error } => push_batch_error(out, *seq, error),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use stream::{errors, publish::Extra};
+    use stream::{
+        errors,
+        publish::{Ack, Extra},
+    };
 
     use super::*;
 
     fn text(a: &Answer, domain: Option<&str>) -> String {
         let mut out = Vec::new();
-        write(&mut out, "S", &prefix("S", domain), a);
+        write(&mut out, &AckPrefix::new("S", domain.unwrap_or_default()), a);
         String::from_utf8(out).unwrap()
     }
 

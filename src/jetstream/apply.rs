@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, Bytes};
 use replica::Committed;
-use store::{GroupId, Kind, Message, Need, StreamSeq};
+use store::{Kind, Message, Need, StreamSeq};
 use stream::{
     Interest, Messages, MessagesMut, Meta, Stored, SubjectTotals, Totals,
     command::{Command, Control},
@@ -231,7 +231,7 @@ impl Core {
         let leads = term.is_some();
         let republishes = leads && rules.config().republish.is_some();
         for raw in e.records().skip(at.record) {
-            let m = raw.and_then(|r| Message::decode(GroupId(s.id), r));
+            let m = raw.and_then(Message::parse);
             let Some(m) = m else { return Err(Stop::Broken("a record of the log cannot be read".into())) };
             let entry = Entry {
                 seq: m.seq.0,

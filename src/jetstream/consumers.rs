@@ -28,6 +28,7 @@ use crate::{
     account::Assets,
     advisory,
     deliver::Task,
+    filters::{FEW, Index},
     log::Outcome,
     shell::{Core, Stream, now},
     view::StoreView,
@@ -55,10 +56,19 @@ pub(crate) struct Slot {
     watch: Option<(Vec<u8>, u64)>,
 }
 
+impl Slot {
+    /// It awaits acks of which it is not known that its filters let their messages pass.
+    fn is_odd(&self) -> bool {
+        !self.rules.filters().is_empty() && !self.rules.ledger().is_empty()
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Consumers {
     slots: BTreeMap<Arc<str>, Slot>,
+    /// Who wants what, if there are many.
+    index: Option<Box<Index>>,
     /// Those to be pumped.
     ready: BTreeSet<Arc<str>>,
     deadlines: BTreeSet<(u64, Arc<str>)>,
@@ -107,15 +117,14 @@ impl Consumers {
     /// Takes the consumer's state of now into account.
     fn touch(&mut self, name: &Arc<str>, now: Now, waited_for: bool) {
         let Some(slot) = self.slots.get_mut(name) else { return };
-        let deadline = slot.rules.deadline(now);
-        if deadline != slot.deadline {
-            if let Some(old) = slot.deadline.take() {
+        // One that is put off stays where it is: when its time comes the consumer is asked anew. Each acknowledgement puts off.
+        if let Some(new) = slot.rules.deadline(now)
+            && slot.deadline.is_none_or(|old| new < old)
+        {
+            if let Some(old) = slot.deadline.replace(new) {
                 self.deadlines.remove(&(old, name.clone()));
             }
-            if let Some(new) = deadline {
-                self.deadlines.insert((new, name.clone()));
-            }
-            slot.deadline = deadline;
+            self.deadlines.insert((new, name.clone()));
         }
         if slot.rules.ready() {
             self.ready.insert(name.clone());
@@ -134,16 +143,37 @@ impl Consumers {
     /// A message has joined the stream.
     #[inline]
     pub(crate) fn appended(&mut self, seq: u64, subject: &[u8]) {
-        for (name, slot) in &mut self.slots {
-            if slot.rules.appended(seq, subject) && !self.ready.contains(name) {
-                self.ready.insert(name.clone());
+        let Consumers { slots, ready, index, .. } = self;
+        if let Some(index) = index {
+            index.each(subject, |name| {
+                if slots.get_mut(name).is_some_and(|s| s.rules.appended_matching(seq))
+                    && !ready.contains(name)
+                {
+                    ready.insert(name.clone());
+                }
+            });
+            return;
+        }
+        for (name, slot) in slots {
+            if slot.rules.appended(seq, subject) && !ready.contains(name) {
+                ready.insert(name.clone());
             }
         }
     }
     /// A message has left the stream.
     pub(crate) fn removed(&mut self, seq: u64, subject: &[u8], out: &mut Vec<Task>) {
         let mut outs = Vec::new();
-        for (name, slot) in &mut self.slots {
+        let Consumers { slots, index, .. } = self;
+        if let Some(index) = index {
+            index.each_awaiting(subject, |name| {
+                if let Some(slot) = slots.get_mut(name) {
+                    slot.rules.removed(seq, subject, &mut outs);
+                    push_tasks(name, slot, &mut outs, out);
+                }
+            });
+            return;
+        }
+        for (name, slot) in slots {
             slot.rules.removed(seq, subject, &mut outs);
             push_tasks(name, slot, &mut outs, out);
         }
@@ -158,11 +188,42 @@ impl Consumers {
     }
     /// Whether no consumer of this stream wants a message any more.
     pub(crate) fn nobody_needs(&self, seq: u64, subject: &[u8]) -> bool {
+        if let Some(index) = &self.index {
+            let mut wanted = false;
+            index.each(subject, |name| {
+                wanted = wanted || self.slots.get(name).is_some_and(|s| s.rules.needs(seq, subject));
+            });
+            return !wanted;
+        }
         !self.slots.values().any(|s| s.rules.needs(seq, subject))
     }
     /// Whether any consumer may want messages of this subject.
     pub(crate) fn any_matches(&self, subject: &[u8]) -> bool {
+        if let Some(index) = &self.index {
+            return index.any(subject);
+        }
         self.slots.values().any(|s| s.rules.matches(subject))
+    }
+    /// Notes a consumer's filters, as they are now.
+    fn note_filters(&mut self, name: &Arc<str>, changed: bool) {
+        if self.index.is_none() && self.slots.len() > FEW {
+            let mut index = Index::new();
+            for (name, slot) in &self.slots {
+                index.set(name, slot.rules.filters(), slot.is_odd());
+            }
+            self.index = Some(Box::new(index));
+            return;
+        }
+        if let (Some(index), Some(slot)) = (&mut self.index, self.slots.get(name)) {
+            index.set(name, slot.rules.filters(), changed || slot.is_odd());
+        }
+    }
+    fn forget_filters(&mut self, name: &str) {
+        if self.slots.is_empty() {
+            self.index = None;
+        } else if let Some(index) = &mut self.index {
+            index.remove(name);
+        }
     }
 
     /// This node leads now.
@@ -191,6 +252,11 @@ impl Consumers {
             slot.deadline = None;
             slot.logged
         });
+        // The filters of those that are gone find nobody; the index is made anew when there are many again.
+        self.index = None;
+        if let Some(any) = self.slots.keys().next().cloned() {
+            self.note_filters(&any, false);
+        }
         self.ready.clear();
         self.deadlines.clear();
         self.dirty.clear();
@@ -214,10 +280,12 @@ impl Consumers {
     }
     fn insert(&mut self, name: &Arc<str>, slot: Slot, now: Now) {
         self.slots.insert(name.clone(), slot);
+        self.note_filters(name, false);
         self.touch(name, now, false);
     }
     fn remove(&mut self, name: &str) -> Option<Slot> {
         let (name, slot) = self.slots.remove_entry(name)?;
+        self.forget_filters(&name);
         self.ready.remove(&name);
         self.dirty.remove(&name);
         if let Some(d) = slot.deadline {
@@ -368,6 +436,7 @@ impl Core {
         let mut outs = Vec::new();
         slot.rules.update(config, now, &mut outs);
         push_tasks(&name, slot, &mut outs, out);
+        self.consumers.note_filters(&name, true);
         self.consumers.touch(&name, now, false);
         self.consumers.ready.insert(name);
     }
@@ -492,7 +561,7 @@ impl Stream {
         f: impl FnOnce(&mut Slot, Now, &mut Vec<Output>) -> T,
     ) -> Option<T> {
         let mut tasks = Vec::new();
-        let (result, handle, works, ranked) = {
+        let (result, handle, works, ranked, sooner) = {
             let mut core = self.core.lock();
             if core.stopped.is_some() || core.term.is_none() {
                 return None;
@@ -508,7 +577,8 @@ impl Stream {
             let kept = core.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
             core.consumers.touch(&name, now, waited_for || kept);
             let handle = core.consumers.wants_log(now.mono).then(|| core.handle.clone()).flatten();
-            (result, handle, core.consumers.has_work(), ranked)
+            let sooner = core.consumers.deadline().is_some_and(|d| core.armed.is_none_or(|at| d < at));
+            (result, handle, core.consumers.has_work(), ranked, sooner)
         };
         if let Some(h) = handle {
             h.wake();
@@ -520,7 +590,7 @@ impl Stream {
             env::spawn(async move { me.pump() });
         } else if works {
             self.pump();
-        } else {
+        } else if sooner {
             self.wound_up();
         }
         Some(result)
@@ -561,15 +631,13 @@ impl Stream {
     pub(crate) fn ack(
         self: &Arc<Stream>,
         consumer: &str,
-        subject: &[u8],
+        tokens: &AckTokens<'_>,
         reply: &[u8],
-        _: &[u8],
         body: &[u8],
     ) -> bool {
-        let Some(tokens) = AckTokens::parse(subject) else { return false };
         let to = (!reply.is_empty()).then(|| Bytes::copy_from_slice(reply));
         self.with_consumer(consumer, to.is_some(), |slot, now, out| {
-            slot.rules.ack(&tokens, body, to.as_ref(), now, out);
+            slot.rules.ack(tokens, body, to.as_ref(), now, out);
         })
         .is_some()
     }

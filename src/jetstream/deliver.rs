@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use store::Need;
 use stream::consumer::{AckSubject, Deliver, Output, Status};
 
-use crate::{advisory, answer::number, post::Post, shell::Stream};
+use crate::{advisory, api::text::push_number, post::Post, shell::Stream};
 
 /// Outputs gathered before they are sent.
 const TURN: usize = 512;
@@ -178,7 +178,7 @@ fn deliver(
     }
     if d.headers_only {
         let mut size = Vec::new();
-        number(&mut size, m.payload().len() as u64);
+        push_number(&mut size, m.payload().len() as u64);
         add_header(head, b"Nats-Msg-Size", &size);
     }
     let body: &[u8] = if d.headers_only { b"" } else { m.payload() };

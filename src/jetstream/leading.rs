@@ -23,8 +23,8 @@ use crate::{
     shell::{Core, Stream, now},
 };
 
-/// Pause before a configuration that was refused is proposed again.
-const CONFIG_RETRY: Duration = Duration::from_secs(1);
+/// Pause before what the stream does by itself is tried again after a refusal: a full disk is not asked a thousand times a second.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// What a stream is on this node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -50,6 +50,11 @@ impl Stream {
     /// Whether this node decides and answers for it.
     pub(crate) fn leads(&self) -> bool {
         self.core.lock().term.is_some()
+    }
+    /// Whether what it has is good enough for a direct get: somebody leads.
+    pub(crate) fn is_current(&self) -> bool {
+        let core = self.core.lock();
+        core.rules.is_some() && matches!(core.standing, Standing::Leads(_) | Standing::Follows(Some(_)))
     }
     /// Since when its standing is what it is, in nanoseconds since 1970.
     pub(crate) fn stands_since(&self) -> i64 {
@@ -216,7 +221,8 @@ impl Stream {
 
     /// These proposals are not in the log.
     pub(crate) fn take_refusal(self: &Arc<Stream>, batch: Vec<Proposal>, why: &Refusal) {
-        let (void, configless) = {
+        let given_up = matches!(why, Refusal::NotLeader(_) | Refusal::Stopped(_));
+        let (void, configless, retries) = {
             let mut core = self.core.lock();
             let Lost { void, notes, .. } = core.log.refused(batch);
             if core.term.is_some() {
@@ -228,23 +234,26 @@ impl Stream {
             core.following.upstreams.iter_mut().for_each(|u| u.next = 0);
             core.restart_if_void();
             core.wanted_sent = false;
-            (void, core.rules.is_none())
+            let retries = !given_up && !std::mem::replace(&mut core.retrying, true);
+            (void, core.rules.is_none(), retries)
         };
         let error = refused(why);
         self.fail(void, &error);
         if configless {
             self.ready.send_replace(Some(Err(why.to_string())));
         }
-        if !matches!(why, Refusal::NotLeader(_) | Refusal::Stopped(_)) {
+        if retries {
             let me = self.clone();
             env::spawn(async move {
-                env::sleep(CONFIG_RETRY).await;
+                env::sleep(RETRY).await;
+                me.core.lock().retrying = false;
                 me.push_config();
+                me.follow();
+                me.wound_up();
             });
         }
+        self.drained.notify_waiters();
         self.wake_slow();
-        self.follow();
-        self.wound_up();
     }
 }
 

@@ -11,11 +11,14 @@ mod advisory;
 mod answer;
 pub mod api;
 mod apply;
+pub mod audit;
 pub mod cluster;
+mod codec;
 mod consumers;
 mod deliver;
 #[cfg(test)]
 mod engine_tests;
+mod filters;
 mod handlers;
 mod leading;
 mod log;

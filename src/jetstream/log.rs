@@ -21,7 +21,7 @@ const TAKE_BYTES_MAX: usize = 4 << 20;
 #[derive(Default, Debug)]
 pub struct Answers {
     text: Vec<u8>,
-    /// Ends of reply subject and body in `text`.
+    /// Ends of reply subject and body, with its line's end, in `text`.
     ends: Vec<(u32, u32)>,
 }
 
@@ -32,9 +32,10 @@ impl Answers {
         self.text.extend_from_slice(reply);
         let reply_end = self.text.len() as u32;
         body(&mut self.text);
+        self.text.extend_from_slice(b"\r\n");
         self.ends.push((reply_end, self.text.len() as u32));
     }
-    /// Each with where it goes.
+    /// Each with where it goes before it, and the end of the line behind it.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut at = 0;
         self.ends.iter().map(move |&(a, b)| {
@@ -265,7 +266,7 @@ mod tests {
     fn texts(o: Option<Outcome>) -> Vec<String> {
         match o {
             Some(Outcome::Answers(a)) => {
-                a.iter().map(|(_, b)| String::from_utf8_lossy(b).into_owned()).collect()
+                a.iter().map(|(_, b)| String::from_utf8_lossy(b.trim_ascii_end()).into_owned()).collect()
             }
             _ => Vec::new(),
         }

@@ -1,192 +1,89 @@
-//! The meta group: which streams there are, and which replicated log is whose.
+//! The meta group: the machine of group 1, which has the assignments and the nodes.
 //!
-//! Owns the assignments and their ids, as the machine of group 1. Does not own what a stream is configured to be after its
-//! creation (its own log says), nor the making of its group: whoever proposed an assignment is told when it is applied.
-//!
-//! - J-20: a group's id is given once; also the id of a stream that is gone is never given again.
-//! - J-21: a stream's data is removed only on the word of a committed deletion, never because something does not mention it.
+//! Owns the way of a command into the log and of its outcome to whoever waits. What the log says is `meta/state`. Does not own the making of groups, nor what a
+//! stream's configuration is at the moment: its own log says.
+
+mod state;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use parking_lot::Mutex;
-use replica::{BoxFuture, Committed, Handle, Machine, Proposal, Refusal, Role};
+use replica::{BoxFuture, Committed, Handle, Machine, NodeId, Role, Term};
 use tokio::sync::{oneshot, watch};
 
-/// The group of the assignments themselves.
-pub const META_GROUP: u64 = 1;
-/// The version of the commands and of the checkpoint.
-const FORMAT: u8 = 1;
+pub use state::{Assigned, Assignment, Command, META_GROUP, Node, State};
 
-/// A stream and its log.
+/// Why a change of the assignments did not happen, or is not known to have happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Assignment {
-    /// The group (J-20).
-    pub id: u64,
-    /// Whose it is.
-    pub account: Arc<str>,
-    /// The stream's name.
-    pub name: Arc<str>,
-    /// When it was created, in nanoseconds since 1970.
-    pub created: i64,
-    /// Its messages are in memory only.
-    pub memory: bool,
-    /// The configuration that it was created with, as JSON: what its log begins with.
-    pub config: Bytes,
+pub enum NotAssigned {
+    /// This node does not lead the group; another may, this one if known.
+    NotLeader(Option<NodeId>),
+    /// It did not happen, for that reason.
+    Refused(String),
+    /// Leadership ended first: it may have happened.
+    Open,
 }
 
-enum Command {
-    Create(Assignment),
-    Delete(u64),
-    /// Its data is removed.
-    Gone(u64),
+impl std::fmt::Display for NotAssigned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            NotAssigned::NotLeader(_) => f.write_str("the meta group is led elsewhere"),
+            NotAssigned::Refused(why) => f.write_str(why),
+            NotAssigned::Open => f.write_str("the meta group has lost its leader"),
+        }
+    }
 }
 
-/// Why a change of the assignments did not happen.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NotAssigned(pub String);
+type Outcome = Result<u64, NotAssigned>;
 
-type Waiter = oneshot::Sender<Result<u64, NotAssigned>>;
+/// A command in the log.
+pub struct Proposed(Result<oneshot::Receiver<Outcome>, NotAssigned>);
+
+impl Proposed {
+    /// Returns when it is applied, which is after it is durable.
+    ///
+    /// # Errors
+    /// See [`NotAssigned`].
+    pub async fn done(self) -> Outcome {
+        self.0?.await.unwrap_or(Err(NotAssigned::Open))
+    }
+}
 
 /// The machine.
 #[derive(Default)]
 pub struct Meta {
     inner: Mutex<Inner>,
+    creating: Mutex<()>,
     ready: watch::Sender<Option<Result<(), String>>>,
+    /// Counts changes: of the state, of who leads.
+    changed: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct Inner {
     state: State,
-    open: VecDeque<(Proposal, Waiter)>,
-    in_flight: VecDeque<Waiter>,
-    term: Option<replica::Term>,
+    /// Up to where the log is applied.
+    applied: u64,
+    /// Who waits for an entry, by its index.
+    waiting: BTreeMap<u64, (Term, oneshot::Sender<Outcome>)>,
+    /// Outcomes of this node's entries for which nobody waited yet: an entry may be applied before its proposer is back.
+    early: BTreeMap<u64, Outcome>,
+    /// Proposals that are on their way into the log.
+    entering: usize,
+    /// Groups that were changed and not looked at yet.
+    touched: BTreeSet<u64>,
+    /// The highest id given here, in the log or not.
+    given: u64,
+    term: Option<Term>,
+    leader: Option<NodeId>,
+    since: i64,
     stopped: Option<Arc<str>>,
     /// Keeps the group alive, and the group this: let go of when it is stopped.
     handle: Option<Handle>,
-}
-
-/// What the log says.
-#[derive(Default)]
-struct State {
-    last_id: u64,
-    assignments: BTreeMap<u64, Assignment>,
-    /// Deleted, and perhaps not removed from the disk yet.
-    deleted: BTreeSet<u64>,
-}
-
-impl State {
-    fn apply(&mut self, c: Command) -> u64 {
-        match c {
-            Command::Create(a) => {
-                self.last_id = self.last_id.max(META_GROUP) + 1;
-                let id = self.last_id;
-                let old = self.assignments.insert(id, Assignment { id, ..a });
-                assert!(old.is_none() && !self.deleted.contains(&id), "J-20: group {id} is given twice");
-                id
-            }
-            Command::Delete(id) => {
-                if self.assignments.remove(&id).is_some() {
-                    self.deleted.insert(id);
-                }
-                id
-            }
-            Command::Gone(id) => {
-                self.deleted.remove(&id);
-                id
-            }
-        }
-    }
-}
-
-fn put(out: &mut Vec<u8>, b: &[u8]) {
-    out.put_u32_le(u32::try_from(b.len()).expect("names and configurations are shorter than 4 GiB"));
-    out.extend_from_slice(b);
-}
-
-/// Reads what [`put`] and its neighbours wrote.
-struct Get<'a>(&'a [u8]);
-
-impl<'a> Get<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (a, b) = self.0.split_at_checked(n)?;
-        self.0 = b;
-        Some(a)
-    }
-    fn u8(&mut self) -> Option<u8> {
-        self.take(1).map(|b| b[0])
-    }
-    fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
-    }
-    fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
-    }
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let n = self.u32()?;
-        self.take(usize::try_from(n).ok()?)
-    }
-    fn text(&mut self) -> Option<Arc<str>> {
-        Some(str::from_utf8(self.bytes()?).ok()?.into())
-    }
-}
-
-impl Assignment {
-    fn push(&self, out: &mut Vec<u8>) {
-        out.put_u64_le(self.id);
-        put(out, self.account.as_bytes());
-        put(out, self.name.as_bytes());
-        out.put_i64_le(self.created);
-        out.push(u8::from(self.memory));
-        put(out, &self.config);
-    }
-    fn read(g: &mut Get<'_>) -> Option<Assignment> {
-        Some(Assignment {
-            id: g.u64()?,
-            account: g.text()?,
-            name: g.text()?,
-            created: g.u64()? as i64,
-            memory: g.u8()? != 0,
-            config: Bytes::copy_from_slice(g.bytes()?),
-        })
-    }
-}
-
-impl Command {
-    fn encode(&self) -> Bytes {
-        let mut out = vec![FORMAT];
-        match self {
-            Command::Create(a) => {
-                out.push(1);
-                a.push(&mut out);
-            }
-            Command::Delete(id) => {
-                out.push(2);
-                out.put_u64_le(*id);
-            }
-            Command::Gone(id) => {
-                out.push(3);
-                out.put_u64_le(*id);
-            }
-        }
-        out.into()
-    }
-    fn decode(b: &[u8]) -> Option<Command> {
-        let mut g = Get(b);
-        if g.u8()? != FORMAT {
-            return None;
-        }
-        let c = match g.u8()? {
-            1 => Command::Create(Assignment::read(&mut g)?),
-            2 => Command::Delete(g.u64()?),
-            3 => Command::Gone(g.u64()?),
-            _ => return None,
-        };
-        g.0.is_empty().then_some(c)
-    }
 }
 
 impl Meta {
@@ -201,158 +98,219 @@ impl Meta {
             Err(_) => Err("the server is shutting down".into()),
         }
     }
-    /// Every assignment, by id.
-    pub fn assignments(&self) -> Vec<Assignment> {
-        self.inner.lock().state.assignments.values().cloned().collect()
+    /// Looks at what is applied here.
+    pub fn read<T>(&self, f: impl FnOnce(&State) -> T) -> T {
+        f(&self.inner.lock().state)
     }
-    /// Groups that were deleted and may still have data.
-    pub fn deleted(&self) -> Vec<u64> {
-        self.inner.lock().state.deleted.iter().copied().collect()
+    /// An account's stream.
+    pub fn find(&self, account: &str, name: &str) -> Option<Arc<Assigned>> {
+        self.read(|s| s.find(account, name).cloned())
     }
-    /// Gives a stream a log. `a.id` is ignored; the id is returned once the assignment is durable.
-    ///
-    /// # Errors
-    /// Why it is not assigned.
-    pub async fn create(&self, a: Assignment) -> Result<u64, NotAssigned> {
-        self.propose(Command::Create(a)).await
+    /// An account's streams, by name.
+    pub fn of_account(&self, account: &str) -> Vec<Arc<Assigned>> {
+        self.read(|s| s.of_account(account).cloned().collect())
     }
-    /// Takes an assignment back. Its data may be removed from then on (J-21).
-    ///
-    /// # Errors
-    /// Why it stays.
-    pub async fn delete(&self, id: u64) -> Result<u64, NotAssigned> {
-        self.propose(Command::Delete(id)).await
+    /// Whether this node leads, and has applied everything from before (C-3).
+    pub fn leads(&self) -> bool {
+        self.inner.lock().term.is_some()
     }
-    /// The data of a deleted stream is removed. Forgotten if it cannot be noted: the next start finds nothing to remove.
-    pub fn gone(&self, id: u64) {
-        self.enqueue(Command::Gone(id));
+    /// Who leads, if known; `me` is this node.
+    pub fn leader(&self, me: NodeId) -> Option<NodeId> {
+        let inner = self.inner.lock();
+        if inner.term.is_some() { Some(me) } else { inner.leader }
+    }
+    /// Since when it is so, in nanoseconds since 1970.
+    pub fn since(&self) -> i64 {
+        self.inner.lock().since
+    }
+    /// Why it does nothing any more, if so.
+    pub fn fault(&self) -> Option<Arc<str>> {
+        self.inner.lock().stopped.clone()
+    }
+    /// The group's handle, while it is open.
+    pub fn handle(&self) -> Option<Handle> {
+        self.inner.lock().handle.clone()
+    }
+    /// Groups that were changed since the last call.
+    pub fn take_touched(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.inner.lock().touched)
+    }
+    /// Up to where the log is applied here.
+    pub fn applied(&self) -> u64 {
+        // A state that was taken over brings no entries.
+        let (applied, handle) = {
+            let inner = self.inner.lock();
+            (inner.applied, inner.handle.clone())
+        };
+        handle.map_or(applied, |h| h.status().applied.0.max(applied))
+    }
+    /// Returns when it is applied up to there.
+    pub async fn reached(&self, index: u64) {
+        let mut changed = self.changed.subscribe();
+        while self.applied() < index {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+    /// Tells when the state or the leader changes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+    fn touch(&self) {
+        self.changed.send_modify(|n| *n += 1);
     }
 
-    fn enqueue(&self, c: Command) -> oneshot::Receiver<Result<u64, NotAssigned>> {
-        let (tx, rx) = oneshot::channel();
-        let mut inner = self.inner.lock();
-        match &inner.stopped {
-            Some(why) => {
-                tx.send(Err(NotAssigned(why.to_string()))).ok();
-            }
-            None => inner.open.push_back((replica::control(c.encode()), tx)),
-        }
-        let handle = inner.handle.clone();
-        drop(inner);
-        if let Some(h) = handle {
-            h.wake();
-        }
-        rx
+    /// Gives a stream a log: its id (J-20), and the command on its way. `a.id` is ignored; `taken` is the highest id that this node's store knows.
+    pub fn create(&self, mut a: Assignment, taken: u64) -> (u64, Proposed) {
+        // Ids enter the log in the order in which they are given.
+        let _one = self.creating.lock();
+        a.id = {
+            let mut inner = self.inner.lock();
+            inner.given = inner.given.max(inner.state.last_id).max(taken).max(META_GROUP) + 1;
+            inner.given
+        };
+        let id = a.id;
+        (id, self.begin(&Command::Create(a)))
     }
-    async fn propose(&self, c: Command) -> Result<u64, NotAssigned> {
-        match self.enqueue(c).await {
-            Ok(r) => r,
-            Err(_) => Err(NotAssigned("the server is shutting down".into())),
+
+    /// Puts a command into the log; it is there when this returns.
+    pub fn begin(&self, c: &Command) -> Proposed {
+        let (handle, term) = {
+            let mut inner = self.inner.lock();
+            match (&inner.stopped, &inner.handle, inner.term) {
+                (Some(why), ..) => return Proposed(Err(NotAssigned::Refused(why.to_string()))),
+                (None, Some(h), Some(t)) => {
+                    let h = h.clone();
+                    inner.entering += 1;
+                    (h, t)
+                }
+                _ => return Proposed(Err(NotAssigned::NotLeader(inner.leader))),
+            }
+        };
+        let put = handle.propose(replica::control(c.encode()));
+        let mut inner = self.inner.lock();
+        inner.entering -= 1;
+        let answer = match put {
+            Err(replica::Refusal::NotLeader(n)) => Err(NotAssigned::NotLeader(n)),
+            Err(why) => Err(NotAssigned::Refused(why.to_string())),
+            Ok(index) => {
+                let (tx, rx) = oneshot::channel();
+                if let Some(done) = inner.early.remove(&index.0) {
+                    tx.send(done).ok();
+                } else if inner.applied >= index.0 {
+                    // Something else stands there.
+                    tx.send(Err(NotAssigned::Open)).ok();
+                } else {
+                    inner.waiting.insert(index.0, (term, tx));
+                }
+                Ok(rx)
+            }
+        };
+        if inner.entering == 0 {
+            inner.early.clear();
         }
+        Proposed(answer)
     }
 }
 
 impl Machine for Meta {
     fn attach(&self, handle: &Handle) {
         self.inner.lock().handle = Some(handle.clone());
+        self.touch();
     }
 
     fn restore(&self, blob: &[u8]) -> Result<(), String> {
-        let read = || {
-            let mut g = Get(blob);
-            let mut s = State::default();
-            if g.u8()? != FORMAT {
-                return None;
-            }
-            s.last_id = g.u64()?;
-            for _ in 0..g.u32()? {
-                s.deleted.insert(g.u64()?);
-            }
-            for _ in 0..g.u32()? {
-                let a = Assignment::read(&mut g)?;
-                s.assignments.insert(a.id, a);
-            }
-            g.0.is_empty().then_some(s)
-        };
-        self.inner.lock().state = read().ok_or("the checkpoint of the meta group is of an unknown format")?;
+        let state = State::decode(blob).ok_or("the checkpoint of the meta group is of an unknown format")?;
+        {
+            let mut inner = self.inner.lock();
+            let inner = &mut *inner;
+            // What the state before had and this one has not is looked at too.
+            let ids = |s: &State| -> Vec<u64> {
+                s.assignments().map(|a| a.a.id).chain(s.outs().keys().copied()).collect()
+            };
+            inner.touched.extend(ids(&inner.state));
+            inner.touched.extend(ids(&state));
+            inner.state = state;
+        }
+        self.touch();
         Ok(())
     }
 
     fn apply<'a>(&'a self, batch: Vec<Committed>) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             let mut inner = self.inner.lock();
+            let inner = &mut *inner;
             for e in batch {
-                if e.head.kind != store::Kind::Control {
+                let index = e.head.index.0;
+                inner.applied = index;
+                let outcome = if e.head.kind == store::Kind::Control {
+                    let command = Command::decode(&e.payload)
+                        .ok_or_else(|| format!("entry {index} of the meta group is of an unknown format"))?;
+                    let done = inner.state.apply(command).map_err(|why| NotAssigned::Refused(why.to_owned()));
+                    inner.touched.extend(done.iter().copied().filter(|id| *id != 0));
+                    Some(done)
+                } else {
+                    None
+                };
+                let waiter = inner.waiting.remove(&index);
+                let Some(outcome) = outcome else {
+                    if let Some((_, w)) = waiter {
+                        w.send(Err(NotAssigned::Open)).ok();
+                    }
                     continue;
-                }
-                let command = Command::decode(&e.payload).ok_or_else(|| {
-                    format!("entry {} of the meta group is of an unknown format", e.head.index.0)
-                })?;
-                let id = inner.state.apply(command);
-                if inner.term.is_some_and(|t| t.0 == e.head.term.0)
-                    && let Some(w) = inner.in_flight.pop_front()
-                {
-                    w.send(Ok(id)).ok();
+                };
+                match waiter {
+                    Some((term, w)) if term.0 == e.head.term.0 => drop(w.send(outcome)),
+                    Some((_, w)) => drop(w.send(Err(NotAssigned::Open))),
+                    None if inner.entering > 0 && inner.term.is_some_and(|t| t.0 == e.head.term.0) => {
+                        inner.early.insert(index, outcome);
+                    }
+                    None => {}
                 }
             }
+            self.touch();
             Ok(())
         })
     }
 
     fn role(&self, role: &Role) {
-        let mut inner = self.inner.lock();
-        match role {
-            Role::Leader { term } => {
-                inner.term = Some(*term);
-                self.ready.send_replace(Some(Ok(())));
-            }
-            Role::Follower { .. } => {
-                inner.term = None;
-                // Whether they are applied is for the next leader to say.
-                inner.in_flight.clear();
-            }
-            Role::Stopped(why) => {
-                inner.term = None;
-                inner.in_flight.clear();
-                inner.stopped = Some(why.clone());
-                inner.handle = None;
-                self.ready.send_replace(Some(Err(why.to_string())));
-                for (_, w) in inner.open.drain(..) {
-                    w.send(Err(NotAssigned(why.to_string()))).ok();
+        {
+            let mut inner = self.inner.lock();
+            let inner = &mut *inner;
+            let before = (inner.term, inner.leader);
+            match role {
+                Role::Leader { term } => {
+                    inner.term = Some(*term);
+                    inner.leader = None;
+                    self.ready.send_replace(Some(Ok(())));
+                }
+                Role::Follower { leader, .. } => {
+                    inner.term = None;
+                    inner.leader = *leader;
+                }
+                Role::Stopped(why) => {
+                    inner.term = None;
+                    inner.leader = None;
+                    inner.stopped = Some(why.clone());
+                    inner.handle = None;
+                    self.ready.send_replace(Some(Err(why.to_string())));
                 }
             }
+            if inner.term.is_none() {
+                // What waits may still be committed by another leader: that is for whoever asks again to see.
+                for (_, (_, w)) in std::mem::take(&mut inner.waiting) {
+                    w.send(Err(NotAssigned::Open)).ok();
+                }
+            }
+            if before != (inner.term, inner.leader) {
+                inner.since = env::wall().0;
+            }
         }
+        self.touch();
     }
 
     fn checkpoint(&self) -> Bytes {
-        let inner = self.inner.lock();
-        let s = &inner.state;
-        let mut out = vec![FORMAT];
-        out.put_u64_le(s.last_id);
-        out.put_u32_le(s.deleted.len() as u32);
-        for d in &s.deleted {
-            out.put_u64_le(*d);
-        }
-        out.put_u32_le(s.assignments.len() as u32);
-        for a in s.assignments.values() {
-            a.push(&mut out);
-        }
-        out.into()
-    }
-
-    fn take_proposals(&self, out: &mut Vec<Proposal>) {
-        let mut inner = self.inner.lock();
-        while let Some((p, w)) = inner.open.pop_front() {
-            out.push(p);
-            inner.in_flight.push_back(w);
-        }
-    }
-
-    fn refused(&self, batch: Vec<Proposal>, why: &Refusal) {
-        let mut inner = self.inner.lock();
-        let keep = inner.in_flight.len().saturating_sub(batch.len());
-        for w in inner.in_flight.split_off(keep) {
-            w.send(Err(NotAssigned(why.to_string()))).ok();
-        }
+        self.inner.lock().state.encode()
     }
 }

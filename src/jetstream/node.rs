@@ -3,7 +3,7 @@
 //! Start reading at [`JetStream::open`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
@@ -22,16 +22,20 @@ use crate::{
     AccountLimits, Durability, Host, Options,
     account::Assets,
     advisory::{self, Ids},
-    meta::{Assignment, META_GROUP, Meta},
+    cluster::{self, Cluster, Setup},
+    meta::{Assignment, Command, META_GROUP, Meta},
     shell::Stream,
     sources::Followers,
     wheel::Wheel,
 };
 
-/// This node among the voters of a group, as long as there is only one.
-const ME: NodeId = NodeId::new(1, 0);
 /// How long the start waits for all groups to have applied their logs. What is slower than that is opened all the same.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// How long the end waits for groups that have something under way, on a member of a cluster.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// How long the end waits for others to lead what was led here.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
 /// Streams and consumers of a server.
 pub struct JetStream {
@@ -40,6 +44,18 @@ pub struct JetStream {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) replicas: Replicas,
     pub(crate) meta: Arc<Meta>,
+    /// This node, in every group.
+    pub(crate) me: NodeId,
+    /// The others, if it is one of several.
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    /// Who takes operators' requests in the system account.
+    pub(crate) system_desk: Mutex<Option<Arc<cluster::system::SystemDesk>>>,
+    /// Groups that are being opened.
+    pub(crate) opening: Mutex<BTreeSet<u64>>,
+    /// In this life everything was applied that was in the meta group's log when it began.
+    pub(crate) caught_up: AtomicBool,
+    /// The highest id of a group that the store had at the start.
+    stored_max: u64,
     pub(crate) wheel: Arc<Wheel>,
     accounts: RwLock<BTreeMap<Arc<str>, Arc<Assets>>>,
     pub(crate) api_total: Counter,
@@ -51,7 +67,7 @@ pub struct JetStream {
     closed: AtomicBool,
     pub(crate) ids: Mutex<Ids>,
     /// Streams that could not be opened, with the reason.
-    faults: Mutex<BTreeMap<String, String>>,
+    pub(crate) faults: Mutex<BTreeMap<String, String>>,
 }
 
 /// What is used and asked for, over all accounts.
@@ -104,7 +120,8 @@ impl Drop for Place {
 }
 
 impl JetStream {
-    /// Opens what is in the directory, or makes it, and recovers all streams. Nothing is served before [`JetStream::set_account`].
+    /// Opens what is in the directory, or makes it. On a server alone all streams are recovered when it returns; one of several returns at once, and
+    /// its groups open as it hears of the others. Nothing is served before [`JetStream::set_account`].
     ///
     /// # Errors
     /// A sentence for the log.
@@ -112,30 +129,55 @@ impl JetStream {
         broker: Arc<Broker>,
         options: Options,
         host: Arc<dyn Host>,
+        setup: Option<Setup>,
     ) -> Result<Arc<JetStream>, String> {
         let disk = Disk::os();
         let dir = options.dir.clone();
         disk.create_dir_all(&dir).await.map_err(|e| format!("could not create storage directory - {e}"))?;
-        let store = Store::open(disk, dir, store_options(&options)).await.map_err(|e| e.to_string())?;
-        JetStream::open_on(store, broker, options, host).await
+        let store =
+            Store::open(disk.clone(), &dir, store_options(&options)).await.map_err(|e| e.to_string())?;
+        // From here on the directory is this process's alone.
+        let me = cluster::identity::node(&disk, &dir, &host.name()).await?;
+        JetStream::open_on(store, me, broker, options, host, setup).await
     }
 
     /// As [`JetStream::open`], on a store that is open.
     pub(crate) async fn open_on(
         store: Store,
+        me: NodeId,
         broker: Arc<Broker>,
         options: Options,
         host: Arc<dyn Host>,
+        setup: Option<Setup>,
     ) -> Result<Arc<JetStream>, String> {
-        let replicas = Replicas::new(store, ME, replica::Options::default());
+        let replicas = Replicas::new(store, me, replica_options());
         replicas.spawn();
-        let meta = Arc::new(Meta::default());
+        let stored = replicas.stored();
+        let cluster = match setup {
+            None => None,
+            Some(setup) => {
+                let saved = cluster::identity::formation(&Disk::os(), &options.dir).await?;
+                let genesis = match stored.contains(&GroupId(META_GROUP)) {
+                    true => Some(genesis_of(&replicas)?),
+                    false => None,
+                };
+                let c = Cluster::new(setup, me, saved, genesis);
+                replicas.join(Arc::new(cluster::Port(c.clone())));
+                Some(c)
+            }
+        };
         let node = Arc::new(JetStream {
             broker,
             options,
             host,
             replicas,
-            meta,
+            meta: Arc::new(Meta::default()),
+            me,
+            cluster,
+            system_desk: Mutex::default(),
+            opening: Mutex::default(),
+            caught_up: AtomicBool::new(false),
+            stored_max: stored.last().map_or(0, |g| g.0),
             wheel: Wheel::new(),
             accounts: RwLock::default(),
             api_total: Counter::default(),
@@ -147,52 +189,53 @@ impl JetStream {
             ids: Mutex::new(Ids::new()),
             faults: Mutex::default(),
         });
-        node.recover().await?;
+        node.recover(stored).await?;
         Ok(node)
     }
 
-    async fn recover(self: &Arc<JetStream>) -> Result<(), String> {
-        let stored = self.replicas.stored();
+    async fn recover(self: &Arc<JetStream>, stored: Vec<GroupId>) -> Result<(), String> {
         let id = GroupId(META_GROUP);
-        let machine = self.meta.clone();
         if stored.contains(&id) {
-            self.replicas.restore(id, Sync::Always, machine).await
-        } else if stored.is_empty() {
-            let new = New {
-                id,
-                memory: false,
-                options: Default::default(),
-                members: members(),
-                sync: Sync::Always,
-            };
-            self.replicas.create(new, machine).await
-        } else {
+            let opened = self.replicas.restore(id, Sync::Always, self.meta.clone()).await;
+            let (voters, _) = opened.map_err(|e| format!("the meta group: {e}"))?.members();
+            if self.cluster.is_none() && voters.iter().any(|n| *n != self.me) {
+                return Err(format!(
+                    "the data is that of a member of a cluster of {}: it needs a cluster block",
+                    voters.len()
+                ));
+            }
+        } else if !stored.is_empty() {
             return Err(format!(
                 "the store holds {} groups, but not that of their assignments",
                 stored.len()
             ));
+        } else if self.cluster.is_none() {
+            let genesis = env::rng("genesis").next_u64().max(1);
+            let made = self.make_meta(genesis, Members::of([self.me])).await;
+            made.map_err(|e| format!("the meta group: {e}"))?;
         }
-        .map_err(|e| format!("the meta group: {e}"))?;
+        if self.cluster.is_some() {
+            env::spawn(cluster::keeper::keep(Arc::downgrade(self)));
+            return Ok(());
+        }
         self.meta.settled().await?;
         // J-21
-        for gone in self.meta.deleted() {
+        let outs: Vec<u64> = self.meta.read(|s| s.outs().keys().copied().collect());
+        for gone in outs {
             if stored.contains(&GroupId(gone)) {
                 self.replicas.remove(GroupId(gone)).await.map_err(|e| format!("group {gone}: {e}"))?;
             }
-            self.meta.gone(gone);
+            self.gone(gone);
         }
         let mut opening = Vec::new();
-        for a in self.meta.assignments() {
+        for a in self.meta.read(|s| s.assignments().cloned().collect::<Vec<_>>()) {
             let node = self.clone();
-            let there = stored.contains(&GroupId(a.id));
+            let there = stored.contains(&GroupId(a.a.id));
             opening.push(env::spawn(async move {
-                let (account, name) = (a.account.clone(), a.name.clone());
-                if let Err(e) = node.open_stream(a, there).await {
-                    node.host.log(
-                        "ERR",
-                        &format!("JetStream stream '{account} > {name}' could not be opened: {e}"),
-                    );
-                    node.faults.lock().insert(format!("{account} > {name}"), e);
+                let label = format!("{} > {}", a.a.account, a.a.name);
+                if let Err(e) = node.open_stream(a.a.clone(), there).await {
+                    node.host.log("ERR", &format!("JetStream stream '{label}' could not be opened: {e}"));
+                    node.faults.lock().insert(label, e);
                 }
             }));
         }
@@ -200,6 +243,15 @@ impl JetStream {
             task.await.ok();
         }
         Ok(())
+    }
+
+    /// The data of a stream that was deleted is removed. Forgotten if it cannot be noted: the next start finds nothing to remove.
+    pub(crate) fn gone(&self, id: u64) {
+        drop(self.meta.begin(&Command::Gone { id, node: self.me }));
+    }
+    /// The highest id of a group that is known to be used, whatever the meta group says.
+    pub(crate) fn taken(&self) -> u64 {
+        self.stored_max
     }
 
     /// Makes or restores the group of an assignment. The stream is registered as soon as it has a configuration; its role drives it.
@@ -210,16 +262,18 @@ impl JetStream {
     ) -> Result<Arc<Stream>, String> {
         let account = self.broker.account_or_new(&a.account);
         let assets = self.assets(&account);
-        let sync = self.sync_of(a.memory);
+        // A replica of several must not forget what it acknowledged, also where the stream's messages need not outlive a restart of all.
+        let memory = a.memory && a.first.len() == 1;
+        let sync = self.sync_of(memory);
         let id = GroupId(a.id);
         let options = a.name.as_bytes().to_vec();
-        let memory = a.memory;
+        let (members, first) = (a.members_for(self.me), a.first.first().copied());
         let stream = Stream::new(self, &assets, a)?;
         if there {
             self.replicas.restore(id, sync, stream.clone()).await.map_err(|e| e.to_string())?;
         } else {
-            let new = New { id, memory, options: options.into(), members: members(), sync };
-            self.replicas.create(new, stream.clone()).await.map_err(|e| e.to_string())?;
+            let new = New { id, memory, options: options.into(), members, sync };
+            self.replicas.create_led_by(new, first, stream.clone()).await.map_err(|e| e.to_string())?;
         }
         Ok(stream)
     }
@@ -229,7 +283,9 @@ impl JetStream {
         a: Assignment,
         there: bool,
     ) -> Result<Arc<Stream>, String> {
+        let wanted = a.config.clone();
         let stream = self.open_group(a, there).await?;
+        stream.want(wanted);
         match env::timeout(SETTLE_MAX, stream.settled()).await {
             Ok(r) => r?,
             Err(_) => return Err("its log is not applied yet".into()),
@@ -303,6 +359,14 @@ impl JetStream {
         let wanted = |a: &Arc<Assets>| d.account.is_empty() || *a.account.name == *d.account;
         self.accounts().iter().filter(|a| wanted(a)).map(|a| a.detail(d)).collect()
     }
+    /// All accounts that there is something of, by name.
+    pub(crate) fn all_assets(&self) -> Vec<Arc<Assets>> {
+        self.accounts.read().values().cloned().collect()
+    }
+    /// An account's part, if there is one.
+    pub(crate) fn account(&self, name: &str) -> Option<Arc<Assets>> {
+        self.accounts.read().get(name).cloned()
+    }
     /// Why not all of what is stored can be served, if so.
     pub fn unhealthy(&self) -> Option<String> {
         if let Some((stream, why)) = self.faults.lock().first_key_value() {
@@ -313,7 +377,7 @@ impl JetStream {
             let s = all.iter().find_map(|s| s.fault().map(|why| (s.name.clone(), why)))?;
             Some(format!("JetStream stream '{} > {}' is stopped: {}", a.account.name, s.0, s.1))
         };
-        self.accounts().iter().find_map(stopped)
+        self.accounts().iter().find_map(stopped).or_else(|| self.unhealthy_member())
     }
 
     /// What streams have lost to damage, a sentence each. They serve everything else.
@@ -334,20 +398,51 @@ impl JetStream {
         }
     }
 
+    /// Hands over what this node leads to others that can lead it, and waits a moment until they do.
+    pub async fn hand_over(&self) {
+        if !self.is_clustered() {
+            return;
+        }
+        let mut led = Vec::new();
+        for h in self.replicas.all() {
+            let status = h.status();
+            let fit = status.peers.iter().filter(|p| p.voter && p.active).max_by_key(|p| p.matched);
+            if status.settled
+                && let Some(to) = fit
+            {
+                h.transfer(to.node);
+                led.push(h);
+            }
+        }
+        let until = env::now() + HAND_OVER_MAX;
+        while led.iter().any(|h| h.status().settled) && env::now() < until {
+            env::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Ends the engine. What was acknowledged is on disk when it returns.
     pub async fn close(&self) {
         self.closed.store(true, Release);
+        if let Some(c) = &self.cluster {
+            c.touch();
+        }
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
         for a in &all {
             for s in a.streams() {
                 s.shut_down();
             }
         }
-        if let Err(e) = self.replicas.close().await {
-            self.host.log(
+        // Where the others end too, what was proposed last is never decided here: the log keeps it.
+        let patience = if self.is_clustered() { CLOSE_MAX } else { CLOSE_MAX * 1800 };
+        match env::timeout(patience, self.replicas.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => self.host.log(
                 "ERR",
                 &format!("JetStream: the last flush failed, the next start reads the journal: {e}"),
-            );
+            ),
+            Err(_) => self
+                .host
+                .log("WRN", "JetStream: without the other servers not all could be brought to its end"),
         }
         if let Err(e) = self.replicas.store().clone().close().await {
             self.host.log("ERR", &format!("JetStream: the store did not close cleanly: {e}"));
@@ -399,9 +494,35 @@ fn loss(account: &str, s: &Stream) -> Option<String> {
     (!said.is_empty()).then(|| format!("JetStream stream '{account} > {}': {}", s.name, said.join("; ")))
 }
 
-/// The members of a group on a server alone.
-fn members() -> Members {
-    Members::of([ME])
+/// What names the meta group that the store has.
+fn genesis_of(replicas: &Replicas) -> Result<u64, String> {
+    let (options, _) = replicas.options(GroupId(META_GROUP)).map_err(|e| e.to_string())?;
+    let bytes = options.as_ref().try_into().map_err(|_| "the meta group has no name".to_owned())?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// How long support lasts: that long, and an election, a stream is without a leader when a server dies. A process that sleeps for longer loses what
+/// it leads.
+const GRANT: Duration = Duration::from_millis(700);
+/// The shortest election timeout.
+const ELECTION: Duration = Duration::from_millis(300);
+
+fn replica_options() -> replica::Options {
+    let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+    let raft = raft::Options {
+        election_ns: ns(ELECTION),
+        resend_ns: ns(ELECTION / 3),
+        // Clocks of two machines run apart by less than a twentieth.
+        drift_ns: ns(GRANT / 20),
+        transfer_ns: ns(ELECTION * 2),
+        ..raft::Options::default()
+    };
+    replica::Options {
+        raft: Arc::new(raft),
+        beat_ns: ns(GRANT / 4),
+        grant_ns: ns(GRANT),
+        ..replica::Options::default()
+    }
 }
 
 fn store_options(o: &Options) -> store::Options {

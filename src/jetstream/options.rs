@@ -125,6 +125,8 @@ pub trait Host: Send + Sync + 'static {
     fn cluster(&self) -> String;
     /// What advisories say of a client.
     fn client(&self, link: &Link) -> ClientInfo;
-    /// A line for the log at level `WRN` or `ERR`.
+    /// The system account's name; empty without one.
+    fn system_account(&self) -> String;
+    /// A line for the log at level `INF`, `WRN` or `ERR`.
     fn log(&self, level: &'static str, text: &str);
 }

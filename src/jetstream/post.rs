@@ -8,7 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use broker::{Account, Broker, Link, Message, Sender};
+use broker::{Account, Broker, Link, Message, SHARE_BYTES_MIN, Sender};
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 /// Senders that an account keeps for the next who needs one.
@@ -31,6 +32,10 @@ impl Post {
         header_len: usize,
         parts: &[&[u8]],
     ) -> usize {
+        let len = parts.iter().map(|p| p.len()).sum::<usize>() + 2;
+        if len >= SHARE_BYTES_MIN {
+            return self.send_large(to, shown, reply, header_len, parts, len);
+        }
         self.body.clear();
         for p in parts {
             self.body.extend_from_slice(p);
@@ -38,6 +43,31 @@ impl Post {
         self.body.extend_from_slice(b"\r\n");
         let m = Message { subject: to, reply, header_len, body_crlf: &self.body, shared: None, shown };
         self.sender.send(&m)
+    }
+    /// The same for what is copied once and then shared by all that get it.
+    fn send_large(
+        &mut self,
+        to: &[u8],
+        shown: Option<&[u8]>,
+        reply: &[u8],
+        header_len: usize,
+        parts: &[&[u8]],
+        len: usize,
+    ) -> usize {
+        let mut body = Vec::with_capacity(len);
+        for p in parts {
+            body.extend_from_slice(p);
+        }
+        body.extend_from_slice(b"\r\n");
+        let body = Bytes::from(body);
+        let m = Message { subject: to, reply, header_len, body_crlf: &body, shared: Some(&body), shown };
+        self.sender.send(&m)
+    }
+    /// Sends a message without headers whose text ends with the line's end.
+    #[inline]
+    pub fn whole(&mut self, to: &[u8], body_crlf: &[u8]) -> usize {
+        let (reply, header_len, shared, shown) = (&b""[..], 0, None, None);
+        self.sender.send(&Message { subject: to, reply, header_len, body_crlf, shared, shown })
     }
     /// Sends a message without headers.
     #[inline]

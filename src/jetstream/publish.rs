@@ -15,7 +15,7 @@ use broker::{Deliveries, Inbound, Link, Message, Sub};
 use bytes::Bytes;
 use store::{GroupId, Need, StreamSeq};
 use stream::{
-    errors,
+    Now, errors,
     publish::{Answer, Decision, Entry, Publish},
 };
 
@@ -68,17 +68,15 @@ impl Inbound for Door {
             from: stream::publish::From::Client,
             no_room_for_batches: false,
         };
-        let (told, at_once) = stream.publish(&p);
+        // One look at the clocks for all that was read together.
+        let (wall, mono) = d.now();
+        let (told, at_once) = stream.publish(&p, Now { wall: wall.0, mono: mono.0 });
         if let Some(a) = at_once
             && let Some(assets) = stream.assets.upgrade()
         {
-            let mut body = Vec::new();
-            for (to, text) in a.iter() {
-                body.clear();
-                body.extend_from_slice(text);
-                body.extend_from_slice(b"\r\n");
+            for (to, body_crlf) in a.iter() {
                 let (reply, header_len, shared, shown) = (&b""[..], 0, None, None);
-                let m = Message { subject: to, reply, header_len, body_crlf: &body, shared, shown };
+                let m = Message { subject: to, reply, header_len, body_crlf, shared, shown };
                 d.publish(&assets.account, &stream.door, &m);
             }
         }
@@ -88,7 +86,7 @@ impl Inbound for Door {
 
 impl Stream {
     /// Takes a message. False if the stream is not there any more; the answers are to be sent now.
-    pub(crate) fn publish(self: &Arc<Stream>, p: &Publish<'_>) -> (bool, Option<Answers>) {
+    pub(crate) fn publish(self: &Arc<Stream>, p: &Publish<'_>, now: Now) -> (bool, Option<Answers>) {
         let mut at_once = Answers::default();
         let mut core = self.core.lock();
         if core.check_open().is_err() {
@@ -98,11 +96,11 @@ impl Stream {
         if full {
             if !p.reply.is_empty() {
                 let e = errors::STREAM_TOO_MANY_REQUESTS.error();
-                at_once.push(p.reply, |out| answer::error(out, &self.name, &e));
+                at_once.push(p.reply, |out| self.acks.push_error(out, &e));
             }
             return (true, Some(at_once));
         }
-        let done = if core.slow.is_empty() { core.decide(self, p, &mut at_once) } else { Done::Wait };
+        let done = if core.slow.is_empty() { core.decide(self, p, now, &mut at_once) } else { Done::Wait };
         match done {
             Done::Decided => {
                 let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
@@ -156,7 +154,7 @@ impl Stream {
                         from: w.from,
                         no_room_for_batches: false,
                     };
-                    match core.decide(&self, &p, &mut at_once) {
+                    match core.decide(&self, &p, now(), &mut at_once) {
                         Done::Decided => {
                             core.slow.pop_front();
                         }
@@ -206,7 +204,7 @@ impl Stream {
     pub(crate) fn refuse_waiting(&self, all: VecDeque<Waiting>, e: &stream::ApiError) {
         let mut a = Answers::default();
         for w in all.iter().filter(|w| !w.reply.is_empty()) {
-            a.push(&w.reply, |out| answer::error(out, &self.name, e));
+            a.push(&w.reply, |out| self.acks.push_error(out, e));
         }
         self.send(&a);
     }
@@ -215,7 +213,7 @@ impl Stream {
         let first = self.core.lock().slow.pop_front();
         let mut a = Answers::default();
         if let Some(w) = first.filter(|w| !w.reply.is_empty()) {
-            a.push(&w.reply, |out| answer::error(out, &self.name, e));
+            a.push(&w.reply, |out| self.acks.push_error(out, e));
         }
         self.send(&a);
     }
@@ -227,8 +225,8 @@ impl Stream {
         }
         let Some(assets) = self.assets.upgrade() else { return };
         let mut post = assets.posts.take();
-        for (to, body) in a.iter() {
-            post.plain(to, body);
+        for (to, body_crlf) in a.iter() {
+            post.whole(to, body_crlf);
         }
     }
 }
@@ -242,11 +240,11 @@ impl Core {
     }
 
     /// Decides one publish and carries the decision out.
-    fn decide(&mut self, s: &Stream, p: &Publish<'_>, at_once: &mut Answers) -> Done {
-        let Core { rules: Some(rules), log, ack_prefix, voided: false, .. } = self else { return Done::Wait };
+    fn decide(&mut self, s: &Stream, p: &Publish<'_>, now: Now, at_once: &mut Answers) -> Done {
+        let Core { rules: Some(rules), log, voided: false, .. } = self else { return Done::Wait };
         let view = StoreView::new(s.group());
-        let write = |out: &mut Vec<u8>, a: &Answer| answer::write(out, &s.name, ack_prefix, a);
-        let decision = match rules.decide(p, &view, now()) {
+        let write = |out: &mut Vec<u8>, a: &Answer| answer::write(out, &s.acks, a);
+        let decision = match rules.decide(p, &view, now) {
             Ok(d) => d,
             Err(need) => return Done::Need(need),
         };
@@ -282,7 +280,7 @@ impl Core {
                 }
             }
             Decision::Answer { answers, after } => {
-                let waits = after > 0 && log.has_tail() && !env::planted!("js-refusal-at-once");
+                let waits = after > 0 && log.has_tail();
                 for a in answers.iter().flatten().filter(|_| !p.reply.is_empty()) {
                     if waits {
                         log.answer(p.reply, |out| write(out, a));

@@ -219,7 +219,9 @@ impl Stream {
                 }
                 got = early.next().or_else(|| line.rx.try_recv().ok());
             }
-            if self.facts(facts.id).is_none_or(|f| f.voids != facts.voids) || !self.has_room_for_copies().await {
+            if self.facts(facts.id).is_none_or(|f| f.voids != facts.voids)
+                || !self.has_room_for_copies().await
+            {
                 return Ok(());
             }
             *came |= !batch.is_empty();

@@ -31,8 +31,8 @@ use tokio::sync::watch;
 use crate::{
     JetStream,
     account::{Assets, internal},
-    advisory, answer,
-    api::response::SourceInfo,
+    advisory,
+    api::{ack::AckPrefix, response::SourceInfo},
     apply::Progress,
     consumers::Consumers,
     leading::Standing,
@@ -64,6 +64,8 @@ pub struct Stream {
     pub(crate) assets: Weak<Assets>,
     /// What its log begins with, if nothing else is wanted by then.
     pub(crate) first_config: Bytes,
+    /// What acknowledgements begin with.
+    pub(crate) acks: AckPrefix,
     pub(crate) group: OnceLock<store::Group>,
     pub(crate) core: Mutex<Core>,
     /// Who takes messages on its subjects.
@@ -81,8 +83,6 @@ pub struct Stream {
 pub(crate) struct Core {
     pub rules: Option<stream::Stream>,
     pub log: Log,
-    /// What acknowledgements begin with.
-    pub ack_prefix: Box<[u8]>,
     pub consumers: Consumers,
     /// Publishes that wait for the disk, in order. While there are any, all others wait behind them.
     pub slow: VecDeque<Waiting>,
@@ -99,6 +99,8 @@ pub(crate) struct Core {
     pub stopped: Option<Arc<str>>,
     /// Something was refused, and what was handed out before it is not applied yet: nothing is decided until then.
     pub voided: bool,
+    /// A task waits to try again what was refused.
+    pub retrying: bool,
     /// How often something that was decided became void.
     pub voids: u64,
     /// The configuration that it is to have, if somebody said so.
@@ -106,6 +108,8 @@ pub(crate) struct Core {
     /// It is proposed in this term.
     pub wanted_sent: bool,
     pub handle: Option<Handle>,
+    /// What the clock is set to for this stream, on the monotonic clock. It may be too early and is never too late.
+    pub armed: Option<u64>,
     /// Mirrors and sources.
     pub following: Following,
 }
@@ -138,7 +142,7 @@ impl Stream {
         assets: &Arc<Assets>,
         a: Assignment,
     ) -> Result<Arc<Stream>, String> {
-        let a_name = a.name.clone();
+        let acks = AckPrefix::new(&a.name, node.options.domain.as_deref().unwrap_or_default());
         let stream = Arc::new_cyclic(|me: &Weak<Stream>| Stream {
             id: a.id,
             name: a.name,
@@ -149,11 +153,11 @@ impl Stream {
             node: Arc::downgrade(node),
             assets: Arc::downgrade(assets),
             first_config: a.config,
+            acks,
             group: OnceLock::new(),
             core: Mutex::new(Core {
                 rules: None,
                 log: Log::default(),
-                ack_prefix: answer::prefix(&a_name, node.options.domain.as_deref()),
                 consumers: Consumers::default(),
                 slow: VecDeque::new(),
                 slow_runs: false,
@@ -164,10 +168,12 @@ impl Stream {
                 since: a.created,
                 stopped: None,
                 voided: false,
+                retrying: false,
                 voids: 0,
                 wanted: None,
                 wanted_sent: false,
                 handle: None,
+                armed: None,
                 following: Following::default(),
             }),
             door: internal(node, Some(Box::new(Door(me.clone())))),
@@ -333,13 +339,17 @@ impl Stream {
     /// Sets the clock for what comes first.
     pub(crate) fn wound_up(self: &Arc<Stream>) {
         let Some(node) = self.node.upgrade() else { return };
-        let asked = {
-            let core = self.core.lock();
-            if core.term.is_none() || core.stopped.is_some() { Ok(None) } else { self.deadline(&core) }
-        };
+        let mut core = self.core.lock();
+        let asked =
+            if core.term.is_none() || core.stopped.is_some() { Ok(None) } else { self.deadline(&core) };
         match asked {
-            Ok(deadline) => node.wheel.set(self.id, self, deadline),
+            // Under the lock, so that the clock shows what `armed` says.
+            Ok(deadline) => {
+                core.armed = deadline.map(|d| d.0);
+                node.wheel.set(self.id, self, deadline);
+            }
             Err(need) => {
+                drop(core);
                 let me = self.clone();
                 env::spawn(async move {
                     if me.group().fetch(need).await.is_ok() {
@@ -470,6 +480,10 @@ impl Stream {
                 "consumer_count": self.seen().consumers,
             },
         });
+        if let Some(node) = self.node.upgrade().filter(|n| n.is_clustered()) {
+            v["cluster"] = serde_json::to_value(node.cluster_of(self)).unwrap_or_default();
+            v["stream_raft_group"] = serde_json::json!(node.group_label(self));
+        }
         if d.config {
             v["config"] = serde_json::to_value(self.config()).unwrap_or_default();
         }
@@ -486,8 +500,8 @@ impl Stream {
                 Outcome::Answers(a) => {
                     if !a.is_empty() {
                         let post = post.get_or_insert_with(|| assets.posts.take());
-                        for (to, body) in a.iter() {
-                            post.plain(to, body);
+                        for (to, body_crlf) in a.iter() {
+                            post.whole(to, body_crlf);
                         }
                     }
                     spare.push(a);
@@ -513,7 +527,7 @@ impl Stream {
         }
         let Some(assets) = self.assets.upgrade() else { return };
         let mut text = Vec::new();
-        answer::error(&mut text, &self.name, error);
+        self.acks.push_error(&mut text, error);
         let mut post = assets.posts.take();
         for o in outcomes {
             match o {
@@ -554,6 +568,7 @@ impl Timed for Stream {
         if self.node.upgrade().is_none_or(|n| n.is_closed()) {
             return;
         }
+        self.core.lock().armed = None;
         self.expire();
         self.tick();
         self.wound_up();
@@ -574,7 +589,19 @@ impl Machine for Stream {
     }
 
     fn restore(&self, blob: &[u8]) -> Result<(), String> {
-        self.core.lock().restore(self, blob)
+        let configured = {
+            let mut core = self.core.lock();
+            core.restore(self, blob)?;
+            core.rules.is_some()
+        };
+        // A state that came from another node may be the first that this one has.
+        if configured
+            && self.group.get().is_some()
+            && let Some(me) = self.me.upgrade()
+        {
+            me.register();
+        }
+        Ok(())
     }
 
     fn apply<'a>(&'a self, batch: Vec<Committed>) -> BoxFuture<'a, Result<(), String>> {
@@ -598,6 +625,9 @@ impl Machine for Stream {
     fn role(&self, role: &Role) {
         if let Some(me) = self.me.upgrade() {
             me.take_role(role);
+            if let Some(node) = self.node.upgrade() {
+                node.stood(&me, role);
+            }
         }
     }
 

@@ -41,6 +41,9 @@ const TURN: usize = 256;
 /// Copied messages that may wait to be applied.
 const WAITING_MAX: usize = 4096;
 
+/// Pause before what became void is copied again.
+const VOID_PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
+
 /// What is being followed.
 #[derive(Default)]
 pub(crate) struct Following {
@@ -163,8 +166,7 @@ impl Stream {
                 id += 1;
                 id
             };
-            let mut new: Vec<Upstream> =
-                c.mirror.iter().map(|m| Upstream::new(number(), m, true)).collect();
+            let mut new: Vec<Upstream> = c.mirror.iter().map(|m| Upstream::new(number(), m, true)).collect();
             new.extend(c.sources.iter().map(|s| Upstream::new(number(), s, false)));
             core.following.last_id = id;
             for u in &mut new {
@@ -176,8 +178,7 @@ impl Stream {
                 }
             }
             core.following.upstreams = new;
-            let names: Vec<&str> =
-                core.following.upstreams.iter().map(|u| u.source.name.as_str()).collect();
+            let names: Vec<&str> = core.following.upstreams.iter().map(|u| u.source.name.as_str()).collect();
             if let Some(node) = self.node.upgrade() {
                 node.followers.set(self.id, self, &names);
             }
@@ -252,6 +253,9 @@ impl Stream {
             }
             return false;
         };
+        if !self.drop_copied(&origin, &facts).await {
+            return false;
+        }
         let found = loop {
             match look(&origin, &facts.source, &facts.filters, facts.next, facts.stands) {
                 Ok(f) => break f,
@@ -263,15 +267,13 @@ impl Stream {
             }
         };
         if !self.take_in(&facts, &found.messages).await {
-            // Void, perhaps: then it begins anew where the copy stands.
-            return self.facts(id).is_some_and(|f| f.voids != facts.voids);
+            return self.begins_anew(&facts).await;
         }
         {
             let mut core = self.core.lock();
-            if core.voids != facts.voids {
-                return true;
-            }
-            if let Some(u) = core.following.upstreams.iter_mut().find(|u| u.id == id) {
+            if core.voids == facts.voids
+                && let Some(u) = core.following.upstreams.iter_mut().find(|u| u.id == id)
+            {
                 (u.next, u.heard) = (found.next, Some(env::now().0));
             }
         }
@@ -279,15 +281,47 @@ impl Stream {
         if !found.messages.is_empty() && origin.config().retention == Retention::WorkQueue {
             self.tail_applied().await;
             if !self.facts(id).is_some_and(|f| f.voids == facts.voids) {
-                return true;
+                return self.begins_anew(&facts).await;
             }
             let seqs = found.messages.iter().map(|m| m.seq).collect();
             if origin.command(Command::Remove { seqs }).await.is_err() {
-                // They stay until a leader is told; they are not copied twice, by where the copy stands.
+                // They go with the next turn, and are not copied twice, by where the copy stands.
                 return false;
             }
         }
         found.more
+    }
+
+    /// Removes from a work queue what is here already: whoever copied it may have ended before he could say so. False if that does not go.
+    async fn drop_copied(&self, origin: &Stream, facts: &Facts) -> bool {
+        if facts.stands == 0 || origin.config().retention != Retention::WorkQueue {
+            return true;
+        }
+        loop {
+            let asked = origin.group().ask(|v| {
+                let (mut seqs, mut at) = (Vec::new(), 1);
+                while seqs.len() < TURN
+                    && let Some(seq) = v.next(&facts.filters, StreamSeq(at))?.filter(|s| s.0 <= facts.stands)
+                {
+                    seqs.push(seq.0);
+                    at = seq.0 + 1;
+                }
+                Ok(seqs)
+            });
+            let Ok(seqs) = asked.await else { return false };
+            if seqs.is_empty() {
+                return true;
+            }
+            if origin.command(Command::Remove { seqs }).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Whether copying begins anew where the copy stands, because what was decided became void: not at once, the disk may be full.
+    async fn begins_anew(&self, facts: &Facts) -> bool {
+        env::sleep(VOID_PAUSE).await;
+        self.facts(facts.id).is_some_and(|f| f.voids != facts.voids)
     }
 
     /// What a turn has to know; `None` if it is not followed any more, or not from here.
@@ -490,7 +524,9 @@ pub(crate) fn at_hand(assets: &Arc<Assets>, s: &Source) -> Option<Arc<Stream>> {
 /// Whether a source may be reached through requests: on a server alone, without anybody else's API, there is nobody to ask.
 fn is_elsewhere(assets: &Arc<Assets>, s: &Source) -> bool {
     let Some(node) = assets.node.upgrade() else { return false };
-    s.consumer.is_some() || s.external.as_ref().is_some_and(|e| !is_own(&node, &e.api)) || node.reaches_others()
+    s.consumer.is_some()
+        || s.external.as_ref().is_some_and(|e| !is_own(&node, &e.api))
+        || node.reaches_others()
 }
 
 /// Whether a prefix of an API is this account's own.

@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 
 use bytes::Bytes;
 use store::{Need, Read, StreamSeq};
-use stream::{Carried, Messages, MessagesMut, Meta, Stored, SubjectTotals, Totals};
+use stream::{Carried, Ends, Messages, MessagesMut, Meta, Stored, SubjectTotals, Totals};
 
 /// A store's view with the rules' interface. The group's lock is taken with the first question, so that a decision that asks
 /// nothing costs nothing.
@@ -103,17 +103,20 @@ impl Messages for StoreView<'_> {
     }
     fn carried(&self, seq: u64) -> Result<Option<Carried>, Need> {
         Ok(match self.store().get(StreamSeq(seq))? {
-            Read::Valid(s) => Some(Self::carried_of(s)),
+            Read::Valid(s) => {
+                let m = s.message();
+                let len = s.record().len();
+                let headers = len - m.body.len();
+                let subject = headers - m.headers.len();
+                // A record ends with subject, headers and body, and is far below 4 GiB.
+                let at = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+                let ends =
+                    Ends { start: at(subject - m.subject.len()), subject: at(subject), headers: at(headers) };
+                let (seq, time) = (m.seq.0, m.time);
+                Some(Carried::new(seq, time, s.into_record(), ends))
+            }
             Read::Absent | Read::Damaged(_) => None,
         })
-    }
-}
-
-impl StoreView<'_> {
-    fn carried_of(s: store::Stored) -> Carried {
-        let m = s.message();
-        let c = Carried::new(m.seq.0, m.time, s.record().clone(), m.subject, m.headers, m.body);
-        c.expect("a message's parts stand in its record, the body last")
     }
 }
 

@@ -31,6 +31,9 @@ pub struct Liveness {
     pub no_vote_before: u64,
     /// Where a peer is not in the table, whether it counts as reachable. True in models that have no table.
     pub strangers_reachable: bool,
+    /// There is one row a machine, with incarnation 0, and it speaks for every incarnation of that id. Only where no epoch of support between two machines ever
+    /// comes again, whatever replicas they have, or a promise to one that is gone would look as if it still held.
+    pub machines: bool,
     peers: Vec<PeerLive>,
 }
 
@@ -47,9 +50,9 @@ impl Liveness {
         Self { now, strangers_reachable: true, ..Self::default() }
     }
 
-    /// Sets what is known of one node. Support is between machines: all incarnations of an id share one row.
+    /// Sets what is known of one node.
     pub fn set(&mut self, peer: PeerLive) {
-        match self.peers.binary_search_by_key(&peer.node.id, |p| p.node.id) {
+        match self.peers.binary_search_by_key(&peer.node, |p| p.node) {
             Ok(at) => self.peers[at] = peer,
             Err(at) => self.peers.insert(at, peer),
         }
@@ -58,7 +61,12 @@ impl Liveness {
     /// What is known of one node.
     #[must_use]
     pub fn get(&self, node: NodeId) -> Option<&PeerLive> {
-        self.peers.binary_search_by_key(&node.id, |p| p.node.id).ok().map(|at| &self.peers[at])
+        let found = if self.machines {
+            self.peers.binary_search_by_key(&node.id, |p| p.node.id)
+        } else {
+            self.peers.binary_search_by_key(&node, |p| p.node)
+        };
+        found.ok().map(|at| &self.peers[at])
     }
 
     /// Epoch of the support that this node gives to `node`; 0 for none.

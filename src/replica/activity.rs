@@ -46,22 +46,34 @@ impl Group {
             self.look(&mut ready);
             self.tell_role();
             let pipeline = self.offer(&mut taken, &mut ready);
-            let (apply, loads, installs) = {
+            let (apply, loads, installs, fetched) = {
                 let mut inner = self.inner.lock();
                 self.arm(&mut inner);
                 // What a quorum has committed may wait here for room in the journal.
                 let here = LogIndex(self.store.last().0.0);
                 let apply = inner.apply.take_if(|a| a.last <= here);
-                (apply, std::mem::take(&mut inner.loads), std::mem::take(&mut inner.installs))
+                // What waits for room would not fit on another log.
+                let room = inner.stalled.is_empty();
+                let fetched = inner.rare.as_mut().filter(|_| room).and_then(|r| r.fetched.take());
+                let (loads, installs) =
+                    (std::mem::take(&mut inner.loads), std::mem::take(&mut inner.installs));
+                (apply, loads, installs, fetched)
             };
             loads.into_iter().for_each(|l| self.load(l));
-            installs.into_iter().for_each(|i| self.install(i.meta));
+            installs.into_iter().for_each(|i| self.install(i));
+            if let Some(fetched) = fetched {
+                if apply.is_some() {
+                    self.inner.lock().apply = apply;
+                }
+                self.take_up(fetched, &mut ready).await;
+                continue;
+            }
             if let Some(apply) = apply {
                 self.apply(apply, &mut ready).await;
                 self.tell_role();
                 continue;
             }
-            if self.serve_waiters(&pipeline) {
+            if self.serve_waiters(&pipeline, &mut ready) {
                 continue;
             }
             let (ticket, stopped) = {
@@ -273,7 +285,13 @@ impl Group {
     }
 
     /// Answers those who wait for a checkpoint or for quiet. True if the group has to be looked at again.
-    fn serve_waiters(&self, pipeline: &Pipeline) -> bool {
+    fn serve_waiters(&self, pipeline: &Pipeline, ready: &mut Ready) -> bool {
+        let wants =
+            self.inner.lock().rare.as_mut().map(|r| std::mem::take(&mut r.wants_state)).unwrap_or_default();
+        if !wants.is_empty() {
+            wants.into_iter().for_each(|tx| drop(tx.send(self.state_of_now(ready))));
+            return true;
+        }
         let (checkpoint, quiet) = {
             let mut inner = self.inner.lock();
             if inner.wants_checkpoint.is_empty() && inner.wants_quiet.is_empty() {

@@ -93,6 +93,10 @@ pub(crate) struct Cluster {
     pub rng: Rng,
     acked: Vec<u64>,
     next: u64,
+    options: Options,
+    /// States taken over in lives that are over.
+    taken: u64,
+    memory: bool,
 }
 
 fn options() -> Options {
@@ -114,6 +118,14 @@ fn options() -> Options {
 
 impl Cluster {
     pub(crate) async fn new(seed: u64, voters: u64, more: u64) -> Cluster {
+        Cluster::with(seed, voters, more, options()).await
+    }
+
+    async fn with(seed: u64, voters: u64, more: u64, options: Options) -> Cluster {
+        Cluster::of(seed, (voters, more), options, false).await
+    }
+
+    async fn of(seed: u64, (voters, more): (u64, u64), options: Options, memory: bool) -> Cluster {
         let state = MeshState {
             alive: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -129,6 +141,9 @@ impl Cluster {
             rng: Rng::derived(seed, "cluster"),
             acked: Vec::new(),
             next: 0,
+            options,
+            taken: 0,
+            memory,
         };
         for id in 1..=voters + more {
             let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
@@ -154,17 +169,19 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("it is one of ours");
         let store_options = store::Options { journal_budget: 4 << 20, ..small_store() };
         let store = Store::open(Disk::Sim(node.disk.clone()), "/s", store_options).await.expect("it opens");
-        let replicas = Replicas::new(store, id, options());
+        let replicas = Replicas::new(store, id, self.options.clone());
         replicas.spawn();
         replicas.join(Arc::new(Port(self.mesh.clone(), id)));
         self.mesh.state.lock().alive.insert(id, replicas.clone());
         node.list = Arc::new(List::default());
+        node.list.pad(self.next as usize % 300);
         let list = node.list.clone();
         if replicas.stored().contains(&GROUP) {
             replicas.restore(GROUP, Sync::Always, list).await.expect("it opens");
         } else {
             let members = if self.members.contains(id) { self.members.clone() } else { Members::default() };
-            let new = New { id: GROUP, memory: false, options: Bytes::new(), members, sync: Sync::Always };
+            let new =
+                New { id: GROUP, memory: self.memory, options: Bytes::new(), members, sync: Sync::Always };
             replicas.create(new, list).await.expect("it is made");
         }
         node.replicas = Some(replicas);
@@ -184,6 +201,7 @@ impl Cluster {
             replicas.flush().await.ok();
         }
         self.acked.extend(node.list.acked());
+        self.taken += replicas.0.transfers.taken.load(std::sync::atomic::Ordering::Relaxed);
         self.mesh.state.lock().alive.remove(&id);
         replicas.abandon();
         // The old life must not write to the new one's files: a shard that failed to write does nothing more.
@@ -225,6 +243,48 @@ impl Cluster {
             println!("{id} {:?}", h.status());
             println!("   {:?} {} applied", h.role(), x.list.applied().len());
         }
+    }
+
+    /// States taken over so far.
+    fn taken(&self) -> u64 {
+        let up = self.nodes.values().filter_map(|n| n.replicas.as_ref());
+        self.taken + up.map(|r| r.0.transfers.taken.load(std::sync::atomic::Ordering::Relaxed)).sum::<u64>()
+    }
+
+    /// Publishes until the leader's log no longer reaches back to where it is now, and one more round.
+    async fn outgrow(&mut self) {
+        let leader = self.leader_now().await;
+        let from = self.nodes[&leader].list.handle().status().last;
+        for _ in 0..500 {
+            self.publish(20);
+            env::sleep(Duration::from_millis(5)).await;
+            let Some(l) = self.leader() else { continue };
+            let r = self.nodes[&l].replicas.clone().expect("it leads");
+            r.flush().await.expect("it flushes");
+            if self.nodes[&l].list.handle().status().base > from {
+                return;
+            }
+        }
+        self.show();
+        panic!("the log stays");
+    }
+
+    /// As [`Cluster::outgrow`], where the log is short enough that it does not take long.
+    async fn outgrow_if_short(&mut self) {
+        if self.options.retain_bytes < 1 << 20 {
+            self.outgrow().await;
+        }
+    }
+
+    async fn leader_now(&mut self) -> NodeId {
+        for _ in 0..1000 {
+            if let Some(l) = self.leader() {
+                return l;
+            }
+            env::sleep(Duration::from_millis(10)).await;
+        }
+        self.show();
+        panic!("nobody leads");
     }
 
     pub(crate) fn publish(&mut self, count: u64) {
@@ -332,6 +392,74 @@ fn leadership_goes_where_it_is_asked_to() {
     .expect("a runtime starts");
 }
 
+/// With election timeouts of an hour: whatever waited for one would never happen here.
+#[test]
+fn a_new_group_is_led_at_once_and_a_transfer_waits_for_nothing() {
+    let patient = || {
+        let raft = raft::Options { election_ns: 3_600_000_000_000, ..(*options().raft).clone() };
+        // Support outlives any hiccup of a busy machine.
+        Options { raft: Arc::new(raft), grant_ns: 60_000_000_000, ..options() }
+    };
+    env::run(async {
+        for seed in 0..6 {
+            // The one that is to lead is made first, or last, or in between; each turns up when the one before is there.
+            let mut c = Cluster::with(20 + seed, 3, 0, patient()).await;
+            let first = n(1 + seed % 3);
+            let id = GroupId(7);
+            let begin = env::now();
+            let mut lists = BTreeMap::new();
+            for node in [n(1), n(2), n(3)] {
+                let list = Arc::new(List::default());
+                let new = New {
+                    id,
+                    memory: false,
+                    options: Bytes::new(),
+                    members: c.members.clone(),
+                    sync: Sync::Always,
+                };
+                let r = c.nodes[&node].replicas.clone().expect("it is up");
+                r.create_led_by(new, Some(first), list.clone()).await.expect("it is made");
+                lists.insert(node, list);
+            }
+            env::timeout(Duration::from_secs(20), lists[&first].until(List::leads)).await.expect("it leads");
+            println!("led {:?} after the first of three was made", begin.elapsed());
+            let begin = env::now();
+            let to = n(1 + (seed + 1) % 3);
+            lists[&first].handle().transfer(to);
+            env::timeout(Duration::from_secs(20), lists[&to].until(List::leads)).await.expect("it leads");
+            println!("handed over in {:?}", begin.elapsed());
+            lists[&to].publish(1);
+            env::timeout(Duration::from_secs(20), lists[&to].until(|l| l.acked() == [1]))
+                .await
+                .expect("it works");
+            let m = c.nodes[&to].replicas.as_ref().expect("it is up").metrics();
+            assert_eq!((m.groups, m.stopped, m.pairs.len()), (2, 0, 2));
+            assert!(m.pairs.iter().all(|p| p.reachable), "{m:?}");
+            c.close().await;
+        }
+    })
+    .expect("a runtime starts");
+}
+
+/// Found by `scripts/repro --cluster 46`: a server without its majority never ended.
+#[test]
+fn a_node_without_its_majority_closes_all_the_same() {
+    env::run(async {
+        let mut c = Cluster::new(4, 3, 0).await;
+        c.publish(1);
+        c.settle().await;
+        let leader = c.leader().expect("there is one");
+        let ids: Vec<NodeId> = c.nodes.keys().copied().collect();
+        c.mesh.state.lock().cut = ids.iter().flat_map(|a| ids.iter().map(move |b| (*a, *b))).collect();
+        c.nodes[&leader].list.publish(1_000);
+        let replicas = c.nodes[&leader].replicas.clone().expect("it is up");
+        let closed = env::timeout(Duration::from_secs(20), replicas.close()).await;
+        closed.expect("it ends without the others").expect("a healthy store flushes");
+        assert!(!c.nodes[&leader].list.acked().contains(&1_000), "nobody agreed to it");
+    })
+    .expect("a runtime starts");
+}
+
 #[test]
 fn a_member_joins_and_another_leaves() {
     env::run(async {
@@ -385,8 +513,12 @@ fn a_member_joins_and_another_leaves() {
 
 /// Chaos for a while, then peace.
 fn chaos(seed: u64, rounds: u64) -> usize {
+    storm(seed, rounds, options()).0
+}
+
+fn storm(seed: u64, rounds: u64, options: Options) -> (usize, u64) {
     env::run(async {
-        let mut c = Cluster::new(seed, 3, 0).await;
+        let mut c = Cluster::with(seed, 3, 0, options).await;
         for _ in 0..rounds {
             let ids: Vec<NodeId> = c.nodes.keys().copied().collect();
             let id = *c.rng.pick(&ids).expect("there are three");
@@ -423,9 +555,9 @@ fn chaos(seed: u64, rounds: u64) -> usize {
             }
         }
         c.settle().await;
-        let acked = c.acked.len();
+        let (acked, taken) = (c.acked.len(), c.taken());
         c.close().await;
-        acked
+        (acked, taken)
     })
     .expect("a runtime starts")
 }
@@ -434,4 +566,249 @@ fn chaos(seed: u64, rounds: u64) -> usize {
 fn nothing_acknowledged_is_lost_in_storms() {
     let acked: usize = (0..3).map(|seed| chaos(seed, 25)).sum();
     assert!(acked > 100, "{acked} acknowledged");
+}
+
+/// A log that does not reach far back, and states in small parts.
+fn short_log() -> Options {
+    Options { checkpoint_bytes: 8 << 10, retain_bytes: 12 << 10, transfer_window: 16 << 10, ..options() }
+}
+
+#[test]
+fn a_member_that_was_away_for_longer_than_the_log_reaches_gets_the_state() {
+    env::run(async {
+        let mut c = Cluster::with(11, 3, 0, short_log()).await;
+        c.publish(5);
+        c.settle().await;
+        let leader = c.leader_now().await;
+        let away = *c.nodes.keys().find(|id| **id != leader).expect("there are three");
+        c.crash(away).await;
+        c.outgrow().await;
+        let base = c.nodes[&leader].list.handle().status().base;
+        // Parts are lost, too.
+        c.mesh.state.lock().loss = 0.1;
+        c.start(away).await;
+        let list = c.nodes[&away].list.clone();
+        env::timeout(Duration::from_secs(20), list.until(|l| l.applied().len() > 5))
+            .await
+            .expect("it catches up");
+        assert!(c.taken() > 0, "by the state");
+        assert!(list.handle().status().base >= base);
+        c.settle().await;
+        list.handle().store().verify().await.expect("it can be read");
+        // It counts again: with another one away it makes the majority.
+        let other = *c.nodes.keys().find(|id| **id != leader && **id != away).expect("there are three");
+        c.crash(other).await;
+        c.publish(20);
+        c.settle().await;
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
+fn a_newcomer_after_checkpoints_gets_the_state() {
+    env::run(async {
+        let mut c = Cluster::with(12, 3, 1, short_log()).await;
+        c.leader_now().await;
+        c.outgrow().await;
+        c.outgrow().await;
+        c.reach(&[n(2), n(3), n(4)]).await;
+        assert!(c.taken() > 0, "it has the state before it votes");
+        assert_eq!(c.nodes[&n(4)].list.handle().status().voters, [n(2), n(3), n(4)]);
+        let gone = c.nodes.remove(&n(1)).expect("it was there");
+        gone.replicas.as_ref().expect("it is up").remove(GROUP).await.expect("it goes");
+        c.publish(10);
+        c.settle().await;
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// A member is behind the log, and while it gets the state something happens.
+fn interrupted(seed: u64, what: u64) -> u64 {
+    env::run(async {
+        let mut c = Cluster::with(seed, 3, 0, short_log()).await;
+        c.publish(5);
+        c.settle().await;
+        let leader = c.leader_now().await;
+        let away = *c.nodes.keys().find(|id| **id != leader).expect("there are three");
+        c.crash(away).await;
+        c.outgrow().await;
+        c.outgrow().await;
+        (c.mesh.state.lock().delay_us, c.mesh.state.lock().loss) = (2000, 0.05);
+        c.start(away).await;
+        let list = c.nodes[&away].list.clone();
+        for _ in 0..2000 {
+            if list.handle().status().installing || list.applied().len() > 5 {
+                break;
+            }
+            env::sleep(Duration::from_millis(1)).await;
+        }
+        let pause = c.rng.below(30);
+        env::sleep(Duration::from_millis(pause)).await;
+        match what {
+            0 => c.crash(away).await,
+            1 => c.crash(leader).await,
+            2 => {
+                let other =
+                    *c.nodes.keys().find(|id| **id != leader && **id != away).expect("there are three");
+                c.nodes[&leader].list.handle().transfer(other);
+            }
+            _ => {
+                // The state that is under way is not the newest any more, and what it is read from is rewritten.
+                c.publish(100);
+                env::sleep(Duration::from_millis(10)).await;
+                for node in c.nodes.values() {
+                    if let Some(r) = &node.replicas {
+                        r.flush().await.expect("it flushes");
+                    }
+                }
+            }
+        }
+        c.publish(5);
+        c.settle().await;
+        for node in c.nodes.values() {
+            node.list.handle().store().verify().await.expect("it can be read");
+        }
+        let taken = c.taken();
+        c.close().await;
+        taken
+    })
+    .expect("a runtime starts")
+}
+
+#[test]
+fn an_installation_that_is_cut_off_at_either_end_begins_again() {
+    let taken: u64 = (0..8).map(|seed| interrupted(seed, seed % 4)).sum();
+    assert!(taken >= 6, "{taken} states were taken over");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_storms_with_a_short_log() {
+    let (mut acked, mut taken) = (0, 0);
+    for seed in 100..103 {
+        let (a, t) = storm(seed, 30, short_log());
+        (acked, taken) = (acked + a, taken + t);
+    }
+    assert!(acked > 100 && taken > 0, "{acked} acknowledged, {taken} states taken over");
+}
+
+/// Bodies in memory, on three nodes: each restarts in its turn, when the one before it counts again.
+fn rolling(seed: u64, options: Options) -> u64 {
+    env::run(async {
+        let mut c = Cluster::of(seed, (3, 0), options, true).await;
+        c.publish(5);
+        c.settle().await;
+        for turn in 0..4u64 {
+            let id = n(1 + (seed + turn) % 3);
+            let before = c.leader_now().await;
+            c.crash(id).await;
+            for _ in 0..20 {
+                c.publish(5);
+                env::sleep(Duration::from_millis(3)).await;
+            }
+            if turn % 2 == 0 && before != id {
+                c.outgrow_if_short().await;
+            }
+            c.start(id).await;
+            assert!(c.nodes[&id].list.handle().status().forgot);
+            c.settle().await;
+            // It was taken in, and counts.
+            let mut healed = false;
+            for _ in 0..500 {
+                let leader = c.leader_now().await;
+                let s = c.nodes[&leader].list.handle().status();
+                healed = s.voters.len() == 3 && s.learners.is_empty() && !s.changing;
+                if healed {
+                    break;
+                }
+                env::sleep(Duration::from_millis(10)).await;
+            }
+            assert!(healed, "turn {turn}");
+            assert!(!c.nodes[&id].list.handle().status().forgot);
+        }
+        c.publish(5);
+        c.settle().await;
+        assert!(c.acked.len() > 100, "{}", c.acked.len());
+        let taken = c.taken();
+        c.close().await;
+        taken
+    })
+    .expect("a runtime starts")
+}
+
+#[test]
+fn d9_memory_groups_outlive_the_restart_of_each_member() {
+    rolling(31, options());
+    let taken: u64 = (32..35).map(|seed| rolling(seed, short_log())).sum();
+    assert!(taken > 0, "states in memory were taken over");
+}
+
+/// A node that hears of another one before it has any group must not forget to send heartbeats of its own.
+#[test]
+fn d7_heartbeats_begin_whoever_speaks_first() {
+    env::run(async {
+        let mut c = Cluster::new(51, 0, 0).await;
+        c.members = Members::of([n(1), n(2)]);
+        for id in 1..=2 {
+            let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
+            options.rates.clear();
+            let disk = SimHandle::new(SimDisk::new(options, Rng::derived(51, &format!("disk {id}"))), true);
+            c.nodes.insert(n(id), Node { disk, replicas: None, list: Arc::default() });
+        }
+        c.start(n(1)).await;
+        let store_options = store::Options { journal_budget: 4 << 20, ..small_store() };
+        let disk = c.nodes[&n(2)].disk.clone();
+        let store = Store::open(Disk::Sim(disk), "/s", store_options).await.expect("it opens");
+        let two = Replicas::new(store, n(2), options());
+        two.spawn();
+        two.join(Arc::new(Port(c.mesh.clone(), n(2))));
+        c.mesh.state.lock().alive.insert(n(2), two.clone());
+        let heard = |r: &Replicas, of: NodeId| {
+            r.metrics().pairs.iter().any(|p| p.node == of && p.round_trip_ns.is_some())
+        };
+        for _ in 0..1000 {
+            if heard(&two, n(1)) {
+                break;
+            }
+            env::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(heard(&two, n(1)), "its heartbeats are answered");
+        two.close().await.expect("it closes");
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
+fn a_disk_that_does_not_answer_leads_nothing() {
+    env::run(async {
+        let mut c = Cluster::with(41, 3, 0, Options { stuck_ns: 100_000_000, ..options() }).await;
+        c.publish(5);
+        c.settle().await;
+        let leader = c.leader_now().await;
+        let term = c.nodes[&leader].list.handle().status().term;
+        c.nodes[&leader].disk.freeze(true);
+        // Something has to be written for anybody to notice.
+        c.publish(1);
+        let rest: Vec<NodeId> = c.nodes.keys().copied().filter(|id| *id != leader).collect();
+        let mut moved = false;
+        for _ in 0..1000 {
+            moved = rest.iter().any(|id| c.nodes[id].list.leads());
+            if moved {
+                break;
+            }
+            env::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(moved, "another one leads");
+        assert!(!c.nodes[&leader].list.leads());
+        for id in &rest {
+            assert!(c.nodes[id].list.handle().status().term > term);
+        }
+        c.nodes[&leader].disk.freeze(false);
+        c.publish(5);
+        c.settle().await;
+        c.close().await;
+    })
+    .expect("a runtime starts");
 }

@@ -22,12 +22,27 @@ pub(crate) fn hard_state(h: &HardState) -> Bytes {
     b.freeze()
 }
 
+/// Bytes of a hard state.
+pub(crate) const HARD_STATE: usize = 30;
+
+/// What a group with its log in memory keeps on disk: a hard state, and behind it the newest membership.
+pub(crate) fn memory_state(h: &HardState, members: &Members) -> Bytes {
+    let mut b = BytesMut::from(&hard_state(h)[..]);
+    b.extend_from_slice(&members.encode());
+    b.freeze()
+}
+
+/// The membership in [`memory_state`]; `None` if there is none that can be read.
+pub(crate) fn read_memory_members(b: &Bytes) -> Option<Members> {
+    b.get(HARD_STATE..).and_then(Members::decode)
+}
+
 /// Reads a hard state; nothing at all is the one before the first.
 pub(crate) fn read_hard_state(mut b: &[u8]) -> Option<HardState> {
     if b.is_empty() {
         return Some(HardState::default());
     }
-    if b.len() != 30 || b.get_u8() != VERSION {
+    if b.len() != HARD_STATE || b.get_u8() != VERSION {
         return None;
     }
     let voted = match b.get_u8() {
@@ -79,6 +94,16 @@ mod tests {
         assert!((1..b.len()).all(|n| read_hard_state(&b[..n]).is_none()));
         let none = HardState { vote: None, ..h };
         assert_eq!(read_hard_state(&hard_state(&none)), Some(none));
+    }
+
+    #[test]
+    fn golden_memory_state() {
+        let h = HardState { term: Term(7), vote: None, commit: LogIndex(3) };
+        let m = Members::of([NodeId::new(1, 4)]);
+        let b = memory_state(&h, &m);
+        assert_eq!(b[..], [&hard_state(&h)[..], &m.encode()].concat());
+        assert_eq!((read_hard_state(&b[..HARD_STATE]), read_memory_members(&b)), (Some(h), Some(m)));
+        assert!((0..b.len()).all(|n| read_memory_members(&b.slice(..n)).is_none()));
     }
 
     #[test]

@@ -106,7 +106,7 @@ async fn alone(seed: u64) -> usize {
         .sum();
     assert!(
         gone as u64 <= named || torn,
-        "D-11: seed {seed}: {gone} are gone, {named} are named: {:?}",
+        "D-13: seed {seed}: {gone} are gone, {named} are named: {:?}",
         group.lost()
     );
     assert!(cuts || torn || gone <= 3 * 10, "seed {seed}: three bits took {gone}");

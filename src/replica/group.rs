@@ -4,7 +4,7 @@
 //! `activity`. No lock is held while a machine is called.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use raft::{Core, EntryKind, Event, LogIndex, Note, Ready, Token, Write};
+use raft::{Core, EntryKind, Event, HardState, LogIndex, Note, Ready, Token, Write};
 use store::{NewEntry, Sync, Ticket};
 use tokio::sync::{Notify, oneshot};
 
@@ -23,8 +23,11 @@ use crate::{
     machine::{Machine, Proposal, Refusal, Role},
     net,
     replicas::Shared,
+    transfer::Fetched,
 };
 
+/// So many times `retain_bytes` are kept for a member that is there and slow.
+const RETAIN_FACTOR: u64 = 4;
 /// No activity.
 pub(crate) const IDLE: u8 = 0;
 /// An activity runs and will not look at the machine again unless it is told to.
@@ -108,19 +111,43 @@ pub(crate) struct Inner {
     /// Work for peers that the activity begins.
     pub loads: Vec<raft::Load>,
     pub installs: Vec<raft::Install>,
+    /// The state of another node is being fetched, or is here and waits for its turn.
+    pub fetching: bool,
+    /// Its log was in memory and is gone, and nobody has taken it in yet.
+    pub forgot: bool,
+    /// Just made, to be led by this node, and nobody leads yet.
+    pub eager: bool,
     /// What the machine was told last.
     pub told: Option<Role>,
     /// The membership that the machine was told of last.
     pub told_members: Option<LogIndex>,
-    /// Which replica of this group other nodes say that they have, by their ids.
-    pub said: BTreeMap<u64, u32>,
+    /// What most groups never need.
+    pub rare: Option<Box<Rare>>,
     pub stop: Option<Arc<str>>,
     /// Who waits for a checkpoint to be taken, or for the group to have nothing under way.
     pub wants_checkpoint: Vec<oneshot::Sender<()>>,
     pub wants_quiet: Vec<oneshot::Sender<()>>,
 }
 
+/// What a group needs while its members change or catch up, and most groups never.
+#[derive(Default)]
+pub(crate) struct Rare {
+    /// Which replica of this group other nodes say that they have, by their ids.
+    pub said: BTreeMap<u64, u32>,
+    /// A state that was fetched and waits for its turn.
+    pub fetched: Option<Fetched>,
+    /// Nodes whose replicas forgot, and are to be taken in again; and whether somebody sees to that.
+    pub healing: BTreeSet<u64>,
+    pub heals: bool,
+    /// Who waits for the state as of now.
+    pub wants_state: Vec<oneshot::Sender<Option<store::Outgoing>>>,
+}
+
 impl Inner {
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     pub(crate) fn new(core: Core) -> Inner {
         Inner {
             core,
@@ -137,9 +164,12 @@ impl Inner {
             barriers: Vec::new(),
             loads: Vec::new(),
             installs: Vec::new(),
+            fetching: false,
+            rare: None,
+            eager: false,
+            forgot: false,
             told: None,
             told_members: None,
-            said: BTreeMap::new(),
             stop: None,
             wants_checkpoint: Vec::new(),
             wants_quiet: Vec::new(),
@@ -335,6 +365,9 @@ impl Group {
                 self.changed.notify_waiters();
             }
             Note::Leads(_) | Note::Follows(..) | Note::Campaigns(_) => {
+                if matches!(note, Note::Leads(_) | Note::Follows(_, Some(_))) {
+                    inner.eager = false;
+                }
                 tracing::debug!(group = self.id.0, "{note:?}");
             }
             Note::Refused(_) | Note::ChangeRefused(_) => {}
@@ -359,7 +392,14 @@ impl Group {
     /// Gives one write to the store (D-3). Its parts may be done twice if one of them found no room: each is idempotent until the last.
     fn write(&self, inner: &mut Inner, write: &mut Write) -> store::Result<()> {
         let mut tickets = [None, None];
-        if let Some(hard) = &write.hard {
+        let members = write.reset.is_some() || write.entries.iter().any(|e| e.kind == EntryKind::Config);
+        if self.memory && (write.hard.is_some() || members) {
+            // Its log does not outlive a restart, and it must be known then whether others are counting on it.
+            let s = inner.core.status();
+            let hard = write.hard.unwrap_or(HardState { term: s.term, vote: s.vote, commit: s.commit });
+            let state = codec::memory_state(&hard, inner.core.members().1);
+            tickets[0] = Some(self.store.set_hard_state(state)?);
+        } else if let Some(hard) = &write.hard {
             tickets[0] = Some(self.store.set_hard_state(codec::hard_state(hard))?);
         }
         if !write.patch.is_empty() {
@@ -498,6 +538,59 @@ impl Group {
         inner.inflight.front().and_then(|f| f.open().cloned())
     }
 
+    /// Asks for votes now, and again with each member that turns up, until somebody leads.
+    pub(crate) fn campaign_until_led(self: &Arc<Self>) {
+        self.inner.lock().eager = true;
+        self.post(Event::Campaign);
+    }
+
+    /// The state of this replica, for one that the log cannot help.
+    pub(crate) async fn state_for_others(self: &Arc<Self>) -> Option<store::Outgoing> {
+        if !self.memory {
+            return self.store.outgoing();
+        }
+        // What was deleted since a checkpoint is not known any more: it has to be one of now.
+        let (tx, rx) = oneshot::channel();
+        self.inner.lock().rare().wants_state.push(tx);
+        self.poke();
+        rx.await.ok().flatten()
+    }
+
+    /// The state of a group in memory as of now. Called by the activity between two applies only (D-4).
+    pub(crate) fn state_of_now(&self, ready: &mut Ready) -> Option<store::Outgoing> {
+        let members = {
+            let inner = self.inner.lock();
+            let applied = inner.core.status().applied;
+            if applied <= LogIndex(1) || inner.stop.is_some() {
+                return None;
+            }
+            inner.core.members_at(applied).clone()
+        };
+        self.since_checkpoint.store(0, Ordering::Relaxed);
+        self.store.checkpoint(codec::with_members(&members, &self.machine.checkpoint()));
+        let out = self.store.outgoing()?;
+        let (index, chain) = (LogIndex(out.checkpoint().index.0), raft::Chain(out.checkpoint().chain.0));
+        // What is at or below it is state from now on.
+        self.step(&mut self.inner.lock(), Event::Compacted { index, chain }, ready);
+        Some(out)
+    }
+
+    /// Whether somebody who is there is fed from the log and would need the state instead if the log went now. For a while only, or one that is slow
+    /// would make the log grow without end.
+    fn is_needed(&self, inner: &Inner) -> bool {
+        if self.since_checkpoint.load(Ordering::Relaxed) >= RETAIN_FACTOR * self.shared.options.retain_bytes {
+            return false;
+        }
+        let last = inner.core.status().last;
+        self.shared.with_live(false, |live| {
+            inner.core.peers().iter().any(|p| {
+                live.reachable(p.node)
+                    && (p.feed != raft::progress::Feed::Replicate
+                        || p.matched.0 + self.shared.options.raft.promote_lag_max < last.0)
+            })
+        })
+    }
+
     /// Takes a checkpoint. Called by the activity between two applies only (D-4).
     pub(crate) fn take_checkpoint(&self) {
         self.dirty.store(false, Ordering::Relaxed);
@@ -506,7 +599,8 @@ impl Group {
             let applied = inner.core.status().applied;
             if applied == LogIndex::ZERO
                 || (!net::sole(&inner)
-                    && self.since_checkpoint.load(Ordering::Relaxed) < self.shared.options.retain_bytes)
+                    && (self.since_checkpoint.load(Ordering::Relaxed) < self.shared.options.retain_bytes
+                        || self.is_needed(&inner)))
             {
                 // Others may need the log.
                 return;

@@ -30,6 +30,7 @@ mod group;
 mod lives;
 mod machine;
 mod membership;
+mod metrics;
 mod net;
 mod open;
 mod options;
@@ -38,11 +39,13 @@ mod replicas;
 mod status;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use frame::{FRAME_MAX, Urgency, urgency};
 pub use group::Handle;
 pub use machine::{BoxFuture, Committed, Machine, Proposal, Refusal, Role, control, messages};
 pub use membership::{ChangeError, Membership, Reach};
+pub use metrics::{Metrics, PairMetrics};
 pub use net::Peers;
 pub use options::{Error, Options};
 pub use replicas::{New, Replicas};

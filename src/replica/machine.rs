@@ -101,7 +101,9 @@ pub trait Machine: Send + Sync + 'static {
         let _ = handle;
     }
 
-    /// Begins from a checkpoint that this machine, or its predecessor, made. Not called for a new group.
+    /// Begins from a checkpoint that this machine, its predecessor, or the machine of another node made. Not called for a new group. When another node's
+    /// state was taken over it is called in the middle of a life too, between two applies and never while it leads: then it *replaces* all that the
+    /// machine holds, and the store's stream, whose handle stays the same, is already the one that belongs to the checkpoint.
     ///
     /// # Errors
     /// Why the blob is none. The group is then not opened.

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use raft::{Change, ChangeRefusal, GroupId, LogIndex, Members, NodeId, Ready, Refusal};
+use raft::{Change, ChangeRefusal, Event, GroupId, LogIndex, Members, NodeId, Ready, Refusal, RoleName};
 
 use crate::{
     frame::Frame,
@@ -64,6 +64,8 @@ pub enum Reach {
     Settling,
 }
 
+static NOTHING_SAID: BTreeMap<u64, u32> = BTreeMap::new();
+
 /// What to do next.
 #[derive(PartialEq, Eq, Debug)]
 enum Step {
@@ -114,7 +116,8 @@ impl Group {
             return Err(ChangeError::Stopped(why.clone()));
         }
         let s = inner.core.status();
-        let step = plan(inner.core.members().1, target, &inner.said);
+        let step =
+            plan(inner.core.members().1, target, inner.rare.as_ref().map_or(&NOTHING_SAID, |r| &r.said));
         if step == Step::Done && !inner.core.changing() {
             return Ok(Reach::Done);
         }
@@ -132,6 +135,14 @@ impl Group {
             }
             Step::Change(c) => c,
         };
+        // Entries alone do not say how far it is: without the state that they stand on it has nothing.
+        let lacks = |n: &&NodeId| {
+            let matched = inner.core.peers().iter().find(|p| p.node == **n).map_or(s.last, |p| p.matched);
+            matched < s.base.max(LogIndex(1))
+        };
+        if let Some(n) = change.voters.iter().find(lacks) {
+            return Ok(Reach::CatchingUp(node(*n)));
+        }
         let mut ready = Ready::default();
         let answer = self.with_live(inner, |core, live| core.change(&change, live, &mut ready));
         self.carry(inner, &mut ready);
@@ -150,6 +161,43 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Takes in replicas that forgot, in the place of what they were: learners first, and voters when they have caught up. Ends when that is done or this
+    /// node does not lead any more; who leads then hears from them again.
+    async fn heal(self: Arc<Self>) {
+        let pause = Duration::from_nanos(self.shared.options.raft.resend_ns / 2);
+        loop {
+            let changed = self.changed.notified();
+            let target: Vec<NodeId> = {
+                let mut inner = self.inner.lock();
+                let inner = &mut *inner;
+                let m = inner.core.members().1;
+                let all = m.all();
+                let rare = inner.rare.get_or_insert_default();
+                rare.healing.retain(|id| all.iter().any(|n| n.id == *id));
+                let voters = m.voters.iter().chain(&m.outgoing).map(|n| n.id);
+                let mut ids: Vec<u64> = voters.chain(rare.healing.iter().copied()).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                if rare.healing.is_empty() {
+                    rare.heals = false;
+                    return;
+                }
+                ids.into_iter().map(|id| NodeId::new(id, 0)).collect()
+            };
+            let step = self.reach(&target);
+            self.poke();
+            if matches!(step, Ok(Reach::Done) | Err(_)) {
+                let mut inner = self.inner.lock();
+                inner.rare().healing.clear();
+                inner.rare().heals = false;
+                return;
+            }
+            env::timeout(pause, changed).await.ok();
+        }
+    }
+}
+
 impl Inner {
     /// The membership, if it is committed and final and was not told before.
     pub(crate) fn untold_members(&mut self) -> Option<Membership> {
@@ -158,6 +206,7 @@ impl Inner {
             return None;
         }
         self.told_members = Some(index);
+        self.forgot = false;
         Some(Membership { index, voters: nodes(&m.voters), learners: nodes(&m.learners) })
     }
 }
@@ -166,10 +215,28 @@ impl Shared {
     /// A node says what its replica of a group is.
     pub(crate) fn on_here(&self, group: GroupId, replica: NodeId) {
         let Some(g) = self.group(group) else { return };
-        {
+        let (again, heal) = {
             let mut inner = g.inner.lock();
-            let said = inner.said.entry(replica.id).or_default();
+            let inner = &mut *inner;
+            let said = inner.rare().said.entry(replica.id).or_default();
             *said = (*said).max(replica.incarnation);
+            let leads = inner.core.status().role == RoleName::Leader;
+            let members = inner.core.members().1.all();
+            let forgot = members.iter().any(|m| m.id == replica.id && m.incarnation < replica.incarnation);
+            let rare = inner.rare();
+            let heal = leads && forgot && rare.healing.insert(replica.id) && !rare.heals;
+            rare.heals |= heal;
+            // One more who can be asked. What has gone as far as votes is left to run.
+            let again = inner.eager
+                && matches!(inner.core.status().role, RoleName::Follower | RoleName::PreCandidate)
+                && inner.core.members().1.is_voter(replica);
+            (again, heal)
+        };
+        if heal {
+            env::spawn(g.clone().heal());
+        }
+        if again {
+            g.post(Event::Campaign);
         }
         g.changed.notify_waiters();
     }

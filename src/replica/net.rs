@@ -125,8 +125,13 @@ impl Shared {
         let mut effects = Vec::new();
         let answer = {
             let mut pairs = self.net.pairs.lock();
+            let was_empty = pairs.is_empty();
             let answer = f(&mut pairs, env::now().0, &mut effects);
             self.fill_live(&pairs);
+            if was_empty && !pairs.is_empty() {
+                // Somebody was heard of before there was any group here: heartbeats begin all the same, and with them the end of what is over.
+                self.net.beat.notify_one();
+            }
             answer
         };
         for effect in effects {
@@ -135,9 +140,46 @@ impl Shared {
         answer
     }
 
-    fn tell(&self, effect: Effect) {
+    /// Lets the groups that followed a node campaign, in random order and so many a second.
+    fn withdrawn(self: &Arc<Self>, node: NodeId) {
+        let mut groups: Vec<Arc<Group>> = self.groups().into_iter().filter(|g| !g.is_sole()).collect();
+        let some = (self.options.elections_per_s / 10).max(1);
+        if groups.len() <= some {
+            return groups.iter().for_each(|g| g.post(Event::Withdrawn(node)));
+        }
+        env::rng("replica elections").shuffle(&mut groups);
+        let shared = self.clone();
+        env::spawn(async move {
+            for some in groups.chunks(some) {
+                some.iter().for_each(|g| g.post(Event::Withdrawn(node)));
+                env::sleep(Duration::from_millis(100)).await;
+                if shared.is_closed() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// What a disk that does not answer means for the groups here, if that changed.
+    fn look_at_disk(self: &Arc<Self>, was_stuck: bool) -> bool {
+        let took = self.store.stuck_for();
+        let stuck = took >= Duration::from_nanos(self.options.stuck_ns);
+        if stuck != was_stuck {
+            if stuck {
+                tracing::error!(
+                    "the journal does not answer for {took:?}: this node leads nothing until it does"
+                );
+            } else {
+                tracing::warn!("the journal answers again");
+            }
+            self.groups().iter().filter(|g| !g.is_sole()).for_each(|g| g.post(Event::Ill(stuck)));
+        }
+        stuck
+    }
+
+    fn tell(self: &Arc<Self>, effect: Effect) {
         let event = match effect {
-            Effect::Withdrawn(n) => Event::Withdrawn(n),
+            Effect::Withdrawn(n) => return self.withdrawn(n),
             Effect::SupportLost(n) => Event::SupportLost(n),
             Effect::Reachable(n) => Event::Reachable(n),
             Effect::Unreachable(n) => Event::Unreachable(n),
@@ -156,6 +198,7 @@ impl Shared {
     }
 
     async fn beats(self: Arc<Self>) {
+        let mut stuck = false;
         while !self.is_closed() {
             if self.net.pairs.lock().is_empty() {
                 self.net.beat.notified().await;
@@ -175,7 +218,9 @@ impl Shared {
                 pairs.tick(now, out);
                 (pairs.beat(now, excepted).encode(), pairs.nodes())
             });
-            if let Some(peers) = self.net.peers.get() {
+            stuck = self.look_at_disk(stuck);
+            // Support is asked for by nodes that can do something with it.
+            if let Some(peers) = self.net.peers.get().filter(|_| !stuck) {
                 nodes.into_iter().for_each(|n| peers.send(n, frame.clone()));
             }
             env::sleep(Duration::from_nanos(self.options.beat_ns)).await;
@@ -286,17 +331,14 @@ impl Group {
         });
     }
 
-    /// Begins from another node's state. What can be had so far is the beginning of a group, which is its membership and nothing else.
-    pub(crate) fn install(self: &Arc<Self>, meta: SnapshotMeta) {
+    /// Begins with the beginning of a group, which is its membership and nothing else.
+    pub(crate) fn install_first(self: &Arc<Self>, meta: SnapshotMeta) {
         let group = self.clone();
         env::spawn(async move {
             let index = meta.index;
-            let event = match group.install_first(&meta).await {
+            let event = match group.write_first(&meta).await {
                 Ok(true) => Event::Installed(Box::new(meta)),
-                Ok(false) => {
-                    tracing::warn!(group = group.id.0, "the log up to {} is gone at the leader", index.0);
-                    Event::InstallFailed { index }
-                }
+                Ok(false) => Event::InstallFailed { index },
                 Err(e) => {
                     tracing::warn!(group = group.id.0, "the first entry: {e}");
                     Event::InstallFailed { index }
@@ -306,7 +348,7 @@ impl Group {
         });
     }
 
-    async fn install_first(&self, meta: &SnapshotMeta) -> store::Result<bool> {
+    async fn write_first(&self, meta: &SnapshotMeta) -> store::Result<bool> {
         if meta.index != LogIndex(1) || self.store.last().0 != store::LogIndex(0) {
             return Ok(false);
         }
@@ -339,8 +381,10 @@ impl Replicas {
     /// Connects this node to others. Before any group that is shared with them is opened; once.
     pub fn join(&self, peers: Arc<dyn Peers>) {
         assert!(self.0.net.peers.set(peers).is_ok(), "a node joins its peers once");
-        // D-7: what the life before promised is not known any more, so its longest promise is waited out.
-        self.0.no_vote_before(env::now().0.saturating_add(self.0.options.grant_ns));
+        // D-7: what the life before promised is not known any more, so its longest promise is waited out. A store without groups has had no such life.
+        if !self.0.store.groups().is_empty() {
+            self.0.no_vote_before(env::now().0.saturating_add(self.0.options.grant_ns));
+        }
         env::spawn(self.0.clone().beats());
         env::spawn(self.0.clone().timers());
     }
@@ -361,6 +405,10 @@ impl Replicas {
                 }
                 shared.pairs(|pairs, now, out| pairs.heard(now, from, out));
                 let Some(g) = shared.group(m.group) else { return };
+                if m.to.incarnation < g.inner.lock().core.me().incarnation {
+                    // It was meant for one who is not here any more: let the sender know who is (D-9).
+                    return shared.on_ask(m.group, from);
+                }
                 {
                     let mut inner = g.inner.lock();
                     if inner.events.len() >= EVENTS_MAX || inner.stop.is_some() {
@@ -386,6 +434,9 @@ impl Replicas {
             Frame::Ask { group } => shared.on_ask(group, from),
             Frame::Here { group, replica } if replica.id == from.id => shared.on_here(group, replica),
             Frame::Here { .. } => {}
+            Frame::Fetch(f) => shared.on_fetch(from, f),
+            Frame::Part(p) => shared.on_part(from, p),
+            Frame::NoState { group, id } => shared.on_no_state(from, group, id),
         }
     }
 
@@ -452,6 +503,10 @@ impl Inner {
 }
 
 impl Shared {
+    pub(crate) fn pair_metrics(&self) -> Vec<crate::PairMetrics> {
+        self.net.pairs.lock().metrics(env::now().0)
+    }
+
     /// Fills in when the nodes were last heard of.
     pub(crate) fn heard(&self, peers: &mut [crate::PeerStatus]) {
         let pairs = self.net.pairs.lock();

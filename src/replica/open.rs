@@ -3,12 +3,12 @@
 //! Owns the first entry of a group, the reading back of hard state, checkpoint and log, and what becomes of entries that cannot be read.
 //! Does not wait for an election.
 //!
-//! - D-11: a sole member gives up what it cannot read by a durable decision that names it, before it serves; a member of several never does.
+//! - D-13: a sole member gives up what it cannot read by a durable decision that names it, before it serves; a member of several never does.
 //! - D-12: a member that may have forgotten what it acknowledged or voted for neither votes nor leads before it has caught up.
 
 use std::{sync::Arc, time::Duration};
 
-use raft::{Chain, Core, HardState, LogIndex, Members, Restored, SnapshotMeta, Term};
+use raft::{Chain, Core, HardState, LogIndex, Members, NodeId, Restored, SnapshotMeta, Term};
 use store::{Kind, NewEntry, Sync};
 
 use crate::{
@@ -52,6 +52,22 @@ fn begin_with(group: &store::Group, meta: &SnapshotMeta) -> NewEntry {
     }
 }
 
+/// A replica whose log was in memory, of a group that others have too. What it was called acknowledged what it does not have any more, and voted: it is somebody else
+/// now, who has nothing, and whom the others take in (D-9).
+async fn forgotten(shared: &Arc<Shared>, group: &store::Group) -> Result<Inner, Error> {
+    let id = raft::GroupId(group.id().0);
+    let me = NodeId::new(shared.me.id, shared.next_incarnation().await?);
+    group.begin_anew();
+    let tail = raft::Tail::new(SnapshotMeta::nothing(id));
+    let restored = Restored { hard: HardState::default(), applied: LogIndex::ZERO, tail, damage: Vec::new() };
+    let seed = env::rng("raft elections").next_u64();
+    let core =
+        shared.with_live(false, |live| Core::new(id, me, shared.options.raft.clone(), seed, restored, live));
+    let mut inner = Inner::new(core);
+    inner.forgot = true;
+    Ok(inner)
+}
+
 /// Builds the core of a group from its store, gives the checkpoint to the machine, and joins what comes before the log.
 ///
 /// Entries that cannot be read are given up if this node is the only member: nobody else has them, what is left of them and everything
@@ -60,11 +76,19 @@ pub(crate) async fn open(
     shared: &Arc<Shared>,
     group: &store::Group,
     machine: &Arc<dyn Machine>,
+    fresh: bool,
 ) -> Result<Inner, Error> {
     let id = raft::GroupId(group.id().0);
     let unfit = |what: &str| Error::Unfit(format!("group {}: {what}", id.0));
     let (first_members, _) = own_options(group).ok_or_else(|| unfit("its options cannot be read"))?;
-    let me = first_members.all().into_iter().find(|n| n.id == shared.me.id).unwrap_or(shared.me);
+    let hard = group.hard_state();
+    let known = if group.is_memory() { hard.as_ref().and_then(codec::read_memory_members) } else { None };
+    let known = known.unwrap_or_else(|| first_members.clone());
+    let own = |m: &Members| m.all().into_iter().find(|n| n.id == shared.me.id);
+    let me = own(&known).or_else(|| own(&first_members)).unwrap_or(shared.me);
+    if group.is_memory() && !fresh && known.all() != [me] {
+        return forgotten(shared, group).await;
+    }
     if group.last().0 == store::LogIndex(0) && !group.is_doubtful() {
         // The process died between making the group and its first entry, or the bodies were in memory only.
         bootstrap(group, &first_members).await?;
@@ -162,8 +186,11 @@ pub(crate) async fn open(
             at = e.head.index.next();
         }
     }
-    let (mut hard, sure) = match group.hard_state() {
-        Some(b) => (codec::read_hard_state(&b).ok_or_else(|| unfit("its hard state cannot be read"))?, true),
+    let (mut hard, sure) = match hard {
+        Some(b) => {
+            let read = codec::read_hard_state(&b[..b.len().min(codec::HARD_STATE)]);
+            (read.ok_or_else(|| unfit("its hard state cannot be read"))?, true)
+        }
         // With one voter nobody else could have been voted for: the log says which terms there were.
         None => (HardState { term: tail.last_term(), vote: None, commit: base.index }, false),
     };

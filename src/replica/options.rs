@@ -27,6 +27,19 @@ pub struct Options {
     /// How long a heartbeat's support lasts, nanoseconds; the same on all nodes. Too small: elections when a process hiccups. Too large: that
     /// long without a leader after its node died. More than `raft.drift_ns`, or there are no leases.
     pub grant_ns: u64,
+    /// Bytes of states that a node has read out for others and that they have not acknowledged, over all groups. Too small: catching up waits for
+    /// round trips. Too large: memory, and a link full of it.
+    pub transfer_bytes: u64,
+    /// Bytes of one state that its receiver lets be under way; the same trade. At least 128 KiB.
+    pub transfer_window: u64,
+    /// States that a node receives at once; more wait for their turn.
+    pub transfers_at_once: usize,
+    /// How long a journal round may take before this node stops to ask for support and to lead, nanoseconds. Too small: a busy disk costs elections. Too
+    /// large: what is led here stands for that long when a disk hangs.
+    pub stuck_ns: u64,
+    /// Groups that begin to campaign each second when a node's support ends. Too small: with many groups some are long without a leader. Too large: their votes
+    /// crowd out everything else.
+    pub elections_per_s: usize,
     /// Pause before a write that the store refused for lack of room is tried again, nanoseconds.
     pub retry_ns: u64,
 }
@@ -40,8 +53,13 @@ impl Default for Options {
             apply_bytes: 1 << 20,
             checkpoint_bytes: 24 << 20,
             retain_bytes: 64 << 20,
-            beat_ns: 500_000_000,
-            grant_ns: 2_000_000_000,
+            beat_ns: 150_000_000,
+            grant_ns: 800_000_000,
+            transfer_bytes: 8 << 20,
+            transfer_window: 1 << 20,
+            transfers_at_once: 4,
+            stuck_ns: 5_000_000_000,
+            elections_per_s: 2000,
             retry_ns: 5_000_000,
         }
     }

@@ -46,6 +46,8 @@ struct Pair {
     /// When anything last came; 0 for never.
     heard_at: u64,
     reachable: bool,
+    /// How long the answer to the last heartbeat took, nanoseconds; 0 for never.
+    round_trip: u64,
 }
 
 /// See the module.
@@ -81,6 +83,19 @@ impl Pairs {
     /// When anything last came from a node, and whether it counts as reachable; `None` if nothing ever came.
     pub(crate) fn heard_at(&self, node: NodeId) -> Option<(u64, bool)> {
         self.pairs.get(&node).filter(|p| p.heard_at > 0).map(|p| (p.heard_at, p.reachable))
+    }
+
+    /// All ways in numbers.
+    pub(crate) fn metrics(&self, now: u64) -> Vec<crate::PairMetrics> {
+        let one = |(node, p): (&NodeId, &Pair)| crate::PairMetrics {
+            node: *node,
+            reachable: p.reachable,
+            heard_ns_ago: (p.heard_at > 0).then(|| now.saturating_sub(p.heard_at)),
+            round_trip_ns: (p.round_trip > 0).then_some(p.round_trip),
+            supported_ns: if p.got == 0 { 0 } else { p.got_until.saturating_sub(now) },
+            supports: p.given != 0 && now < p.given_until,
+        };
+        self.pairs.iter().map(one).collect()
     }
 
     /// The heartbeat to be sent to everybody now.
@@ -143,6 +158,7 @@ impl Pairs {
         }
         let until = sent_at.saturating_add(self.grant_ns);
         let p = self.pairs.entry(from).or_default();
+        p.round_trip = (now - sent_at).max(1);
         if until <= now || (epoch == p.got && until <= p.got_until) {
             return;
         }

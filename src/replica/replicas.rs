@@ -27,10 +27,13 @@ use crate::{
     open,
     options::{Error, Options},
     pairs::Pairs,
+    transfer::Transfers,
 };
 
 /// How long a flush waits for a group that is slow to take its checkpoint. It goes on without: that group's log is kept longer.
 const CHECKPOINT_WAIT: Duration = Duration::from_secs(5);
+/// How long a node that closes waits for what others have yet to agree to, over all groups together.
+const QUIET_MAX: Duration = Duration::from_secs(2);
 
 /// What all groups of a node share.
 pub(crate) struct Shared {
@@ -51,6 +54,7 @@ pub(crate) struct Shared {
     flushing: tokio::sync::Mutex<()>,
     /// Numbers of replicas are given one at a time.
     pub counting: tokio::sync::Mutex<()>,
+    pub transfers: Transfers,
     pub closed: AtomicBool,
 }
 
@@ -128,7 +132,7 @@ impl Shared {
 pub struct New {
     /// Its id: not 0, and not that of a group that is there. It may be that of one which this node had and removed, if it comes back as a newcomer.
     pub id: GroupId,
-    /// Bodies stay in memory: a restart begins with an empty log. For one voter only.
+    /// Bodies stay in memory. With one voter a restart begins with an empty log; with several a restarted replica is a new one, which the others take in.
     pub memory: bool,
     /// Bytes of the layer above that stay with the group; see [`Replicas::options`].
     pub options: Bytes,
@@ -154,6 +158,10 @@ impl Replicas {
     pub fn new(store: Store, me: NodeId, options: Options) -> Replicas {
         assert_eq!(me.incarnation, 0, "D-9: a node has one id; incarnations are of its replicas");
         let net = Net::new(options.grant_ns);
+        // D-7 makes the one row a machine safe: an epoch is given once, whatever replicas are there.
+        let mut live = Liveness::at(env::now().0, 0);
+        live.machines = true;
+        let transfers = Transfers::new(options.transfers_at_once);
         Replicas(Arc::new(Shared {
             store,
             me,
@@ -161,12 +169,13 @@ impl Replicas {
             net,
             groups: Mutex::default(),
             no_vote_before: AtomicU64::new(0),
-            live: Mutex::new(Liveness::at(env::now().0, 0)),
+            live: Mutex::new(live),
             grown: AtomicU64::new(0),
             touched: Mutex::default(),
             flush: Notify::new(),
             flushing: tokio::sync::Mutex::default(),
             counting: tokio::sync::Mutex::default(),
+            transfers,
             closed: AtomicBool::new(false),
         }))
     }
@@ -234,13 +243,24 @@ impl Replicas {
     /// # Errors
     /// The store's answer. Nothing was made, unless the store stopped meanwhile.
     pub async fn create(&self, new: New, machine: Arc<dyn Machine>) -> Result<Handle, Error> {
+        let first = new.members.voters.first().copied();
+        self.create_led_by(new, first, machine).await
+    }
+
+    /// The same with a word on who shall lead first; all members have to be told the same. That one campaigns as soon as it has the group, and again whenever
+    /// another member says that it has it too, so that the group is led after one round of messages and syncs among a majority. [`Replicas::create`] takes
+    /// the first voter.
+    ///
+    /// # Errors
+    /// As [`Replicas::create`].
+    pub async fn create_led_by(
+        &self,
+        new: New,
+        first: Option<NodeId>,
+        machine: Arc<dyn Machine>,
+    ) -> Result<Handle, Error> {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
-        }
-        if new.memory && new.members.all() != [self.0.me] {
-            return Err(Error::Unfit(
-                "a group with its log in memory has this node as its only member".into(),
-            ));
         }
         if new.id.0 == COUNTER.0 {
             return Err(Error::Unfit("group 0 is the driver's own".into()));
@@ -260,10 +280,17 @@ impl Replicas {
                 begun.durable().await?;
             }
             made.durable().await?;
-            return self.open(group, new.sync, machine, false).await;
+            let handle = self.open(group, new.sync, machine, false, true).await?;
+            if first.is_some_and(|f| f.id == self.0.me.id) {
+                handle.0.campaign_until_led();
+            } else if let Some(f) = first {
+                // It may have asked for votes before there was anybody to give one.
+                self.0.on_ask(new.id, f);
+            }
+            return Ok(handle);
         }
         // Alone it owes nobody anything before its first proposal, whose sync covers all that is written before it.
-        self.open(group, new.sync, machine, true).await
+        self.open(group, new.sync, machine, true, true).await
     }
 
     /// Opens a group that the store has: the checkpoint goes to the machine, and what the log has above it is applied again once it is
@@ -276,7 +303,7 @@ impl Replicas {
             return Err(Error::Closed);
         }
         let group = self.0.store.group(store::GroupId(id.0))?;
-        self.open(group, sync, machine, false).await
+        self.open(group, sync, machine, false, false).await
     }
 
     async fn open(
@@ -285,12 +312,13 @@ impl Replicas {
         sync: Sync,
         machine: Arc<dyn Machine>,
         young: bool,
+        fresh: bool,
     ) -> Result<Handle, Error> {
         let id = GroupId(store.id().0);
         if self.0.groups.lock().contains_key(&id) {
             return Err(Error::Open(id));
         }
-        let inner = open::open(&self.0, &store, &machine).await?;
+        let inner = open::open(&self.0, &store, &machine, fresh).await?;
         let group = Arc::new(Group {
             id,
             shared: self.0.clone(),
@@ -382,8 +410,14 @@ impl Replicas {
         self.0.closed.store(true, Ordering::Release);
         self.0.flush.notify_one();
         self.0.net.wake();
+        // What others have to agree to may never come to its end: the rest of a cluster can be away.
+        let until = env::now() + QUIET_MAX;
         for g in self.all() {
-            g.quiet().await;
+            if g.0.is_sole() {
+                g.quiet().await;
+            } else {
+                env::timeout(until.since(env::now()), g.quiet()).await.ok();
+            }
         }
         let done = self.0.flush().await;
         let groups = std::mem::take(&mut *self.0.groups.lock());

@@ -36,6 +36,8 @@ pub struct Status {
     pub damaged: bool,
     /// The state of another node is being fetched.
     pub installing: bool,
+    /// Its log was in memory and is gone, and the others have not taken it in yet. If this is so on every member the group has nothing left.
+    pub forgot: bool,
     /// It does nothing any more on this node, and why.
     pub stopped: Option<Arc<str>>,
     /// Who decides, by the newest membership in the log. Empty for a newcomer that has heard nothing yet.
@@ -100,6 +102,7 @@ impl Inner {
             settled: s.settled && self.stop.is_none(),
             damaged: s.damaged,
             installing: self.core.installing().is_some(),
+            forgot: self.forgot,
             stopped: self.stop.clone(),
             voters: nodes(&m.voters),
             outgoing: nodes(&m.outgoing),

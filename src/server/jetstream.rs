@@ -1,14 +1,20 @@
 //! The engine of JetStream within the server: from options to its settings, its start and end, its lines in the log.
 
-use std::{path::PathBuf, sync::Arc, sync::Weak, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, sync::Weak, time::Duration};
 
 use broker::{Account, Link};
+use bytes::Bytes;
 use env::disk::Disk;
-use jetstream::{AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream};
+use jetstream::{
+    AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream,
+    cluster::{Kind, Setup},
+};
+use replica::NodeId;
 
 use crate::{
     Server,
-    options::{AccountJetStream, JetStreamOptions, Options, SyncInterval},
+    cluster::peers,
+    options::{AccountJetStream, JetStreamOptions, Options, ServerUrl, SyncInterval},
     settings::GLOBAL_ACCOUNT,
     start::API_LEVEL,
     store_dir,
@@ -37,11 +43,58 @@ impl Host for Seen {
             None => ClientInfo::default(),
         }
     }
+    fn system_account(&self) -> String {
+        let name = |s: Arc<Server>| crate::settings::system_account(&s.options());
+        self.0.upgrade().and_then(name).unwrap_or_default()
+    }
     fn log(&self, level: &'static str, text: &str) {
         if let Some(s) = self.0.upgrade() {
             s.log.line(level, format_args!("{text}"));
         }
     }
+}
+
+/// The engine as the links see it.
+struct Links(Weak<JetStream>);
+
+impl peers::Receiver for Links {
+    fn peer_up(&self, node: NodeId, name: &str) {
+        if let Some(js) = self.0.upgrade() {
+            js.peer_up(node, name);
+        }
+    }
+    fn peer_down(&self, node: NodeId) {
+        if let Some(js) = self.0.upgrade() {
+            js.peer_down(node);
+        }
+    }
+    fn received(&self, from: NodeId, kind: Kind, body: Bytes) {
+        if let Some(js) = self.0.upgrade() {
+            js.received(from, kind, body);
+        }
+    }
+}
+
+/// What makes the engine one of several, if the server is a member of a cluster.
+fn setup(server: &Server, o: &Options, j: &JetStreamOptions) -> Option<Setup> {
+    let c = o.cluster.as_ref().filter(|_| crate::cluster::is_on(o))?;
+    // A configuration that all members share names this one too.
+    let own = |u: &ServerUrl| u.port == Some(c.port) && (u.host == c.host || is_here(&u.host, &c.host));
+    let others: BTreeSet<String> =
+        c.routes.iter().filter(|u| !own(u)).map(|u| format!("{}:{:?}", u.host, u.port)).collect();
+    Some(Setup {
+        wires: server.cluster.peers.clone(),
+        name: c.name.clone().unwrap_or_default(),
+        others: others.len(),
+        tags: o.server_tags.iter().cloned().collect(),
+        unique_tag: j.unique_tag.clone().unwrap_or_default(),
+    })
+}
+
+/// Whether a host of a URL is this machine, where the listener takes all of its addresses.
+fn is_here(host: &str, listens: &str) -> bool {
+    let everywhere = matches!(listens, "" | "0.0.0.0" | "::" | "localhost" | "127.0.0.1");
+    everywhere && matches!(host, "localhost" | "127.0.0.1" | "::1" | "0.0.0.0" | "")
 }
 
 /// Where the data lies.
@@ -127,10 +180,21 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
         )),
     }
     log.info(format_args!("-------------------------------------------"));
-    let engine = JetStream::open(server.broker.clone(), settings, Arc::new(Seen(Arc::downgrade(server))))
+    let host = Arc::new(Seen(Arc::downgrade(server)));
+    let setup = setup(server, o, j);
+    if setup.is_some() {
+        log.info(format_args!("Starting JetStream cluster"));
+    }
+    let engine = JetStream::open(server.broker.clone(), settings, host, setup)
         .await
         .map_err(|e| format!("Can't start JetStream: {e}"))?;
     *server.jetstream.write() = Some(engine.clone());
+    if engine.is_clustered() {
+        if let Some(name) = crate::settings::system_account(o) {
+            engine.serve_system(&server.broker.account_or_new(&name));
+        }
+        peers::start(server, engine.node_id(), Arc::new(Links(Arc::downgrade(&engine))));
+    }
     for account in server.broker.accounts() {
         account_made(server, &account);
     }
@@ -168,6 +232,14 @@ fn limits_of(a: &AccountJetStream) -> AccountLimits {
         memory_max_stream_bytes: or(a.memory_max_stream_bytes),
         store_max_stream_bytes: or(a.store_max_stream_bytes),
         max_bytes_required: a.max_bytes_required,
+    }
+}
+
+/// Hands over what this server leads, while it still serves.
+pub async fn hand_over(server: &Server) {
+    let engine = server.jetstream.read().clone();
+    if let Some(engine) = engine {
+        engine.hand_over().await;
     }
 }
 

@@ -539,6 +539,7 @@ impl Server {
     async fn shut_down(self: &Arc<Server>) {
         self.log.info(format_args!("Initiating Shutdown..."));
         crate::events::shutdown(self);
+        crate::jetstream::hand_over(self).await;
         crate::jetstream::farewell(self);
         for client in self.links.clients.open() {
             client.link.close(Closed::ServerShutdown);

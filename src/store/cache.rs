@@ -23,6 +23,9 @@ use crate::{
 /// Segment files that are kept open.
 const FILES_MAX: usize = 512;
 
+/// Readers that are remembered, so that one that reads in order is known.
+const READERS_MAX: usize = 16;
+
 /// An open segment file.
 #[derive(Debug)]
 pub(crate) struct Open {
@@ -136,6 +139,8 @@ pub(crate) struct Cache {
     pub subjects: Mutex<Budgeted<Arc<SubjectFoot>>>,
     pub index: Mutex<Budgeted<Arc<IndexFoot>>>,
     pub blocks: Mutex<Budgeted<Block>>,
+    /// The last blocks that were read, each by another reader as far as one can tell.
+    recent: Mutex<VecDeque<At>>,
 }
 
 impl Cache {
@@ -145,6 +150,7 @@ impl Cache {
             subjects: Mutex::new(Budgeted::new(footers / 4 * 3)),
             index: Mutex::new(Budgeted::new(footers / 4)),
             blocks: Mutex::new(Budgeted::new(blocks)),
+            recent: Mutex::default(),
         }
     }
     pub(crate) fn file(&self, id: FileId) -> Option<Arc<Open>> {
@@ -181,6 +187,21 @@ impl Cache {
     /// Whether a block is there, without counting as a use of it.
     pub(crate) fn holds_block(&self, at: At) -> bool {
         self.blocks.lock().holds(at)
+    }
+    /// Notes that the block at `now` is asked for, and `last` with it; whether the one at `before` was among the last ones, so that
+    /// somebody goes through a piece in order.
+    pub(crate) fn follows(&self, before: At, last: impl FnOnce(bool) -> At) -> bool {
+        let mut recent = self.recent.lock();
+        let follows = match recent.iter().position(|at| *at == before) {
+            Some(i) => recent.remove(i).is_some(),
+            None => false,
+        };
+        if recent.len() >= READERS_MAX {
+            recent.pop_front();
+        }
+        let last = last(follows);
+        recent.push_back(last);
+        follows
     }
     /// Drops one block, which was found to be bad.
     pub(crate) fn drop_block(&self, at: At) {

@@ -30,15 +30,15 @@ use crate::{
 };
 
 /// A segment file that is being laid out in memory.
-struct Draft {
-    id: FileId,
-    bytes: Vec<Bytes>,
+pub(crate) struct Draft {
+    pub id: FileId,
+    pub bytes: Vec<Bytes>,
     len: u64,
     key: Option<crate::crypt::FileKey>,
 }
 
 impl Draft {
-    fn new(shard: &Shard) -> Draft {
+    pub(crate) fn new(shard: &Shard) -> Draft {
         let id = FileId(shard.next_file.fetch_add(1, Ordering::Relaxed));
         let salt = salt(&shard.opts);
         let current = shard.opts.keys.current();
@@ -48,12 +48,12 @@ impl Draft {
     }
 
     /// Begins a piece. Hand its end to [`Draft::add`] before the next one begins.
-    fn builder(&self, shard: &Shard, group: GroupId) -> Builder<'_> {
+    pub(crate) fn builder(&self, shard: &Shard, group: GroupId) -> Builder<'_> {
         let codec = BlockCodec { key: self.key.as_ref(), compress: shard.opts.compress };
         Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block)
     }
 
-    fn add(&mut self, built: Built) -> (PieceMeta, SubjectFoot) {
+    pub(crate) fn add(&mut self, built: Built) -> (PieceMeta, SubjectFoot) {
         self.len += built.bytes.len() as u64;
         self.bytes.push(built.bytes);
         (built.meta, built.subjects)
@@ -67,7 +67,7 @@ const TURN: u64 = 256 << 10;
 const GROUP_TURN: u64 = 4 << 10;
 
 /// Lets other tasks of this worker run once `done` has grown by a turn.
-async fn pause(done: &mut u64, more: u64) {
+pub(crate) async fn pause(done: &mut u64, more: u64) {
     *done += more;
     if *done >= TURN {
         *done = 0;
@@ -84,10 +84,10 @@ async fn pause(done: &mut u64, more: u64) {
 }
 
 /// A group with what this flush does to it.
-struct Work {
-    group: Arc<Mutex<Group>>,
-    id: GroupId,
-    plan: Plan,
+pub(crate) struct Work {
+    pub group: Arc<Mutex<Group>>,
+    pub id: GroupId,
+    pub plan: Plan,
 }
 
 impl Shard {
@@ -333,7 +333,7 @@ impl Shard {
         }
     }
 
-    async fn publish(&self, drafts: Vec<Draft>, work: &[Work], synced: Round) -> Result<bool> {
+    pub(crate) async fn publish(&self, drafts: Vec<Draft>, work: &[Work], synced: Round) -> Result<bool> {
         let drafts: Vec<Draft> = drafts.into_iter().filter(|d| d.bytes.len() > 1).collect();
         let mut durable = BTreeSet::new();
         for d in &drafts {

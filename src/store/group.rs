@@ -256,6 +256,17 @@ impl Group {
         self.floor.1 = LogIndex(0);
     }
 
+    /// Begins as somebody who takes the numbers of others: the stream is empty and has given none.
+    pub(crate) fn begin_anew(&mut self) {
+        assert!(self.memory && self.tail.is_empty(), "S-55: only what was lost with its process begins anew");
+        self.totals = Totals::default();
+        self.dict_upto = StreamSeq(0);
+        self.lost.clear();
+        self.holes.clear();
+        self.patched.clear();
+        self.doubt = 0;
+    }
+
     /// Nothing is given any more: what of the reservation was not used is free again.
     pub(crate) fn end_memory(&mut self) {
         self.floor.0 = self.log_seq();
@@ -264,7 +275,8 @@ impl Group {
     /// The reservation that a memory group needs before it gives out numbers up to these, if it is time for one.
     pub(crate) fn next_floor(&self, seq: StreamSeq, index: LogIndex) -> Option<(StreamSeq, LogIndex)> {
         let near = seq.0 + FLOOR_STEP / 2 > self.floor.0.0 || index.0 + FLOOR_STEP / 2 > self.floor.1.0;
-        near.then_some((StreamSeq(seq.0 + FLOOR_STEP), LogIndex(index.0 + FLOOR_STEP)))
+        // What was reserved once stays so, also where the numbers are another's now and lower.
+        near.then_some((StreamSeq(seq.0 + FLOOR_STEP).max(self.floor.0), LogIndex(index.0 + FLOOR_STEP)))
     }
     /// The journal will hold this reservation in `round`.
     pub(crate) fn set_floor(&mut self, floor: (StreamSeq, LogIndex), round: Round) {
@@ -403,6 +415,9 @@ impl Group {
         let last = last.filter(|l| l.0 > self.flushed.0);
         (self.last_index, self.last_term, self.last_chain) = last.unwrap_or(self.flushed);
         if let Some(o) = self.holes.last().filter(|o| o.hole.last > self.last_index) {
+            (self.last_index, self.last_chain) = (o.hole.last, Chain(0));
+        }
+        if let Some(o) = self.holes.last().filter(|o| o.hole.last > self.last_index) {
             let h = o.hole;
             (self.last_index, self.last_chain) = (h.last, if h.known { h.chain } else { Chain(0) });
             if h.known {
@@ -532,6 +547,10 @@ impl Group {
         self.hard = hard.unwrap_or_default();
         self.hard_durable = (self.hard.clone(), self.hard_valid);
     }
+    /// The hard state that a manifest may name.
+    pub(crate) fn durable_hard(&self) -> (Bytes, bool) {
+        self.hard_durable.clone()
+    }
     /// Rounds up to here are synced.
     pub(crate) fn settle_hard(&mut self, synced: Round) {
         while let Some((_, h)) = self.hard_queue.pop_front_if(|q| q.0 <= synced) {
@@ -603,6 +622,9 @@ impl Group {
 
     /// The group as the manifest shall have it, with `new` pieces in place of `old` ones.
     pub(crate) fn record(&self, plan: &Plan) -> GroupRecord {
+        if let Some(t) = &plan.taken {
+            return self.taken_record(&t.0, &t.1);
+        }
         let nothing = (LogIndex(0), Term(0), Chain(0));
         let flushed = if self.memory { nothing } else { plan.flushed.unwrap_or(self.flushed) };
         let pending = plan.checkpoint.as_ref();
@@ -653,6 +675,9 @@ impl Group {
 
     /// The manifest that holds `record` is durable (S-53).
     pub(crate) fn installed(&mut self, plan: &Plan, record: &GroupRecord) {
+        if plan.taken.is_some() {
+            return self.replace(record.clone());
+        }
         // Deletions since the record was made, by sequence, so that they also find their way into rewritten pieces.
         let mut gone: Vec<StreamSeq> = Vec::new();
         for p in self.pieces.iter().filter(|p| plan.old.contains(&p.key())) {
@@ -767,7 +792,7 @@ impl Group {
         }
         self.kept_rounds.retain(|p| p.0 > synced);
         let tail = self.tail.iter().filter(|t| t.entry.head.index > flushed).map(|t| t.round);
-        // S-100: a hole's name, and what was put into one, stand in the journal only.
+        // S-110: a hole's name, and what was put into one, stand in the journal only.
         let holes = self.holes.iter().map(|o| o.round);
         let patched = self.patched.values().map(|t| t.round);
         tail.chain(self.kept_rounds.iter().map(|p| p.1)).chain(holes).chain(patched).min()
@@ -792,6 +817,8 @@ pub(crate) struct Plan {
     pub dropped: BTreeMap<(FileId, u64), RoaringBitmap>,
     /// Patched entries that lie in their piece now.
     pub mended: Vec<LogIndex>,
+    /// A received state that takes the place of all that the group has up to there.
+    pub taken: Option<Box<(Checkpoint, Vec<PieceMeta>)>>,
 }
 
 impl Plan {

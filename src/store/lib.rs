@@ -38,6 +38,7 @@ mod shard;
 #[cfg(any(test, feature = "l1"))]
 pub mod simio;
 pub mod store;
+mod transfer;
 mod types;
 mod view;
 
@@ -55,5 +56,6 @@ pub use record::{Batch, ENTRY_HEADER, Entry, FORMAT, Head, Kind, Message, NewEnt
 pub use scrub::ScrubReport;
 pub use segment::Counting;
 pub use store::{Group, Read, Store, Stored, StreamState, Sync, Ticket};
+pub use transfer::{Incoming, Outgoing, Taken};
 pub use types::*;
 pub use view::View;

@@ -5,9 +5,9 @@
 //! where nobody else has the entries, gives them up ([`Group::give_up`]). Nothing is applied past a hole meanwhile, so nothing behind it
 //! is renumbered or taken for something else.
 //!
-//! - S-100: a hole ends only by a patch frame that is in the journal: the very entry, or what is left of it.
-//! - S-101: what is left of a damaged entry is the records whose own checksums are right; every other sequence that it gave is named as lost.
-//! - S-102: where it is not known what the journal's end held, the sequences that it could have given are never given again.
+//! - S-110: a hole ends only by a patch frame that is in the journal: the very entry, or what is left of it.
+//! - S-111: what is left of a damaged entry is the records whose own checksums are right; every other sequence that it gave is named as lost.
+//! - S-112: where it is not known what the journal's end held, the sequences that it could have given are never given again.
 
 use std::ops::Range;
 
@@ -88,7 +88,7 @@ pub(crate) fn intact(
     out
 }
 
-/// The payload of what is left of an entry: the intact records, and behind them which sequences are gone (S-101). `sure` is false where
+/// The payload of what is left of an entry: the intact records, and behind them which sequences are gone (S-111). `sure` is false where
 /// it is not known whether they were ever given.
 fn payload(records: &[Bytes], gone: &[(StreamSeq, StreamSeq)], sure: bool) -> Bytes {
     let mut rest = BytesMut::with_capacity(gone.len() * RANGE);
@@ -155,7 +155,7 @@ fn compacted(group: GroupId, hole: &Hole, prev: Chain, payload: Bytes) -> Entry 
         payload,
         digest: None,
     };
-    let e = new.seal(group).expect("S-101: only records whose checksums are right were taken");
+    let e = new.seal(group).expect("S-111: only records whose checksums are right were taken");
     Entry { head: Head { compacted: true, ..e.head }, ..e }
 }
 
@@ -170,7 +170,7 @@ impl State {
     pub(crate) fn open_hole(&mut self, hole: Hole, round: Round, left: Bytes) {
         assert!(
             hole.first <= hole.last && hole.first == self.last_index.next(),
-            "S-100: a hole follows the log"
+            "S-110: a hole follows the log"
         );
         self.last_index = hole.last;
         self.last_chain = if hole.known { hole.chain } else { Chain(0) };
@@ -358,7 +358,7 @@ impl State {
         out
     }
 
-    /// The entry that stands for what the lost end of the journal may have held (S-102).
+    /// The entry that stands for what the lost end of the journal may have held (S-112).
     fn leap(&self) -> Entry {
         let from = self.log_seq();
         let gone = (from.next(), StreamSeq(from.0 + self.doubt / SHORTEST + 1));

@@ -250,7 +250,7 @@ impl World {
             self.append(n, 50);
         }
         let first_new = self.given.range(before + 1..).next().map(|g| *g.0);
-        assert!(first_new.is_some(), "S-102: a sequence above all that were given");
+        assert!(first_new.is_some(), "S-112: a sequence above all that were given");
         self.apply();
         assert_eq!(&self.read(), lost);
         for checkpoint in [false, true] {

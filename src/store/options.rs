@@ -15,6 +15,9 @@ pub struct Options {
     pub sector: u64,
     /// Bytes of the first journal file; later ones double up to `journal_file_max`. Small files keep idle servers small.
     pub journal_file_min: u64,
+    /// Bytes up to which journal files grow of themselves; a larger one is made when something needs it. Too large, and a busy
+    /// journal goes round through more memory of the page cache than it has to.
+    pub journal_file_usual: u64,
     /// Bytes of a journal file at most. No round, and so no entry, can be larger than one file.
     pub journal_file_max: u64,
     /// Bytes of all journal files in use; beyond it appends answer [`crate::Error::Busy`] until a flush has freed some. At
@@ -70,6 +73,7 @@ impl Default for Options {
             shards: 1,
             sector: 4096,
             journal_file_min: 4 << 20,
+            journal_file_usual: 16 << 20,
             journal_file_max: 64 << 20,
             journal_budget: 256 << 20,
             flush_bytes: 32 << 20,

@@ -239,13 +239,18 @@ impl Shard {
     async fn read_ahead(&self, meta: &PieceMeta, f: &IndexFoot, i: usize) -> Result<()> {
         let start = f.blocks[i].off;
         let place = |off: u32| (meta.file, meta.off + u64::from(off));
-        let in_order = i > 0 && self.cache.holds_block(place(f.blocks[i - 1].off));
-        if !in_order || self.cache.holds_block(place(start)) {
+        if self.cache.holds_block(place(start)) {
             return Ok(());
         }
         let end_of = |k: usize| f.blocks.get(k + 1).map_or(meta.data, |b| b.off);
         let fits = |k: &usize| *k < f.blocks.len() && end_of(*k) - start <= READ_AHEAD;
-        let Some(last) = (i..).take_while(fits).last().filter(|last| *last > i) else { return Ok(()) };
+        let last = (i..).take_while(fits).last().unwrap_or(i);
+        let before = place(f.blocks[i.saturating_sub(1)].off);
+        let in_order =
+            self.cache.follows(before, |in_order| place(f.blocks[if in_order { last } else { i }].off));
+        if !in_order || last == i {
+            return Ok(());
+        }
         let bytes = self.bytes(meta, meta.off + u64::from(start), (end_of(last) - start) as usize).await?;
         let open = self.segment(meta.file).await?;
         for k in i..=last {
@@ -281,7 +286,12 @@ impl Shard {
     }
 
     /// A block that is whole, or what the last of several readings gave.
-    async fn sure_block(&self, meta: &PieceMeta, f: &IndexFoot, i: usize) -> Result<Option<Block>> {
+    pub(crate) async fn sure_block(
+        &self,
+        meta: &PieceMeta,
+        f: &IndexFoot,
+        i: usize,
+    ) -> Result<Option<Block>> {
         let mut last = None;
         for try_no in 0..TRIES {
             last = self.block(meta, f, i, try_no > 0).await?;

@@ -168,7 +168,8 @@ pub struct NewEntry {
     pub chain: Chain,
     /// The payload; for [`Kind::Messages`] made by [`Batch`].
     pub payload: Bytes,
-    /// crc32c of the payload if the proposer has computed it already; checked against the payload in either case.
+    /// crc32c of the payload if the proposer has computed it already; checked against the payload in either case. It covers the
+    /// records and their own checksums, which were made just before it; without it each record's checksum is compared.
     pub digest: Option<u32>,
 }
 
@@ -181,7 +182,7 @@ impl NewEntry {
         }
         let Ok(length) = u32::try_from(self.payload.len()) else { return Err("the payload is too long") };
         let (first, count) = match self.kind {
-            Kind::Messages => check_messages(group, &self.payload)?,
+            Kind::Messages => check_messages(group, &self.payload, self.digest.is_none())?,
             _ => (StreamSeq(0), 0),
         };
         let head = Head {
@@ -201,13 +202,18 @@ impl NewEntry {
     }
 }
 
-/// Checks a payload of messages: every record whole and its checksum right, sequences rising.
-fn check_messages(group: GroupId, payload: &[u8]) -> std::result::Result<(StreamSeq, u32), &'static str> {
+/// Checks a payload of messages: every record whole, its checksum right if it is asked for, sequences rising.
+fn check_messages(
+    group: GroupId,
+    payload: &[u8],
+    checksums: bool,
+) -> std::result::Result<(StreamSeq, u32), &'static str> {
     let (mut first, mut last, mut count) = (StreamSeq(0), StreamSeq(0), 0u32);
     let mut records = Records::of_payload(payload).ok_or("the payload's preamble is wrong")?;
     for raw in records.by_ref() {
         let raw = raw.ok_or("a record is cut off")?;
-        let m = Message::decode(group, raw).ok_or("a record's checksum is wrong")?;
+        let m = if checksums { Message::decode(group, raw) } else { Message::parse(raw) };
+        let m = m.ok_or("a record's checksum is wrong")?;
         if m.seq <= last {
             return Err("sequences do not rise");
         }
@@ -368,8 +374,9 @@ impl<'a> Message<'a> {
         Self::parse(b)
     }
 
-    /// Reads a record whose checksum was compared before.
-    pub(crate) fn parse(b: &'a [u8]) -> Option<Message<'a>> {
+    /// Reads a record that was checked before (S-10), as those of an entry in memory were when the entry was sealed.
+    #[inline]
+    pub fn parse(b: &'a [u8]) -> Option<Message<'a>> {
         if b.len() < MESSAGE_HEADER {
             return None;
         }
@@ -394,16 +401,22 @@ impl<'a> Message<'a> {
 }
 
 fn record_crc(group: GroupId, b: &[u8]) -> u32 {
-    let c = crc32c::crc32c(&group.0.to_le_bytes());
-    let c = crc32c::crc32c_append(c, &b[..4]);
-    crc32c::crc32c_append(c, &b[8..])
+    let mut front = [0; 12];
+    front[..8].copy_from_slice(&group.0.to_le_bytes());
+    front[8..].copy_from_slice(&b[..4]);
+    crc32c::crc32c_append(crc32c::crc32c(&front), &b[8..])
 }
+
+/// Bytes that a batch reserves before it needs them, at most.
+const BATCH_RESERVE_MAX: usize = 256 << 10;
 
 /// Builds a payload of [`Kind::Messages`] in a buffer that is used again once nobody holds what was made from it.
 #[derive(Debug, Default)]
 pub struct Batch {
     buf: BytesMut,
     count: u32,
+    /// Bytes of the batch before: the next one is likely to need as many.
+    usual: usize,
 }
 
 impl Batch {
@@ -414,7 +427,11 @@ impl Batch {
     /// Adds a message. Sequences must rise.
     pub fn push(&mut self, group: GroupId, m: &Message<'_>) {
         if self.buf.is_empty() {
-            self.buf.reserve(PREAMBLE + m.record_size());
+            let needed = PREAMBLE + m.record_size();
+            if self.buf.capacity() < needed {
+                // Growing step by step would copy everything twice; what is left over serves the batches after this one.
+                self.buf.reserve(needed.max(self.usual.min(BATCH_RESERVE_MAX)));
+            }
             self.buf.extend_from_slice(&[0; PREAMBLE]);
         }
         m.encode(group, &mut self.buf);
@@ -424,7 +441,7 @@ impl Batch {
     pub(crate) fn of_records(records: &[Bytes]) -> Batch {
         let mut buf = BytesMut::zeroed(PREAMBLE);
         records.iter().for_each(|r| buf.extend_from_slice(r));
-        Batch { buf, count: records.len() as u32 }
+        Batch { buf, count: records.len() as u32, usual: 0 }
     }
     /// How many messages are in it.
     pub fn count(&self) -> u32 {
@@ -444,6 +461,7 @@ impl Batch {
             self.buf.extend_from_slice(&[0; PREAMBLE]);
         }
         let len = (self.buf.len() - PREAMBLE) as u32;
+        self.usual = self.buf.len();
         self.buf[0..4].copy_from_slice(&self.count.to_le_bytes());
         self.buf[4..8].copy_from_slice(&len.to_le_bytes());
         self.buf.extend_from_slice(rest);

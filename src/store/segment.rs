@@ -7,11 +7,13 @@
 //! - S-40: a footer can be rebuilt from its piece's blocks, and says the same when it is.
 
 use std::{
+    hash::BuildHasher,
     ops::Range,
     sync::{Arc, OnceLock},
 };
 
 use bytes::{Bytes, BytesMut};
+use hashbrown::HashTable;
 
 use crate::{
     codec::{Get, Put, u32_at, u64_at},
@@ -550,8 +552,7 @@ pub(crate) struct Builder<'a> {
     line: Option<BlockLine>,
     meta: PieceMeta,
     index: IndexFoot,
-    /// Subjects in the order of their first message, with their number.
-    names: std::collections::BTreeMap<Bytes, u32>,
+    names: Names,
     slots: Vec<Slot>,
     counting: Counting,
     entries: bool,
@@ -671,7 +672,7 @@ impl<'a> Builder<'a> {
             if self.block.is_empty() {
                 self.lead = Lead { records: left, rest: rest.len() as u32 };
             }
-            let m = Message::decode(e.head.group, r).expect("S-10: entries are checked before they get here");
+            let m = Message::parse(r).expect("S-10: entries are checked before they get here");
             self.begin(m.seq, e.head.index);
             self.note(&m);
             self.block.extend_from_slice(r);
@@ -686,41 +687,11 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds what is left of an entry that is state and no longer log: those of its messages that `keep` says.
-    pub(crate) fn push_live(&mut self, e: &Entry, mut keep: impl FnMut(StreamSeq) -> bool) {
-        let mut payload = BytesMut::new();
-        let (mut first, mut count, mut all) = (StreamSeq(0), 0u32, true);
-        for r in e.records().flatten() {
-            let Some(seq) = record_seq(r) else { continue };
-            if !keep(seq) {
-                all = false;
-                continue;
-            }
-            if count == 0 {
-                payload.extend_from_slice(&[0; PREAMBLE]);
-                first = seq;
-            }
-            payload.extend_from_slice(r);
-            count += 1;
+    pub(crate) fn push_live(&mut self, e: &Entry, keep: impl FnMut(StreamSeq) -> bool) {
+        match live_part(e, keep) {
+            Some(e) => self.push(&e),
+            None => self.skip(e.head.index, e.head.term, e.head.chain),
         }
-        if count == 0 {
-            return self.skip(e.head.index, e.head.term, e.head.chain);
-        }
-        if all && e.rest().is_empty() {
-            return self.push(e);
-        }
-        let len = (payload.len() - PREAMBLE) as u32;
-        payload[0..4].copy_from_slice(&count.to_le_bytes());
-        payload[4..8].copy_from_slice(&len.to_le_bytes());
-        let payload = payload.freeze();
-        let head = Head {
-            compacted: true,
-            first,
-            count,
-            length: payload.len() as u32,
-            digest: crc32c::crc32c(&payload),
-            ..e.head
-        };
-        self.push(&Entry { head, payload });
     }
 
     fn begin(&mut self, seq: StreamSeq, index: LogIndex) {
@@ -745,11 +716,7 @@ impl<'a> Builder<'a> {
         if let Some(at) = m.expires {
             self.index.ttl.push((at, m.seq));
         }
-        let next = self.names.len() as u32;
-        let subject = match self.names.get(m.subject) {
-            Some(s) => *s,
-            None => *self.names.entry(Bytes::copy_from_slice(m.subject)).or_insert(next),
-        };
+        let subject = self.names.number(m.subject);
         self.slots.push(Slot { seq: (m.seq.0 - meta.first_seq.0) as u32, subject, size });
     }
 
@@ -808,13 +775,94 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// An entry as state and no longer log: those of its messages that `keep` says, or `None` if that is none.
+pub(crate) fn live_part(e: &Entry, mut keep: impl FnMut(StreamSeq) -> bool) -> Option<Entry> {
+    let mut payload = BytesMut::new();
+    let (mut first, mut count, mut all) = (StreamSeq(0), 0u32, true);
+    for r in e.records().flatten() {
+        let Some(seq) = record_seq(r) else { continue };
+        if !keep(seq) {
+            all = false;
+            continue;
+        }
+        if count == 0 {
+            payload.extend_from_slice(&[0; PREAMBLE]);
+            first = seq;
+        }
+        payload.extend_from_slice(r);
+        count += 1;
+    }
+    if count == 0 {
+        return None;
+    }
+    if all && e.rest().is_empty() {
+        return Some(e.clone());
+    }
+    let len = (payload.len() - PREAMBLE) as u32;
+    payload[0..4].copy_from_slice(&count.to_le_bytes());
+    payload[4..8].copy_from_slice(&len.to_le_bytes());
+    let payload = payload.freeze();
+    let head = Head {
+        compacted: true,
+        first,
+        count,
+        length: payload.len() as u32,
+        digest: crc32c::crc32c(&payload),
+        ..e.head
+    };
+    Some(Entry { head, payload })
+}
+
+/// Subjects, numbered in the order in which they came.
+#[derive(Default)]
+struct Names {
+    text: Vec<u8>,
+    /// Where each ends in `text`.
+    ends: Vec<usize>,
+    table: HashTable<u32>,
+    last: u32,
+}
+
+impl Names {
+    fn name(&self, i: u32) -> &[u8] {
+        name_at(&self.text, &self.ends, i)
+    }
+    /// The number of a subject, given if it has none.
+    fn number(&mut self, subject: &[u8]) -> u32 {
+        // Neighbours are often of one subject.
+        if !self.ends.is_empty() && self.name(self.last) == subject {
+            return self.last;
+        }
+        let hash = |s: &[u8]| rustc_hash::FxBuildHasher.hash_one(s);
+        let found = self.table.find(hash(subject), |i| self.name(*i) == subject).copied();
+        self.last = found.unwrap_or_else(|| {
+            let i = u32::try_from(self.ends.len()).expect("a piece has fewer than 2^32 messages");
+            self.text.extend_from_slice(subject);
+            self.ends.push(self.text.len());
+            let (text, ends) = (&self.text, &self.ends);
+            self.table.insert_unique(hash(subject), i, |i| hash(name_at(text, ends, *i)));
+            i
+        });
+        self.last
+    }
+}
+
+fn name_at<'a>(text: &'a [u8], ends: &[usize], i: u32) -> &'a [u8] {
+    let i = i as usize;
+    &text[if i == 0 { 0 } else { ends[i - 1] }..ends[i]]
+}
+
 /// Numbers the subjects in their sorted order.
-fn sorted(names: std::collections::BTreeMap<Bytes, u32>, mut slots: Vec<Slot>) -> SubjectFoot {
+fn sorted(names: Names, mut slots: Vec<Slot>) -> SubjectFoot {
     let mut f = SubjectFoot::default();
-    let mut renamed = vec![0; names.len()];
-    for (new, (name, old)) in names.into_iter().enumerate() {
+    let mut order: Vec<u32> = (0..names.ends.len() as u32).collect();
+    order.sort_unstable_by(|a, b| names.name(*a).cmp(names.name(*b)));
+    let mut renamed = vec![0; order.len()];
+    f.text.reserve_exact(names.text.len());
+    f.ends.reserve_exact(order.len());
+    for (new, old) in order.into_iter().enumerate() {
         renamed[old as usize] = new as u32;
-        f.text.extend_from_slice(&name);
+        f.text.extend_from_slice(names.name(old));
         f.ends.push(f.text.len() as u32);
     }
     slots.iter_mut().for_each(|s| s.subject = renamed[s.subject as usize]);
@@ -1096,11 +1144,10 @@ pub(crate) fn rebuild<'a>(
     counting: Counting,
     records: impl Iterator<Item = &'a Bytes>,
 ) -> SubjectFoot {
-    let (mut names, mut slots) = (std::collections::BTreeMap::<Bytes, u32>::new(), Vec::new());
+    let (mut names, mut slots) = (Names::default(), Vec::new());
     for r in records {
         let Some(m) = Message::decode(meta.group, r).filter(|m| meta.holds(m.seq)) else { continue };
-        let next = names.len() as u32;
-        let subject = *names.entry(Bytes::copy_from_slice(m.subject)).or_insert(next);
+        let subject = names.number(m.subject);
         let seq = (m.seq.0 - meta.first_seq.0) as u32;
         slots.push(Slot { seq, subject, size: counting.of(&m) });
     }
@@ -1114,10 +1161,12 @@ impl SubjectFoot {
         if missing == 0 {
             return self;
         }
-        let names = (0..self.subjects() as u32).map(|i| (Bytes::copy_from_slice(self.subject(i)), i));
-        let mut names: std::collections::BTreeMap<Bytes, u32> = names.collect();
-        let nameless = names.len() as u32;
-        names.insert(Bytes::new(), nameless);
+        // No subject stands twice, so that each keeps its number.
+        let mut names = Names::default();
+        for i in 0..self.subjects() as u32 {
+            names.number(self.subject(i));
+        }
+        let nameless = names.number(b"");
         let mut known = self.slots.into_iter().peekable();
         let slots = (0..meta.msgs)
             .map(|seq| known.next_if(|s| s.seq == seq).unwrap_or(Slot { seq, subject: nameless, size: 0 }));

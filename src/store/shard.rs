@@ -63,6 +63,8 @@ pub(crate) struct Shard {
     pub next_file: AtomicU64,
     /// Segment files of flushes that failed.
     pub leaked: Mutex<Vec<FileId>>,
+    /// Files that somebody reads or receives outside of a flush, and how many do: they are not removed meanwhile.
+    pub kept: Mutex<BTreeMap<FileId, u32>>,
     pub cache: Cache,
     pub wake: Notify,
     pub wake_flush: Notify,
@@ -73,6 +75,8 @@ pub(crate) struct Shard {
     /// Nobody holds the store any more: background work ends.
     pub closed: AtomicBool,
     pub syncs: AtomicU64,
+    /// When the round that is being written began, on the monotonic clock; 0 if none is.
+    pub round_began: AtomicU64,
     pub damage: Mutex<Vec<Damage>>,
     /// Recovery gave up something behind the last good round.
     pub torn: bool,
@@ -181,6 +185,7 @@ impl Shard {
             generation: AtomicU64::new(manifest.generation),
             next_file: AtomicU64::new(manifest.next_file.0.max(1)),
             leaked: Mutex::default(),
+            kept: Mutex::default(),
             cache: Cache::new(opts.footer_cache, opts.block_cache),
             wake: Notify::new(),
             wake_flush: Notify::new(),
@@ -189,6 +194,7 @@ impl Shard {
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
+            round_began: AtomicU64::new(0),
             damage: Mutex::default(),
             torn: replay.torn,
             disk,
@@ -499,6 +505,7 @@ impl Shard {
         if mutant!(self.opts, ReplyBeforeSync) {
             self.progress.send_modify(|p| (p.written, p.synced) = (number, number));
         }
+        self.round_began.store(env::now().0.max(1), Ordering::Relaxed);
         let mut r = Ok(());
         if sync {
             for f in &others {
@@ -511,6 +518,7 @@ impl Shard {
         if r.is_ok() {
             r = self.writer.write(&file, off, bufs, sync).await;
         }
+        self.round_began.store(0, Ordering::Relaxed);
         if let Err(e) = r {
             return Err(self.poison(&e.to_string()));
         }
@@ -602,7 +610,8 @@ impl Shard {
                 return Ok(false);
             }
             let grown = j.active.as_ref().map_or(self.opts.journal_file_min, |a| a.at.len * 2);
-            let len = grown.max(j.wanted).min(self.opts.journal_file_max).max(self.opts.journal_file_min);
+            let len = grown.min(self.opts.journal_file_usual).max(j.wanted).min(self.opts.journal_file_max);
+            let len = len.max(self.opts.journal_file_min);
             let len = crate::codec::align(len, j.sector);
             // Without any file to write, nothing could ever be freed: one more than the budget is allowed then.
             let stuck = j.active.is_none() && j.spare.is_none();
@@ -710,6 +719,11 @@ impl Shard {
     /// Removes segment files that a durable manifest has declared garbage. What fails is left for the next opening.
     pub(crate) async fn remove_files(&self, ids: &[FileId]) {
         for id in ids {
+            if self.kept.lock().contains_key(id) {
+                // Later then, and also after a crash.
+                self.leaked.lock().push(*id);
+                continue;
+            }
             self.cache.forget(*id);
             self.disk.remove_file(&segment_path(&self.dir, *id)).await.ok();
         }

@@ -3,7 +3,15 @@
 //!
 //! Compiled for tests and with the feature `l1` only.
 
-use std::{io, path::Path, sync::Arc, task::Poll};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+};
 
 use bytes::Bytes;
 use env::{
@@ -17,6 +25,7 @@ use parking_lot::Mutex;
 pub struct SimHandle {
     disk: Arc<Mutex<SimDisk>>,
     yields: bool,
+    frozen: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for SimHandle {
@@ -61,7 +70,12 @@ fn text(p: &Path) -> &str {
 impl SimHandle {
     /// A handle of a disk. With `yields`, every operation lets other tasks run first.
     pub fn new(disk: SimDisk, yields: bool) -> SimHandle {
-        SimHandle { disk: Arc::new(Mutex::new(disk)), yields }
+        SimHandle { disk: Arc::new(Mutex::new(disk)), yields, frozen: Arc::default() }
+    }
+
+    /// Whether every operation waits, as on a disk that does not answer. Needs a runtime while it is.
+    pub fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Release);
     }
 
     /// The disk itself, for the harness.
@@ -70,6 +84,9 @@ impl SimHandle {
     }
 
     async fn op<T>(&self, path: &str, f: impl FnOnce(&mut SimDisk) -> Result<T, Error>) -> io::Result<T> {
+        while self.frozen.load(Ordering::Acquire) {
+            env::sleep(std::time::Duration::from_millis(1)).await;
+        }
         if self.yields {
             let mut first = true;
             std::future::poll_fn(|cx| {

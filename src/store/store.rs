@@ -23,6 +23,7 @@ use crate::{
     round::{self, Frame, FrameKind},
     scrub::{Cursor, ScrubReport},
     shard::{Progress, Shard, memory_option, options_bytes},
+    transfer::{Incoming, Outgoing, Taken},
     types::{Damage, Durable, Error, GroupId, LogIndex, Result, Round, StreamSeq},
     view::View,
 };
@@ -166,6 +167,10 @@ impl Stored {
     /// The record's bytes, as they are replicated.
     pub fn record(&self) -> &Bytes {
         &self.record
+    }
+    /// The same to keep.
+    pub fn into_record(self) -> Bytes {
+        self.record
     }
 }
 
@@ -489,6 +494,14 @@ impl Store {
         groups.iter().map(|g| g.lock().pieces.iter().map(|p| p.meta.size()).sum::<u64>()).sum()
     }
 
+    /// How long the oldest round that is being written or synced has been under way; zero if none is. Much more than a sync takes: the disk does not answer.
+    pub fn stuck_for(&self) -> Duration {
+        let now = env::now().0;
+        let began = |s: &Arc<Shard>| s.round_began.load(Ordering::Relaxed);
+        let oldest = self.shards.all.iter().map(began).filter(|b| *b > 0).min();
+        Duration::from_nanos(oldest.map_or(0, |b| now.saturating_sub(b)))
+    }
+
     /// Completed journal syncs so far.
     pub fn syncs(&self) -> u64 {
         self.shards.all.iter().map(|s| s.syncs.load(Ordering::Relaxed)).sum()
@@ -765,6 +778,37 @@ impl Group {
     /// Keeps the stream as it is now, with the state of the layer above, for the next flush: a restart begins here.
     pub fn checkpoint(&self, blob: Bytes) {
         self.state.lock().take_checkpoint(blob);
+    }
+
+    /// The last sequence of the log, applied or not.
+    #[cfg(test)]
+    pub(crate) fn log_seq(&self) -> StreamSeq {
+        self.state.lock().log_seq()
+    }
+
+    /// For a memory group after a restart whose numbers come from elsewhere: the stream begins with whatever comes. What was reserved before stays
+    /// reserved.
+    pub fn begin_anew(&self) {
+        self.state.lock().begin_anew();
+    }
+
+    /// Reads the group's state out, as of its checkpoint: of the durable one, or of the last one that a memory group took. `None` if there is none.
+    pub fn outgoing(&self) -> Option<Outgoing> {
+        Outgoing::new(&self.shard, &self.state.lock())
+    }
+
+    /// A place to receive another node's state of this group in.
+    pub fn incoming(&self) -> Incoming {
+        Incoming::new(&self.shard, self.id, self.is_memory())
+    }
+
+    /// Puts a received state in the place of all that the group has up to there, log and stream; what of the log follows and continues it stays.
+    /// It is durable when this returns. Nothing may be applied meanwhile.
+    ///
+    /// # Errors
+    /// The group is there or further already; or the disk's answer, then a restart may find either state.
+    pub async fn take_over(&self, taken: Taken) -> Result<()> {
+        self.shard.take_over(self.id, &self.state, taken).await
     }
 
     /// The stream's totals.

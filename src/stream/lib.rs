@@ -26,7 +26,7 @@ pub use command::{Command, Control};
 pub use config::StreamConfig;
 pub use errors::ApiError;
 pub use memory::Memory;
-pub use messages::{Carried, Messages, MessagesMut, Meta, Now, Stored, SubjectTotals, Totals};
+pub use messages::{Carried, Ends, Messages, MessagesMut, Meta, Now, Stored, SubjectTotals, Totals};
 pub use publish::{Abandoned, Ack, Answer, Answers, Decision, Entry, Extra, From, Limits, Publish};
 pub use stream::{Deadlines, Due, Interest, NoConsumers, Outcome, SourceAt, Stream};
 pub use time::Time;

@@ -79,50 +79,46 @@ pub struct Carried {
     /// When the leader took it, in nanoseconds since 1970.
     pub time: i64,
     raw: Bytes,
-    subject: (u32, u32),
-    headers: (u32, u32),
-    payload: u32,
+    ends: Ends,
+}
+
+/// Where the parts of a message end in a piece of memory in which subject, headers and payload follow each other, the payload
+/// to the end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ends {
+    /// Where the subject begins.
+    pub start: u32,
+    /// Where the headers begin.
+    pub subject: u32,
+    /// Where the payload begins.
+    pub headers: u32,
 }
 
 impl Carried {
-    /// A message in `raw`, whose payload is its end. The parts are given as they stand in `raw`; `None` if they do not, or if `raw`
-    /// is longer than 4 GiB.
+    /// A message in `raw`.
+    ///
+    /// # Panics
+    /// If the parts do not stand in `raw` in their order.
     #[inline]
-    pub fn new(
-        seq: u64,
-        time: i64,
-        raw: Bytes,
-        subject: &[u8],
-        headers: &[u8],
-        payload: &[u8],
-    ) -> Option<Carried> {
-        let start = raw.as_ptr().addr();
-        let len = u32::try_from(raw.len()).ok()?;
-        let place = |part: &[u8]| {
-            let from = u32::try_from(part.as_ptr().addr().checked_sub(start)?).ok()?;
-            let to = from.checked_add(u32::try_from(part.len()).ok()?)?;
-            (to <= len).then_some((from, to))
-        };
-        // Parts without bytes may stand anywhere.
-        let headers = if headers.is_empty() { (0, 0) } else { place(headers)? };
-        let payload = if payload.is_empty() { len } else { place(payload).filter(|p| p.1 == len)?.0 };
-        let subject = place(subject)?;
-        Some(Carried { seq, time, raw, subject, headers, payload })
+    pub fn new(seq: u64, time: i64, raw: Bytes, ends: Ends) -> Carried {
+        let in_order = ends.start <= ends.subject && ends.subject <= ends.headers;
+        assert!(in_order && ends.headers as usize <= raw.len(), "the parts of a message follow each other");
+        Carried { seq, time, raw, ends }
     }
     /// Its subject.
     #[inline]
     pub fn subject(&self) -> &[u8] {
-        &self.raw[self.subject.0 as usize..self.subject.1 as usize]
+        &self.raw[self.ends.start as usize..self.ends.subject as usize]
     }
     /// The NATS header block; empty if it has none.
     #[inline]
     pub fn headers(&self) -> &[u8] {
-        &self.raw[self.headers.0 as usize..self.headers.1 as usize]
+        &self.raw[self.ends.subject as usize..self.ends.headers as usize]
     }
     /// The payload.
     #[inline]
     pub fn payload(&self) -> &[u8] {
-        &self.raw[self.payload as usize..]
+        &self.raw[self.ends.headers as usize..]
     }
 }
 
@@ -131,8 +127,7 @@ impl From<Stored> for Carried {
         let raw = Bytes::from([&m.subject[..], &m.headers, &m.payload].concat());
         let size = |b: &Bytes| u32::try_from(b.len()).expect("a message is far below 4 GiB");
         let subject = size(&m.subject);
-        let payload = subject + size(&m.headers);
-        Carried { seq: m.seq, time: m.time, raw, subject: (0, subject), headers: (subject, payload), payload }
+        Carried::new(m.seq, m.time, raw, Ends { start: 0, subject, headers: subject + size(&m.headers) })
     }
 }
 

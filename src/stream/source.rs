@@ -321,15 +321,17 @@ mod tests {
         let c = &v["config"];
         assert_eq!((&c["opt_start_seq"], &c["filter_subject"]), (&7.into(), &"a.*".into()), "{v}");
         assert_eq!((&c["ack_policy"], &c["direct"]), (&"none".into(), &true.into()), "{v}");
-        s.external =
-            Some(crate::config::External { api: "JS.hub.API.".into(), deliver: "from.hub".into() });
+        s.external = Some(crate::config::External { api: "JS.hub.API.".into(), deliver: "from.hub".into() });
         let ask = consumer_request(&s, "from.hub.x", 0, Some("JS_SRC_1"));
         assert_eq!(ask.subject, "JS.hub.API.CONSUMER.DURABLE.CREATE.O.JS_SRC_1");
         let v: serde_json::Value = serde_json::from_str(&ask.body).unwrap();
         assert_eq!(v["config"]["ack_policy"], "flow_control", "{v}");
         assert_eq!(deliver_subject(&s, false, "x"), "from.hub.x");
         s.external = None;
-        assert_eq!((deliver_subject(&s, true, "x"), deliver_subject(&s, false, "x")), ("$JS.M.x".into(), "$JS.S.x".into()));
+        assert_eq!(
+            (deliver_subject(&s, true, "x"), deliver_subject(&s, false, "x")),
+            ("$JS.M.x".into(), "$JS.S.x".into())
+        );
     }
 
     #[test]

@@ -242,16 +242,41 @@ impl<T> Trie<T> {
     /// values and then groups. An invalid subject reaches nobody; wildcards in it are literal tokens.
     #[inline]
     pub fn visit<'a>(&'a self, subject: &[u8], mut f: impl FnMut(Option<QueueId>, &'a T)) {
-        self.walk(subject, |values| {
+        self.walk(subject, &mut 0, |values| {
             values.for_each(&mut f);
             false
         });
     }
 
+    /// As [`Trie::visit`], and how many bytes of the subject have decided it, if not all: as long as the trie stays as it is,
+    /// every subject that begins with them, has as many tokens in all, none of them empty, and does not stand in the trie
+    /// itself ([`Trie::has_literal`]), reaches the same values.
+    #[inline]
+    pub fn visit_wide<'a>(
+        &'a self,
+        subject: &[u8],
+        mut f: impl FnMut(Option<QueueId>, &'a T),
+    ) -> Option<usize> {
+        let mut decided = 0;
+        self.walk(subject, &mut decided, |values| {
+            values.for_each(&mut f);
+            false
+        });
+        // Without patterns the walk has not looked at the tokens.
+        let sound = self.nodes.len() > 0 || !has_empty_token(subject);
+        (decided < subject.len() && sound).then_some(decided)
+    }
+
+    /// Whether a subject without wildcards stands in the trie.
+    #[inline]
+    pub fn has_literal(&self, subject: &[u8]) -> bool {
+        self.find_literal(subject).is_some()
+    }
+
     /// Whether a publish to `subject` reaches anybody. Stops at the first one found.
     #[inline]
     pub fn has_interest(&self, subject: &[u8]) -> bool {
-        self.walk(subject, |_| true)
+        self.walk(subject, &mut 0, |_| true)
     }
 
     /// How many values a publish to `subject` reaches, counting every member of every group.
@@ -320,16 +345,28 @@ impl<T> Trie<T> {
         own + self.nodes.heap_bytes() + self.edges.heap_bytes() + self.queues.heap_bytes() + literals + nodes
     }
 
-    /// Gives `f` the values of every subject that matches, until it says stop; tells whether it did.
+    /// Gives `f` the values of every subject that matches, until it says stop; tells whether it did. `decided` becomes the
+    /// number of bytes up to the last token that was compared with another, its dot included.
     #[inline]
-    fn walk<'a>(&'a self, subject: &[u8], mut f: impl FnMut(&'a Values<T>) -> bool) -> bool {
+    fn walk<'a>(
+        &'a self,
+        subject: &[u8],
+        decided: &mut usize,
+        mut f: impl FnMut(&'a Values<T>) -> bool,
+    ) -> bool {
         if let Some(id) = self.find_literal(subject)
             && let Some(entry) = self.literals.get(id)
-            && f(&entry.values)
         {
-            return true;
+            *decided = subject.len();
+            if f(&entry.values) {
+                return true;
+            }
         }
-        if self.nodes.len() == 0 || has_empty_token(subject) {
+        if self.nodes.len() == 0 {
+            return false;
+        }
+        if has_empty_token(subject) {
+            *decided = subject.len();
             return false;
         }
         let mut frontier = Frontier { first: [0; Frontier::INLINE], rest: Vec::new(), len: 0 };
@@ -355,6 +392,9 @@ impl<T> Trie<T> {
                 }
                 if node.star != ROOT {
                     frontier.push(node.star);
+                }
+                if node.literals > 0 {
+                    *decided = start.max(*decided);
                 }
                 if node.filter & bit != 0
                     && let Some(child) = self.find_edge(id, hash, token)
@@ -630,7 +670,7 @@ impl<T: Clone> Trie<T> {
     #[inline]
     pub fn match_into(&self, subject: &[u8], out: &mut Matched<T>) {
         out.clear();
-        self.walk(subject, |values| {
+        self.walk(subject, &mut 0, |values| {
             out.add(values);
             false
         });

@@ -39,6 +39,23 @@ fn agrees(trie: &Trie<u64>, model: &[Sub], subjects: &[&[u8]]) -> Result<(), Tes
         prop_assert_eq!(out.is_empty(), hits.is_empty());
         prop_assert_eq!(trie.count(s), hits.len());
 
+        // What decides a match decides it for all of a family.
+        let mut reached = vec![];
+        if let Some(n) = trie.visit_wide(s, |_, v| reached.push(*v)) {
+            prop_assert!(n < s.len() && !has_empty_token(s) && !trie.has_literal(s));
+            let of_family = |o: &&&[u8]| {
+                o.starts_with(&s[..n])
+                    && !has_empty_token(o)
+                    && !trie.has_literal(o)
+                    && tokens(o).count() == tokens(s).count()
+            };
+            for o in subjects.iter().filter(of_family) {
+                let mut other = vec![];
+                trie.visit(o, |_, v| other.push(*v));
+                prop_assert_eq!(sorted(other), sorted(reached.clone()));
+            }
+        }
+
         // The same subject as a filter and as a pattern.
         let list = |f: &dyn Fn(&[u8]) -> bool| -> Vec<Sub> {
             sorted(model.iter().filter(|m| f(&m.0)).cloned().collect())

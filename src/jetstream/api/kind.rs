@@ -138,6 +138,12 @@ impl Kind {
         }
     }
 
+    /// The kind of a subject.
+    pub fn of_subject(subject: &str) -> Option<Kind> {
+        let tokens: Vec<&str> = subject.split('.').collect();
+        Kind::of(&tokens).map(|k| k.0)
+    }
+
     /// The kind of a subject, split at its dots, and how many tokens stand before the stream's name.
     pub(super) fn of(tokens: &[&str]) -> Option<(Kind, usize)> {
         let ["$JS", "API", rest @ ..] = tokens else { return None };

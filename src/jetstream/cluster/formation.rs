@@ -118,6 +118,7 @@ impl Formation {
     }
 
     /// The group that this node is in.
+    #[cfg(test)]
     pub fn member(&self) -> Option<u64> {
         self.member
     }

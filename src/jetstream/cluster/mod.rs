@@ -3,13 +3,25 @@
 //! Owns the seam to the network ([`Wires`], [`Kind`]), and in its parts the making of the meta group, the placement of assets, and the way of a
 //! request to the node that answers it. Does not own links: the server gives them.
 
-#[allow(dead_code, reason = "the shell that drives it comes next")]
+pub(crate) mod ask;
+pub(crate) mod calls;
 mod formation;
-#[allow(dead_code, reason = "the shell that drives it comes next")]
 pub(crate) mod identity;
+pub(crate) mod keeper;
+pub(crate) mod place;
+mod shell;
+pub(crate) mod status;
+pub(crate) mod system;
+#[cfg(test)]
+mod tests;
+mod told;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use replica::NodeId;
+
+pub(crate) use shell::{Cluster, Port};
 
 /// A node's id as texts have it: 16 hexadecimal digits, and its incarnation if it has one.
 #[must_use]
@@ -87,8 +99,22 @@ pub trait Wires: Send + Sync + 'static {
     fn send(&self, to: NodeId, kind: Kind, body: Bytes) -> bool;
 }
 
+/// What makes an engine one of several.
+pub struct Setup {
+    /// The links.
+    pub wires: Arc<dyn Wires>,
+    /// The cluster's name.
+    pub name: String,
+    /// How many servers besides this one are configured.
+    pub others: usize,
+    /// The server's tags.
+    pub tags: Vec<String>,
+    /// Of tags that begin so no two members of a stream may have the same; empty for no such rule.
+    pub unique_tag: String,
+}
+
 #[cfg(test)]
-mod tests {
+mod kinds {
     use super::*;
 
     #[test]

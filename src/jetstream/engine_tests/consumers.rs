@@ -139,3 +139,48 @@ fn a_consumer_in_memory_is_gone_after_a_restart_and_nothing_else_is() {
         });
     }
 }
+
+/// More consumers than are asked one by one: filters find them, also those that changed, and what nobody needs goes.
+#[test]
+fn many_consumers_are_found_by_their_filters() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        let s = server.make_stream(r#"{"name":"I","subjects":["a.>"],"retention":"interest"}"#).await;
+        let config =
+            |filter: &str| format!("{{\"ack_policy\":\"explicit\",\"filter_subject\":\"{filter}\"}}");
+        for i in 0..20 {
+            let filter = if i < 18 { format!("a.{i}") } else { "a.*".into() };
+            let durable = config(&filter).replacen('{', &format!("{{\"durable_name\":\"C{i}\","), 1);
+            server.make_consumer("I", &format!("C{i}"), &durable).await;
+        }
+        let waiting: Vec<String> = (0..20)
+            .map(|i| server.pull("I", &format!("C{i}"), r#"{"batch":10,"expires":30000000000}"#))
+            .collect();
+        server.store("a.3", "three").await;
+        server.store("a.nobody.else", "gone").await;
+        for i in [3, 18, 19] {
+            assert_eq!(server.wait(&waiting[i], 1).await[0].body, "three");
+        }
+        assert!(server.got(&waiting[4]).is_empty());
+        assert_eq!(s.group().state().msgs, 1, "nobody is interested in the second");
+        // Another filter: what was delivered under the old one is awaited still, and leaves with its message.
+        let other = config("a.other").replacen('{', "{\"durable_name\":\"C3\",", 1);
+        server.make_consumer("I", "C3", &other).await;
+        assert_eq!(server.consumer_info("I", "C3").await["num_ack_pending"], 1);
+        let r = server.api("STREAM.MSG.DELETE.I", r#"{"seq":1}"#).await;
+        assert_eq!(r["success"], true, "{r}");
+        for c in ["C3", "C18"] {
+            assert_eq!(server.consumer_info("I", c).await["num_ack_pending"], 0, "{c}");
+        }
+        let seq = server.store("a.other", "again").await;
+        for i in [3, 18, 19] {
+            let got = server.wait(&waiting[i], 2).await;
+            assert_eq!(got[1].body, "again");
+            assert_eq!(s.group().state().msgs, 1, "C{i} has not acknowledged it");
+            server.ask(&got[1].reply, "+ACK").await;
+        }
+        server.until(&format!("{seq} leaves"), || (s.group().state().msgs == 0).then_some(())).await;
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}

@@ -4,6 +4,7 @@
 
 mod consumers;
 mod leading;
+mod sources;
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ use env::{
     simdisk::{Options as DiskOptions, SimDisk},
 };
 use parking_lot::Mutex;
+use replica::NodeId;
 use serde_json::Value;
 use store::{Disk, Store, io::SimHandle};
 use tokio::sync::Notify;
@@ -39,6 +41,9 @@ impl Host for Bare {
     }
     fn client(&self, _: &Link) -> ClientInfo {
         ClientInfo::default()
+    }
+    fn system_account(&self) -> String {
+        String::new()
     }
     fn log(&self, _: &'static str, _: &str) {}
 }
@@ -93,6 +98,10 @@ pub(super) fn new_disk() -> SimHandle {
 
 impl Server {
     pub(super) async fn start(disk: &SimHandle) -> Server {
+        Server::start_in(disk, Arc::new(Broker::default()), "A").await
+    }
+    /// An engine beside others on one broker: as if servers were joined by an account each.
+    pub(super) async fn start_in(disk: &SimHandle, broker: Arc<Broker>, account: &str) -> Server {
         let options = store::Options {
             sector: 512,
             journal_file_min: 64 << 10,
@@ -103,7 +112,6 @@ impl Server {
             ..store::Options::default()
         };
         let store = Store::open(Disk::Sim(disk.clone()), "/js", options).await.expect("the store opens");
-        let broker = Arc::new(Broker::default());
         let options = Options {
             dir: "/js".into(),
             strict: true,
@@ -118,8 +126,10 @@ impl Server {
             payload_max: 1 << 20,
         };
         let node =
-            JetStream::open_on(store, broker.clone(), options, Arc::new(Bare)).await.expect("it opens");
-        let account = broker.account_or_new("A");
+            JetStream::open_on(store, NodeId::new(1, 0), broker.clone(), options, Arc::new(Bare), None)
+                .await
+                .expect("it opens");
+        let account = broker.account_or_new(account);
         node.set_account(&account, Some(AccountLimits::default()));
         let inbox = Arc::new(Inbox::default());
         let link = Link::new(LinkOptions {

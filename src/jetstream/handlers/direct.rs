@@ -1,11 +1,16 @@
 //! Direct gets: messages as messages, past the JSON API. Served in the asker's task if nothing has to be read from the disk.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
+use broker::{Deliveries, Message};
 use store::{Need, Read, StreamSeq, View};
 
 use super::streams::last_matching;
 use crate::{
+    account::Assets,
     api::direct::{self, About, Direct, Start, UpTo, Which},
     shell::Stream,
 };
@@ -29,10 +34,19 @@ struct Sent {
 /// A message that is to be sent: its headers and its payload.
 type Out = (Vec<u8>, bytes::Bytes);
 
+/// Sends answers by the account's own post.
+fn post(assets: &Assets, reply: &[u8], out: &[Out]) {
+    let mut post = assets.posts.take();
+    for (head, body) in out {
+        post.send(reply, None, b"", head.len(), &[&head[..], &body[..]]);
+    }
+}
+
 impl Stream {
     /// Takes a request. False if this stream does not serve such requests.
     pub(crate) fn direct_get(
         self: &Arc<Stream>,
+        mut d: Option<&mut Deliveries>,
         subject: Option<&[u8]>,
         reply: &[u8],
         headers: &[u8],
@@ -62,27 +76,69 @@ impl Stream {
             }
         };
         let mut sent = Sent::default();
-        if let Err(need) = self.serve_direct(&ask, reply, &mut sent) {
-            let (me, reply) = (self.clone(), reply.to_vec());
-            env::spawn(async move {
-                let mut need = need;
-                loop {
-                    if me.group().fetch(need).await.is_err() {
-                        return;
-                    }
-                    match me.serve_direct(&ask, &reply, &mut sent) {
-                        Ok(()) => return,
-                        Err(n) => need = n,
-                    }
+        // What goes out now is written with all else that this publisher has sent, if it is here.
+        let mut now = |out: Vec<Out>| {
+            let Some(d) = &mut d else { return post(&assets, reply, &out) };
+            let mut text = Vec::new();
+            for (head, body) in &out {
+                text.clear();
+                text.extend_from_slice(head);
+                text.extend_from_slice(body);
+                text.extend_from_slice(b"\r\n");
+                let (shared, shown) = (None, None);
+                let m = Message {
+                    subject: reply,
+                    reply: b"",
+                    header_len: head.len(),
+                    body_crlf: &text,
+                    shared,
+                    shown,
+                };
+                d.publish(&assets.account, &assets.desk, &m);
+            }
+        };
+        let (out, mut r) = self.serve_direct(&ask, &mut sent);
+        now(out);
+        while let Err(need) = r {
+            let me = self.clone();
+            let mut fetch = Box::pin(async move { me.group().fetch(need).await });
+            // What the page cache holds is there at once.
+            match fetch.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(())) => {
+                    let out;
+                    (out, r) = self.serve_direct(&ask, &mut sent);
+                    now(out);
                 }
-            });
+                Poll::Ready(Err(_)) => return true,
+                Poll::Pending => {
+                    let (me, reply) = (self.clone(), reply.to_vec());
+                    env::spawn(async move {
+                        if fetch.await.is_ok() {
+                            me.serve_slowly(ask, &reply, sent).await;
+                        }
+                    });
+                    return true;
+                }
+            }
         }
         true
     }
 
-    /// Serves as much as goes without the disk.
-    fn serve_direct(&self, ask: &Direct, reply: &[u8], sent: &mut Sent) -> Result<(), Need> {
-        let Some(assets) = self.assets.upgrade() else { return Ok(()) };
+    /// Serves the rest of a request, whatever the disk has to answer.
+    async fn serve_slowly(self: Arc<Stream>, ask: Direct, reply: &[u8], mut sent: Sent) {
+        loop {
+            let (out, r) = self.serve_direct(&ask, &mut sent);
+            let Some(assets) = self.assets.upgrade() else { return };
+            post(&assets, reply, &out);
+            let Err(need) = r else { return };
+            if self.group().fetch(need).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Makes as many answers as go without the disk.
+    fn serve_direct(&self, ask: &Direct, sent: &mut Sent) -> (Vec<Out>, Result<(), Need>) {
         // The view is gone before anything is sent.
         let mut out: Vec<Out> = Vec::new();
         let r = {
@@ -97,11 +153,7 @@ impl Stream {
                 }
             }
         };
-        let mut post = assets.posts.take();
-        for (head, body) in &out {
-            post.send(reply, None, b"", head.len(), &[head, body]);
-        }
-        r
+        (out, r)
     }
 
     fn about<'a>(&'a self, m: &store::Message<'a>, bare: bool) -> About<'a> {

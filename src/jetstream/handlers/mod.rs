@@ -5,6 +5,7 @@
 pub mod consumers;
 pub mod direct;
 pub mod info;
+pub mod peers;
 pub mod streams;
 
 use std::sync::Arc;
@@ -21,12 +22,34 @@ use crate::{
         self, Kind, Parsed, Request, Rules,
         response::{AccountInfo, AccountLimits, ApiStats, Tier},
     },
+    cluster::calls::{Call, Reply},
     node::Usage,
     shell::Stream,
 };
 
+/// How long the account's info waits for the other servers.
+const USAGE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// An answer: of which kind, and what. `None` where nothing is answered.
-type Answer = Option<(Kind, Result<Bytes, ApiError>)>;
+pub(crate) type Answer = Option<(Kind, Result<Bytes, ApiError>)>;
+
+/// What is sent to whoever asked.
+pub struct Answered {
+    /// Of which kind.
+    pub kind: Kind,
+    /// It is an error.
+    pub failed: bool,
+    /// The JSON.
+    pub body: Bytes,
+}
+
+impl Answered {
+    /// As bytes.
+    pub fn of((kind, answer): (Kind, Result<Bytes, ApiError>)) -> Answered {
+        let failed = answer.is_err();
+        Answered { kind, failed, body: answer.unwrap_or_else(|e| api::failure(kind, &e)) }
+    }
+}
 
 /// What handlers work with.
 pub struct Desk<'a> {
@@ -38,12 +61,7 @@ pub struct Desk<'a> {
 /// Answers a request.
 pub(crate) async fn serve(node: &Arc<JetStream>, assets: &Arc<Assets>, asked: Asked) {
     let desk = Desk { node, assets, asked: &asked };
-    let Some((kind, answer)) = desk.answer().await else { return };
-    let failed = answer.is_err();
-    let body = match answer {
-        Ok(body) => body,
-        Err(e) => api::failure(kind, &e),
-    };
+    let Some(Answered { kind, failed, body }) = desk.answer().await else { return };
     if !asked.reply.is_empty() {
         assets.posts.take().plain(&asked.reply, &body);
     }
@@ -65,20 +83,32 @@ fn good<T: Serialize>(kind: Kind, body: &T) -> Answer {
 }
 
 impl Desk<'_> {
-    async fn answer(&self) -> Answer {
-        let subject = str::from_utf8(&self.asked.full).ok()?;
+    /// Reads the request.
+    pub(crate) fn parse(&self) -> Parsed {
+        let Ok(subject) = str::from_utf8(&self.asked.full) else { return Parsed::Ignore };
         let rules = Rules {
             strict: self.node.options.strict,
             enabled: self.assets.limits().is_some(),
-            clustered: false,
+            clustered: self.node.is_clustered(),
         };
-        let request = match api::request::parse(subject, &self.asked.headers, &self.asked.body, rules) {
-            Parsed::Ask(r) => r,
-            Parsed::Refuse(r) => return Some((r.kind, Err(r.error))),
-            Parsed::Ignore => return None,
-        };
+        api::request::parse(subject, &self.asked.headers, &self.asked.body, rules)
+    }
+
+    async fn answer(&self) -> Option<Answered> {
+        match self.parse() {
+            Parsed::Ask(r) => {
+                let kind = Kind::of_subject(str::from_utf8(&self.asked.full).ok()?)?;
+                self.answer_anywhere(r, kind).await
+            }
+            Parsed::Refuse(r) => Some(Answered::of((r.kind, Err(r.error)))),
+            Parsed::Ignore => None,
+        }
+    }
+
+    /// Answers a request for which this node is responsible.
+    pub(crate) async fn run(&self, request: Request) -> Answer {
         match request {
-            Request::AccountInfo => good(Kind::AccountInfo, &self.account_info()),
+            Request::AccountInfo => good(Kind::AccountInfo, &self.account_info().await),
             Request::StreamCreate { config, pedantic } => {
                 done(Kind::StreamCreate, self.create_stream(*config, pedantic).await)
             }
@@ -112,17 +142,24 @@ impl Desk<'_> {
                 let why = "backups are not yet supported by this version";
                 Some((Kind::StreamRestore, Err(errors::STREAM_RESTORE.with(why))))
             }
-            Request::StreamPeer { kind, .. } | Request::ConsumerPeer { kind, .. } => {
-                Some((kind, Err(errors::CLUSTER_REQUIRED.error())))
+            Request::StreamPeer { kind, stream, peer } => done(kind, self.replace_peer(&stream, &peer).await),
+            Request::ConsumerPeer { kind, stream, consumer, .. } => {
+                let known = self.known_consumer(&stream, &consumer);
+                let refused = known.and(Err::<(), _>(errors::PEER_REMAP.error()));
+                done(kind, refused)
             }
-            Request::StreamCancelMove { .. } => {
-                Some((Kind::StreamCancelMove, Err(errors::CLUSTER_REQUIRED.error())))
+            Request::StreamCancelMove { stream } => {
+                done(Kind::StreamCancelMove, self.cancel_move(&stream).await)
             }
-            Request::StreamStepDown { .. } => {
-                Some((Kind::StreamStepDown, Err(errors::CLUSTER_REQUIRED.error())))
+            Request::StreamStepDown { stream, placement } => {
+                done(Kind::StreamStepDown, self.step_down(&stream, placement).await)
             }
-            Request::ConsumerStepDown { .. } => {
-                Some((Kind::ConsumerStepDown, Err(errors::CLUSTER_REQUIRED.error())))
+            Request::ConsumerStepDown { stream, consumer, placement } => {
+                let r = match self.known_consumer(&stream, &consumer) {
+                    Ok(()) => self.step_down(&stream, placement).await,
+                    Err(e) => Err(e),
+                };
+                done(Kind::ConsumerStepDown, r)
             }
             Request::ConsumerCreate(c) => done(Kind::ConsumerCreate, self.create_consumer(*c).await),
             Request::ConsumerNames { stream, offset } => {
@@ -151,15 +188,42 @@ impl Desk<'_> {
 
     /// A stream of the asking account.
     fn stream(&self, name: &str) -> Result<Arc<Stream>, ApiError> {
-        self.assets.stream(name).ok_or_else(|| errors::STREAM_NOT_FOUND.error())
+        match self.assets.stream(name) {
+            // C-3
+            Some(s) if !self.node.is_clustered() || s.leads() => Ok(s),
+            Some(_) => Err(errors::CLUSTER_NOT_LEADER.error()),
+            // It may be here in a moment.
+            None if self.node.meta.find(&self.assets.account.name, name).is_some() => {
+                let clustered = self.node.is_clustered();
+                Err(if clustered { errors::CLUSTER_NOT_LEADER } else { errors::STREAM_OFFLINE }.error())
+            }
+            None => Err(errors::STREAM_NOT_FOUND.error()),
+        }
     }
     fn domain(&self) -> Option<&str> {
         self.node.options.domain.as_deref()
     }
 
-    fn account_info(&self) -> AccountInfo {
+    async fn account_info(&self) -> AccountInfo {
         let mut u = Usage::default();
         self.assets.add_usage(&mut u);
+        if self.node.is_clustered() {
+            let name = &self.assets.account.name;
+            u.consumers =
+                self.assets.streams().iter().filter(|s| s.leads()).map(|s| s.seen().consumers).sum();
+            for (_, reply) in self.node.ask_all(&Call::Usage(name.clone()), USAGE_PATIENCE).await {
+                let Reply::Json(b) = reply else { continue };
+                let Ok([memory, storage, consumers]) = serde_json::from_slice::<[u64; 3]>(&b) else {
+                    continue;
+                };
+                u.memory += memory;
+                u.storage += storage;
+                u.consumers += usize::try_from(consumers).unwrap_or(0);
+            }
+            let all = self.node.meta.of_account(name);
+            u.streams = all.len();
+            (u.reserved_memory, u.reserved_storage) = streams::reserved(&all);
+        }
         let l = self.assets.limits().unwrap_or_default();
         AccountInfo {
             total: Tier {

@@ -1,8 +1,9 @@
 //! Requests about streams and their messages.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use replica::NodeId;
 use store::{Read, StreamSeq};
 use stream::{
     ApiError,
@@ -14,9 +15,7 @@ use stream::{
 
 use super::{Desk, info};
 use crate::{
-    AccountLimits,
-    account::Assets,
-    advisory,
+    AccountLimits, advisory,
     api::{
         metadata,
         request::{MsgGet, name_matches},
@@ -25,17 +24,49 @@ use crate::{
             StreamList, StreamNames,
         },
     },
-    meta::Assignment,
-    shell::{Stream, now},
+    cluster::{
+        ask::settle_stream,
+        calls::{Call, Reply},
+    },
+    meta::{Assigned, Assignment, Command as MetaCommand, NotAssigned},
+    shell::now,
     view,
 };
 
+/// How long a list waits for the other servers.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The account's other streams, as configurations are checked against.
-struct Others<'a>(&'a Assets);
+struct Others<'a>(&'a Desk<'a>);
 
 impl Streams for Others<'_> {
     fn find(&self, name: &str) -> Option<StreamConfig> {
-        self.0.stream(name).map(|s| s.config())
+        self.0.node.meta.find(&self.0.assets.account.name, name)?.config.clone()
+    }
+}
+
+/// Bytes that streams have set aside, on all of their nodes: in memory, and in files.
+pub fn reserved(all: &[Arc<Assigned>]) -> (u64, u64) {
+    let (mut memory, mut file) = (0u64, 0u64);
+    for c in all.iter().filter_map(|a| a.config.as_ref()) {
+        let sum = if c.storage == Storage::Memory { &mut memory } else { &mut file };
+        *sum = sum.saturating_add(aside(c));
+    }
+    (memory, file)
+}
+
+/// Bytes that a stream sets aside, on all of its nodes.
+fn aside(c: &StreamConfig) -> u64 {
+    let copies = u64::try_from(c.num_replicas).unwrap_or(1).max(1);
+    u64::try_from(c.max_bytes).unwrap_or(0).saturating_mul(copies)
+}
+
+/// What it is to a client that the assignments did not change.
+pub(super) fn not_assigned(e: NotAssigned, error: errors::Known) -> ApiError {
+    match e {
+        NotAssigned::NotLeader(_) => errors::CLUSTER_NOT_LEADER.error(),
+        NotAssigned::Open => errors::CLUSTER_NOT_AVAIL.error(),
+        NotAssigned::Refused(why) => error.with(why),
     }
 }
 
@@ -54,52 +85,62 @@ impl Desk<'_> {
                 Storage::Memory => l.memory_max_stream_bytes,
                 Storage::File => l.store_max_stream_bytes,
             },
-            clustered: false,
+            clustered: self.node.is_clustered(),
         };
         (l, server)
     }
 
     /// Whether account and server have room for what a stream sets aside. `had` is what it has set aside already.
-    fn reserve(&self, c: &StreamConfig, had: i64) -> Result<(), ApiError> {
-        let more = c.max_bytes.max(0).saturating_sub(had.max(0));
+    fn reserve(&self, c: &StreamConfig, had: u64) -> Result<(), ApiError> {
+        let more = aside(c).saturating_sub(had);
+        if more == 0 {
+            return Ok(());
+        }
         let limits = self.assets.limits().unwrap_or_default();
-        let (mut own, all) = (crate::Usage::default(), self.node.usage());
-        self.assets.add_usage(&mut own);
-        let (limit, reserved, server, promised, error) = match c.storage {
+        let own = reserved(&self.own());
+        // In a cluster it is the placement that knows who has room.
+        let server = |max: u64, of: fn((u64, u64)) -> u64| match self.node.is_clustered() {
+            true => None,
+            false => {
+                let all: Vec<_> = self.node.meta.read(|s| s.assignments().cloned().collect());
+                Some((of(reserved(&all)), max))
+            }
+        };
+        let (limit, own, server, error) = match c.storage {
             Storage::Memory => (
                 limits.max_memory,
-                own.reserved_memory,
-                self.node.options.memory_max,
-                all.reserved_memory,
+                own.0,
+                server(self.node.options.memory_max, |r| r.0),
                 errors::MEMORY_RESOURCES_EXCEEDED,
             ),
             Storage::File => (
                 limits.max_store,
-                own.reserved_storage,
-                self.node.options.storage_max,
-                all.reserved_storage,
+                own.1,
+                server(self.node.options.storage_max, |r| r.1),
                 errors::STORAGE_RESOURCES_EXCEEDED,
             ),
         };
-        if let Ok(limit) = u64::try_from(limit)
-            && more > 0
-            && reserved.saturating_add(more.unsigned_abs()) > limit
-        {
-            return Err(error.error());
-        }
-        if more > 0 && promised.saturating_add(more.unsigned_abs()) > server {
+        let account = u64::try_from(limit).ok().map(|max| (own, max));
+        if [account, server].into_iter().flatten().any(|(used, max)| used.saturating_add(more) > max) {
             return Err(error.error());
         }
         Ok(())
     }
 
     fn check_overlap(&self, c: &StreamConfig) -> Result<(), ApiError> {
-        for s in self.assets.streams() {
-            if *s.name != *c.name && subjects_overlap(&s.config().subjects, &c.subjects) {
+        for other in self.own().iter().filter_map(|a| a.config.as_ref()) {
+            if other.name != c.name && subjects_overlap(&other.subjects, &c.subjects) {
                 return Err(errors::STREAM_SUBJECT_OVERLAP.error());
             }
         }
         Ok(())
+    }
+    /// The account's streams.
+    fn own(&self) -> Vec<Arc<Assigned>> {
+        self.node.meta.of_account(&self.assets.account.name)
+    }
+    fn assigned(&self, name: &str) -> Option<Arc<Assigned>> {
+        self.node.meta.find(&self.assets.account.name, name)
     }
 
     pub(super) async fn create_stream(
@@ -108,32 +149,39 @@ impl Desk<'_> {
         pedantic: bool,
     ) -> Result<StreamCreated, ApiError> {
         let (limits, server) = self.limits_for(c.storage);
-        c.check(&server, &Others(self.assets), pedantic)?;
+        c.check(&server, &Others(self), pedantic)?;
         metadata::store_stream(&mut c);
-        let _one = self.assets.changing.lock().await;
-        if let Some(there) = self.assets.stream(&c.name) {
-            let old = there.config();
+        let one = self.assets.changing.lock().await;
+        if let Some(there) = self.assigned(&c.name) {
+            let old = there.config.clone().unwrap_or_default();
             let same = StreamConfig { metadata: Default::default(), ..old.clone() }
                 == StreamConfig { metadata: Default::default(), ..c.clone() }
                 && metadata::without_versions(&old.metadata) == metadata::without_versions(&c.metadata);
             if !same {
                 return Err(errors::STREAM_NAME_EXIST.error());
             }
-            return self.created(&there).await;
+            drop(one);
+            return self.created(&there.a).await;
         }
-        if limits.max_streams >= 0 && self.assets.streams().len() as i64 >= limits.max_streams {
+        if limits.max_streams >= 0 && self.own().len() as i64 >= limits.max_streams {
             return Err(errors::MAXIMUM_STREAMS_LIMIT.error());
         }
         self.reserve(&c, 0)?;
         self.check_overlap(&c)?;
-        let stream = self.make_stream(c).await?;
-        advisory::stream_action(self.node, self.assets, &stream.name, advisory::Action::Create);
-        self.created(&stream).await
+        let members = match self.node.is_clustered() {
+            true => self.node.place_stream(&c, &[])?,
+            false => vec![self.node.me],
+        };
+        let a = self.make_stream(&c, members).await?;
+        // What follows may wait for other servers; the next change need not.
+        drop(one);
+        advisory::stream_action(self.node, self.assets, &a.name, advisory::Action::Create);
+        self.created(&a).await
     }
 
     /// Assigns a group to a stream and opens it. Under the account's lock of changes.
-    pub(super) async fn make_stream(&self, c: StreamConfig) -> Result<Arc<Stream>, ApiError> {
-        let config = serde_json::to_vec(&c).map_err(|e| errors::STREAM_CREATE.with(e))?;
+    async fn make_stream(&self, c: &StreamConfig, members: Vec<NodeId>) -> Result<Assignment, ApiError> {
+        let config = serde_json::to_vec(c).map_err(|e| errors::STREAM_CREATE.with(e))?;
         let mut a = Assignment {
             id: 0,
             account: self.assets.account.name.clone(),
@@ -141,30 +189,46 @@ impl Desk<'_> {
             created: now().wall,
             memory: c.storage == Storage::Memory,
             config: config.into(),
+            first: members.clone(),
+            members,
+            leaving: Vec::new(),
+            left: Vec::new(),
         };
-        let failed = |e: String| errors::STREAM_CREATE.with(e);
-        a.id = self.node.meta.create(a.clone()).await.map_err(|e| failed(e.0))?;
-        let id = a.id;
-        match self.node.open_stream(a, false).await {
-            Ok(s) => Ok(s),
-            Err(e) => {
-                // Nobody has heard of it yet: it goes as it came.
-                if let Some(s) = self.assets.stream(&c.name).filter(|s| s.id == id) {
-                    self.assets.remove(&c.name);
-                    s.retire();
-                }
-                self.node.meta.delete(id).await.ok();
-                if self.node.replicas.remove(replica::GroupId(id)).await.is_ok() {
-                    self.node.meta.gone(id);
-                }
-                Err(failed(e))
-            }
+        let (id, assigned) = self.node.meta.create(a.clone(), self.node.taken());
+        a.id = id;
+        if self.node.is_clustered() {
+            assigned.done().await.map_err(|e| not_assigned(e, errors::STREAM_CREATE))?;
+            return Ok(a);
         }
+        // One journal: whatever of the group is on the disk after a crash, its assignment is there too. Both are durable before anybody is told.
+        let opened = self.node.open_stream(a.clone(), false).await;
+        let assigned = assigned.done().await;
+        let Err(e) = opened.and(assigned.map_err(|e| e.to_string())) else { return Ok(a) };
+        // Nobody has heard of it yet: it goes as it came.
+        if let Some(s) = self.assets.stream(&c.name).filter(|s| s.id == id) {
+            self.assets.remove(&s);
+            s.retire();
+        }
+        self.node.meta.begin(&MetaCommand::Delete(id)).done().await.ok();
+        if self.node.replicas.remove(replica::GroupId(id)).await.is_ok() {
+            self.node.gone(id);
+        }
+        Err(errors::STREAM_CREATE.with(e))
     }
 
-    async fn created(&self, s: &Stream) -> Result<StreamCreated, ApiError> {
+    /// The info of a stream that has the configuration of its assignment, from wherever it is led.
+    async fn settled(&self, a: &Assignment) -> Result<StreamInfo, ApiError> {
+        if self.node.is_clustered() {
+            let info = self.node.settle(a.id, a.config.clone()).await;
+            self.node.spread().await;
+            return info;
+        }
+        let s = self.stream(&a.name)?;
+        settle_stream(&s, a.config.clone()).await
+    }
+    async fn created(&self, a: &Assignment) -> Result<StreamCreated, ApiError> {
         // As in nats-server, this answer does not name the domain.
-        let (info, _) = info::stream(s, &info::Wanted::default(), None).await.map_err(broken)?;
+        let info = self.settled(a).await?;
         Ok(StreamCreated { info: info::dressed(info), did_create: true })
     }
 
@@ -176,63 +240,118 @@ impl Desk<'_> {
     ) -> Result<StreamInfo, ApiError> {
         let (_, server) = self.limits_for(c.storage);
         let _one = self.assets.changing.lock().await;
-        let there = self.assets.stream(name);
-        match &there {
-            Some(s) => c.check_update(&s.config(), &server, &Others(self.assets), pedantic)?,
-            None => c.check(&server, &Others(self.assets), pedantic)?,
+        let there = self.assigned(name);
+        match there.as_ref().and_then(|a| a.config.as_ref()) {
+            Some(old) => c.check_update(old, &server, &Others(self), pedantic)?,
+            None => c.check(&server, &Others(self), pedantic)?,
         }
         name_matches(name, &c.name)?;
-        let s = there.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
-        check_stream_limits(&c.consumer_limits, s.core.lock().consumers.configs())?;
+        let there = there.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
+        if let Some(s) = self.node.stream_of(&there) {
+            check_stream_limits(&c.consumer_limits, s.core.lock().consumers.configs())?;
+        }
         metadata::store_stream(&mut c);
-        self.reserve(&c, s.config().max_bytes)?;
+        let old = there.config.clone().unwrap_or_default();
+        self.reserve(&c, aside(&old))?;
         self.check_overlap(&c)?;
-        let json = serde_json::to_vec(&c).map_err(|e| errors::STREAM_UPDATE.with(e))?;
-        s.command(Command::Config { json: json.into(), created: s.created }).await?;
-        s.listen();
-        advisory::stream_action(self.node, self.assets, &s.name, advisory::Action::Modify);
-        let (info, _) = info::stream(&s, &info::Wanted::default(), self.domain()).await.map_err(broken)?;
+        let config: Bytes = serde_json::to_vec(&c).map_err(|e| errors::STREAM_UPDATE.with(e))?.into();
+        let mut a = there.a.clone();
+        let moves = old.num_replicas != c.num_replicas || old.placement != c.placement;
+        if self.node.is_clustered() && moves {
+            let keep = self.node.leader_first(&there);
+            a.members = self.node.place_stream(&c, &keep)?;
+        }
+        a.config = config.clone();
+        let update = MetaCommand::Update { id: a.id, config, members: a.members.clone() };
+        let proposed = self.node.meta.begin(&update);
+        if self.node.is_clustered() {
+            proposed.done().await.map_err(|e| not_assigned(e, errors::STREAM_UPDATE))?;
+            let mut info = self.settled(&a).await?;
+            info.domain = self.domain().unwrap_or_default().to_owned();
+            advisory::stream_action(self.node, self.assets, &a.name, advisory::Action::Modify);
+            return Ok(info::dressed(info));
+        }
+        // What is wanted stands in the journal before what is.
+        let settled = self.settled(&a).await;
+        proposed.done().await.map_err(|e| not_assigned(e, errors::STREAM_UPDATE))?;
+        let mut info = settled?;
+        info.domain = self.domain().unwrap_or_default().to_owned();
+        advisory::stream_action(self.node, self.assets, &a.name, advisory::Action::Modify);
         Ok(info::dressed(info))
     }
 
     /// Streams whose subjects have something in common with `subject`; empty for all.
-    fn matching(&self, subject: &str) -> Vec<Arc<Stream>> {
-        let all = self.assets.streams();
+    fn matching(&self, subject: &str) -> Vec<Arc<Assigned>> {
+        let all = self.own();
         if subject.is_empty() {
             return all;
         }
         let wanted = [subject.to_string()];
-        all.into_iter().filter(|s| subjects_overlap(&s.config().subjects, &wanted)).collect()
+        let of =
+            |a: &Arc<Assigned>| a.config.as_ref().is_some_and(|c| subjects_overlap(&c.subjects, &wanted));
+        all.into_iter().filter(of).collect()
     }
     pub(super) fn stream_names(&self, offset: usize, subject: &str) -> StreamNames {
-        StreamNames::page_of(self.matching(subject).iter().map(|s| s.name.to_string()).collect(), offset)
+        StreamNames::page_of(self.matching(subject).iter().map(|a| a.a.name.to_string()).collect(), offset)
     }
     pub(super) async fn stream_list(&self, offset: usize, subject: &str) -> Result<StreamList, ApiError> {
         let all = self.matching(subject);
         let (page, range) = Page::cut(all.len(), offset, LIST_LIMIT);
         let mut streams = Vec::with_capacity(range.len());
-        for s in &all[range] {
-            let (info, _) = info::stream(s, &info::Wanted::default(), self.domain()).await.map_err(broken)?;
-            streams.push(info);
+        let mut elsewhere: Vec<Arc<str>> = Vec::new();
+        for a in &all[range] {
+            match self.node.stream_of(a).filter(|s| !self.node.is_clustered() || s.leads()) {
+                Some(s) => {
+                    let info = info::stream(&s, &info::Wanted::default(), self.domain()).await;
+                    streams.push(info.map_err(broken)?.0);
+                }
+                None => elsewhere.push(a.a.name.clone()),
+            }
         }
-        Ok(StreamList { page, streams, ..StreamList::default() })
+        let mut missing = Vec::new();
+        if !elsewhere.is_empty() {
+            let call = Call::Infos { account: self.assets.account.name.clone(), names: elsewhere.clone() };
+            for (_, reply) in self.node.ask_all(&call, LIST_PATIENCE).await {
+                let Reply::Json(b) = reply else { continue };
+                for info in serde_json::from_slice::<Vec<StreamInfo>>(&b).unwrap_or_default() {
+                    if let Some(at) = elsewhere.iter().position(|n| **n == *info.config.name) {
+                        elsewhere.swap_remove(at);
+                        streams.push(info);
+                    }
+                }
+            }
+            streams.sort_by(|a, b| a.config.name.cmp(&b.config.name));
+            missing.extend(elsewhere.iter().map(|n| n.to_string()));
+            missing.sort();
+        }
+        Ok(StreamList { page, streams, missing, ..StreamList::default() })
     }
     pub(super) async fn stream_info(&self, name: &str, w: &info::Wanted) -> Result<StreamInfoPage, ApiError> {
         let s = self.stream(name)?;
         let (info, page) = info::stream(&s, w, self.domain()).await.map_err(broken)?;
-        Ok(StreamInfoPage { page, info: info::led(info::dressed(info), self.node.host.name()) })
+        let info = info::dressed(info);
+        let info = if self.node.is_clustered() { info } else { info::led(info, self.node.host.name()) };
+        Ok(StreamInfoPage { page, info })
     }
 
     pub(super) async fn delete_stream(&self, name: &str) -> Result<Done, ApiError> {
         let _one = self.assets.changing.lock().await;
-        let s = self.stream(name)?;
-        let failed = |e: String| errors::STREAM_DELETE.with(e);
-        self.node.meta.delete(s.id).await.map_err(|e| failed(e.0))?;
-        self.assets.remove(name);
-        s.retire();
-        self.node.replicas.remove(replica::GroupId(s.id)).await.map_err(|e| failed(e.to_string()))?;
-        self.node.meta.gone(s.id);
-        advisory::stream_action(self.node, self.assets, &s.name, advisory::Action::Delete);
+        let a = self.assigned(name).ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
+        let deleted = self.node.meta.begin(&MetaCommand::Delete(a.a.id)).done().await;
+        deleted.map_err(|e| not_assigned(e, errors::STREAM_DELETE))?;
+        if self.node.is_clustered() {
+            // Every member removes its part by itself.
+            self.node.spread().await;
+        } else {
+            if let Some(s) = self.node.stream_of(&a) {
+                self.assets.remove(&s);
+                s.retire();
+            }
+            let removed = self.node.replicas.remove(replica::GroupId(a.a.id)).await;
+            removed.map_err(|e| errors::STREAM_DELETE.with(e))?;
+            self.node.gone(a.a.id);
+        }
+        advisory::stream_action(self.node, self.assets, &a.a.name, advisory::Action::Delete);
         Ok(Done::YES)
     }
 

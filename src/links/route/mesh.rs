@@ -400,6 +400,8 @@ impl Mesh {
             info.ip = format!("nats-route://{}/", url.address());
         }
         let s = self.state.lock();
+        // It is one of us: what it said before it took the cluster's name would keep the others from connecting to it.
+        info.cluster.clone_from(&s.name);
         for m in s.members.values().filter(|m| m.id != about.server_id) {
             if let Some(r) = m.routes.get(slot) {
                 r.link.push(|out| info.push(out));

@@ -3,19 +3,23 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 
-use super::{
-    options::{ExpvarzOptions, IpqueueszOptions, RaftzOptions},
-    varz::Nothing,
-};
+use super::options::{ExpvarzOptions, IpqueueszOptions, RaftzOptions};
 use crate::Server;
 
 /// Raft groups by account and name.
-pub type Raftz = BTreeMap<String, BTreeMap<String, Nothing>>;
+pub type Raftz = BTreeMap<String, Value>;
 
-/// Raft groups. There are none while nothing is stored.
-pub fn raftz(_: &Server, _: &RaftzOptions) -> Raftz {
-    Raftz::new()
+/// Raft groups; the system account's, which has the meta group, where no account is asked for. Outside of clusters there are none.
+pub fn raftz(s: &Server, o: &RaftzOptions) -> Raftz {
+    let engine = s.jetstream.read().clone();
+    let system = crate::settings::system_account(&s.options()).unwrap_or_default();
+    let account = if o.account.is_empty() { &system } else { &o.account };
+    match engine.and_then(|js| js.raftz(account, &o.group)) {
+        Some(Value::Object(all)) => all.into_iter().collect(),
+        _ => Raftz::new(),
+    }
 }
 
 /// A queue between parts of the server.

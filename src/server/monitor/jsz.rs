@@ -31,9 +31,16 @@ pub struct Jsz {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<JetStreamLimits>,
     pub streams: usize,
+    /// Of these, how many this server leads; only in clusters.
+    #[serde(skip_serializing_if = "is_default")]
+    pub streams_leader: usize,
     pub consumers: usize,
+    #[serde(skip_serializing_if = "is_default")]
+    pub consumers_leader: usize,
     pub messages: u64,
     pub bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta_cluster: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account_details: Option<Vec<Value>>,
     pub total: usize,
@@ -161,14 +168,18 @@ pub fn jsz(s: &Server, o: &JszOptions) -> Jsz {
             config: JetStreamConfig::default(),
             limits: None,
             streams: 0,
+            streams_leader: 0,
             consumers: 0,
+            consumers_leader: 0,
             messages: 0,
             bytes: 0,
+            meta_cluster: None,
             account_details: None,
             total: 0,
         };
     };
     let u = js.usage();
+    let led = js.led().unwrap_or_default();
     let wanted = o.accounts || o.streams || o.consumers || o.config || !o.account.is_empty();
     let detail = Detail {
         account: &o.account,
@@ -189,9 +200,12 @@ pub fn jsz(s: &Server, o: &JszOptions) -> Jsz {
         config: config(&js, &s.options()),
         limits: Some(limits(&js)),
         streams: u.streams,
+        streams_leader: led.0,
         consumers: u.consumers,
+        consumers_leader: led.1,
         messages: u.messages,
         bytes: u.bytes,
+        meta_cluster: js.meta_cluster(),
         account_details: details,
         total: u.accounts,
     }

@@ -184,6 +184,13 @@ fn websocket(o: &Options, has_users: bool) -> Result<(), String> {
 
 fn cluster(o: &Options) -> Result<(), String> {
     let Some(c) = &o.cluster else { return Ok(()) };
+    if o.jetstream.is_some() && c.port != 0 {
+        for (name, what) in [(&o.server_name, "server_name"), (&c.name, "cluster.name")] {
+            if name.as_ref().is_none_or(|n| n.is_empty()) {
+                return Err(format!("jetstream cluster requires `{what}` to be set"));
+            }
+        }
+    }
     if c.pool_size < 0 && !c.accounts.is_empty() {
         return Err("pool_size cannot be negative if pinned accounts are specified".to_string());
     }

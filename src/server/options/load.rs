@@ -66,9 +66,6 @@ pub fn unsupported(options: &Options) -> Vec<String> {
     let mut out = Vec::new();
     if let Some(c) = options.cluster.as_ref().filter(|c| c.port != 0) {
         crate::cluster::unsupported(c, &mut out);
-        if options.jetstream.is_some() {
-            out.push("jetstream: JetStream on members of a cluster is not yet supported".to_string());
-        }
     }
     if let Some(js) = &options.jetstream
         && js.key.is_some()

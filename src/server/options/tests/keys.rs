@@ -372,8 +372,9 @@ fn users_and_permissions() {
 
 #[test]
 fn opt_3_secrets_do_not_show() {
-    let text = "authorization {user: a, password: hunter2}, jetstream {key: hunter2, prev_key: hunter2}
-        cluster {port: -1, authorization {user: r, password: hunter2}, routes [\"nats://u:hunter2@a:1\"]}
+    let text = "server_name: n
+        authorization {user: a, password: hunter2}, jetstream {key: hunter2, prev_key: hunter2}
+        cluster {name: C, port: -1, authorization {user: r, password: hunter2}, routes [\"nats://u:hunter2@a:1\"]}
         websocket {port: -1, no_tls: true, authorization {token: hunter2}}";
     let shown = format!("{:?}", options(text));
     assert!(shown.contains("***") && !shown.contains("hunter2"), "{shown}");

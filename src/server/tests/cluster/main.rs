@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used, clippy::print_stdout)]
 
 mod flows;
+mod jetstream;
 mod members;
 mod mixed;
 mod peers;

@@ -1,0 +1,390 @@
+//! Requests of one engine to another, their answers, and messages of clients that go on to another node.
+//!
+//! Owns the bytes of all three and which answer belongs to which request. A call ends with its answer, with the link, or with its caller's patience.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::{BufMut, Bytes};
+use parking_lot::Mutex;
+use replica::NodeId;
+use tokio::sync::oneshot;
+
+use super::{Kind, Wires};
+use crate::codec::{Get, count, put, put_node};
+
+/// The version of the bytes.
+const FORMAT: u8 = 1;
+
+/// What one engine asks of another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// Answer this request of `$JS.API`, if you are responsible.
+    Ask {
+        /// The account.
+        account: Arc<str>,
+        /// The whole subject.
+        subject: Bytes,
+        /// The header block.
+        headers: Bytes,
+        /// The payload.
+        body: Bytes,
+    },
+    /// Put this into the meta group's log: a [`crate::meta::Command`].
+    Propose(Bytes),
+    /// Answer when you have this configuration of the group that you lead: with the stream's info.
+    Settle {
+        /// The group.
+        group: u64,
+        /// The configuration.
+        config: Bytes,
+    },
+    /// Answer when you have applied the meta group's log up to here.
+    Sync(u64),
+    /// What an account uses on this node.
+    Usage(Arc<str>),
+    /// Infos of these streams of an account, of those that you lead.
+    Infos {
+        /// The account.
+        account: Arc<str>,
+        /// The streams.
+        names: Vec<Arc<str>>,
+    },
+    /// Hand over the meta group, to this node if one is named.
+    MetaStepDown(Option<NodeId>),
+}
+
+/// What the other engine says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// The answer to the client's request.
+    Answer {
+        /// It is an error.
+        failed: bool,
+        /// The body.
+        body: Bytes,
+    },
+    /// The request is not answered.
+    Silence,
+    /// Another node is responsible, this one if known.
+    Elsewhere(Option<NodeId>),
+    /// It is done; the number depends on what was asked.
+    Done(u64),
+    /// It cannot be done, and why.
+    Refused(String),
+    /// Whether it was done is not known.
+    Open,
+    /// JSON.
+    Json(Bytes),
+}
+
+/// What a message that goes on is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Way {
+    /// A pull.
+    Pull = 1,
+    /// An acknowledgement.
+    Ack = 2,
+    /// An answer to flow control.
+    Flow = 3,
+    /// A direct get.
+    Direct = 4,
+}
+
+/// A message of a client for a stream that is led elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Forward<'a> {
+    /// What it is for.
+    pub way: Way,
+    /// How many nodes it came through.
+    pub hops: u8,
+    /// The account.
+    pub account: &'a [u8],
+    /// The whole subject.
+    pub subject: &'a [u8],
+    /// Where an answer goes.
+    pub reply: &'a [u8],
+    /// The header block.
+    pub headers: &'a [u8],
+    /// The payload.
+    pub body: &'a [u8],
+}
+
+impl Forward<'_> {
+    /// As it goes over the link.
+    pub fn encode(&self) -> Bytes {
+        let parts = [self.account, self.subject, self.reply, self.headers, self.body];
+        let mut out = Vec::with_capacity(3 + parts.iter().map(|p| p.len() + 4).sum::<usize>());
+        out.extend([FORMAT, self.way as u8, self.hops]);
+        parts.iter().for_each(|p| put(&mut out, p));
+        out.into()
+    }
+    /// Reads what [`Forward::encode`] wrote.
+    pub fn decode(b: &[u8]) -> Option<Forward<'_>> {
+        let mut g = Get(b);
+        if g.u8()? != FORMAT {
+            return None;
+        }
+        let way = match g.u8()? {
+            1 => Way::Pull,
+            2 => Way::Ack,
+            3 => Way::Flow,
+            4 => Way::Direct,
+            _ => return None,
+        };
+        let f = Forward {
+            way,
+            hops: g.u8()?,
+            account: g.bytes()?,
+            subject: g.bytes()?,
+            reply: g.bytes()?,
+            headers: g.bytes()?,
+            body: g.bytes()?,
+        };
+        g.0.is_empty().then_some(f)
+    }
+}
+
+fn owned(g: &mut Get<'_>) -> Option<Bytes> {
+    g.bytes().map(Bytes::copy_from_slice)
+}
+
+impl Call {
+    fn encode(&self, id: u64) -> Bytes {
+        let mut out = vec![FORMAT];
+        out.put_u64_le(id);
+        match self {
+            Call::Ask { account, subject, headers, body } => {
+                out.push(1);
+                [account.as_bytes(), subject, headers, body].iter().for_each(|p| put(&mut out, p));
+            }
+            Call::Propose(c) => {
+                out.push(2);
+                put(&mut out, c);
+            }
+            Call::Settle { group, config } => {
+                out.push(3);
+                out.put_u64_le(*group);
+                put(&mut out, config);
+            }
+            Call::Sync(index) => {
+                out.push(4);
+                out.put_u64_le(*index);
+            }
+            Call::Usage(account) => {
+                out.push(5);
+                put(&mut out, account.as_bytes());
+            }
+            Call::Infos { account, names } => {
+                out.push(6);
+                put(&mut out, account.as_bytes());
+                out.put_u32_le(count(names.len()));
+                names.iter().for_each(|n| put(&mut out, n.as_bytes()));
+            }
+            Call::MetaStepDown(to) => {
+                out.push(7);
+                put_node(&mut out, to.unwrap_or(NodeId::new(0, 0)));
+            }
+        }
+        out.into()
+    }
+    /// The call's id, and the call.
+    pub fn decode(b: &[u8]) -> Option<(u64, Call)> {
+        let mut g = Get(b);
+        if g.u8()? != FORMAT {
+            return None;
+        }
+        let id = g.u64()?;
+        let call = match g.u8()? {
+            1 => Call::Ask {
+                account: g.text()?,
+                subject: owned(&mut g)?,
+                headers: owned(&mut g)?,
+                body: owned(&mut g)?,
+            },
+            2 => Call::Propose(owned(&mut g)?),
+            3 => Call::Settle { group: g.u64()?, config: owned(&mut g)? },
+            4 => Call::Sync(g.u64()?),
+            5 => Call::Usage(g.text()?),
+            6 => {
+                let account = g.text()?;
+                let names = (0..g.u32()?).map(|_| g.text()).collect::<Option<_>>()?;
+                Call::Infos { account, names }
+            }
+            7 => Call::MetaStepDown(g.node().map(|n| (n.id != 0).then_some(n))?),
+            _ => return None,
+        };
+        g.0.is_empty().then_some((id, call))
+    }
+}
+
+impl Reply {
+    /// As the answer to call `id`.
+    pub fn encode(&self, id: u64) -> Bytes {
+        let mut out = vec![FORMAT];
+        out.put_u64_le(id);
+        match self {
+            Reply::Answer { failed, body } => {
+                out.extend([1, u8::from(*failed)]);
+                put(&mut out, body);
+            }
+            Reply::Silence => out.push(2),
+            Reply::Elsewhere(n) => {
+                out.push(3);
+                put_node(&mut out, n.unwrap_or(NodeId::new(0, 0)));
+            }
+            Reply::Done(n) => {
+                out.push(4);
+                out.put_u64_le(*n);
+            }
+            Reply::Refused(why) => {
+                out.push(5);
+                put(&mut out, why.as_bytes());
+            }
+            Reply::Open => out.push(6),
+            Reply::Json(b) => {
+                out.push(7);
+                put(&mut out, b);
+            }
+        }
+        out.into()
+    }
+    fn decode(b: &[u8]) -> Option<(u64, Reply)> {
+        let mut g = Get(b);
+        if g.u8()? != FORMAT {
+            return None;
+        }
+        let id = g.u64()?;
+        let reply = match g.u8()? {
+            1 => Reply::Answer { failed: g.u8()? != 0, body: owned(&mut g)? },
+            2 => Reply::Silence,
+            3 => Reply::Elsewhere(g.node().map(|n| (n.id != 0).then_some(n))?),
+            4 => Reply::Done(g.u64()?),
+            5 => Reply::Refused(g.text()?.to_string()),
+            6 => Reply::Open,
+            7 => Reply::Json(owned(&mut g)?),
+            _ => return None,
+        };
+        g.0.is_empty().then_some((id, reply))
+    }
+}
+
+/// Calls that wait for their answer.
+#[derive(Default)]
+pub struct Calls(Mutex<Open>);
+
+#[derive(Default)]
+struct Open {
+    last: u64,
+    waiting: BTreeMap<u64, (NodeId, oneshot::Sender<Reply>)>,
+}
+
+/// Forgets a call whose caller has gone.
+struct Forget<'a>(&'a Calls, u64);
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().waiting.remove(&self.1);
+    }
+}
+
+impl Calls {
+    /// Asks a node. `None` if it cannot be reached, or the link breaks, or nothing comes in time.
+    pub async fn call(
+        &self,
+        wires: &dyn Wires,
+        to: NodeId,
+        call: &Call,
+        patience: Duration,
+    ) -> Option<Reply> {
+        let (tx, rx) = oneshot::channel();
+        let id = {
+            let mut open = self.0.lock();
+            open.last += 1;
+            let id = open.last;
+            open.waiting.insert(id, (to, tx));
+            id
+        };
+        let _forget = Forget(self, id);
+        if !wires.send(to, Kind::Call, call.encode(id)) {
+            return None;
+        }
+        env::timeout(patience, rx).await.ok()?.ok()
+    }
+    /// An answer came. What is not waited for is dropped.
+    pub fn answered(&self, from: NodeId, b: &[u8]) {
+        let Some((id, reply)) = Reply::decode(b) else { return };
+        let mut open = self.0.lock();
+        if open.waiting.get(&id).is_some_and(|w| w.0 == from)
+            && let Some((_, tx)) = open.waiting.remove(&id)
+        {
+            tx.send(reply).ok();
+        }
+    }
+    /// The link to a node broke: what it was asked is not answered any more.
+    pub fn lost(&self, node: NodeId) {
+        self.0.lock().waiting.retain(|_, w| w.0 != node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn bytes_there_and_back() {
+        let b = Bytes::from_static;
+        let calls = [
+            Call::Ask { account: "A".into(), subject: b(b"s"), headers: b(b""), body: b(b"{}") },
+            Call::Propose(b(b"x")),
+            Call::Settle { group: 7, config: b(b"c") },
+            Call::Sync(9),
+            Call::Usage("A".into()),
+            Call::Infos { account: "A".into(), names: vec!["S".into(), "T".into()] },
+            Call::MetaStepDown(None),
+            Call::MetaStepDown(Some(NodeId::new(4, 0))),
+        ];
+        for c in calls {
+            assert_eq!(Call::decode(&c.encode(5)), Some((5, c)));
+        }
+        let replies = [
+            Reply::Answer { failed: true, body: b(b"e") },
+            Reply::Silence,
+            Reply::Elsewhere(None),
+            Reply::Elsewhere(Some(NodeId::new(3, 0))),
+            Reply::Done(8),
+            Reply::Refused("no".into()),
+            Reply::Open,
+            Reply::Json(b(b"[]")),
+        ];
+        for r in replies {
+            assert_eq!(Reply::decode(&r.encode(6)), Some((6, r)));
+        }
+        let f = Forward {
+            way: Way::Ack,
+            hops: 1,
+            account: b"A",
+            subject: b"$JS.ACK.x",
+            reply: b"",
+            headers: b"",
+            body: b"+ACK",
+        };
+        assert_eq!(Forward::decode(&f.encode()), Some(f));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn bytes_do_no_harm(mut b in proptest::collection::vec(any::<u8>(), 0..60)) {
+            Call::decode(&b);
+            Reply::decode(&b);
+            Forward::decode(&b);
+            b.splice(0..0, [FORMAT]);
+            Call::decode(&b);
+            Reply::decode(&b);
+            Forward::decode(&b);
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! The keeper: the task that brings what is there to what is wanted.
+//!
+//! Owns the order of that work on one node: the formation, the list of nodes, the opening and removing of groups, and the steps of memberships. Looks at
+//! what is applied and at what is there, and does what is missing; whatever fails is looked at again. Decides nothing that is not in the meta group's log.
+//!
+//! - C-5: data goes only on a committed word (J-21), also when a node comes back after long.
+//! - C-6: what an assignment wants and what a group has become equal again after every fault.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak, atomic::Ordering::*},
+    time::Duration,
+};
+
+use replica::{GroupId, Members, New, NodeId, Reach};
+use store::Sync;
+
+use super::{
+    Kind,
+    calls::{Call, Reply},
+    formation::Action,
+    identity,
+    shell::Cluster,
+};
+use crate::{
+    JetStream,
+    meta::{Assigned, Command, META_GROUP, NotAssigned},
+};
+
+/// How often what is not finished is looked at.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How often nodes say what they are although nothing has changed.
+const HELLO: Duration = Duration::from_secs(5);
+/// How long another node may take for a call of the keeper's.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Groups that are opened at a time.
+const OPENING_MAX: usize = 64;
+
+/// What the keeper remembers between two looks.
+#[derive(Default)]
+struct Mind {
+    /// What was said last.
+    said: Option<bytes::Bytes>,
+    /// When.
+    said_at: u64,
+    /// Who was told.
+    told: BTreeSet<NodeId>,
+    /// The leader of the meta group that was logged last.
+    leader: Option<NodeId>,
+}
+
+/// Runs until the engine ends.
+pub(crate) async fn keep(node: Weak<JetStream>) {
+    let mut mind = Mind::default();
+    loop {
+        let Some(me) = node.upgrade().filter(|n| !n.is_closed()) else { return };
+        let Some(c) = me.cluster.clone() else { return };
+        let mut meta = me.meta.changes();
+        meta.borrow_and_update();
+        let unfinished = me.look(&c, &mut mind).await;
+        drop(me);
+        let pause = if unfinished { AGAIN } else { HELLO };
+        env::select! {
+            _ = c.stir.notified() => {}
+            _ = meta.changed() => c.changed.send_modify(|n| *n += 1),
+            _ = env::sleep(pause) => {}
+        }
+    }
+}
+
+impl JetStream {
+    /// Does what is to be done; whether something is left.
+    async fn look(self: &Arc<JetStream>, c: &Arc<Cluster>, mind: &mut Mind) -> bool {
+        let forming = self.form(c).await;
+        self.speak(c, mind);
+        self.log_leader(c, mind);
+        let nodes = self.keep_nodes(c).await;
+        let groups = self.keep_groups(c).await;
+        forming || nodes || groups
+    }
+
+    /// Says what this node is, if that changed or somebody may not have heard it.
+    fn speak(&self, c: &Cluster, mind: &mut Mind) {
+        let hello = self.hello(c);
+        let now = env::now().0;
+        let up: BTreeSet<NodeId> = c.up().into_iter().collect();
+        let changed = mind.said.as_ref() != Some(&hello);
+        // While there is no group each word counts.
+        let due = if c.genesis().is_some() { HELLO } else { AGAIN * 3 };
+        let late = u128::from(now.saturating_sub(mind.said_at)) >= due.as_nanos();
+        mind.told.retain(|n| up.contains(n));
+        for n in &up {
+            if (changed || late || !mind.told.contains(n)) && c.wires.send(*n, Kind::Hello, hello.clone()) {
+                mind.told.insert(*n);
+            }
+        }
+        if changed || late {
+            (mind.said, mind.said_at) = (Some(hello), now);
+        }
+    }
+
+    fn log_leader(&self, c: &Cluster, mind: &mut Mind) {
+        let leader = self.meta.leader(self.me);
+        if leader.is_none() || leader == mind.leader {
+            return;
+        }
+        mind.leader = leader;
+        match leader {
+            Some(n) if n == self.me => self.host.log("INF", "Self is new JetStream cluster metadata leader"),
+            Some(n) => {
+                let text = format!("JetStream cluster new metadata leader: {}/{}", self.name_of(n), c.name);
+                self.host.log("INF", &text);
+            }
+            None => {}
+        }
+    }
+
+    /// A step of the formation.
+    async fn form(self: &Arc<JetStream>, c: &Arc<Cluster>) -> bool {
+        if c.genesis().is_some() {
+            return false;
+        }
+        let disk = env::disk::Disk::os();
+        loop {
+            let random = env::rng("genesis").next_u64();
+            let Some(action) = c.formation.lock().next(env::now().0, random) else { return true };
+            let (genesis, members) = match action {
+                Action::Save(saved) => {
+                    match identity::save_formation(&disk, &self.options.dir, &saved).await {
+                        Ok(()) => c.formation.lock().saved(),
+                        Err(e) => {
+                            // What is on disk is not known: this life promises nothing any more.
+                            self.host.log("ERR", &format!("JetStream: the formation of the cluster: {e}"));
+                        }
+                    }
+                    continue;
+                }
+                Action::Make(p) => (p.genesis, Members::of(p.members.iter().copied())),
+                Action::Join { genesis, .. } => (genesis, Members::default()),
+            };
+            match self.make_meta(genesis, members).await {
+                Ok(()) => {
+                    c.joined(genesis);
+                    return true;
+                }
+                Err(e) => {
+                    self.host.log("ERR", &format!("JetStream: the meta group could not be made: {e}"));
+                    c.formation.lock().failed();
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Makes the meta group on this node.
+    pub(crate) async fn make_meta(
+        self: &Arc<JetStream>,
+        genesis: u64,
+        members: Members,
+    ) -> Result<(), String> {
+        let new = New {
+            id: GroupId(META_GROUP),
+            memory: false,
+            options: bytes::Bytes::copy_from_slice(&genesis.to_le_bytes()),
+            members,
+            sync: Sync::Always,
+        };
+        self.replicas.create(new, self.meta.clone()).await.map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    /// The leader sees to it that all nodes are listed and are members of the meta group.
+    async fn keep_nodes(self: &Arc<JetStream>, c: &Cluster) -> bool {
+        let Some(handle) = self.meta.handle().filter(|_| self.meta.leads()) else { return false };
+        let mut wanted = vec![self.record(c)];
+        for (id, p) in c.peers() {
+            if let Some(h) = p.hello.filter(|_| c.is_kin(id)) {
+                wanted.push(crate::meta::Node {
+                    id,
+                    name: h.name.into(),
+                    tags: h.tags,
+                    memory_max: h.memory_max,
+                    storage_max: h.storage_max,
+                    format: h.format,
+                });
+            }
+        }
+        for n in wanted {
+            let news = self.meta.read(|s| s.nodes().get(&n.id) != Some(&n) && !s.is_removed(n.id));
+            if news && let Err(NotAssigned::NotLeader(_)) = self.meta.begin(&Command::Node(n)).done().await {
+                return true;
+            }
+        }
+        self.leave_removed().await;
+        let (voters, learners) = handle.members();
+        let target: BTreeSet<NodeId> = self.meta.read(|s| {
+            let listed = s.nodes().keys().copied();
+            // Nobody leaves who was not removed.
+            listed.chain(voters.iter().copied()).filter(|n| !s.is_removed(*n)).collect()
+        });
+        if learners.is_empty() && voters.iter().copied().collect::<BTreeSet<_>>() == target {
+            return false;
+        }
+        let target: Vec<NodeId> = target.into_iter().collect();
+        match handle.step_towards(&target) {
+            Ok(Reach::Done) => false,
+            Ok(_) => true,
+            Err(e) => {
+                tracing::debug!("the meta group's members: {e}");
+                true
+            }
+        }
+    }
+
+    /// Streams that are on a server which was removed get another instead, if there is one.
+    async fn leave_removed(self: &Arc<JetStream>) {
+        let hit: Vec<(Arc<Assigned>, NodeId)> = self.meta.read(|s| {
+            let gone = |a: &Arc<Assigned>| a.a.members.iter().copied().find(|n| s.is_removed(*n));
+            s.assignments().filter_map(|a| Some((a.clone(), gone(a)?))).collect()
+        });
+        for (a, n) in hit {
+            let account = self.broker.account_or_new(&a.a.account);
+            let assets = self.assets(&account);
+            let _one = assets.changing.lock().await;
+            if let Err(e) = self.without(&a, n).await {
+                tracing::debug!(group = a.a.id, "no other server: {e}");
+            }
+        }
+    }
+
+    /// Opens, changes and removes groups until they are as assigned.
+    async fn keep_groups(self: &Arc<JetStream>, c: &Cluster) -> bool {
+        let mut ids = self.meta.take_touched();
+        ids.append(&mut c.due.lock());
+        let mut left = BTreeSet::new();
+        for id in ids {
+            if !self.keep_group(c, id).await {
+                left.insert(id);
+            }
+        }
+        let unfinished = !left.is_empty();
+        c.due.lock().append(&mut left);
+        unfinished
+    }
+
+    /// Looks at one group; whether nothing is left to do here.
+    async fn keep_group(self: &Arc<JetStream>, c: &Cluster, id: u64) -> bool {
+        let (assigned, out) = self.meta.read(|s| {
+            let out = s.outs().get(&id).is_some_and(|nodes| nodes.contains(&self.me));
+            (s.get(id).cloned(), out)
+        });
+        if out {
+            return self.drop_group(id).await;
+        }
+        let Some(assigned) = assigned.filter(|a| a.a.concerns(self.me)) else { return true };
+        let Some(handle) = self.replicas.get(GroupId(id)) else {
+            return self.open_assigned(&assigned);
+        };
+        if let Some(stream) = self.stream_of(&assigned) {
+            stream.want(assigned.a.config.clone());
+        }
+        self.keep_members(c, &assigned, &handle).await
+    }
+
+    /// Opens a group beside the keeper.
+    fn open_assigned(self: &Arc<JetStream>, assigned: &Arc<Assigned>) -> bool {
+        let id = assigned.a.id;
+        {
+            let mut opening = self.opening.lock();
+            if opening.len() >= OPENING_MAX || !opening.insert(id) {
+                return false;
+            }
+        }
+        let (me, mut assigned) = (self.clone(), assigned.clone());
+        env::spawn(async move {
+            let there = me.replicas.stored().binary_search(&GroupId(id)).is_ok();
+            if !there {
+                match me.still_assigned(id).await {
+                    Some(now) => assigned = now,
+                    None => {
+                        // Nobody leads the meta group yet, or the group is not for this node after all.
+                        env::sleep(AGAIN).await;
+                        me.opening.lock().remove(&id);
+                        if let Some(c) = &me.cluster {
+                            c.look_at(id);
+                        }
+                        return;
+                    }
+                }
+            }
+            let label = format!("{} > {}", assigned.a.account, assigned.a.name);
+            match me.open_group(assigned.a.clone(), there).await {
+                Ok(stream) => {
+                    stream.want(assigned.a.config.clone());
+                    me.faults.lock().remove(&label);
+                }
+                Err(e) => {
+                    let said = me.faults.lock().insert(label.clone(), e.clone());
+                    if said.as_ref() != Some(&e) {
+                        me.host.log("ERR", &format!("JetStream stream '{label}' could not be opened: {e}"));
+                    }
+                    // What the disk refuses now it may do later, but not in the next moment.
+                    env::sleep(AGAIN * 10).await;
+                }
+            }
+            me.opening.lock().remove(&id);
+            if let Some(c) = &me.cluster {
+                c.look_at(id);
+            }
+        });
+        true
+    }
+
+    /// What is assigned once this node's view of the meta group is not older than its own life. C-5: after a start the log is applied again, and on the
+    /// way it says of groups that this node has left since that they are to be made. A replica made of such a word would have forgotten what it
+    /// once acknowledged, and could make a leader together with others like it.
+    async fn still_assigned(self: &Arc<JetStream>, id: u64) -> Option<Arc<Assigned>> {
+        if !self.caught_up.load(Acquire) {
+            self.meta.handle()?.read_barrier().await.ok()?;
+            self.caught_up.store(true, Release);
+        }
+        self.meta.read(|s| {
+            let out = s.outs().get(&id).is_some_and(|nodes| nodes.contains(&self.me));
+            s.get(id).filter(|a| !out && a.a.concerns(self.me)).cloned()
+        })
+    }
+
+    /// Removes a group that this node is out of (C-5), and says so.
+    async fn drop_group(self: &Arc<JetStream>, id: u64) -> bool {
+        if self.opening.lock().contains(&id) {
+            return false;
+        }
+        if let Some(stream) = self.stream_by_id(id) {
+            if let Some(assets) = stream.assets.upgrade() {
+                assets.remove(&stream);
+            }
+            stream.retire();
+        }
+        if self.replicas.stored().binary_search(&GroupId(id)).is_ok()
+            && let Err(e) = self.replicas.remove(GroupId(id)).await
+        {
+            self.host.log("ERR", &format!("JetStream: group {id} could not be removed: {e}"));
+            return false;
+        }
+        self.change_meta(&Command::Gone { id, node: self.me }).await.is_ok()
+    }
+
+    /// The leader of a group brings its members to what is assigned.
+    async fn keep_members(
+        self: &Arc<JetStream>,
+        c: &Cluster,
+        assigned: &Arc<Assigned>,
+        handle: &replica::Handle,
+    ) -> bool {
+        let a = &assigned.a;
+        let (voters, learners) = handle.members();
+        let wanted: BTreeSet<NodeId> = a.members.iter().copied().collect();
+        let there = learners.is_empty() && voters.iter().copied().collect::<BTreeSet<_>>() == wanted;
+        if there && a.leaving.is_empty() {
+            return true;
+        }
+        if !handle.status().settled {
+            return false;
+        }
+        let removed: Vec<NodeId> =
+            self.meta.read(|s| a.members.iter().copied().filter(|n| s.is_removed(*n)).collect());
+        let target: Vec<NodeId> = a.members.iter().copied().filter(|n| !removed.contains(n)).collect();
+        match handle.step_towards(&target) {
+            Ok(Reach::Done) => {
+                let nodes = a.leaving.clone();
+                c.touch();
+                nodes.is_empty() || self.change_meta(&Command::Out { id: a.id, nodes }).await.is_ok()
+            }
+            Ok(_) => false,
+            Err(e) => {
+                tracing::debug!(group = a.id, "members: {e}");
+                false
+            }
+        }
+    }
+
+    /// Puts a command into the meta group's log, wherever that is led.
+    ///
+    /// # Errors
+    /// See [`NotAssigned`].
+    pub(crate) async fn change_meta(&self, command: &Command) -> Result<u64, NotAssigned> {
+        match self.meta.begin(command).done().await {
+            Err(NotAssigned::NotLeader(_)) => {}
+            done => return done,
+        }
+        let leader = self.meta.leader(self.me).filter(|n| *n != self.me);
+        let (Some(c), Some(leader)) = (&self.cluster, leader) else {
+            return Err(NotAssigned::NotLeader(leader));
+        };
+        let call = Call::Propose(command.encode());
+        match c.calls.call(&*c.wires, leader, &call, PATIENCE).await {
+            Some(Reply::Done(n)) => Ok(n),
+            Some(Reply::Refused(why)) => Err(NotAssigned::Refused(why)),
+            Some(Reply::Elsewhere(n)) => Err(NotAssigned::NotLeader(n)),
+            _ => Err(NotAssigned::Open),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What this node knows of the others, and what comes from them.
+//!
+//! Owns the table of nodes, what each said of itself, and the way of everything that a link brings. The work that follows from it is the keeper's.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::*},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use replica::{NodeId, Peers};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
+
+use super::{
+    Kind, Setup, Wires,
+    calls::{Call, Calls, Forward},
+    formation::{Formation, Saved, Standing},
+};
+use crate::{JetStream, meta};
+
+/// The version of what nodes say of themselves, and the newest format of everything that this node reads.
+pub const FORMAT: u32 = 1;
+
+/// What a node says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// The newest format that it reads.
+    pub format: u32,
+    /// The server's name.
+    pub name: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Where it is in the formation.
+    pub standing: Standing,
+    /// The server's tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Bytes for memory streams.
+    #[serde(default)]
+    pub memory_max: u64,
+    /// Bytes for file streams.
+    #[serde(default)]
+    pub storage_max: u64,
+}
+
+/// Another node.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// The server's name.
+    pub name: String,
+    /// There is a link.
+    pub up: bool,
+    /// When that last changed.
+    pub since: u64,
+    /// What it said last.
+    pub hello: Option<Hello>,
+}
+
+/// See the module.
+pub struct Cluster {
+    pub wires: Arc<dyn Wires>,
+    pub name: String,
+    pub tags: Vec<String>,
+    pub unique_tag: String,
+    pub calls: Calls,
+    pub formation: Mutex<Formation>,
+    peers: RwLock<BTreeMap<NodeId, Peer>>,
+    /// Names the meta group; 0 while this node is in none.
+    genesis: AtomicU64,
+    /// Who led a group when last heard, for groups that are not here.
+    pub hints: Mutex<BTreeMap<u64, NodeId>>,
+    /// There is work for the keeper.
+    pub stir: Notify,
+    /// Counts what may make a waiting request go on: nodes come and go, leaders too.
+    pub changed: watch::Sender<u64>,
+    /// Groups that the keeper is to look at.
+    pub due: Mutex<std::collections::BTreeSet<u64>>,
+}
+
+impl Cluster {
+    /// `genesis` names the meta group that this node is in already.
+    pub fn new(setup: Setup, me: NodeId, saved: Saved, genesis: Option<u64>) -> Arc<Cluster> {
+        let formation = Formation::new(me, setup.others, saved, genesis, env::now().0);
+        let genesis = genesis.unwrap_or(0);
+        Arc::new(Cluster {
+            wires: setup.wires,
+            name: setup.name,
+            tags: setup.tags,
+            unique_tag: setup.unique_tag,
+            calls: Calls::default(),
+            formation: Mutex::new(formation),
+            peers: RwLock::default(),
+            genesis: AtomicU64::new(genesis),
+            hints: Mutex::default(),
+            stir: Notify::new(),
+            changed: watch::channel(0).0,
+            due: Mutex::default(),
+        })
+    }
+
+    /// This node is in the group now.
+    pub fn joined(&self, genesis: u64) {
+        self.genesis.store(genesis, Release);
+        self.formation.lock().made(genesis);
+        self.touch();
+    }
+    /// The group that this node is in.
+    pub fn genesis(&self) -> Option<u64> {
+        Some(self.genesis.load(Acquire)).filter(|g| *g != 0)
+    }
+    /// Whether a node is in the same group, as far as it has said.
+    pub fn is_kin(&self, node: NodeId) -> bool {
+        let mine = self.genesis.load(Acquire);
+        let of = |p: &Peer| p.hello.as_ref().and_then(|h| h.standing.member);
+        mine != 0 && self.peers.read().get(&node).and_then(of) == Some(mine)
+    }
+    /// Whether there is a link to a node.
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.peers.read().get(&node).is_some_and(|p| p.up)
+    }
+    /// The nodes that can be reached.
+    pub fn up(&self) -> Vec<NodeId> {
+        self.peers.read().iter().filter(|(_, p)| p.up).map(|(n, _)| *n).collect()
+    }
+    /// What is known of the others.
+    pub fn peers(&self) -> BTreeMap<NodeId, Peer> {
+        self.peers.read().clone()
+    }
+    /// What is known of one.
+    pub fn peer(&self, node: NodeId) -> Option<Peer> {
+        self.peers.read().get(&node).cloned()
+    }
+    /// Something changed that the keeper and those who wait should look at.
+    pub fn touch(&self) {
+        self.changed.send_modify(|n| *n += 1);
+        self.stir.notify_one();
+    }
+    /// The keeper is to look at a group.
+    pub fn look_at(&self, group: u64) {
+        self.due.lock().insert(group);
+        self.touch();
+    }
+}
+
+/// Consensus over the links: only between members of one meta group, since groups of another have the same numbers.
+pub struct Port(pub Arc<Cluster>);
+
+impl Peers for Port {
+    fn send(&self, to: NodeId, frame: Bytes) {
+        if self.0.is_kin(to) {
+            self.0.wires.send(to, Kind::Raft, frame);
+        }
+    }
+}
+
+impl JetStream {
+    /// This node among the others. It never changes as long as the directory is there.
+    pub fn node_id(&self) -> NodeId {
+        self.me
+    }
+    /// Whether it is one of several.
+    pub fn is_clustered(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// There is a link to a node now. After [`JetStream::peer_down`] of a link before.
+    pub fn peer_up(&self, node: NodeId, name: &str) {
+        let Some(c) = &self.cluster else { return };
+        {
+            let mut peers = c.peers.write();
+            let p = peers.entry(node).or_default();
+            (p.name, p.up, p.since) = (name.to_owned(), true, env::now().0);
+        }
+        c.wires.send(node, Kind::Hello, self.hello(c));
+        c.touch();
+    }
+
+    /// The link to a node is no more.
+    pub fn peer_down(&self, node: NodeId) {
+        let Some(c) = &self.cluster else { return };
+        {
+            let mut peers = c.peers.write();
+            let Some(p) = peers.get_mut(&node) else { return };
+            (p.up, p.since) = (false, env::now().0);
+        }
+        c.calls.lost(node);
+        c.formation.lock().lost(node);
+        self.replicas.link_broken(node);
+        c.touch();
+    }
+
+    /// A body came from a node, over the link that was told with [`JetStream::peer_up`]. Bodies that cannot be read are dropped.
+    pub fn received(self: &Arc<JetStream>, from: NodeId, kind: Kind, body: Bytes) {
+        let Some(c) = &self.cluster else { return };
+        match kind {
+            Kind::Raft => {
+                if c.is_kin(from) {
+                    self.replicas.receive(from, body);
+                }
+            }
+            Kind::Hello => self.heard(c, from, &body),
+            Kind::Answer => c.calls.answered(from, &body),
+            Kind::Call => {
+                // Who is overloaded says nothing: the caller's patience ends.
+                let (Some((id, call)), Some(place)) = (Call::decode(&body), self.place()) else { return };
+                let (me, wires) = (self.clone(), c.wires.clone());
+                env::spawn(async move {
+                    let reply = me.serve_call(from, call).await;
+                    wires.send(from, Kind::Answer, reply.encode(id));
+                    drop(place);
+                });
+            }
+            Kind::Forward => {
+                let Some(f) = Forward::decode(&body) else { return };
+                let Ok(account) = str::from_utf8(f.account) else { return };
+                let account = self.broker.account_or_new(account);
+                self.assets(&account).forwarded(self, &f);
+            }
+        }
+    }
+
+    fn heard(&self, c: &Cluster, from: NodeId, body: &[u8]) {
+        let Ok(hello) = serde_json::from_slice::<Hello>(body) else { return };
+        if hello.cluster != c.name {
+            return;
+        }
+        let other = {
+            let mut peers = c.peers.write();
+            let p = peers.entry(from).or_default();
+            if p.hello.as_ref() == Some(&hello) {
+                return;
+            }
+            p.hello = Some(hello.clone());
+            hello.standing.member.zip(c.genesis()).filter(|(a, b)| a != b)
+        };
+        if other.is_some() {
+            let text = format!(
+                "JetStream: server {:?} belongs to another JetStream cluster of the same name; it is left alone",
+                hello.name
+            );
+            self.host.log("ERR", &text);
+        }
+        c.formation.lock().saw(from, hello.standing);
+        c.touch();
+    }
+
+    /// What this node says of itself now.
+    pub(crate) fn hello(&self, c: &Cluster) -> Bytes {
+        let hello = Hello {
+            format: FORMAT,
+            name: self.host.name(),
+            cluster: c.name.clone(),
+            standing: c.formation.lock().standing(),
+            tags: c.tags.clone(),
+            memory_max: self.options.memory_max,
+            storage_max: self.options.storage_max,
+        };
+        serde_json::to_vec(&hello).expect("a hello is plain text and numbers").into()
+    }
+
+    /// This node as the meta group lists it.
+    pub(crate) fn record(&self, c: &Cluster) -> meta::Node {
+        meta::Node {
+            id: self.me,
+            name: self.host.name().into(),
+            tags: c.tags.clone(),
+            memory_max: self.options.memory_max,
+            storage_max: self.options.storage_max,
+            format: FORMAT,
+        }
+    }
+    /// A server's name, as far as it is known.
+    pub(crate) fn name_of(&self, node: NodeId) -> String {
+        if node == self.me {
+            return self.host.name();
+        }
+        let listed = self.meta.read(|s| s.nodes().get(&node).map(|n| n.name.to_string()));
+        let said = || self.cluster.as_ref().and_then(|c| c.peer(node)).map(|p| p.name);
+        listed.or_else(said).unwrap_or_else(|| super::text_of(node))
+    }
+}

@@ -1,0 +1,294 @@
+//! Groups as answers, `/jsz` and `/healthz` show them.
+//!
+//! Owns the shapes' filling. What is known of a replica is `replica`'s.
+
+use std::time::Duration;
+
+use replica::{GroupId, Handle, NodeId};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    JetStream,
+    api::{
+        Time,
+        response::{ClusterInfo, PeerInfo},
+    },
+    leading::Standing,
+    shell::Stream,
+};
+
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// A server's name as groups list it: eight digits, as nats-server derives them from the name.
+pub fn peer_id(name: &str) -> String {
+    Sha256::digest(name.as_bytes()).iter().take(8).map(|b| char::from(DIGITS[usize::from(*b) % 62])).collect()
+}
+
+/// The group of a stream, or of one of its consumers, as tools show it.
+fn group_name(kind: char, id: u64, replicas: usize, memory: bool) -> String {
+    let mut rng = env::Rng::derived(id, "group name");
+    let tail: String = (0..8).map(|_| char::from(DIGITS[rng.below(62) as usize])).collect();
+    format!("{kind}-R{replicas}{}-{tail}", if memory { 'M' } else { 'F' })
+}
+
+/// As long as a leader may be silent before its group counts as without one.
+const GRACE: Duration = Duration::from_secs(10);
+
+impl JetStream {
+    /// The replicas of a group besides `shown`, as this node sees them.
+    pub(super) fn peers_of(
+        &self,
+        handle: &Handle,
+        members: &[NodeId],
+        shown: Option<NodeId>,
+    ) -> Vec<PeerInfo> {
+        let status = handle.status();
+        let Some(c) = &self.cluster else { return Vec::new() };
+        let mut all: Vec<PeerInfo> = members
+            .iter()
+            .filter(|n| Some(**n) != shown)
+            .map(|n| {
+                let name = self.name_of(*n);
+                let peer = peer_id(&name);
+                if *n == self.me {
+                    let current = status.applied >= status.commit && status.stopped.is_none();
+                    return PeerInfo { name, current, peer, ..PeerInfo::default() };
+                }
+                let known = status.peers.iter().find(|p| p.node == *n);
+                let up = c.is_up(*n);
+                let heard = known.and_then(|p| p.heard_ns_ago).and_then(|ns| i64::try_from(ns).ok());
+                PeerInfo {
+                    name,
+                    // Only a leader knows how far the others are.
+                    current: up && known.is_some_and(|p| p.matched.is_none() || p.current(status.commit)),
+                    offline: !up,
+                    active: heard.unwrap_or(0),
+                    lag: known.map_or(0, |p| p.lag),
+                    peer,
+                    pending: known.is_none_or(|p| !p.voter),
+                }
+            })
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// The cluster block of a stream; `None` on a server alone.
+    pub(crate) fn cluster_of(&self, s: &Stream) -> Option<ClusterInfo> {
+        self.block(s, 'S')
+    }
+    /// That of one of its consumers, which is where its stream is.
+    pub(crate) fn cluster_of_consumer(&self, s: &Stream) -> Option<ClusterInfo> {
+        self.block(s, 'C')
+    }
+    fn block(&self, s: &Stream, kind: char) -> Option<ClusterInfo> {
+        let c = self.cluster.as_ref()?;
+        let a = self.meta.read(|m| m.get(s.id).cloned())?;
+        let handle = self.replicas.get(GroupId(s.id))?;
+        let leader = match s.standing() {
+            Standing::Leads(_) => Some(self.me),
+            Standing::Follows(n) => n,
+            _ => None,
+        };
+        let name = leader.map(|n| self.name_of(n)).unwrap_or_default();
+        let alone = a.a.members.len() == 1 && a.a.first.len() == 1 && a.a.leaving.is_empty();
+        if alone {
+            return Some(ClusterInfo { name: c.name.clone(), leader: name, ..ClusterInfo::default() });
+        }
+        let mut shown = a.a.members.clone();
+        shown.extend(&a.a.leaving);
+        let replicas = self.peers_of(&handle, &shown, leader);
+        Some(ClusterInfo {
+            name: c.name.clone(),
+            raft_group: group_name(kind, s.id, a.a.first.len(), s.memory),
+            leader: name,
+            leader_since: leader.map(|_| Time::from_nanos(s.stands_since())),
+            system_account: true,
+            traffic_account: self.host.system_account(),
+            replicas,
+            desired: None,
+        })
+    }
+
+    /// The meta group as `/jsz` shows it; `None` on a server alone.
+    pub fn meta_cluster(&self) -> Option<Value> {
+        let c = self.cluster.as_ref()?;
+        let leader = self.meta.leader(self.me);
+        let nodes: Vec<NodeId> = self.meta.read(|s| s.nodes().keys().copied().collect());
+        let mut v = json!({ "name": c.name });
+        if let Some(n) = leader {
+            let name = self.name_of(n);
+            v["leader"] = json!(name);
+            v["peer"] = json!(peer_id(&name));
+        }
+        if let Some(handle) = self.meta.handle() {
+            let replicas = self.peers_of(&handle, &nodes, leader);
+            v["replicas"] = serde_json::to_value(replicas).unwrap_or_default();
+        }
+        v["cluster_size"] = json!(nodes.len().max(1));
+        v["quorum_needed"] = json!(nodes.len() / 2 + 1);
+        for none in ["pending", "pending_requests", "pending_infos"] {
+            v[none] = json!(0);
+        }
+        Some(v)
+    }
+
+    /// Streams that this node leads, and their consumers; `None` on a server alone.
+    pub fn led(&self) -> Option<(usize, usize)> {
+        self.cluster.as_ref()?;
+        let all = self.all_assets();
+        let led = all.iter().flat_map(|a| a.streams()).filter(|s| s.leads());
+        Some(led.fold((0, 0), |(n, c), s| (n + 1, c + s.seen().consumers)))
+    }
+    /// Whether this node leads the meta group.
+    pub fn leads_meta(&self) -> bool {
+        self.meta.leads()
+    }
+    /// The name of the server that leads the meta group, if known.
+    pub fn meta_leader(&self) -> Option<String> {
+        self.meta.leader(self.me).map(|n| self.name_of(n))
+    }
+    /// Since when it is so.
+    fn meta_age(&self) -> Duration {
+        let age = env::wall().0.saturating_sub(self.meta.since());
+        Duration::from_nanos(u64::try_from(age).unwrap_or(0))
+    }
+
+    /// What keeps a member of a cluster from serving what it has, if anything.
+    pub(crate) fn unhealthy_member(&self) -> Option<String> {
+        let c = self.cluster.as_ref()?;
+        if c.genesis().is_none() {
+            return Some("JetStream has not established contact with a meta leader".into());
+        }
+        if let Some(why) = self.meta.fault() {
+            return Some(format!("JetStream meta group is stopped: {why}"));
+        }
+        if self.meta.leader(self.me).is_none() {
+            let why = if self.meta_age() < GRACE {
+                "has not established contact with"
+            } else {
+                "has lost contact with"
+            };
+            return Some(format!("JetStream {why} a meta leader"));
+        }
+        let mine = self.meta.read(|s| {
+            s.assignments().filter(|a| a.a.members.contains(&self.me)).cloned().collect::<Vec<_>>()
+        });
+        for a in mine {
+            let label = format!("JetStream stream '{} > {}'", a.a.account, a.a.name);
+            let Some(s) = self.stream_of(&a) else {
+                return Some(format!("{label} is not current: not open yet"));
+            };
+            match s.standing() {
+                Standing::Leads(_) | Standing::Follows(Some(_)) => {}
+                Standing::Stopped(why) => return Some(format!("{label} is stopped: {why}")),
+                _ => return Some(format!("{label} is not current: no leader")),
+            }
+            let Some(handle) = self.replicas.get(GroupId(a.a.id)) else { continue };
+            let status = handle.status();
+            if status.installing || status.damaged {
+                return Some(format!("{label} is not current: its data is being repaired"));
+            }
+        }
+        None
+    }
+
+    /// A group as `/raftz` shows it.
+    fn raft_detail(&self, handle: &Handle, label: &str) -> Value {
+        let s = handle.status();
+        let state = match s.role {
+            _ if s.stopped.is_some() => "CLOSED",
+            replica::RoleName::Leader => "LEADER",
+            replica::RoleName::Follower => "FOLLOWER",
+            _ => "CANDIDATE",
+        };
+        let mut v = json!({
+            "id": peer_id(&self.host.name()),
+            "state": state,
+            "size": s.voters.len(),
+            "quorum_needed": s.voters.len() / 2 + 1,
+            "committed": s.commit.0,
+            "applied": s.applied.0,
+            "term": s.term.0,
+            "pindex": s.last.0,
+            "system_account": true,
+            "traffic_account": self.host.system_account(),
+            "name": label,
+        });
+        if let Some(n) = s.leader {
+            v["leader"] = json!(peer_id(&self.name_of(n)));
+            v["ever_had_leader"] = json!(true);
+        }
+        if s.installing {
+            v["catching_up"] = json!(true);
+        }
+        if let Some(why) = &s.stopped {
+            v["wal_error"] = json!(**why);
+        }
+        let peers: serde_json::Map<String, Value> = s
+            .peers
+            .iter()
+            .map(|p| {
+                let name = self.name_of(p.node);
+                let mut one = json!({ "name": name, "known": true });
+                if let Some(m) = p.matched {
+                    one["last_replicated_index"] = json!(m.0);
+                }
+                if let Some(ns) = p.heard_ns_ago {
+                    one["last_seen"] = json!(format!("{:?}", Duration::from_nanos(ns)));
+                }
+                (peer_id(&name), one)
+            })
+            .collect();
+        v["peers"] = Value::Object(peers);
+        v
+    }
+
+    /// All groups as `/raftz` shows them: those of an account, or of all; the meta group is the system account's. `None` on a server alone.
+    pub fn raftz(&self, account: &str, group: &str) -> Option<Value> {
+        self.cluster.as_ref()?;
+        let mut out = serde_json::Map::new();
+        let mut add = |acc: &str, name: String, handle: &Handle| {
+            if (account.is_empty() || account == acc) && (group.is_empty() || group == name) {
+                let detail = self.raft_detail(handle, &name);
+                let of = out.entry(acc.to_owned()).or_insert_with(|| json!({}));
+                of[&name] = detail;
+            }
+        };
+        if let Some(h) = self.meta.handle() {
+            add(&self.host.system_account(), "_meta_".into(), &h);
+        }
+        for a in self.all_assets() {
+            for s in a.streams() {
+                if let Some(h) = self.replicas.get(GroupId(s.id)) {
+                    add(&a.account.name, self.group_label(&s), &h);
+                }
+            }
+        }
+        Some(Value::Object(out))
+    }
+    /// The name of a stream's group.
+    pub(crate) fn group_label(&self, s: &Stream) -> String {
+        let members = self.meta.read(|m| m.get(s.id).map_or(1, |a| a.a.first.len()));
+        group_name('S', s.id, members, s.memory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_listed_under_the_names_of_the_original() {
+        // As a nats-server of these names lists itself.
+        assert_eq!([peer_id("n1"), peer_id("n2"), peer_id("n3")], ["fjFyEjc1", "44jzkV9D", "BXScrY9i"]);
+    }
+
+    #[test]
+    fn a_groups_name_stays() {
+        assert_eq!(group_name('S', 5, 3, false), group_name('S', 5, 3, false));
+        assert_ne!(group_name('S', 5, 3, false), group_name('S', 6, 3, false));
+        assert!(group_name('C', 5, 1, true).starts_with("C-R1M-"));
+    }
+}

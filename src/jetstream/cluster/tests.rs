@@ -1,0 +1,678 @@
+//! Engines in one process, each with a broker of its own, over a network that loses and parts.
+//!
+//! There are no routes between the brokers: what is sent to a client's inbox is carried to that client's broker, and a publish goes to the
+//! server that listens.
+//!
+//! Time is real here, so a run does not repeat exactly; what has to repeat is found by the storms.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use broker::{Account, Broker, Deliveries, Inbound, Link, LinkOptions, Message, Sub};
+use bytes::Bytes;
+use env::Rng;
+use parking_lot::Mutex;
+use replica::NodeId;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+
+use super::{Kind, Setup, Wires};
+use crate::{AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream, Options, post::Posts};
+
+/// How long anything may take before the test has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Frame = (Kind, Bytes);
+
+/// All links.
+#[derive(Default)]
+struct Net {
+    engines: Mutex<BTreeMap<NodeId, Arc<JetStream>>>,
+    queues: Mutex<BTreeMap<(NodeId, NodeId), mpsc::UnboundedSender<Frame>>>,
+    cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    loss: Mutex<f64>,
+    rng: OnceLock<Mutex<Rng>>,
+}
+
+fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
+    (a.min(b), a.max(b))
+}
+
+impl Net {
+    fn linked(&self, a: NodeId, b: NodeId) -> bool {
+        !self.cut.lock().contains(&pair(a, b))
+    }
+    /// A link opens or closes.
+    fn set(&self, a: NodeId, b: NodeId, up: bool) {
+        let was = self.linked(a, b);
+        match up {
+            true => self.cut.lock().remove(&pair(a, b)),
+            false => self.cut.lock().insert(pair(a, b)),
+        };
+        if was == up {
+            return;
+        }
+        // What was on its way is lost with the link.
+        self.queues.lock().retain(|k, _| pair(k.0, k.1) != pair(a, b));
+        let (x, y) = {
+            let e = self.engines.lock();
+            (e.get(&a).cloned(), e.get(&b).cloned())
+        };
+        for (engine, other) in [(x, b), (y, a)] {
+            let Some(engine) = engine else { continue };
+            match up {
+                true => engine.peer_up(other, "?"),
+                false => engine.peer_down(other),
+            }
+        }
+    }
+}
+
+/// One node's way into the network.
+struct Wire {
+    net: Arc<Net>,
+    me: OnceLock<NodeId>,
+}
+
+impl Wires for Wire {
+    fn send(&self, to: NodeId, kind: Kind, body: Bytes) -> bool {
+        let Some(me) = self.me.get().copied() else { return false };
+        if !self.net.linked(me, to) || !self.net.engines.lock().contains_key(&to) {
+            return false;
+        }
+        let lost = *self.net.loss.lock();
+        let rng = self.net.rng.get_or_init(|| Mutex::new(Rng::derived(7, "net")));
+        if lost > 0.0 && rng.lock().bool(lost) {
+            return true;
+        }
+        let mut queues = self.net.queues.lock();
+        let queue = queues.entry((me, to)).or_insert_with(|| {
+            let (tx, mut rx) = mpsc::unbounded_channel::<Frame>();
+            let net = self.net.clone();
+            env::spawn(async move {
+                while let Some((kind, body)) = rx.recv().await {
+                    let engine = net.engines.lock().get(&to).cloned();
+                    if let Some(e) = engine.filter(|_| net.linked(me, to)) {
+                        e.received(me, kind, body);
+                    }
+                }
+            });
+            tx
+        });
+        queue.send((kind, body)).is_ok()
+    }
+}
+
+struct Seen(String);
+
+impl Host for Seen {
+    fn name(&self) -> String {
+        self.0.clone()
+    }
+    fn id(&self) -> String {
+        self.0.clone()
+    }
+    fn cluster(&self) -> String {
+        "C".into()
+    }
+    fn client(&self, _: &Link) -> ClientInfo {
+        ClientInfo::default()
+    }
+    fn system_account(&self) -> String {
+        "$SYS".into()
+    }
+    fn log(&self, level: &'static str, text: &str) {
+        if level == "ERR" {
+            tracing::error!("{}: {text}", self.0);
+        }
+    }
+}
+
+/// A directory that goes with the test.
+struct Dir(PathBuf);
+
+impl Dir {
+    #[allow(clippy::disallowed_methods, reason = "a test's own directory")]
+    fn new() -> Dir {
+        static N: AtomicU64 = AtomicU64::new(0);
+        let n = N.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("fulmar-cluster-{}-{n}", std::process::id()));
+        std::fs::remove_dir_all(&dir).ok();
+        Dir(dir)
+    }
+}
+impl Drop for Dir {
+    #[allow(clippy::disallowed_methods, reason = "a test's own directory")]
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// A message that came.
+#[derive(Clone, Debug)]
+struct Got {
+    subject: String,
+    reply: String,
+    body: String,
+}
+
+#[derive(Default)]
+struct Inbox {
+    got: Mutex<Vec<Got>>,
+    came: Notify,
+}
+
+/// A client's ear, or the bridge from one broker to a client at another.
+enum Ear {
+    Client(Arc<Inbox>),
+    Bridge(Weak<Posts>),
+}
+
+impl Inbound for Ear {
+    fn deliver(&self, _: &mut Deliveries, _: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
+        match self {
+            Ear::Client(inbox) => {
+                let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+                let got = Got { subject: text(m.subject), reply: text(m.reply), body: text(m.payload()) };
+                inbox.got.lock().push(got);
+                inbox.came.notify_waiters();
+            }
+            Ear::Bridge(to) => {
+                if let Some(posts) = to.upgrade() {
+                    posts.take().send(
+                        m.subject,
+                        m.shown,
+                        m.reply,
+                        m.header().len(),
+                        &[m.header(), m.payload()],
+                    );
+                }
+            }
+        }
+        true
+    }
+}
+
+fn link(broker: &Broker, ear: Ear) -> Arc<Link> {
+    Link::new(LinkOptions {
+        id: broker.next_id(),
+        kind: broker::Kind::Internal,
+        worker: 0,
+        pending_bytes_max: 0,
+        transport: None,
+        inbound: Some(Box::new(ear)),
+    })
+}
+
+/// A server with one client.
+struct Server {
+    name: String,
+    dir: Arc<Dir>,
+    node: Arc<JetStream>,
+    broker: Arc<Broker>,
+    account: Arc<Account>,
+    posts: Arc<Posts>,
+    inbox: Arc<Inbox>,
+    asked: Mutex<u64>,
+    bridges: Mutex<Vec<Arc<Link>>>,
+}
+
+impl Server {
+    async fn start(net: Option<&Arc<Net>>, name: &str, dir: &Arc<Dir>) -> Server {
+        let broker = Arc::new(Broker::default());
+        let options = Options {
+            dir: dir.0.clone(),
+            strict: true,
+            memory_max: 1 << 30,
+            storage_max: 1 << 40,
+            domain: None,
+            durability: Durability::Durable,
+            limits: AssetLimits::default(),
+            waiting_msgs_max: 10_000,
+            waiting_bytes_max: 128 << 20,
+            requests_max: 1000,
+            payload_max: 1 << 20,
+        };
+        let wire = net.map(|net| Arc::new(Wire { net: net.clone(), me: OnceLock::new() }));
+        let setup = wire.clone().map(|wires| Setup {
+            wires,
+            name: "C".into(),
+            others: 2,
+            tags: vec![format!("host:{name}")],
+            unique_tag: String::new(),
+        });
+        let host = Arc::new(Seen(name.to_owned()));
+        let node = JetStream::open(broker.clone(), options, host, setup).await.expect("it opens");
+        let account = broker.account_or_new("A");
+        node.set_account(&account, Some(AccountLimits::default()));
+        let system = broker.account_or_new("$SYS");
+        node.serve_system(&system);
+        let inbox = Arc::new(Inbox::default());
+        let own = link(&broker, Ear::Client(inbox.clone()));
+        let subject = format!("_INBOX.{name}.>");
+        own.subscribe(&account, b"1", subject.as_bytes(), b"", false).expect("it is open");
+        let posts = Arc::new(Posts::new(broker.clone(), own, account.clone()));
+        if let (Some(net), Some(wire)) = (net, wire) {
+            let me = node.node_id();
+            wire.me.set(me).expect("once");
+            let others: Vec<NodeId> = {
+                let mut e = net.engines.lock();
+                e.insert(me, node.clone());
+                e.keys().copied().filter(|n| *n != me).collect()
+            };
+            for n in others {
+                net.cut.lock().insert(pair(me, n));
+                net.set(me, n, true);
+            }
+        }
+        Server {
+            name: name.to_owned(),
+            dir: dir.clone(),
+            node,
+            broker,
+            account,
+            posts,
+            inbox,
+            asked: Mutex::new(0),
+            bridges: Mutex::default(),
+        }
+    }
+    /// Carries what comes here for the other's client to it.
+    fn bridge(&self, other: &Server) {
+        let l = link(&self.broker, Ear::Bridge(Arc::downgrade(&other.posts)));
+        let subject = format!("_INBOX.{}.>", other.name);
+        l.subscribe(&self.account, b"1", subject.as_bytes(), b"", false).expect("it is open");
+        self.bridges.lock().push(l);
+    }
+    fn send(&self, subject: &str, reply: &str, body: &str) -> usize {
+        self.posts.take().send(subject.as_bytes(), None, reply.as_bytes(), 0, &[body.as_bytes()])
+    }
+    fn inbox(&self) -> String {
+        let mut asked = self.asked.lock();
+        *asked += 1;
+        format!("_INBOX.{}.{asked}", self.name)
+    }
+    fn got(&self, subject: &str) -> Vec<Got> {
+        self.inbox.got.lock().iter().filter(|g| g.subject == subject).cloned().collect()
+    }
+    async fn wait(&self, subject: &str, n: usize) -> Vec<Got> {
+        until(&format!("{n} messages to {subject}"), || {
+            let got = self.got(subject);
+            (got.len() >= n).then_some(got)
+        })
+        .await
+    }
+    /// A request of the API that anybody may answer.
+    async fn api(&self, what: &str, body: &str) -> Value {
+        let reply = self.inbox();
+        assert!(self.send(&format!("$JS.API.{what}"), &reply, body) > 0, "nobody takes {what}");
+        let got = self.wait(&reply, 1).await.remove(0);
+        serde_json::from_str(&got.body).expect("JSON")
+    }
+    async fn good(&self, what: &str, body: &str) -> Value {
+        let v = self.api(what, body).await;
+        assert!(v["error"].is_null(), "{what}: {v}");
+        v
+    }
+}
+
+/// Returns what `f` finds, as soon as it does.
+async fn until<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
+    let end = env::now() + PATIENCE;
+    loop {
+        if let Some(t) = f() {
+            return t;
+        }
+        assert!(env::now() < end, "in vain: {what}");
+        env::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Servers that all see each other.
+struct World {
+    net: Arc<Net>,
+    servers: Vec<Option<Server>>,
+}
+
+impl World {
+    async fn new(n: usize) -> World {
+        let mut w = World { net: Arc::default(), servers: Vec::new() };
+        for i in 0..n {
+            w.servers.push(None);
+            w.start(i, &Arc::new(Dir::new())).await;
+        }
+        w
+    }
+    async fn start(&mut self, i: usize, dir: &Arc<Dir>) {
+        let s = Server::start(Some(&self.net), &format!("s{i}"), dir).await;
+        for other in self.servers.iter().flatten() {
+            other.bridge(&s);
+            s.bridge(other);
+        }
+        self.servers[i] = Some(s);
+    }
+    fn at(&self, i: usize) -> &Server {
+        self.servers[i].as_ref().expect("it runs")
+    }
+    fn all(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().flatten()
+    }
+    fn find(&self, name: &str) -> usize {
+        self.servers.iter().position(|s| s.as_ref().is_some_and(|s| s.name == name)).expect("it runs")
+    }
+    /// Returns when there is a meta leader that all know, and all are listed.
+    async fn formed(&self) {
+        let n = self.all().count();
+        until("a meta group of all", || {
+            let leaders: BTreeSet<_> = self.all().map(|s| s.node.meta_leader()).collect();
+            let one = leaders.len() == 1 && !leaders.contains(&None);
+            let voters = |s: &Server| s.node.meta.handle().map_or(0, |h| h.members().0.len());
+            (one && self.all().all(|s| voters(s) == n)).then_some(())
+        })
+        .await;
+    }
+    /// Ends a server without a word to the others.
+    async fn kill(&mut self, i: usize) -> Arc<Dir> {
+        let s = self.servers[i].take().expect("it runs");
+        let me = s.node.node_id();
+        let others: Vec<NodeId> = self.all().map(|o| o.node.node_id()).collect();
+        for o in others {
+            self.net.set(me, o, false);
+        }
+        self.net.engines.lock().remove(&me);
+        s.node.close().await;
+        s.dir.clone()
+    }
+    /// Publishes where the stream listens; the sequence.
+    async fn publish(&self, subject: &str, body: &str) -> u64 {
+        let end = env::now() + PATIENCE;
+        loop {
+            assert!(env::now() < end, "nobody stores {subject}");
+            let Some(s) = self.all().find(|s| s.account.has_interest(subject.as_bytes())) else {
+                env::sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            let reply = s.inbox();
+            s.send(subject, &reply, body);
+            let answer = env::timeout(Duration::from_secs(5), s.wait(&reply, 1)).await;
+            let Ok(answer) = answer else { continue };
+            let v: Value = serde_json::from_str(&answer[0].body).expect("JSON");
+            if let Some(seq) = v["seq"].as_u64().filter(|n| *n > 0) {
+                return seq;
+            }
+        }
+    }
+    /// Asks until the answer is as wanted.
+    async fn eventually(&self, i: usize, what: &str, f: impl Fn(&Value) -> bool) -> Value {
+        let end = env::now() + PATIENCE;
+        loop {
+            let v = self.api(i, what).await;
+            if f(&v) {
+                return v;
+            }
+            assert!(env::now() < end, "{what}: in vain: {v}");
+            env::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    async fn api(&self, i: usize, what: &str) -> Value {
+        self.at(i).api(what, "").await
+    }
+    /// A stream of one replica and two messages gets three, one, and three again; then its leader changes.
+    async fn grow_and_shrink(&self) {
+        for replicas in [3, 1, 3] {
+            self.at(1).good("STREAM.UPDATE.S", &stream("S", replicas)).await;
+            let v = self
+                .eventually(2, "STREAM.INFO.S", |v| {
+                    all_current(v, replicas - 1) && v["state"]["messages"] == 2
+                })
+                .await;
+            assert_eq!(v["config"]["num_replicas"], json!(replicas));
+            until("as many replicas as wanted have data (C-6)", || {
+                let open = self.all().filter(|s| s.node.replicas.stored().len() == 2).count();
+                (open == replicas).then_some(())
+            })
+            .await;
+        }
+        let v = self.api(0, "STREAM.INFO.S").await;
+        let before = v["cluster"]["leader"].clone();
+        self.at(0).good("STREAM.LEADER.STEPDOWN.S", "").await;
+        self.eventually(0, "STREAM.INFO.S", |v| v["error"].is_null() && v["cluster"]["leader"] != before)
+            .await;
+        assert_eq!(self.publish("S.x", "moved").await, 3);
+    }
+    async fn end(mut self) {
+        for i in 0..self.servers.len() {
+            if self.servers[i].is_some() {
+                self.kill(i).await;
+            }
+        }
+    }
+}
+
+fn run<F: Future<Output = ()>>(test: F) {
+    let done = env::run(async { env::timeout(PATIENCE * 4, test).await }).expect("a runtime can be made");
+    assert!(done.is_ok(), "the test does not come to its end");
+}
+
+fn stream(name: &str, replicas: usize) -> String {
+    json!({ "name": name, "subjects": [format!("{name}.>")], "num_replicas": replicas }).to_string()
+}
+
+fn all_current(v: &Value, others: usize) -> bool {
+    let r = v["cluster"]["replicas"].as_array().cloned().unwrap_or_default();
+    r.len() == others
+        && r.iter().all(|p| p["current"] == true && p["lag"].is_null() && p["pending"].is_null())
+}
+
+#[test]
+fn c6_a_leader_dies_and_the_stream_goes_on() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let v = w.at(0).good("STREAM.CREATE.S", &stream("S", 3)).await;
+        assert_eq!(v["cluster"]["name"], "C");
+        let leader = w.find(v["cluster"]["leader"].as_str().expect("a leader"));
+        for i in 1..=20 {
+            assert_eq!(w.publish("S.x", &i.to_string()).await, i);
+        }
+        // Whoever is asked says the same (C-4: once).
+        for s in w.all() {
+            let v = s.good("STREAM.INFO.S", "").await;
+            assert_eq!(
+                (&v["state"]["messages"], &v["cluster"]["leader"]),
+                (&json!(20), &json!(w.at(leader).name))
+            );
+            assert_eq!(v["cluster"]["replicas"].as_array().map(Vec::len), Some(2), "{v}");
+            let names = s.good("STREAM.NAMES", "").await;
+            assert_eq!(names["streams"], json!(["S"]));
+            assert_eq!(s.got(&format!("_INBOX.{}.1", s.name)).len(), 1, "C-4");
+        }
+        let dir = w.kill(leader).await;
+        for i in 21..=40 {
+            assert_eq!(w.publish("S.x", &i.to_string()).await, i, "nothing is lost, nothing is given twice");
+        }
+        let other = (leader + 1) % 3;
+        let v = w.eventually(other, "STREAM.INFO.S", |v| v["error"].is_null()).await;
+        assert_ne!(v["cluster"]["leader"], json!(format!("s{leader}")));
+        let offline: Vec<_> = v["cluster"]["replicas"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|p| p["offline"] == true)
+            .collect();
+        assert_eq!(offline.len(), 1, "{v}");
+        w.start(leader, &dir).await;
+        w.eventually(other, "STREAM.INFO.S", |v| all_current(v, 2) && v["state"]["messages"] == 40).await;
+        // The one that came back has it all, and answers through the others.
+        let v = w.at(leader).good("STREAM.MSG.GET.S", r#"{"seq":40}"#).await;
+        assert_eq!(v["message"]["data"], "NDA=");
+        w.end().await;
+    });
+}
+
+#[test]
+fn any_server_takes_any_request() {
+    run(async {
+        let w = World::new(3).await;
+        w.formed().await;
+        for i in 0..3 {
+            let name = format!("R{i}");
+            let v = w.at(i).good(&format!("STREAM.CREATE.{name}"), &stream(&name, 1)).await;
+            assert_eq!(v["config"]["num_replicas"], 1);
+        }
+        // Placed apart.
+        let mut leaders = BTreeSet::new();
+        for i in 0..3 {
+            let v = w.at((i + 1) % 3).good(&format!("STREAM.INFO.R{i}"), "").await;
+            leaders.insert(v["cluster"]["leader"].as_str().unwrap_or_default().to_owned());
+        }
+        assert_eq!(leaders.len(), 3, "{leaders:?}");
+        let v = w.at(2).good("STREAM.LIST", "").await;
+        assert_eq!((&v["total"], v["streams"].as_array().map(Vec::len)), (&json!(3), Some(3)), "{v}");
+        w.publish("R0.a", "one").await;
+        w.publish("R0.b", "two").await;
+        let v = w.at(1).good("INFO", "").await;
+        assert_eq!(v["streams"], 3, "{v}");
+        for i in 0..3 {
+            let s = w.at(i);
+            let c = json!({ "stream_name": "R0", "config": { "durable_name": format!("c{i}"), "ack_policy": "explicit" } });
+            s.good(&format!("CONSUMER.CREATE.R0.c{i}"), &c.to_string()).await;
+            let to = s.inbox();
+            assert!(
+                s.send(
+                    &format!("$JS.API.CONSUMER.MSG.NEXT.R0.c{i}"),
+                    &to,
+                    r#"{"batch":2,"expires":5000000000}"#
+                ) > 0
+            );
+            let got = s.wait(&to, 2).await;
+            assert_eq!(got.iter().map(|g| g.body.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+            for g in &got {
+                s.send(&g.reply, "", "+ACK");
+            }
+            w.eventually((i + 1) % 3, &format!("CONSUMER.INFO.R0.c{i}"), |v| {
+                v["ack_floor"]["stream_seq"] == 2
+            })
+            .await;
+        }
+        let v = w.at(0).good("CONSUMER.NAMES.R0", "").await;
+        assert_eq!(v["consumers"], json!(["c0", "c1", "c2"]));
+        let mut config: Value = serde_json::from_str(&stream("R0", 1)).expect("JSON");
+        config["max_msgs"] = json!(1);
+        let v = w.at(2).good("STREAM.UPDATE.R0", &config.to_string()).await;
+        assert_eq!((&v["config"]["max_msgs"], &v["state"]["messages"]), (&json!(1), &json!(1)));
+        let v = w.at(1).api("STREAM.CREATE.R5", &stream("R5", 5)).await;
+        assert_eq!((&v["error"]["err_code"], &v["error"]["code"]), (&json!(10005), &json!(400)), "{v}");
+        for s in w.all() {
+            let v = s.api("STREAM.INFO.nope", "").await;
+            assert_eq!(v["error"]["err_code"], 10059, "{v}");
+        }
+        w.at(2).good("STREAM.DELETE.R0", "").await;
+        for s in w.all() {
+            let v = s.api("STREAM.INFO.R0", "").await;
+            assert_eq!(v["error"]["err_code"], 10059, "{v}");
+        }
+        until("the data of the stream that was deleted goes (C-5)", || {
+            let groups: usize = w.all().map(|s| s.node.replicas.stored().len()).sum();
+            // The meta group thrice, and two streams.
+            (groups == 5).then_some(())
+        })
+        .await;
+        w.end().await;
+    });
+}
+
+#[test]
+fn c6_streams_grow_and_shrink() {
+    run(async {
+        let w = World::new(3).await;
+        w.formed().await;
+        w.at(0).good("STREAM.CREATE.S", &stream("S", 1)).await;
+        assert_eq!(w.publish("S.x", "one").await, 1);
+        assert_eq!(w.publish("S.x", "two").await, 2);
+        w.grow_and_shrink().await;
+        w.end().await;
+    });
+}
+
+#[test]
+fn a_server_alone_takes_others_in_and_its_streams_grow_and_shrink() {
+    run(async {
+        let dir = Arc::new(Dir::new());
+        let alone = Server::start(None, "s0", &dir).await;
+        alone.good("STREAM.CREATE.S", &stream("S", 1)).await;
+        let v = alone.api("STREAM.CREATE.T", &stream("T", 3)).await;
+        assert_eq!(v["error"]["err_code"], 10074, "{v}");
+        let reply = alone.inbox();
+        assert_eq!(alone.send("S.x", &reply, "before"), 1);
+        alone.wait(&reply, 1).await;
+        alone.node.close().await;
+        drop(alone);
+
+        let mut w = World { net: Arc::default(), servers: vec![None, None, None] };
+        w.start(0, &dir).await;
+        w.start(1, &Arc::new(Dir::new())).await;
+        w.start(2, &Arc::new(Dir::new())).await;
+        w.formed().await;
+        assert_eq!(w.publish("S.x", "after").await, 2);
+        w.grow_and_shrink().await;
+        w.end().await;
+    });
+}
+
+#[test]
+fn without_a_majority_nobody_answers_for_the_stream() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        w.at(0).good("STREAM.CREATE.S", &stream("S", 3)).await;
+        w.publish("S.x", "1").await;
+        let (a, b) = (w.kill(1).await, w.kill(2).await);
+        let v = w.eventually(0, "STREAM.INFO.S", |v| !v["error"].is_null()).await;
+        assert_eq!((&v["error"]["err_code"], &v["error"]["code"]), (&json!(10008), &json!(503)), "{v}");
+        assert!(w.at(0).node.unhealthy().is_some());
+        w.start(1, &a).await;
+        w.eventually(0, "STREAM.INFO.S", |v| v["error"].is_null() && v["state"]["messages"] == 1).await;
+        w.start(2, &b).await;
+        w.eventually(0, "STREAM.INFO.S", |v| all_current(v, 2)).await;
+        until("all are well", || w.all().all(|s| s.node.unhealthy().is_none()).then_some(())).await;
+        w.end().await;
+    });
+}
+
+#[test]
+fn c4_requests_are_answered_once_although_the_network_loses() {
+    run(async {
+        let w = World::new(3).await;
+        w.formed().await;
+        *w.net.loss.lock() = 0.05;
+        let mut done = 0;
+        for i in 0..12 {
+            let s = w.at(i % 3);
+            let name = format!("S{i}");
+            let v =
+                s.api(&format!("STREAM.CREATE.{name}"), &stream(&name, if i % 2 == 0 { 3 } else { 1 })).await;
+            done += usize::from(v["error"].is_null());
+        }
+        *w.net.loss.lock() = 0.0;
+        assert!(done > 0);
+        // Whatever was answered: all see the same in the end.
+        for s in w.all() {
+            let replies: BTreeSet<String> = s.inbox.got.lock().iter().map(|g| g.subject.clone()).collect();
+            assert_eq!(replies.len(), s.inbox.got.lock().len(), "C-4");
+        }
+        let mut seen = BTreeSet::new();
+        for s in w.all() {
+            seen.insert(s.good("STREAM.NAMES", "").await["streams"].to_string());
+        }
+        assert_eq!(seen.len(), 1);
+        w.end().await;
+    });
+}

@@ -1,0 +1,221 @@
+//! Mirrors and sources: in one process, and through another engine's API.
+
+use std::collections::BTreeMap;
+
+use broker::rules::{Export, Import, Responses, Rules};
+use replica::Machine;
+
+use super::*;
+
+/// Returns when a stream's last sequence is `n`.
+async fn grown(server: &Server, s: &Arc<Stream>, n: u64) {
+    server.until(&format!("{} has {n}", s.name), || (s.group().state().last.0 >= n).then_some(())).await;
+    s.tail_applied().await;
+}
+
+/// Subjects and payloads of all messages.
+async fn all_of(s: &Arc<Stream>) -> Vec<(u64, String, String)> {
+    let state = s.group().state();
+    let mut all = Vec::new();
+    for seq in state.first.0..=state.last.0 {
+        let got = s.group().ask(|v| v.get(store::StreamSeq(seq))).await.expect("the disk answers");
+        if let store::Read::Valid(m) = got {
+            let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+            all.push((seq, text(m.message().subject), text(m.message().body)));
+        }
+    }
+    all
+}
+
+#[test]
+fn copies_in_one_process_follow_and_begin_anew_after_a_reign() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        let o = server.make_stream(r#"{"name":"O","subjects":["a.>"]}"#).await;
+        for i in 0..300 {
+            server.publish(&format!("a.{}", i % 3), "", &i.to_string());
+        }
+        let m = server.make_stream(r#"{"name":"M","mirror":{"name":"O"}}"#).await;
+        let c = server.make_stream(r#"{"name":"C","sources":[{"name":"O","filter_subject":"a.1"}]}"#).await;
+        grown(&server, &m, 300).await;
+        grown(&server, &c, 100).await;
+        assert_eq!(all_of(&m).await, all_of(&o).await);
+        // The copy's leader goes and comes: it goes on where it stands.
+        let crate::leading::Standing::Leads(term) = c.standing() else { panic!("it leads") };
+        c.role(&replica::Role::Follower { term, leader: None });
+        for i in 300..330 {
+            server.publish(&format!("a.{}", i % 3), "", &i.to_string());
+        }
+        grown(&server, &m, 330).await;
+        assert_eq!(c.group().state().last.0, 100, "a follower copies nothing");
+        c.role(&replica::Role::Leader { term });
+        grown(&server, &c, 110).await;
+        let bodies: Vec<u64> = all_of(&c).await.iter().map(|m| m.2.parse().expect("a number")).collect();
+        assert_eq!(bodies, (0..330).filter(|i| i % 3 == 1).collect::<Vec<u64>>());
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// What a copy could not store stays in the work queue, and what was stored leaves it.
+#[test]
+fn j25_a_work_queue_lets_go_only_of_what_is_applied_in_the_copy() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        let w = server.make_stream(r#"{"name":"W","subjects":["a.>"],"retention":"workqueue"}"#).await;
+        let c = server.make_stream(r#"{"name":"C","sources":[{"name":"W"}]}"#).await;
+        assert_eq!(server.store("a.x", "1").await, 1);
+        grown(&server, &c, 1).await;
+        server.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
+        // The next copy is refused: as the driver says it when the disk is full.
+        server.publish("a.x", "", "2");
+        let out = Mutex::new(Vec::new());
+        let stopped = c.core.lock().handle.take();
+        server
+            .until("a copy is to be stored", || {
+                c.take_proposals(&mut out.lock());
+                (!out.lock().is_empty()).then_some(())
+            })
+            .await;
+        assert_eq!(w.group().state().msgs, 1, "J-25");
+        c.core.lock().handle = stopped;
+        c.refused(out.into_inner(), &replica::Refusal::NoSpace("full".into()));
+        // It is copied again, and only then leaves.
+        grown(&server, &c, 2).await;
+        server.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
+        assert_eq!(all_of(&c).await.iter().map(|m| &*m.2).collect::<Vec<_>>(), ["1", "2"]);
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// The power fails anywhere between a copy and its removal from the work queue: what was acknowledged is copied once, and the queue is empty.
+#[test]
+fn j25_power_failures_neither_lose_nor_double_what_is_copied() {
+    let disk = new_disk();
+    let acked = Arc::new(Mutex::new(Vec::new()));
+    for life in 0..12u64 {
+        let (disk, acked) = (disk.clone(), acked.clone());
+        let at = disk.clone();
+        env::run(async move {
+            let server = Server::start(&at).await;
+            if life == 0 {
+                server.make_stream(r#"{"name":"W","subjects":["a.>"],"retention":"workqueue"}"#).await;
+                server.make_stream(r#"{"name":"C","sources":[{"name":"W"}]}"#).await;
+            }
+            for i in 0..15 {
+                let body = format!("{life}.{i}");
+                server.store("a.x", &body).await;
+                acked.lock().push(body);
+            }
+            // How far the copying gets differs from life to life.
+            for _ in 0..life * 7 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .expect("a runtime starts");
+        disk.with(|d| d.power_failure());
+    }
+    env::run(async move {
+        let server = Server::start(&disk).await;
+        let (w, c) = (server.stream("W"), server.stream("C"));
+        server.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
+        let bodies: Vec<String> = all_of(&c).await.into_iter().map(|m| m.2).collect();
+        assert_eq!(bodies, *acked.lock(), "each once, in order");
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// Two engines, an account each; B reaches A's API under a prefix of its own.
+async fn neighbours() -> (Server, Server) {
+    let broker = Arc::new(Broker::default());
+    let export = |service: bool, subject: &str| Export {
+        service,
+        subject: subject.into(),
+        accounts: None,
+        account_token: 0,
+        responses: Responses::One,
+        threshold: Duration::from_secs(5),
+        latency: None,
+        allow_trace: false,
+    };
+    let import = |service: bool, subject: &str, to: Option<&str>| Import {
+        service,
+        account: "A".into(),
+        subject: subject.into(),
+        to: to.map(Into::into),
+        share: false,
+        allow_trace: false,
+    };
+    let a = Rules {
+        exports: vec![export(true, "$JS.API.>"), export(true, "$JS.FC.>"), export(false, "from.A.>")],
+        ..Rules::default()
+    };
+    let b = Rules {
+        imports: vec![
+            import(true, "$JS.API.>", Some("JS.A.API.>")),
+            import(true, "$JS.FC.>", None),
+            import(false, "from.A.>", None),
+        ],
+        ..Rules::default()
+    };
+    broker.configure(&BTreeMap::from([("A".into(), a), ("B".into(), b)])).expect("the rules fit");
+    let first = Server::start_in(&new_disk(), broker.clone(), "A").await;
+    let second = Server::start_in(&new_disk(), broker, "B").await;
+    (first, second)
+}
+
+const EXTERNAL: &str = r#""external":{"api":"JS.A.API","deliver":"from.A"}"#;
+
+#[test]
+fn what_is_elsewhere_is_copied_through_its_api() {
+    env::run(async {
+        let (a, b) = neighbours().await;
+        let o = a.make_stream(r#"{"name":"O","subjects":["a.>"]}"#).await;
+        for i in 0..700 {
+            a.publish(&format!("a.{}", i % 2), "", &i.to_string());
+        }
+        grown(&a, &o, 700).await;
+        let m = b.make_stream(&format!(r#"{{"name":"M","mirror":{{"name":"O",{EXTERNAL}}}}}"#)).await;
+        let source = format!(r#"{{"name":"O","filter_subject":"a.1",{EXTERNAL}}}"#);
+        let c = b.make_stream(&format!(r#"{{"name":"C","sources":[{source}]}}"#)).await;
+        grown(&b, &m, 700).await;
+        grown(&b, &c, 350).await;
+        assert_eq!(all_of(&m).await, all_of(&o).await);
+        a.store("a.1", "last").await;
+        grown(&b, &m, 701).await;
+        grown(&b, &c, 351).await;
+        let info = b.api("STREAM.INFO.C", "").await;
+        let first = &info["sources"][0];
+        assert!(
+            first["error"].is_null() && first["lag"] == 0 && first["active"].as_i64() >= Some(0),
+            "{info}"
+        );
+        // A consumer of a copy is none of the origin's users'.
+        assert_eq!(a.api("CONSUMER.NAMES.O", "").await["total"], 0);
+        a.close().await;
+        b.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
+fn j25_a_work_queue_elsewhere_is_emptied_by_what_is_applied_here() {
+    env::run(async {
+        let (a, b) = neighbours().await;
+        let w = a.make_stream(r#"{"name":"W","subjects":["a.>"],"retention":"workqueue"}"#).await;
+        for i in 0..50 {
+            a.publish("a.x", "", &i.to_string());
+        }
+        let c = b.make_stream(&format!(r#"{{"name":"C","sources":[{{"name":"W",{EXTERNAL}}}]}}"#)).await;
+        grown(&b, &c, 50).await;
+        // Acknowledged with the next flow control: at the latest when nothing more comes.
+        a.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
+        let bodies: Vec<u64> = all_of(&c).await.iter().map(|m| m.2.parse().expect("a number")).collect();
+        assert_eq!(bodies, (0..50).collect::<Vec<u64>>());
+        a.close().await;
+        b.close().await;
+    })
+    .expect("a runtime starts");
+}

@@ -1,0 +1,247 @@
+//! Requests about the members of groups: another leader, another server in the place of one.
+
+use std::time::Duration;
+
+use replica::{GroupId, NodeId};
+use stream::{
+    ApiError,
+    config::{Storage, StreamConfig},
+    errors,
+};
+
+use super::{Desk, streams::not_assigned};
+use crate::{
+    JetStream,
+    api::{Placement, response::Done},
+    cluster::{
+        place::{Candidate, Wish, place},
+        status::peer_id,
+    },
+    leading::Standing,
+    meta::{Assigned, Command},
+};
+
+/// How long a step-down waits to see another leader.
+const HANDOVER: Duration = Duration::from_secs(2);
+
+impl JetStream {
+    /// The nodes that could take a stream of this storage.
+    fn candidates(&self, storage: Storage, apart_from: Option<u64>) -> Vec<Candidate> {
+        let Some(c) = &self.cluster else { return Vec::new() };
+        self.meta.read(|s| {
+            let mut all: Vec<Candidate> = s
+                .nodes()
+                .values()
+                .map(|n| Candidate {
+                    id: n.id,
+                    cluster: c.name.clone(),
+                    tags: n.tags.clone(),
+                    up: n.id == self.me || c.is_up(n.id),
+                    assets: 0,
+                    leads: 0,
+                    room: if storage == Storage::Memory { n.memory_max } else { n.storage_max },
+                })
+                .collect();
+            for a in s.assignments().filter(|a| Some(a.a.id) != apart_from) {
+                for (i, m) in a.a.members.iter().enumerate() {
+                    let Some(n) = all.iter_mut().find(|n| n.id == *m) else { continue };
+                    n.assets += 1;
+                    n.leads += usize::from(i == 0);
+                    if let Some(config) = a.config.as_ref().filter(|c| c.storage == storage) {
+                        n.room = n.room.saturating_sub(u64::try_from(config.max_bytes).unwrap_or(0));
+                    }
+                }
+            }
+            all
+        })
+    }
+
+    /// The nodes for a stream, of which it keeps those that it is on if it can.
+    ///
+    /// # Errors
+    /// 10005 with the reason.
+    pub(crate) fn place_stream(&self, c: &StreamConfig, keep: &[NodeId]) -> Result<Vec<NodeId>, ApiError> {
+        let placement = c.placement.clone().unwrap_or_default();
+        let wish = Wish {
+            replicas: usize::try_from(c.num_replicas).unwrap_or(1).max(1),
+            cluster: placement.cluster,
+            tags: placement.tags,
+            unique_tag: self.cluster.as_ref().map(|c| c.unique_tag.clone()).unwrap_or_default(),
+            bytes: u64::try_from(c.max_bytes).unwrap_or(0),
+            keep: keep.to_vec(),
+        };
+        place(&wish, &self.candidates(c.storage, None)).map_err(|why| {
+            // A member of a group that has just formed is not listed yet: that is a matter of moments.
+            let voters = self.meta.handle().map(|h| h.members().0).unwrap_or_default();
+            match self.meta.read(|s| voters.iter().all(|n| s.nodes().contains_key(n))) {
+                true => errors::CLUSTER_NO_PEERS.with(why),
+                false => errors::CLUSTER_NOT_LEADER.error(),
+            }
+        })
+    }
+
+    /// The members of a stream, its leader first if that is known.
+    pub(crate) fn leader_first(&self, a: &Assigned) -> Vec<NodeId> {
+        let mut all = a.a.members.clone();
+        let here = self.stream_of(a).and_then(|s| match s.standing() {
+            Standing::Leads(_) => Some(self.me),
+            Standing::Follows(n) => n,
+            _ => None,
+        });
+        let leader = here.or_else(|| self.cluster.as_ref()?.hints.lock().get(&a.a.id).copied());
+        if let Some(at) = leader.and_then(|l| all.iter().position(|m| *m == l)) {
+            all[..=at].rotate_right(1);
+        }
+        all
+    }
+
+    /// A node by its server's name or id.
+    pub(crate) fn node_called(&self, peer: &str) -> Option<NodeId> {
+        let by_name = |s: &crate::meta::State| {
+            s.nodes().values().find(|n| *n.name == *peer || peer_id(&n.name) == peer).map(|n| n.id)
+        };
+        self.meta.read(by_name)
+    }
+
+    /// Hands the meta group to another node. False if this one does not lead it, or there is nobody.
+    pub(crate) fn hand_over_meta(&self, to: Option<NodeId>) -> bool {
+        let Some(handle) = self.meta.handle().filter(|_| self.meta.leads()) else { return false };
+        match successor(&handle, to) {
+            Some(n) => {
+                handle.transfer(n);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Who can lead a group after this node: who is named, or has the most of the log.
+fn successor(handle: &replica::Handle, named: Option<NodeId>) -> Option<NodeId> {
+    let status = handle.status();
+    let fit = status.peers.iter().filter(|p| p.voter && p.active && named.is_none_or(|n| n == p.node));
+    fit.max_by_key(|p| p.matched).map(|p| p.node)
+}
+
+impl Desk<'_> {
+    pub(super) fn known_consumer(&self, stream: &str, consumer: &str) -> Result<(), ApiError> {
+        let s = self.stream(stream)?;
+        let known = s.core.lock().consumers.get(consumer).is_some();
+        if known { Ok(()) } else { Err(errors::CONSUMER_NOT_FOUND.error()) }
+    }
+
+    /// The node that a placement asks to lead, if it asks for any.
+    pub(crate) fn wanted_leader(
+        &self,
+        placement: Option<Placement>,
+        members: &[NodeId],
+        me: NodeId,
+    ) -> Result<Option<NodeId>, ApiError> {
+        let Some(p) = placement else { return Ok(None) };
+        let no = |why: &str| errors::CLUSTER_NO_PEERS.with(why);
+        let c = self.node.cluster.as_ref().ok_or_else(|| errors::CLUSTER_REQUIRED.error())?;
+        if !p.preferred.is_empty() {
+            let node = self.node.node_called(&p.preferred).filter(|n| members.contains(n));
+            return match node {
+                Some(n) if n == me => {
+                    Err(no(&format!("preferred server {:?} is already leader", p.preferred)))
+                }
+                Some(n) => Ok(Some(n)),
+                None => Err(no(&format!("preferred server {:?} not known", p.preferred))),
+            };
+        }
+        if !p.cluster.is_empty() && p.cluster != c.name {
+            return Err(no("no replacement peer connected"));
+        }
+        if p.tags.is_empty() {
+            return Ok(None);
+        }
+        let fits = |n: &&NodeId| {
+            **n != me
+                && self.node.meta.read(|s| {
+                    let tags = s.nodes().get(*n).map(|n| n.tags.clone()).unwrap_or_default();
+                    p.tags.iter().all(|t| tags.iter().any(|own| own.eq_ignore_ascii_case(t)))
+                })
+        };
+        match members.iter().find(fits) {
+            Some(n) => Ok(Some(*n)),
+            None => Err(no("no replacement peer connected")),
+        }
+    }
+
+    pub(super) async fn step_down(
+        &self,
+        stream: &str,
+        placement: Result<Option<Placement>, ApiError>,
+    ) -> Result<Done, ApiError> {
+        let s = self.stream(stream)?;
+        let placement = placement?;
+        let Some(handle) = self.node.replicas.get(GroupId(s.id)) else {
+            return Err(errors::CLUSTER_NOT_LEADER.error());
+        };
+        let (voters, _) = handle.members();
+        let wanted = self.wanted_leader(placement, &voters, self.node.me)?;
+        let Some(to) = successor(&handle, wanted) else {
+            // One that is alone has nobody to step down for.
+            return Ok(Done::YES);
+        };
+        s.log_notes().await;
+        handle.transfer(to);
+        let until = env::now() + HANDOVER;
+        while s.leads() && env::now() < until {
+            env::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(Done::YES)
+    }
+
+    /// Puts another server in the place of one. On the meta group's leader.
+    pub(super) async fn replace_peer(&self, stream: &str, peer: &str) -> Result<Done, ApiError> {
+        let _one = self.assets.changing.lock().await;
+        let a = self.node.meta.find(&self.assets.account.name, stream);
+        let a = a.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
+        let known = self.node.node_called(peer).filter(|n| a.a.members.contains(n));
+        let out = known.ok_or_else(|| errors::CLUSTER_PEER_NOT_MEMBER.error())?;
+        self.node.without(&a, out).await
+    }
+
+    /// What is wanted becomes what is. On the meta group's leader.
+    pub(super) async fn cancel_move(&self, stream: &str) -> Result<Done, ApiError> {
+        let _one = self.assets.changing.lock().await;
+        let a = self.node.meta.find(&self.assets.account.name, stream);
+        let a = a.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
+        if a.a.leaving.is_empty() {
+            return Err(errors::STREAM_RECONFIGURE_NOT_IN_PROGRESS.error());
+        }
+        let mut members = a.a.leaving.clone();
+        members.extend(a.a.members.iter().filter(|n| !a.a.leaving.contains(n)));
+        members.truncate(a.a.members.len());
+        let update = Command::Update { id: a.a.id, config: a.a.config.clone(), members };
+        let done = self.node.meta.begin(&update).done().await;
+        done.map_err(|e| not_assigned(e, errors::STREAM_UPDATE))?;
+        Ok(Done::YES)
+    }
+}
+
+impl JetStream {
+    /// Assigns a stream anew without a node.
+    pub(crate) async fn without(&self, a: &Assigned, out: NodeId) -> Result<Done, ApiError> {
+        let config = a.config.as_ref().ok_or_else(|| errors::PEER_REMAP.error())?;
+        let keep: Vec<NodeId> = self.leader_first(a).into_iter().filter(|n| *n != out).collect();
+        let placement = config.placement.clone().unwrap_or_default();
+        let wish = Wish {
+            replicas: a.a.members.len(),
+            cluster: placement.cluster,
+            tags: placement.tags,
+            unique_tag: self.cluster.as_ref().map(|c| c.unique_tag.clone()).unwrap_or_default(),
+            bytes: u64::try_from(config.max_bytes).unwrap_or(0),
+            keep,
+        };
+        let mut all = self.candidates(config.storage, Some(a.a.id));
+        all.retain(|c| c.id != out);
+        let members = place(&wish, &all).map_err(|_| errors::PEER_REMAP.error())?;
+        let update = Command::Update { id: a.a.id, config: a.a.config.clone(), members };
+        let done = self.meta.begin(&update).done().await;
+        done.map_err(|e| not_assigned(e, errors::PEER_REMAP))?;
+        Ok(Done::YES)
+    }
+}

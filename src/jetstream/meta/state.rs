@@ -1,0 +1,562 @@
+//! What the meta group's log says: nodes, assignments, and whose data may go.
+//!
+//! Owns the state, the commands that change it and the bytes of both. A pure function of the log (J-4): no clock, no randomness.
+//!
+//! - J-20: a group's id is given once; also the id of a stream that is gone is never given again.
+//! - J-21: a stream's data is removed only on the word of a committed entry, never because something does not mention it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::{BufMut, Bytes};
+use replica::{Members, NodeId};
+use stream::config::StreamConfig;
+
+use crate::codec::{Get, count, put, put_node, put_nodes};
+
+/// The group of the assignments themselves.
+pub const META_GROUP: u64 = 1;
+/// The version of the commands and of the checkpoint.
+const FORMAT: u8 = 2;
+
+/// A stream and its log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Assignment {
+    /// The group (J-20).
+    pub id: u64,
+    /// Whose it is.
+    pub account: Arc<str>,
+    /// The stream's name.
+    pub name: Arc<str>,
+    /// When it was created, in nanoseconds since 1970.
+    pub created: i64,
+    /// Its messages are in memory only.
+    pub memory: bool,
+    /// The configuration that it is to have, as JSON.
+    pub config: Bytes,
+    /// The nodes on which the group was made.
+    pub first: Vec<NodeId>,
+    /// The nodes on which it is to be; who is to lead first stands first.
+    pub members: Vec<NodeId>,
+    /// Nodes that are to leave it and have not yet.
+    pub leaving: Vec<NodeId>,
+    /// Nodes that were in it and have left: one that comes back has nothing of it.
+    pub left: Vec<NodeId>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// The server's name.
+    pub name: Arc<str>,
+    /// The server's tags.
+    pub tags: Vec<String>,
+    /// Bytes for memory streams.
+    pub memory_max: u64,
+    /// Bytes for file streams.
+    pub storage_max: u64,
+    /// The newest format that it reads.
+    pub format: u32,
+}
+
+/// A change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// A stream gets a log. Its id is above all given so far.
+    Create(Assignment),
+    /// What is wanted of a stream changes.
+    Update {
+        /// The group.
+        id: u64,
+        /// The configuration.
+        config: Bytes,
+        /// The nodes.
+        members: Vec<NodeId>,
+    },
+    /// A stream ends.
+    Delete(u64),
+    /// These nodes are out of the group: what they have of it may go.
+    Out {
+        /// The group.
+        id: u64,
+        /// The nodes.
+        nodes: Vec<NodeId>,
+    },
+    /// A node has removed what it had.
+    Gone {
+        /// The group.
+        id: u64,
+        /// The node.
+        node: NodeId,
+    },
+    /// There is this node, or it changed.
+    Node(Node),
+    /// This node will not come back.
+    Remove(NodeId),
+}
+
+/// An assignment with its configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Assigned {
+    /// The assignment.
+    pub a: Assignment,
+    /// What is wanted; `None` if this version cannot read it.
+    pub config: Option<StreamConfig>,
+}
+
+/// See the module.
+#[derive(Default, Debug)]
+pub struct State {
+    /// The highest id given.
+    pub last_id: u64,
+    assignments: BTreeMap<u64, Arc<Assigned>>,
+    by_name: BTreeMap<(Arc<str>, Arc<str>), u64>,
+    outs: BTreeMap<u64, BTreeSet<NodeId>>,
+    nodes: BTreeMap<NodeId, Node>,
+    removed: BTreeSet<NodeId>,
+}
+
+impl Assigned {
+    fn new(a: Assignment) -> Arc<Assigned> {
+        let config = serde_json::from_slice(&a.config).ok();
+        Arc::new(Assigned { a, config })
+    }
+}
+
+impl State {
+    /// Carries a command out; the group that it is about, or 0. An error is an answer, and the same on every node.
+    pub fn apply(&mut self, c: Command) -> Result<u64, &'static str> {
+        match c {
+            Command::Create(a) => {
+                let name = (a.account.clone(), a.name.clone());
+                if self.by_name.contains_key(&name) {
+                    return Err("there is a stream of that name");
+                }
+                // Its proposer may have led before others did.
+                if a.id <= self.last_id {
+                    return Err("its id is not new any more");
+                }
+                assert!(
+                    !self.assignments.contains_key(&a.id) && !self.outs.contains_key(&a.id),
+                    "J-20: group {} is given twice",
+                    a.id
+                );
+                let id = a.id;
+                self.last_id = id;
+                self.by_name.insert(name, id);
+                self.assignments.insert(id, Assigned::new(a));
+                Ok(id)
+            }
+            Command::Update { id, config, members } => {
+                let old = self.assignments.get(&id).ok_or("there is no such stream")?;
+                let mut a = old.a.clone();
+                for n in a.members.iter().filter(|n| !members.contains(n)) {
+                    if !a.leaving.contains(n) {
+                        a.leaving.push(*n);
+                    }
+                }
+                a.leaving.retain(|n| !members.contains(n));
+                (a.config, a.members) = (config, members);
+                self.assignments.insert(id, Assigned::new(a));
+                Ok(id)
+            }
+            Command::Delete(id) => {
+                let old = self.assignments.remove(&id).ok_or("there is no such stream")?;
+                self.by_name.remove(&(old.a.account.clone(), old.a.name.clone()));
+                let holders =
+                    old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
+                self.outs.entry(id).or_default().extend(holders);
+                self.outs.retain(|_, nodes| !nodes.is_empty());
+                Ok(id)
+            }
+            Command::Out { id, nodes } => {
+                let Some(old) = self.assignments.get(&id) else { return Ok(id) };
+                let mut a = old.a.clone();
+                let out: Vec<NodeId> = nodes.into_iter().filter(|n| a.leaving.contains(n)).collect();
+                a.leaving.retain(|n| !out.contains(n));
+                a.left.extend(out.iter().filter(|n| !old.a.left.contains(n)));
+                self.assignments.insert(id, Assigned::new(a));
+                let out = out.into_iter().filter(|n| !self.removed.contains(n));
+                self.outs.entry(id).or_default().extend(out);
+                self.outs.retain(|_, nodes| !nodes.is_empty());
+                Ok(id)
+            }
+            Command::Gone { id, node } => {
+                if let Some(nodes) = self.outs.get_mut(&id) {
+                    nodes.remove(&node);
+                    if nodes.is_empty() {
+                        self.outs.remove(&id);
+                    }
+                }
+                Ok(id)
+            }
+            Command::Node(n) => {
+                if self.removed.contains(&n.id) {
+                    return Err("the server was removed");
+                }
+                self.nodes.insert(n.id, n);
+                Ok(0)
+            }
+            Command::Remove(id) => {
+                self.nodes.remove(&id).ok_or("there is no such server")?;
+                self.removed.insert(id);
+                self.outs.retain(|_, nodes| {
+                    nodes.remove(&id);
+                    !nodes.is_empty()
+                });
+                Ok(0)
+            }
+        }
+    }
+
+    /// An assignment.
+    pub fn get(&self, id: u64) -> Option<&Arc<Assigned>> {
+        self.assignments.get(&id)
+    }
+    /// A stream's.
+    pub fn find(&self, account: &str, name: &str) -> Option<&Arc<Assigned>> {
+        let id = self.by_name.get(&(account.into(), name.into()))?;
+        self.assignments.get(id)
+    }
+    /// All, by id.
+    pub fn assignments(&self) -> impl Iterator<Item = &Arc<Assigned>> {
+        self.assignments.values()
+    }
+    /// An account's, by the stream's name.
+    pub fn of_account(&self, account: &str) -> impl Iterator<Item = &Arc<Assigned>> {
+        let from: (Arc<str>, Arc<str>) = (account.into(), "".into());
+        let of = from.0.clone();
+        self.by_name.range(from..).take_while(move |((a, _), _)| *a == of).filter_map(|(_, id)| self.get(*id))
+    }
+    /// Whose data of which group may go.
+    pub fn outs(&self) -> &BTreeMap<u64, BTreeSet<NodeId>> {
+        &self.outs
+    }
+    /// The nodes.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
+        &self.nodes
+    }
+    /// Whether a node was removed for good.
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.removed.contains(&node)
+    }
+
+    /// The state as bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = vec![FORMAT];
+        out.put_u64_le(self.last_id);
+        out.put_u32_le(count(self.assignments.len()));
+        for a in self.assignments.values() {
+            a.a.push(&mut out);
+        }
+        out.put_u32_le(count(self.outs.len()));
+        for (id, nodes) in &self.outs {
+            out.put_u64_le(*id);
+            put_nodes(&mut out, nodes.iter());
+        }
+        out.put_u32_le(count(self.nodes.len()));
+        for n in self.nodes.values() {
+            n.push(&mut out);
+        }
+        put_nodes(&mut out, self.removed.iter());
+        out.into()
+    }
+    /// Reads what [`State::encode`] wrote.
+    pub fn decode(b: &[u8]) -> Option<State> {
+        let mut g = Get(b);
+        let mut s = State::default();
+        if g.u8()? != FORMAT {
+            return None;
+        }
+        s.last_id = g.u64()?;
+        for _ in 0..g.u32()? {
+            let a = Assignment::read(&mut g)?;
+            s.by_name.insert((a.account.clone(), a.name.clone()), a.id);
+            s.assignments.insert(a.id, Assigned::new(a));
+        }
+        for _ in 0..g.u32()? {
+            let id = g.u64()?;
+            s.outs.insert(id, g.nodes()?.into_iter().collect());
+        }
+        for _ in 0..g.u32()? {
+            let n = Node::read(&mut g)?;
+            s.nodes.insert(n.id, n);
+        }
+        s.removed = g.nodes()?.into_iter().collect();
+        g.0.is_empty().then_some(s)
+    }
+}
+
+impl Assignment {
+    fn push(&self, out: &mut Vec<u8>) {
+        out.put_u64_le(self.id);
+        put(out, self.account.as_bytes());
+        put(out, self.name.as_bytes());
+        out.put_i64_le(self.created);
+        out.push(u8::from(self.memory));
+        put(out, &self.config);
+        for nodes in [&self.first, &self.members, &self.leaving, &self.left] {
+            put_nodes(out, nodes.iter());
+        }
+    }
+    fn read(g: &mut Get<'_>) -> Option<Assignment> {
+        Some(Assignment {
+            id: g.u64()?,
+            account: g.text()?,
+            name: g.text()?,
+            created: g.u64()? as i64,
+            memory: g.u8()? != 0,
+            config: Bytes::copy_from_slice(g.bytes()?),
+            first: g.nodes()?,
+            members: g.nodes()?,
+            leaving: g.nodes()?,
+            left: g.nodes()?,
+        })
+    }
+    /// The members with which a node makes the group: those of its beginning, or none for one that comes later.
+    pub fn members_for(&self, node: NodeId) -> Members {
+        let from_the_start = self.first.contains(&node) && !self.left.contains(&node);
+        if from_the_start { Members::of(self.first.iter().copied()) } else { Members::default() }
+    }
+    /// Whether a node has, or is to have, the group open.
+    pub fn concerns(&self, node: NodeId) -> bool {
+        self.members.contains(&node) || self.leaving.contains(&node)
+    }
+}
+
+impl Node {
+    fn push(&self, out: &mut Vec<u8>) {
+        put_node(out, self.id);
+        put(out, self.name.as_bytes());
+        out.put_u32_le(count(self.tags.len()));
+        self.tags.iter().for_each(|t| put(out, t.as_bytes()));
+        out.put_u64_le(self.memory_max);
+        out.put_u64_le(self.storage_max);
+        out.put_u32_le(self.format);
+    }
+    fn read(g: &mut Get<'_>) -> Option<Node> {
+        let (id, name) = (g.node()?, g.text()?);
+        let tags = (0..g.u32()?).map(|_| g.text().map(|t| t.to_string())).collect::<Option<_>>()?;
+        Some(Node { id, name, tags, memory_max: g.u64()?, storage_max: g.u64()?, format: g.u32()? })
+    }
+}
+
+impl Command {
+    /// As it stands in the log.
+    pub fn encode(&self) -> Bytes {
+        let mut out = vec![FORMAT];
+        match self {
+            Command::Create(a) => {
+                out.push(1);
+                a.push(&mut out);
+            }
+            Command::Update { id, config, members } => {
+                out.push(2);
+                out.put_u64_le(*id);
+                put(&mut out, config);
+                put_nodes(&mut out, members.iter());
+            }
+            Command::Delete(id) => {
+                out.push(3);
+                out.put_u64_le(*id);
+            }
+            Command::Out { id, nodes } => {
+                out.push(4);
+                out.put_u64_le(*id);
+                put_nodes(&mut out, nodes.iter());
+            }
+            Command::Gone { id, node } => {
+                out.push(5);
+                out.put_u64_le(*id);
+                put_node(&mut out, *node);
+            }
+            Command::Node(n) => {
+                out.push(6);
+                n.push(&mut out);
+            }
+            Command::Remove(n) => {
+                out.push(7);
+                put_node(&mut out, *n);
+            }
+        }
+        out.into()
+    }
+    /// Reads what [`Command::encode`] wrote.
+    pub fn decode(b: &[u8]) -> Option<Command> {
+        let mut g = Get(b);
+        if g.u8()? != FORMAT {
+            return None;
+        }
+        let c = match g.u8()? {
+            1 => Command::Create(Assignment::read(&mut g)?),
+            2 => Command::Update {
+                id: g.u64()?,
+                config: Bytes::copy_from_slice(g.bytes()?),
+                members: g.nodes()?,
+            },
+            3 => Command::Delete(g.u64()?),
+            4 => Command::Out { id: g.u64()?, nodes: g.nodes()? },
+            5 => Command::Gone { id: g.u64()?, node: g.node()? },
+            6 => Command::Node(Node::read(&mut g)?),
+            7 => Command::Remove(g.node()?),
+            _ => return None,
+        };
+        g.0.is_empty().then_some(c)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn n(id: u64) -> NodeId {
+        NodeId::new(id, 0)
+    }
+    fn stream(id: u64, name: &str, members: &[u64]) -> Assignment {
+        let members: Vec<NodeId> = members.iter().map(|m| n(*m)).collect();
+        Assignment {
+            id,
+            account: "A".into(),
+            name: name.into(),
+            created: 7,
+            memory: false,
+            config: Bytes::from(format!(r#"{{"name":"{name}"}}"#)),
+            first: members.clone(),
+            members,
+            leaving: Vec::new(),
+            left: Vec::new(),
+        }
+    }
+    fn outs(s: &State, id: u64) -> Vec<NodeId> {
+        s.outs().get(&id).into_iter().flatten().copied().collect()
+    }
+
+    #[test]
+    fn a_name_is_taken_once_and_an_id_never_comes_back_j20() {
+        let mut s = State::default();
+        assert_eq!(s.apply(Command::Create(stream(2, "S", &[1]))), Ok(2));
+        assert!(s.apply(Command::Create(stream(3, "S", &[1]))).is_err());
+        assert_eq!(s.apply(Command::Delete(2)), Ok(2));
+        assert_eq!(s.last_id, 2);
+        assert_eq!(outs(&s, 2), [n(1)]);
+        assert_eq!(s.apply(Command::Create(stream(3, "S", &[1]))), Ok(3));
+        s.apply(Command::Gone { id: 2, node: n(1) }).unwrap();
+        assert!(s.outs().is_empty());
+    }
+
+    #[test]
+    fn an_old_id_is_refused_j20() {
+        let mut s = State::default();
+        s.apply(Command::Create(stream(5, "S", &[1]))).unwrap();
+        assert!(s.apply(Command::Create(stream(5, "T", &[1]))).is_err());
+        assert!(s.apply(Command::Create(stream(4, "T", &[1]))).is_err());
+        assert!(s.find("A", "T").is_none());
+    }
+
+    #[test]
+    fn data_goes_only_when_the_node_is_out_j21() {
+        let mut s = State::default();
+        s.apply(Command::Create(stream(2, "S", &[1, 2, 3]))).unwrap();
+        let config = s.get(2).unwrap().a.config.clone();
+        s.apply(Command::Update { id: 2, config: config.clone(), members: vec![n(2), n(3), n(4)] }).unwrap();
+        assert_eq!(s.get(2).unwrap().a.leaving, [n(1)]);
+        assert!(s.outs().is_empty(), "J-21: it is to leave, and has not left");
+        assert!(s.get(2).unwrap().a.concerns(n(1)));
+        s.apply(Command::Out { id: 2, nodes: vec![n(1), n(2)] }).unwrap();
+        assert_eq!(outs(&s, 2), [n(1)], "J-21: who is a member keeps its data");
+        // It comes back before its data is gone: that goes first.
+        s.apply(Command::Update { id: 2, config, members: vec![n(1), n(2), n(3)] }).unwrap();
+        assert_eq!((outs(&s, 2), s.get(2).unwrap().a.leaving.clone()), (vec![n(1)], vec![n(4)]));
+        s.apply(Command::Delete(2)).unwrap();
+        assert_eq!(outs(&s, 2), [n(1), n(2), n(3), n(4)]);
+    }
+
+    #[test]
+    fn a_removed_node_is_waited_for_no_more() {
+        let mut s = State::default();
+        let node = |id| Node {
+            id: n(id),
+            name: "x".into(),
+            tags: vec!["t".into()],
+            memory_max: 1,
+            storage_max: 2,
+            format: 1,
+        };
+        s.apply(Command::Node(node(1))).unwrap();
+        s.apply(Command::Node(node(2))).unwrap();
+        s.apply(Command::Create(stream(2, "S", &[1, 2]))).unwrap();
+        s.apply(Command::Delete(2)).unwrap();
+        s.apply(Command::Remove(n(2))).unwrap();
+        assert_eq!(outs(&s, 2), [n(1)]);
+        assert!(s.apply(Command::Node(node(2))).is_err());
+        assert!(s.is_removed(n(2)));
+    }
+
+    fn command() -> impl Strategy<Value = Command> {
+        let nodes = || proptest::collection::vec((1u64..5).prop_map(n), 1..4);
+        prop_oneof![
+            (0u64..4, nodes()).prop_map(|(name, m)| {
+                let mut a = stream(0, &format!("S{name}"), &[]);
+                (a.first, a.members) = (m.clone(), m);
+                Command::Create(a)
+            }),
+            (2u64..9, nodes()).prop_map(|(id, members)| Command::Update {
+                id,
+                config: Bytes::from_static(b"{}"),
+                members
+            }),
+            (2u64..9).prop_map(Command::Delete),
+            (2u64..9, nodes()).prop_map(|(id, nodes)| Command::Out { id, nodes }),
+            (2u64..9, 1u64..5).prop_map(|(id, node)| Command::Gone { id, node: n(node) }),
+            (1u64..5).prop_map(|id| Command::Node(Node {
+                id: n(id),
+                name: "x".into(),
+                tags: Vec::new(),
+                memory_max: 0,
+                storage_max: 0,
+                format: 1
+            })),
+            (1u64..5).prop_map(|id| Command::Remove(n(id))),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn bytes_there_and_back_and_nobody_who_is_wanted_loses_data_j21(all in proptest::collection::vec(command(), 0..60)) {
+            let mut s = State::default();
+            for mut c in all {
+                if let Command::Create(a) = &mut c {
+                    a.id = s.last_id.max(META_GROUP) + 1;
+                }
+                let decoded = Command::decode(&c.encode());
+                prop_assert_eq!(decoded.as_ref(), Some(&c));
+                let before: BTreeMap<u64, BTreeSet<NodeId>> = s.outs().clone();
+                s.apply(c.clone()).ok();
+                for (id, nodes) in s.outs() {
+                    let new = nodes.iter().filter(|n| !before.get(id).is_some_and(|b| b.contains(n)));
+                    for node in new {
+                        let wanted = s.get(*id).is_some_and(|a| a.a.members.contains(node));
+                        prop_assert!(!wanted, "J-21: {:?}", c);
+                    }
+                }
+                let again = State::decode(&s.encode()).expect("it is ours");
+                prop_assert_eq!(again.encode(), s.encode());
+                for a in s.assignments() {
+                    prop_assert_eq!(s.find(&a.a.account, &a.a.name).map(|f| f.a.id), Some(a.a.id));
+                }
+            }
+        }
+        #[test]
+        fn bytes_do_no_harm(b in proptest::collection::vec(any::<u8>(), 0..100)) {
+            State::decode(&b);
+            Command::decode(&b);
+        }
+    }
+}

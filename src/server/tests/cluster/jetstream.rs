@@ -1,0 +1,146 @@
+//! JetStream over several servers, with a real client.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_nats::jetstream::{self, consumer, stream};
+use futures_util::StreamExt;
+use server::Server;
+
+use super::support::*;
+
+/// A directory that goes with the test.
+struct Dir(PathBuf);
+
+impl Dir {
+    #[allow(clippy::disallowed_methods, reason = "a test's own directory")]
+    fn new(name: &str) -> Dir {
+        let dir = std::env::temp_dir().join(format!("fulmar-server-cluster-{}-{name}", std::process::id()));
+        std::fs::remove_dir_all(&dir).ok();
+        Dir(dir)
+    }
+}
+impl Drop for Dir {
+    #[allow(clippy::disallowed_methods, reason = "a test's own directory")]
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+async fn member(i: usize, dir: &Dir, others: &[&Arc<Server>]) -> Arc<Server> {
+    let ports: Vec<_> = others.iter().map(|s| cluster_port(s)).collect();
+    let js = format!("jetstream {{ store_dir: {:?} }}\n", dir.0.join(i.to_string()));
+    start(&format!("s{i}"), &format!("{js}{}", cluster("name: C", &ports))).await
+}
+
+/// Waits until all know one leader of the meta group.
+async fn formed(all: &[Arc<Server>]) {
+    let of = |s: &Arc<Server>| s.jetstream.read().as_ref().and_then(|js| js.meta_leader());
+    let all = all.to_vec();
+    eventually("all know who leads the meta group", move || {
+        let first = of(&all[0]);
+        first.is_some() && all.iter().all(|s| of(s) == first)
+    })
+    .await;
+}
+
+async fn context(s: &Arc<Server>) -> jetstream::Context {
+    let client = async_nats::connect(client_port(s).to_string()).await.expect("it connects");
+    jetstream::new(client)
+}
+
+/// Publishes until it is acknowledged; the sequence.
+async fn publish(js: &jetstream::Context, id: u64) -> u64 {
+    let deadline = env::now() + PATIENCE;
+    loop {
+        assert!(env::now() < deadline, "message {id} is never acknowledged");
+        let m = jetstream::message::PublishMessage::build()
+            .payload(id.to_string().into())
+            .message_id(format!("m{id}"));
+        // What is refused while leadership moves is tried again; its id keeps it from being stored twice.
+        let Ok(ack) = js.send_publish("S.x", m).await else { continue };
+        match env::timeout(Duration::from_secs(5), ack.into_future()).await {
+            Ok(Ok(ack)) => return ack.sequence,
+            _ => env::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+#[test]
+fn a_leader_goes_and_comes_back_and_nothing_is_lost_or_doubled() {
+    run(async {
+        let dir = Dir::new("comes-back");
+        let s0 = member(0, &dir, &[]).await;
+        let s1 = member(1, &dir, &[&s0]).await;
+        let s2 = member(2, &dir, &[&s0, &s1]).await;
+        let mut all = vec![s0, s1, s2];
+        formed(&all).await;
+        let js = context(&all[0]).await;
+        let config = stream::Config {
+            name: "S".into(),
+            subjects: vec!["S.>".into()],
+            num_replicas: 3,
+            ..Default::default()
+        };
+        let mut s = js.create_stream(config).await.expect("it is made");
+        let info = s.info().await.expect("it answers").clone();
+        let cluster = info.cluster.expect("it is in a cluster");
+        assert_eq!((cluster.name.as_deref(), cluster.replicas.len()), (Some("C"), 2));
+        let leads = cluster.leader.expect("somebody leads");
+        let leader = all.iter().position(|s| *s.name == *leads).expect("it is one of them");
+        // The client is at a server that stays.
+        let at = (leader + 1) % 3;
+        let js = context(&all[at]).await;
+        for id in 1..=30 {
+            assert_eq!(publish(&js, id).await, id);
+        }
+        let s = js.get_stream("S").await.expect("it is there");
+        let pull = consumer::pull::Config { durable_name: Some("c".into()), ..Default::default() };
+        let c = s.create_consumer(pull).await.expect("it is made");
+        let mut got = Vec::new();
+        let mut batch = c.fetch().max_messages(30).messages().await.expect("it pulls");
+        while let Some(Ok(m)) = batch.next().await {
+            got.push(String::from_utf8_lossy(&m.payload).into_owned());
+            m.double_ack().await.expect("it is acknowledged");
+        }
+        assert_eq!(got.len(), 30);
+
+        all[leader].stop();
+        let ended = all[leader].clone();
+        eventually("the leader's engine has ended", move || ended.jetstream.read().is_none()).await;
+        for id in 31..=60 {
+            assert_eq!(publish(&js, id).await, id, "nothing is lost, nothing is stored twice");
+        }
+        let deadline = env::now() + PATIENCE;
+        while got.len() < 60 {
+            assert!(env::now() < deadline, "only {} came", got.len());
+            let Ok(mut batch) = c.fetch().max_messages(60 - got.len()).messages().await else { continue };
+            while let Some(Ok(m)) = batch.next().await {
+                got.push(String::from_utf8_lossy(&m.payload).into_owned());
+                m.double_ack().await.expect("it is acknowledged");
+            }
+        }
+        let want: Vec<String> = (1..=60).map(|i| i.to_string()).collect();
+        assert_eq!(got, want);
+
+        let others: Vec<_> = (0..3).filter(|i| *i != leader).map(|i| all[i].clone()).collect();
+        all[leader] = member(leader, &dir, &others.iter().collect::<Vec<_>>()).await;
+        let deadline = env::now() + PATIENCE;
+        loop {
+            let mut s = js.get_stream("S").await.expect("it is there");
+            let info = s.info().await.expect("it answers").clone();
+            let replicas = info.cluster.map(|c| c.replicas).unwrap_or_default();
+            if replicas.len() == 2 && replicas.iter().all(|r| r.current && !r.offline) {
+                assert_eq!(info.state.messages, 60);
+                break;
+            }
+            assert!(env::now() < deadline, "the one that came back does not catch up: {replicas:?}");
+            env::sleep(Duration::from_millis(50)).await;
+        }
+        // It answers for what others lead.
+        let back = context(&all[leader]).await;
+        assert_eq!(publish(&back, 61).await, 61);
+        for s in &all {
+            s.stop();
+        }
+    });
+}
