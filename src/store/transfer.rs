@@ -196,7 +196,12 @@ impl Outgoing {
                     // What damage has taken is not in the pieces any more and counts: nobody is to take what is left for all of it.
                     let what = format!("{} of {} messages can be read out", self.msgs, c.totals.msgs);
                     let entries = Some((LogIndex(1), c.index));
-                    return Err(Error::Damaged(Damage { group: Some(self.group), entries, messages: None, what }));
+                    return Err(Error::Damaged(Damage {
+                        group: Some(self.group),
+                        entries,
+                        messages: None,
+                        what,
+                    }));
                 }
                 self.ended = true;
                 let mut b = Vec::new();
