@@ -274,7 +274,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn s101_one_flipped_bit_loses_at_most_its_own_message(steps in steps(), file: prop::sample::Index, at: prop::sample::Index, bit in 0u8..8) {
+    fn s111_one_flipped_bit_loses_at_most_its_own_message(steps in steps(), file: prop::sample::Index, at: prop::sample::Index, bit in 0u8..8) {
         let mut w = World::new();
         w.run(&steps);
         let files = w.files();
@@ -297,7 +297,7 @@ proptest! {
     }
 
     #[test]
-    fn s100_s102_any_damage_is_named_and_the_rest_goes_on(
+    fn s110_s112_any_damage_is_named_and_the_rest_goes_on(
         steps in steps(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..12),
         cut in proptest::option::of((any::<prop::sample::Index>(), 1u64..20_000)),
     ) {
@@ -330,7 +330,7 @@ proptest! {
     }
 
     #[test]
-    fn s100_a_peers_entries_fill_the_holes(steps in steps(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..6)) {
+    fn s110_a_peers_entries_fill_the_holes(steps in steps(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..6)) {
         let mut w = World::new();
         w.run(&steps);
         let files = w.files();
@@ -381,5 +381,92 @@ proptest! {
             now(w.group().survey(LogIndex(base.0 + 1))).expect("a well disk");
             prop_assert!(w.group().holes().is_empty(), "turn {turn}: {:?}", w.group().holes());
         }
+    }
+}
+
+/// Flips a bit in the record of a message, wherever it stands.
+fn rot_message(w: &World, seq: u64) {
+    let record = &w.records[&seq];
+    let mut hits = 0;
+    for path in w.files() {
+        let b = w.bytes(&path);
+        for at in b.windows(record.len()).enumerate().filter(|(_, x)| x == record).map(|(at, _)| at) {
+            w.disk.with(|d| d.rot(&path, (at + record.len() - 1) as u64, 2)).expect("it is there");
+            hits += 1;
+        }
+    }
+    assert!(hits > 0, "message {seq} stands somewhere");
+}
+
+/// The state up to entry 8, as another member with the same log has it.
+fn state_of_eight() -> (World, Vec<u8>) {
+    let mut a = World::new();
+    (0..8).for_each(|_| a.append(2, 50));
+    a.apply();
+    a.group().checkpoint(Bytes::from_static(b"blob"));
+    now(a.store().flush()).expect("a well disk");
+    let mut out = a.group().outgoing().expect("there is a checkpoint");
+    let mut bytes = Vec::new();
+    while let Some(b) = now(out.next()).expect("it can be read") {
+        bytes.extend_from_slice(&b);
+    }
+    (a, bytes)
+}
+
+#[test]
+fn a_state_ends_the_holes_that_it_covers_and_keeps_what_agrees_behind() {
+    let (_a, bytes) = state_of_eight();
+    for damaged in 0u64..64 {
+        // Among entries around the end of the state, which are the ones that decide.
+        let bad: Vec<u64> = [3, 7, 8, 9, 10, 12]
+            .into_iter()
+            .enumerate()
+            .filter(|(i, _)| damaged >> i & 1 == 1)
+            .map(|(_, e)| e)
+            .collect();
+        let mut b = World::new();
+        (0..13).for_each(|_| b.append(2, 50));
+        bad.iter().for_each(|e| rot_message(&b, 2 * e));
+        b.open();
+        let g = b.group();
+        let holes = |g: &Group| g.holes().iter().flat_map(|h| h.first.0..=h.last.0).collect::<Vec<_>>();
+        assert_eq!(holes(&g), bad);
+        let mut inc = g.incoming();
+        now(inc.push(&bytes)).expect("it is right");
+        now(g.take_over(now(inc.finish()).expect("it is whole"))).expect("it is taken");
+        let left: Vec<u64> = bad.iter().copied().filter(|e| *e > 8).collect();
+        for turn in 0..2 {
+            let g = b.group();
+            assert_eq!(holes(&g), left, "turn {turn}, damaged {bad:?}");
+            assert_eq!(g.last().0, LogIndex(13), "what follows was counted on: damaged {bad:?}");
+            assert_eq!(g.applied().1.index, LogIndex(8));
+            b.open();
+        }
+        let g = b.group();
+        g.patch(left.iter().map(|e| b.log[e].clone()).collect()).expect("they are the very entries");
+        now(b.store().step()).expect("a round");
+        for _ in 0..2 {
+            b.apply();
+            assert_eq!((b.read(), b.group().state().msgs), (BTreeSet::new(), 26), "damaged {bad:?}");
+            assert!(b.group().lost().is_empty() && b.group().holes().is_empty());
+            b.open();
+        }
+    }
+}
+
+#[test]
+fn a_state_that_is_damaged_is_not_read_out() {
+    for seq in 1..=16 {
+        let (mut a, _) = state_of_eight();
+        rot_message(&a, seq);
+        a.open();
+        let mut out = a.group().outgoing().expect("there is a checkpoint");
+        let end = loop {
+            match now(out.next()) {
+                Ok(Some(_)) => {}
+                end => break end,
+            }
+        };
+        assert!(matches!(end, Err(Error::Damaged(_))), "message {seq}: {end:?}");
     }
 }
