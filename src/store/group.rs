@@ -415,9 +415,6 @@ impl Group {
         let last = last.filter(|l| l.0 > self.flushed.0);
         (self.last_index, self.last_term, self.last_chain) = last.unwrap_or(self.flushed);
         if let Some(o) = self.holes.last().filter(|o| o.hole.last > self.last_index) {
-            (self.last_index, self.last_chain) = (o.hole.last, Chain(0));
-        }
-        if let Some(o) = self.holes.last().filter(|o| o.hole.last > self.last_index) {
             let h = o.hole;
             (self.last_index, self.last_chain) = (h.last, if h.known { h.chain } else { Chain(0) });
             if h.known {

@@ -602,8 +602,16 @@ fn holes_of(
                     known: !h.compacted,
                     vague: false,
                 };
-                // Behind it may stand entries without any message: the next one that has some ends its records.
-                add(hole, if h.count > 0 { h.first..behind } else { seq..seq });
+                // Behind it may stand entries without any message: the next one that has some ends its records. Where entries are missing in
+                // between what follows may be theirs.
+                let mut end = h.index;
+                let next_to = known[i + 1..].iter().find_map(|k| {
+                    let adjoins = k.0.index == end.next();
+                    end = k.0.index;
+                    (!adjoins || k.0.count > 0).then_some(adjoins)
+                });
+                let upto = if next_to.unwrap_or(end == meta.last_index) { behind } else { last_seq.next() };
+                add(hole, if h.count > 0 { h.first..upto.min(behind) } else { seq..seq });
                 seq = seq.max(StreamSeq(last_seq.0 + 1));
             }
         }

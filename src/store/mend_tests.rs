@@ -470,3 +470,28 @@ fn a_state_that_is_damaged_is_not_read_out() {
         assert!(matches!(end, Err(Error::Damaged(_))), "message {seq}: {end:?}");
     }
 }
+
+/// What is left of an entry does not take the records of the next one whose header is damaged too.
+#[test]
+fn s111_neighbours_keep_their_own_records() {
+    for header in 1..=60 {
+        let mut w = World::new();
+        (0..4).for_each(|_| w.append(3, 200));
+        w.apply();
+        now(w.store().flush()).expect("a well disk");
+        now(w.store().step()).expect("a well disk");
+        w.append(1, 1);
+        let files = w.files();
+        let path = files.iter().find(|f| f.contains("/segments/")).expect("it was flushed");
+        let (b, r) = (w.bytes(path), w.records[&4].clone());
+        let at = b.windows(r.len()).position(|x| x == r).expect("it stands there");
+        rot_message(&w, 1);
+        w.disk.with(|d| d.rot(path, (at - header) as u64, 3)).expect("it is there");
+        w.open();
+        w.settle();
+        w.apply();
+        let lost = w.read();
+        assert!(lost.contains(&1) && lost.iter().all(|s| *s <= 3), "header byte {header}: {lost:?}");
+        w.goes_on(&lost);
+    }
+}
