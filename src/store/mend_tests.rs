@@ -290,7 +290,7 @@ proptest! {
         w.settle();
         w.apply();
         let lost = w.read();
-        prop_assert!(lost.is_subset(&hit), "lost {lost:?}, hit {hit:?}");
+        prop_assert!(lost.is_subset(&hit), "S-111: lost {lost:?}, hit {hit:?}");
         let last = *w.given.keys().next_back().expect("some were given");
         prop_assert_eq!(w.group().state().last.0, last, "all sequences are accounted for");
         w.goes_on(&lost);
@@ -372,7 +372,7 @@ proptest! {
             let in_log = |s: &&u64| w.log.range(log_begins + 1..).any(|(_, e)| {
                 e.payload.len() > 8 && e.kind == Kind::Messages && Entry::with_payload(e.clone().seal(G).expect("valid").head, e.payload.clone()).is_some_and(|e| e.records().flatten().any(|r| record_seq(r) == Some(StreamSeq(**s))))
             });
-            prop_assert_eq!(damaged.iter().find(in_log), None, "above the checkpoint all is whole");
+            prop_assert_eq!(damaged.iter().find(in_log), None, "S-110: above the checkpoint all is whole");
             if turn == 1 {
                 now(w.store().flush()).expect("a well disk");
             }
