@@ -8,12 +8,12 @@
 //! lost with what it has proposed and nobody has committed, and its successor leads at once, with all of the log applied.
 //!
 //! Invariants, checked in each state:
-//! - at least once: from here on, calm brings every message to an acknowledgement, or to its last delivery.
-//! - none is delivered more often than `max_deliver`, through any change of leaders.
-//! - what was confirmed does not come again.
-//! - one owner: no message leaves again before its wait is over, unless its owner refused it.
-//! - what the log says of floors never goes back, and is the same on each replica.
-//! - a work queue holds nothing in the end that was acknowledged.
+//! - RD-1: at least once: from here on, calm brings every message to an acknowledgement, or to its last delivery.
+//! - RD-2: none is delivered more often than `max_deliver`, through any change of leaders.
+//! - RD-3: what was confirmed does not come again.
+//! - RD-4: one owner: no message leaves again before its wait is over, unless its owner refused it.
+//! - RD-5: what the log says of floors never goes back, and is the same on each replica.
+//! - RD-6: a work queue holds nothing in the end that was acknowledged.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -251,13 +251,13 @@ impl Redelivery {
         let times = times + 1;
         let max = self.config.max_deliver;
         if max > 0 && (times > max || deliveries > max) {
-            s.wrong("R-2", format!("{seq} leaves for the {times}th time, as delivery {deliveries}"));
+            s.wrong("RD-2", format!("{seq} leaves for the {times}th time, as delivery {deliveries}"));
         }
         if s.confirmed.contains(&seq) {
-            s.wrong("R-3", format!("{seq} was confirmed and comes again"));
+            s.wrong("RD-3", format!("{seq} was confirmed and comes again"));
         }
         if s.now < not_before {
-            s.wrong("R-4", format!("{seq} has an owner until {not_before} and leaves at {}", s.now));
+            s.wrong("RD-4", format!("{seq} has an owner until {not_before} and leaves at {}", s.now));
         }
         s.given.insert(seq, (times, s.now + WAIT));
         s.held.push((seq, dseq, deliveries));
@@ -269,7 +269,7 @@ impl Redelivery {
         node.applied += 1;
         let mut out = Vec::new();
         if node.consumer.apply_delta(&delta, &mut out).is_err() {
-            return s.wrong("R-5", "a delta cannot be read".into());
+            return s.wrong("RD-5", "a delta cannot be read".into());
         }
         let mut removed = Vec::new();
         for o in &out {
@@ -287,11 +287,11 @@ impl Redelivery {
         let floors = (logged.ack_dseq, logged.ack_seq);
         let before = std::mem::replace(&mut node.floors, floors);
         if floors.0 < before.0 || floors.1 < before.1 {
-            s.wrong("R-5", format!("floors go from {before:?} to {floors:?}"));
+            s.wrong("RD-5", format!("floors go from {before:?} to {floors:?}"));
         }
         let [a, b] = &s.nodes;
         if a.applied == b.applied && a.consumer.logged() != b.consumer.logged() {
-            s.wrong("R-5", "replicas that applied the same differ".into());
+            s.wrong("RD-5", "replicas that applied the same differ".into());
         }
     }
 
@@ -373,15 +373,15 @@ impl Redelivery {
         }
         for seq in 1..=self.config.messages {
             if !s.given.contains_key(&seq) && !s.exceeded.contains(&seq) {
-                return Some(Broken { id: "R-1", what: format!("{seq} is never delivered") });
+                return Some(Broken { id: "RD-1", what: format!("{seq} is never delivered") });
             }
         }
         let node = &s.nodes[s.leader];
         if !node.consumer.ledger().is_empty() {
-            return Some(Broken { id: "R-1", what: "an acknowledgement is awaited for ever".into() });
+            return Some(Broken { id: "RD-1", what: "an acknowledgement is awaited for ever".into() });
         }
         if self.config.work_queue && node.msgs.totals().msgs > 0 {
-            return Some(Broken { id: "R-6", what: "the work queue is not empty in the end".into() });
+            return Some(Broken { id: "RD-6", what: "the work queue is not empty in the end".into() });
         }
         None
     }
@@ -497,7 +497,7 @@ impl Model for Redelivery {
     fn properties(&self) -> Vec<Property<Redelivery>> {
         let mut all = vec![
             Property::<Redelivery>::always("holds", |_, s| s.broken.is_none()),
-            Property::<Redelivery>::always("R-1", |m, s| s.broken.is_some() || m.calm(s).is_none()),
+            Property::<Redelivery>::always("RD-1", |m, s| s.broken.is_some() || m.calm(s).is_none()),
             Property::<Redelivery>::sometimes("something is confirmed", |_, s| !s.confirmed.is_empty()),
             Property::<Redelivery>::sometimes("a message comes twice", |_, s| {
                 s.given.values().any(|(times, _)| *times > 1)
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn bounded_worlds_keep_r1_to_r6() {
+    fn bounded_worlds_keep_rd1_to_rd6() {
         for config in BOUNDED {
             let (states, failures, missing) = explore(*config, None);
             println!("{}: {states} states", config.name);
@@ -554,9 +554,9 @@ mod tests {
     #[test]
     fn planted_bugs_are_found() {
         for (bug, world, id) in [
-            (Bug::DeliversUnlogged, 0, "R-2"),
-            (Bug::LeadsUnapplied, 1, "R-"),
-            (Bug::ConfirmsUnlogged, 1, "R-3"),
+            (Bug::DeliversUnlogged, 0, "RD-2"),
+            (Bug::LeadsUnapplied, 1, "RD-"),
+            (Bug::ConfirmsUnlogged, 1, "RD-3"),
         ] {
             let (_, failures, _) = explore(BOUNDED[world], Some(bug));
             assert!(failures.iter().any(|f| f.contains(id)), "{bug:?} is not found: {failures:?}");

@@ -74,7 +74,7 @@ pub fn flip(dir: &Path, target: Target, count: u64, dice: &mut Dice) -> Result<u
     let all = files(dir, target);
     let total: u64 = all.iter().map(|f| f.1).sum();
     if total == 0 {
-        return Err(format!("{}: no file of {target:?}", dir.display()));
+        return Err(format!("the node has no file of {target:?} yet"));
     }
     let mut flipped = 0;
     for _ in 0..count * 20 {
@@ -111,7 +111,7 @@ pub fn truncate(dir: &Path, target: Target, count: usize, bytes: u64) -> Result<
     let mut all: Vec<(u64, PathBuf)> = all.collect::<Result<_, Wrong>>()?;
     all.sort();
     if all.is_empty() {
-        return Err(format!("{}: no file of {target:?}", dir.display()));
+        return Err(format!("the node has no file of {target:?} yet"));
     }
     let mut cut = 0;
     for (end, path) in all.iter().rev().take(count) {

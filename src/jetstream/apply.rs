@@ -338,7 +338,7 @@ impl Core {
             Command::ConsumerCreate { name, created, json } => {
                 let name = text(name);
                 if self.consumers.get(&name).is_none() {
-                    self.add_consumer(s, view, &name, *created, config(json)?, true, now())?;
+                    self.add_consumer(s, view, &name, *created, config(json)?, true)?;
                 }
             }
             Command::ConsumerUpdate { name, json } => {

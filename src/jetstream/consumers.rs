@@ -366,7 +366,6 @@ impl Core {
         created: i64,
         config: ConsumerConfig,
         logged: bool,
-        now: Now,
     ) -> Result<(), Need> {
         let Some(rules) = &self.rules else { return Ok(()) };
         let of = rules.config();
@@ -384,7 +383,7 @@ impl Core {
         );
         c.set_logged(logged);
         c.start(view, of.max_msgs_per_subject == 1)?;
-        self.place_consumer(name, c, created, logged, now);
+        self.place_consumer(name, c, created, logged, now());
         Ok(())
     }
     /// Puts a consumer into the register, and lets it lead if this node does.
@@ -808,7 +807,7 @@ impl Stream {
             loop {
                 let need = {
                     let mut core = self.core.lock();
-                    match core.add_consumer(self, &self.view(), name, created, c.clone(), false, now()) {
+                    match core.add_consumer(self, &self.view(), name, created, c.clone(), false) {
                         Ok(()) => break,
                         Err(need) => need,
                     }

@@ -9,7 +9,7 @@
 //! | follower | no | yes |
 //! | stopped | no | gets only |
 //!
-//! - C-3: only who leads, and has applied everything from before its term, decides or answers for a stream.
+//! - K-3: only who leads, and has applied everything from before its term, decides or answers for a stream.
 //! - J-24: a promise whose outcome is open when leadership ends is not answered; one that was never handed out is refused.
 
 use std::{sync::Arc, time::Duration};

@@ -110,7 +110,7 @@ impl Meta {
     pub fn of_account(&self, account: &str) -> Vec<Arc<Assigned>> {
         self.read(|s| s.of_account(account).cloned().collect())
     }
-    /// Whether this node leads, and has applied everything from before (C-3).
+    /// Whether this node leads, and has applied everything from before (K-3).
     pub fn leads(&self) -> bool {
         self.inner.lock().term.is_some()
     }

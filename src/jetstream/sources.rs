@@ -280,7 +280,7 @@ impl Stream {
         // J-25: whoever copies from a work queue has done its work when the copy is safe.
         if !found.messages.is_empty() && origin.config().retention == Retention::WorkQueue {
             self.tail_applied().await;
-            if !self.facts(id).is_some_and(|f| f.voids == facts.voids) {
+            if self.facts(id).is_none_or(|f| f.voids != facts.voids) {
                 return self.begins_anew(&facts).await;
             }
             let seqs = found.messages.iter().map(|m| m.seq).collect();

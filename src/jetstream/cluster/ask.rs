@@ -2,8 +2,8 @@
 //!
 //! Owns the choice and the asking again when leadership is on its way. The answers themselves are the handlers'.
 //!
-//! - C-3: only a node that leads, and has applied everything from before its term, decides or answers for a stream.
-//! - C-4: a request is answered by at most one server: the one that it reached.
+//! - K-3: only a node that leads, and has applied everything from before its term, decides or answers for a stream.
+//! - K-4: a request is answered by at most one server: the one that it reached.
 
 use std::{sync::Arc, time::Duration};
 

@@ -9,9 +9,9 @@
 //! themselves to, when they see that the proposer has. A promise is given back only on the proposer's word that it has dropped its proposal, which
 //! it has noted durably before. Who is free and sees a group joins it.
 //!
-//! - C-1: at most one meta group forms among servers that configure each other: a group's first members are more than half of them, and
+//! - K-1: at most one meta group forms among servers that configure each other: a group's first members are more than half of them, and
 //!   a node is a first member of one group only.
-//! - C-2: a group's first members are the same on each of them: they are the promised ones.
+//! - K-2: a group's first members are the same on each of them: they are the promised ones.
 
 use std::collections::BTreeMap;
 
@@ -374,7 +374,7 @@ mod tests {
         fn check(&self) {
             let made: Vec<&Proposal> = self.nodes.iter().filter_map(|n| n.made.as_ref()).collect();
             for p in &made {
-                assert_eq!(p, &made[0], "C-1, C-2: one group, with the same members on each");
+                assert_eq!(p, &made[0], "K-1, K-2: one group, with the same members on each");
             }
             for (i, node) in self.nodes.iter().enumerate() {
                 if let Some(p) = &node.made {
@@ -426,7 +426,7 @@ mod tests {
             (0..3).for_each(|i| w.work(i, false));
         }
         assert_eq!(w.nodes[1].made.as_ref().map(|p| p.members.clone()), Some(vec![n(2), n(3)]));
-        assert!(w.nodes[0].made.is_none(), "C-1: one alone is not more than half");
+        assert!(w.nodes[0].made.is_none(), "K-1: one alone is not more than half");
         w.heal();
         assert!(w.nodes[0].joined.is_some());
     }

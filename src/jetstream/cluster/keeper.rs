@@ -3,8 +3,8 @@
 //! Owns the order of that work on one node: the formation, the list of nodes, the opening and removing of groups, and the steps of memberships. Looks at
 //! what is applied and at what is there, and does what is missing; whatever fails is looked at again. Decides nothing that is not in the meta group's log.
 //!
-//! - C-5: data goes only on a committed word (J-21), also when a node comes back after long.
-//! - C-6: what an assignment wants and what a group has become equal again after every fault.
+//! - K-5: data goes only on a committed word (J-21), also when a node comes back after long.
+//! - K-6: what an assignment wants and what a group has become equal again after every fault.
 
 use std::{
     collections::BTreeSet,
@@ -310,7 +310,7 @@ impl JetStream {
         true
     }
 
-    /// What is assigned once this node's view of the meta group is not older than its own life. C-5: after a start the log is applied again, and on the
+    /// What is assigned once this node's view of the meta group is not older than its own life. K-5: after a start the log is applied again, and on the
     /// way it says of groups that this node has left since that they are to be made. A replica made of such a word would have forgotten what it
     /// once acknowledged, and could make a leader together with others like it.
     async fn still_assigned(self: &Arc<JetStream>, id: u64) -> Option<Arc<Assigned>> {
@@ -324,7 +324,7 @@ impl JetStream {
         })
     }
 
-    /// Removes a group that this node is out of (C-5), and says so.
+    /// Removes a group that this node is out of (K-5), and says so.
     async fn drop_group(self: &Arc<JetStream>, id: u64) -> bool {
         if self.opening.lock().contains(&id) {
             return false;

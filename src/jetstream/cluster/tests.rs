@@ -434,7 +434,7 @@ impl World {
                 })
                 .await;
             assert_eq!(v["config"]["num_replicas"], json!(replicas));
-            until("as many replicas as wanted have data (C-6)", || {
+            until("as many replicas as wanted have data (K-6)", || {
                 let open = self.all().filter(|s| s.node.replicas.stored().len() == 2).count();
                 (open == replicas).then_some(())
             })
@@ -482,7 +482,7 @@ fn c6_a_leader_dies_and_the_stream_goes_on() {
         for i in 1..=20 {
             assert_eq!(w.publish("S.x", &i.to_string()).await, i);
         }
-        // Whoever is asked says the same (C-4: once).
+        // Whoever is asked says the same (K-4: once).
         for s in w.all() {
             let v = s.good("STREAM.INFO.S", "").await;
             assert_eq!(
@@ -492,7 +492,7 @@ fn c6_a_leader_dies_and_the_stream_goes_on() {
             assert_eq!(v["cluster"]["replicas"].as_array().map(Vec::len), Some(2), "{v}");
             let names = s.good("STREAM.NAMES", "").await;
             assert_eq!(names["streams"], json!(["S"]));
-            assert_eq!(s.got(&format!("_INBOX.{}.1", s.name)).len(), 1, "C-4");
+            assert_eq!(s.got(&format!("_INBOX.{}.1", s.name)).len(), 1, "K-4");
         }
         let dir = w.kill(leader).await;
         for i in 21..=40 {
@@ -579,7 +579,7 @@ fn any_server_takes_any_request() {
             let v = s.api("STREAM.INFO.R0", "").await;
             assert_eq!(v["error"]["err_code"], 10059, "{v}");
         }
-        until("the data of the stream that was deleted goes (C-5)", || {
+        until("the data of the stream that was deleted goes (K-5)", || {
             let groups: usize = w.all().map(|s| s.node.replicas.stored().len()).sum();
             // The meta group thrice, and two streams.
             (groups == 5).then_some(())
@@ -666,7 +666,7 @@ fn c4_requests_are_answered_once_although_the_network_loses() {
         // Whatever was answered: all see the same in the end.
         for s in w.all() {
             let replies: BTreeSet<String> = s.inbox.got.lock().iter().map(|g| g.subject.clone()).collect();
-            assert_eq!(replies.len(), s.inbox.got.lock().len(), "C-4");
+            assert_eq!(replies.len(), s.inbox.got.lock().len(), "K-4");
         }
         let mut seen = BTreeSet::new();
         for s in w.all() {

@@ -189,7 +189,7 @@ impl Desk<'_> {
     /// A stream of the asking account.
     fn stream(&self, name: &str) -> Result<Arc<Stream>, ApiError> {
         match self.assets.stream(name) {
-            // C-3
+            // K-3
             Some(s) if !self.node.is_clustered() || s.leads() => Ok(s),
             Some(_) => Err(errors::CLUSTER_NOT_LEADER.error()),
             // It may be here in a moment.
