@@ -1,7 +1,13 @@
-//! The `fulmar` binary: a server that speaks the NATS protocol.
+//! The `fulmar` binary: a server that speaks the NATS protocol, and tools for its data.
+
+mod store_tool;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let args: Vec<String> = env::process::args().into_iter().take(4).collect();
+    if args.first().is_some_and(|a| a == "store") {
+        return ExitCode::from(store_tool::main(&args[1..]));
+    }
     ExitCode::from(u8::try_from(server::main()).unwrap_or(1))
 }

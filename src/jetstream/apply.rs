@@ -154,7 +154,7 @@ impl Stream {
             }
             let mut applied = Applied::default();
             match e.head.kind {
-                Kind::Messages => core.apply_messages(e, &mut view, at)?,
+                Kind::Messages => core.apply_messages(self, e, &mut view, at)?,
                 Kind::Control => applied = core.apply_control(self, e, &mut view, at)?,
                 Kind::Empty | Kind::Config => {}
             }
@@ -213,10 +213,18 @@ impl Stream {
 impl Core {
     fn apply_messages(
         &mut self,
+        s: &Stream,
         e: &Committed,
         view: &mut StoreView<'_>,
         at: &mut Progress,
     ) -> Result<(), Stop> {
+        if e.head.compacted && self.rules.is_none() {
+            // The entry with its configuration may be among those that were damaged; it is also in the assignment.
+            let config: StreamConfig = serde_json::from_slice(&s.first_config).map_err(|e| {
+                Stop::Broken(format!("the stream's configuration is lost, and so is its copy: {e}"))
+            })?;
+            self.rules = Some(stream::Stream::new(config, s.created, s.rule_limits()));
+        }
         let Core { rules: Some(rules), consumers, term, .. } = self else {
             return Err(Stop::Broken("the log has messages before the stream's configuration".into()));
         };
@@ -246,6 +254,10 @@ impl Core {
                 });
             }
             at.record += 1;
+        }
+        if e.head.compacted {
+            // What was lost of a damaged entry has had its sequences (J-2).
+            rules.lost_upto(view.totals().last);
         }
         self.enforce(view, at)
     }

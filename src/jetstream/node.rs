@@ -290,6 +290,9 @@ impl JetStream {
             Ok(r) => r?,
             Err(_) => return Err("its log is not applied yet".into()),
         }
+        if let Some(lost) = loss(&stream.account, &stream) {
+            self.host.log("ERR", &lost);
+        }
         Ok(stream)
     }
 
@@ -377,6 +380,16 @@ impl JetStream {
         self.accounts().iter().find_map(stopped).or_else(|| self.unhealthy_member())
     }
 
+    /// What streams have lost to damage, a sentence each. They serve everything else.
+    pub fn losses(&self) -> Vec<String> {
+        let all: Vec<_> = self.accounts.read().values().cloned().collect();
+        let said = |a: &Arc<Assets>| {
+            let name = a.account.name.clone();
+            a.streams().iter().filter_map(|s| loss(&name, s)).collect::<Vec<_>>()
+        };
+        all.iter().flat_map(said).collect()
+    }
+
     /// Takes no messages any more and tells all who wait for some that the server shuts down. To be called while connections are open.
     pub fn farewell(&self) {
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
@@ -443,6 +456,42 @@ impl JetStream {
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Acquire)
     }
+}
+
+/// Sequences that a sentence about a loss names at most; the stream's info has them all.
+const NAMED_MAX: usize = 16;
+
+/// What a stream has lost, if anything.
+fn loss(account: &str, s: &Stream) -> Option<String> {
+    let group = s.group.get()?;
+    let lost = group.lost();
+    let messages: Vec<_> = lost.iter().filter(|l| l.sure && l.first_seq.0 > 0).collect();
+    let mut said = Vec::new();
+    if !messages.is_empty() {
+        let range = |l: &&store::Lost| match (l.first_seq.0, l.last_seq.0) {
+            (a, b) if a == b => a.to_string(),
+            (a, b) => format!("{a}-{b}"),
+        };
+        let count: u64 = messages.iter().map(|l| l.last_seq.0 - l.first_seq.0 + 1).sum();
+        let mut names: Vec<String> = messages.iter().take(NAMED_MAX).map(range).collect();
+        if messages.len() > NAMED_MAX {
+            names.push("…".into());
+        }
+        said.push(format!("{count} messages are lost to damage: {}", names.join(", ")));
+    }
+    if let Some(l) = lost.iter().find(|l| !l.sure) {
+        said.push(format!(
+            "the end of its log is lost, and with it perhaps messages from {} on; it goes on behind {}",
+            l.first_seq.0, l.last_seq.0
+        ));
+    }
+    let commands: u64 = lost.iter().filter(|l| l.first_seq.0 == 0).map(|l| l.last.0 - l.first.0 + 1).sum();
+    if commands > 0 {
+        said.push(format!(
+            "{commands} entries about consumers or configuration are lost: consumers may be given messages again"
+        ));
+    }
+    (!said.is_empty()).then(|| format!("JetStream stream '{account} > {}': {}", s.name, said.join("; ")))
 }
 
 /// What names the meta group that the store has.

@@ -18,7 +18,12 @@ impl Core {
         // others needed its vote, nobody could ever lead. It counts by the newest, without itself. What is committed may
         // be more than it knows, so any membership from the committed one on will do.
         let counts = self.log.may_vote(self.me);
-        self.halted.is_none() && !self.ill && whole && counts
+        self.halted.is_none() && !self.ill && !self.doubt && whole && counts
+    }
+
+    /// Whether a log that ends so has all that this replica has ever acknowledged, as far as it can say.
+    fn may_judge(&self, last: LogIndex, last_term: Term) -> bool {
+        !self.doubt && self.log.not_newer_than(last, last_term) || bug!(self, VotesForShortLog)
     }
 
     /// Whether the promise that this replica made is still binding.
@@ -92,7 +97,7 @@ impl Core {
             // Who asks does not lead its term, perhaps since a restart, and never will.
             self.on_resign(from, Term(term.0 - 1), cx);
         }
-        let fresh = self.log.not_newer_than(last, last_term) || bug!(self, VotesForShortLog);
+        let fresh = self.may_judge(last, last_term);
         if self.bound_against(from, cx.live) || !fresh {
             if let Role::Leader(_) = self.role {
                 // It has not heard of us: let it.
@@ -167,7 +172,7 @@ impl Core {
         // A term that was learned otherwise does not end a promise.
         let free = self.vote.is_none() && self.leader.is_none() && !bound || bug!(self, VotesTwice);
         let same = self.vote == Some(from);
-        let fresh = self.log.not_newer_than(last, last_term) || bug!(self, VotesForShortLog);
+        let fresh = self.may_judge(last, last_term);
         let granted = (free || same) && fresh;
         if granted {
             self.vote = Some(from);

@@ -120,7 +120,7 @@ pub struct Status {
     pub applied: LogIndex,
     /// Leads and takes proposals.
     pub settled: bool,
-    /// A hole is in the log.
+    /// A hole is in the log, or it is not known how much of it is missing.
     pub damaged: bool,
     /// The group is stopped on this node.
     pub halted: Option<Fault>,
@@ -148,6 +148,8 @@ pub struct Core {
     /// Holes in the log, in order and apart.
     pub(crate) damage: Vec<(LogIndex, LogIndex)>,
     pub(crate) ill: bool,
+    /// See [`Core::distrust`].
+    pub(crate) doubt: bool,
     pub(crate) halted: Option<Fault>,
     /// The snapshot that the driver was asked to fetch.
     pub(crate) incoming: Option<(LogIndex, NodeId)>,
@@ -224,6 +226,7 @@ impl Core {
             next_seq: 0,
             damage: Vec::new(),
             ill: false,
+            doubt: false,
             halted: None,
             incoming: None,
             election_at: NEVER,
@@ -313,6 +316,7 @@ impl Core {
             Event::Unreachable(node) => self.on_unreachable(node, cx),
             Event::Ill(ill) => self.on_ill(ill, cx),
             Event::Damaged { first, last } => self.on_damaged(first, last, cx),
+            Event::Trusted => self.on_trusted(cx),
             Event::Campaign => {
                 if !matches!(self.role, Role::Leader(_)) && self.eligible() {
                     self.pre_campaign(cx);
@@ -741,7 +745,7 @@ impl Core {
             commit: self.log.commit,
             applied: self.log.applied,
             settled: self.settled(),
-            damaged: !self.damage.is_empty(),
+            damaged: !self.damage.is_empty() || self.doubt,
             halted: self.halted,
         }
     }

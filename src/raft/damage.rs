@@ -10,7 +10,33 @@ use crate::message::Body;
 use crate::ready::{Load, Loaded, Note};
 use crate::types::{Entry, LogIndex, NodeId, Term};
 
+/// How far the term jumps when a replica that has forgotten its votes is trusted again.
+const TERMS_PASSED: u64 = 1 << 20;
+
 impl Core {
+    /// The disk has lost an end of the log, or the hard state, and nobody knows how much was in it: what this replica acknowledged or
+    /// voted for may be gone. Until [`crate::Event::Trusted`] it follows, but neither votes nor campaigns: whoever leads meanwhile was chosen
+    /// by others, of whom one has each entry that it may have forgotten. Right after [`Core::new`].
+    pub fn distrust(&mut self) {
+        self.doubt = true;
+    }
+
+    /// Whether this replica is distrusted.
+    #[must_use]
+    pub fn is_distrusted(&self) -> bool {
+        self.doubt
+    }
+
+    pub(crate) fn on_trusted(&mut self, cx: &mut Cx<'_>) {
+        if !std::mem::take(&mut self.doubt) {
+            return;
+        }
+        // whom it voted for in the terms around is not known, so none of them is voted in again. A candidate of a later one would
+        // have had to be elected that often while this replica was away.
+        let term = Term(self.term.0.saturating_add(TERMS_PASSED));
+        self.follow(term, None, cx);
+    }
+
     /// Notes a hole; the part at or below the base is state and not this module's.
     pub(crate) fn add_hole(&mut self, first: LogIndex, last: LogIndex) {
         let first = first.max(self.log.base().index.next());

@@ -77,6 +77,19 @@ impl Core {
         }
         let (round, commit) = (append.round, append.commit);
         if self.log.term(append.prev) != Some(append.prev_term) {
+            if self.doubt && append.prev > self.log.last() {
+                // What was acknowledged of it is forgotten: to be fed from where the logs surely agree, as after a hole.
+                let commit = self.log.commit;
+                let body = Body::AppendOk {
+                    accepted: commit,
+                    durable: commit.min(self.log.durable),
+                    commit,
+                    repair_from: Some(self.first_hole().unwrap_or(LogIndex(u64::MAX)).min(commit.next())),
+                    round,
+                    epoch: self.epoch(),
+                };
+                return self.send(from, body, cx);
+            }
             let (hint, hint_term) = self.log.agree_hint(append.prev.prev(), append.prev_term);
             let body = Body::AppendReject { prev: append.prev, hint, hint_term, round, epoch: self.epoch() };
             return self.send(from, body, cx);

@@ -85,7 +85,32 @@ impl Tail {
         Ok(true)
     }
 
-    fn last_term(&self) -> Term {
+    /// The next entry by its identity alone: it cannot be read (see [`crate::Restored::damage`]), or it is only what is left of one that
+    /// nobody else ever had. It is no membership. False: it is not part of the log.
+    ///
+    /// # Errors
+    /// What is wrong. The entry was not taken.
+    pub fn push_known(&mut self, index: LogIndex, term: Term, chain: Chain) -> Result<bool, TailError> {
+        if index <= self.base.index || self.cut {
+            return Ok(false);
+        }
+        if index != self.last.next() {
+            return Err(TailError::Gap { expected: self.last.next(), found: index });
+        }
+        if term < self.last_term() {
+            return Err(TailError::TermBack(index));
+        }
+        if term > self.last_term() || self.runs.is_empty() {
+            self.runs.push((index, term));
+        }
+        self.last = index;
+        self.last_chain = chain;
+        Ok(true)
+    }
+
+    /// Term of the last entry taken.
+    #[must_use]
+    pub fn last_term(&self) -> Term {
         self.runs.last().map_or(self.base.term, |r| r.1)
     }
 

@@ -205,9 +205,13 @@ impl Group {
     /// Gives a committed range to the machine and tells the core.
     async fn apply(self: &Arc<Self>, apply: raft::Apply, ready: &mut Ready) {
         match self.apply_range(apply.first, apply.last).await {
-            Ok(()) => {
+            Ok(given_up) => {
                 if !self.dirty.swap(true, Ordering::Relaxed) {
                     self.shared.touched(self);
+                }
+                if given_up {
+                    // The log that is left is of no use to a member that comes later: from the checkpoint on it is state.
+                    self.shared.flush_soon();
                 }
                 let mut inner = self.inner.lock();
                 self.step(&mut inner, Event::Applied(apply.last), ready);
@@ -219,8 +223,10 @@ impl Group {
         }
     }
 
-    async fn apply_range(&self, first: LogIndex, last: LogIndex) -> Result<(), String> {
+    /// True if entries were among them of which something is lost.
+    async fn apply_range(&self, first: LogIndex, last: LogIndex) -> Result<bool, String> {
         let mut next = first;
+        let mut given_up = false;
         while next <= last {
             let from = store::LogIndex(next.0);
             let mut entries =
@@ -231,6 +237,7 @@ impl Group {
             };
             assert_eq!(entries[0].head.index.0, next.0, "D-2: entries are applied in order");
             next = LogIndex(e.head.index.0 + 1);
+            given_up |= entries.iter().any(|e| e.head.compacted);
             // What is no business of the machine's ends a batch, so that the machine sees the store as of each of its own entries.
             let mine = |e: &store::Entry| matches!(e.head.kind, store::Kind::Messages | store::Kind::Control);
             if entries.iter().all(mine) {
@@ -252,7 +259,7 @@ impl Group {
                 self.apply_batch(batch).await?;
             }
         }
-        Ok(())
+        Ok(given_up)
     }
 
     async fn apply_batch(&self, batch: Vec<store::Entry>) -> Result<(), String> {

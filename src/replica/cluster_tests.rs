@@ -23,7 +23,7 @@ use crate::{
     tests::{List, small_store},
 };
 
-const GROUP: GroupId = GroupId(1);
+pub(crate) const GROUP: GroupId = GroupId(1);
 
 fn n(id: u64) -> NodeId {
     NodeId::new(id, 0)
@@ -86,11 +86,11 @@ struct Node {
     list: Arc<List>,
 }
 
-struct Cluster {
+pub(crate) struct Cluster {
     mesh: Arc<Mesh>,
     nodes: BTreeMap<NodeId, Node>,
     members: Members,
-    rng: Rng,
+    pub rng: Rng,
     acked: Vec<u64>,
     next: u64,
     options: Options,
@@ -117,7 +117,7 @@ fn options() -> Options {
 }
 
 impl Cluster {
-    async fn new(seed: u64, voters: u64, more: u64) -> Cluster {
+    pub(crate) async fn new(seed: u64, voters: u64, more: u64) -> Cluster {
         Cluster::with(seed, voters, more, options()).await
     }
 
@@ -155,7 +155,17 @@ impl Cluster {
         c
     }
 
-    async fn start(&mut self, id: NodeId) {
+    pub(crate) fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+    pub(crate) fn disk(&self, id: NodeId) -> SimHandle {
+        self.nodes[&id].disk.clone()
+    }
+    pub(crate) fn list(&self, id: NodeId) -> Arc<List> {
+        self.nodes[&id].list.clone()
+    }
+
+    pub(crate) async fn start(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("it is one of ours");
         let store_options = store::Options { journal_budget: 4 << 20, ..small_store() };
         let store = Store::open(Disk::Sim(node.disk.clone()), "/s", store_options).await.expect("it opens");
@@ -178,7 +188,7 @@ impl Cluster {
     }
 
     /// The power of a node fails at one of its next disk operations.
-    async fn crash(&mut self, id: NodeId) {
+    pub(crate) async fn crash(&mut self, id: NodeId) {
         let at = self.rng.below(12);
         let node = self.nodes.get_mut(&id).expect("it is one of ours");
         let Some(replicas) = node.replicas.take() else { return };
@@ -200,7 +210,7 @@ impl Cluster {
         node.disk.with(|d| d.power_failure());
     }
 
-    fn leader(&self) -> Option<NodeId> {
+    pub(crate) fn leader(&self) -> Option<NodeId> {
         let cut = &self.mesh.state.lock().cut;
         let up = self.nodes.iter().filter(|(_, node)| node.replicas.is_some() && node.list.leads());
         let of_new = |node: &Node| match node.list.handle().role() {
@@ -277,7 +287,7 @@ impl Cluster {
         panic!("nobody leads");
     }
 
-    fn publish(&mut self, count: u64) {
+    pub(crate) fn publish(&mut self, count: u64) {
         let Some(leader) = self.leader() else { return };
         for _ in 0..count {
             self.next += 1;
@@ -286,7 +296,7 @@ impl Cluster {
     }
 
     /// Lets everything through and waits until all are equal; then checks what was acknowledged.
-    async fn settle(&mut self) {
+    pub(crate) async fn settle(&mut self) {
         {
             let mut s = self.mesh.state.lock();
             s.cut.clear();
@@ -324,7 +334,7 @@ impl Cluster {
         }
     }
 
-    async fn close(&mut self) {
+    pub(crate) async fn close(&mut self) {
         for node in self.nodes.values_mut() {
             if let Some(r) = node.replicas.take() {
                 r.close().await.expect("a healthy store flushes");

@@ -354,6 +354,7 @@ impl Group {
 
     fn note(&self, inner: &mut Inner, note: Note) {
         match note {
+            Note::Patched(index) => tracing::info!(group = self.id.0, "entry {} is mended", index.0),
             Note::Halted(fault) => {
                 tracing::error!(group = self.id.0, "halted: {fault:?}");
                 inner.stop.get_or_insert_with(|| format!("halted: {fault:?}").into());
@@ -390,9 +391,6 @@ impl Group {
 
     /// Gives one write to the store (D-3). Its parts may be done twice if one of them found no room: each is idempotent until the last.
     fn write(&self, inner: &mut Inner, write: &mut Write) -> store::Result<()> {
-        if !write.patch.is_empty() {
-            return Err(store::Error::Invalid("the store has no way to mend an entry yet".to_owned()));
-        }
         let mut tickets = [None, None];
         let members = write.reset.is_some() || write.entries.iter().any(|e| e.kind == EntryKind::Config);
         if self.memory && (write.hard.is_some() || members) {
@@ -403,6 +401,11 @@ impl Group {
             tickets[0] = Some(self.store.set_hard_state(state)?);
         } else if let Some(hard) = &write.hard {
             tickets[0] = Some(self.store.set_hard_state(codec::hard_state(hard))?);
+        }
+        if !write.patch.is_empty() {
+            // The store knows what stood before each.
+            let patch = write.patch.iter().map(|e| to_store(e, store::Chain(0))).collect();
+            tickets[0] = Some(self.store.patch(patch)?);
         }
         if let Some(from) = write.truncate {
             // A later round implies the earlier ones.

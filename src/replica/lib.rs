@@ -23,6 +23,8 @@ mod activity;
 #[cfg(test)]
 mod cluster_tests;
 mod codec;
+#[cfg(test)]
+mod damage_tests;
 mod frame;
 mod group;
 mod lives;

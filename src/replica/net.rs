@@ -32,6 +32,9 @@ const LAST_WORDS: u32 = 16;
 /// How long a read waits for its index and its apply: a request that was forwarded to a leader can be lost.
 const READ_WAIT: Duration = Duration::from_secs(5);
 
+/// Pause before a replica that is not trusted asks again how far it has to catch up.
+const TRUST_PAUSE: Duration = Duration::from_millis(200);
+
 /// What carries frames between nodes. Frames may be lost, and those to one node should arrive in order; a link that broke is told with
 /// [`Replicas::link_broken`].
 pub trait Peers: Send + std::marker::Sync + 'static {
@@ -277,12 +280,54 @@ impl Group {
         let group = self.clone();
         env::spawn(async move {
             let from = store::LogIndex(load.first.0);
-            let found = group.store.entries(from, load.bytes_max).await.unwrap_or_default();
+            let found = match group.store.entries(from, load.bytes_max).await {
+                Ok(found) => found,
+                Err(store::Error::Damaged(_)) => {
+                    group.found_damage(from).await;
+                    Vec::new()
+                }
+                Err(_) => Vec::new(),
+            };
             let log = |e: &&store::Entry| !e.head.compacted && e.head.index.0 <= load.last.0;
-            let prev_chain = found.first().filter(log).map(|e| raft::Chain(e.head.prev.0));
+            // Of what was mended the chain before it may not be known.
+            let prev = found.first().filter(log).map(|e| e.head.prev).filter(|c| c.0 != 0);
+            let prev_chain = prev.map(|c| raft::Chain(c.0));
             let entries = found.iter().take_while(log).map(from_store).collect();
             let (to, repair, first) = (load.to, load.repair, load.first);
             group.post(Event::Loaded(Loaded { to, repair, first, prev_chain, entries }));
+        });
+    }
+
+    /// The log cannot be read from somewhere on: the core hears of the holes, and lets others fill them.
+    async fn found_damage(self: &Arc<Self>, from: store::LogIndex) {
+        if self.is_sole() || self.store.survey(from).await.is_err() {
+            return;
+        }
+        for h in self.store.holes() {
+            tracing::error!(
+                group = self.id.0,
+                "entries {}..={} cannot be read any more",
+                h.first.0,
+                h.last.0
+            );
+            self.post(Event::Damaged { first: LogIndex(h.first.0), last: LogIndex(h.last.0) });
+        }
+    }
+
+    /// Sees to it that a replica that may have forgotten something is trusted again once it has caught up: when a read that began in this
+    /// life has its index, and that is applied (D-12).
+    pub(crate) fn regain_trust(self: &Arc<Self>) {
+        let handle = Handle(self.clone());
+        env::spawn(async move {
+            while !handle.0.shared.is_closed() && handle.0.inner.lock().stop.is_none() {
+                if handle.read_barrier().await.is_ok() {
+                    handle.0.store.trust();
+                    handle.0.post(Event::Trusted);
+                    tracing::info!(group = handle.0.id.0, "it has caught up and takes part again");
+                    return;
+                }
+                env::sleep(TRUST_PAUSE).await;
+            }
         });
     }
 

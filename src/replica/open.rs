@@ -1,8 +1,12 @@
 //! How a replica begins: new, or from what its store has.
 //!
-//! Owns the first entry of a group and the reading back of hard state, checkpoint and log. Does not wait for an election.
+//! Owns the first entry of a group, the reading back of hard state, checkpoint and log, and what becomes of entries that cannot be read.
+//! Does not wait for an election.
+//!
+//! - D-13: a sole member gives up what it cannot read by a durable decision that names it, before it serves; a member of several never does.
+//! - D-12: a member that may have forgotten what it acknowledged or voted for neither votes nor leads before it has caught up.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use raft::{Chain, Core, HardState, LogIndex, Members, NodeId, Restored, SnapshotMeta, Term};
 use store::{Kind, NewEntry, Sync};
@@ -33,16 +37,19 @@ pub(crate) fn begin(group: &store::Group, members: &Members) -> Result<Option<st
         return Ok(None);
     }
     let meta = SnapshotMeta::bootstrap(raft::GroupId(group.id().0), members.clone());
-    let entry = NewEntry {
+    Ok(Some(group.append(vec![begin_with(group, &meta)], Sync::Always)?))
+}
+
+fn begin_with(group: &store::Group, meta: &SnapshotMeta) -> NewEntry {
+    NewEntry {
         kind: Kind::Config,
         index: store::LogIndex(1),
         term: store::Term(meta.term.0),
         prev: group.last().2,
         chain: store::Chain(meta.chain.0),
-        payload: members.encode(),
+        payload: meta.members.encode(),
         digest: None,
-    };
-    Ok(Some(group.append(vec![entry], Sync::Always)?))
+    }
 }
 
 /// A replica whose log was in memory, of a group that others have too. What it was called acknowledged what it does not have any more, and voted: it is somebody else
@@ -62,6 +69,9 @@ async fn forgotten(shared: &Arc<Shared>, group: &store::Group) -> Result<Inner, 
 }
 
 /// Builds the core of a group from its store, gives the checkpoint to the machine, and joins what comes before the log.
+///
+/// Entries that cannot be read are given up if this node is the only member: nobody else has them, what is left of them and everything
+/// else goes on, and what is lost is named. Of a group of several they stay holes in the log, which the others fill.
 pub(crate) async fn open(
     shared: &Arc<Shared>,
     group: &store::Group,
@@ -79,70 +89,190 @@ pub(crate) async fn open(
     if group.is_memory() && !fresh && known.all() != [me] {
         return forgotten(shared, group).await;
     }
-    if group.last().0 == store::LogIndex(0) {
+    if group.last().0 == store::LogIndex(0) && !group.is_doubtful() {
         // The process died between making the group and its first entry, or the bodies were in memory only.
         bootstrap(group, &first_members).await?;
     }
     let (applied, checkpoint) = group.applied();
-    let base = if checkpoint.index.0 == 0 {
-        match group.entries(store::LogIndex(1), 1).await?.first() {
-            None => SnapshotMeta::nothing(id),
-            // The first entry is the base: its chain is the one that all members have.
-            Some(e) => SnapshotMeta {
-                index: LogIndex(e.head.index.0),
-                term: Term(e.head.term.0),
-                chain: Chain(e.head.chain.0),
-                members: Members::decode(&e.payload)
-                    .ok_or_else(|| unfit("its first entry cannot be read"))?,
-            },
-        }
-    } else if group.is_memory() {
-        // Nothing of it outlives a restart but the numbers that it may have given.
-        let (index, term) = (LogIndex(checkpoint.index.0), Term(checkpoint.term.0));
-        SnapshotMeta { index, term, chain: Chain(checkpoint.chain.0), members: first_members }
-    } else {
+    let state = if checkpoint.index.0 != 0 && !group.is_memory() {
         let (members, blob) =
             codec::read_members(&checkpoint.blob).ok_or_else(|| unfit("its checkpoint cannot be read"))?;
         machine.restore(&blob).map_err(|e| unfit(&e))?;
-        SnapshotMeta {
+        Some(members)
+    } else {
+        None
+    };
+    let sole = state.as_ref().unwrap_or(&first_members).all() == [me];
+    let first = checkpoint.index.next();
+    if sole && (group.is_doubtful() || !group.holes().is_empty()) {
+        give_up(shared, group).await?;
+    }
+    let base = match state {
+        _ if checkpoint.index.0 == 0 => first_entry(group, &first_members)
+            .await?
+            .ok_or_else(|| unfit("its first entry cannot be read"))?,
+        members => SnapshotMeta {
             index: LogIndex(checkpoint.index.0),
             term: Term(checkpoint.term.0),
             chain: Chain(checkpoint.chain.0),
-            members,
-        }
+            // Of a group in memory nothing outlives a restart but the numbers that it may have given.
+            members: members.unwrap_or(first_members),
+        },
     };
     let mut tail = raft::Tail::new(base.clone());
-    let last = group.last().0;
-    if let Some(l) = group.lost().iter().find(|l| l.last.0 > base.index.0) {
-        return Err(unfit(&format!("entries {}..={} are damaged", l.first.0, l.last.0)));
-    }
+    let mut damage = Vec::new();
+    let (mut surveyed, mut forgot, mut unsure) = (false, group.is_doubtful(), LogIndex(u64::MAX));
     let mut at = store::LogIndex(base.index.0.max(1));
     if checkpoint.index.0 != 0 {
-        at = checkpoint.index.next();
+        at = first;
     }
-    while at <= last {
-        for e in group.entries(at, READ_BYTES).await? {
+    let no_log = |e: raft::TailError| unfit(&format!("its log is none: {e:?}"));
+    while at <= group.last().0 {
+        let found = match group.entries(at, READ_BYTES).await {
+            Ok(found) => found,
+            Err(store::Error::Damaged(_)) if !surveyed => {
+                // What is damaged in segments shows when it is read.
+                surveyed = true;
+                group.survey(first).await?;
+                if sole {
+                    give_up(shared, group).await?;
+                }
+                continue;
+            }
+            Err(store::Error::Damaged(d)) => {
+                let hole = group.holes().into_iter().find(|h| h.first <= at && at <= h.last);
+                let hole = hole.ok_or_else(|| unfit(&d.to_string()))?;
+                if hole.chain.0 == 0 && hole.last == group.last().0 {
+                    // Where the log ends is not known; nor is anything there that could be kept.
+                    group.truncate(hole.first)?.durable().await?;
+                    forgot = true;
+                    break;
+                }
+                if !hole.known {
+                    // Its terms are taken for the highest that they can be. If they were not, its leader replaces what conflicts, which
+                    // must not be counted on before it has.
+                    forgot = true;
+                    unsure = unsure.min(LogIndex(at.0).prev());
+                }
+                for i in at.0..=hole.last.0 {
+                    let chain = if i == hole.last.0 { Chain(hole.chain.0) } else { Chain::default() };
+                    let term = Term(hole.term.0).max(tail.last_term());
+                    tail.push_known(LogIndex(i), term, chain).map_err(no_log)?;
+                }
+                tracing::error!(
+                    group = id.0,
+                    "entries {}..={} cannot be read here and are asked for at the other members",
+                    at.0,
+                    hole.last.0
+                );
+                damage.push((LogIndex(at.0), LogIndex(hole.last.0)));
+                at = hole.last.next();
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        };
+        for e in found {
             if applied < e.head.index && e.head.index.0 <= base.index.0 {
                 // The first entry: it is the base and nobody's to apply.
                 group.apply(&e.head).await?;
             }
-            tail.push(&from_store(&e)).map_err(|e| unfit(&format!("its log is none: {e:?}")))?;
+            if e.head.compacted {
+                let (term, chain) = (Term(e.head.term.0), Chain(e.head.chain.0));
+                tail.push_known(LogIndex(e.head.index.0), term.max(tail.last_term()), chain)
+                    .map_err(no_log)?;
+            } else {
+                tail.push(&from_store(&e)).map_err(no_log)?;
+            }
             at = e.head.index.next();
         }
     }
-    let hard = match group.hard_state() {
-        Some(b) => codec::read_hard_state(&b[..b.len().min(codec::HARD_STATE)])
-            .ok_or_else(|| unfit("its hard state cannot be read"))?,
-        // With one voter nobody else could have been voted for: the log says which terms there were.
-        None if base.members.voters == [me] => {
-            HardState { term: Term(group.last().1.0), vote: None, commit: base.index }
+    let (mut hard, sure) = match hard {
+        Some(b) => {
+            let read = codec::read_hard_state(&b[..b.len().min(codec::HARD_STATE)]);
+            (read.ok_or_else(|| unfit("its hard state cannot be read"))?, true)
         }
-        None => return Err(unfit("its hard state is damaged")),
+        // With one voter nobody else could have been voted for: the log says which terms there were.
+        None => (HardState { term: tail.last_term(), vote: None, commit: base.index }, false),
     };
-    let sole = base.members.all() == [me];
-    let restored = Restored { hard, applied: base.index, tail, damage: Vec::new() };
+    hard.commit = hard.commit.min(unsure).max(base.index);
+    let restored = Restored { hard, applied: base.index, tail, damage };
     let seed = env::rng("raft elections").next_u64();
-    let core =
+    let mut core =
         shared.with_live(sole, |live| Core::new(id, me, shared.options.raft.clone(), seed, restored, live));
-    Ok(Inner::new(core))
+    if !sole && (!sure || forgot) {
+        tracing::error!(
+            group = id.0,
+            "the end of its log is lost here: it follows, and votes for nobody until it has caught up"
+        );
+        core.distrust();
+    }
+    let mut inner = Inner::new(core);
+    // An answer to a read of an earlier life must not look like one to a read of this one.
+    inner.next_read = env::rng("replica reads").next_u64() >> 1;
+    Ok(inner)
+}
+
+/// What the log of a group without a checkpoint stands on: the first members' first entry. `None` if it is lost and nothing else says it.
+async fn first_entry(group: &store::Group, first: &Members) -> Result<Option<SnapshotMeta>, Error> {
+    let id = raft::GroupId(group.id().0);
+    let found = match group.entries(store::LogIndex(1), 1).await {
+        Ok(found) => found,
+        Err(store::Error::Damaged(_)) => Vec::new(),
+        Err(e) => return Err(e.into()),
+    };
+    let Some(e) = found.first().filter(|e| !e.head.compacted) else {
+        if group.last().0 == store::LogIndex(0) {
+            return Ok(Some(SnapshotMeta::nothing(id)));
+        }
+        if first.voters.is_empty() {
+            return Ok(None);
+        }
+        // It is the same on all members, and what the group was made with says it too.
+        let meta = SnapshotMeta::bootstrap(id, first.clone());
+        if found.is_empty() {
+            group.patch(vec![begin_with(group, &meta)])?.durable().await?;
+        }
+        return Ok(Some(meta));
+    };
+    // The first entry is the base: its chain is the one that all members have.
+    Ok(Members::decode(&e.payload).map(|members| SnapshotMeta {
+        index: LogIndex(e.head.index.0),
+        term: Term(e.head.term.0),
+        chain: Chain(e.head.chain.0),
+        members,
+    }))
+}
+
+/// Gives up what cannot be read, durably, before anything is built on it.
+async fn give_up(shared: &Arc<Shared>, group: &store::Group) -> Result<(), Error> {
+    let id = group.id().0;
+    for h in group.holes() {
+        tracing::error!(group = id, "entries {}..={} are damaged; nobody else has them", h.first.0, h.last.0);
+    }
+    let mut last = None;
+    loop {
+        match group.give_up() {
+            Ok(Some(ticket)) => last = Some(ticket),
+            Ok(None) => break,
+            Err(store::Error::Busy) => env::sleep(Duration::from_nanos(shared.options.retry_ns)).await,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    if let Some(ticket) = last {
+        ticket.durable().await?;
+    }
+    for l in group.lost() {
+        match (l.first_seq.0, l.sure) {
+            (0, _) => tracing::error!(group = id, "entries {}..={} are given up", l.first.0, l.last.0),
+            (a, true) => tracing::error!(group = id, "messages {a}..={} are lost", l.last_seq.0),
+            (a, false) => {
+                tracing::error!(
+                    group = id,
+                    "messages {a}..={} may have been given and are lost",
+                    l.last_seq.0
+                );
+            }
+        }
+    }
+    Ok(())
 }

@@ -91,6 +91,11 @@ impl Shared {
         }
     }
 
+    /// Asks for checkpoints and a flush soon.
+    pub(crate) fn flush_soon(&self) {
+        self.flush.notify_one();
+    }
+
     pub(crate) fn touched(&self, group: &Arc<Group>) {
         self.touched.lock().push(group.clone());
     }
@@ -338,6 +343,9 @@ impl Replicas {
         let handle = Handle(group);
         handle.0.machine.attach(&handle);
         handle.0.poke();
+        if handle.0.inner.lock().core.is_distrusted() {
+            handle.0.regain_trust();
+        }
         Ok(handle)
     }
 

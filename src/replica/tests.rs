@@ -19,7 +19,7 @@ use crate::{
     Replicas, Role, control, messages,
 };
 
-const ME: NodeId = NodeId::new(1, 0);
+pub(crate) const ME: NodeId = NodeId::new(1, 0);
 
 /// Ids are published, gathered into batches, and acknowledged when applied.
 #[derive(Default)]
@@ -58,7 +58,7 @@ impl List {
     pub(crate) fn handle(&self) -> Handle {
         self.handle.lock().clone().expect("attached before anything is done")
     }
-    /// Bytes that a message has more.
+    /// Bytes that bodies have beyond their id; with some, every 17th id is a command.
     pub(crate) fn pad(&self, bytes: usize) {
         self.state.lock().padding = bytes;
     }
@@ -229,7 +229,7 @@ fn new(id: u64) -> New {
 }
 
 /// Opens, or makes, group `id`.
-async fn start(replicas: &Replicas, id: u64) -> Result<Arc<List>, crate::Error> {
+pub(crate) async fn start(replicas: &Replicas, id: u64) -> Result<Arc<List>, crate::Error> {
     let list = Arc::new(List::default());
     if replicas.stored().contains(&GroupId(id)) {
         replicas.restore(GroupId(id), Sync::Always, list.clone()).await?;

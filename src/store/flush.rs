@@ -20,13 +20,13 @@ use env::disk::OpenOptions;
 use parking_lot::Mutex;
 
 use crate::{
-    group::{Group, Piece, Plan},
+    group::{Group, Piece, Plan, TailEntry, bitmap_bytes},
     manifest::{GroupRecord, Manifest},
     options::mutant,
     record::Entry,
     segment::{BlockCodec, Builder, Built, FILE_HEADER, FileHead, PieceMeta, SubjectFoot},
     shard::{Shard, salt, segment_path, slot_path},
-    types::{FileId, GroupId, LogIndex, Result, Round},
+    types::{FileId, GroupId, LogIndex, Result, Round, StreamSeq},
 };
 
 /// A segment file that is being laid out in memory.
@@ -130,9 +130,9 @@ impl Shard {
         drafts: &mut Vec<Draft>,
     ) -> Plan {
         let mut plan = Plan::default();
-        let (entries, lost, memory) = {
+        let (entries, memory) = {
             let g = group.lock();
-            (if g.memory { Vec::new() } else { g.flushable(synced) }, g.lost.clone(), g.memory)
+            (if g.memory { Vec::new() } else { g.flushable(synced) }, g.memory)
         };
         if memory {
             return plan;
@@ -142,13 +142,8 @@ impl Shard {
         }
         let below = {
             let g = group.lock();
-            let upto = plan.flushed.unwrap_or(g.flushed);
-            let with_lost = g.with_lost(upto);
-            if with_lost.0 > upto.0 {
-                plan.flushed = Some(with_lost);
-            }
-            plan.checkpoint = g.publishable(with_lost.0);
-            if let Some(c) = plan.checkpoint.as_ref().filter(|_| lost.is_empty()) {
+            plan.checkpoint = g.publishable(plan.flushed.unwrap_or(g.flushed).0);
+            if let Some(c) = &plan.checkpoint {
                 plan.dropped_tail = g.droppable(c, self.opts.rewrite_below_percent);
             }
             plan.checkpoint.as_ref().map_or(LogIndex(0), |c| c.checkpoint.index)
@@ -166,9 +161,6 @@ impl Shard {
                 if n > 0 && !b.fits(e) {
                     break;
                 }
-                if let Some(l) = lost.iter().find(|l| l.last.next() == e.head.index) {
-                    b.cover_to(l.first, l.last);
-                }
                 if !plan.dropped_tail.is_empty() && e.head.index <= below {
                     b.push_live(e, |s| !plan.dropped_tail.contains(s.0));
                 } else {
@@ -185,9 +177,75 @@ impl Shard {
             drafts.extend(fresh);
             rest = &rest[n..];
         }
-        let record = group.lock().record(&plan);
+        let (record, patched) = {
+            let g = group.lock();
+            let durable = |t: &&TailEntry| t.round <= synced;
+            (g.record(&plan), g.patched.values().filter(durable).map(|t| t.entry.clone()).collect::<Vec<_>>())
+        };
+        if !patched.is_empty() {
+            self.plan_mending(id, group, &record, patched, &mut plan, drafts).await;
+        }
         self.plan_rewrites(id, &record, &mut plan, shared, drafts).await;
         plan
+    }
+
+    /// Writes pieces anew in which entries were damaged, with what took their places, in files of their own. The old ones stay until all
+    /// of it can be read.
+    async fn plan_mending(
+        &self,
+        id: GroupId,
+        group: &Arc<Mutex<Group>>,
+        record: &GroupRecord,
+        patched: Vec<Entry>,
+        plan: &mut Plan,
+        drafts: &mut Vec<Draft>,
+    ) {
+        for r in &record.pieces {
+            let m = &r.meta;
+            let here = |e: &&Entry| m.first_index <= e.head.index && e.head.index <= m.last_index;
+            let patches: Vec<Entry> = patched.iter().filter(here).cloned().collect();
+            if patches.is_empty() {
+                continue;
+            }
+            let indexes: Vec<LogIndex> = patches.iter().map(|e| e.head.index).collect();
+            let Ok((entries, bad)) = self.read_patched(m, patches).await else { continue };
+            let consecutive = entries.windows(2).all(|w| w[1].head.index == w[0].head.index.next());
+            let ends = entries.first().is_some_and(|e| e.head.index == m.first_index)
+                && entries.last().is_some_and(|e| e.head.index == m.last_index);
+            if !bad.is_empty() || !consecutive || !ends {
+                continue;
+            }
+            let mut draft = Draft::new(self);
+            let mut b = draft.builder(self, id);
+            let mut turn = 0;
+            for e in &entries {
+                b.push(e);
+                pause(&mut turn, e.head.size()).await;
+            }
+            let Some(built) = b.finish() else { continue };
+            let (meta, feet) = draft.add(built);
+            let (key, old) = ((meta.file, meta.off), (m.file, m.off));
+            // What is lost has no place in the new piece, and no mark of its deletion either.
+            let there =
+                |seq: StreamSeq| meta.holds(seq) && feet.slot_of((seq.0 - meta.first_seq.0) as u32).is_some();
+            let seq_of = |rel: u32| StreamSeq(m.first_seq.0 + u64::from(rel));
+            let deleted = group.lock().pieces.iter().find(|p| p.key() == old).map(|p| p.deleted.clone());
+            let deleted = deleted.unwrap_or_default();
+            plan.dropped.insert(old, deleted.iter().filter(|r| !there(seq_of(*r))).collect());
+            let of_record = roaring::RoaringBitmap::deserialize_from(&r.deleted[..]).unwrap_or_default();
+            let kept: roaring::RoaringBitmap = of_record
+                .iter()
+                .map(seq_of)
+                .filter(|s| there(*s))
+                .map(|s| (s.0 - meta.first_seq.0) as u32)
+                .collect();
+            plan.carried.insert(key, bitmap_bytes(&kept));
+            self.cache.put_subjects(key, Arc::new(feet));
+            plan.old.push(old);
+            plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
+            plan.mended.extend(indexes);
+            drafts.push(draft);
+        }
     }
 
     /// S-72: drops what is dead below the checkpoint, rewrites what is mostly dead, merges small neighbours.
@@ -207,9 +265,11 @@ impl Shard {
             let key = (r.meta.file, r.meta.off);
             let deleted = roaring::RoaringBitmap::deserialize_from(&r.deleted[..]).unwrap_or_default();
             let piece = Piece { meta: r.meta.clone(), deleted };
-            let lost_in =
-                record.lost.iter().any(|l| l.first <= r.meta.last_index && r.meta.first_index <= l.last);
-            let state = r.meta.last_index <= below && !fresh.contains(&key) && !lost_in;
+            if plan.old.contains(&key) {
+                // It is being mended.
+                continue;
+            }
+            let state = r.meta.last_index <= below && !fresh.contains(&key);
             if state && piece.live() == 0 {
                 // Its neighbours may become one piece around it, which must not take its deletions for its own.
                 plan.old.push(key);

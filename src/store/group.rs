@@ -19,7 +19,9 @@ use crate::{
     dict::Dict,
     feet::Pins,
     manifest::{Checkpoint, GroupRecord, Lost, PieceRecord, Totals},
-    record::{Entry, Kind, Message},
+    mend::{Hole, Open},
+    record::{Entry, Head, Kind, Message},
+    round::{self, Frame, FrameKind, Line},
     segment::{Counting, PieceMeta},
     types::{Chain, Error, FileId, GroupId, LogIndex, Result, Round, StreamSeq, Term},
 };
@@ -91,6 +93,21 @@ pub(crate) enum Place {
     Lost(Lost),
 }
 
+fn tail_msg(entry: LogIndex, r: &[u8], base: usize, counting: Counting) -> TailMsg {
+    let m = Message::parse(r).expect("S-10: entries are checked before they get here");
+    TailMsg {
+        seq: m.seq,
+        time: m.time,
+        entry,
+        off: (r.as_ptr() as usize - base) as u32,
+        len: r.len() as u32,
+        size: counting.of(&m),
+        subject: NONE,
+        next: 0,
+        deleted: false,
+    }
+}
+
 /// A checkpoint that waits for the manifest, with the deletions as they were when it was taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
@@ -125,7 +142,14 @@ pub(crate) struct Group {
     pub pieces: Vec<Arc<Piece>>,
     /// Those of `pieces` that have messages; their sequences rise.
     pub data: Vec<u32>,
+    /// What was given up, by the entries that it was in.
     pub lost: Vec<Lost>,
+    /// Entries that cannot be read, in order.
+    pub holes: Vec<Open>,
+    /// Entries of pieces that were damaged there, until the next flush has written their pieces anew.
+    pub patched: BTreeMap<LogIndex, TailEntry>,
+    /// Bytes of the journal that are gone and may have held more of this log; 0 if none.
+    pub doubt: u64,
     pub applied: LogIndex,
     pub totals: Totals,
     /// Of a memory group: numbers up to here may have been used (S-55).
@@ -198,6 +222,9 @@ impl Group {
             data: Vec::new(),
             pins: Pins::default(),
             lost: r.lost,
+            holes: Vec::new(),
+            patched: BTreeMap::new(),
+            doubt: 0,
             applied: r.checkpoint.index,
             totals: r.checkpoint.totals,
             floor: (r.floor_seq, r.floor_index),
@@ -234,6 +261,10 @@ impl Group {
         assert!(self.memory && self.tail.is_empty(), "S-55: only what was lost with its process begins anew");
         self.totals = Totals::default();
         self.dict_upto = StreamSeq(0);
+        self.lost.clear();
+        self.holes.clear();
+        self.patched.clear();
+        self.doubt = 0;
     }
 
     /// Nothing is given any more: what of the reservation was not used is free again.
@@ -310,8 +341,8 @@ impl Group {
         if h.index != self.last_index.next() {
             return Err(Error::Invalid(format!("entry {} after entry {}", h.index.0, self.last_index.0)));
         }
-        // After a lost entry the chain is not known; the consensus above compares it with its peers.
-        let known = self.lost.last().is_none_or(|l| l.last != self.last_index);
+        // After a lost entry the chain may not be known; the consensus above compares it with its peers.
+        let known = self.holes.last().is_none_or(|o| o.hole.known || o.hole.last != self.last_index);
         if known && h.prev != self.last_chain {
             return Err(Error::Invalid(format!("entry {} does not continue the chain", h.index.0)));
         }
@@ -328,6 +359,7 @@ impl Group {
     pub(crate) fn log_seq(&self) -> StreamSeq {
         let piece = self.data.last().map_or(StreamSeq(0), |i| self.pieces[*i as usize].meta.last_seq);
         let lost = self.lost.iter().map(|l| l.last_seq).max().unwrap_or_default();
+        let lost = lost.max(self.holes.iter().map(|o| o.hole.last_seq).max().unwrap_or_default());
         self.msgs.back().map_or(StreamSeq(0), |m| m.seq).max(piece).max(lost).max(self.totals.last)
     }
 
@@ -335,21 +367,8 @@ impl Group {
     pub(crate) fn push(&mut self, entry: Entry, round: Round) {
         let h = entry.head;
         if h.kind == Kind::Messages {
-            let base = entry.payload.as_ptr() as usize;
-            for r in entry.records().flatten() {
-                let m = Message::parse(r).expect("S-10: entries are checked before they get here");
-                self.msgs.push_back(TailMsg {
-                    seq: m.seq,
-                    time: m.time,
-                    entry: h.index,
-                    off: (r.as_ptr() as usize - base) as u32,
-                    len: r.len() as u32,
-                    size: self.counting.of(&m),
-                    subject: NONE,
-                    next: 0,
-                    deleted: false,
-                });
-            }
+            let (base, counting) = (entry.payload.as_ptr() as usize, self.counting);
+            self.msgs.extend(entry.records().flatten().map(|r| tail_msg(h.index, r, base, counting)));
         }
         (self.last_index, self.last_term, self.last_chain) = (h.index, h.term, h.chain);
         self.tail_bytes += h.size();
@@ -379,17 +398,35 @@ impl Group {
         while self.msgs.back().is_some_and(|m| m.entry >= index) {
             self.msgs.pop_back();
         }
-        self.lost.retain_mut(|l| {
-            l.last = l.last.min(LogIndex(index.0 - 1));
-            l.first <= l.last
+        let flushed = self.flushed.0;
+        self.lost.retain(|l| l.last < index || l.last <= flushed);
+        self.holes.retain_mut(|o| {
+            if o.hole.last >= index && o.hole.last > flushed {
+                // The chain was that of the last one.
+                (o.hole.last, o.hole.known) = (LogIndex(index.0 - 1), false);
+                o.hole.chain = Chain(0);
+                (o.hole.first_seq, o.hole.last_seq) = (StreamSeq(0), StreamSeq(0));
+                o.left = Bytes::new();
+            }
+            o.hole.first <= o.hole.last
         });
         let last = self.tail.back().map(|t| (t.entry.head.index, t.entry.head.term, t.entry.head.chain));
         // Of a memory group's state only some entries are left in the tail.
         let last = last.filter(|l| l.0 > self.flushed.0);
         (self.last_index, self.last_term, self.last_chain) = last.unwrap_or(self.flushed);
-        if let Some(l) = self.lost.last().filter(|l| l.last > self.last_index) {
-            (self.last_index, self.last_chain) = (l.last, Chain(0));
+        if let Some(o) = self.holes.last().filter(|o| o.hole.last > self.last_index) {
+            let h = o.hole;
+            (self.last_index, self.last_chain) = (h.last, if h.known { h.chain } else { Chain(0) });
+            if h.known {
+                self.last_term = h.term;
+            }
         }
+    }
+
+    /// The messages of an entry as the tail keeps them.
+    pub(crate) fn messages_of(&self, e: &Entry) -> Vec<TailMsg> {
+        let base = e.payload.as_ptr() as usize;
+        e.records().flatten().map(|r| tail_msg(e.head.index, r, base, self.counting)).collect()
     }
 
     /// Takes an entry that recovery found: with what it contradicts or leaves open settled.
@@ -401,20 +438,21 @@ impl Group {
         }
         if h.index <= self.last_index {
             // The truncation before it was damaged, or the entry is there twice.
-            if self.entry(h.index).is_some_and(|t| t.head.chain == h.chain) {
+            if self.entry(h.index).is_some_and(|t| t.head.chain == h.chain || t.head.compacted) {
                 return;
+            }
+            if let Some(i) = self.hole_at(h.index)
+                && let o = self.holes[i].hole
+                && o.known
+                && (o.last > h.index || o.chain == h.chain)
+                && o.term == h.term
+            {
+                // Its second copy, which was made because it had not been applied.
+                return self.fill(e, round);
             }
             self.cut(h.index);
         }
-        if h.index > self.last_index.next() {
-            let seqs = if h.count > 0 && h.first.0 > self.log_seq().0 + 1 {
-                (self.log_seq().next(), StreamSeq(h.first.0 - 1))
-            } else {
-                (StreamSeq(0), StreamSeq(0))
-            };
-            let first = self.last_index.next();
-            self.lose(Lost { first, last: LogIndex(h.index.0 - 1), first_seq: seqs.0, last_seq: seqs.1 });
-        }
+        self.gap_before(&h, round);
         self.push(e, round);
     }
 
@@ -425,29 +463,70 @@ impl Group {
     }
 
     /// Notes entries that recovery knows of and cannot read.
-    pub(crate) fn replay_bad(&mut self, index: LogIndex, first: StreamSeq, count: u32) {
-        if index <= self.last_index {
+    pub(crate) fn replay_bad(&mut self, l: Line, left: Bytes, round: Round) {
+        let index = l.index;
+        if index <= self.flushed.0 {
             return;
         }
-        let last_seq = if count == 0 { StreamSeq(0) } else { StreamSeq(first.0 + u64::from(count) - 1) };
-        let first_seq = if count == 0 { StreamSeq(0) } else { first };
-        self.lose(Lost { first: self.last_index.next(), last: index, first_seq, last_seq });
-        self.last_index = index;
-        self.last_chain = Chain(0);
+        if index <= self.last_index {
+            let same = self.entry(index).is_some_and(|t| t.head.chain == l.chain || t.head.compacted);
+            // Another entry took this one's place, and cannot be read; a patch would have left what it was for as it is.
+            if same || self.hole_at(index).is_some() || l.kind == FrameKind::Patch {
+                return;
+            }
+            self.cut(index);
+        }
+        let head = Head {
+            kind: Kind::Messages,
+            compacted: true,
+            group: self.id,
+            index,
+            term: l.term,
+            prev: Chain(0),
+            chain: l.chain,
+            first: l.first,
+            count: l.count,
+            length: 0,
+            digest: 0,
+        };
+        self.gap_before(&head, round);
+        let (first_seq, last_seq) = match l.count {
+            0 => (StreamSeq(0), StreamSeq(0)),
+            n => (l.first, StreamSeq(l.first.0 + u64::from(n) - 1)),
+        };
+        // What was left of an entry and is damaged again is no log of anybody's.
+        let known = l.kind == FrameKind::Entry;
+        let hole = Hole {
+            first: index,
+            last: index,
+            first_seq,
+            last_seq,
+            prev: self.last_chain,
+            term: l.term,
+            chain: l.chain,
+            known,
+            vague: false,
+        };
+        self.open_hole(hole, round, left);
+    }
+
+    /// Takes a hole that was carried forward.
+    pub(crate) fn replay_hole(&mut self, mut hole: Hole, round: Round) {
+        hole.first = hole.first.max(self.last_index.next());
+        if hole.first <= hole.last {
+            self.open_hole(hole, round, Bytes::new());
+        }
     }
 
     /// Adds to what is lost, neighbours joined.
     pub(crate) fn lose(&mut self, l: Lost) {
         if let Some(before) = self.lost.last_mut()
-            && before.last.next() == l.first
-            && (before.last_seq == StreamSeq(0)
-                || l.first_seq == StreamSeq(0)
-                || before.last_seq.next() == l.first_seq)
+            && (before.last.next() == l.first || before.last == l.first)
+            && before.sure == l.sure
+            && (before.first_seq.0 == 0) == (l.first_seq.0 == 0)
+            && (l.first_seq == StreamSeq(0) || before.last_seq.next() == l.first_seq)
         {
             before.last = l.last;
-            if before.first_seq == StreamSeq(0) {
-                before.first_seq = l.first_seq;
-            }
             before.last_seq = before.last_seq.max(l.last_seq);
             return;
         }
@@ -538,17 +617,6 @@ impl Group {
         dead
     }
 
-    /// Where the flushed part ends if `upto` was the last entry of a piece: lost entries that follow belong to it, so that
-    /// their loss outlives the journal that named them.
-    pub(crate) fn with_lost(&self, mut upto: (LogIndex, Term, Chain)) -> (LogIndex, Term, Chain) {
-        for l in &self.lost {
-            if l.first <= upto.0.next() && l.last > upto.0 {
-                upto = (l.last, upto.1, Chain(0));
-            }
-        }
-        upto
-    }
-
     /// The group as the manifest shall have it, with `new` pieces in place of `old` ones.
     pub(crate) fn record(&self, plan: &Plan) -> GroupRecord {
         if let Some(t) = &plan.taken {
@@ -592,8 +660,14 @@ impl Group {
                     PieceRecord { meta: p.meta.clone(), deleted: made.unwrap_or_else(|| deleted(p)) }
                 })
                 .collect(),
-            lost: self.lost.iter().filter(|l| l.last <= flushed.0).copied().collect(),
+            lost: self.lost.iter().filter(|l| l.last <= flushed.0 && !self.is_past(l)).copied().collect(),
         }
+    }
+
+    /// Whether a loss is of no interest any more: the stream has left it behind.
+    fn is_past(&self, l: &Lost) -> bool {
+        let first = self.checkpoint.totals.first;
+        l.last <= self.checkpoint.index && (l.last_seq.0 == 0 || l.last_seq < first)
     }
 
     /// The manifest that holds `record` is durable (S-53).
@@ -645,8 +719,14 @@ impl Group {
             return;
         }
         self.flushed = (record.flushed, record.flushed_term, record.flushed_chain);
+        plan.mended.iter().for_each(|i| {
+            self.patched.remove(i);
+        });
         if record.checkpoint.index >= self.checkpoint.index {
             self.checkpoint = record.checkpoint.clone();
+            let state = self.checkpoint.index;
+            self.holes.retain(|o| o.hole.last > state);
+            self.patched.retain(|i, _| *i > state);
         }
         self.checkpoint_deleted = record
             .pieces
@@ -666,8 +746,40 @@ impl Group {
         }
     }
 
+    /// Whether a restart needs rounds up to here for more than what is flushed.
+    pub(crate) fn pins(&self, upto: Round) -> bool {
+        let holes = self.holes.iter().map(|o| o.round);
+        let mut all = self.tail.iter().chain(self.patched.values()).map(|t| t.round).chain(holes);
+        all.any(|r| r <= upto)
+    }
+
+    /// All that the journal has to hold of the log, once more, in order.
+    pub(crate) fn tail_frames(&self) -> Vec<Frame> {
+        let mut frames: Vec<Frame> = self.patched.values().map(|t| Frame::patch(&t.entry)).collect();
+        let mut holes = self.holes.iter().filter(|o| o.hole.first > self.flushed.0).peekable();
+        let hole = |o: &Open| Frame::control(FrameKind::Hole, self.id, o.hole.first, round::hole(&o.hole));
+        for t in &self.tail {
+            while let Some(o) = holes.next_if(|o| o.hole.first < t.entry.head.index) {
+                frames.push(hole(o));
+            }
+            frames.push(Frame::entry(&t.entry, true));
+        }
+        frames.extend(holes.map(hole));
+        frames
+    }
+
+    /// What the journal has to hold up to here stands in this round now.
+    pub(crate) fn moved(&mut self, last: LogIndex, round: Round) {
+        let tail = self.tail.iter_mut().take_while(|t| t.entry.head.index <= last);
+        tail.for_each(|t| t.round = t.round.max(round));
+        self.patched.values_mut().for_each(|t| t.round = t.round.max(round));
+        let holes = self.holes.iter_mut().filter(|o| o.hole.last <= last && o.hole.first > self.flushed.0);
+        holes.for_each(|o| o.round = o.round.max(round));
+    }
+
     fn oldest_round(&self) -> Option<Round> {
-        self.tail.iter().map(|t| t.round).min()
+        let holes = self.holes.iter().map(|o| o.round);
+        self.tail.iter().chain(self.patched.values()).map(|t| t.round).chain(holes).min()
     }
 
     /// The oldest round that a restart needs for what stays in the tail above `flushed`.
@@ -677,7 +789,10 @@ impl Group {
         }
         self.kept_rounds.retain(|p| p.0 > synced);
         let tail = self.tail.iter().filter(|t| t.entry.head.index > flushed).map(|t| t.round);
-        tail.chain(self.kept_rounds.iter().map(|p| p.1)).min()
+        // S-110: a hole's name, and what was put into one, stand in the journal only.
+        let holes = self.holes.iter().map(|o| o.round);
+        let patched = self.patched.values().map(|t| t.round);
+        tail.chain(self.kept_rounds.iter().map(|p| p.1)).chain(holes).chain(patched).min()
     }
 }
 
@@ -697,6 +812,8 @@ pub(crate) struct Plan {
     pub dropped_tail: RoaringTreemap,
     /// What a rewrite left out of an old piece.
     pub dropped: BTreeMap<(FileId, u64), RoaringBitmap>,
+    /// Patched entries that lie in their piece now.
+    pub mended: Vec<LogIndex>,
     /// A received state that takes the place of all that the group has up to there.
     pub taken: Option<Box<(Checkpoint, Vec<PieceMeta>)>>,
 }

@@ -35,6 +35,8 @@ pub struct ShardReport {
     pub damaged_rounds: Vec<Round>,
     /// Whether something stands behind the journal's end, as a write under way at a power failure leaves it.
     pub torn: bool,
+    /// Bytes that somebody cut off the journal's end.
+    pub cut: u64,
     /// The groups of the manifest; what the journal adds is not in here.
     pub groups: Vec<GroupReport>,
     /// Segment files with their bytes, and whether the manifest needs them.
@@ -114,12 +116,24 @@ pub async fn inspect(disk: impl Into<Disk>, dir: impl Into<PathBuf>, opts: &Opti
             replay_from: from,
             damaged_rounds: bad.map(|s| s.0).collect(),
             torn: replay.torn,
+            cut: replay.cut,
             groups: manifest.groups.iter().map(group_report).collect(),
             segments: files.into_iter().map(|f| (f.name.clone(), f.len, needed.contains(&f.name))).collect(),
             dir,
         });
     }
     Ok(all)
+}
+
+impl Inspection {
+    /// Whether nothing that was read is damaged or lost. A torn end is what a power failure leaves.
+    pub fn is_well(&self) -> bool {
+        let slot = |s: &String| s == "absent" || s.starts_with("generation");
+        let well = |g: &GroupReport| g.lost.is_empty() && g.may_vote;
+        self.shards.iter().all(|s| {
+            s.slots.iter().all(slot) && s.damaged_rounds.is_empty() && s.cut == 0 && s.groups.iter().all(well)
+        })
+    }
 }
 
 impl fmt::Display for Inspection {
@@ -131,6 +145,9 @@ impl fmt::Display for Inspection {
             writeln!(f, "  journal: rounds {} to {}{torn}", s.replay_from.0, s.journal_end.0)?;
             for r in &s.damaged_rounds {
                 writeln!(f, "  journal: round {} is damaged", r.0)?;
+            }
+            if s.cut > 0 {
+                writeln!(f, "  journal: {} bytes of its end were cut off", s.cut)?;
             }
             for (name, len, needed) in &s.segments {
                 let needed = if *needed { "" } else { ", not needed" };

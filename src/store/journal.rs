@@ -117,6 +117,11 @@ impl Journal {
         self.next
     }
 
+    /// The round of the last frame that was let in.
+    pub(crate) fn last_given(&self) -> Round {
+        if self.queue.is_empty() { Round(self.next.0 - 1) } else { self.next }
+    }
+
     /// Whether a spare file should be prepared now.
     pub(crate) fn wants_spare(&self) -> bool {
         let enough = |len: u64| len >= self.wanted;

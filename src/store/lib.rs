@@ -25,6 +25,7 @@ mod journal;
 #[cfg(any(test, feature = "l1"))]
 pub mod l1;
 mod manifest;
+mod mend;
 mod options;
 mod query;
 mod read;
@@ -46,6 +47,7 @@ pub use feet::Need;
 pub use inspect::{GroupReport, Inspection, ShardReport, inspect};
 pub use io::Disk;
 pub use manifest::{Checkpoint, Lost, Totals};
+pub use mend::Hole;
 #[cfg(any(test, feature = "l1"))]
 pub use options::Mutant;
 pub use options::Options;

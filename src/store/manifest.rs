@@ -68,6 +68,8 @@ pub struct Lost {
     pub first_seq: StreamSeq,
     /// The last message among them.
     pub last_seq: StreamSeq,
+    /// False if it is not known whether these sequences were ever given: the end of the journal is gone that would say so.
+    pub sure: bool,
 }
 
 /// One group.
@@ -228,6 +230,7 @@ impl GroupRecord {
             for v in [l.first.0, l.last.0, l.first_seq.0, l.last_seq.0] {
                 b.var(v);
             }
+            b.u8(u8::from(l.sure));
         }
     }
 
@@ -261,12 +264,13 @@ impl GroupRecord {
         for _ in 0..g.count(16)? {
             r.pieces.push(PieceRecord { meta: PieceMeta::get(g)?, deleted: owned(g.bytes()?) });
         }
-        for _ in 0..g.count(4)? {
+        for _ in 0..g.count(5)? {
             r.lost.push(Lost {
                 first: LogIndex(g.var()?),
                 last: LogIndex(g.var()?),
                 first_seq: StreamSeq(g.var()?),
                 last_seq: StreamSeq(g.var()?),
+                sure: g.u8()? != 0,
             });
         }
         Some(r)

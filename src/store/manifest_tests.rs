@@ -37,6 +37,7 @@ fn sample(generation: u64) -> Manifest {
                 last: LogIndex(4),
                 first_seq: StreamSeq(2),
                 last_seq: StreamSeq(2),
+                sure: true,
             }],
         }],
         tombs: vec![(GroupId(2), Round(6))],

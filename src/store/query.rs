@@ -14,7 +14,7 @@ use crate::{
     filter,
     group::{Group, NONE, Piece, Place, TailMsg},
     manifest::Lost,
-    record::{Head, Message},
+    record::{Entry, Head, Message, record_seq},
     segment::SubjectFoot,
     store::{Read, Stored},
     types::{Damage, Error, Result, StreamSeq},
@@ -128,14 +128,28 @@ impl Group {
             return Ok(Err(Error::Invalid(text)));
         }
         if h.count > 0 {
-            if h.index <= self.flushed.0 {
-                self.apply_flushed(h, feet)?;
-            } else {
+            if h.index > self.flushed.0 {
                 self.apply_tail(h);
+            } else if let Some(t) = self.patched.get(&h.index) {
+                for m in self.messages_of(&t.entry.clone()) {
+                    self.join(m.seq, m.size);
+                    self.totals.last_time = m.time;
+                }
+            } else {
+                self.apply_flushed(h, feet)?;
             }
-            if self.totals.msgs == 0 {
-                self.totals.first = self.totals.last.next();
+        }
+        let lost = self.lost_upto(h.index);
+        if lost > self.totals.last {
+            // What was lost has had its sequences.
+            let in_step = self.dict_ready();
+            self.totals.last = lost;
+            if in_step {
+                self.dict_upto = lost;
             }
+        }
+        if self.totals.msgs == 0 {
+            self.totals.first = self.totals.last.next();
         }
         self.applied = h.index;
         Ok(Ok(()))
@@ -307,17 +321,29 @@ impl Group {
             return if m.deleted { Place::Absent } else { Place::Here(self.tail_record(m)) };
         }
         match self.piece_of(seq).map(|i| &self.pieces[i]) {
-            Some(p) if p.deleted.contains(p.rel(seq)) => Place::Absent,
             Some(p) => match self.lost_at(seq) {
                 Some(l) => Place::Lost(l),
-                None => Place::Piece(p.clone()),
+                None if p.deleted.contains(p.rel(seq)) => Place::Absent,
+                None => match self.patched_record(seq) {
+                    Some(r) => Place::Here(r),
+                    None => Place::Piece(p.clone()),
+                },
             },
             None => self.lost_at(seq).map_or(Place::Absent, Place::Lost),
         }
     }
 
     fn lost_at(&self, seq: StreamSeq) -> Option<Lost> {
-        self.lost.iter().find(|l| l.first_seq.0 > 0 && l.first_seq <= seq && seq <= l.last_seq).copied()
+        let at = |l: &&Lost| l.sure && l.first_seq.0 > 0 && l.first_seq <= seq && seq <= l.last_seq;
+        self.lost.iter().find(at).copied()
+    }
+
+    /// A message of an entry that is damaged in its piece and was patched since.
+    fn patched_record(&self, seq: StreamSeq) -> Option<bytes::Bytes> {
+        let holds = |e: &&Entry| e.head.count > 0 && e.head.first <= seq;
+        let e = self.patched.values().map(|t| &t.entry).filter(holds).last()?;
+        let r = e.records().flatten().find(|r| record_seq(r) == Some(seq))?;
+        Some(e.payload.slice_ref(r))
     }
 
     /// A message.

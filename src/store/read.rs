@@ -12,10 +12,11 @@ use crate::{
     cache::Open,
     feet::{Need, What},
     group::Piece,
+    mend::intact,
     record::{Entry, Head, Message},
     segment::{
         Block, FILE_HEADER, FileHead, IndexFoot, Joiner, PieceMeta, SubjectFoot, read_index_foot,
-        read_subject_foot, rebuild,
+        read_subject_foot, rebuild, rebuild_index,
     },
     shard::{Shard, segment_path},
     store::{Read, Stored},
@@ -89,12 +90,29 @@ impl Shard {
         Ok(f)
     }
 
-    /// The same past the cache.
-    pub(crate) async fn fresh_index_foot(&self, meta: &PieceMeta) -> Result<IndexFoot> {
+    /// The footer as it stands in the file; `None` if it is damaged.
+    pub(crate) async fn stored_index_foot(&self, meta: &PieceMeta) -> Result<Option<IndexFoot>> {
         for _ in 0..TRIES {
             let b = self.bytes(meta, meta.off + u64::from(meta.data), meta.index_foot as usize).await?;
             let open = self.segment(meta.file).await?;
-            if let Some(f) = read_index_foot(meta, open.key.as_ref(), &b) {
+            let f = read_index_foot(meta, open.key.as_ref(), &b);
+            if f.is_some() {
+                return Ok(f);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same past the cache.
+    pub(crate) async fn fresh_index_foot(&self, meta: &PieceMeta) -> Result<IndexFoot> {
+        if let Some(f) = self.stored_index_foot(meta).await? {
+            return Ok(f);
+        }
+        // S-40: the blocks tell where they are, as far as they can be read. One that was cut off with its file cannot.
+        for _ in 0..TRIES {
+            let b = self.bytes(meta, meta.off, meta.data as usize).await?;
+            let open = self.segment(meta.file).await?;
+            if let Some(f) = rebuild_index(meta, open.key.as_ref(), &b) {
                 return Ok(f);
             }
         }
@@ -122,11 +140,22 @@ impl Shard {
                 return Ok(f);
             }
         }
-        let blocks = self.blocks(meta).await?;
-        let whole: Vec<Block> = blocks.into_iter().flatten().filter(|b| b.sure).collect();
-        let rebuilt = rebuild(meta, self.opts.counting, whole.into_iter());
-        let rebuilt = rebuilt.filter(|f| f.slots.len() == meta.msgs as usize);
-        rebuilt.ok_or_else(|| Self::damaged(meta, "its subjects and its blocks are damaged"))
+        let what = "its subjects are damaged, and so are messages that would tell them";
+        let (_, _, records) = self.read_rest(meta).await?;
+        let f = rebuild(meta, self.opts.counting, records.iter().map(|(_, r)| r));
+        if f.slots.len() < meta.msgs as usize {
+            self.note_damage(
+                Some(meta.group),
+                None,
+                Some((meta.first_seq, meta.last_seq)),
+                format!("segment {} at {}: {what}", meta.file.0, meta.off),
+            );
+        }
+        // Sequences of a piece without gaps are known, though not their subjects.
+        if f.slots.len() == meta.msgs as usize || meta.dense() {
+            return Ok(f.filled(meta));
+        }
+        Err(Self::damaged(meta, what))
     }
 
     /// Reads what a question lacks; the answer is for [`crate::feet::Pins`].
@@ -237,6 +266,25 @@ impl Shard {
         Ok(())
     }
 
+    /// A block past the cache, as far as it makes sense, and the bytes that it was read from.
+    pub(crate) async fn block_bytes(
+        &self,
+        meta: &PieceMeta,
+        f: &IndexFoot,
+        i: usize,
+    ) -> Result<(Option<Block>, Bytes)> {
+        let start = f.blocks[i].off;
+        let end = f.blocks.get(i + 1).map_or(meta.data, |b| b.off);
+        let at = meta.off + u64::from(start);
+        let b = match self.bytes(meta, at, end.saturating_sub(start) as usize).await {
+            Ok(b) => b,
+            Err(Error::Damaged(_)) => return Ok((None, Bytes::new())),
+            Err(e) => return Err(e),
+        };
+        let open = self.segment(meta.file).await?;
+        Ok((Block::read(open.key.as_ref(), meta.file, at, &b), b))
+    }
+
     /// A block that is whole, or what the last of several readings gave.
     pub(crate) async fn sure_block(
         &self,
@@ -255,7 +303,7 @@ impl Shard {
     }
 
     /// All blocks of a piece; `None` for those that are damaged.
-    async fn blocks(&self, meta: &PieceMeta) -> Result<Vec<Option<Block>>> {
+    pub(crate) async fn blocks(&self, meta: &PieceMeta) -> Result<Vec<Option<Block>>> {
         let f = self.index_foot(meta).await?;
         let mut all = Vec::with_capacity(f.blocks.len());
         for i in 0..f.blocks.len() {
@@ -281,6 +329,11 @@ impl Shard {
             }
         }
         self.cache.drop_block((meta.file, at));
+        // Where the block makes no sense, its plain bytes may still hold the record.
+        let (_, raw) = self.block_bytes(meta, &f, i).await?;
+        if let Some((_, r)) = intact(meta.group, &raw, seq, seq.next()).into_iter().next() {
+            return Ok(Bytes::copy_from_slice(&raw[r]));
+        }
         let what = format!("segment {} at {}: a record is damaged", meta.file.0, meta.off);
         Err(Error::Damaged(Damage {
             group: Some(meta.group),

@@ -437,6 +437,12 @@ impl Batch {
         m.encode(group, &mut self.buf);
         self.count += 1;
     }
+    /// A batch of records that were checked.
+    pub(crate) fn of_records(records: &[Bytes]) -> Batch {
+        let mut buf = BytesMut::zeroed(PREAMBLE);
+        records.iter().for_each(|r| buf.extend_from_slice(r));
+        Batch { buf, count: records.len() as u32, usual: 0 }
+    }
     /// How many messages are in it.
     pub fn count(&self) -> u32 {
         self.count

@@ -24,6 +24,8 @@ pub(crate) struct FileScan {
     /// header is bad.
     pub first: Option<Round>,
     pub rounds: Vec<Scanned>,
+    /// Bytes that were reserved and are not there any more: somebody cut the file.
+    pub cut: u64,
 }
 
 /// What to do about a round.
@@ -33,8 +35,8 @@ pub(crate) enum Verdict {
     Take(Vec<Found>),
     /// It was durable; some of it is gone, and named.
     Damaged(Vec<Found>),
-    /// It was durable and nothing of it is left, not even names.
-    Missing,
+    /// It was durable and nothing of it is left, not even names; how many bytes it had at most.
+    Missing(u64),
 }
 
 /// The outcome.
@@ -47,6 +49,8 @@ pub(crate) struct Replay {
     pub torn: bool,
     /// The highest epoch met anywhere.
     pub epoch: Epoch,
+    /// Bytes after the end that are gone, since the file that the log ends in was cut: nobody knows what stood there.
+    pub cut: u64,
 }
 
 impl Replay {
@@ -66,12 +70,15 @@ impl Replay {
 /// | found | anything bad | no | the log ends before it |
 /// | not found | | yes | missing |
 /// | not found | | no | the log ends before it |
+///
+/// No power failure makes a file shorter: what is bad in a file that was cut is damage, as if it were vouched for.
 pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> Replay {
     files.sort_by_key(|f| f.epoch);
     let mut epoch = Epoch(0);
     let mut vouched = synced.max(Round(from.0.saturating_sub(1)));
     let mut rounds: BTreeMap<Round, Scanned> = BTreeMap::new();
     let mut torn = false;
+    let cut = files.last().map_or(0, |f| f.cut);
     for f in files {
         epoch = epoch.max(f.epoch).max(f.newest);
         let first = f.first.or_else(|| f.rounds.iter().map(|r| r.head.round).min());
@@ -85,20 +92,31 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
             }
         }
         for r in f.rounds {
-            vouched = vouched.max(r.head.synced);
+            vouched = vouched.max(if f.cut > 0 { r.head.round } else { r.head.synced });
             rounds.insert(r.head.round, r);
         }
     }
     let mut steps = Vec::new();
     let mut next = from;
+    // Where the round before ended: its file's epoch and the offset.
+    let mut before: Option<(Epoch, u64)> = None;
     loop {
         let found = rounds.remove(&next);
+        if let Some(s) = &found {
+            before = Some((s.head.epoch, s.head.off + u64::from(s.head.total)));
+        }
         let known = next <= vouched;
         let verdict = match found {
             Some(s) if s.whole() => Verdict::Take(s.found),
-            Some(s) if known && s.found.iter().all(|f| !matches!(f, Found::Bad(_))) => Verdict::Take(s.found),
+            Some(s) if known && s.found.iter().all(|f| !matches!(f, Found::Bad(..))) => {
+                Verdict::Take(s.found)
+            }
             Some(s) if known => Verdict::Damaged(s.found),
-            None if known => Verdict::Missing,
+            None if known => {
+                let behind = rounds.range(next..).next().map(|r| &r.1.head);
+                let room = behind.zip(before).filter(|(h, b)| h.epoch == b.0);
+                Verdict::Missing(room.map_or(u64::MAX, |(h, b)| h.off.saturating_sub(b.1)))
+            }
             // S-81: bad, and nothing vouches for it.
             Some(_) => {
                 torn = true;
@@ -110,7 +128,7 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
         next = next.next();
     }
     torn |= rounds.keys().any(|r| *r >= next);
-    Replay { steps, end: Round(next.0 - 1), torn, epoch }
+    Replay { steps, end: Round(next.0 - 1), torn, epoch, cut }
 }
 
 #[cfg(test)]
@@ -118,17 +136,11 @@ mod tests {
     use super::*;
     use crate::{
         round::{FrameKind, Line, RoundHead},
-        types::{GroupId, LogIndex, StreamSeq},
+        types::{GroupId, LogIndex},
     };
 
     fn scanned(epoch: u64, round: u64, synced: u64, good: bool) -> Scanned {
-        let line = Line {
-            kind: FrameKind::Delete,
-            group: GroupId(1),
-            index: LogIndex(0),
-            first: StreamSeq(0),
-            count: 0,
-        };
+        let line = Line::control(FrameKind::Delete, GroupId(1), LogIndex(0));
         let head = RoundHead {
             shard: 0,
             epoch: Epoch(epoch),
@@ -137,12 +149,16 @@ mod tests {
             off: 0,
             total: 512,
         };
-        let found = if good { Found::Control(line, bytes::Bytes::new()) } else { Found::Bad(line) };
+        let found = if good {
+            Found::Control(line, bytes::Bytes::new())
+        } else {
+            Found::Bad(line, bytes::Bytes::new())
+        };
         Scanned { head, found: vec![found], by_header: true }
     }
 
     fn file(epoch: u64, first: u64, rounds: Vec<Scanned>) -> FileScan {
-        FileScan { epoch: Epoch(epoch), newest: Epoch(epoch), first: Some(Round(first)), rounds }
+        FileScan { epoch: Epoch(epoch), newest: Epoch(epoch), first: Some(Round(first)), rounds, cut: 0 }
     }
 
     fn shape(r: &Replay) -> String {
@@ -150,7 +166,7 @@ mod tests {
             let c = match v {
                 Verdict::Take(_) => 't',
                 Verdict::Damaged(_) => 'd',
-                Verdict::Missing => 'm',
+                Verdict::Missing(_) => 'm',
             };
             format!("{}{c}", n.0)
         };
@@ -187,6 +203,20 @@ mod tests {
         assert_eq!(run(vec![old.clone(), file(2, 3, vec![s(2, 3, 2, true)])], 1, 0), "1t 2t 3t end 3 torn");
         let r = classify(vec![old, file(2, 3, vec![])], Round(1), Round(0));
         assert_eq!((shape(&r), r.epoch), ("1t 2t end 2 torn".to_owned(), Epoch(2)));
+        // A file that was cut: its last round is damage, whatever vouches for it, and what came after is not known.
+        let cut = FileScan { cut: 512, ..file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, false)]) };
+        let r = classify(vec![cut], Round(1), Round(0));
+        assert_eq!((shape(&r), r.cut), ("1t 2d end 2".to_owned(), 512));
+        // How much a round that is gone can have held.
+        let room = |r: Replay| {
+            r.steps.iter().find_map(|s| if let Verdict::Missing(n) = s.1 { Some(n) } else { None })
+        };
+        let mut far = s(1, 3, 2, true);
+        far.head.off = 2048;
+        assert_eq!(
+            room(classify(vec![file(1, 1, vec![s(1, 1, 0, true), far])], Round(1), Round(0))),
+            Some(1536)
+        );
         // Rounds that the manifest holds are not looked at.
         assert_eq!(run(vec![file(1, 1, vec![s(1, 1, 0, false), s(1, 2, 1, true)])], 2, 1), "2t end 2");
     }

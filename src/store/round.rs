@@ -13,8 +13,9 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     codec::{Get, Put, align, u32_at, u64_at},
     crypt::FileKey,
-    record::{ENTRY_HEADER, Entry, FORMAT, Head},
-    types::{Epoch, GroupId, LogIndex, Round, StreamSeq},
+    mend::Hole,
+    record::{ENTRY_HEADER, Entry, FORMAT, Head, Kind},
+    types::{Chain, Epoch, GroupId, LogIndex, Round, StreamSeq, Term},
 };
 
 const ROUND_MAGIC: u32 = 0x8152_5546;
@@ -23,7 +24,7 @@ const FILE_MAGIC: u32 = 0x834a_5546;
 /// Bytes of a round's header before its table.
 pub(crate) const ROUND_HEADER: usize = 72;
 /// Bytes of one line of a round's table.
-pub(crate) const TABLE_LINE: usize = 40;
+pub(crate) const TABLE_LINE: usize = 56;
 /// Bytes after the copy of header and table at a round's end: how long that copy is, and a magic.
 const TRAIL_END: usize = 8;
 /// Bytes of a journal file's header, which has the file's first sector for itself.
@@ -51,6 +52,10 @@ pub(crate) enum FrameKind {
     Floor = 6,
     /// An entry that lies in a segment file instead; reserved.
     Reference = 7,
+    /// An entry in the place of one that was damaged: nothing else of the log moves.
+    Patch = 8,
+    /// Entries that cannot be read, carried forward by their identity.
+    Hole = 9,
 }
 
 impl FrameKind {
@@ -63,6 +68,8 @@ impl FrameKind {
             5 => Self::Delete,
             6 => Self::Floor,
             7 => Self::Reference,
+            8 => Self::Patch,
+            9 => Self::Hole,
             _ => return None,
         })
     }
@@ -86,6 +93,20 @@ pub(crate) struct Line {
     pub index: LogIndex,
     pub first: StreamSeq,
     pub count: u32,
+    /// Of an entry: with index and group its identity, which is kept although its bytes may be lost.
+    pub term: Term,
+    pub chain: Chain,
+}
+
+impl Line {
+    /// Of a frame that is no entry.
+    pub(crate) fn control(kind: FrameKind, group: GroupId, index: LogIndex) -> Line {
+        Line { kind, group, index, first: StreamSeq(0), count: 0, term: Term(0), chain: Chain(0) }
+    }
+    /// Whether the frame is a header and a payload.
+    fn is_entry(&self) -> bool {
+        matches!(self.kind, FrameKind::Entry | FrameKind::Patch)
+    }
 }
 
 /// A line with where its frame lies and its checksum.
@@ -104,20 +125,43 @@ pub(crate) struct Placed {
 
 impl Frame {
     pub(crate) fn entry(e: &Entry, sync: bool) -> Frame {
-        let h = &e.head;
-        let line =
-            Line { kind: FrameKind::Entry, group: h.group, index: h.index, first: h.first, count: h.count };
-        Frame { line, head: Some(e.head), payload: e.payload.clone(), sync }
+        // What is left of a damaged entry stays in its place also when it is written once more.
+        let kind = if e.head.compacted { FrameKind::Patch } else { FrameKind::Entry };
+        Frame { line: line_of(kind, &e.head), head: Some(e.head), payload: e.payload.clone(), sync }
+    }
+    /// An entry in the place of a damaged one.
+    pub(crate) fn patch(e: &Entry) -> Frame {
+        Frame {
+            line: line_of(FrameKind::Patch, &e.head),
+            head: Some(e.head),
+            payload: e.payload.clone(),
+            sync: true,
+        }
     }
     pub(crate) fn control(kind: FrameKind, group: GroupId, index: LogIndex, payload: Bytes) -> Frame {
-        let line = Line { kind, group, index, first: StreamSeq(0), count: 0 };
-        Frame { line, head: None, payload, sync: true }
+        Frame { line: Line::control(kind, group, index), head: None, payload, sync: true }
+    }
+    /// Memberships stand twice, as all that is no entry does: without them a damaged log cannot be mended.
+    fn is_doubled(&self) -> bool {
+        self.head.is_none_or(|h| h.kind == Kind::Config)
     }
     /// Bytes that it adds to a round at most, with its lines in both tables.
     pub(crate) fn cost(&self) -> u64 {
         let body = (ENTRY_HEADER + self.payload.len() + crate::crypt::TAG) as u64;
-        let copies = if self.head.is_some() { 1 } else { 2 };
+        let copies = if self.is_doubled() { 2 } else { 1 };
         copies * body + copies * 2 * TABLE_LINE as u64
+    }
+}
+
+fn line_of(kind: FrameKind, h: &Head) -> Line {
+    Line {
+        kind,
+        group: h.group,
+        index: h.index,
+        first: h.first,
+        count: h.count,
+        term: h.term,
+        chain: h.chain,
     }
 }
 
@@ -149,14 +193,14 @@ pub(crate) struct Built {
 
 /// Lays out a round of `frames`, padded to whole sectors. With a key, each payload is sealed by itself.
 pub(crate) fn build(head: RoundHead, frames: &[Frame], sector: u64, key: Option<&FileKey>) -> Built {
-    let controls = frames.iter().filter(|f| f.head.is_none()).count();
-    let lines = frames.len() + controls;
+    let doubled = frames.iter().filter(|f| f.is_doubled()).count();
+    let lines = frames.len() + doubled;
     assert!(lines <= FRAMES_MAX, "S-22: a round of {lines} frames");
     let head_len = ROUND_HEADER + lines * TABLE_LINE;
     let (mut table, mut pieces) = (Vec::with_capacity(lines * TABLE_LINE), Pieces::default());
     let mut at = head_len as u64;
     let all = frames.iter().map(|f| (f, false));
-    let copies = frames.iter().filter(|f| f.head.is_none()).map(|f| (f, true));
+    let copies = frames.iter().filter(|f| f.is_doubled()).map(|f| (f, true));
     for (ordinal, (f, copy)) in all.chain(copies).enumerate() {
         let header = f.head.map(|h| h.encode());
         let header = header.as_ref().map_or(&[][..], |h| &h[..]);
@@ -252,6 +296,8 @@ fn put_line(out: &mut Vec<u8>, p: &Placed) {
     out.u64(p.line.first.0);
     out.u32(p.line.count);
     out.u32(p.crc);
+    out.u64(p.line.term.0);
+    out.u64(p.line.chain.0);
 }
 
 /// A header and its table, from a round's start (`ROUND_MAGIC`) or end (`TRAIL_MAGIC`).
@@ -288,6 +334,8 @@ fn parse_head(b: &[u8], magic: u32) -> Option<(RoundHead, Vec<Placed>)> {
             index: LogIndex(u64_at(l, 16)),
             first: StreamSeq(u64_at(l, 24)),
             count: u32_at(l, 32),
+            term: Term(u64_at(l, 40)),
+            chain: Chain(u64_at(l, 48)),
         };
         placed.push(Placed {
             line,
@@ -306,10 +354,12 @@ fn parse_head(b: &[u8], magic: u32) -> Option<(RoundHead, Vec<Placed>)> {
 pub(crate) enum Found {
     /// An entry, checked.
     Entry(Entry),
+    /// An entry in the place of a damaged one, checked.
+    Patch(Entry),
     /// Another frame's payload, checked.
     Control(Line, Bytes),
-    /// The frame is known and its content is bad.
-    Bad(Line),
+    /// The frame is known and its content is bad; what was found of an entry's payload, unchecked.
+    Bad(Line, Bytes),
 }
 
 /// A round found in a file.
@@ -324,7 +374,7 @@ pub(crate) struct Scanned {
 impl Scanned {
     /// Whether every frame can be read and both tables too.
     pub(crate) fn whole(&self) -> bool {
-        self.by_header && self.found.iter().all(|f| !matches!(f, Found::Bad(_)))
+        self.by_header && self.found.iter().all(|f| !matches!(f, Found::Bad(..)))
     }
 }
 
@@ -339,6 +389,8 @@ pub(crate) struct FileHead {
     pub salt: [u8; 16],
     /// Which of the configured keys; 0 for none.
     pub key: u32,
+    /// Bytes of the file when it was reserved: one that is shorter was cut.
+    pub len: u64,
 }
 
 impl FileHead {
@@ -352,7 +404,7 @@ impl FileHead {
         b.u64(self.epoch.0);
         b.u64(self.first.0);
         b.extend_from_slice(&self.salt);
-        b.u32(0);
+        b.u32((self.len / 512) as u32);
         let crc = crc32c::crc32c(&b);
         b.u32(crc);
         debug_assert_eq!(b.len(), FILE_HEADER);
@@ -376,6 +428,7 @@ impl FileHead {
             first: Round(u64_at(b, 24)),
             salt,
             key: u32_at(b, 12),
+            len: u64::from(u32_at(b, 48)) * 512,
         })
     }
 
@@ -470,16 +523,14 @@ fn trailer_from(
 
 fn read_frames(round: &Bytes, number: Round, table: &[Placed], key: Option<&FileKey>) -> Vec<Found> {
     let mut out: Vec<Found> = Vec::with_capacity(table.len());
-    let mut copies = table.iter().enumerate().filter(|(_, p)| p.copy);
+    let mut copies = table.iter().enumerate().filter(|(_, p)| p.copy).peekable();
     for (ordinal, p) in table.iter().enumerate().filter(|(_, p)| !p.copy) {
         let mut f = read_frame(round, number, ordinal, p, key);
-        if p.line.kind != FrameKind::Entry {
-            let copy = copies.next();
-            if matches!(f, Found::Bad(_))
-                && let Some((o, c)) = copy
-            {
-                f = read_frame(round, number, o, c, key);
-            }
+        // Copies come in the order of what they are copies of.
+        if let Some((o, c)) = copies.next_if(|(_, c)| c.line == p.line && c.len == p.len)
+            && matches!(f, Found::Bad(..))
+        {
+            f = read_frame(round, number, o, c, key);
         }
         out.push(f);
     }
@@ -487,8 +538,13 @@ fn read_frames(round: &Bytes, number: Round, table: &[Placed], key: Option<&File
 }
 
 fn read_frame(round: &Bytes, number: Round, ordinal: usize, p: &Placed, key: Option<&FileKey>) -> Found {
-    let bad = Found::Bad(p.line);
     let (start, end) = (p.off as usize, p.off as usize + p.len as usize);
+    // Sealed payloads are whole or nothing.
+    let left = match (p.line.is_entry(), key) {
+        (true, None) => round.slice((start + ENTRY_HEADER).min(end).min(round.len())..end.min(round.len())),
+        _ => Bytes::new(),
+    };
+    let bad = Found::Bad(p.line, left);
     if end > round.len() {
         return bad;
     }
@@ -497,7 +553,7 @@ fn read_frame(round: &Bytes, number: Round, ordinal: usize, p: &Placed, key: Opt
         Some(k) => k.open(nonce(number, ordinal), header, &stored),
         None => Some(stored),
     };
-    if p.line.kind != FrameKind::Entry {
+    if !p.line.is_entry() {
         if crc32c::crc32c(&bytes) != p.crc {
             return bad;
         }
@@ -510,7 +566,11 @@ fn read_frame(round: &Bytes, number: Round, ordinal: usize, p: &Placed, key: Opt
         .filter(|h| h.group == p.line.group && h.index == p.line.index)
         .and_then(|h| Some((h, open(&bytes[..ENTRY_HEADER], bytes.slice(ENTRY_HEADER..))?)))
         .and_then(|(h, payload)| Entry::with_payload(h, payload));
-    entry.map_or(bad, Found::Entry)
+    match entry {
+        Some(e) if p.line.kind == FrameKind::Patch => Found::Patch(e),
+        Some(e) => Found::Entry(e),
+        None => bad,
+    }
 }
 
 /// The payload of [`FrameKind::Floor`].
@@ -519,6 +579,35 @@ pub(crate) fn floor(seq: StreamSeq, index: LogIndex) -> Bytes {
     b.u64(seq.0);
     b.u64(index.0);
     b.into()
+}
+
+/// The payload of [`FrameKind::Hole`]; its line has the first index.
+pub(crate) fn hole(h: &Hole) -> Bytes {
+    let mut b = Vec::with_capacity(57);
+    for v in [h.first.0, h.last.0, h.first_seq.0, h.last_seq.0, h.prev.0, h.term.0, h.chain.0] {
+        b.u64(v);
+    }
+    b.u8(u8::from(h.known) | u8::from(h.vague) << 1);
+    b.into()
+}
+
+/// Reads [`hole`].
+pub(crate) fn parse_hole(b: &[u8]) -> Option<Hole> {
+    let mut g = Get(b);
+    let mut h = Hole {
+        first: LogIndex(g.u64()?),
+        last: LogIndex(g.u64()?),
+        first_seq: StreamSeq(g.u64()?),
+        last_seq: StreamSeq(g.u64()?),
+        prev: Chain(g.u64()?),
+        term: Term(g.u64()?),
+        chain: Chain(g.u64()?),
+        known: false,
+        vague: false,
+    };
+    let flags = g.u8()?;
+    (h.known, h.vague) = (flags & 1 != 0, flags & 2 != 0);
+    Some(h)
 }
 
 /// The payload of [`FrameKind::Floor`]: sequence and index.

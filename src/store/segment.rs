@@ -223,6 +223,8 @@ pub(crate) struct IndexFoot {
     /// Expiry and sequence of the messages that carry a time to live, by expiry.
     pub ttl: Vec<(i64, StreamSeq)>,
     pub filter: Filter,
+    /// The first entry of each term, less the piece's first: with the chains around it, what an entry was that cannot be read.
+    pub terms: Vec<(u32, Term)>,
 }
 
 /// A piece's subjects and messages. The subjects are sorted; the slots are in the order of their sequences.
@@ -380,7 +382,7 @@ impl IndexFoot {
     }
     /// Bytes of memory.
     pub(crate) fn weight(&self) -> usize {
-        12 * self.blocks.len() + 16 * self.ttl.len() + self.filter.0.len() + 64
+        12 * self.blocks.len() + 16 * (self.ttl.len() + self.terms.len()) + self.filter.0.len() + 64
     }
     fn encode(&self, meta: &PieceMeta) -> Vec<u8> {
         let mut b = Vec::new();
@@ -401,6 +403,11 @@ impl IndexFoot {
             b.var(seq.0);
         }
         b.bytes(&self.filter.0);
+        b.var(self.terms.len() as u64);
+        for (index, term) in &self.terms {
+            b.var(u64::from(*index));
+            b.var(term.0);
+        }
         b
     }
     fn decode(b: &[u8]) -> Option<(PieceMeta, IndexFoot)> {
@@ -420,6 +427,9 @@ impl IndexFoot {
             f.ttl.push((g.ivar()?, StreamSeq(g.var()?)));
         }
         f.filter = Filter(g.bytes()?.to_vec());
+        for _ in 0..g.count(2)? {
+            f.terms.push((u32::try_from(g.var()?).ok()?, Term(g.var()?)));
+        }
         g.0.is_empty().then_some((meta, f))
     }
 }
@@ -620,21 +630,15 @@ impl<'a> Builder<'a> {
         self.meta.compacted = true;
     }
 
-    /// The piece also covers the lost entries up to here, so that the ranges of a group's pieces meet.
-    pub(crate) fn cover_to(&mut self, first: LogIndex, last: LogIndex) {
-        if !self.entries {
-            self.entries = true;
-            self.meta.first_index = first;
-        }
-        self.meta.last_index = self.meta.last_index.max(last);
-    }
-
     fn cover(&mut self, index: LogIndex, term: Term, chain: Chain) {
         if !self.entries {
             self.entries = true;
             self.meta.first_index = index;
         }
         assert!(index >= self.meta.last_index, "S-41: entries of a piece rise");
+        if self.index.terms.last().is_none_or(|t| t.1 < term) {
+            self.index.terms.push(((index.0 - self.meta.first_index.0) as u32, term));
+        }
         self.meta.last_index = index;
         self.meta.last_term = term;
         self.meta.last_chain = chain;
@@ -1134,28 +1138,95 @@ fn preamble(b: &mut BytesMut, count: u32) {
     b[4..8].copy_from_slice(&((at - PREAMBLE) as u32).to_le_bytes());
 }
 
-/// Rebuilds a subject footer from a piece's bytes (S-40); `None` if a block is damaged.
-pub(crate) fn rebuild(
+/// Rebuilds a subject footer from a piece's records (S-40): all of it if they all are there.
+pub(crate) fn rebuild<'a>(
     meta: &PieceMeta,
     counting: Counting,
-    blocks: impl Iterator<Item = Block>,
-) -> Option<SubjectFoot> {
+    records: impl Iterator<Item = &'a Bytes>,
+) -> SubjectFoot {
     let (mut names, mut slots) = (Names::default(), Vec::new());
-    for b in blocks {
-        for p in b.parts() {
+    for r in records {
+        let Some(m) = Message::decode(meta.group, r).filter(|m| meta.holds(m.seq)) else { continue };
+        let subject = names.number(m.subject);
+        let seq = (m.seq.0 - meta.first_seq.0) as u32;
+        slots.push(Slot { seq, subject, size: counting.of(&m) });
+    }
+    sorted(names, slots)
+}
+
+impl SubjectFoot {
+    /// The same with a place for every sequence of a piece without gaps: a subject of no bytes for those whose own is lost.
+    pub(crate) fn filled(self, meta: &PieceMeta) -> SubjectFoot {
+        let missing = (meta.msgs as usize).saturating_sub(self.slots.len());
+        if missing == 0 {
+            return self;
+        }
+        // No subject stands twice, so that each keeps its number.
+        let mut names = Names::default();
+        for i in 0..self.subjects() as u32 {
+            names.number(self.subject(i));
+        }
+        let nameless = names.number(b"");
+        let mut known = self.slots.into_iter().peekable();
+        let slots = (0..meta.msgs)
+            .map(|seq| known.next_if(|s| s.seq == seq).unwrap_or(Slot { seq, subject: nameless, size: 0 }));
+        sorted(names, slots.collect())
+    }
+}
+
+/// Rebuilds a sparse index from the bytes of a piece's blocks, which may end early (S-40). What lies between blocks that are whole
+/// counts as one. `None` if none is whole.
+pub(crate) fn rebuild_index(meta: &PieceMeta, key: Option<&FileKey>, b: &Bytes) -> Option<IndexFoot> {
+    let mut f = IndexFoot { filter: Filter(vec![0xff; 8]), ..IndexFoot::default() };
+    let (mut at, mut gap, mut any) = (0, None, false);
+    let (mut seq, mut index) = (meta.first_seq, meta.first_index);
+    while at + BLOCK_HEADER <= b.len() {
+        let block = BlockCodec::get(key, meta.file, meta.off + at as u64, &b.slice(at..)).filter(|b| b.sure);
+        let Some(block) = block else {
+            gap.get_or_insert(at);
+            at += 1;
+            continue;
+        };
+        any = true;
+        let line = |off: usize, seq: StreamSeq, index: LogIndex| BlockLine {
+            off: off as u32,
+            seq: seq.0.saturating_sub(meta.first_seq.0) as u32,
+            index: index.0.saturating_sub(meta.first_index.0) as u32,
+        };
+        if let Some(off) = gap.take() {
+            f.blocks.push(line(off, seq, index));
+        }
+        let (mut first, mut begins) = (None, (block.lead.records == 0).then_some(None));
+        for p in block.parts() {
             match p {
-                Part::Bad => return None,
-                Part::Record(r) => {
-                    let m = Message::decode(meta.group, &r)?;
-                    let subject = names.number(m.subject);
-                    let seq = u32::try_from(m.seq.0.checked_sub(meta.first_seq.0)?).ok()?;
-                    slots.push(Slot { seq, subject, size: counting.of(&m) });
+                Part::Head(h) => {
+                    if f.terms.last().is_none_or(|t| t.1 < h.term) {
+                        f.terms.push((h.index.0.saturating_sub(meta.first_index.0) as u32, h.term));
+                    }
+                    begins = Some(begins.flatten().or(Some(h.index)));
+                    index = h.index;
                 }
-                Part::Head(_) | Part::Rest(_) => {}
+                Part::Record(r) => {
+                    if let Some(m) = Message::decode(meta.group, &r) {
+                        first = first.or(Some(m.seq));
+                        seq = m.seq.next();
+                        f.ttl.extend(m.expires.map(|at| (at, m.seq)));
+                    }
+                    begins = begins.or(Some(Some(index)));
+                }
+                Part::Rest(_) | Part::Bad => {}
             }
         }
+        f.blocks.push(line(at, first.unwrap_or(seq), begins.flatten().unwrap_or(index)));
+        at += BLOCK_HEADER + (u32_at(b, at) & !COMPRESSED) as usize;
     }
-    Some(sorted(names, slots))
+    if let Some(off) = gap.filter(|off| *off < meta.data as usize) {
+        let (seq, index) =
+            (seq.0.saturating_sub(meta.first_seq.0), index.0.saturating_sub(meta.first_index.0));
+        f.blocks.push(BlockLine { off: off as u32, seq: seq as u32, index: index as u32 });
+    }
+    f.ttl.sort_unstable();
+    any.then_some(f)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use crate::{
     io::{Disk, File, Writer},
     journal::{Active, Admission, Full, Journal, JournalFile},
     manifest::{self, Choice, Lost, Manifest, Slot},
+    mend::Hole,
     options::{Options, mutant},
     recover::{FileScan, Replay, Verdict, classify},
     round::{self, FileHead, Found, Frame, FrameKind, Line, RoundHead},
@@ -103,9 +104,18 @@ pub(crate) fn salt(opts: &Options) -> [u8; 16] {
 impl Shard {
     // ---- opening
 
-    pub(crate) async fn open(disk: Disk, dir: PathBuf, id: u32, opts: Options) -> Result<Arc<Shard>> {
-        disk.create_dir_all(&dir.join("journal")).await?;
-        disk.create_dir_all(&dir.join("segments")).await?;
+    /// Opens what is there. Without `writes` nothing on the disk is changed, and nothing can be appended.
+    pub(crate) async fn open(
+        disk: Disk,
+        dir: PathBuf,
+        id: u32,
+        opts: Options,
+        writes: bool,
+    ) -> Result<Arc<Shard>> {
+        if writes {
+            disk.create_dir_all(&dir.join("journal")).await?;
+            disk.create_dir_all(&dir.join("segments")).await?;
+        }
         let mut slots = Vec::new();
         for slot in 0..2 {
             slots.push(read_slot(&disk, &slot_path(&dir, slot)).await?);
@@ -140,10 +150,12 @@ impl Shard {
                 scan.rounds.iter().map(|r| r.head.round).filter(|r| *r >= from && *r <= replay.end).max();
             if let Some(l) = here {
                 last.insert(*number, l);
-                files[number].file.sync_data().await?;
+                if writes {
+                    files[number].file.sync_data().await?;
+                }
             }
         }
-        if !last.is_empty() {
+        if !last.is_empty() && writes {
             disk.sync_dir(&dir.join("journal")).await?;
         }
         let mut journal = Journal {
@@ -191,6 +203,10 @@ impl Shard {
         };
         let garbage = manifest.garbage.clone();
         shard.restore(manifest, replay)?;
+        if !writes {
+            shard.poison("it was opened for reading only");
+            return Ok(Arc::new(shard));
+        }
         shard.remove_files(&garbage).await;
         match shard.prepare().await {
             // A full disk takes no appends and still serves reads.
@@ -225,6 +241,13 @@ impl Shard {
             *last = (*last).max(*round);
         }
         let mut orphans: BTreeSet<GroupId> = BTreeSet::new();
+        let doubt = |groups: &mut BTreeMap<GroupId, Group>, bytes: u64| {
+            // What a group voted for may have stood there too.
+            for g in groups.values_mut().filter(|g| !g.memory) {
+                g.doubt = bytes.min(self.opts.journal_file_max).max(1);
+                g.hard_valid = false;
+            }
+        };
         for (n, verdict) in replay.steps {
             let found = match verdict {
                 Verdict::Take(f) => f,
@@ -232,16 +255,25 @@ impl Shard {
                     self.note_damage(None, None, None, format!("round {} of the journal is damaged", n.0));
                     f
                 }
-                Verdict::Missing => {
+                Verdict::Missing(bytes) => {
                     let what = format!("round {} of the journal is gone; what it held is not known", n.0);
                     self.note_damage(None, None, None, what);
                     // Any group may have had entries there; only what follows can tell.
+                    doubt(&mut groups, bytes);
                     continue;
                 }
             };
             for f in found {
                 self.replay(&mut groups, &tombs, &mut orphans, n, f);
             }
+        }
+        if replay.cut > 0 {
+            let what = format!(
+                "the journal was cut behind round {}: {} bytes of it are gone; what they held is not known",
+                replay.end.0, replay.cut
+            );
+            self.note_damage(None, None, None, what);
+            doubt(&mut groups, replay.cut);
         }
         for id in orphans {
             let what = "the journal has entries of a group that was never created here".to_owned();
@@ -253,6 +285,9 @@ impl Shard {
             }
             for l in &g.lost {
                 self.note_lost(*id, l);
+            }
+            for o in &g.holes {
+                self.note_hole(*id, &o.hole);
             }
         }
         *self.groups.lock() = groups.into_iter().map(|(id, g)| (id, Arc::new(Mutex::new(g)))).collect();
@@ -268,8 +303,8 @@ impl Shard {
         f: Found,
     ) {
         let line = match &f {
-            Found::Entry(e) => Frame::entry(e, true).line,
-            Found::Control(l, _) | Found::Bad(l) => *l,
+            Found::Entry(e) | Found::Patch(e) => Frame::entry(e, true).line,
+            Found::Control(l, _) | Found::Bad(l, _) => *l,
         };
         if tombs.get(&line.group).is_some_and(|end| n <= *end) {
             return;
@@ -293,19 +328,31 @@ impl Shard {
             self.tombs.lock().push((line.group, n));
             return;
         }
-        let Some(g) = groups.get_mut(&line.group) else {
+        let g = groups.entry(line.group).or_insert_with(|| {
+            // What it was created with is gone. Its log is kept all the same, for whoever knows what it was.
             orphans.insert(line.group);
-            return;
-        };
+            Group::new(line.group, Bytes::from_static(&[0]), false, self.opts.counting)
+        });
+        let is_log = matches!(line.kind, FrameKind::Entry | FrameKind::Patch | FrameKind::Hole);
+        if is_log && (line.count > 0 || line.index <= g.last_index.next()) {
+            // What is missing before it shows as a gap, in the log and in the sequences.
+            g.doubt = 0;
+        }
         match f {
             Found::Entry(e) => g.replay(e, n),
-            Found::Bad(Line { kind: FrameKind::Entry, index, first, count, .. }) => {
-                g.replay_bad(index, first, count)
+            Found::Patch(e) => g.replay_patch(e, n),
+            Found::Bad(l @ Line { kind: FrameKind::Entry | FrameKind::Patch, .. }, left) => {
+                g.replay_bad(l, left, n)
             }
-            Found::Bad(Line { kind: FrameKind::HardState, .. }) => g.replay_hard(None),
+            Found::Control(Line { kind: FrameKind::Hole, .. }, p) => {
+                if let Some(h) = round::parse_hole(&p) {
+                    g.replay_hole(h, n);
+                }
+            }
+            Found::Bad(Line { kind: FrameKind::HardState, .. }, _) => g.replay_hard(None),
             Found::Control(Line { kind: FrameKind::HardState, .. }, p) => g.replay_hard(Some(p)),
             Found::Control(Line { kind: FrameKind::Truncate, index, .. }, _)
-            | Found::Bad(Line { kind: FrameKind::Truncate, index, .. }) => {
+            | Found::Bad(Line { kind: FrameKind::Truncate, index, .. }, _) => {
                 g.replay_truncate(index);
             }
             Found::Control(Line { kind: FrameKind::Floor, .. }, p) => {
@@ -313,7 +360,7 @@ impl Shard {
                     g.floor = (g.floor.0.max(s), g.floor.1.max(i));
                 }
             }
-            Found::Control(..) | Found::Bad(_) => {}
+            Found::Control(..) | Found::Bad(..) => {}
         }
     }
 
@@ -333,7 +380,13 @@ impl Shard {
 
     pub(crate) fn note_lost(&self, id: GroupId, l: &Lost) {
         let messages = (l.first_seq.0 > 0).then_some((l.first_seq, l.last_seq));
-        self.note_damage(Some(id), Some((l.first, l.last)), messages, "lost".to_owned());
+        let what = if l.sure { "lost" } else { "perhaps given and lost with the end of the journal" };
+        self.note_damage(Some(id), Some((l.first, l.last)), messages, what.to_owned());
+    }
+
+    pub(crate) fn note_hole(&self, id: GroupId, h: &Hole) {
+        let messages = (h.first_seq.0 > 0).then_some((h.first_seq, h.last_seq));
+        self.note_damage(Some(id), Some((h.first, h.last)), messages, "cannot be read".to_owned());
     }
 
     // ---- appending
@@ -430,6 +483,7 @@ impl Shard {
                     } else {
                         0
                     },
+                    len: active.at.len,
                 };
                 bufs.insert(0, head.encode(sector));
                 off = 0;
@@ -630,12 +684,12 @@ impl Shard {
         let mut moved = Vec::new();
         for group in groups {
             let g = group.lock();
-            if g.memory || !g.tail.iter().any(|t| t.round <= upto) {
+            if g.memory || !g.pins(upto) {
                 continue;
             }
             // The whole tail in one round: a copy of its first part alone would come after the rest in replay.
             let last = g.last_index;
-            let frames = g.tail.iter().map(|t| Frame::entry(&t.entry, true)).collect();
+            let frames = g.tail_frames();
             match self.enqueue(frames, true) {
                 Ok(round) => moved.push((group.clone(), last, round)),
                 Err(Error::Busy | Error::NoSpace(_)) => break,
@@ -648,9 +702,7 @@ impl Shard {
         let any = !moved.is_empty();
         for (group, last, round) in moved {
             // Only now: a manifest may give the old copy up once the new one is durable, not before.
-            for t in group.lock().tail.iter_mut().take_while(|t| t.entry.head.index <= last) {
-                t.round = t.round.max(round);
-            }
+            group.lock().moved(last, round);
         }
         Ok(any)
     }
@@ -774,7 +826,13 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
             }
             scans.push((
                 number,
-                FileScan { epoch, newest: newest.unwrap_or(epoch), first: head.map(|h| h.first), rounds },
+                FileScan {
+                    epoch,
+                    newest: newest.unwrap_or(epoch),
+                    first: head.map(|h| h.first),
+                    rounds,
+                    cut: head.map_or(0, |h| h.len.saturating_sub(len)),
+                },
             ));
         }
         files.insert(number, JournalFile { file, len });

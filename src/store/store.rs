@@ -75,8 +75,8 @@ impl Shards {
 /// One group of a store.
 #[derive(Clone)]
 pub struct Group {
-    shard: Arc<Shard>,
-    state: Arc<Mutex<State>>,
+    pub(crate) shard: Arc<Shard>,
+    pub(crate) state: Arc<Mutex<State>>,
     id: GroupId,
 }
 
@@ -204,7 +204,32 @@ impl Store {
         let mut shards = Vec::new();
         for id in 0..count {
             let path = dir.join(format!("shard-{id:03}"));
-            shards.push(Shard::open(disk.clone(), path, id, opts.clone()).await?);
+            shards.push(Shard::open(disk.clone(), path, id, opts.clone(), true).await?);
+        }
+        Ok(Store { shards: Arc::new(Shards { all: shards, lock: Mutex::new(lock) }) })
+    }
+
+    /// Opens the store in `dir` to look at it: nothing is changed but that the directory is locked meanwhile, nothing can be appended,
+    /// and [`Store::spawn`] is not to be called.
+    ///
+    /// # Errors
+    /// As for [`Store::open`]; also if there is no store.
+    pub async fn open_to_read(
+        disk: impl Into<Disk>,
+        dir: impl Into<PathBuf>,
+        opts: Options,
+    ) -> Result<Store> {
+        let (disk, dir) = (disk.into(), dir.into());
+        let there = disk.read_dir(&dir).await?;
+        let count = there.iter().filter(|e| e.is_dir && e.name.starts_with("shard-")).count() as u32;
+        if count == 0 {
+            return Err(Error::Format(format!("{} holds no store", dir.display())));
+        }
+        let lock = Self::lock(&disk, &dir.join("lock"), opts.lock_wait).await?.map(Arc::new);
+        let mut shards = Vec::new();
+        for id in 0..count {
+            let path = dir.join(format!("shard-{id:03}"));
+            shards.push(Shard::open(disk.clone(), path, id, opts.clone(), false).await?);
         }
         Ok(Store { shards: Arc::new(Shards { all: shards, lock: Mutex::new(lock) }) })
     }
@@ -297,8 +322,13 @@ impl Store {
         self.shards.all.iter().for_each(|s| s.wake_scrub.notify_one());
     }
 
-    /// Reads all that lies in segments and compares every checksum, and every group's totals with what is there.
+    /// Reads all that lies in segments and compares every checksum.
     pub async fn verify(&self) -> Result<ScrubReport> {
+        self.verify_with(|_| {}).await
+    }
+
+    /// The same; tells now and then how far it is.
+    pub async fn verify_with(&self, mut progress: impl FnMut(&ScrubReport)) -> Result<ScrubReport> {
         let mut all = ScrubReport { done: true, ..ScrubReport::default() };
         for s in &self.shards.all {
             let mut cursor = Cursor::default();
@@ -307,6 +337,7 @@ impl Store {
                 all.bytes += step.bytes;
                 all.pieces += step.pieces;
                 all.damage.extend(step.damage);
+                progress(&all);
                 if step.done {
                     break;
                 }
@@ -452,6 +483,17 @@ impl Store {
         self.shards.all.iter().any(|s| s.torn)
     }
 
+    /// Bytes that lie in segments: what [`Store::verify`] reads.
+    pub fn segment_bytes(&self) -> u64 {
+        let groups: Vec<_> = self
+            .shards
+            .all
+            .iter()
+            .flat_map(|s| s.groups.lock().values().cloned().collect::<Vec<_>>())
+            .collect();
+        groups.iter().map(|g| g.lock().pieces.iter().map(|p| p.meta.size()).sum::<u64>()).sum()
+    }
+
     /// How long the oldest round that is being written or synced has been under way; zero if none is. Much more than a sync takes: the disk does not answer.
     pub fn stuck_for(&self) -> Duration {
         let now = env::now().0;
@@ -467,7 +509,7 @@ impl Store {
 }
 
 impl Group {
-    fn ticket(&self, round: Round) -> Ticket {
+    pub(crate) fn ticket(&self, round: Round) -> Ticket {
         Ticket { round, sync: Sync::Always, progress: self.shard.progress.subscribe() }
     }
 
@@ -593,7 +635,7 @@ impl Group {
         (s.last_index, s.last_term, s.last_chain)
     }
 
-    /// Entries that were durable and are gone.
+    /// Entries that were durable and are gone, and the messages in them; what can still be mended is in [`Group::holes`].
     pub fn lost(&self) -> Vec<Lost> {
         self.state.lock().lost.clone()
     }
@@ -631,18 +673,31 @@ impl Group {
             s.pieces.iter().find(|p| p.meta.first_index <= from && from <= p.meta.last_index).cloned()
         };
         let Some(p) = piece else { return Err(Error::Damaged(self.damage_at(from))) };
-        let (entries, bad) = self.shard.read_piece(&p.meta).await?;
+        let (patched, state) = {
+            let s = self.state.lock();
+            let of_piece = s.patched.range(p.meta.first_index..=p.meta.last_index);
+            (of_piece.map(|(_, t)| t.entry.clone()).collect::<Vec<_>>(), s.checkpoint.index)
+        };
+        let whole = if patched.is_empty() { Some(self.shard.read_piece(&p.meta).await) } else { None };
+        let (entries, bad) = match whole {
+            Some(Ok(all)) => all,
+            // Above the checkpoint every entry is there, so that one that cannot be read shows; below it does not.
+            Some(Err(Error::Damaged(_))) if from > state => self.shard.read_patched(&p.meta, patched).await?,
+            Some(Err(e)) => return Err(e),
+            None => self.shard.read_patched(&p.meta, patched).await?,
+        };
         for e in entries.into_iter().filter(|e| e.head.index >= from) {
             let hole = bad.iter().any(|b| b.index >= from && b.index < e.head.index);
             // Above the checkpoint no entry may be missing: one whose header is damaged shows as a gap.
             let expected = out.last().map_or(from, |b: &Entry| b.head.index.next());
-            if (size >= bytes && !out.is_empty()) || hole || (!p.meta.compacted && e.head.index != expected) {
+            let log = !p.meta.compacted || expected > state;
+            if (size >= bytes && !out.is_empty()) || hole || (log && e.head.index != expected) {
                 break;
             }
             size += e.head.size();
             out.push(e);
         }
-        if out.is_empty() && (!bad.is_empty() || !p.meta.compacted) {
+        if out.is_empty() && (!bad.is_empty() || !p.meta.compacted || from > state) {
             return Err(Error::Damaged(self.damage_at(from)));
         }
         Ok(out)

@@ -191,6 +191,18 @@ impl Outgoing {
         let mut out = Vec::new();
         while out.len() < STEP_BYTES {
             if !self.step(&mut out).await? {
+                let c = &self.checkpoint;
+                if self.msgs != c.totals.msgs {
+                    // What damage has taken is not in the pieces any more and counts: nobody is to take what is left for all of it.
+                    let what = format!("{} of {} messages can be read out", self.msgs, c.totals.msgs);
+                    let entries = Some((LogIndex(1), c.index));
+                    return Err(Error::Damaged(Damage {
+                        group: Some(self.group),
+                        entries,
+                        messages: None,
+                        what,
+                    }));
+                }
                 self.ended = true;
                 let mut b = Vec::new();
                 b.var(self.msgs);
@@ -511,7 +523,7 @@ impl Shard {
             }
             // What follows it here stays if it continues it. Else it is a tail that never was nor can be committed, and it has to be gone
             // before the state is there, or a restart would put it on top.
-            g.last_index > index && !g.continues(index, taken.checkpoint.chain)
+            g.last_index > index && !g.continues(&taken.checkpoint)
         };
         if cut {
             let next = index.next();
@@ -580,19 +592,25 @@ impl State {
         }
     }
 
-    /// Whether the entry behind `index` is here and continues the log that has this chain at `index`.
-    pub(crate) fn continues(&self, index: LogIndex, chain: Chain) -> bool {
-        self.entry(index.next()).is_some_and(|e| e.head.prev == chain)
+    /// Whether the log has the entry that this is the state of, as far as is known. Where that cannot be read its identity says it, as it does
+    /// to the consensus; where even that is a guess what follows stays, for the consensus to replace: it may have been counted on.
+    pub(crate) fn continues(&self, c: &Checkpoint) -> bool {
+        if let Some(o) = self.hole_at(c.index).map(|i| &self.holes[i].hole) {
+            return !o.known || (o.term == c.term && (c.index < o.last || o.chain == c.chain));
+        }
+        match self.entry(c.index) {
+            Some(e) => e.head.chain == c.chain,
+            None => self.entry(c.index.next()).is_some_and(|e| e.head.prev == c.chain),
+        }
     }
 
     /// The manifest that has `record` for this group is durable: from here on it is that, and what follows it here.
     pub(crate) fn replace(&mut self, record: GroupRecord) {
-        let upto = record.flushed;
         let end = (record.flushed, record.flushed_term, record.flushed_chain);
         let fresh = State::restore(record, self.memory, self.counting);
         let fresh =
             fresh.expect("S-101: a received state has no deletions, so there is none that cannot be read");
-        self.keep_above(upto);
+        self.keep_above(&fresh.checkpoint);
         self.pieces = fresh.pieces;
         self.data = fresh.data;
         self.checkpoint_deleted = fresh.checkpoint_deleted;
@@ -602,7 +620,7 @@ impl State {
     /// The same for a memory group, whose state is what is live.
     pub(crate) fn replace_memory(&mut self, checkpoint: Checkpoint, entries: Vec<Entry>) {
         let end = (checkpoint.index, checkpoint.term, checkpoint.chain);
-        self.keep_above(checkpoint.index);
+        self.keep_above(&checkpoint);
         let (tail, msgs) = (std::mem::take(&mut self.tail), std::mem::take(&mut self.msgs));
         let round = crate::types::Round(0);
         for e in entries {
@@ -613,14 +631,28 @@ impl State {
         self.begin_at(checkpoint, end);
     }
 
-    /// Drops what of the tail is at or below `upto`.
-    fn keep_above(&mut self, upto: LogIndex) {
+    /// Drops what of the log a state covers, with its holes, what was put into them, and its losses: the state has what its sender has.
+    fn keep_above(&mut self, c: &Checkpoint) {
+        let (upto, seq) = (c.index, c.totals.last);
         self.tail.retain(|t| t.entry.head.index > upto);
         self.tail_bytes = self.tail.iter().map(|t| t.entry.head.size()).sum();
         self.msgs.retain(|m| m.entry > upto);
+        self.patched.retain(|i, _| *i > upto);
+        self.holes.retain_mut(|o| {
+            if o.hole.first <= upto {
+                (o.hole.first, o.hole.prev) = (upto.next(), c.chain);
+                let none = o.hole.last_seq <= seq;
+                let rest = (o.hole.first_seq.max(seq.next()), o.hole.last_seq);
+                (o.hole.first_seq, o.hole.last_seq) = if none { (StreamSeq(0), StreamSeq(0)) } else { rest };
+            }
+            o.hole.first <= o.hole.last
+        });
         self.lost.retain_mut(|l| {
+            if l.first <= upto && l.first_seq.0 > 0 {
+                l.first_seq = l.first_seq.max(seq.next());
+            }
             l.first = l.first.max(upto.next());
-            l.first <= l.last
+            l.first <= l.last && l.first_seq <= l.last_seq
         });
     }
 
@@ -637,6 +669,10 @@ impl State {
         let last = self.tail.back().map(|t| (t.entry.head.index, t.entry.head.term, t.entry.head.chain));
         let last = last.filter(|l| l.0 > end.0);
         (self.last_index, self.last_term, self.last_chain) = last.unwrap_or(end);
+        if let Some(o) = self.holes.last().filter(|o| o.hole.last > self.last_index) {
+            let term = if o.hole.known { o.hole.term } else { self.last_term };
+            (self.last_index, self.last_term, self.last_chain) = (o.hole.last, term, o.hole.chain);
+        }
     }
 
     /// What is live at or below an entry that is applied, for a memory group.

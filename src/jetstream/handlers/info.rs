@@ -8,7 +8,7 @@ use crate::{
     api::{
         Time, metadata,
         response::{
-            ClusterInfo, ConsumerInfo, Page, PriorityGroup, SUBJECTS_LIMIT, SequenceInfo, StreamInfo,
+            ClusterInfo, ConsumerInfo, Lost, Page, PriorityGroup, SUBJECTS_LIMIT, SequenceInfo, StreamInfo,
             StreamState,
         },
     },
@@ -70,12 +70,25 @@ fn subjects(v: &View<'_>, w: &Wanted) -> Asked<(Page, BTreeMap<String, u64>)> {
     Ok((page, all.into_iter().collect()))
 }
 
+/// Messages that a stream has lost to damage, as far as it has not gone beyond them.
+pub fn lost(s: &Stream) -> Option<Lost> {
+    let group = s.group();
+    let first = group.state().first.0;
+    let ranges = group.lost().into_iter().filter(|l| l.sure && l.first_seq.0 > 0 && l.last_seq.0 >= first);
+    let mut msgs: Vec<u64> =
+        ranges.flat_map(|l| l.first_seq.0.max(first)..=l.last_seq.0).take(DELETED_MAX).collect();
+    msgs.sort_unstable();
+    // How many bytes they had went with them.
+    (!msgs.is_empty()).then_some(Lost { msgs: Some(msgs), bytes: 0 })
+}
+
 /// What a stream holds.
 ///
 /// # Errors
 /// What the disk said.
 pub async fn state(s: &Stream, w: &Wanted) -> Result<(StreamState, Page), String> {
     let consumers = s.seen().consumers;
+    let lost = lost(s);
     let asked = s.group().ask(|v| {
         let t = v.totals();
         let has = t.msgs > 0;
@@ -94,7 +107,7 @@ pub async fn state(s: &Stream, w: &Wanted) -> Result<(StreamState, Page), String
             subjects,
             num_deleted: num_deleted as usize,
             deleted,
-            lost: None,
+            lost: lost.clone(),
             consumer_count: consumers,
         };
         Ok((state, page))

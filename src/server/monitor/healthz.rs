@@ -74,7 +74,14 @@ pub fn healthz(s: &Server, o: &HealthzOptions) -> Healthz {
     if s.options().jetstream.is_some() && s.jetstream.read().is_none() {
         return Healthz::fault(o, 503, "JETSTREAM", "JetStream is not current");
     }
-    Healthz::ok()
+    let mut ok = Healthz::ok();
+    if o.details
+        && let Some(js) = s.jetstream.read().as_ref()
+    {
+        // What is lost stays lost, and the server serves everything else: it is said, but no reason to start it anew.
+        ok.errors = js.losses().into_iter().map(|error| Fault { kind: "JETSTREAM", error }).collect();
+    }
+    ok
 }
 
 #[cfg(test)]

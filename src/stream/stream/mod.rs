@@ -337,6 +337,13 @@ impl Stream {
         self.expire_sent = false;
     }
 
+    /// What the log said of messages up to this one is lost, with them: their sequences are not given again.
+    pub fn lost_upto(&mut self, last: u64) {
+        if last > self.applied {
+            self.advance(last);
+        }
+    }
+
     /// No sequence up to `last` will be given.
     fn advance(&mut self, last: u64) {
         self.floor = self.floor.max(last);

@@ -1,0 +1,224 @@
+//! Damage to a node's files between two lives of it: alone it loses what was damaged and says so; among three it loses nothing.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use env::{
+    Rng,
+    simdisk::{Options as DiskOptions, SimDisk},
+};
+use store::{Disk, Store, io::SimHandle};
+
+use crate::{
+    GroupId, Options, Replicas,
+    cluster_tests::{Cluster, GROUP},
+    tests::{List, ME, small_store, start},
+};
+
+/// Journal and segment files in which something stands, with where that ends.
+fn files(disk: &SimHandle) -> Vec<(String, u64)> {
+    disk.with(|d| {
+        let all = d.files().into_iter().filter(|f| f.contains("/journal/") || f.contains("/segments/"));
+        let end = |f: String| {
+            let len = d.stat(&f).expect("it is there").len;
+            let b = d.pristine(&f, 0..len).expect("it is there");
+            b.iter().rposition(|b| *b != 0).map(|i| (f, i as u64 + 1))
+        };
+        all.filter_map(end).collect()
+    })
+}
+
+fn flip(disk: &SimHandle, rng: &mut Rng, count: u64) {
+    let all = files(disk);
+    for _ in 0..count {
+        let (path, end) = rng.pick(&all).expect("something was written").clone();
+        let at = rng.below(end);
+        disk.with(|d| d.rot(&path, at, (at % 8) as u8)).ok();
+    }
+}
+
+/// Cuts the fullest journal file somewhere in its last part.
+fn cut(disk: &SimHandle, rng: &mut Rng) {
+    let all = files(disk).into_iter().filter(|f| f.0.contains("/journal/"));
+    let (path, end) = all.max_by_key(|f| f.1).expect("something was written");
+    let keep = end.saturating_sub(rng.between(1, 6000)).max(600);
+    disk.with(|d| d.damage_file(&path, Some(keep))).expect("it is there");
+}
+
+async fn open(disk: &SimHandle) -> Replicas {
+    let store = Store::open(Disk::Sim(disk.clone()), "/s", small_store()).await.expect("it opens");
+    let options = Options { checkpoint_bytes: 20 << 10, ..Options::default() };
+    let replicas = Replicas::new(store, ME, options);
+    replicas.spawn();
+    replicas
+}
+
+/// A sole member: two lives with damage in between, and a third.
+async fn alone(seed: u64) -> usize {
+    let mut rng = Rng::derived(seed, "alone");
+    let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
+    options.rates.clear();
+    let disk = SimHandle::new(SimDisk::new(options, Rng::derived(seed, "disk")), true);
+    let replicas = open(&disk).await;
+    let list = start(&replicas, 1).await.expect("new");
+    list.until(List::leads).await;
+    let mut next = 0;
+    for _ in 0..rng.between(5, 60) {
+        list.pad(rng.below(700) as usize);
+        for _ in 0..rng.between(1, 9) {
+            next += 1;
+            list.publish(next);
+        }
+        let last = next;
+        list.until(|l| l.acked().last() == Some(&last)).await;
+    }
+    // One more round vouches for all before it.
+    next += 1;
+    list.publish(next);
+    let last = next;
+    list.until(|l| l.acked().last() == Some(&last)).await;
+    let before = list.handle().store().state().last;
+    let acked: BTreeSet<u64> = list.acked().into_iter().collect();
+    drop(list);
+    replicas.abandon();
+    disk.with(|d| d.process_death());
+    // The old life must not write to the new one's files: a shard that failed to write does nothing more.
+    replicas.store().create(store::GroupId(1 << 40), false, &[]).ok();
+    assert!(replicas.store().step().await.is_err(), "its files are closed");
+    drop(replicas);
+
+    let cuts = rng.bool(0.3);
+    if cuts {
+        cut(&disk, &mut rng)
+    } else {
+        flip(&disk, &mut rng, 3)
+    }
+    let replicas = open(&disk).await;
+    let torn = replicas.store().torn_tail();
+    let list = start(&replicas, 1).await.expect("a sole member opens whatever is damaged");
+    list.until(List::leads).await;
+    let applied: BTreeSet<u64> = list.applied().into_iter().collect();
+    let gone = acked.difference(&applied).count();
+    let group = list.handle().store().clone();
+    let named: u64 = group
+        .lost()
+        .iter()
+        .map(|l| if l.first_seq.0 == 0 { l.last.0 - l.first.0 + 1 } else { l.last_seq.0 - l.first_seq.0 + 1 })
+        .sum();
+    assert!(
+        gone as u64 <= named || torn,
+        "D-13: seed {seed}: {gone} are gone, {named} are named: {:?}",
+        group.lost()
+    );
+    assert!(cuts || torn || gone <= 3 * 10, "seed {seed}: three bits took {gone}");
+    let state = group.state();
+    assert!(
+        state.last >= before || torn,
+        "seed {seed}: sequences go on behind {}: {}",
+        before.0,
+        state.last.0
+    );
+    for _ in 0..20 {
+        next += 1;
+        list.publish(next);
+    }
+    let last = next;
+    list.until(|l| l.acked().last() == Some(&last)).await;
+    let applied = list.applied();
+    replicas.close().await.expect("a healthy store flushes");
+    replicas.store().clone().close().await.expect("a healthy store closes");
+    drop((list, group, replicas));
+
+    let replicas = open(&disk).await;
+    let list = start(&replicas, 1).await.expect("it opens");
+    list.until(List::leads).await;
+    assert_eq!(list.applied(), applied, "seed {seed}: what was given up stays so, the rest is there");
+    list.handle().store().verify().await.expect("a well disk");
+    replicas.close().await.expect("a healthy store flushes");
+    gone
+}
+
+#[test]
+fn d11_a_sole_member_loses_what_was_damaged_and_no_more() {
+    env::run(async {
+        let mut gone = 0;
+        for seed in 0..40 {
+            gone += env::timeout(Duration::from_secs(30), alone(seed)).await.expect("no seed hangs");
+        }
+        assert!(gone > 0, "no damage met anything");
+    })
+    .expect("a runtime starts");
+}
+
+/// Three nodes under load; one of them is killed, its files are damaged, and it comes back.
+async fn minority(seed: u64, cuts: bool) {
+    let mut c = Cluster::new(seed, 3, 0).await;
+    c.settle().await;
+    for turn in 0..2 {
+        for _ in 0..40 {
+            c.publish(5);
+            env::sleep(Duration::from_millis(2)).await;
+        }
+        let ids: Vec<_> = c.ids();
+        let id = *c.rng.pick(&ids).expect("there are three");
+        c.crash(id).await;
+        let disk = c.disk(id);
+        if cuts && turn == 0 {
+            cut(&disk, &mut c.rng);
+        } else {
+            flip(&disk, &mut c.rng, 3);
+        }
+        c.publish(10);
+        c.start(id).await;
+        for _ in 0..20 {
+            c.publish(5);
+            env::sleep(Duration::from_millis(5)).await;
+        }
+        c.settle().await;
+        // It is whole again, and may lead.
+        let handle = c.list(id).handle();
+        let mut whole = false;
+        for _ in 0..500 {
+            whole = !handle.status().damaged && handle.store().holes().is_empty();
+            if whole {
+                break;
+            }
+            env::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(whole, "seed {seed}: {:?} {:?}", handle.status(), handle.store().holes());
+        let mut leads = false;
+        for _ in 0..200 {
+            if let Some(l) = c.leader().filter(|l| *l != id) {
+                c.list(l).handle().transfer(id);
+            }
+            leads = env::timeout(Duration::from_millis(100), c.list(id).until(List::leads)).await.is_ok();
+            if leads {
+                break;
+            }
+        }
+        assert!(leads, "seed {seed}: D-12: it may lead once it has caught up");
+        c.settle().await;
+        assert!(c.list(id).handle().store().lost().is_empty(), "a member of several gives nothing up");
+    }
+    assert_eq!(GROUP, GroupId(1));
+    c.close().await;
+}
+
+#[test]
+fn a_damaged_minority_is_mended_and_nothing_acknowledged_is_lost() {
+    env::run(async {
+        for seed in 0..3 {
+            env::timeout(Duration::from_secs(60), minority(seed, false)).await.expect("no seed hangs");
+        }
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
+fn d12_a_member_whose_journal_was_cut_votes_for_nobody_before_it_has_caught_up() {
+    env::run(async {
+        for seed in 10..12 {
+            env::timeout(Duration::from_secs(60), minority(seed, true)).await.expect("no seed hangs");
+        }
+    })
+    .expect("a runtime starts");
+}

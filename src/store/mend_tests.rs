@@ -1,0 +1,497 @@
+//! Damage to a store's files between two lives: what is lost is what was damaged, it is named, and all else goes on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    task::Context,
+};
+
+use env::{
+    rng::Rng,
+    simdisk::{Options as DiskOptions, SimDisk},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Chain, Disk, Options, Read, Store, Sync, simio::SimHandle};
+
+fn now<F: Future>(f: F) -> F::Output {
+    let mut f = pin!(f);
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    for _ in 0..100_000 {
+        if let std::task::Poll::Ready(v) = f.as_mut().poll(&mut cx) {
+            return v;
+        }
+    }
+    panic!("a future waits for something that never comes");
+}
+
+fn options() -> Options {
+    Options {
+        sector: 512,
+        journal_file_min: 32 << 10,
+        journal_file_max: 128 << 10,
+        journal_budget: 1 << 20,
+        own_file_bytes: 8 << 10,
+        reserve: 4 << 10,
+        block: 600,
+        threads: false,
+        ..Options::default()
+    }
+}
+
+/// One step before the damage: entries of so many messages of so many bytes, then perhaps a flush, perhaps with a checkpoint.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    msgs: u8,
+    size: u16,
+    flush: bool,
+    checkpoint: bool,
+    apply: bool,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let one = (0u8..7, 0u16..1500, prop::bool::weighted(0.15), any::<bool>(), prop::bool::weighted(0.7));
+    let one =
+        one.prop_map(|(msgs, size, flush, checkpoint, apply)| Step { msgs, size, flush, checkpoint, apply });
+    prop::collection::vec(one, 3..25)
+}
+
+struct World {
+    disk: SimHandle,
+    store: Option<Store>,
+    /// Subject and body of every message, by sequence.
+    given: BTreeMap<u64, (String, Vec<u8>)>,
+    log: BTreeMap<u64, NewEntry>,
+    records: BTreeMap<u64, Vec<u8>>,
+}
+
+const G: GroupId = GroupId(1);
+
+impl World {
+    fn new() -> World {
+        let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
+        options.rates.clear();
+        let disk = SimHandle::new(SimDisk::new(options, Rng::derived(1, "mend tests")), false);
+        let mut w = World {
+            disk,
+            store: None,
+            given: BTreeMap::new(),
+            log: BTreeMap::new(),
+            records: BTreeMap::new(),
+        };
+        w.open();
+        w.store().create(G, false, b"opts").expect("new");
+        now(w.store().step()).expect("a round");
+        w
+    }
+    fn open(&mut self) {
+        self.store = None;
+        self.disk.with(|d| d.process_death());
+        let s = now(Store::open(Disk::Sim(self.disk.clone()), "/s", self::options())).expect("it opens");
+        self.store = Some(s);
+    }
+    fn store(&self) -> &Store {
+        self.store.as_ref().expect("open")
+    }
+    fn group(&self) -> Group {
+        self.store().group(G).expect("it is there")
+    }
+
+    fn append(&mut self, msgs: u8, size: u16) {
+        let g = self.group();
+        let (last, term, prev) = g.last();
+        let mut seq = g.state.lock().log_seq();
+        let mut batch = Batch::new();
+        for _ in 0..msgs {
+            seq = seq.next();
+            let subject = format!("s.{}", seq.0 % 3);
+            let body: Vec<u8> =
+                (0..size).map(|i| (seq.0 as u16).wrapping_mul(31).wrapping_add(i) as u8).collect();
+            let m = Message {
+                seq,
+                time: seq.0 as i64,
+                expires: None,
+                redacted: false,
+                subject: subject.as_bytes(),
+                headers: b"",
+                body: &body,
+            };
+            batch.push(G, &m);
+            let mut record = BytesMut::new();
+            m.encode(G, &mut record);
+            self.records.insert(seq.0, record.to_vec());
+            self.given.insert(seq.0, (subject, body));
+        }
+        let (kind, payload) = match msgs {
+            0 => (Kind::Control, Bytes::from_static(b"control")),
+            _ => (Kind::Messages, batch.finish(b"")),
+        };
+        let chain = Chain((prev.0.wrapping_mul(31) + last.0) | 1);
+        let term = term.max(Term(1));
+        let e = NewEntry { kind, index: last.next(), term, prev, chain, payload, digest: None };
+        self.log.insert(e.index.0, e.clone());
+        g.append(vec![e], Sync::Always).expect("there is room");
+        now(self.store().step()).expect("a round");
+    }
+
+    fn apply(&self) {
+        let g = self.group();
+        loop {
+            let at = g.applied().0.next();
+            if at > g.last().0 {
+                return;
+            }
+            let all = now(g.entries(at, 1 << 20)).expect("what cannot be read was settled before");
+            assert_eq!(all.first().map(|e| e.head.index), Some(at), "entries come in order");
+            for e in all {
+                now(g.apply(&e.head)).expect("in order");
+            }
+        }
+    }
+
+    fn run(&mut self, steps: &[Step]) {
+        for s in steps {
+            self.append(s.msgs, s.size);
+            if s.apply || s.flush {
+                self.apply();
+            }
+            if s.flush {
+                if s.checkpoint {
+                    self.group().checkpoint(Bytes::from_static(b"blob"));
+                }
+                now(self.store().flush()).expect("a well disk");
+                now(self.store().step()).expect("a well disk");
+            }
+        }
+        // The last round vouches for those before it.
+        self.append(1, 1);
+    }
+
+    /// Journal and segment files that hold something.
+    fn files(&self) -> Vec<String> {
+        let all = self.disk.with(|d| d.files());
+        let used = |f: &String| self.bytes(f).iter().any(|b| *b != 0);
+        all.into_iter().filter(|f| f.contains("/journal/") || f.contains("/segments/")).filter(used).collect()
+    }
+    fn bytes(&self, path: &str) -> Vec<u8> {
+        self.disk.with(|d| {
+            let len = d.stat(path).expect("it is there").len;
+            d.pristine(path, 0..len).expect("it is there")
+        })
+    }
+    /// Messages in whose record the byte lies.
+    fn hit(&self, path: &str, at: usize) -> BTreeSet<u64> {
+        let b = self.bytes(path);
+        let in_it = |r: &[u8]| {
+            let from = at.saturating_sub(r.len() - 1);
+            b[from..(at + r.len()).min(b.len())].windows(r.len()).any(|w| w == r)
+        };
+        self.records.iter().filter(|(_, r)| in_it(r)).map(|(s, _)| *s).collect()
+    }
+
+    /// Brings the log to where it can be applied: what cannot be read is given up.
+    fn settle(&self) {
+        let g = self.group();
+        let mut at = g.applied().1.index.next();
+        while at <= g.last().0 {
+            match now(g.entries(at, 1 << 20)) {
+                Ok(e) => at = e.last().expect("at least one").head.index.next(),
+                Err(Error::Damaged(_)) => {
+                    assert!(now(g.survey(at)).expect("a well disk"), "what cannot be read is a hole");
+                    while let Some(t) = g.give_up().expect("there is room") {
+                        now(self.store().step()).expect("a round");
+                        assert!(matches!(t.poll(), Some(Ok(_))));
+                    }
+                }
+                Err(e) => panic!("{e}"),
+            }
+        }
+        while let Some(t) = g.give_up().expect("there is room") {
+            now(self.store().step()).expect("a round");
+            assert!(matches!(t.poll(), Some(Ok(_))));
+        }
+        assert!(!g.is_doubtful() && g.holes().is_empty());
+    }
+
+    /// Reads everything; the sequences that are damaged. All else has to be as it was given, up to the log's end.
+    fn read(&self) -> BTreeSet<u64> {
+        let g = self.group();
+        let last = g.state().last.0;
+        let mut lost = BTreeSet::new();
+        for (seq, (subject, body)) in self.given.range(..=last) {
+            match now(g.get(StreamSeq(*seq))).expect("a well disk") {
+                Read::Valid(s) => {
+                    let m = s.message();
+                    assert_eq!((m.seq.0, m.subject, m.body), (*seq, subject.as_bytes(), &body[..]));
+                }
+                Read::Damaged(_) => {
+                    lost.insert(*seq);
+                }
+                Read::Absent => {
+                    // Behind the end of a journal that was cut nobody knows what was there.
+                    let unsure = |l: &Lost| !l.sure && l.first_seq.0 <= *seq && *seq <= l.last_seq.0;
+                    assert!(
+                        g.lost().iter().any(unsure),
+                        "message {seq} is gone and not named: {:?}",
+                        g.lost()
+                    );
+                    lost.insert(*seq);
+                }
+            }
+        }
+        lost
+    }
+
+    /// A life after the damage, with more messages, a flush, and another life.
+    fn goes_on(&mut self, lost: &BTreeSet<u64>) {
+        let before = self.given.keys().next_back().copied().unwrap_or(0);
+        for n in [2, 1] {
+            self.append(n, 50);
+        }
+        let first_new = self.given.range(before + 1..).next().map(|g| *g.0);
+        assert!(first_new.is_some(), "S-112: a sequence above all that were given");
+        self.apply();
+        assert_eq!(&self.read(), lost);
+        for checkpoint in [false, true] {
+            if checkpoint {
+                self.group().checkpoint(Bytes::from_static(b"after"));
+            }
+            now(self.store().flush()).expect("a well disk");
+            assert_eq!(&self.read(), lost, "after a flush");
+            self.open();
+            self.settle();
+            self.apply();
+            assert_eq!(&self.read(), lost, "after another start");
+        }
+        // Below the checkpoint it is state, in which what is damaged stays so.
+        let log = self.group().applied().1.index.next();
+        assert!(!now(self.group().survey(log)).expect("a well disk"), "all of the log is whole again");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn s111_one_flipped_bit_loses_at_most_its_own_message(steps in steps(), file: prop::sample::Index, at: prop::sample::Index, bit in 0u8..8) {
+        let mut w = World::new();
+        w.run(&steps);
+        let files = w.files();
+        let path = files[file.index(files.len())].clone();
+        let b = w.bytes(&path);
+        let used = b.iter().rposition(|b| *b != 0).unwrap_or(0) + 1;
+        let at = at.index(used);
+        let hit = w.hit(&path, at);
+        prop_assume!(w.disk.with(|d| d.rot(&path, at as u64, bit)).is_ok());
+        w.open();
+        // A bad last round cannot be told from one that was torn.
+        prop_assume!(!w.store().torn_tail());
+        w.settle();
+        w.apply();
+        let lost = w.read();
+        prop_assert!(lost.is_subset(&hit), "S-111: lost {lost:?}, hit {hit:?}");
+        let last = *w.given.keys().next_back().expect("some were given");
+        prop_assert_eq!(w.group().state().last.0, last, "all sequences are accounted for");
+        w.goes_on(&lost);
+    }
+
+    #[test]
+    fn s110_s112_any_damage_is_named_and_the_rest_goes_on(
+        steps in steps(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..12),
+        cut in proptest::option::of((any::<prop::sample::Index>(), 1u64..20_000)),
+    ) {
+        let mut w = World::new();
+        w.run(&steps);
+        let files = w.files();
+        for (file, at) in flips {
+            let path = &files[file.index(files.len())];
+            let b = w.bytes(path);
+            let used = b.iter().rposition(|b| *b != 0).unwrap_or(0) + 1;
+            w.disk.with(|d| d.rot(path, at.index(used) as u64, 3)).ok();
+        }
+        if let Some((file, bytes)) = cut {
+            let path = &files[file.index(files.len())];
+            let b = w.bytes(path);
+            let used = b.iter().rposition(|b| *b != 0).unwrap_or(0) as u64 + 1;
+            w.disk.with(|d| d.damage_file(path, Some(used.saturating_sub(bytes).max(512)))).expect("it is there");
+        }
+        w.open();
+        prop_assume!(!w.store().torn_tail());
+        if w.store().groups().is_empty() {
+            // The group's very beginning was cut off.
+            prop_assert!(!w.store().damage().is_empty());
+            return Ok(());
+        }
+        w.settle();
+        w.apply();
+        let lost = w.read();
+        w.goes_on(&lost);
+    }
+
+    #[test]
+    fn s110_a_peers_entries_fill_the_holes(steps in steps(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..6)) {
+        let mut w = World::new();
+        w.run(&steps);
+        let files = w.files();
+        for (file, at) in flips {
+            let path = &files[file.index(files.len())];
+            let used = w.bytes(path).iter().rposition(|b| *b != 0).unwrap_or(0) + 1;
+            w.disk.with(|d| d.rot(path, at.index(used) as u64, 3)).ok();
+        }
+        w.open();
+        prop_assume!(!w.store().torn_tail());
+        let g = w.group();
+        let base = g.applied().1.index;
+        now(g.survey(base.next())).expect("a well disk");
+        let holes = g.holes();
+        prop_assume!(holes.iter().all(|h| h.known) && !g.is_doubtful());
+        for h in holes {
+            for i in h.first.0..=h.last.0 {
+                let e = w.log[&i].clone();
+                let wrong = NewEntry { term: Term(e.term.0 + 1), ..e.clone() };
+                prop_assert!(g.patch(vec![wrong]).is_err(), "another entry is no patch");
+                g.patch(vec![e]).expect("it is the very entry");
+            }
+        }
+        now(w.store().step()).expect("a round");
+        for turn in 0..3 {
+            let g = w.group();
+            let mut at = g.applied().1.index.next();
+            while at <= g.last().0 {
+                for e in now(g.entries(at, 1)).expect("all of it is whole") {
+                    let want = &w.log[&e.head.index.0];
+                    prop_assert_eq!((&e.payload, e.head.chain, e.head.compacted), (&want.payload, want.chain, false));
+                    at = e.head.index.next();
+                }
+            }
+            w.apply();
+            prop_assert!(g.lost().is_empty(), "{:?}", g.lost());
+            let damaged = w.read();
+            let log_begins = w.given.iter().find(|_| true).map_or(0, |_| base.0);
+            let in_log = |s: &&u64| w.log.range(log_begins + 1..).any(|(_, e)| {
+                e.payload.len() > 8 && e.kind == Kind::Messages && Entry::with_payload(e.clone().seal(G).expect("valid").head, e.payload.clone()).is_some_and(|e| e.records().flatten().any(|r| record_seq(r) == Some(StreamSeq(**s))))
+            });
+            prop_assert_eq!(damaged.iter().find(in_log), None, "S-110: above the checkpoint all is whole");
+            if turn == 1 {
+                now(w.store().flush()).expect("a well disk");
+            }
+            drop(g);
+            w.open();
+            now(w.group().survey(LogIndex(base.0 + 1))).expect("a well disk");
+            prop_assert!(w.group().holes().is_empty(), "turn {turn}: {:?}", w.group().holes());
+        }
+    }
+}
+
+/// Flips a bit in the record of a message, wherever it stands.
+fn rot_message(w: &World, seq: u64) {
+    let record = &w.records[&seq];
+    let mut hits = 0;
+    for path in w.files() {
+        let b = w.bytes(&path);
+        for at in b.windows(record.len()).enumerate().filter(|(_, x)| x == record).map(|(at, _)| at) {
+            w.disk.with(|d| d.rot(&path, (at + record.len() - 1) as u64, 2)).expect("it is there");
+            hits += 1;
+        }
+    }
+    assert!(hits > 0, "message {seq} stands somewhere");
+}
+
+/// The state up to entry 8, as another member with the same log has it.
+fn state_of_eight() -> (World, Vec<u8>) {
+    let mut a = World::new();
+    (0..8).for_each(|_| a.append(2, 50));
+    a.apply();
+    a.group().checkpoint(Bytes::from_static(b"blob"));
+    now(a.store().flush()).expect("a well disk");
+    let mut out = a.group().outgoing().expect("there is a checkpoint");
+    let mut bytes = Vec::new();
+    while let Some(b) = now(out.next()).expect("it can be read") {
+        bytes.extend_from_slice(&b);
+    }
+    (a, bytes)
+}
+
+#[test]
+fn a_state_ends_the_holes_that_it_covers_and_keeps_what_agrees_behind() {
+    let (_a, bytes) = state_of_eight();
+    for damaged in 0u64..64 {
+        // Among entries around the end of the state, which are the ones that decide.
+        let bad: Vec<u64> = [3, 7, 8, 9, 10, 12]
+            .into_iter()
+            .enumerate()
+            .filter(|(i, _)| damaged >> i & 1 == 1)
+            .map(|(_, e)| e)
+            .collect();
+        let mut b = World::new();
+        (0..13).for_each(|_| b.append(2, 50));
+        bad.iter().for_each(|e| rot_message(&b, 2 * e));
+        b.open();
+        let g = b.group();
+        let holes = |g: &Group| g.holes().iter().flat_map(|h| h.first.0..=h.last.0).collect::<Vec<_>>();
+        assert_eq!(holes(&g), bad);
+        let mut inc = g.incoming();
+        now(inc.push(&bytes)).expect("it is right");
+        now(g.take_over(now(inc.finish()).expect("it is whole"))).expect("it is taken");
+        let left: Vec<u64> = bad.iter().copied().filter(|e| *e > 8).collect();
+        for turn in 0..2 {
+            let g = b.group();
+            assert_eq!(holes(&g), left, "turn {turn}, damaged {bad:?}");
+            assert_eq!(g.last().0, LogIndex(13), "what follows was counted on: damaged {bad:?}");
+            assert_eq!(g.applied().1.index, LogIndex(8));
+            b.open();
+        }
+        let g = b.group();
+        g.patch(left.iter().map(|e| b.log[e].clone()).collect()).expect("they are the very entries");
+        now(b.store().step()).expect("a round");
+        for _ in 0..2 {
+            b.apply();
+            assert_eq!((b.read(), b.group().state().msgs), (BTreeSet::new(), 26), "damaged {bad:?}");
+            assert!(b.group().lost().is_empty() && b.group().holes().is_empty());
+            b.open();
+        }
+    }
+}
+
+#[test]
+fn a_state_that_is_damaged_is_not_read_out() {
+    for seq in 1..=16 {
+        let (mut a, _) = state_of_eight();
+        rot_message(&a, seq);
+        a.open();
+        let mut out = a.group().outgoing().expect("there is a checkpoint");
+        let end = loop {
+            match now(out.next()) {
+                Ok(Some(_)) => {}
+                end => break end,
+            }
+        };
+        assert!(matches!(end, Err(Error::Damaged(_))), "message {seq}: {end:?}");
+    }
+}
+
+/// What is left of an entry does not take the records of the next one whose header is damaged too.
+#[test]
+fn s111_neighbours_keep_their_own_records() {
+    for header in 1..=60 {
+        let mut w = World::new();
+        (0..4).for_each(|_| w.append(3, 200));
+        w.apply();
+        now(w.store().flush()).expect("a well disk");
+        now(w.store().step()).expect("a well disk");
+        w.append(1, 1);
+        let files = w.files();
+        let path = files.iter().find(|f| f.contains("/segments/")).expect("it was flushed");
+        let (b, r) = (w.bytes(path), w.records[&4].clone());
+        let at = b.windows(r.len()).position(|x| x == r).expect("it stands there");
+        rot_message(&w, 1);
+        w.disk.with(|d| d.rot(path, (at - header) as u64, 3)).expect("it is there");
+        w.open();
+        w.settle();
+        w.apply();
+        let lost = w.read();
+        assert!(lost.contains(&1) && lost.iter().all(|s| *s <= 3), "header byte {header}: {lost:?}");
+        w.goes_on(&lost);
+    }
+}
