@@ -217,12 +217,12 @@ pub enum Event {
 
 /// An event and its time.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Timed {
+pub struct Timed<E = Event> {
     /// Milliseconds after the clients began.
     pub at_ms: u64,
     /// What.
     #[serde(flatten)]
-    pub event: Event,
+    pub event: E,
 }
 
 /// A storm.

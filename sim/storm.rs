@@ -75,9 +75,17 @@ pub fn run(plan: &Plan) -> Report {
         seed: o.seed,
         ..crate::config(o.seed)
     };
-    env::check::take_marks();
     let plan = plan.clone();
-    let mut report = env::sim::run(config, |w| async move { Harness::new(w, plan).run().await });
+    in_world(config, |w| async move { Harness::new(w, plan).run().await })
+}
+
+/// Runs a harness in a world of its own, and adds to its report what the trace and the marks say.
+pub(crate) fn in_world<F>(config: Config, harness: impl FnOnce(World) -> F) -> Report
+where
+    F: Future<Output = Report> + 'static,
+{
+    env::check::take_marks();
+    let mut report = env::sim::run(config, harness);
     let trace = env::sim::trace();
     (report.hash, report.events) = (trace.hash, trace.events);
     report.marks = env::check::take_marks().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use env::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::fleet;
+use crate::{fleet, plan::Timed};
 
 /// A kind of trouble.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -360,16 +360,6 @@ pub enum Event {
     },
 }
 
-/// An event and its time.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Timed {
-    /// Milliseconds after the actors began.
-    pub at_ms: u64,
-    /// What.
-    #[serde(flatten)]
-    pub event: Event,
-}
-
 /// A storm.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -378,7 +368,7 @@ pub struct Plan {
     /// Actors.
     pub actors: Vec<Actor>,
     /// Events in the order of their times.
-    pub events: Vec<Timed>,
+    pub events: Vec<Timed<Event>>,
 }
 
 impl Options {
@@ -541,7 +531,7 @@ fn op(rng: &mut Rng, bent: u64) -> Op {
     }
 }
 
-fn events(o: &Options, actors: u64) -> Vec<Timed> {
+fn events(o: &Options, actors: u64) -> Vec<Timed<Event>> {
     let rng = &mut Rng::derived(o.seed, "jet/events");
     let span = o.spread_ms * 3 / 2 + 10;
     let mut all = Vec::new();
@@ -579,11 +569,11 @@ fn events(o: &Options, actors: u64) -> Vec<Timed> {
 }
 
 /// What happens to several servers.
-fn woes(o: &Options) -> Vec<Timed> {
+fn woes(o: &Options) -> Vec<Timed<Event>> {
     use fleet::Event as F;
     let rng = &mut Rng::derived(o.seed, "cluster/events");
     let (n, span) = (o.servers, o.spread_ms * 3 / 2 + 10);
-    let mut all: Vec<Timed> = Vec::new();
+    let mut all: Vec<Timed<Event>> = Vec::new();
     let mut add = |at_ms: u64, event| all.push(Timed { at_ms, event });
     let has = |w: Woe| o.woes.contains(&w);
     let times = |rng: &mut Rng, w: Woe, most: u64| if has(w) { rng.between(1, most) } else { 0 };

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::{
     fleet::{self, Fleet},
-    storm::Report,
+    storm::{Report, in_world},
     wire,
 };
 
@@ -64,13 +64,8 @@ pub fn run(plan: &Plan) -> Report {
         seed: o.seed,
         ..crate::config(o.seed)
     };
-    env::check::take_marks();
     let plan = plan.clone();
-    let mut report = env::sim::run(config, |w| async move { Harness::new(w, plan).run().await });
-    let trace = env::sim::trace();
-    (report.hash, report.events) = (trace.hash, trace.events);
-    report.marks = env::check::take_marks().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    report
+    in_world(config, |w| async move { Harness::new(w, plan).run().await })
 }
 
 struct Harness {

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use env::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{self, Event};
+use crate::{
+    fleet::{self, Event},
+    plan::Timed,
+};
 
 /// A kind of trouble.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -126,16 +129,6 @@ pub struct Step {
     pub op: Op,
 }
 
-/// An event and its time.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Timed {
-    /// Milliseconds after the clients began.
-    pub at_ms: u64,
-    /// What.
-    #[serde(flatten)]
-    pub event: Event,
-}
-
 /// A storm.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -144,7 +137,7 @@ pub struct Plan {
     /// The clients' steps.
     pub walks: Vec<Vec<Step>>,
     /// Events in the order of their times.
-    pub events: Vec<Timed>,
+    pub events: Vec<Timed<Event>>,
 }
 
 impl Options {
@@ -238,7 +231,7 @@ fn walk(o: &Options, id: u64) -> Vec<Step> {
     all
 }
 
-fn events(o: &Options) -> Vec<Timed> {
+fn events(o: &Options) -> Vec<Timed<Event>> {
     let rng = &mut Rng::derived(o.seed, "mesh/events");
     let (n, span) = (o.servers, o.spread_ms * 3 / 2 + 10);
     let mut all = Vec::new();

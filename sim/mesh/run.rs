@@ -6,7 +6,10 @@ use env::sim::{Config, Link, NetOptions, World};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::{fleet::Fleet, storm::Report};
+use crate::{
+    fleet::Fleet,
+    storm::{Report, in_world},
+};
 
 use super::{
     check,
@@ -42,13 +45,8 @@ pub fn run(plan: &Plan) -> Report {
         seed: o.seed,
         ..crate::config(o.seed)
     };
-    env::check::take_marks();
     let plan = plan.clone();
-    let mut report = env::sim::run(config, |w| async move { Harness::new(w, plan).run().await });
-    let trace = env::sim::trace();
-    (report.hash, report.events) = (trace.hash, trace.events);
-    report.marks = env::check::take_marks().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    report
+    in_world(config, |w| async move { Harness::new(w, plan).run().await })
 }
 
 struct Harness {

@@ -16,6 +16,7 @@ use stream::{
 };
 
 use crate::{
+    codec::Get,
     consumers::Consumers,
     deliver::Task,
     log::{Answers, Applied, Outcome},
@@ -402,8 +403,8 @@ impl Core {
     /// Takes up a checkpoint.
     pub(crate) fn restore(&mut self, s: &Stream, blob: &[u8]) -> Result<(), String> {
         let damaged = || "the checkpoint is of an unknown format".to_string();
-        let mut left = Left(blob);
-        if left.take(1).is_none_or(|v| v[0] != FORMAT) {
+        let mut left = Get(blob);
+        if left.u8() != Some(FORMAT) {
             return Err(damaged());
         }
         if blob.len() == 1 {
@@ -411,16 +412,14 @@ impl Core {
         }
         let state = left.bytes().ok_or_else(damaged)?;
         let rules = stream::Stream::restore(state, s.rule_limits()).ok_or_else(damaged)?;
-        let count =
-            left.take(4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes).ok_or_else(damaged)?;
+        let count = left.u32().ok_or_else(damaged)?;
         let retains = rules.config().retention != Retention::Limits;
         self.rules = Some(rules);
         // What a snapshot brings takes the place of what was there; a follower has nothing to tell anybody.
         self.consumers.retire(&mut Vec::new());
         for _ in 0..count {
             let name = left.bytes().ok_or_else(damaged)?;
-            let created =
-                left.take(8).and_then(|b| b.try_into().ok()).map(i64::from_le_bytes).ok_or_else(damaged)?;
+            let created = left.u64().ok_or_else(damaged)? as i64;
             let json = left.bytes().ok_or_else(damaged)?;
             let state = left.bytes().ok_or_else(damaged)?;
             let name = str::from_utf8(name).map_err(|_| damaged())?;
@@ -430,21 +429,6 @@ impl Core {
             self.restore_consumer(identity, config, created, state)?;
         }
         Ok(())
-    }
-}
-
-/// What is left of a checkpoint.
-struct Left<'a>(&'a [u8]);
-
-impl<'a> Left<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (a, b) = self.0.split_at_checked(n)?;
-        self.0 = b;
-        Some(a)
-    }
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let n = u32::from_le_bytes(self.take(4)?.try_into().ok()?);
-        self.take(n as usize)
     }
 }
 

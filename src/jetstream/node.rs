@@ -32,8 +32,6 @@ use crate::{
 /// How long the start waits for all groups to have applied their logs. What is slower than that is opened all the same.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
-/// How long the end waits for groups that have something under way, on a member of a cluster.
-const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// How long the end waits for others to lead what was led here.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
@@ -150,7 +148,7 @@ impl JetStream {
         host: Arc<dyn Host>,
         setup: Option<Setup>,
     ) -> Result<Arc<JetStream>, String> {
-        let replicas = Replicas::new(store, me, replica_options());
+        let replicas = Replicas::new(store, me, replica::Options::default());
         replicas.spawn();
         let stored = replicas.stored();
         let cluster = match setup {
@@ -432,17 +430,11 @@ impl JetStream {
                 s.shut_down();
             }
         }
-        // Where the others end too, what was proposed last is never decided here: the log keeps it.
-        let patience = if self.is_clustered() { CLOSE_MAX } else { CLOSE_MAX * 1800 };
-        match env::timeout(patience, self.replicas.close()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => self.host.log(
+        if let Err(e) = self.replicas.close().await {
+            self.host.log(
                 "ERR",
                 &format!("JetStream: the last flush failed, the next start reads the journal: {e}"),
-            ),
-            Err(_) => self
-                .host
-                .log("WRN", "JetStream: without the other servers not all could be brought to its end"),
+            );
         }
         if let Err(e) = self.replicas.store().clone().close().await {
             self.host.log("ERR", &format!("JetStream: the store did not close cleanly: {e}"));
@@ -499,30 +491,6 @@ fn genesis_of(replicas: &Replicas) -> Result<u64, String> {
     let (options, _) = replicas.options(GroupId(META_GROUP)).map_err(|e| e.to_string())?;
     let bytes = options.as_ref().try_into().map_err(|_| "the meta group has no name".to_owned())?;
     Ok(u64::from_le_bytes(bytes))
-}
-
-/// How long support lasts: that long, and an election, a stream is without a leader when a server dies. A process that sleeps for longer loses what
-/// it leads.
-const GRANT: Duration = Duration::from_millis(700);
-/// The shortest election timeout.
-const ELECTION: Duration = Duration::from_millis(300);
-
-fn replica_options() -> replica::Options {
-    let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-    let raft = raft::Options {
-        election_ns: ns(ELECTION),
-        resend_ns: ns(ELECTION / 3),
-        // Clocks of two machines run apart by less than a twentieth.
-        drift_ns: ns(GRANT / 20),
-        transfer_ns: ns(ELECTION * 2),
-        ..raft::Options::default()
-    };
-    replica::Options {
-        raft: Arc::new(raft),
-        beat_ns: ns(GRANT / 4),
-        grant_ns: ns(GRANT),
-        ..replica::Options::default()
-    }
 }
 
 fn store_options(o: &Options) -> store::Options {

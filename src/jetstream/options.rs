@@ -79,6 +79,26 @@ pub struct Options {
     pub payload_max: usize,
 }
 
+#[cfg(test)]
+impl Options {
+    /// What the engine's own tests run with.
+    pub(crate) fn for_tests(dir: PathBuf) -> Options {
+        Options {
+            dir,
+            strict: true,
+            memory_max: 1 << 30,
+            storage_max: 1 << 40,
+            domain: None,
+            durability: Durability::Durable,
+            limits: AssetLimits::default(),
+            waiting_msgs_max: 10_000,
+            waiting_bytes_max: 128 << 20,
+            requests_max: 1000,
+            payload_max: 1 << 20,
+        }
+    }
+}
+
 /// JetStream limits of an account. Negative is unlimited, as in the API.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AccountLimits {

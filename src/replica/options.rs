@@ -44,17 +44,31 @@ pub struct Options {
     pub retry_ns: u64,
 }
 
+/// How long support lasts, nanoseconds: that long, and an election, a group is without a leader when a node dies. A process that sleeps for longer
+/// loses what it leads.
+const GRANT: u64 = 700_000_000;
+/// The shortest election timeout, nanoseconds.
+const ELECTION: u64 = 300_000_000;
+
 impl Default for Options {
     fn default() -> Options {
+        let raft = raft::Options {
+            election_ns: ELECTION,
+            resend_ns: ELECTION / 3,
+            // Clocks of two machines run apart by less than a twentieth.
+            drift_ns: GRANT / 20,
+            transfer_ns: ELECTION * 2,
+            ..raft::Options::default()
+        };
         Options {
-            raft: Arc::new(raft::Options::default()),
+            raft: Arc::new(raft),
             inflight_batches: 2,
             inflight_bytes: 8 << 20,
             apply_bytes: 1 << 20,
             checkpoint_bytes: 24 << 20,
             retain_bytes: 64 << 20,
-            beat_ns: 150_000_000,
-            grant_ns: 800_000_000,
+            beat_ns: GRANT / 4,
+            grant_ns: GRANT,
             transfer_bytes: 8 << 20,
             transfer_window: 1 << 20,
             transfers_at_once: 4,

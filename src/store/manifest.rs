@@ -200,6 +200,37 @@ impl Manifest {
     }
 }
 
+impl Checkpoint {
+    /// Its bytes, in the manifest and at the head of a state on its way.
+    pub(crate) fn put(&self, b: &mut Vec<u8>) {
+        b.var(self.index.0);
+        b.var(self.term.0);
+        b.u64(self.chain.0);
+        let t = &self.totals;
+        for v in [t.first.0, t.last.0, t.msgs, t.bytes] {
+            b.var(v);
+        }
+        b.ivar(t.last_time);
+        b.bytes(&self.blob);
+    }
+    /// What [`Checkpoint::put`] wrote.
+    pub(crate) fn get(g: &mut Get<'_>) -> Option<Checkpoint> {
+        Some(Checkpoint {
+            index: LogIndex(g.var()?),
+            term: Term(g.var()?),
+            chain: Chain(g.u64()?),
+            totals: Totals {
+                first: StreamSeq(g.var()?),
+                last: StreamSeq(g.var()?),
+                msgs: g.var()?,
+                bytes: g.var()?,
+                last_time: g.ivar()?,
+            },
+            blob: Bytes::copy_from_slice(g.bytes()?),
+        })
+    }
+}
+
 impl GroupRecord {
     fn put(&self, b: &mut Vec<u8>) {
         b.var(self.id.0);
@@ -209,15 +240,7 @@ impl GroupRecord {
         b.var(self.flushed.0);
         b.var(self.flushed_term.0);
         b.u64(self.flushed_chain.0);
-        let c = &self.checkpoint;
-        b.var(c.index.0);
-        b.var(c.term.0);
-        b.u64(c.chain.0);
-        for v in [c.totals.first.0, c.totals.last.0, c.totals.msgs, c.totals.bytes] {
-            b.var(v);
-        }
-        b.ivar(c.totals.last_time);
-        b.bytes(&c.blob);
+        self.checkpoint.put(b);
         b.var(self.floor_seq.0);
         b.var(self.floor_index.0);
         b.var(self.pieces.len() as u64);
@@ -244,19 +267,7 @@ impl GroupRecord {
             flushed: LogIndex(g.var()?),
             flushed_term: Term(g.var()?),
             flushed_chain: Chain(g.u64()?),
-            checkpoint: Checkpoint {
-                index: LogIndex(g.var()?),
-                term: Term(g.var()?),
-                chain: Chain(g.u64()?),
-                totals: Totals {
-                    first: StreamSeq(g.var()?),
-                    last: StreamSeq(g.var()?),
-                    msgs: g.var()?,
-                    bytes: g.var()?,
-                    last_time: g.ivar()?,
-                },
-                blob: owned(g.bytes()?),
-            },
+            checkpoint: Checkpoint::get(g)?,
             floor_seq: StreamSeq(g.var()?),
             floor_index: LogIndex(g.var()?),
             ..GroupRecord::default()

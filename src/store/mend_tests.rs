@@ -1,10 +1,6 @@
 //! Damage to a store's files between two lives: what is lost is what was damaged, it is named, and all else goes on.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    pin::pin,
-    task::Context,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use env::{
     rng::Rng,
@@ -13,17 +9,13 @@ use env::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Chain, Disk, Options, Read, Store, Sync, simio::SimHandle};
+use crate::{
+    Chain, Disk, Options, Read, Store, Sync,
+    simio::{self, SimHandle},
+};
 
 fn now<F: Future>(f: F) -> F::Output {
-    let mut f = pin!(f);
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    for _ in 0..100_000 {
-        if let std::task::Poll::Ready(v) = f.as_mut().poll(&mut cx) {
-            return v;
-        }
-    }
-    panic!("a future waits for something that never comes");
+    simio::finish(f, 100_000, || {})
 }
 
 fn options() -> Options {

@@ -6,11 +6,12 @@
 use std::{
     io,
     path::Path,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -19,6 +20,20 @@ use env::{
     simdisk::{Error, Handle, SimDisk},
 };
 use parking_lot::Mutex;
+
+/// Polls a future to its end, at most so often; `between` runs after each poll that did not end it. What simulated disks do ends at once or
+/// after yielding once, so what is not done then waits for something that never comes.
+pub(crate) fn finish<F: Future>(f: F, polls_max: usize, mut between: impl FnMut()) -> F::Output {
+    let mut f = pin!(f);
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..polls_max {
+        if let Poll::Ready(v) = f.as_mut().poll(&mut cx) {
+            return v;
+        }
+        between();
+    }
+    panic!("a future waits for something that never comes");
+}
 
 /// A simulated disk that many handles share.
 #[derive(Clone)]

@@ -1,7 +1,5 @@
 //! The handles on a simulated disk, one thing at a time.
 
-use std::{pin::pin, task::Context};
-
 use bytes::Bytes;
 use env::{
     rng::Rng,
@@ -9,17 +7,13 @@ use env::{
 };
 
 use super::*;
-use crate::{Batch, Chain, Kind, Term, simio::SimHandle};
+use crate::{
+    Batch, Chain, Kind, Term,
+    simio::{self, SimHandle},
+};
 
 fn now<F: Future>(f: F) -> F::Output {
-    let mut f = pin!(f);
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    for _ in 0..10_000 {
-        if let std::task::Poll::Ready(v) = f.as_mut().poll(&mut cx) {
-            return v;
-        }
-    }
-    panic!("a future waits for something that never comes");
+    simio::finish(f, 10_000, || {})
 }
 
 fn disk() -> SimHandle {

@@ -21,7 +21,7 @@ use crate::{
     codec::{Get, Put, u32_at},
     flush::Draft,
     group::{Group as State, Plan},
-    manifest::{Checkpoint, GroupRecord, PieceRecord, Totals},
+    manifest::{Checkpoint, GroupRecord, PieceRecord},
     record::{ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message},
     round::{Frame, FrameKind},
     segment::{Joiner, PieceMeta, live_part},
@@ -81,14 +81,7 @@ fn frame(magic: u32, body: &[u8], out: &mut Vec<u8>) {
 fn encode_head(group: GroupId, c: &Checkpoint) -> Vec<u8> {
     let mut b = Vec::with_capacity(64 + c.blob.len());
     b.var(group.0);
-    b.var(c.index.0);
-    b.var(c.term.0);
-    b.u64(c.chain.0);
-    for v in [c.totals.first.0, c.totals.last.0, c.totals.msgs, c.totals.bytes] {
-        b.var(v);
-    }
-    b.ivar(c.totals.last_time);
-    b.bytes(&c.blob);
+    c.put(&mut b);
     let mut out = Vec::with_capacity(FRAME + b.len());
     frame(HEAD_MAGIC, &b, &mut out);
     out
@@ -99,19 +92,7 @@ fn decode_head(group: GroupId, b: &[u8]) -> Option<Checkpoint> {
     if g.var()? != group.0 {
         return None;
     }
-    let c = Checkpoint {
-        index: LogIndex(g.var()?),
-        term: Term(g.var()?),
-        chain: Chain(g.u64()?),
-        totals: Totals {
-            first: StreamSeq(g.var()?),
-            last: StreamSeq(g.var()?),
-            msgs: g.var()?,
-            bytes: g.var()?,
-            last_time: g.ivar()?,
-        },
-        blob: Bytes::copy_from_slice(g.bytes()?),
-    };
+    let c = Checkpoint::get(&mut g)?;
     g.0.is_empty().then_some(c)
 }
 

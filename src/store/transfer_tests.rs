@@ -1,6 +1,6 @@
 //! A state from one simulated disk to another: what arrives is what there was, and a crash at any operation leaves the old or the new.
 
-use std::{collections::BTreeSet, pin::pin, task::Context};
+use std::collections::BTreeSet;
 
 use env::{
     Rng,
@@ -9,19 +9,17 @@ use env::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Batch, Group, NewEntry, Options, Read, Store, Sync, io::Disk, simio::SimHandle};
+use crate::manifest::Totals;
+use crate::{
+    Batch, Group, NewEntry, Options, Read, Store, Sync,
+    io::Disk,
+    simio::{self, SimHandle},
+};
 
 const ID: GroupId = GroupId(3);
 
 fn now<F: Future>(f: F) -> F::Output {
-    let mut f = pin!(f);
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    for _ in 0..1_000_000 {
-        if let std::task::Poll::Ready(v) = f.as_mut().poll(&mut cx) {
-            return v;
-        }
-    }
-    panic!("a future waits for something that never comes");
+    simio::finish(f, 1_000_000, || {})
 }
 
 fn disk(seed: u64) -> SimHandle {

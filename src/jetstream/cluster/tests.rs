@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use super::{Kind, Setup, Wires};
-use crate::{AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream, Options, post::Posts};
+use crate::{AccountLimits, ClientInfo, Host, JetStream, Options, post::Posts};
 
 /// How long anything may take before the test has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -227,19 +227,7 @@ struct Server {
 impl Server {
     async fn start(net: Option<&Arc<Net>>, name: &str, dir: &Arc<Dir>) -> Server {
         let broker = Arc::new(Broker::default());
-        let options = Options {
-            dir: dir.0.clone(),
-            strict: true,
-            memory_max: 1 << 30,
-            storage_max: 1 << 40,
-            domain: None,
-            durability: Durability::Durable,
-            limits: AssetLimits::default(),
-            waiting_msgs_max: 10_000,
-            waiting_bytes_max: 128 << 20,
-            requests_max: 1000,
-            payload_max: 1 << 20,
-        };
+        let options = Options::for_tests(dir.0.clone());
         let wire = net.map(|net| Arc::new(Wire { net: net.clone(), me: OnceLock::new() }));
         let setup = wire.clone().map(|wires| Setup {
             wires,

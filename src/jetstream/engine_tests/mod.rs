@@ -19,9 +19,7 @@ use serde_json::Value;
 use store::{Disk, Store, io::SimHandle};
 use tokio::sync::Notify;
 
-use crate::{
-    AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream, Options, post::Posts, shell::Stream,
-};
+use crate::{AccountLimits, ClientInfo, Host, JetStream, Options, post::Posts, shell::Stream};
 
 /// How long anything may take before the test has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -112,19 +110,7 @@ impl Server {
             ..store::Options::default()
         };
         let store = Store::open(Disk::Sim(disk.clone()), "/js", options).await.expect("the store opens");
-        let options = Options {
-            dir: "/js".into(),
-            strict: true,
-            memory_max: 1 << 30,
-            storage_max: 1 << 40,
-            domain: None,
-            durability: Durability::Durable,
-            limits: AssetLimits::default(),
-            waiting_msgs_max: 10_000,
-            waiting_bytes_max: 128 << 20,
-            requests_max: 1000,
-            payload_max: 1 << 20,
-        };
+        let options = Options::for_tests("/js".into());
         let node =
             JetStream::open_on(store, NodeId::new(1, 0), broker.clone(), options, Arc::new(Bare), None)
                 .await

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
 };
 
@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     Batch, Chain, Disk, Error, Group, GroupId, Kind, LogIndex, Message, NewEntry, Read, Round, Store,
-    StreamSeq, Sync, Ticket, filter, simio::SimHandle,
+    StreamSeq, Sync, Ticket, filter,
+    simio::{self, SimHandle},
 };
 
 /// What a run did.
@@ -69,15 +70,7 @@ fn is_flushing() -> bool {
 /// Polls a future to its end. Every operation of the simulated disk ends at once or after yielding once, so one that waits
 /// longer, for something other than the flush under way, waits for ever.
 fn now<F: Future>(f: F) -> F::Output {
-    let mut f = pin!(f);
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    for _ in 0..100_000 {
-        if let Poll::Ready(v) = f.as_mut().poll(&mut cx) {
-            return v;
-        }
-        step_flush();
-    }
-    panic!("a future waits for something that never comes");
+    simio::finish(f, 100_000, step_flush)
 }
 
 /// Asks a view until it answers, as the engine does: with the group's own pins (S-91).
