@@ -127,8 +127,10 @@ impl Any {
     }
 }
 
-/// Seeds that a child runs before it ends.
+/// Seeds that a child runs before it ends; of the storms that take seconds each, so that a limit of time is kept.
 const BATCH: u64 = 25;
+/// See [`BATCH`].
+const BATCH_OF_CLUSTERS: u64 = 4;
 /// Runs that shrinking may take.
 const SHRINK_RUNS: usize = 400;
 
@@ -449,6 +451,7 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
     let next = std::sync::Arc::new(parking_lot::Mutex::new(first));
     let enough = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let end = first.saturating_add(count);
+    let batch = if kind == Kind::Cluster { BATCH_OF_CLUSTERS } else { BATCH };
     let workers: Vec<_> = (0..jobs.max(1))
         .map(|job| {
             let (tx, next, enough) = (tx.clone(), next.clone(), enough.clone());
@@ -457,14 +460,14 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
                     let from = {
                         let mut n = next.lock();
                         let from = *n;
-                        *n = (from + BATCH).min(end);
+                        *n = (from + batch).min(end);
                         from
                     };
                     if from >= end {
                         return;
                     }
                     let mut from = from;
-                    let to = (from + BATCH).min(end);
+                    let to = (from + batch).min(end);
                     while from < to && !enough.load(std::sync::atomic::Ordering::Relaxed) {
                         let seeds = (from..to).map(|s| s.to_string());
                         let args = kind.args(std::iter::once("run".to_owned()).chain(seeds));
@@ -576,7 +579,7 @@ const MESH_FLOORS: [(&str, u64); 9] = [
 ];
 
 /// The same for JetStream over several servers.
-const CLUSTER_FLOORS: [(&str, u64); 12] = [
+const CLUSTER_FLOORS: [(&str, u64); 18] = [
     ("publishes", 50_000),
     ("answers: stored", 20_000),
     ("answers: duplicate", 100),
@@ -589,6 +592,12 @@ const CLUSTER_FLOORS: [(&str, u64); 12] = [
     ("fault power", 150),
     ("change step-down", 150),
     ("changes: done", 100),
+    ("fault full disk", 150),
+    ("fault slow disk", 100),
+    ("fault damage", 80),
+    ("fault wipe", 50),
+    ("change join", 10),
+    ("change peer remove", 10),
 ];
 
 /// Probes that were hit less often than they must.
