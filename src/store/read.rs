@@ -173,7 +173,11 @@ impl Shard {
         let kept = self.index_foot(meta).await?;
         let same = |f: &IndexFoot| (&f.blocks, &f.ttl) == (&again.blocks, &again.ttl);
         let of_subjects = *self.subject_foot(meta).await? == subjects;
-        Ok(same(&index) && same(&kept) && terms && of_subjects && self.fresh_subject_foot(meta).await? == subjects)
+        Ok(same(&index)
+            && same(&kept)
+            && terms
+            && of_subjects
+            && self.fresh_subject_foot(meta).await? == subjects)
     }
 
     /// Reads what a question lacks; the answer is for [`crate::feet::Pins`].

@@ -12,7 +12,8 @@ pub(crate) async fn holds(store: &Store) -> Result<(), String> {
         for (id, group) in groups {
             let pieces = group.lock().pieces.clone();
             for p in pieces {
-                let same = shard.feet_are_right(&p.meta).await.map_err(|e| format!("S-40: group {id}: {e}"))?;
+                let same =
+                    shard.feet_are_right(&p.meta).await.map_err(|e| format!("S-40: group {id}: {e}"))?;
                 if !same {
                     return Err(format!("S-40: footers of segment {} at {}", p.meta.file.0, p.meta.off));
                 }
