@@ -6,6 +6,7 @@
 //! Layout: version (1 byte), kind (1 byte), the leader's time (8 bytes, little-endian), then the fields: numbers as LEB128, bytes and
 //! texts with their length before them. A reader refuses what is left over.
 
+use crate::codec::{Reader, put_bytes, put_number};
 use bytes::Bytes;
 
 /// The version of the codec.
@@ -94,74 +95,17 @@ pub enum Command {
         /// Names and deltas.
         deltas: Vec<(Bytes, Bytes)>,
     },
-}
-
-/// Appends a number: seven bits a byte, the lowest first.
-pub(crate) fn put_number(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-/// Appends bytes with their length.
-pub(crate) fn put_bytes(out: &mut Vec<u8>, b: &[u8]) {
-    put_number(out, b.len() as u64);
-    out.extend_from_slice(b);
-}
-
-/// Reads what the `put` functions wrote; `None` is damage.
-pub(crate) struct Reader<'a>(pub &'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub fn u8(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    pub fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    pub fn i64(&mut self) -> Option<i64> {
-        Some(i64::from_le_bytes(self.take(8)?.try_into().ok()?))
-    }
-
-    pub fn number(&mut self) -> Option<u64> {
-        let mut n = 0u64;
-        for shift in (0..64).step_by(7) {
-            let b = self.u8()?;
-            let part = u64::from(b & 0x7f);
-            // The tenth byte has room for one bit, and a number is written in its shortest form.
-            if shift == 63 && part > 1 || shift > 0 && b == 0 {
-                return None;
-            }
-            n |= part << shift;
-            if b & 0x80 == 0 {
-                return Some(n);
-            }
-        }
-        None
-    }
-
-    pub fn bytes(&mut self) -> Option<&'a [u8]> {
-        let n = usize::try_from(self.number()?).ok()?;
-        self.take(n)
-    }
-
-    /// How many items follow, none shorter than `least` bytes: a length that cannot be true is refused before it is believed.
-    pub fn count(&mut self, least: usize) -> Option<usize> {
-        let n = usize::try_from(self.number()?).ok()?;
-        (n.checked_mul(least)? <= self.0.len()).then_some(n)
-    }
-
-    pub fn end(&self) -> Option<()> {
-        self.0.is_empty().then_some(())
-    }
+    /// A consumer comes to be with a state that it had elsewhere: from a backup.
+    ConsumerRestore {
+        /// Its name.
+        name: Bytes,
+        /// When, in nanoseconds since 1970.
+        created: i64,
+        /// Its configuration, checked, as JSON.
+        json: Bytes,
+        /// As [`crate::consumer::Consumer::snapshot`] has it.
+        state: Bytes,
+    },
 }
 
 const CONFIG: u8 = 1;
@@ -175,6 +119,7 @@ const CONSUMER_UPDATE: u8 = 8;
 const CONSUMER_DELETE: u8 = 9;
 const CONSUMER_DELTA: u8 = 10;
 const CONSUMER_DELTAS: u8 = 11;
+const CONSUMER_RESTORE: u8 = 12;
 
 impl Control {
     /// The bytes of the entry.
@@ -228,6 +173,12 @@ impl Control {
                     put_bytes(&mut out, delta);
                 }
             }
+            Command::ConsumerRestore { name, created, json, state } => {
+                put_bytes(&mut out, name);
+                out.extend_from_slice(&created.to_le_bytes());
+                put_bytes(&mut out, json);
+                put_bytes(&mut out, state);
+            }
         }
         out.into()
     }
@@ -278,6 +229,10 @@ impl Control {
                 }
                 Command::ConsumerDeltas { deltas }
             }
+            CONSUMER_RESTORE => {
+                let (name, created) = (share(r.bytes()?), r.i64()?);
+                Command::ConsumerRestore { name, created, json: share(r.bytes()?), state: share(r.bytes()?) }
+            }
             _ => return None,
         };
         r.end()?;
@@ -307,6 +262,7 @@ impl Command {
             Command::ConsumerDelete { .. } => CONSUMER_DELETE,
             Command::ConsumerDelta { .. } => CONSUMER_DELTA,
             Command::ConsumerDeltas { .. } => CONSUMER_DELTAS,
+            Command::ConsumerRestore { .. } => CONSUMER_RESTORE,
         }
     }
 }
@@ -331,6 +287,7 @@ mod tests {
             Command::ConsumerDelete { name: b(b"c") },
             Command::ConsumerDelta { name: b(b"c"), delta: b(b"\x00\xff") },
             Command::ConsumerDeltas { deltas: vec![(b(b"a"), b(b"1")), (b(b"b"), b(b""))] },
+            Command::ConsumerRestore { name: b(b"c"), created: 1, json: b(b"{}"), state: b(b"\x01\x00") },
         ]
     }
 
@@ -360,7 +317,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_was_written(raw in proptest::collection::vec(any::<u8>(), 0..60), kind in 0u8..13) {
+        fn what_is_read_is_what_was_written(raw in proptest::collection::vec(any::<u8>(), 0..60), kind in 0u8..14) {
             let mut b = vec![1, kind];
             b.extend(raw);
             let b = Bytes::from(b);
