@@ -10,7 +10,7 @@ use replica::NodeId;
 use tokio::sync::oneshot;
 
 use super::{Kind, Wires};
-use crate::codec::{Get, count, put, put_node};
+use crate::codec::{Get, count, put, put_node, put_nodes};
 
 /// The version of the bytes.
 const FORMAT: u8 = 1;
@@ -51,6 +51,26 @@ pub enum Call {
     },
     /// Hand over the meta group, to this node if one is named.
     MetaStepDown(Option<NodeId>),
+    /// How far your replicas of these groups are; of all groups with several members if none is named.
+    Left(Vec<u64>),
+    /// An operator's word: the cluster goes on under this name, without those that do not hear it.
+    Adopt(u64),
+    /// Make this group go on with these nodes, in a term above this one.
+    Force {
+        /// The group.
+        group: u64,
+        /// The highest term that is known.
+        term: u64,
+        /// The nodes.
+        nodes: Vec<NodeId>,
+    },
+    /// Answer this request of an operator, if you lead the meta group.
+    Operate {
+        /// The subject behind `$JS.API.`.
+        subject: Bytes,
+        /// The payload.
+        body: Bytes,
+    },
 }
 
 /// What the other engine says.
@@ -89,6 +109,8 @@ pub enum Way {
     Flow = 3,
     /// A direct get.
     Direct = 4,
+    /// A message for the stream itself.
+    Publish = 5,
 }
 
 /// A message of a client for a stream that is led elsewhere.
@@ -100,6 +122,8 @@ pub struct Forward<'a> {
     pub hops: u8,
     /// The account.
     pub account: &'a [u8],
+    /// The stream of a [`Way::Publish`], whose subject does not name it; else empty.
+    pub stream: &'a [u8],
     /// The whole subject.
     pub subject: &'a [u8],
     /// Where an answer goes.
@@ -114,8 +138,12 @@ impl Forward<'_> {
     /// As it goes over the link.
     pub fn encode(&self) -> Bytes {
         let parts = [self.account, self.subject, self.reply, self.headers, self.body];
-        let mut out = Vec::with_capacity(3 + parts.iter().map(|p| p.len() + 4).sum::<usize>());
+        let mut out =
+            Vec::with_capacity(7 + self.stream.len() + parts.iter().map(|p| p.len() + 4).sum::<usize>());
         out.extend([FORMAT, self.way as u8, self.hops]);
+        if self.way == Way::Publish {
+            put(&mut out, self.stream);
+        }
         parts.iter().for_each(|p| put(&mut out, p));
         out.into()
     }
@@ -130,11 +158,15 @@ impl Forward<'_> {
             2 => Way::Ack,
             3 => Way::Flow,
             4 => Way::Direct,
+            5 => Way::Publish,
             _ => return None,
         };
+        let hops = g.u8()?;
+        let stream = if way == Way::Publish { g.bytes()? } else { b"" };
         let f = Forward {
             way,
-            hops: g.u8()?,
+            hops,
+            stream,
             account: g.bytes()?,
             subject: g.bytes()?,
             reply: g.bytes()?,
@@ -185,6 +217,26 @@ impl Call {
                 out.push(7);
                 put_node(&mut out, to.unwrap_or(NodeId::new(0, 0)));
             }
+            Call::Left(groups) => {
+                out.push(8);
+                out.put_u32_le(count(groups.len()));
+                groups.iter().for_each(|g| out.put_u64_le(*g));
+            }
+            Call::Adopt(genesis) => {
+                out.push(9);
+                out.put_u64_le(*genesis);
+            }
+            Call::Force { group, term, nodes } => {
+                out.push(10);
+                out.put_u64_le(*group);
+                out.put_u64_le(*term);
+                put_nodes(&mut out, nodes.iter());
+            }
+            Call::Operate { subject, body } => {
+                out.push(11);
+                put(&mut out, subject);
+                put(&mut out, body);
+            }
         }
         out.into()
     }
@@ -212,6 +264,10 @@ impl Call {
                 Call::Infos { account, names }
             }
             7 => Call::MetaStepDown(g.node().map(|n| (n.id != 0).then_some(n))?),
+            8 => Call::Left((0..g.u32()?).map(|_| g.u64()).collect::<Option<_>>()?),
+            9 => Call::Adopt(g.u64()?),
+            10 => Call::Force { group: g.u64()?, term: g.u64()?, nodes: g.nodes()? },
+            11 => Call::Operate { subject: owned(&mut g)?, body: owned(&mut g)? },
             _ => return None,
         };
         g.0.is_empty().then_some((id, call))
@@ -345,6 +401,10 @@ mod tests {
             Call::Infos { account: "A".into(), names: vec!["S".into(), "T".into()] },
             Call::MetaStepDown(None),
             Call::MetaStepDown(Some(NodeId::new(4, 0))),
+            Call::Left(vec![3, 4]),
+            Call::Adopt(5),
+            Call::Force { group: 3, term: 4, nodes: vec![NodeId::new(4, 0)] },
+            Call::Operate { subject: b(b"SERVER.EVACUATE"), body: b(b"{}") },
         ];
         for c in calls {
             assert_eq!(Call::decode(&c.encode(5)), Some((5, c)));
@@ -366,11 +426,14 @@ mod tests {
             way: Way::Ack,
             hops: 1,
             account: b"A",
+            stream: b"",
             subject: b"$JS.ACK.x",
             reply: b"",
             headers: b"",
             body: b"+ACK",
         };
+        assert_eq!(Forward::decode(&f.encode()), Some(f.clone()));
+        let f = Forward { way: Way::Publish, stream: b"S", subject: b"a.x", ..f };
         assert_eq!(Forward::decode(&f.encode()), Some(f));
     }
 

@@ -5,6 +5,7 @@
 
 mod flows;
 mod jetstream;
+mod leaders;
 mod members;
 mod mixed;
 mod peers;
