@@ -33,6 +33,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the meta group may take to have a leader again.
 const LED_MAX: Duration = Duration::from_secs(8);
+/// Pause before a group is made to go on again.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Groups that are asked of a node, or made to go on, at a time.
 const AT_ONCE: usize = 64;
 
@@ -204,6 +206,17 @@ impl JetStream {
         }
     }
 
+    /// As [`JetStream::force`]; a replica that led the group when the others went needs a moment to see that it does not lead any more.
+    async fn force_until(self: &Arc<JetStream>, c: &Cluster, f: &Forced) -> Result<(), String> {
+        let until = env::now() + LED_MAX;
+        loop {
+            match self.force(c, f).await {
+                Err(_) if env::now() < until => env::sleep(AGAIN).await,
+                done => return done,
+            }
+        }
+    }
+
     /// From now on this node belongs to a meta group of another name, durably.
     pub(crate) async fn adopt(&self, genesis: u64) -> Result<(), String> {
         let c = self.cluster.as_ref().ok_or("this server is no member of a cluster")?;
@@ -258,16 +271,12 @@ impl JetStream {
         for some in forced.chunks(AT_ONCE) {
             let done = some.iter().map(|f| {
                 let (me, c) = (self.clone(), c.clone());
-                async move { me.force(&c, f).await.map_err(|why| format!("group {}: {why}", f.group)) }
+                async move { me.force_until(&c, f).await.map_err(|why| format!("group {}: {why}", f.group)) }
             });
             failed.extend(futures_util::future::join_all(done).await.into_iter().filter_map(Result::err));
         }
         if let Some(first) = failed.first() {
-            return Err(no(format!(
-                "{} of {} groups do not go on, say it again: {first}",
-                failed.len(),
-                forced.len()
-            )));
+            return Err(no(format!("{} of {} groups do not go on: {first}", failed.len(), forced.len())));
         }
         self.forget_the_others(&c, &voters, &survivors).await?;
         Ok(Rescued {

@@ -120,7 +120,7 @@ fn k7_publishes_wait_while_leadership_moves() {
             t.await.expect("the publisher ends");
         }
         longest.sort();
-        let seen = seen.lock().unwrap();
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
         println!("{} acknowledged; the slowest around each step-down: {longest:?}", seen.acked);
         assert_eq!(seen.failed, Vec::<String>::new(), "none is refused or lost on the way");
         let mut s = js.get_stream("S").await.expect("it is there");

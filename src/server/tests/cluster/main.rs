@@ -9,4 +9,5 @@ mod leaders;
 mod members;
 mod mixed;
 mod peers;
+mod rescue;
 mod support;
