@@ -78,6 +78,8 @@ struct Inner {
     touched: BTreeSet<u64>,
     /// The highest id given here, in the log or not.
     given: u64,
+    /// Streams that this node has put into the log and not seen applied, by their groups: whoever counts streams counts them too.
+    coming: BTreeMap<u64, Arc<Assigned>>,
     term: Option<Term>,
     leader: Option<NodeId>,
     since: i64,
@@ -109,6 +111,17 @@ impl Meta {
     /// An account's streams, by name.
     pub fn of_account(&self, account: &str) -> Vec<Arc<Assigned>> {
         self.read(|s| s.of_account(account).cloned().collect())
+    }
+    /// The same, and those that are on their way into the log: what limits and overlaps are judged by.
+    pub fn claimed<R>(&self, account: &str, f: impl FnOnce(&mut dyn Iterator<Item = &Arc<Assigned>>) -> R) -> R {
+        let inner = self.inner.lock();
+        let coming = inner.coming.values().filter(|a| *a.a.account == *account);
+        f(&mut inner.state.of_account(account).chain(coming))
+    }
+    /// All streams, with those that are on their way.
+    pub fn all_claimed(&self) -> Vec<Arc<Assigned>> {
+        let inner = self.inner.lock();
+        inner.state.assignments().chain(inner.coming.values()).cloned().collect()
     }
     /// Whether this node leads, and has applied everything from before (K-3).
     pub fn leads(&self) -> bool {
@@ -171,7 +184,12 @@ impl Meta {
             inner.given
         };
         let id = a.id;
-        (id, self.begin(&Command::Create(a)))
+        self.inner.lock().coming.insert(id, Assigned::new(a.clone()));
+        let begun = self.begin(&Command::Create(a));
+        if begun.0.is_err() {
+            self.inner.lock().coming.remove(&id);
+        }
+        (id, begun)
     }
 
     /// Puts a command into the log; it is there when this returns.
@@ -247,6 +265,9 @@ impl Machine for Meta {
                 let outcome = if e.head.kind == store::Kind::Control {
                     let command = Command::decode(&e.payload)
                         .ok_or_else(|| format!("entry {index} of the meta group is of an unknown format"))?;
+                    if let Command::Create(a) = &command {
+                        inner.coming.remove(&a.id);
+                    }
                     let done = inner.state.apply(command).map_err(|why| NotAssigned::Refused(why.to_owned()));
                     inner.touched.extend(done.iter().copied().filter(|id| *id != 0));
                     Some(done)
@@ -298,6 +319,7 @@ impl Machine for Meta {
                 }
             }
             if inner.term.is_none() {
+                inner.coming.clear();
                 // What waits may still be committed by another leader: that is for whoever asks again to see.
                 for (_, (_, w)) in std::mem::take(&mut inner.waiting) {
                     w.send(Err(NotAssigned::Open)).ok();

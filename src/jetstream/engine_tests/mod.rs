@@ -4,6 +4,7 @@
 
 mod consumers;
 mod leading;
+mod making;
 mod sources;
 
 use std::{sync::Arc, time::Duration};
