@@ -31,4 +31,4 @@ pub use permissions::{
 pub use replies::{MAX_BYTES as MAX_GRANT_BYTES, MAX_GRANTS, ReplyGrants};
 pub use reserved::{is_reserved_queue, is_reserved_reply, is_reserved_subject};
 pub use secret::Secret;
-pub use tls::{Attribute, PeerCert, PinnedCerts};
+pub use tls::{Attribute, PeerCert, PinnedCerts, escaped};

@@ -181,7 +181,8 @@ fn values<'a>(cert: &'a PeerCert, oid: &'a str) -> impl Iterator<Item = &'a str>
     cert.subject.iter().flatten().filter(move |a| a.oid == oid).map(|a| a.value.as_str())
 }
 
-fn escaped(value: &str) -> String {
+/// A value of a distinguished name as it is printed (RFC 4514).
+pub fn escaped(value: &str) -> String {
     let last = value.chars().count().saturating_sub(1);
     let mut out = String::with_capacity(value.len());
     for (i, c) in value.chars().enumerate() {

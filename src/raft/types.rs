@@ -45,7 +45,9 @@ impl LogIndex {
 pub struct GroupId(pub u64);
 
 /// A node's id and how often its disk started empty. A wiped disk is another node: the pair is never used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize,
+)]
 pub struct NodeId {
     /// Stable name of the machine.
     pub id: u64,

@@ -126,6 +126,10 @@ impl<V: Clone> Budgeted<V> {
             self.remove(at);
         }
     }
+    #[cfg(any(test, feature = "l1"))]
+    fn is_within_budget(&self) -> bool {
+        self.weight <= self.budget || self.map.len() <= 1
+    }
     /// Bytes that are kept.
     #[cfg(test)]
     pub(crate) fn weight(&self) -> usize {
@@ -202,6 +206,14 @@ impl Cache {
         let last = last(follows);
         recent.push_back(last);
         follows
+    }
+    /// Whether S-90 holds.
+    #[cfg(any(test, feature = "l1"))]
+    pub(crate) fn is_within_budget(&self) -> bool {
+        self.subjects.lock().is_within_budget()
+            && self.index.lock().is_within_budget()
+            && self.blocks.lock().is_within_budget()
+            && self.files.lock().len() <= FILES_MAX
     }
     /// Drops one block, which was found to be bad.
     pub(crate) fn drop_block(&self, at: At) {

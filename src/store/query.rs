@@ -837,11 +837,15 @@ impl Group {
 
     /// Checks S-50 against a walk over everything. For tests and the simulation.
     pub(crate) fn verify(&self, feet: &Feet<'_>) -> Asked<()> {
+        let same = |what: &str, a: u64, b: u64| match a == b {
+            true => Ok(()),
+            false => Err(Need(What::Refused(format!("{what} of group {}: {a} and {b}", self.id.0)))),
+        };
         let (mut msgs, mut bytes) = (0u64, 0u64);
         for p in self.data(0..self.data.len()) {
             let slots = &feet.subjects(p)?.slots;
             let here = slots.iter().filter(|s| !p.deleted.contains(s.seq)).count() as u64;
-            assert_eq!(here, p.live(), "S-50: live messages of a piece of group {}", self.id.0);
+            same("S-50: live messages of a piece", here, p.live())?;
             for s in slots {
                 if !p.deleted.contains(s.seq) && p.seq(s.seq) <= self.totals.last {
                     msgs += 1;
@@ -853,15 +857,15 @@ impl Group {
             msgs += 1;
             bytes += u64::from(m.size);
         }
-        let totals = (self.totals.msgs, self.totals.bytes);
-        assert_eq!((msgs, bytes), totals, "S-50: totals of group {}", self.id.0);
+        same("S-50: messages", self.totals.msgs, msgs)?;
+        same("S-50: bytes", self.totals.bytes, bytes)?;
         if self.dict_ready() {
             let mut of_subjects = 0;
             self.dict.matching(b">", |id| {
                 of_subjects += self.dict.info(id).count();
                 true
             });
-            assert_eq!(of_subjects, msgs, "S-50: subjects of group {}", self.id.0);
+            same("S-50: messages of all subjects", of_subjects, msgs)?;
         }
         Ok(())
     }

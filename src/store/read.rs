@@ -158,6 +158,28 @@ impl Shard {
         Err(Self::damaged(meta, what))
     }
 
+    /// S-40: whether a piece's footers, as they are kept and as they are stored, say what its blocks say. Reads all of the piece.
+    #[cfg(any(test, feature = "l1"))]
+    pub(crate) async fn feet_are_right(&self, meta: &PieceMeta) -> Result<bool> {
+        let b = self.bytes(meta, meta.off, meta.data as usize).await?;
+        let open = self.segment(meta.file).await?;
+        let again = rebuild_index(meta, open.key.as_ref(), &b).unwrap_or_default();
+        let (_, _, records) = self.read_rest(meta).await?;
+        let subjects = rebuild(meta, self.opts.counting, records.iter().map(|(_, r)| r));
+        let index = self.stored_index_foot(meta).await?.unwrap_or_default();
+        // What compaction left of entries without messages is not in the blocks.
+        let terms = meta.compacted || index.terms == again.terms;
+        // One that is kept may have been rebuilt, when the stored one could not be read.
+        let kept = self.index_foot(meta).await?;
+        let same = |f: &IndexFoot| (&f.blocks, &f.ttl) == (&again.blocks, &again.ttl);
+        let of_subjects = *self.subject_foot(meta).await? == subjects;
+        Ok(same(&index)
+            && same(&kept)
+            && terms
+            && of_subjects
+            && self.fresh_subject_foot(meta).await? == subjects)
+    }
+
     /// Reads what a question lacks; the answer is for [`crate::feet::Pins`].
     pub(crate) async fn need(&self, n: &Need) -> Result<Fetched> {
         Ok(match &n.0 {

@@ -97,6 +97,10 @@ fn journal_path(dir: &Path, number: u64) -> PathBuf {
 pub(crate) fn salt(opts: &Options) -> [u8; 16] {
     let mut s = [0; 16];
     if opts.keys.current().is_some() {
+        #[cfg(any(test, feature = "l1"))]
+        if let Some(of_plan) = crate::l1::salt() {
+            return of_plan;
+        }
         env::rng::rng("store file salt").fill(&mut s);
     }
     s
@@ -116,6 +120,15 @@ impl Shard {
         if writes {
             disk.create_dir_all(&dir.join("journal")).await?;
             disk.create_dir_all(&dir.join("segments")).await?;
+            // S-82: a process that died between making a directory and making its name durable left one that is merely there.
+            let above = dir.ancestors().take(3).filter(|a| !a.as_os_str().is_empty());
+            for d in above.collect::<Vec<_>>() {
+                match disk.sync_dir(d).await {
+                    // Those above the store's own may be closed to us; then somebody else made them.
+                    Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {}
+                    r => r?,
+                }
+            }
         }
         let mut slots = Vec::new();
         for slot in 0..2 {

@@ -148,7 +148,8 @@ fn leap(year: i64) -> bool {
     year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
 }
 
-pub(crate) fn days_in(year: i64, month: i64) -> i64 {
+/// How many days a month has.
+pub fn days_in(year: i64, month: i64) -> i64 {
     match month {
         2 if leap(year) => 29,
         2 => 28,
@@ -158,7 +159,7 @@ pub(crate) fn days_in(year: i64, month: i64) -> i64 {
 }
 
 /// Days from 1970-01-01 to a date of the proleptic Gregorian calendar.
-pub(crate) fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+pub fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     // Years that begin in March: the leap day is then a year's last.
     let y = if month <= 2 { year - 1 } else { year };
     let m = (month + 9) % 12;
@@ -167,7 +168,7 @@ pub(crate) fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// The date that is so many days after 1970-01-01.
-pub(crate) fn date(days: i64) -> (i64, i64, i64) {
+pub fn date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let of_era = days.rem_euclid(146_097);

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use stream::time::{date, days_in, days_since_1970};
 
 use super::strict::quoted;
 
@@ -59,7 +60,7 @@ impl Time {
             let n = u8::try_from(n).expect("parts of a time have two digits");
             out.extend_from_slice(&[b'0' + n / 10, b'0' + n % 10]);
         };
-        let (year, month, day) = date_of(self.secs.div_euclid(86_400));
+        let (year, month, day) = date(self.secs.div_euclid(86_400));
         let of_day = self.secs.rem_euclid(86_400);
         two(out, year / 100);
         two(out, year % 100);
@@ -210,50 +211,17 @@ fn read(text: &str) -> Result<Time, Wrong<'_>> {
         return Err(Wrong::Extra(reader.rest));
     }
     check((1..=days_in(year, month)).contains(&day), "day")?;
-    let secs = days_before(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
+    let secs = days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
     // An offset can reach out of the years that have four digits; it does not get there.
     Ok(Time {
-        secs: secs.clamp(days_before(0, 1, 1) * 86_400, days_before(9999, 12, 31) * 86_400 + 86_399),
+        secs: secs.clamp(days_since_1970(0, 1, 1) * 86_400, days_since_1970(9999, 12, 31) * 86_400 + 86_399),
         nanos,
     })
 }
 
-fn leap(year: i64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
-}
-
-fn days_in(year: i64, month: i64) -> i64 {
-    match month {
-        2 => 28 + i64::from(leap(year)),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days from 1970-01-01 to that day. The year begins in March, so that the leap day is its last.
-fn days_before(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let leaps = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    year * 365 + leaps + of_year - 719_468
-}
-
-/// The year, month and day that begin so many days after 1970-01-01.
-fn date_of(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    (year, month, of_year - (153 * from_march + 2) / 5 + 1)
-}
-
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = date_of(self.secs.div_euclid(86_400));
+        let (year, month, day) = date(self.secs.div_euclid(86_400));
         let of_day = self.secs.rem_euclid(86_400);
         let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;

@@ -4,19 +4,20 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use replica::NodeId;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{Kind, Wires};
-use crate::codec::{Get, count, put, put_node};
+use crate::codec::{self, Get, put};
 
 /// The version of the bytes.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// What one engine asks of another.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Call {
     /// Answer this request of `$JS.API`, if you are responsible.
     Ask {
@@ -54,7 +55,7 @@ pub enum Call {
 }
 
 /// What the other engine says.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// The answer to the client's request.
     Answer {
@@ -145,127 +146,23 @@ impl Forward<'_> {
     }
 }
 
-fn owned(g: &mut Get<'_>) -> Option<Bytes> {
-    g.bytes().map(Bytes::copy_from_slice)
-}
-
 impl Call {
     fn encode(&self, id: u64) -> Bytes {
-        let mut out = vec![FORMAT];
-        out.put_u64_le(id);
-        match self {
-            Call::Ask { account, subject, headers, body } => {
-                out.push(1);
-                [account.as_bytes(), subject, headers, body].iter().for_each(|p| put(&mut out, p));
-            }
-            Call::Propose(c) => {
-                out.push(2);
-                put(&mut out, c);
-            }
-            Call::Settle { group, config } => {
-                out.push(3);
-                out.put_u64_le(*group);
-                put(&mut out, config);
-            }
-            Call::Sync(index) => {
-                out.push(4);
-                out.put_u64_le(*index);
-            }
-            Call::Usage(account) => {
-                out.push(5);
-                put(&mut out, account.as_bytes());
-            }
-            Call::Infos { account, names } => {
-                out.push(6);
-                put(&mut out, account.as_bytes());
-                out.put_u32_le(count(names.len()));
-                names.iter().for_each(|n| put(&mut out, n.as_bytes()));
-            }
-            Call::MetaStepDown(to) => {
-                out.push(7);
-                put_node(&mut out, to.unwrap_or(NodeId::new(0, 0)));
-            }
-        }
-        out.into()
+        codec::encode(FORMAT, &(id, self))
     }
     /// The call's id, and the call.
     pub fn decode(b: &[u8]) -> Option<(u64, Call)> {
-        let mut g = Get(b);
-        if g.u8()? != FORMAT {
-            return None;
-        }
-        let id = g.u64()?;
-        let call = match g.u8()? {
-            1 => Call::Ask {
-                account: g.text()?,
-                subject: owned(&mut g)?,
-                headers: owned(&mut g)?,
-                body: owned(&mut g)?,
-            },
-            2 => Call::Propose(owned(&mut g)?),
-            3 => Call::Settle { group: g.u64()?, config: owned(&mut g)? },
-            4 => Call::Sync(g.u64()?),
-            5 => Call::Usage(g.text()?),
-            6 => {
-                let account = g.text()?;
-                let names = (0..g.u32()?).map(|_| g.text()).collect::<Option<_>>()?;
-                Call::Infos { account, names }
-            }
-            7 => Call::MetaStepDown(g.node().map(|n| (n.id != 0).then_some(n))?),
-            _ => return None,
-        };
-        g.0.is_empty().then_some((id, call))
+        codec::decode(FORMAT, b)
     }
 }
 
 impl Reply {
     /// As the answer to call `id`.
     pub fn encode(&self, id: u64) -> Bytes {
-        let mut out = vec![FORMAT];
-        out.put_u64_le(id);
-        match self {
-            Reply::Answer { failed, body } => {
-                out.extend([1, u8::from(*failed)]);
-                put(&mut out, body);
-            }
-            Reply::Silence => out.push(2),
-            Reply::Elsewhere(n) => {
-                out.push(3);
-                put_node(&mut out, n.unwrap_or(NodeId::new(0, 0)));
-            }
-            Reply::Done(n) => {
-                out.push(4);
-                out.put_u64_le(*n);
-            }
-            Reply::Refused(why) => {
-                out.push(5);
-                put(&mut out, why.as_bytes());
-            }
-            Reply::Open => out.push(6),
-            Reply::Json(b) => {
-                out.push(7);
-                put(&mut out, b);
-            }
-        }
-        out.into()
+        codec::encode(FORMAT, &(id, self))
     }
     fn decode(b: &[u8]) -> Option<(u64, Reply)> {
-        let mut g = Get(b);
-        if g.u8()? != FORMAT {
-            return None;
-        }
-        let id = g.u64()?;
-        let reply = match g.u8()? {
-            1 => Reply::Answer { failed: g.u8()? != 0, body: owned(&mut g)? },
-            2 => Reply::Silence,
-            3 => Reply::Elsewhere(g.node().map(|n| (n.id != 0).then_some(n))?),
-            4 => Reply::Done(g.u64()?),
-            5 => Reply::Refused(g.text()?.to_string()),
-            6 => Reply::Open,
-            7 => Reply::Json(owned(&mut g)?),
-            _ => return None,
-        };
-        g.0.is_empty().then_some((id, reply))
+        codec::decode(FORMAT, b)
     }
 }
 

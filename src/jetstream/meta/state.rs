@@ -10,19 +10,20 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use replica::{Members, NodeId};
+use serde::{Deserialize, Serialize};
 use stream::config::StreamConfig;
 
-use crate::codec::{Get, count, put, put_node, put_nodes};
+use crate::codec;
 
 /// The group of the assignments themselves.
 pub const META_GROUP: u64 = 1;
 /// The version of the commands and of the checkpoint.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// A stream and its log.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Assignment {
     /// The group (J-20).
     pub id: u64,
@@ -47,7 +48,7 @@ pub struct Assignment {
 }
 
 /// A node of the cluster.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Node {
     /// Its id.
     pub id: NodeId,
@@ -64,7 +65,7 @@ pub struct Node {
 }
 
 /// A change.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// A stream gets a log. Its id is above all given so far.
     Create(Assignment),
@@ -248,76 +249,26 @@ impl State {
 
     /// The state as bytes.
     pub fn encode(&self) -> Bytes {
-        let mut out = vec![FORMAT];
-        out.put_u64_le(self.last_id);
-        out.put_u32_le(count(self.assignments.len()));
-        for a in self.assignments.values() {
-            a.a.push(&mut out);
-        }
-        out.put_u32_le(count(self.outs.len()));
-        for (id, nodes) in &self.outs {
-            out.put_u64_le(*id);
-            put_nodes(&mut out, nodes.iter());
-        }
-        out.put_u32_le(count(self.nodes.len()));
-        for n in self.nodes.values() {
-            n.push(&mut out);
-        }
-        put_nodes(&mut out, self.removed.iter());
-        out.into()
+        let assignments: Vec<&Assignment> = self.assignments.values().map(|a| &a.a).collect();
+        let nodes: Vec<&Node> = self.nodes.values().collect();
+        codec::encode(FORMAT, &(self.last_id, assignments, &self.outs, nodes, &self.removed))
     }
     /// Reads what [`State::encode`] wrote.
     pub fn decode(b: &[u8]) -> Option<State> {
-        let mut g = Get(b);
-        let mut s = State::default();
-        if g.u8()? != FORMAT {
-            return None;
-        }
-        s.last_id = g.u64()?;
-        for _ in 0..g.u32()? {
-            let a = Assignment::read(&mut g)?;
-            s.by_name.insert((a.account.clone(), a.name.clone()), a.id);
-            s.assignments.insert(a.id, Assigned::new(a));
-        }
-        for _ in 0..g.u32()? {
-            let id = g.u64()?;
-            s.outs.insert(id, g.nodes()?.into_iter().collect());
-        }
-        for _ in 0..g.u32()? {
-            let n = Node::read(&mut g)?;
-            s.nodes.insert(n.id, n);
-        }
-        s.removed = g.nodes()?.into_iter().collect();
-        g.0.is_empty().then_some(s)
+        type Saved = (u64, Vec<Assignment>, BTreeMap<u64, BTreeSet<NodeId>>, Vec<Node>, BTreeSet<NodeId>);
+        let (last_id, assignments, outs, nodes, removed): Saved = codec::decode(FORMAT, b)?;
+        Some(State {
+            last_id,
+            by_name: assignments.iter().map(|a| ((a.account.clone(), a.name.clone()), a.id)).collect(),
+            assignments: assignments.into_iter().map(|a| (a.id, Assigned::new(a))).collect(),
+            outs,
+            nodes: nodes.into_iter().map(|n| (n.id, n)).collect(),
+            removed,
+        })
     }
 }
 
 impl Assignment {
-    fn push(&self, out: &mut Vec<u8>) {
-        out.put_u64_le(self.id);
-        put(out, self.account.as_bytes());
-        put(out, self.name.as_bytes());
-        out.put_i64_le(self.created);
-        out.push(u8::from(self.memory));
-        put(out, &self.config);
-        for nodes in [&self.first, &self.members, &self.leaving, &self.left] {
-            put_nodes(out, nodes.iter());
-        }
-    }
-    fn read(g: &mut Get<'_>) -> Option<Assignment> {
-        Some(Assignment {
-            id: g.u64()?,
-            account: g.text()?,
-            name: g.text()?,
-            created: g.u64()? as i64,
-            memory: g.u8()? != 0,
-            config: Bytes::copy_from_slice(g.bytes()?),
-            first: g.nodes()?,
-            members: g.nodes()?,
-            leaving: g.nodes()?,
-            left: g.nodes()?,
-        })
-    }
     /// The members with which a node makes the group: those of its beginning, or none for one that comes later.
     pub fn members_for(&self, node: NodeId) -> Members {
         let from_the_start = self.first.contains(&node) && !self.left.contains(&node);
@@ -329,84 +280,14 @@ impl Assignment {
     }
 }
 
-impl Node {
-    fn push(&self, out: &mut Vec<u8>) {
-        put_node(out, self.id);
-        put(out, self.name.as_bytes());
-        out.put_u32_le(count(self.tags.len()));
-        self.tags.iter().for_each(|t| put(out, t.as_bytes()));
-        out.put_u64_le(self.memory_max);
-        out.put_u64_le(self.storage_max);
-        out.put_u32_le(self.format);
-    }
-    fn read(g: &mut Get<'_>) -> Option<Node> {
-        let (id, name) = (g.node()?, g.text()?);
-        let tags = (0..g.u32()?).map(|_| g.text().map(|t| t.to_string())).collect::<Option<_>>()?;
-        Some(Node { id, name, tags, memory_max: g.u64()?, storage_max: g.u64()?, format: g.u32()? })
-    }
-}
-
 impl Command {
     /// As it stands in the log.
     pub fn encode(&self) -> Bytes {
-        let mut out = vec![FORMAT];
-        match self {
-            Command::Create(a) => {
-                out.push(1);
-                a.push(&mut out);
-            }
-            Command::Update { id, config, members } => {
-                out.push(2);
-                out.put_u64_le(*id);
-                put(&mut out, config);
-                put_nodes(&mut out, members.iter());
-            }
-            Command::Delete(id) => {
-                out.push(3);
-                out.put_u64_le(*id);
-            }
-            Command::Out { id, nodes } => {
-                out.push(4);
-                out.put_u64_le(*id);
-                put_nodes(&mut out, nodes.iter());
-            }
-            Command::Gone { id, node } => {
-                out.push(5);
-                out.put_u64_le(*id);
-                put_node(&mut out, *node);
-            }
-            Command::Node(n) => {
-                out.push(6);
-                n.push(&mut out);
-            }
-            Command::Remove(n) => {
-                out.push(7);
-                put_node(&mut out, *n);
-            }
-        }
-        out.into()
+        codec::encode(FORMAT, self)
     }
     /// Reads what [`Command::encode`] wrote.
     pub fn decode(b: &[u8]) -> Option<Command> {
-        let mut g = Get(b);
-        if g.u8()? != FORMAT {
-            return None;
-        }
-        let c = match g.u8()? {
-            1 => Command::Create(Assignment::read(&mut g)?),
-            2 => Command::Update {
-                id: g.u64()?,
-                config: Bytes::copy_from_slice(g.bytes()?),
-                members: g.nodes()?,
-            },
-            3 => Command::Delete(g.u64()?),
-            4 => Command::Out { id: g.u64()?, nodes: g.nodes()? },
-            5 => Command::Gone { id: g.u64()?, node: g.node()? },
-            6 => Command::Node(Node::read(&mut g)?),
-            7 => Command::Remove(g.node()?),
-            _ => return None,
-        };
-        g.0.is_empty().then_some(c)
+        codec::decode(FORMAT, b)
     }
 }
 
@@ -436,6 +317,17 @@ mod tests {
     }
     fn outs(s: &State, id: u64) -> Vec<NodeId> {
         s.outs().get(&id).into_iter().flatten().copied().collect()
+    }
+
+    #[test]
+    fn golden_commands() {
+        let c = Command::Update { id: 300, config: Bytes::from_static(b"{}"), members: vec![n(4)] };
+        assert_eq!(&c.encode()[..], [FORMAT, 1, 251, 44, 1, 2, b'{', b'}', 1, 4, 0]);
+        let c = Command::Create(stream(2, "S", &[9]));
+        let mut wanted = vec![FORMAT, 0, 2, 1, b'A', 1, b'S', 14, 0, 12];
+        wanted.extend(br#"{"name":"S"}"#);
+        wanted.extend([1, 9, 0, 1, 9, 0, 0, 0]);
+        assert_eq!(c.encode(), wanted);
     }
 
     #[test]
@@ -555,7 +447,10 @@ mod tests {
             }
         }
         #[test]
-        fn bytes_do_no_harm(b in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn bytes_do_no_harm(mut b in proptest::collection::vec(any::<u8>(), 0..100)) {
+            State::decode(&b);
+            Command::decode(&b);
+            b.splice(0..0, [FORMAT]);
             State::decode(&b);
             Command::decode(&b);
         }

@@ -1,5 +1,6 @@
 //! What a certificate says.
 
+use identity::escaped;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use x509_parser::{
@@ -99,22 +100,4 @@ fn text(a: &x509_parser::x509::AttributeTypeAndValue<'_>) -> String {
         // BMPString, UniversalString and TeletexString are no UTF-8.
         Err(_) => String::from_utf8_lossy(a.as_slice()).into_owned(),
     }
-}
-
-fn escaped(value: &str) -> String {
-    let last = value.chars().count().saturating_sub(1);
-    let mut out = String::with_capacity(value.len());
-    for (i, c) in value.chars().enumerate() {
-        let special = match c {
-            ',' | '+' | '"' | '\\' | '<' | '>' | ';' => true,
-            '#' => i == 0,
-            ' ' => i == 0 || i == last,
-            _ => false,
-        };
-        if special {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out
 }

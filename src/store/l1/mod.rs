@@ -8,15 +8,18 @@
 //! - what a restart finds is what some prefix of the operations left, no shorter than the last one called durable;
 //! - a restart begins at a checkpoint whose stream is exactly the one that was checkpointed;
 //! - every read returns the bytes that were written, or says "damaged", or is absent because it must be;
-//! - the totals and all indexes equal a walk over everything (S-50).
+//! - the totals and all indexes equal a walk over everything (S-50), and every footer a rebuild from its blocks (S-40);
+//! - caches and tails keep their budgets (S-90).
 
+mod inside;
 mod model;
 mod plan;
 mod run;
 mod shrink;
 
 pub use plan::{Class, Op, Plan};
-pub use run::{Outcome, run};
+pub(crate) use run::salt;
+pub use run::{DISK_OPS_MIN, FAULTS_MIN, Outcome, run};
 pub use shrink::shrink;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use env::rng::Rng;
 
-use crate::{Mutant, Options};
+use crate::{Cipher, Key, Keys, Mutant, Options};
 
 /// One step. Fields are small numbers that are reduced to what there is: a group's slot, a count, a pick.
 #[allow(missing_docs)]
@@ -42,6 +42,8 @@ pub enum Op {
     Clear { group: u8 },
     /// A bit rots somewhere in a file of the journal (0), of the segments (1) or in a manifest slot (2).
     Rot { what: u8, file: u16, at: u32 },
+    /// A file of the journal (0), of the segments (1) or a manifest slot (2) vanishes, or is cut to `keep` hundredths of its length.
+    Lose { what: u8, file: u16, keep: Option<u8> },
 }
 
 /// Which disk the plan runs on.
@@ -49,12 +51,14 @@ pub enum Op {
 pub enum Class {
     /// Power failures and process deaths.
     Crash,
-    /// Also a full disk, and failing writes and syncs.
+    /// Also a full disk, and failing reads, writes, syncs and directory operations.
     Errors,
     /// Also flips on the way, misdirected and stale reads.
     Reads,
-    /// Bits rot at rest.
+    /// Bits rot at rest; files vanish or are cut.
     Rot,
+    /// One sync that says Ok loses, tears or misdirects a sector.
+    Lies,
 }
 
 /// See the module.
@@ -80,7 +84,7 @@ impl Plan {
     pub fn random(seed: u64, n: usize, class: Class) -> Plan {
         let mut r = Rng::derived(seed, "l1 plan");
         // Swarm: what a plan does much of is drawn first.
-        let weights: Vec<u64> = (0..12).map(|_| r.pick(&[0, 1, 1, 4]).copied().unwrap_or(1)).collect();
+        let weights: Vec<u64> = (0..13).map(|_| r.pick(&[0, 1, 1, 4]).copied().unwrap_or(1)).collect();
         let mut ops = Vec::with_capacity(n);
         while ops.len() < n {
             let group = r.below(u64::from(GROUPS)) as u8;
@@ -109,6 +113,14 @@ impl Plan {
                         at: r.below(1 << 32) as u32,
                     },
                 ),
+                (
+                    if class == Class::Rot { weights[12] } else { 0 },
+                    Op::Lose {
+                        what: r.below(3) as u8,
+                        file: r.below(1 << 16) as u16,
+                        keep: r.bool(0.7).then(|| r.below(100) as u8),
+                    },
+                ),
                 (u64::from(weights[7] > 1), Op::Clear { group }),
             ];
             let mut at = r.below(choices.iter().map(|c| c.0).sum());
@@ -126,11 +138,12 @@ impl Plan {
 
     /// The plan of a seed on one of the disks, most often one that only loses power.
     pub fn mixed(seed: u64, n: usize) -> Plan {
-        let class = match seed % 8 {
-            0..=3 => Class::Crash,
-            4 | 5 => Class::Errors,
-            6 => Class::Reads,
-            _ => Class::Rot,
+        let class = match seed % 10 {
+            0..=4 => Class::Crash,
+            5 | 6 => Class::Errors,
+            7 => Class::Reads,
+            8 => Class::Rot,
+            _ => Class::Lies,
         };
         Plan::random(seed, n, class)
     }
@@ -140,8 +153,21 @@ impl Plan {
         Rng::derived(self.seed, "l1 interleaving").bool(0.5)
     }
 
-    /// The store's settings: small, so that files turn over within a plan.
-    pub fn options(&self) -> Options {
+    /// The keys of the store's nth life: none in most plans, replaced now and then in the others.
+    fn keys(&self, life: u64) -> Keys {
+        let mut r = Rng::derived(self.seed, "l1 keys");
+        if !r.bool(0.25) {
+            return Keys::default();
+        }
+        let ciphers = [Cipher::ChaCha, Cipher::Aes];
+        // The newest first, and all that were ever used.
+        let turn = life / r.between(2, 5);
+        let key = |n: u64| Key::new(ciphers[n as usize % 2], format!("key {n}").as_bytes());
+        Keys((0..=turn).rev().map(key).collect())
+    }
+
+    /// The store's settings in its nth life: small, so that files turn over within a plan.
+    pub fn options(&self, life: u64) -> Options {
         let mut r = Rng::derived(self.seed, "l1 options");
         let pick = |r: &mut Rng, v: &[u64]| r.pick(v).copied().unwrap_or(v[0]);
         Options {
@@ -160,6 +186,7 @@ impl Plan {
             footer_cache: pick(&mut r, &[1, 1 << 20]) as usize,
             block_cache: pick(&mut r, &[1, 1 << 20]) as usize,
             compress: r.bool(0.3),
+            keys: self.keys(life),
             threads: false,
             mutant: self.mutant,
             ..Options::default()

@@ -14,12 +14,14 @@ use env::{
 };
 
 use super::{
+    inside,
     model::{Model, Msg},
     plan::{Class, GROUPS, Op, Plan},
 };
 use crate::{
     Batch, Chain, Disk, Error, Group, GroupId, Kind, LogIndex, Message, NewEntry, Read, Round, Store,
     StreamSeq, Sync, Ticket, filter,
+    round::FileHead,
     simio::{self, SimHandle},
 };
 
@@ -40,17 +42,43 @@ pub struct Outcome {
     pub refused: u64,
     /// Flushes that published a manifest.
     pub flushes: u64,
-    /// Faults that struck.
+    /// Faults that struck, also those that a plan placed.
     pub faults: u64,
+}
+
+/// Disk operations of a plan that counts for something.
+pub const DISK_OPS_MIN: u64 = 100;
+/// Faults of a plan that counts: power failures and deaths after the first opening, and what the disk did.
+pub const FAULTS_MIN: u64 = 2;
+
+impl Outcome {
+    /// Whether enough happened that the plan proves something.
+    pub fn counts(&self) -> bool {
+        self.disk_ops >= DISK_OPS_MIN && self.restarts.saturating_sub(1) + self.faults >= FAULTS_MIN
+    }
 }
 
 type Task = Pin<Box<dyn Future<Output = bool>>>;
 
+/// What a sync may do that says Ok.
+const LIES: [Fault; 3] = [Fault::LostWrite, Fault::TornWrite, Fault::MisdirectedWrite];
+
 thread_local! {
+    /// Feeds the salts of sealed files, so that a run stays a function of its plan.
+    static SALT: Cell<Option<u64>> = const { Cell::new(None) };
     /// A flush under way, which goes on whenever something else waits for the disk.
     static FLUSH: RefCell<Option<Task>> = const { RefCell::new(None) };
     /// How the last one ended.
     static FLUSHED: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// The salt of the next sealed file, if a plan is running on this thread.
+pub(crate) fn salt() -> Option<[u8; 16]> {
+    let n = SALT.get()?;
+    SALT.set(Some(n.wrapping_add(1)));
+    let mut s = [0; 16];
+    Rng::derived(n, "l1 salt").fill(&mut s);
+    Some(s)
 }
 
 /// Lets the flush under way do one disk operation.
@@ -103,6 +131,13 @@ struct World {
     deleting: BTreeMap<u64, (Ticket, Model)>,
     out: Outcome,
     rotten: bool,
+    /// The operation at which the disk is to lie next.
+    lie_at: Option<u64>,
+    /// How many of the last rounds may be gone without a word: what a lie at the journal's end took cannot be told from what was never
+    /// written.
+    blind: u64,
+    /// The last round that can be left after a file was lost that nothing names.
+    left: Option<Round>,
     /// The last round that is known to be synced.
     last_round: Round,
     /// Damage was met and checked; what follows damage is another plan.
@@ -136,9 +171,14 @@ impl World {
         let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
         options.rates.clear();
         match plan.class {
-            Class::Crash | Class::Rot => {}
+            Class::Crash | Class::Rot | Class::Lies => {}
             Class::Errors => {
-                options = options.with(Fault::SyncError, 0.004).with(Fault::WriteError, 0.004);
+                options = options
+                    .with(Fault::SyncError, 0.004)
+                    .with(Fault::WriteError, 0.004)
+                    .with(Fault::ReadError, 0.002)
+                    .with(Fault::NameError, 0.004)
+                    .with(Fault::NoSpace, 0.01);
             }
             Class::Reads => {
                 options = options
@@ -153,6 +193,7 @@ impl World {
         }
         FLUSH.with(|f| *f.borrow_mut() = None);
         FLUSHED.set(None);
+        SALT.set(Some(plan.seed));
         World {
             disk: SimHandle::new(disk, plan.interleaves()),
             plan,
@@ -165,6 +206,9 @@ impl World {
             deleting: BTreeMap::new(),
             out: Outcome::default(),
             rotten: false,
+            lie_at: None,
+            blind: 0,
+            left: None,
             last_round: Round(0),
             ended: false,
         }
@@ -177,11 +221,22 @@ impl World {
                 break;
             }
             let op = self.plan.ops[i];
-            self.op(op).map_err(|e| format!("step {i}, {op:?}: {e}"))?;
+            self.plan_lie(i);
+            let mut done = self.op(op);
             for _ in 0..(self.plan.seed >> 3).wrapping_add(i as u64) % 4 {
                 step_flush();
             }
-            self.flushed().map_err(|e| format!("step {i}, {op:?}: {e}"))?;
+            if done.is_ok() && !self.note_lie() {
+                done = self.flushed();
+            }
+            if !self.ended && self.note_lie() {
+                // Whatever came of it: what counts is what is found next.
+                let power = self.plan.seed.is_multiple_of(3);
+                self.restart(power).map_err(|e| format!("lie in step {i}, {op:?}: {e}"))?;
+                self.ended = true;
+                break;
+            }
+            done.map_err(|e| format!("step {i}, {op:?}: {e}"))?;
             if self.disk.with(|d| d.crashed()) {
                 self.restart(true).map_err(|e| format!("crash in step {i}, {op:?}: {e}"))?;
             }
@@ -227,6 +282,43 @@ impl World {
         Ok(())
     }
 
+    /// Has the disk lie at one of the next operations, from some step of the plan on and until it did.
+    fn plan_lie(&mut self, step: usize) {
+        if self.plan.class != Class::Lies || self.note_lie() {
+            return;
+        }
+        let mut r = Rng::derived(self.plan.seed, "l1 lies");
+        let ops = self.disk.with(|d| d.ops());
+        if step < r.below(self.plan.ops.len() as u64) as usize || self.lie_at.is_some_and(|at| at >= ops) {
+            return;
+        }
+        let fault = r.pick(&LIES).copied().unwrap_or(Fault::LostWrite);
+        let at = ops + Rng::derived(self.plan.seed ^ ops, "l1 next lie").below(12);
+        self.disk.with(|d| d.plan(at, Planned::Fault(fault)));
+        self.lie_at = Some(at);
+    }
+
+    /// Whether the disk has lied; from then on damage may be met.
+    fn note_lie(&mut self) -> bool {
+        let told = self.disk.with(|d| LIES.into_iter().find(|f| d.counts().contains_key(f)));
+        let Some(fault) = told else { return false };
+        // A misdirected write takes what it should have written and what it hit.
+        self.blind = if fault == Fault::MisdirectedWrite { 2 } else { 1 };
+        self.rotten = true;
+        true
+    }
+
+    /// Without the disk's own faults, which are for the store and not for those who check it.
+    fn quietly<T>(&mut self, f: impl FnOnce(&mut World) -> T) -> T {
+        if !matches!(self.plan.class, Class::Errors | Class::Reads) {
+            return f(self);
+        }
+        let rates = self.disk.with(|d| std::mem::take(&mut d.options().rates));
+        let r = f(self);
+        self.disk.with(|d| d.options().rates = rates);
+        r
+    }
+
     /// Ends the store and opens it again, however often the power fails on the way.
     fn restart(&mut self, power: bool) -> Result<(), String> {
         self.store = None;
@@ -240,7 +332,9 @@ impl World {
                 self.disk.with(|d| d.process_death());
             }
             self.out.restarts += 1;
-            let r = now(Store::open(Disk::Sim(self.disk.clone()), "/s", self.plan.options()));
+            let opts = self.plan.options(self.out.restarts);
+            let r = now(Store::open(Disk::Sim(self.disk.clone()), "/s", opts));
+            self.note_lie();
             if self.disk.with(|d| d.crashed()) {
                 power = true;
                 continue;
@@ -248,7 +342,9 @@ impl World {
             match r {
                 Ok(s) => {
                     self.store = Some(s);
-                    match self.recovered() {
+                    let reads = self.plan.class == Class::Reads;
+                    let found = if reads { self.recovered() } else { self.quietly(World::recovered) };
+                    match found {
                         Ok(()) => return Ok(()),
                         Err(_) if self.disk.with(|d| d.crashed()) => {
                             self.store = None;
@@ -302,8 +398,8 @@ impl World {
         let known: Vec<u64> = self.models.keys().copied().collect();
         for id in known {
             let Ok(group) = store.group(GroupId(id)) else {
-                let in_last = self.models[&id].versions[0].round >= self.last_round;
-                ensure!(self.rotten && (named || (store.torn_tail() && in_last)), "group {id} is gone");
+                let gone = self.models[&id].versions[0].round > self.surely_left(&store);
+                ensure!(self.rotten && (named || gone), "group {id} is gone");
                 self.models.remove(&id);
                 continue;
             };
@@ -322,6 +418,8 @@ impl World {
         if self.rotten {
             // What follows damage is another test; the plan goes on with new groups.
             self.models.clear();
+        } else {
+            self.quietly(|_| now(inside::holds(&store)))?;
         }
         self.slots.retain(|id| self.models.contains_key(id));
         while self.slots.len() < GROUPS as usize {
@@ -565,13 +663,19 @@ impl World {
         }
     }
 
+    /// The last round that must be there, or be named, after damage.
+    fn surely_left(&self, store: &Store) -> Round {
+        let blind = self.blind.max(u64::from(store.torn_tail()));
+        let upto = Round(self.last_round.0.saturating_sub(blind));
+        self.left.map_or(upto, |l| l.min(upto))
+    }
+
     /// After rot: every entry that was durable can be read as it was, or is named as lost or damaged.
     fn rotten_group(&mut self, g: &Group, m: &mut Model) -> Result<(), String> {
         let damage = self.store().expect("open").damage();
         // A last round that nothing vouches for and that is bad cannot be told from a torn one.
-        let torn = self.store().expect("open").torn_tail();
         let unknown = damage.iter().any(|d| d.group.is_none() && d.what.contains("not known"));
-        let upto = if torn { Round(self.last_round.0.saturating_sub(1)) } else { self.last_round };
+        let upto = self.surely_left(&self.store().expect("open"));
         let durable = m.bound(upto);
         let (last, ..) = g.last();
         ensure!(last >= durable || unknown, "entries {}..={} are gone and not named", last.0 + 1, durable.0);
@@ -723,7 +827,7 @@ impl World {
                 let g = store.group(GroupId(id)).map_err(|e| e.to_string())?;
                 let seq = 1 + u64::from(pick) % (m.stream.last.0 + 2);
                 let r = self.read_is(&g, seq, m.stream.live.get(&seq));
-                if !self.disk.with(|d| d.crashed()) {
+                if !self.disk.with(|d| d.crashed()) && self.plan.class != Class::Errors {
                     r?;
                 }
             }
@@ -762,6 +866,28 @@ impl World {
                     self.ended = true;
                 }
             }
+            Op::Lose { what, file, keep } => {
+                self.settle();
+                let dir = ["/journal/", "/segments/", "/manifest-"][usize::from(what) % 3];
+                let hit = self.disk.with(|d| {
+                    let files: Vec<String> = d.files().into_iter().filter(|f| f.contains(dir)).collect();
+                    let path = files.get(usize::from(file) % files.len().max(1))?.clone();
+                    let len = d.stat(&path).ok()?.len;
+                    let keep = keep.map(|k| len * u64::from(k) / 100);
+                    // The newest file of a journal is named nowhere but in itself.
+                    let head = |f: &String| FileHead::decode(&d.pristine(f, 0..512).ok()?);
+                    let heads: Vec<_> = files.iter().filter_map(head).collect();
+                    let victim = head(&path).filter(|h| heads.iter().all(|o| o.epoch <= h.epoch));
+                    d.damage_file(&path, keep).ok()?;
+                    Some(victim.filter(|_| keep.is_none_or(|k| k < 512)).map(|h| h.first))
+                });
+                if let Some(first) = hit {
+                    self.left = first.map(|f| Round(f.0.saturating_sub(1)));
+                    self.rotten = true;
+                    self.restart(false)?;
+                    self.ended = true;
+                }
+            }
         }
         Ok(())
     }
@@ -779,13 +905,13 @@ impl World {
                 }
             }
         }
-        if !self.disk.with(|d| d.crashed()) && self.plan.class != Class::Reads {
+        if !self.disk.with(|d| d.crashed()) && self.plan.class != Class::Reads && !self.note_lie() {
             let ids: Vec<u64> = self.slots.clone();
             for id in ids {
                 let (Ok(g), Some(m)) = (store.group(GroupId(id)), self.models.get(&id).cloned()) else {
                     continue;
                 };
-                let r = self.stream_is(&g, &m);
+                let r = self.quietly(|w| w.stream_is(&g, &m));
                 if self.disk.with(|d| d.crashed()) {
                     break;
                 }

@@ -6,6 +6,7 @@
 //! Invariant C-D1: operations applied in the order of the log give the same ledger everywhere (J-4).
 
 use super::ledger::{Delay, Ledger, SkipList, State};
+use crate::codec::{Reader, put_number};
 
 const VERSION: u8 = 1;
 /// The most deliveries or acks that one operation may stand for.
@@ -37,53 +38,12 @@ const DELAY: u8 = 7;
 const UNDO: u8 = 8;
 const RESET: u8 = 9;
 
-/// Appends a number, seven bits a byte, the low ones first.
-pub fn put(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
 fn zigzag(n: i64) -> u64 {
     ((n << 1) ^ (n >> 63)) as u64
 }
 
 fn unzigzag(n: u64) -> i64 {
     (n >> 1) as i64 ^ -((n & 1) as i64)
-}
-
-/// Reads numbers.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn byte(&mut self) -> Result<u8, Damaged> {
-        let (first, rest) = self.0.split_first().ok_or(Damaged)?;
-        self.0 = rest;
-        Ok(*first)
-    }
-
-    fn number(&mut self) -> Result<u64, Damaged> {
-        let mut n = 0u64;
-        for shift in (0..64).step_by(7) {
-            let b = self.byte()?;
-            if shift == 63 && b > 1 {
-                return Err(Damaged);
-            }
-            n |= u64::from(b & 0x7f) << shift;
-            if b < 0x80 {
-                return Ok(n);
-            }
-        }
-        Err(Damaged)
-    }
-
-    fn fixed(&mut self) -> Result<u64, Damaged> {
-        let (head, rest) = self.0.split_first_chunk::<8>().ok_or(Damaged)?;
-        self.0 = rest;
-        Ok(u64::from_le_bytes(*head))
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +75,7 @@ impl Recorder {
 
     fn op(&mut self, tag: u8, seq: u64) {
         self.ops.push(tag);
-        put(&mut self.ops, zigzag(seq.wrapping_sub(self.near) as i64));
+        put_number(&mut self.ops, zigzag(seq.wrapping_sub(self.near) as i64));
         self.near = seq;
     }
 
@@ -125,7 +85,7 @@ impl Recorder {
         for (tag, run) in [(DELIVER, self.delivered.take()), (ACK, self.acked.take())] {
             if let Some(run) = run {
                 self.op(tag, run.first);
-                put(&mut self.ops, run.count);
+                put_number(&mut self.ops, run.count);
             }
         }
     }
@@ -159,21 +119,21 @@ impl Recorder {
     pub fn redeliver(&mut self, seq: u64, deliveries: u32) {
         self.close();
         self.op(REDELIVER, seq);
-        put(&mut self.ops, deliveries.into());
+        put_number(&mut self.ops, deliveries.into());
     }
 
     /// A delivery did not happen after all.
     pub fn undo(&mut self, seq: u64, deliveries: u32) {
         self.close();
         self.op(UNDO, seq);
-        put(&mut self.ops, deliveries.into());
+        put_number(&mut self.ops, deliveries.into());
     }
 
     /// All up to a message and a delivery was acknowledged.
     pub fn ack_upto(&mut self, seq: u64, dseq: u64) {
         self.close();
         self.op(ACK_UPTO, seq);
-        put(&mut self.ops, dseq);
+        put_number(&mut self.ops, dseq);
     }
 
     /// A message that was awaited has left the stream.
@@ -192,8 +152,8 @@ impl Recorder {
     pub fn delay(&mut self, seq: u64, delay: Delay) {
         self.close();
         self.op(DELAY, seq);
-        put(&mut self.ops, zigzag(delay.until));
-        put(&mut self.ops, delay.by);
+        put_number(&mut self.ops, zigzag(delay.until));
+        put_number(&mut self.ops, delay.by);
     }
 
     /// The consumer began anew.
@@ -211,7 +171,7 @@ impl Recorder {
         let mut out = Vec::with_capacity(self.ops.len() + HEADER + 9);
         out.push(VERSION);
         out.extend_from_slice(&epoch.to_le_bytes());
-        put(&mut out, number);
+        put_number(&mut out, number);
         out.append(&mut self.ops);
         self.near = 0;
         Some(out)
@@ -229,10 +189,10 @@ impl Recorder {
 /// If it is none.
 pub fn origin(delta: &[u8]) -> Result<(u64, u64), Damaged> {
     let mut r = Reader(delta);
-    if r.byte()? != VERSION {
+    if r.u8().ok_or(Damaged)? != VERSION {
         return Err(Damaged);
     }
-    Ok((r.fixed()?, r.number()?))
+    Ok((r.u64().ok_or(Damaged)?, r.number().ok_or(Damaged)?))
 }
 
 /// Applies a delta to a ledger. `awaits` says whether the consumer awaits acks. Calls `done` with each run of messages (first and
@@ -247,22 +207,22 @@ pub fn apply(
     mut done: impl FnMut(u64, u64),
 ) -> Result<(), Damaged> {
     let mut r = Reader(delta);
-    if r.byte()? != VERSION {
+    if r.u8().ok_or(Damaged)? != VERSION {
         return Err(Damaged);
     }
-    r.fixed()?;
-    r.number()?;
+    r.u64().ok_or(Damaged)?;
+    r.number().ok_or(Damaged)?;
     let mut near = 0u64;
     while !r.0.is_empty() {
-        let tag = r.byte()?;
-        let seq = near.wrapping_add(unzigzag(r.number()?) as u64);
+        let tag = r.u8().ok_or(Damaged)?;
+        let seq = near.wrapping_add(unzigzag(r.number().ok_or(Damaged)?) as u64);
         if seq == 0 || seq == u64::MAX {
             return Err(Damaged);
         }
         near = seq;
         match tag {
             DELIVER | ACK => {
-                let count = r.number()?;
+                let count = r.number().ok_or(Damaged)?;
                 let last = seq.checked_add(count.wrapping_sub(1)).ok_or(Damaged)?;
                 if count == 0 || count > RUN_MAX || last == u64::MAX {
                     return Err(Damaged);
@@ -282,12 +242,12 @@ pub fn apply(
                 }
             }
             REDELIVER | UNDO => {
-                let deliveries = u32::try_from(r.number()?).map_err(|_| Damaged)?;
+                let deliveries = u32::try_from(r.number().ok_or(Damaged)?).map_err(|_| Damaged)?;
                 ledger.redeliver(seq, deliveries, tag == REDELIVER);
                 ledger.delays.remove(&seq);
             }
             ACK_UPTO => {
-                let dseq = r.number()?;
+                let dseq = r.number().ok_or(Damaged)?;
                 ledger.remove_upto(seq, dseq, |e| done(e.seq, e.seq));
             }
             DROP => {
@@ -297,7 +257,8 @@ pub fn apply(
                 ledger.exceed(seq);
             }
             DELAY => {
-                let delay = Delay { until: unzigzag(r.number()?), by: r.number()? };
+                let delay =
+                    Delay { until: unzigzag(r.number().ok_or(Damaged)?), by: r.number().ok_or(Damaged)? };
                 if ledger.get(seq).is_some() {
                     ledger.delays.insert(seq, delay);
                 }
@@ -313,38 +274,38 @@ pub fn apply(
 pub fn snapshot(l: &Ledger) -> Vec<u8> {
     let mut out = vec![VERSION];
     for n in [l.next_seq, l.dseq, l.delivered, l.ack_dseq, l.ack_seq, l.len() as u64] {
-        put(&mut out, n);
+        put_number(&mut out, n);
     }
     let (mut seq, mut dseq) = (0, 0);
     for e in l.iter() {
-        put(&mut out, e.seq - seq);
-        put(&mut out, e.dseq - dseq);
-        put(&mut out, e.deliveries.into());
+        put_number(&mut out, e.seq - seq);
+        put_number(&mut out, e.dseq - dseq);
+        put_number(&mut out, e.deliveries.into());
         (seq, dseq) = (e.seq, e.dseq);
     }
-    put(&mut out, l.exceeded.len() as u64);
+    put_number(&mut out, l.exceeded.len() as u64);
     seq = 0;
     for (s, n) in &l.exceeded {
-        put(&mut out, s - seq);
-        put(&mut out, (*n).into());
+        put_number(&mut out, s - seq);
+        put_number(&mut out, (*n).into());
         seq = *s;
     }
-    put(&mut out, l.delays.len() as u64);
+    put_number(&mut out, l.delays.len() as u64);
     seq = 0;
     for (s, delay) in &l.delays {
-        put(&mut out, s - seq);
-        put(&mut out, zigzag(delay.until));
-        put(&mut out, delay.by);
+        put_number(&mut out, s - seq);
+        put_number(&mut out, zigzag(delay.until));
+        put_number(&mut out, delay.by);
         seq = *s;
     }
     let rest = l.skip.as_ref().map_or(&[][..], |s| &s.seqs[s.at.min(s.seqs.len())..]);
-    put(&mut out, rest.len() as u64);
+    put_number(&mut out, rest.len() as u64);
     seq = 0;
     for s in rest {
-        put(&mut out, s - seq);
+        put_number(&mut out, s - seq);
         seq = *s;
     }
-    put(&mut out, l.skip.as_ref().map_or(0, |s| s.resume));
+    put_number(&mut out, l.skip.as_ref().map_or(0, |s| s.resume));
     out
 }
 
@@ -354,12 +315,12 @@ pub fn snapshot(l: &Ledger) -> Vec<u8> {
 /// If it is not that.
 pub fn restore(bytes: &[u8]) -> Result<Ledger, Damaged> {
     let mut r = Reader(bytes);
-    if r.byte()? != VERSION {
+    if r.u8().ok_or(Damaged)? != VERSION {
         return Err(Damaged);
     }
     let mut l = Ledger::starting_at(1);
     for field in [&mut l.next_seq, &mut l.dseq, &mut l.delivered, &mut l.ack_dseq, &mut l.ack_seq] {
-        *field = r.number()?;
+        *field = r.number().ok_or(Damaged)?;
     }
     if l.next_seq == 0 || l.dseq == 0 || l.ack_dseq >= l.dseq || l.next_seq == u64::MAX || l.dseq == u64::MAX
     {
@@ -367,11 +328,11 @@ pub fn restore(bytes: &[u8]) -> Result<Ledger, Damaged> {
     }
     // Every item takes a byte at least, which bounds what a wrong count can cost.
     let count = |r: &mut Reader<'_>| -> Result<u64, Damaged> {
-        let n = r.number()?;
+        let n = r.number().ok_or(Damaged)?;
         (n <= ENTRIES_MAX && n <= r.0.len() as u64).then_some(n).ok_or(Damaged)
     };
-    let step = |r: &mut Reader<'_>, from: u64| from.checked_add(r.number()?).ok_or(Damaged);
-    let small = |r: &mut Reader<'_>| u32::try_from(r.number()?).map_err(|_| Damaged);
+    let step = |r: &mut Reader<'_>, from: u64| from.checked_add(r.number().ok_or(Damaged)?).ok_or(Damaged);
+    let small = |r: &mut Reader<'_>| u32::try_from(r.number().ok_or(Damaged)?).map_err(|_| Damaged);
     let (mut seq, mut dseq) = (0, 0);
     for _ in 0..count(&mut r)? {
         seq = step(&mut r, seq)?;
@@ -390,7 +351,7 @@ pub fn restore(bytes: &[u8]) -> Result<Ledger, Damaged> {
     seq = 0;
     for _ in 0..count(&mut r)? {
         seq = step(&mut r, seq)?;
-        let delay = Delay { until: unzigzag(r.number()?), by: r.number()? };
+        let delay = Delay { until: unzigzag(r.number().ok_or(Damaged)?), by: r.number().ok_or(Damaged)? };
         l.delays.insert(seq, delay);
     }
     seq = 0;
@@ -404,7 +365,7 @@ pub fn restore(bytes: &[u8]) -> Result<Ledger, Damaged> {
         seq = next;
         seqs.push(seq);
     }
-    let resume = r.number()?;
+    let resume = r.number().ok_or(Damaged)?;
     if !seqs.is_empty() {
         l.skip = Some(SkipList { seqs, at: 0, resume });
     }

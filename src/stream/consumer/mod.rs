@@ -49,6 +49,7 @@ pub use delta::Damaged;
 pub use output::{Advisory, Deliver, GroupInfo, Info, Output, Status, StatusHeaders};
 pub use request::Listeners;
 
+use crate::codec::{Reader, put_number};
 use crate::errors::{self, ApiError};
 use crate::{Messages, Now};
 use ledger::{Ledger, SkipList, State};
@@ -713,7 +714,7 @@ impl Consumer {
     pub fn snapshot(&self) -> Bytes {
         let logged = self.logging.shadow.as_deref().unwrap_or(&self.ledger);
         let mut bytes = vec![u8::from(self.started)];
-        delta::put(&mut bytes, self.replay_upto);
+        put_number(&mut bytes, self.replay_upto);
         bytes.extend(delta::snapshot(logged));
         bytes.into()
     }
@@ -724,12 +725,9 @@ impl Consumer {
     /// If it is none.
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), Damaged> {
         let (started, rest) = snapshot.split_first().ok_or(Damaged)?;
-        let end = rest.iter().position(|b| *b < 0x80).ok_or(Damaged)?;
-        if end > 9 {
-            return Err(Damaged);
-        }
-        self.replay_upto = rest[..=end].iter().rev().fold(0u64, |n, b| n << 7 | u64::from(b & 0x7f));
-        self.ledger = delta::restore(&rest[end + 1..])?;
+        let mut rest = Reader(rest);
+        self.replay_upto = rest.number().ok_or(Damaged)?;
+        self.ledger = delta::restore(rest.0)?;
         self.started = *started != 0;
         self.unseen = None;
         Ok(())

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::{SourceAt, Stream};
-use crate::command::{Reader, put_bytes, put_number};
+use crate::codec::{Reader, put_bytes, put_number};
 use crate::config::StreamConfig;
 use crate::headers::{self, Asked};
 use crate::messages::Messages;
