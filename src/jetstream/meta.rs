@@ -24,6 +24,8 @@ pub enum NotAssigned {
     NotLeader(Option<NodeId>),
     /// It did not happen, for that reason.
     Refused(String),
+    /// It did not happen: too much is under way. Try again.
+    Busy,
     /// Leadership ended first: it may have happened.
     Open,
 }
@@ -33,6 +35,7 @@ impl std::fmt::Display for NotAssigned {
         match self {
             NotAssigned::NotLeader(_) => f.write_str("the meta group is led elsewhere"),
             NotAssigned::Refused(why) => f.write_str(why),
+            NotAssigned::Busy => f.write_str("too much is under way"),
             NotAssigned::Open => f.write_str("the meta group has lost its leader"),
         }
     }
@@ -44,6 +47,10 @@ type Outcome = Result<u64, NotAssigned>;
 pub struct Proposed(Result<oneshot::Receiver<Outcome>, NotAssigned>);
 
 impl Proposed {
+    /// Whether it is not in the log because too much is under way.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.0, Err(NotAssigned::Busy))
+    }
     /// Returns when it is applied, which is after it is durable.
     ///
     /// # Errors
@@ -211,6 +218,7 @@ impl Meta {
         inner.entering -= 1;
         let answer = match put {
             Err(replica::Refusal::NotLeader(n)) => Err(NotAssigned::NotLeader(n)),
+            Err(replica::Refusal::Busy | replica::Refusal::Settling) => Err(NotAssigned::Busy),
             Err(why) => Err(NotAssigned::Refused(why.to_string())),
             Ok(index) => {
                 let (tx, rx) = oneshot::channel();

@@ -36,6 +36,10 @@ use crate::{
 /// How long a list waits for the other servers.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the making of a stream waits for room in the journal, and how often it looks.
+const ROOM_MAX: Duration = Duration::from_secs(4);
+const ROOM_PAUSE: Duration = Duration::from_millis(2);
+
 /// The account's other streams, as configurations are checked against.
 struct Others<'a>(&'a Desk<'a>);
 
@@ -67,6 +71,7 @@ pub(super) fn not_assigned(e: NotAssigned, error: errors::Known) -> ApiError {
         NotAssigned::NotLeader(_) => errors::CLUSTER_NOT_LEADER.error(),
         NotAssigned::Open => errors::CLUSTER_NOT_AVAIL.error(),
         NotAssigned::Refused(why) => error.with(why),
+        NotAssigned::Busy => error.with(e),
     }
 }
 
@@ -176,7 +181,7 @@ impl Desk<'_> {
             true => self.node.place_stream(&c, &[])?,
             false => vec![self.node.me],
         };
-        let (a, assigned) = self.begin_stream(&c, members)?;
+        let (a, assigned) = self.begin_stream(&c, members).await?;
         // It counts from here on (`claimed`). What follows waits for disks and servers; the next change need not.
         let making = self.assets.making.begin(&c.name, ());
         drop(one);
@@ -187,7 +192,7 @@ impl Desk<'_> {
     }
 
     /// Assigns a group to a stream. Under the account's lock of changes.
-    fn begin_stream(
+    async fn begin_stream(
         &self,
         c: &StreamConfig,
         members: Vec<NodeId>,
@@ -205,7 +210,15 @@ impl Desk<'_> {
             leaving: Vec::new(),
             left: Vec::new(),
         };
-        let (id, assigned) = self.node.meta.create(a.clone(), self.node.taken());
+        let until = env::now() + ROOM_MAX;
+        let (id, assigned) = loop {
+            let (id, assigned) = self.node.meta.create(a.clone(), self.node.taken());
+            if !assigned.is_busy() || env::now() >= until {
+                break (id, assigned);
+            }
+            // Others wait behind the lock: that is the back-pressure.
+            env::sleep(ROOM_PAUSE).await;
+        };
         a.id = id;
         Ok((a, assigned))
     }
