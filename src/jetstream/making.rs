@@ -3,7 +3,7 @@
 //! A making is decided under a lock and then waits for the disk without it, so that others are decided meanwhile and one sync serves all.
 //! Whoever decides looks here for what he cannot see yet. Does not own the lock.
 //!
-//! - J-26: two makings of one name never overlap.
+//! - J-27: two makings of one name never overlap.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ impl<T> Making<T> {
     /// Says that something of this name is being made. Under the lock under which [`Making::wait`] was asked.
     pub(crate) fn begin(&self, name: &str, what: T) -> Made<'_, T> {
         let before = self.0.lock().insert(name.to_owned(), Entry { what, done: watch::Sender::new(()) });
-        assert!(before.is_none(), "J-26: two makings of one name never overlap");
+        assert!(before.is_none(), "J-27: two makings of one name never overlap");
         Made { all: self, name: name.to_owned() }
     }
     /// What returns when nobody makes something of this name any more; `None` if nobody does.
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn j_26_who_comes_second_waits_for_the_first() {
+    fn j_27_who_comes_second_waits_for_the_first() {
         let m: Making<u8> = Making::default();
         assert!(m.wait("a").is_none());
         let made = m.begin("a", 7);
@@ -83,8 +83,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "J-26")]
-    fn j_26_nobody_begins_what_is_begun() {
+    #[should_panic(expected = "J-27")]
+    fn j_27_nobody_begins_what_is_begun() {
         let m: Making = Making::default();
         let _first = m.begin("a", ());
         let _second = m.begin("a", ());

@@ -120,7 +120,11 @@ impl Meta {
         self.read(|s| s.of_account(account).cloned().collect())
     }
     /// The same, and those that are on their way into the log: what limits and overlaps are judged by.
-    pub fn claimed<R>(&self, account: &str, f: impl FnOnce(&mut dyn Iterator<Item = &Arc<Assigned>>) -> R) -> R {
+    pub fn claimed<R>(
+        &self,
+        account: &str,
+        f: impl FnOnce(&mut dyn Iterator<Item = &Arc<Assigned>>) -> R,
+    ) -> R {
         let inner = self.inner.lock();
         let coming = inner.coming.values().filter(|a| *a.a.account == *account);
         f(&mut inner.state.of_account(account).chain(coming))

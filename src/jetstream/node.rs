@@ -22,6 +22,7 @@ use crate::{
     AccountLimits, Durability, Host, Options,
     account::Assets,
     advisory::{self, Ids},
+    backup::Restores,
     cluster::{self, Cluster, Setup},
     meta::{Assignment, Command, META_GROUP, Meta},
     shell::Stream,
@@ -64,6 +65,8 @@ pub struct JetStream {
     dropped: AtomicU64,
     closed: AtomicBool,
     pub(crate) ids: Mutex<Ids>,
+    /// Backups that are being restored by this node.
+    pub(crate) restores: Restores,
     /// Streams that could not be opened, with the reason.
     pub(crate) faults: Mutex<BTreeMap<String, String>>,
 }
@@ -185,6 +188,7 @@ impl JetStream {
             dropped: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             ids: Mutex::new(Ids::new()),
+            restores: Restores::default(),
             faults: Mutex::default(),
         });
         node.recover(stored).await?;
@@ -217,6 +221,7 @@ impl JetStream {
             return Ok(());
         }
         self.meta.settled().await?;
+        self.end_abandoned_restores().await;
         // J-21
         let outs: Vec<u64> = self.meta.read(|s| s.outs().keys().copied().collect());
         for gone in outs {

@@ -367,7 +367,7 @@ impl Stream {
     fn deadline(&self, core: &Core) -> Result<Option<Instant>, Need> {
         let n = now();
         let d = match &core.rules {
-            Some(r) if !core.voided => r.deadlines(&self.view())?,
+            Some(r) if !core.voided && !r.config().is_restoring() => r.deadlines(&self.view())?,
             _ => stream::Deadlines::default(),
         };
         let wall = d.wall.map(|wall| moment_of(wall, n.wall, Instant(n.mono)));
@@ -385,7 +385,7 @@ impl Stream {
             }
             let n = now();
             let core = &mut *core;
-            let Some(rules) = &mut core.rules else { return };
+            let Some(rules) = core.rules.as_mut().filter(|r| !r.config().is_restoring()) else { return };
             rules.tick(n);
             let abandoned = rules.take_abandoned();
             match rules.due(n, &self.view()) {

@@ -103,7 +103,12 @@ impl Dict {
     /// Adds a subject that comes after all that are there, with what is known of it. False if that cannot be.
     pub(crate) fn push(&mut self, s: &[u8], k: &Known) -> bool {
         let rises = self.infos.last().is_none_or(|l| text_of(&self.text, l) < s);
-        if !rises || k.count == 0 || k.count >= LOOSE_LAST || k.first > k.last || s.len() > usize::from(u16::MAX) {
+        if !rises
+            || k.count == 0
+            || k.count >= LOOSE_LAST
+            || k.first > k.last
+            || s.len() > usize::from(u16::MAX)
+        {
             return false;
         }
         let Ok(id) = u32::try_from(self.infos.len()) else { return false };
@@ -362,7 +367,13 @@ mod tests {
 
     #[test]
     fn what_does_not_rise_is_no_dictionary() {
-        let k = Known { count: 1, first: StreamSeq(1), last: StreamSeq(1), loose_first: false, loose_last: false };
+        let k = Known {
+            count: 1,
+            first: StreamSeq(1),
+            last: StreamSeq(1),
+            loose_first: false,
+            loose_last: false,
+        };
         let mut d = Dict::with_room(2);
         assert!(d.push(b"b", &k) && !d.push(b"b", &k) && !d.push(b"a", &k));
         assert!(!d.push(b"c", &Known { count: 0, ..k }) && !d.push(b"c", &Known { last: StreamSeq(0), ..k }));

@@ -10,7 +10,8 @@ use env::{
 use proptest::prelude::*;
 
 use crate::{
-    Batch, Chain, Disk, Group, GroupId, Kind, Message, NewEntry, Options, Store, StreamSeq, Sync, Term, saved,
+    Batch, Chain, Disk, Group, GroupId, Kind, Message, NewEntry, Options, Store, StreamSeq, Sync, Term,
+    saved,
     simio::{self, SimHandle},
 };
 
@@ -111,9 +112,13 @@ fn walked(g: &Group) -> BTreeMap<Vec<u8>, (u64, u64, u64)> {
 enum Step {
     Add(Vec<u8>),
     Remove(u64),
-    Flush { checkpoint: bool },
+    Flush {
+        checkpoint: bool,
+    },
     /// A clean end, or none, and a start.
-    Restart { clean: bool },
+    Restart {
+        clean: bool,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

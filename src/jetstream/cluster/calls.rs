@@ -52,6 +52,13 @@ pub enum Call {
     },
     /// Hand over the meta group, to this node if one is named.
     MetaStepDown(Option<NodeId>),
+    /// Put this part of a backup into the log of a group that you lead.
+    Import {
+        /// The group.
+        group: u64,
+        /// The part.
+        items: Vec<crate::backup::Item>,
+    },
 }
 
 /// What the other engine says.
@@ -242,6 +249,10 @@ mod tests {
             Call::Infos { account: "A".into(), names: vec!["S".into(), "T".into()] },
             Call::MetaStepDown(None),
             Call::MetaStepDown(Some(NodeId::new(4, 0))),
+            Call::Import {
+                group: 3,
+                items: vec![crate::backup::Item::Complete { messages: 1, last: 2, time: -3 }],
+            },
         ];
         for c in calls {
             assert_eq!(Call::decode(&c.encode(5)), Some((5, c)));

@@ -74,6 +74,7 @@ impl JetStream {
         self.speak(c, mind);
         self.log_leader(c, mind);
         let nodes = self.keep_nodes(c).await;
+        self.end_abandoned_restores().await;
         let groups = self.keep_groups(c).await;
         forming || nodes || groups
     }

@@ -41,7 +41,7 @@ const ROOM_MAX: Duration = Duration::from_secs(4);
 const ROOM_PAUSE: Duration = Duration::from_millis(2);
 
 /// The account's other streams, as configurations are checked against.
-struct Others<'a>(&'a Desk<'a>);
+pub(super) struct Others<'a>(pub &'a Desk<'a>);
 
 impl Streams for Others<'_> {
     fn find(&self, name: &str) -> Option<StreamConfig> {
@@ -80,7 +80,7 @@ fn broken(text: String) -> ApiError {
 }
 
 impl Desk<'_> {
-    fn limits_for(&self, storage: Storage) -> (AccountLimits, ServerLimits) {
+    pub(super) fn limits_for(&self, storage: Storage) -> (AccountLimits, ServerLimits) {
         let l = self.assets.limits().unwrap_or_default();
         let window = self.node.options.limits.duplicate_window;
         let server = ServerLimits {
@@ -96,7 +96,7 @@ impl Desk<'_> {
     }
 
     /// Whether account and server have room for what a stream sets aside. `had` is what it has set aside already.
-    fn reserve(&self, c: &StreamConfig, had: u64) -> Result<(), ApiError> {
+    pub(super) fn reserve(&self, c: &StreamConfig, had: u64) -> Result<(), ApiError> {
         let more = aside(c).saturating_sub(had);
         if more == 0 {
             return Ok(());
@@ -106,9 +106,7 @@ impl Desk<'_> {
         // In a cluster it is the placement that knows who has room.
         let server = |max: u64, of: fn((u64, u64)) -> u64| match self.node.is_clustered() {
             true => None,
-            false => {
-                Some((of(reserved(self.node.meta.all_claimed().iter())), max))
-            }
+            false => Some((of(reserved(self.node.meta.all_claimed().iter())), max)),
         };
         let (limit, own, server, error) = match c.storage {
             Storage::Memory => (
@@ -131,24 +129,23 @@ impl Desk<'_> {
         Ok(())
     }
 
-    fn check_overlap(&self, c: &StreamConfig) -> Result<(), ApiError> {
-        let overlaps = |other: &StreamConfig| {
-            other.name != c.name && subjects_overlap(&other.subjects, &c.subjects)
-        };
+    pub(super) fn check_overlap(&self, c: &StreamConfig) -> Result<(), ApiError> {
+        let overlaps =
+            |other: &StreamConfig| other.name != c.name && subjects_overlap(&other.subjects, &c.subjects);
         match self.claimed(|all| all.filter_map(|a| a.config.as_ref()).any(overlaps)) {
             true => Err(errors::STREAM_SUBJECT_OVERLAP.error()),
             false => Ok(()),
         }
     }
     /// The account's streams.
-    fn own(&self) -> Vec<Arc<Assigned>> {
+    pub(super) fn own(&self) -> Vec<Arc<Assigned>> {
         self.node.meta.of_account(&self.assets.account.name)
     }
     /// The same with those that are being made: limits count them.
-    fn claimed<R>(&self, f: impl FnOnce(&mut dyn Iterator<Item = &Arc<Assigned>>) -> R) -> R {
+    pub(super) fn claimed<R>(&self, f: impl FnOnce(&mut dyn Iterator<Item = &Arc<Assigned>>) -> R) -> R {
         self.node.meta.claimed(&self.assets.account.name, f)
     }
-    fn assigned(&self, name: &str) -> Option<Arc<Assigned>> {
+    pub(super) fn assigned(&self, name: &str) -> Option<Arc<Assigned>> {
         self.node.meta.find(&self.assets.account.name, name)
     }
 
@@ -192,7 +189,7 @@ impl Desk<'_> {
     }
 
     /// Assigns a group to a stream. Under the account's lock of changes.
-    async fn begin_stream(
+    pub(super) async fn begin_stream(
         &self,
         c: &StreamConfig,
         members: Vec<NodeId>,
@@ -224,7 +221,7 @@ impl Desk<'_> {
     }
 
     /// Waits until a stream is assigned and, on a server alone, opened.
-    async fn make_stream(&self, a: &Assignment, assigned: Proposed) -> Result<(), ApiError> {
+    pub(super) async fn make_stream(&self, a: &Assignment, assigned: Proposed) -> Result<(), ApiError> {
         let id = a.id;
         if self.node.is_clustered() {
             assigned.done().await.map_err(|e| not_assigned(e, errors::STREAM_CREATE))?;
@@ -247,7 +244,7 @@ impl Desk<'_> {
     }
 
     /// The info of a stream that has the configuration of its assignment, from wherever it is led.
-    async fn settled(&self, a: &Assignment) -> Result<StreamInfo, ApiError> {
+    pub(super) async fn settled(&self, a: &Assignment) -> Result<StreamInfo, ApiError> {
         if self.node.is_clustered() {
             let info = self.node.settle(a.id, a.config.clone()).await;
             self.node.spread().await;
@@ -367,13 +364,20 @@ impl Desk<'_> {
     pub(super) async fn delete_stream(&self, name: &str) -> Result<Done, ApiError> {
         let _one = self.assets.turn(name).await;
         let a = self.assigned(name).ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
+        self.end_stream(&a).await?;
+        advisory::stream_action(self.node, self.assets, &a.a.name, advisory::Action::Delete);
+        Ok(Done::YES)
+    }
+
+    /// Deletes a stream. Under the account's lock of changes.
+    pub(super) async fn end_stream(&self, a: &Arc<Assigned>) -> Result<(), ApiError> {
         let deleted = self.node.meta.begin(&MetaCommand::Delete(a.a.id)).done().await;
         deleted.map_err(|e| not_assigned(e, errors::STREAM_DELETE))?;
         if self.node.is_clustered() {
             // Every member removes its part by itself.
             self.node.spread().await;
         } else {
-            if let Some(s) = self.node.stream_of(&a) {
+            if let Some(s) = self.node.stream_of(a) {
                 self.assets.remove(&s);
                 s.retire();
             }
@@ -381,8 +385,7 @@ impl Desk<'_> {
             removed.map_err(|e| errors::STREAM_DELETE.with(e))?;
             self.node.gone(a.a.id);
         }
-        advisory::stream_action(self.node, self.assets, &a.a.name, advisory::Action::Delete);
-        Ok(Done::YES)
+        Ok(())
     }
 
     pub(super) async fn purge(
