@@ -21,6 +21,7 @@ use crate::{
     cluster::calls::{Forward, Way},
     handlers,
     post::Posts,
+    quota::Quota,
     shell::Stream,
 };
 
@@ -50,6 +51,8 @@ pub struct Assets {
     streams: RwLock<BTreeMap<Arc<str>, Arc<Stream>>>,
     /// Held while a stream is made, changed or deleted.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// What its streams store, and may.
+    pub(crate) quota: Arc<Quota>,
     pub(crate) posts: Posts,
     pub(crate) desk: Arc<Link>,
     open: AtomicBool,
@@ -99,6 +102,7 @@ impl Assets {
                 limits: RwLock::new(None),
                 streams: RwLock::default(),
                 changing: tokio::sync::Mutex::default(),
+                quota: Arc::default(),
                 posts: Posts::new(node.broker.clone(), desk.clone(), account.clone()),
                 desk,
                 open: AtomicBool::new(false),
@@ -111,6 +115,7 @@ impl Assets {
     /// Turns JetStream on with these limits, or off. Requests are taken in both cases: what is off says so.
     pub(crate) fn set_limits(self: &Arc<Assets>, node: &JetStream, limits: Option<AccountLimits>) {
         let on = limits.is_some();
+        self.quota.limit(limits.as_ref());
         let before = std::mem::replace(&mut *self.limits.write(), limits).is_some();
         if !self.open.swap(true, AcqRel) {
             let queue = if node.is_clustered() { DESKS } else { b"" };

@@ -100,6 +100,12 @@ impl Stream {
             }
             return (true, Some(at_once));
         }
+        if let Some(e) = self.share.refuses(p, core.log.waiting().1) {
+            if !p.reply.is_empty() {
+                at_once.push(p.reply, |out| self.acks.push_error(out, &e.error()));
+            }
+            return (true, Some(at_once));
+        }
         let done = if core.slow.is_empty() { core.decide(self, p, now, &mut at_once) } else { Done::Wait };
         match done {
             Done::Decided => {
