@@ -103,6 +103,10 @@ impl Consumers {
     pub(crate) fn has_work(&self) -> bool {
         !self.ready.is_empty()
     }
+    /// Whether something is to be logged, now or later.
+    pub(crate) fn has_notes(&self) -> bool {
+        !(self.dirty.is_empty() && self.returned.is_empty())
+    }
     /// When somebody is due next, on the monotonic clock.
     pub(crate) fn deadline(&self) -> Option<u64> {
         let first = self.deadlines.first().map(|d| d.0);
@@ -332,11 +336,10 @@ fn push_tasks(name: &Arc<str>, slot: &Slot, outs: &mut Vec<Output>, out: &mut Ve
     }
 }
 
-/// Whether a consumer's state goes into the log: not if it may be lost by its configuration. In memory on several servers is not lost with
-/// one of them.
+/// Whether a consumer's state goes into the log: not if it may be lost by its configuration. Of a stream of several servers it goes there all the
+/// same, so that an ordered consumer goes on under another leader; only what copies a stream begins anew.
 pub(crate) fn is_logged(c: &ConsumerConfig, stream: &StreamConfig) -> bool {
-    let replicas = if c.num_replicas > 0 { c.num_replicas } else { stream.num_replicas };
-    let forgets = c.mem_storage && replicas <= 1 || c.direct;
+    let forgets = c.mem_storage && stream.num_replicas <= 1 && c.num_replicas <= 1 || c.direct;
     !forgets || stream.retention != Retention::Limits
 }
 

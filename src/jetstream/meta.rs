@@ -165,13 +165,21 @@ impl Meta {
     pub fn create(&self, mut a: Assignment, taken: u64) -> (u64, Proposed) {
         // Ids enter the log in the order in which they are given.
         let _one = self.creating.lock();
-        a.id = {
-            let mut inner = self.inner.lock();
-            inner.given = inner.given.max(inner.state.last_id).max(taken).max(META_GROUP) + 1;
-            inner.given
-        };
+        a.id = self.next_id(taken);
         let id = a.id;
         (id, self.begin(&Command::Create(a)))
+    }
+
+    /// Gives a stream whose data is gone another log, under another id (J-20).
+    pub fn renew(&self, id: u64, taken: u64) -> Proposed {
+        let _one = self.creating.lock();
+        let new = self.next_id(taken);
+        self.begin(&Command::Renew { id, new })
+    }
+    fn next_id(&self, taken: u64) -> u64 {
+        let mut inner = self.inner.lock();
+        inner.given = inner.given.max(inner.state.last_id).max(taken).max(META_GROUP) + 1;
+        inner.given
     }
 
     /// Puts a command into the log; it is there when this returns.
@@ -247,6 +255,9 @@ impl Machine for Meta {
                 let outcome = if e.head.kind == store::Kind::Control {
                     let command = Command::decode(&e.payload)
                         .ok_or_else(|| format!("entry {index} of the meta group is of an unknown format"))?;
+                    if let Command::Renew { id, .. } = &command {
+                        inner.touched.insert(*id);
+                    }
                     let done = inner.state.apply(command).map_err(|why| NotAssigned::Refused(why.to_owned()));
                     inner.touched.extend(done.iter().copied().filter(|id| *id != 0));
                     Some(done)

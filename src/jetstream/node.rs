@@ -167,7 +167,10 @@ impl JetStream {
             Some(setup) => {
                 let saved = cluster::identity::formation(&Disk::os(), &options.dir).await?;
                 let genesis = match stored.contains(&GroupId(META_GROUP)) {
-                    true => Some(genesis_of(&replicas)?),
+                    true => match cluster::identity::rescued(&Disk::os(), &options.dir).await? {
+                        Some(since) => Some(since),
+                        None => Some(genesis_of(&replicas)?),
+                    },
                     false => None,
                 };
                 let c = Cluster::new(setup, me, saved, genesis);
@@ -446,6 +449,8 @@ impl JetStream {
         if !self.is_clustered() {
             return;
         }
+        let streams: Vec<Arc<Stream>> = self.all_assets().iter().flat_map(|a| a.streams()).collect();
+        self.prepare_handing().await;
         let mut led = Vec::new();
         for h in self.replicas.all() {
             let status = h.status();
@@ -458,7 +463,8 @@ impl JetStream {
             }
         }
         let until = env::now() + HAND_OVER_MAX;
-        while led.iter().any(|h| h.status().settled) && env::now() < until {
+        let waits = || led.iter().any(|h| h.status().settled) || streams.iter().any(|s| s.has_waiting());
+        while waits() && env::now() < until {
             env::sleep(Duration::from_millis(5)).await;
         }
     }

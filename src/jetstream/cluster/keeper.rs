@@ -33,6 +33,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const HELLO: Duration = Duration::from_secs(5);
 /// How long another node may take for a call of the keeper's.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether streams in memory are forgotten.
+const REMEMBER: Duration = Duration::from_secs(1);
 /// Groups that are opened at a time.
 const OPENING_MAX: usize = 64;
 
@@ -47,6 +49,8 @@ struct Mind {
     told: BTreeSet<NodeId>,
     /// The leader of the meta group that was logged last.
     leader: Option<NodeId>,
+    /// When streams in memory were looked at last.
+    remembered_at: u64,
 }
 
 /// Runs until the engine ends.
@@ -77,7 +81,12 @@ impl JetStream {
         let nodes = self.keep_nodes(c).await;
         self.end_abandoned_restores().await;
         let groups = self.keep_groups(c).await;
-        forming || nodes || groups
+        let late = u128::from(env::now().0.saturating_sub(mind.remembered_at)) >= REMEMBER.as_nanos();
+        let forgotten = late && self.keep_forgotten(c).await;
+        if late {
+            mind.remembered_at = env::now().0;
+        }
+        forming || nodes || groups || forgotten
     }
 
     /// Says what this node is, if that changed or somebody may not have heard it.
