@@ -22,6 +22,7 @@ use crate::{
     handlers,
     making::Making,
     post::Posts,
+    quota::Quota,
     shell::Stream,
 };
 
@@ -53,6 +54,8 @@ pub struct Assets {
     /// in `making` until then, so that many wait for one sync.
     changing: tokio::sync::Mutex<()>,
     pub(crate) making: Making,
+    /// What its streams store, and may.
+    pub(crate) quota: Arc<Quota>,
     pub(crate) posts: Posts,
     pub(crate) desk: Arc<Link>,
     open: AtomicBool,
@@ -103,6 +106,7 @@ impl Assets {
                 streams: RwLock::default(),
                 changing: tokio::sync::Mutex::default(),
                 making: Making::default(),
+                quota: Arc::default(),
                 posts: Posts::new(node.broker.clone(), desk.clone(), account.clone()),
                 desk,
                 open: AtomicBool::new(false),
@@ -115,6 +119,7 @@ impl Assets {
     /// Turns JetStream on with these limits, or off. Requests are taken in both cases: what is off says so.
     pub(crate) fn set_limits(self: &Arc<Assets>, node: &JetStream, limits: Option<AccountLimits>) {
         let on = limits.is_some();
+        self.quota.limit(limits.as_ref());
         let before = std::mem::replace(&mut *self.limits.write(), limits).is_some();
         if !self.open.swap(true, AcqRel) {
             let queue = if node.is_clustered() { DESKS } else { b"" };

@@ -29,6 +29,7 @@ mod node;
 mod options;
 mod post;
 mod publish;
+mod quota;
 mod remote;
 mod shell;
 mod sources;
@@ -37,4 +38,4 @@ mod wheel;
 
 pub use api::{Time, event::ClientInfo};
 pub use node::{Detail, JetStream, Usage};
-pub use options::{AccountLimits, AssetLimits, Durability, Host, Options};
+pub use options::{AccountLimits, AssetLimits, Durability, Host, Options, Tunable};

@@ -5,6 +5,7 @@
 mod backups;
 mod consumers;
 mod leading;
+mod limits;
 mod making;
 mod sources;
 

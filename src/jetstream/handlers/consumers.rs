@@ -32,7 +32,7 @@ fn broken(text: String) -> ApiError {
 
 impl Desk<'_> {
     fn consumer_limits(&self) -> Limits {
-        let l = &self.node.options.limits;
+        let l = self.node.tunable().limits;
         Limits {
             max_ack_pending: l.max_ack_pending.unwrap_or(0),
             max_request_batch: l.max_request_batch.unwrap_or(0),
@@ -44,7 +44,7 @@ impl Desk<'_> {
         let s = self.stream(&r.stream)?;
         let mut c = r.config;
         let account_max = self.assets.limits().map_or(-1, |a| a.max_consumers);
-        let default_max = self.node.options.limits.default_max_consumers.unwrap_or(0);
+        let default_max = self.node.tunable().limits.default_max_consumers.unwrap_or(0);
         let stream_config = s.config();
         let parent = parent(&stream_config, account_max, default_max);
         let limits = self.consumer_limits();

@@ -66,7 +66,8 @@ pub(crate) async fn serve(node: &Arc<JetStream>, assets: &Arc<Assets>, asked: As
     if !asked.reply.is_empty() {
         assets.posts.take().plain(&asked.reply, &body);
     }
-    if kind.is_audited(failed) {
+    // Who has no JetStream is told so, and not counted.
+    if kind.is_audited(failed) && assets.limits().is_some() {
         for counter in [&node.api_total, &assets.api_total] {
             counter.add(1);
         }

@@ -82,7 +82,7 @@ fn broken(text: String) -> ApiError {
 impl Desk<'_> {
     pub(super) fn limits_for(&self, storage: Storage) -> (AccountLimits, ServerLimits) {
         let l = self.assets.limits().unwrap_or_default();
-        let window = self.node.options.limits.duplicate_window;
+        let window = self.node.tunable().limits.duplicate_window;
         let server = ServerLimits {
             duplicate_window: window.and_then(|d| i64::try_from(d.as_nanos()).ok()).unwrap_or(0),
             max_bytes_required: l.max_bytes_required,
@@ -112,13 +112,13 @@ impl Desk<'_> {
             Storage::Memory => (
                 limits.max_memory,
                 own.0,
-                server(self.node.options.memory_max, |r| r.0),
+                server(self.node.tunable().memory_max, |r| r.0),
                 errors::MEMORY_RESOURCES_EXCEEDED,
             ),
             Storage::File => (
                 limits.max_store,
                 own.1,
-                server(self.node.options.storage_max, |r| r.1),
+                server(self.node.tunable().storage_max, |r| r.1),
                 errors::STORAGE_RESOURCES_EXCEEDED,
             ),
         };
