@@ -159,7 +159,10 @@ impl JetStream {
             Some(setup) => {
                 let saved = cluster::identity::formation(&Disk::os(), &options.dir).await?;
                 let genesis = match stored.contains(&GroupId(META_GROUP)) {
-                    true => Some(genesis_of(&replicas)?),
+                    true => match cluster::identity::rescued(&Disk::os(), &options.dir).await? {
+                        Some(since) => Some(since),
+                        None => Some(genesis_of(&replicas)?),
+                    },
                     false => None,
                 };
                 let c = Cluster::new(setup, me, saved, genesis);
@@ -198,7 +201,7 @@ impl JetStream {
     async fn recover(self: &Arc<JetStream>, stored: Vec<GroupId>) -> Result<(), String> {
         let id = GroupId(META_GROUP);
         if stored.contains(&id) {
-            let opened = self.replicas.restore(id, Sync::Always, self.meta.clone()).await;
+            let opened = self.replicas.restore(id, self.meta_sync(), self.meta.clone()).await;
             let (voters, _) = opened.map_err(|e| format!("the meta group: {e}"))?.members();
             if self.cluster.is_none() && voters.iter().any(|n| *n != self.me) {
                 return Err(format!(
@@ -299,6 +302,11 @@ impl JetStream {
         Ok(stream)
     }
 
+    /// What a change of the assignments waits for. On a server alone it is what its streams wait for: one journal holds both, so that a power
+    /// failure takes back no assignment and leaves messages of its stream. Of several nodes each counts on what the others have.
+    pub(crate) fn meta_sync(&self) -> Sync {
+        if self.is_clustered() { Sync::Always } else { self.sync_of(false) }
+    }
     fn sync_of(&self, memory: bool) -> Sync {
         match self.options.durability {
             Durability::Durable if !memory => Sync::Always,
@@ -406,6 +414,8 @@ impl JetStream {
         if !self.is_clustered() {
             return;
         }
+        let streams: Vec<Arc<Stream>> = self.all_assets().iter().flat_map(|a| a.streams()).collect();
+        self.prepare_handing().await;
         let mut led = Vec::new();
         for h in self.replicas.all() {
             let status = h.status();
@@ -418,7 +428,8 @@ impl JetStream {
             }
         }
         let until = env::now() + HAND_OVER_MAX;
-        while led.iter().any(|h| h.status().settled) && env::now() < until {
+        let waits = || led.iter().any(|h| h.status().settled) || streams.iter().any(|s| s.has_waiting());
+        while waits() && env::now() < until {
             env::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -24,6 +24,7 @@ use stream::{
     ApiError, Messages, Now,
     command::{Command, Control},
     config::StreamConfig,
+    consumer::ConsumerConfig,
     errors,
 };
 use tokio::sync::watch;
@@ -34,9 +35,11 @@ use crate::{
     advisory,
     api::{ack::AckPrefix, response::SourceInfo},
     apply::Progress,
+    cluster::moving::{DOORS, Moving},
     consumers::Consumers,
     leading::Standing,
     log::{Applied, Log, Outcome, Waiter},
+    making::Making,
     meta::Assignment,
     publish::{self, Door, Waiting},
     sources::Following,
@@ -75,8 +78,9 @@ pub struct Stream {
     listening: Mutex<Listening>,
     /// Something that was decided is applied.
     pub(crate) drained: tokio::sync::Notify,
-    /// Held while a consumer is made or changed.
+    /// Held while the making or a change of a consumer is decided; what is decided and not applied is in `making`.
     pub(crate) creating: tokio::sync::Mutex<()>,
+    pub(crate) making: Making<ConsumerConfig>,
 }
 
 /// What is under the lock.
@@ -88,6 +92,8 @@ pub(crate) struct Core {
     pub slow: VecDeque<Waiting>,
     /// A task works on `slow`.
     pub slow_runs: bool,
+    /// Leadership is on its way.
+    pub moving: Moving,
     /// Messages are being delivered: whoever has more says `again` and goes.
     pub pumping: bool,
     pub again: bool,
@@ -161,6 +167,7 @@ impl Stream {
                 consumers: Consumers::default(),
                 slow: VecDeque::new(),
                 slow_runs: false,
+                moving: Moving::default(),
                 pumping: false,
                 again: false,
                 term: None,
@@ -181,6 +188,7 @@ impl Stream {
             listening: Mutex::default(),
             drained: tokio::sync::Notify::new(),
             creating: tokio::sync::Mutex::default(),
+            making: Making::default(),
         });
         Ok(stream)
     }
@@ -205,6 +213,10 @@ impl Stream {
     pub(crate) fn propose(&self, command: Command, waiter: Option<Waiter>) -> Result<(), ApiError> {
         let mut core = self.core.lock();
         core.check_open()?;
+        if core.moving.handing {
+            // In a moment another node leads, and is asked.
+            return Err(errors::CLUSTER_NOT_LEADER.error());
+        }
         if core.voided {
             return Err(errors::INSUFFICIENT_RESOURCES.error());
         }
@@ -269,12 +281,18 @@ impl Stream {
         let wanted: BTreeSet<String> = {
             let core = self.core.lock();
             match &core.rules {
-                Some(r) if core.term.is_some() && core.stopped.is_none() && r.config().mirror.is_none() => {
+                Some(r)
+                    if (core.term.is_some() || core.moving.listens)
+                        && core.stopped.is_none()
+                        && r.config().mirror.is_none() =>
+                {
                     r.config().subjects.iter().cloned().collect()
                 }
                 _ => BTreeSet::new(),
             }
         };
+        // A message goes to one door also while two are open.
+        let queue = if self.node.upgrade().is_some_and(|n| n.is_clustered()) { DOORS } else { b"" };
         let listening = &mut *listening;
         listening.subjects.retain(|sid, s| {
             let stays = wanted.contains(s);
@@ -288,7 +306,7 @@ impl Stream {
                 listening.last_sid += 1;
                 let sid = listening.last_sid.to_string();
                 // A link of our own is open and without limits.
-                self.door.subscribe(&assets.account, sid.as_bytes(), s.as_bytes(), b"", false).ok();
+                self.door.subscribe(&assets.account, sid.as_bytes(), s.as_bytes(), queue, false).ok();
                 listening.subjects.insert(listening.last_sid, s);
             }
         }

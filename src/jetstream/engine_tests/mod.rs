@@ -5,6 +5,7 @@
 mod backups;
 mod consumers;
 mod leading;
+mod making;
 mod sources;
 
 use std::{sync::Arc, time::Duration};
