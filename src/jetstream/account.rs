@@ -20,6 +20,7 @@ use crate::{
     AccountLimits, JetStream,
     cluster::calls::{Forward, Way},
     handlers,
+    making::Making,
     post::Posts,
     quota::Quota,
     shell::Stream,
@@ -49,8 +50,10 @@ pub struct Assets {
     /// `None` while JetStream is off for it.
     limits: RwLock<Option<AccountLimits>>,
     streams: RwLock<BTreeMap<Arc<str>, Arc<Stream>>>,
-    /// Held while a stream is made, changed or deleted.
-    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Held while a change of the streams is decided, and until it is done unless it is the making of one: what is being made is
+    /// in `making` until then, so that many wait for one sync.
+    changing: tokio::sync::Mutex<()>,
+    pub(crate) making: Making,
     /// What its streams store, and may.
     pub(crate) quota: Arc<Quota>,
     pub(crate) posts: Posts,
@@ -102,6 +105,7 @@ impl Assets {
                 limits: RwLock::new(None),
                 streams: RwLock::default(),
                 changing: tokio::sync::Mutex::default(),
+                making: Making::default(),
                 quota: Arc::default(),
                 posts: Posts::new(node.broker.clone(), desk.clone(), account.clone()),
                 desk,
@@ -157,6 +161,16 @@ impl Assets {
         let mut all = self.streams.write();
         if all.get(&stream.name).is_some_and(|s| s.id == stream.id) {
             all.remove(&stream.name);
+        }
+    }
+
+    /// The right to change a stream, once nobody makes one of that name any more.
+    pub(crate) async fn turn(&self, name: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        loop {
+            let one = self.changing.lock().await;
+            let Some(done) = self.making.wait(name) else { return one };
+            drop(one);
+            done.await;
         }
     }
 

@@ -23,6 +23,7 @@ mod filters;
 mod handlers;
 mod leading;
 mod log;
+mod making;
 mod meta;
 mod node;
 mod options;

@@ -212,7 +212,7 @@ impl JetStream {
     async fn recover(self: &Arc<JetStream>, stored: Vec<GroupId>) -> Result<(), String> {
         let id = GroupId(META_GROUP);
         if stored.contains(&id) {
-            let opened = self.replicas.restore(id, Sync::Always, self.meta.clone()).await;
+            let opened = self.replicas.restore(id, self.meta_sync(), self.meta.clone()).await;
             let (voters, _) = opened.map_err(|e| format!("the meta group: {e}"))?.members();
             if self.cluster.is_none() && voters.iter().any(|n| *n != self.me) {
                 return Err(format!(
@@ -313,6 +313,11 @@ impl JetStream {
         Ok(stream)
     }
 
+    /// What a change of the assignments waits for. On a server alone it is what its streams wait for: one journal holds both, so that a power
+    /// failure takes back no assignment and leaves messages of its stream. Of several nodes each counts on what the others have.
+    pub(crate) fn meta_sync(&self) -> Sync {
+        if self.is_clustered() { Sync::Always } else { self.sync_of(false) }
+    }
     fn sync_of(&self, memory: bool) -> Sync {
         match self.options.durability {
             Durability::Durable if !memory => Sync::Always,

@@ -24,6 +24,7 @@ use stream::{
     ApiError, Messages, Now,
     command::{Command, Control},
     config::StreamConfig,
+    consumer::ConsumerConfig,
     errors,
 };
 use tokio::sync::watch;
@@ -42,6 +43,7 @@ use crate::{
     handlers::info,
     leading::Standing,
     log::{Applied, Log, Outcome, Waiter},
+    making::Making,
     meta::Assignment,
     publish::{self, Door, Waiting},
     quota::Share,
@@ -83,8 +85,9 @@ pub struct Stream {
     listening: Mutex<Listening>,
     /// Something that was decided is applied.
     pub(crate) drained: tokio::sync::Notify,
-    /// Held while a consumer is made or changed.
+    /// Held while the making or a change of a consumer is decided; what is decided and not applied is in `making`.
     pub(crate) creating: tokio::sync::Mutex<()>,
+    pub(crate) making: Making<ConsumerConfig>,
 }
 
 /// What is under the lock.
@@ -193,6 +196,7 @@ impl Stream {
             listening: Mutex::default(),
             drained: tokio::sync::Notify::new(),
             creating: tokio::sync::Mutex::default(),
+            making: Making::default(),
         });
         Ok(stream)
     }

@@ -32,6 +32,7 @@ mod read;
 mod record;
 mod recover;
 mod round;
+mod saved;
 mod scrub;
 mod segment;
 mod shard;

@@ -6,6 +6,7 @@ mod backups;
 mod consumers;
 mod leading;
 mod limits;
+mod making;
 mod sources;
 
 use std::{sync::Arc, time::Duration};

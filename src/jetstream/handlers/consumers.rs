@@ -48,15 +48,21 @@ impl Desk<'_> {
         let stream_config = s.config();
         let parent = parent(&stream_config, account_max, default_max);
         let limits = self.consumer_limits();
-        // One at a time, so that two requests of one name, or two of a work queue, see each other.
-        let _one = s.creating.lock().await;
+        // Decided one at a time, so that two requests of one name, or two of a work queue, see each other. Made side by side.
+        let one = s.creation(c.given_name()).await;
+        let coming: Vec<ConsumerConfig> = s.making.each(|all| all.cloned().collect());
         let verdict = {
             let core = s.core.lock();
             core.check_open()?;
-            admit(&core, &mut c, r.action, &parent, &limits, r.pedantic)?
+            admit(&core, &coming, &mut c, r.action, &parent, &limits, r.pedantic)?
         };
         let name = match c.given_name() {
-            "" => self.node.ids.lock().next()[..8].to_string(),
+            "" => loop {
+                let name = self.node.ids.lock().next()[..8].to_string();
+                if s.making.wait(&name).is_none() {
+                    break name;
+                }
+            },
             given => given.to_string(),
         };
         c.name.clone_from(&name);
@@ -65,6 +71,8 @@ impl Desk<'_> {
         if !c.deliver_subject.is_empty() && cycles(&s, &c) {
             return Err(errors::CONSUMER_DELIVER_CYCLE.error());
         }
+        let making = s.making.begin(&name, c.clone());
+        drop(one);
         match verdict {
             Verdict::Same => {}
             Verdict::Create => {
@@ -73,6 +81,7 @@ impl Desk<'_> {
             }
             Verdict::Update => s.log_consumer(&name, c, false).await?,
         }
+        drop(making);
         self.info_of(&s, &name).await
     }
 
@@ -146,6 +155,18 @@ impl Desk<'_> {
         };
         let info = self.info_of(&s, consumer).await;
         Some(info.map(|info| ConsumerResetDone { info, seq: ResetSeq { reset_seq: at } }))
+    }
+}
+
+impl Stream {
+    /// The right to decide on a consumer, once nobody makes one of that name any more.
+    async fn creation(&self, name: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        loop {
+            let one = self.creating.lock().await;
+            let Some(done) = self.making.wait(name) else { return one };
+            drop(one);
+            done.await;
+        }
     }
 }
 

@@ -219,7 +219,7 @@ impl Desk<'_> {
             }
             let all = self.node.meta.of_account(name);
             u.streams = all.len();
-            (u.reserved_memory, u.reserved_storage) = streams::reserved(&all);
+            (u.reserved_memory, u.reserved_storage) = streams::reserved(all.iter());
         }
         let l = self.assets.limits().unwrap_or_default();
         AccountInfo {

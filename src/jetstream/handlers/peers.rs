@@ -25,6 +25,7 @@ impl JetStream {
     /// The nodes that could take a stream of this storage.
     fn candidates(&self, storage: Storage, apart_from: Option<u64>) -> Vec<Candidate> {
         let Some(c) = &self.cluster else { return Vec::new() };
+        let claimed = self.meta.all_claimed();
         self.meta.read(|s| {
             let mut all: Vec<Candidate> = s
                 .nodes()
@@ -39,7 +40,7 @@ impl JetStream {
                     room: if storage == Storage::Memory { n.memory_max } else { n.storage_max },
                 })
                 .collect();
-            for a in s.assignments().filter(|a| Some(a.a.id) != apart_from) {
+            for a in claimed.iter().filter(|a| Some(a.a.id) != apart_from) {
                 for (i, m) in a.a.members.iter().enumerate() {
                     let Some(n) = all.iter_mut().find(|n| n.id == *m) else { continue };
                     n.assets += 1;
@@ -188,7 +189,7 @@ impl Desk<'_> {
 
     /// Puts another server in the place of one. On the meta group's leader.
     pub(super) async fn replace_peer(&self, stream: &str, peer: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.changing.lock().await;
+        let _one = self.assets.turn(stream).await;
         let a = self.node.meta.find(&self.assets.account.name, stream);
         let a = a.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
         let known = self.node.node_called(peer).filter(|n| a.a.members.contains(n));
@@ -198,7 +199,7 @@ impl Desk<'_> {
 
     /// What is wanted becomes what is. On the meta group's leader.
     pub(super) async fn cancel_move(&self, stream: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.changing.lock().await;
+        let _one = self.assets.turn(stream).await;
         self.node.stay(&self.assets.account.name, stream).await?;
         Ok(Done::YES)
     }
