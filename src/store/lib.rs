@@ -18,6 +18,8 @@ mod dict;
 mod feet;
 mod filter;
 mod flush;
+#[cfg(test)]
+mod golden_tests;
 mod group;
 mod inspect;
 pub mod io;
