@@ -353,6 +353,7 @@ impl JetStream {
     pub fn tune(&self, t: Tunable) {
         let bytes = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.quota.set(bytes(t.memory_max), bytes(t.storage_max));
+        self.quota.limit_batches(t.limits.batch_inflight);
         *self.tunable.write() = t;
         for s in self.all_assets().iter().flat_map(|a| a.streams()) {
             let limits = s.rule_limits();

@@ -111,7 +111,7 @@ impl Inbound for Door {
             headers: if env::planted!("js-headers-ignored") { b"" } else { m.header() },
             payload: m.payload(),
             from: stream::publish::From::Client,
-            no_room_for_batches: false,
+            no_room_for_batches: stream.share.no_room_for_batches(),
         };
         // One look at the clocks for all that was read together.
         let (wall, mono) = d.now();
@@ -208,7 +208,7 @@ impl Stream {
                         headers: &w.headers,
                         payload: &w.payload,
                         from: w.from,
-                        no_room_for_batches: false,
+                        no_room_for_batches: self.share.no_room_for_batches(),
                     };
                     match core.decide(&self, &p, now(), &mut at_once) {
                         Done::Decided => drop(core.take_first()),
@@ -364,6 +364,8 @@ impl Core {
             }
             Decision::Wait => return Done::Wait,
         }
+        let (atomic, fast) = rules.open_batches();
+        s.share.note_batches(atomic + fast);
         Done::Decided
     }
 }

@@ -8,7 +8,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering::*},
+    atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::*},
 };
 
 use stream::{config::Storage, errors, publish::Publish};
@@ -41,6 +41,10 @@ impl Room {
 pub(crate) struct Quota {
     memory: Room,
     file: Room,
+    /// Batches that are open, atomic and fast.
+    batches: AtomicUsize,
+    /// So many may be; 0 is unlimited.
+    batches_max: AtomicUsize,
 }
 
 impl Quota {
@@ -50,6 +54,10 @@ impl Quota {
     /// Sets what an account may store.
     pub(crate) fn limit(&self, l: Option<&AccountLimits>) {
         self.set(l.map_or(-1, |l| l.max_memory), l.map_or(-1, |l| l.max_store));
+    }
+    /// Sets how many batches may be open; 0 is unlimited.
+    pub(crate) fn limit_batches(&self, max: usize) {
+        self.batches_max.store(max, Relaxed);
     }
     /// Sets both; negative is unlimited.
     pub(crate) fn set(&self, memory: i64, file: i64) {
@@ -66,11 +74,13 @@ pub(crate) struct Share {
     memory: bool,
     /// Bytes that were counted.
     noted: AtomicU64,
+    /// Open batches that were counted.
+    open: AtomicUsize,
 }
 
 impl Share {
     pub(crate) fn new(account: Arc<Quota>, server: Arc<Quota>, memory: bool) -> Share {
-        Share { account, server, memory, noted: AtomicU64::new(0) }
+        Share { account, server, memory, noted: AtomicU64::new(0), open: AtomicUsize::new(0) }
     }
     /// The stream has so many bytes now. Under its lock.
     #[inline]
@@ -83,6 +93,21 @@ impl Share {
             // Both are exact, so that what wraps here comes back.
             quota.of(self.memory).used.fetch_add(bytes.wrapping_sub(before), Relaxed);
         }
+    }
+    /// The stream has so many open batches now. Under its lock.
+    #[inline]
+    pub(crate) fn note_batches(&self, open: usize) {
+        let before = self.open.load(Relaxed);
+        if before != open {
+            self.open.store(open, Relaxed);
+            self.server.batches.fetch_add(open.wrapping_sub(before), Relaxed);
+        }
+    }
+    /// Whether the server has as many open batches as it may have.
+    #[inline]
+    pub(crate) fn no_room_for_batches(&self) -> bool {
+        let max = self.server.batches_max.load(Relaxed);
+        max > 0 && self.server.batches.load(Relaxed) >= max
     }
     /// Why a message cannot be stored, if so; `waiting` bytes of the stream are on their way.
     #[inline]
@@ -102,6 +127,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.note(0);
+        self.note_batches(0);
     }
 }
 
@@ -127,7 +153,14 @@ mod tests {
         assert_eq!(two.refuses(&p, 0), None);
         drop(one);
         assert_eq!((account.file.used.load(Relaxed), server.file.used.load(Relaxed)), (0, 601));
+        server.limit_batches(3);
+        two.note_batches(2);
         let memory = Share::new(account, server, true);
+        assert!(!memory.no_room_for_batches());
+        memory.note_batches(1);
+        assert!(two.no_room_for_batches());
+        two.note_batches(0);
+        assert!(!two.no_room_for_batches());
         memory.note(50);
         assert_eq!(memory.refuses(&p, 0), Some(errors::ACCOUNT_RESOURCES_EXCEEDED));
         let small = Publish { payload: &p.payload[..33], ..p };

@@ -410,6 +410,8 @@ impl Stream {
             let core = &mut *core;
             let Some(rules) = core.rules.as_mut().filter(|r| !r.config().is_restoring()) else { return };
             rules.tick(n);
+            let (atomic, fast) = rules.open_batches();
+            self.share.note_batches(atomic + fast);
             let abandoned = rules.take_abandoned();
             match rules.due(n, &self.view()) {
                 Ok(due) => {

@@ -23,6 +23,9 @@ use crate::{
 /// The share of the machine's memory, and of the free disk, that streams may use where nothing is configured.
 const SHARE: (u64, u64) = (3, 4);
 
+/// How long a reload waits for what a stopped engine still does.
+const LET_GO_MAX: Duration = Duration::from_secs(2);
+
 /// The server as the engine sees it.
 struct Seen(Weak<Server>);
 
@@ -209,7 +212,13 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
 pub async fn reloaded(server: &Arc<Server>, changes: &[Change]) {
     let o = server.options();
     if changes.contains(&Change::JetStreamOff) {
+        let engine = server.jetstream.read().as_ref().map(Arc::downgrade);
         stop(server).await;
+        // Who turns it on again finds the directory free.
+        let until = env::now() + LET_GO_MAX;
+        while engine.as_ref().is_some_and(|e| e.strong_count() > 0) && env::now() < until {
+            env::sleep(Duration::from_millis(1)).await;
+        }
     }
     if changes.contains(&Change::JetStreamOn) {
         if let Err(e) = start(server, &o).await {
@@ -236,6 +245,10 @@ pub fn account_made(server: &Arc<Server>, account: &Arc<Account>) {
     let Some(engine) = server.jetstream.read().clone() else { return };
     let o = server.options();
     if crate::settings::system_account(&o).as_deref() == Some(&*account.name) {
+        // Its requests are operators' where there are several servers; a server alone says that it has no streams.
+        if !engine.is_clustered() {
+            engine.set_account(account, None);
+        }
         return;
     }
     engine.set_account(account, account_limits(&o, &account.name));

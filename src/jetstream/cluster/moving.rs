@@ -185,7 +185,7 @@ impl Stream {
             headers: f.headers,
             payload: f.body,
             from: From::Client,
-            no_room_for_batches: false,
+            no_room_for_batches: self.share.no_room_for_batches(),
         };
         let held = {
             let mut core = self.core.lock();

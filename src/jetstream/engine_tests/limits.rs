@@ -51,3 +51,33 @@ fn publishes_stop_at_the_limits_and_go_on_below_them() {
     })
     .expect("a runtime starts");
 }
+
+#[test]
+fn batches_are_limited_over_all_streams() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        for name in ["A", "B"] {
+            let config = format!(r#"{{"name":"{name}","subjects":["{name}.>"],"allow_atomic":true}}"#);
+            server.make_stream(&config).await;
+        }
+        let t = server.node.tunable();
+        let limits = crate::AssetLimits { batch_inflight: 2, ..t.limits.clone() };
+        server.node.tune(crate::Tunable { limits, ..t });
+        let part = async |subject: &str, id: &str, seq: u32, end: &str| {
+            let head = format!("NATS/1.0\r\nNats-Batch-Id: {id}\r\nNats-Batch-Sequence: {seq}\r\n{end}\r\n");
+            let reply = server.inbox();
+            server.publish_bytes(subject, &reply, &head, b"x");
+            server.wait(&reply, 1).await.remove(0).body
+        };
+        assert_eq!(part("A.x", "one", 1, "").await, "");
+        assert_eq!(part("B.x", "two", 1, "").await, "");
+        let refused: Value = serde_json::from_str(&part("A.x", "three", 1, "").await).expect("JSON");
+        assert_eq!(refused["error"]["err_code"], 10210, "{refused}");
+        let done: Value =
+            serde_json::from_str(&part("B.x", "two", 2, "Nats-Batch-Commit: 1\r\n").await).expect("JSON");
+        assert_eq!((&done["seq"], &done["count"]), (&Value::from(2), &Value::from(2)), "{done}");
+        assert_eq!(part("A.x", "three", 1, "").await, "");
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}

@@ -427,7 +427,7 @@ impl Desk<'_> {
         }
         let done = s.command(Command::Delete { seq, erase: !no_erase }).await?;
         if done.removed == 0 {
-            return Err(errors::STREAM_MSG_DELETE_FAILED.with("no message found"));
+            return Err(errors::SEQUENCE_NOT_FOUND.with(seq));
         }
         Ok(Done::YES)
     }
