@@ -3,6 +3,7 @@
 //! Owns the harness. What is tested stands in the modules below.
 
 mod consumers;
+mod health;
 mod leading;
 mod sources;
 

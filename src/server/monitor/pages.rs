@@ -41,6 +41,16 @@ fn is_heavy(path: &str) -> bool {
 
 /// Answers a request for `path`, on a thread of its own if that may take long (M-1).
 pub async fn answer(s: &Arc<Server>, path: String, query: String) -> Answer {
+    if path.strip_prefix(&base_path(&s.options().http_base_path)) == Some("/healthz") {
+        s.monitor.count("/healthz");
+        let o = match HealthzOptions::from_query(&Query::parse(&query)) {
+            Ok(o) => o,
+            Err(e) => return Answer::plain(400, &e),
+        };
+        let h = super::healthz_now(s, &o).await;
+        let status = h.status_code;
+        return Answer { status, ..Answer::json(json::compact(&super::Healthz { status_code: 0, ..h })) };
+    }
     if !is_heavy(&path) {
         return answer_here(s, &path, &query);
     }
@@ -97,11 +107,6 @@ fn endpoint(s: &Server, path: &str, q: &Query, base: &str) -> Result<Answer, Str
         "/accountz" => ok(json::pretty(&super::accountz(s, &AccountzOptions::from_query(q)?)?)),
         "/accstatz" => ok(json::pretty(&super::accstatz(s, &AccountStatzOptions::from_query(q)?))),
         "/jsz" => ok(json::pretty(&super::jsz(s, &JszOptions::from_query(q)?))),
-        "/healthz" => {
-            let h = super::healthz(s, &HealthzOptions::from_query(q)?);
-            let status = h.status_code;
-            Ok(Answer { status, ..Answer::json(json::compact(&super::Healthz { status_code: 0, ..h })) })
-        }
         "/raftz" => {
             let groups = super::raftz(s, &RaftzOptions::from_query(q)?);
             if groups.is_empty() {
