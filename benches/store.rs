@@ -8,123 +8,22 @@
 #![allow(missing_docs, reason = "criterion's macros document nothing")]
 #![allow(clippy::disallowed_methods, clippy::print_stdout)]
 
+#[path = "store_logs.rs"]
+mod store_logs;
+
 use std::{
     cell::Cell,
     collections::VecDeque,
-    hint::black_box,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use env::disk::Disk;
-use store::{
-    Batch, Chain, Error, Group, GroupId, Head, Kind, Message, NewEntry, Options, Store, StreamSeq, Sync,
-    Term, Ticket,
-};
-
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Dir {
-        let base = std::env::var_os("FULMAR_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-        let dir = base.join(format!("fulmar-bench-{}", std::process::id()));
-        std::fs::remove_dir_all(&dir).ok();
-        Dir(dir)
-    }
-}
-impl Drop for Dir {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
-
-fn block_on<T>(f: impl Future<Output = T>) -> T {
-    env::run(f).expect("the runtime starts")
-}
-
-/// A group with what its next entry needs.
-struct Log {
-    group: Group,
-    batch: Batch,
-    subjects: u64,
-}
-
-impl Log {
-    fn entry(&mut self, msgs: u64, body: &[u8]) -> NewEntry {
-        let (last, _, prev) = self.group.last();
-        let next = last.0 * msgs + 1;
-        for seq in next..next + msgs {
-            let subject = format!("orders.{:07}.created", seq % self.subjects);
-            let m = Message {
-                seq: StreamSeq(seq),
-                time: seq as i64,
-                expires: None,
-                redacted: false,
-                subject: subject.as_bytes(),
-                headers: b"",
-                body,
-            };
-            self.batch.push(self.group.id(), &m);
-        }
-        let (index, chain) = (last.next(), Chain(prev.0.wrapping_mul(31) + last.0 + 1));
-        let payload = self.batch.finish(b"");
-        NewEntry { kind: Kind::Messages, index, term: Term(1), prev, chain, payload, digest: None }
-    }
-    fn append(&mut self, msgs: u64, body: &[u8], sync: Sync) -> Result<Ticket, Error> {
-        let e = self.entry(msgs, body);
-        self.group.append(vec![e], sync)
-    }
-}
-
-async fn log(store: &Store, id: u64, memory: bool, subjects: u64) -> Log {
-    let (group, t) = store.create(GroupId(id), memory, b"").expect("a new group");
-    t.durable().await.expect("created");
-    Log { group, batch: Batch::new(), subjects }
-}
+use store::{Batch, Error, GroupId, Head, Options, Store, StreamSeq, Sync};
+use store_logs::{Dir, Log, appends, apply, apply_all, block_on, log};
 
 fn options() -> Options {
     Options { journal_file_max: 16 << 20, flush_bytes: 16 << 20, ..Options::default() }
-}
-
-/// Appends `n` entries with `window` unacknowledged; the syncs that it took.
-async fn appends(store: &Store, logs: &mut [Log], window: usize, n: u64, body: &[u8]) -> u64 {
-    let before = store.syncs();
-    let mut open: VecDeque<(usize, Ticket)> = VecDeque::with_capacity(window);
-    let mut applied = 0u64;
-    for i in 0..n {
-        let at = (i % logs.len() as u64) as usize;
-        loop {
-            match logs[at].append(1, body, Sync::Always) {
-                Ok(t) => break open.push_back((at, t)),
-                Err(Error::Busy) => env::sleep(Duration::from_micros(200)).await,
-                Err(e) => panic!("{e}"),
-            }
-        }
-        if open.len() == window {
-            let (at, t) = open.pop_front().expect("the window is full");
-            t.durable().await.expect("durable");
-            applied += apply(&logs[at]).await;
-        }
-    }
-    while let Some((at, t)) = open.pop_front() {
-        t.durable().await.expect("durable");
-        applied += apply(&logs[at]).await;
-    }
-    black_box(applied);
-    store.syncs() - before
-}
-
-async fn apply(log: &Log) -> u64 {
-    let (at, _) = log.group.applied();
-    if at == log.group.last().0 {
-        return 0;
-    }
-    let all = log.group.entries(at.next(), 1).await.expect("it was appended");
-    for e in &all {
-        log.group.apply(&e.head).await.expect("in order");
-    }
-    all.len() as u64
 }
 
 fn durable_appends(c: &mut Criterion) {
@@ -306,14 +205,6 @@ fn large(_: &mut Criterion) {
         let _store = reopen(&dir).await;
         println!("large/10,000 groups, flushed: opened after {:?}", began.elapsed());
     });
-}
-
-async fn apply_all(group: &Group) {
-    while group.applied().0 < group.last().0 {
-        for e in group.entries(group.applied().0.next(), 1 << 20).await.expect("it was appended") {
-            group.apply(&e.head).await.expect("in order");
-        }
-    }
 }
 
 async fn reopen(dir: &Dir) -> Store {

@@ -127,8 +127,10 @@ impl Any {
     }
 }
 
-/// Seeds that a child runs before it ends.
+/// Seeds that a child runs before it ends; of the storms that take seconds each, so that a limit of time is kept.
 const BATCH: u64 = 25;
+/// See [`BATCH`].
+const BATCH_OF_CLUSTERS: u64 = 4;
 /// Runs that shrinking may take.
 const SHRINK_RUNS: usize = 400;
 
@@ -261,30 +263,51 @@ fn spawn(args: &[String]) -> Child {
         .expect("the program that runs can be started again")
 }
 
-fn reports(args: &[String]) -> (Vec<Report>, Option<u64>) {
+/// Runs a child and takes its reports. A seed that it began and gave no verdict of is a verdict too: the process ended in it.
+fn reports(args: &[String]) -> Vec<Report> {
     let mut child = spawn(args);
     let out = child.stdout.take().expect("it is a pipe");
     let (mut all, mut open) = (Vec::new(), None);
-    for l in BufReader::new(out).lines().map_while(Result::ok) {
-        if let Some(seed) = l.strip_prefix("begin ") {
-            open = seed.parse().ok();
-        } else if let Ok(r) = serde_json::from_str::<Report>(&l) {
-            all.push(r);
-            open = None;
-        }
+    // What else a child says may be no text at all; its verdicts come all the same.
+    for l in BufReader::new(out).split(b'\n').map_while(Result::ok) {
+        said(&String::from_utf8_lossy(&l), &mut all, &mut open);
     }
     let code = child.wait().ok().and_then(|s| s.code());
     if let Some(seed) = open {
-        let text = format!("the process ended with {code:?} (3: the run did not end in time)");
-        all.push(Report { seed, violations: vec![Violation::new("process", text)], ..Report::default() });
+        all.push(died(seed, code));
     }
-    (all, open)
+    all
+}
+
+/// A line of a child.
+fn said(l: &str, all: &mut Vec<Report>, open: &mut Option<u64>) {
+    if let Some(seed) = l.strip_prefix("begin ") {
+        *open = seed.parse().ok();
+    } else if let Ok(r) = serde_json::from_str::<Report>(l) {
+        all.push(r);
+        *open = None;
+    }
+}
+
+/// The verdict on a seed whose process ended without one.
+fn died(seed: u64, code: Option<i32>) -> Report {
+    let text = format!("the process ended with {code:?} (3: the run did not end in time)");
+    Report { seed, violations: vec![Violation::new("process", text)], ..Report::default() }
+}
+
+/// The seed that is next after what a child that was asked for seeds from `from` on has given verdicts of: `n` seeds are `n` verdicts,
+/// however and wherever children end.
+fn next_seed(from: u64, all: &mut Vec<Report>) -> u64 {
+    if all.is_empty() {
+        all.push(died(from, None));
+    }
+    all.iter().map(|r| r.seed + 1).fold(from, u64::max)
 }
 
 fn twice(kind: Kind, seeds: &[u64]) -> i32 {
     let mut code = 0;
     for seed in seeds {
-        let once = || reports(&kind.args(["run".into(), seed.to_string()])).0.pop();
+        let once = || reports(&kind.args(["run".into(), seed.to_string()])).pop();
         let (a, b) = (once(), once());
         let key = |r: &Option<Report>| {
             r.as_ref().map(|r| (r.hash, r.events, r.counts.clone(), r.violations.clone()))
@@ -351,7 +374,7 @@ fn bug(kind: Kind, seed: u64, dir: &str) -> Result<i32, String> {
     let run = |p: &Any| -> Report {
         let file = std::env::temp_dir().join(format!("storm-{}-{seed}.json", std::process::id()));
         write(&file, &line(p)).ok();
-        let all = reports(&["play".into(), file.to_string_lossy().into_owned()]).0;
+        let all = reports(&["play".into(), file.to_string_lossy().into_owned()]);
         std::fs::remove_file(&file).ok();
         let crashed = || Violation::new("process", "the process ended without a verdict".into());
         all.into_iter().next().unwrap_or_else(|| Report {
@@ -428,6 +451,7 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
     let next = std::sync::Arc::new(parking_lot::Mutex::new(first));
     let enough = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let end = first.saturating_add(count);
+    let batch = if kind == Kind::Cluster { BATCH_OF_CLUSTERS } else { BATCH };
     let workers: Vec<_> = (0..jobs.max(1))
         .map(|job| {
             let (tx, next, enough) = (tx.clone(), next.clone(), enough.clone());
@@ -436,29 +460,24 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
                     let from = {
                         let mut n = next.lock();
                         let from = *n;
-                        *n = (from + BATCH).min(end);
+                        *n = (from + batch).min(end);
                         from
                     };
                     if from >= end {
                         return;
                     }
                     let mut from = from;
-                    let to = (from + BATCH).min(end);
+                    let to = (from + batch).min(end);
                     while from < to && !enough.load(std::sync::atomic::Ordering::Relaxed) {
                         let seeds = (from..to).map(|s| s.to_string());
                         let args = kind.args(std::iter::once("run".to_owned()).chain(seeds));
-                        let (all, died) = reports(&args);
-                        let last = all.last().map(|r| r.seed);
+                        let mut all = reports(&args);
+                        from = next_seed(from, &mut all);
                         for r in all {
                             if tx.send((job, r)).is_err() {
                                 return;
                             }
                         }
-                        // A seed that ended the process is done; those behind it are not.
-                        from = match (died, last) {
-                            (Some(_), Some(last)) => last + 1,
-                            _ => to,
-                        };
                     }
                 }
             })
@@ -484,7 +503,10 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
         sum.failed.len()
     ));
     say(&format!("counts\n{}probes\n{}", table(&sum.counts), table(&sum.marks)));
-    let missed = floors(kind, &sum);
+    let mut missed = floors(kind, &sum);
+    if sum.seeds < count && dir != "-" && begun.elapsed() < limit {
+        missed.push(format!("{count} seeds were asked for, and {} got a verdict", sum.seeds));
+    }
     missed.iter().for_each(|m| say(m));
     sum.failed.sort_by_key(|f| f.0);
     if let Some((seed, _)) = sum.failed.first().filter(|_| dir != "-") {
@@ -557,7 +579,7 @@ const MESH_FLOORS: [(&str, u64); 9] = [
 ];
 
 /// The same for JetStream over several servers.
-const CLUSTER_FLOORS: [(&str, u64); 12] = [
+const CLUSTER_FLOORS: [(&str, u64); 18] = [
     ("publishes", 50_000),
     ("answers: stored", 20_000),
     ("answers: duplicate", 100),
@@ -570,6 +592,12 @@ const CLUSTER_FLOORS: [(&str, u64); 12] = [
     ("fault power", 150),
     ("change step-down", 150),
     ("changes: done", 100),
+    ("fault full disk", 150),
+    ("fault slow disk", 100),
+    ("fault damage", 80),
+    ("fault wipe", 50),
+    ("change join", 10),
+    ("change peer remove", 10),
 ];
 
 /// Probes that were hit less often than they must.
@@ -586,4 +614,29 @@ fn floors(kind: Kind, sum: &Sum) -> Vec<String> {
             format!("probe {name:?} was hit {} times, {} is its floor", hits(name), least(*floor))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_gets_a_verdict_wherever_its_process_ends() {
+        let report = |seed| line(&Report { seed, ..Report::default() });
+        let heard = |lines: &[String]| {
+            let (mut all, mut open) = (Vec::new(), None);
+            lines.iter().for_each(|l| said(l, &mut all, &mut open));
+            all.extend(open.map(|s| died(s, Some(3))));
+            all
+        };
+        // In the middle of a seed.
+        let mut all = heard(&["begin 7".into(), report(7), "begin 8".into()]);
+        assert_eq!((next_seed(7, &mut all), all.len(), all[1].violations.len()), (9, 2, 1));
+        // Between two seeds: the rest is still to be done.
+        let mut all = heard(&["begin 7".into(), report(7)]);
+        assert_eq!((next_seed(7, &mut all), all.len(), all[0].violations.len()), (8, 1, 0));
+        // Before the first.
+        let mut all = heard(&["no text \u{fffd}".into()]);
+        assert_eq!((next_seed(7, &mut all), all.len(), all[0].violations.len()), (8, 1, 1));
+    }
 }

@@ -6,6 +6,7 @@ use env::{
     Rng,
     signal::Signal,
     sim::{Death, Link, Machine, Trigger, World},
+    simdisk::{self, Fault, SimDisk},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -97,6 +98,63 @@ pub enum Event {
         /// Milliseconds, forward or back.
         ms: i64,
     },
+    /// A server's disk is nearly full for a while.
+    FullDisk {
+        /// Which.
+        server: usize,
+        /// Bytes that are left.
+        spare: u64,
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// A server's disk takes a hundred times as long for a part of what it does, for a while.
+    SlowDisk {
+        /// Which.
+        server: usize,
+        /// Percent of its operations.
+        percent: u64,
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// What is stored on a server's disk goes bad.
+    Damage {
+        /// Which.
+        server: usize,
+        /// What exactly.
+        hits: Vec<Hit>,
+        /// It happens while the server is dead, for so many milliseconds; otherwise under its feet.
+        down_ms: Option<u64>,
+    },
+}
+
+/// One piece of damage. Numbers stand for whatever is there when it happens.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Hit {
+    /// Which file, modulo how many there are.
+    pub file: u64,
+    /// Where in it, modulo its length.
+    pub at: u64,
+    /// What.
+    pub what: Ruin,
+}
+
+/// How stored bytes go bad.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ruin {
+    /// One bit is flipped.
+    Flip,
+    /// The file is cut there. Of a server that runs only bits flip.
+    Cut,
+    /// The file is gone. The same.
+    Gone,
+}
+
+/// What of a server's files may be damaged. Not the name of the node: without it the server says so and does not start, and an operator has to act. Of the two
+/// manifests one stays whole, as on a disk on which bits go bad one at a time.
+fn may_rot(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    path.starts_with("/data/") && !["node", "formation", "manifest-b", "lock"].contains(&name)
 }
 
 impl Event {
@@ -113,8 +171,26 @@ impl Event {
             Event::RestartServer { .. } => "fault restart",
             Event::PauseServer { .. } => "fault pause",
             Event::ClockServer { .. } => "fault clock",
+            Event::FullDisk { .. } => "fault full disk",
+            Event::SlowDisk { .. } => "fault slow disk",
+            Event::Damage { .. } => "fault damage",
         }
     }
+}
+
+/// Damages what is stored, as far as there is something.
+fn ruin(d: &mut SimDisk, hit: Hit, dead: bool) {
+    let files: Vec<String> = d.files().into_iter().filter(|p| may_rot(p)).collect();
+    let Some(path) = files.get((hit.file % files.len().max(1) as u64) as usize) else { return };
+    let done = match hit.what {
+        Ruin::Gone if dead => d.damage_file(path, None),
+        Ruin::Cut if dead => {
+            d.stat(path).map(|s| s.len).and_then(|len| d.damage_file(path, Some(hit.at % len.max(1))))
+        }
+        // Where nothing was ever written there is nothing to flip.
+        _ => d.stat(path).map(|s| s.len).and_then(|len| d.rot(path, hit.at % len.max(1), (hit.at % 8) as u8)),
+    };
+    done.ok();
 }
 
 /// Two different servers of `n`, which must be two at least.
@@ -134,6 +210,8 @@ enum Undo {
     Fast(usize, usize),
     Resume(usize),
     Start(usize),
+    Room(usize),
+    Quick(usize),
 }
 
 /// The servers.
@@ -185,12 +263,24 @@ impl Fleet {
         self.boots.send_modify(|n| *n += 1);
         self.hosts[i].start();
     }
+    /// A server begins to run later, when it is recalled.
+    pub fn keep_back(&mut self, i: usize) {
+        self.retired[i] = true;
+    }
     /// A server that was retired is to run again.
     pub fn recall(&mut self, i: usize) {
         if std::mem::take(&mut self.retired[i]) {
             let now = self.ms();
             self.undo.push((now + 5, Undo::Start(i)));
         }
+    }
+    /// All that a dead server has stored is gone.
+    pub fn erase(&mut self, i: usize) {
+        self.hosts[i].machine.disk(|d| {
+            for path in d.files().iter().filter(|p| p.starts_with("/data/")) {
+                d.damage_file(path, None).ok();
+            }
+        });
     }
     /// A server dies, and stays dead until it is recalled.
     pub fn bury(&mut self, i: usize, power: bool) {
@@ -311,6 +401,25 @@ impl Fleet {
             Event::ClockServer { server, ms } if there(server) => {
                 self.machine(server).jump_wall(ms * 1_000_000);
             }
+            Event::FullDisk { server, spare, ms } if there(server) => {
+                self.machine(server).disk(|d| d.options().capacity = d.space().0 + spare);
+                self.undo.push((now + ms, Undo::Room(server)));
+            }
+            Event::SlowDisk { server, percent, ms } if there(server) => {
+                let rate = percent as f64 / 100.0;
+                self.machine(server).disk(|d| d.options().rates.insert(Fault::Slow, rate));
+                self.undo.push((now + ms, Undo::Quick(server)));
+            }
+            Event::Damage { server, ref hits, down_ms } if there(server) && !self.ending[server] => {
+                let m = self.machine(server);
+                if let Some(ms) = down_ms.filter(|_| m.is_running()) {
+                    self.undo(Undo::Resume(server));
+                    m.kill(Death::Process);
+                    self.undo.push((now + ms, Undo::Start(server)));
+                }
+                let dead = !m.is_running();
+                m.disk(|d| hits.iter().for_each(|h| ruin(d, *h, dead)));
+            }
             _ => {}
         }
     }
@@ -327,6 +436,12 @@ impl Fleet {
                 if std::mem::take(&mut self.paused[i]) {
                     self.hosts[i].machine.resume();
                 }
+            }
+            Undo::Room(i) => {
+                self.machine(i).disk(|d| d.options().capacity = simdisk::Options::default().capacity)
+            }
+            Undo::Quick(i) => {
+                self.machine(i).disk(|d| d.options().rates.remove(&Fault::Slow));
             }
             Undo::Start(i) => {
                 if !self.hosts[i].machine.is_running() && !self.retired[i] {

@@ -42,6 +42,8 @@ pub struct Run {
     pub world: World,
     /// The servers' number of starts.
     pub boots: watch::Receiver<u64>,
+    /// As whom it logs in; nobody if empty.
+    pub user: &'static str,
 }
 
 /// A connection and its number.
@@ -104,7 +106,9 @@ impl Run {
                 r.conns
             };
             let server = self.servers[self.home.load(Relaxed) % self.servers.len()];
-            if let Some(nats) = Nats::connect(server, &format!("a{}-{number}", self.actor.id)).await {
+            if let Some(nats) =
+                Nats::connect_as(server, &format!("a{}-{number}", self.actor.id), self.user).await
+            {
                 return Conn { nats, number, last: BTreeMap::new() };
             }
             self.home.fetch_add(1, Relaxed);

@@ -59,11 +59,17 @@ pub struct Nats {
 impl Nats {
     /// Connects and logs in; `None` if that does not work in time.
     pub async fn connect(server: SocketAddr, name: &str) -> Option<Nats> {
+        Nats::connect_as(server, name, "").await
+    }
+    /// The same as a user whose password is the name. An empty one is none.
+    pub async fn connect_as(server: SocketAddr, name: &str, user: &str) -> Option<Nats> {
+        let login =
+            if user.is_empty() { String::new() } else { format!("\"user\":\"{user}\",\"pass\":\"{user}\",") };
         let stream = env::timeout(Duration::from_secs(2), TcpStream::connect(server)).await.ok()?.ok()?;
         let inbox = format!("_I.{name}");
         let mut c = Nats { stream, inb: Vec::new(), owed: Vec::new(), got: VecDeque::new(), inbox, next: 0 };
         let hello = format!(
-            "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\"protocol\":1,\"lang\":\"sim\",\"version\":\"1\"}}\r\nSUB {}.* 1\r\nPING\r\n",
+            "CONNECT {{{login}\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\"protocol\":1,\"lang\":\"sim\",\"version\":\"1\"}}\r\nSUB {}.* 1\r\nPING\r\n",
             c.inbox
         );
         let end = env::now() + Duration::from_secs(2);
@@ -146,16 +152,25 @@ impl Nats {
         Ok(pong)
     }
 
+    /// Sends the PONGs that are owed. A window that is full can wait: the server asks again. Half a PONG cannot: whoever only reads would stay
+    /// behind by it for ever, and be closed as stale.
+    fn pay(&mut self) {
+        while !self.owed.is_empty()
+            && let Ok(n) = self.stream.try_write(&self.owed)
+            && n > 0
+        {
+            self.owed.drain(..n);
+        }
+    }
+
     async fn read(&mut self, end: Instant) -> Result<bool, Lost> {
+        self.pay();
         let left = end.since(env::now());
         match env::timeout(left, self.stream.readable()).await {
             Ok(r) => {
                 r.map_err(|_| Lost)?;
                 let pong = self.take()?;
-                // A window that is full can wait: the server asks again. A part of a PONG must not stay one.
-                if let Ok(n) = self.stream.try_write(&self.owed) {
-                    self.owed.drain(..n);
-                }
+                self.pay();
                 Ok(pong)
             }
             Err(_) => Ok(false),

@@ -111,6 +111,18 @@ pub enum Woe {
     StepDown,
     /// Streams get more or fewer replicas.
     Scale,
+    /// Disks are full for a while.
+    Full,
+    /// Disks are slow for a while.
+    SlowDisk,
+    /// What is stored on one server goes bad.
+    Rot,
+    /// Replicas are taken from servers, and put elsewhere where there is room.
+    PeerRemove,
+    /// A server is there only from some time on.
+    Late,
+    /// A server loses its disk: an operator takes it out of the cluster, and it comes back with an empty one.
+    Wipe,
 }
 
 /// All woes, in the order in which they are drawn.
@@ -129,6 +141,9 @@ pub const WOES: [Woe; 13] = [
     Woe::StepDown,
     Woe::Scale,
 ];
+
+/// Woes that came later. They are drawn by themselves, so that a seed keeps what it meant before.
+pub const MORE_WOES: [Woe; 6] = [Woe::Full, Woe::SlowDisk, Woe::Rot, Woe::PeerRemove, Woe::Late, Woe::Wipe];
 
 /// The streams of a storm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -351,6 +366,27 @@ pub enum Event {
         /// Whose.
         stream: Option<Stream>,
     },
+    /// A consumer's leader is told to step down.
+    ConsumerStepDown {
+        /// The stream with the consumer.
+        stream: Stream,
+    },
+    /// A server is to give its replica of a stream up.
+    PeerRemove {
+        /// Which stream.
+        stream: Stream,
+        /// Which server.
+        server: usize,
+    },
+    /// The server that was kept back starts.
+    Join,
+    /// A server dies and its disk is emptied. An operator removes the node that it was from the cluster; then it starts again, as another.
+    Wipe {
+        /// Which.
+        server: usize,
+        /// Milliseconds that it is dead at least.
+        ms: u64,
+    },
     /// A stream is to have so many replicas.
     Scale {
         /// Which.
@@ -414,6 +450,31 @@ impl Options {
             *r = *sizes.pick(&[most, most, 3.min(most), 1]).unwrap_or(&1);
         }
         o.one_stays_dead = swarm.bool(0.3) && o.replicas.iter().all(|r| *r >= 3);
+        let mut later = Rng::derived(seed, "cluster/more faults");
+        let more: Vec<Woe> = MORE_WOES.into_iter().filter(|_| later.bool(0.2) && !calm).collect();
+        if o.servers >= 3 && more.iter().any(|w| matches!(w, Woe::Rot | Woe::Wipe)) {
+            // One server's disk may go bad where the others have everything.
+            o.replicas.iter_mut().for_each(|r| *r = (*r).max(3));
+            o.woes.remove(&Woe::Scale);
+        }
+        let most = o.replicas.iter().copied().max().unwrap_or(1);
+        o.woes.extend(more.into_iter().filter(|w| match w {
+            Woe::Rot | Woe::Wipe => o.servers >= 3,
+            // There must be others to put the replica on, and as many as a stream asks for without the one that comes late.
+            Woe::PeerRemove => most < o.servers,
+            Woe::Late => o.servers >= 4 && most < o.servers,
+            _ => true,
+        }));
+        // Every stored byte stays on a majority: one thing only takes replicas away.
+        if o.has_woe(Woe::Rot) {
+            o.woes.remove(&Woe::Wipe);
+        }
+        if o.has_woe(Woe::Rot) || o.has_woe(Woe::Wipe) {
+            o.woes.remove(&Woe::PeerRemove);
+        }
+        if o.has_woe(Woe::Wipe) {
+            o.one_stays_dead = false;
+        }
         // A change of leaders takes its time: the steps are spread so that there is something to disturb.
         o.spread_ms = *sizes.pick(&[1_000, 5_000, 20_000]).unwrap_or(&5_000);
         o
@@ -421,6 +482,18 @@ impl Options {
     /// Whether a fault class is on.
     pub fn has(&self, f: Fault) -> bool {
         self.faults.contains(&f)
+    }
+    /// Whether a woe is on.
+    pub fn has_woe(&self, w: Woe) -> bool {
+        self.woes.contains(&w)
+    }
+    /// The server to which happens what may happen to one only: it stays dead, or its disk goes bad.
+    pub fn victim(&self) -> usize {
+        (self.seed % self.servers as u64) as usize
+    }
+    /// The server that is there only later, if one is.
+    pub fn late(&self) -> Option<usize> {
+        self.has_woe(Woe::Late).then_some(self.servers - 1)
     }
 }
 
@@ -444,6 +517,7 @@ impl Plan {
         let actors = (0..count).map(|id| actor(&options, id, steps)).collect();
         let mut all = events(&options, count);
         all.extend(woes(&options));
+        all.extend(more_woes(&options));
         all.sort_by_key(|t| t.at_ms);
         Plan { options, actors, events: all }
     }
@@ -645,6 +719,57 @@ fn woes(o: &Options) -> Vec<Timed<Event>> {
         let fits: Vec<usize> = [1, 3, 5].into_iter().filter(|r| *r <= n).collect();
         let replicas = rng.pick(&fits).copied().unwrap_or(1);
         add(rng.below(span), Event::Scale { stream, replicas });
+    }
+    all
+}
+
+/// What happens to several servers, of the woes that came later.
+fn more_woes(o: &Options) -> Vec<Timed<Event>> {
+    use fleet::{Event as F, Hit, Ruin};
+    let rng = &mut Rng::derived(o.seed, "cluster/more events");
+    let (n, span) = (o.servers, o.spread_ms * 3 / 2 + 10);
+    let mut all: Vec<Timed<Event>> = Vec::new();
+    let mut add = |at_ms: u64, event| all.push(Timed { at_ms, event });
+    let times = |rng: &mut Rng, w: Woe, most: u64| if o.has_woe(w) { rng.between(1, most) } else { 0 };
+    let long = |rng: &mut Rng| [50, 1_000, 4_000, 15_000][rng.below(4) as usize];
+    let any = |rng: &mut Rng| rng.below(n as u64) as usize;
+    for _ in 0..times(rng, Woe::Full, 2) {
+        // One server, or all of them at a time.
+        let (at, ms, spare) = (rng.below(span), long(rng), [0, 4_096, 200_000][rng.below(3) as usize]);
+        let which = if rng.bool(0.5) { vec![any(rng)] } else { (0..n).collect() };
+        for server in which {
+            add(at, Event::Servers(F::FullDisk { server, spare, ms }));
+        }
+    }
+    for _ in 0..times(rng, Woe::SlowDisk, 3) {
+        let (server, percent, ms) = (any(rng), [2, 20, 100][rng.below(3) as usize], long(rng));
+        add(rng.below(span), Event::Servers(F::SlowDisk { server, percent, ms }));
+    }
+    for _ in 0..times(rng, Woe::Rot, 2) {
+        let hits = (0..[1, 2, 8][rng.below(3) as usize])
+            .map(|_| Hit {
+                file: rng.below(1_000),
+                at: [rng.below(600), rng.below(100_000), rng.below(1 << 30)][rng.below(3) as usize],
+                what: [Ruin::Flip, Ruin::Flip, Ruin::Cut, Ruin::Gone][rng.below(4) as usize],
+            })
+            .collect();
+        let down_ms = if rng.bool(0.6) { Some(rng.below(4_000)) } else { None };
+        add(rng.below(span), Event::Servers(F::Damage { server: o.victim(), hits, down_ms }));
+    }
+    for _ in 0..times(rng, Woe::PeerRemove, 2) {
+        let (stream, server) = (STREAMS[rng.below(4) as usize], any(rng));
+        add(rng.below(span), Event::PeerRemove { stream, server });
+    }
+    if o.has_woe(Woe::Wipe) {
+        let ms = rng.below(4_000);
+        add(rng.below(span), Event::Wipe { server: o.victim(), ms });
+    }
+    if o.has_woe(Woe::Late) {
+        add(rng.below(span), Event::Join);
+    }
+    for _ in 0..times(rng, Woe::StepDown, 2) {
+        let stream = [Stream::Log, Stream::Queue][rng.below(2) as usize];
+        add(rng.below(span), Event::ConsumerStepDown { stream });
     }
     all
 }

@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -25,7 +28,7 @@ use crate::{
 use super::{
     actor::{Conn, Run, consumer, consumer_config},
     check,
-    plan::{Act, Actor, Event, Options, Plan, STREAMS, Stream},
+    plan::{Act, Actor, Event, Options, Plan, STREAMS, Stream, Woe},
     record::{Final, Kept, Record, Shared},
 };
 
@@ -41,6 +44,8 @@ const CALM: Duration = Duration::from_secs(60);
 const UNREST_NS: u64 = 10_000_000_000;
 /// How often the replicas of several servers are compared, in nanoseconds.
 const AUDIT_NS: u64 = 20_000_000;
+/// The code of an answer that names a server which is no member.
+const NOT_A_MEMBER: u64 = 10044;
 /// The streams that have a consumer.
 const CONSUMED: [Stream; 2] = [Stream::Log, Stream::Queue];
 
@@ -79,6 +84,8 @@ struct Harness {
     /// Since when not all is as it should be.
     troubled_since: Option<u64>,
     operators: u64,
+    /// Servers that have lost their disks: since when they may start again, in milliseconds, and whether the operator is done.
+    wiped: Vec<(usize, u64, Arc<AtomicBool>)>,
     /// By group and term: who led.
     led: BTreeMap<(u64, u64), usize>,
     audited_at: u64,
@@ -93,8 +100,16 @@ fn config(o: &Options, fleet: &Fleet, i: usize) -> String {
     let others = (0..o.servers).filter(|n| *n != i);
     let routes: Vec<String> =
         others.map(|n| format!("\"nats-route://{}:6222\"", fleet.machine(n).ip())).collect();
+    // The operator who removes a server speaks through the system account; all others need no name.
+    let accounts = match o.has_woe(Woe::Wipe) {
+        false => "",
+        true => {
+            "accounts { APP { jetstream: enabled, users: [{user: app, password: app}] }, SYS { users: [{user: sys, password: sys}] } }\n\
+             system_account: SYS\nno_auth_user: app\n"
+        }
+    };
     format!(
-        "{text}server_name: s{i}\ncluster {{ name: storm, listen: \"0.0.0.0:6222\", ping_interval: \"2s\", ping_max: 2, routes: [{}] }}\n",
+        "{text}{accounts}server_name: s{i}\ncluster {{ name: storm, listen: \"0.0.0.0:6222\", ping_interval: \"2s\", ping_max: 2, routes: [{}] }}\n",
         routes.join(", ")
     )
 }
@@ -112,6 +127,7 @@ impl Harness {
             cut: Vec::new(),
             troubled_since: None,
             operators: OPERATOR,
+            wiped: Vec::new(),
             led: BTreeMap::new(),
             audited_at: 0,
         }
@@ -138,6 +154,7 @@ impl Harness {
             record: self.record.clone(),
             world: self.w.clone(),
             boots: self.fleet.boots(),
+            user: "",
             actor,
         };
         (machine, run)
@@ -173,7 +190,11 @@ impl Harness {
         for i in 0..o.servers {
             let text = config(&o, &self.fleet, i);
             self.fleet.hosts()[i].configure(&text);
-            self.fleet.start(i);
+            if o.late() == Some(i) {
+                self.fleet.keep_back(i);
+            } else {
+                self.fleet.start(i);
+            }
         }
         let made = self.admin(move |run| make(run, o)).await;
         if let Err(e) = made.unwrap_or_else(|| Err("no answer".to_owned())) {
@@ -217,7 +238,12 @@ impl Harness {
             }
             self.keep();
             let all = self.record.lock().done >= self.plan.actors.len() as u64;
-            if all && events.is_empty() && self.fleet.is_quiet() && self.cut.is_empty() {
+            if all
+                && events.is_empty()
+                && self.fleet.is_quiet()
+                && self.cut.is_empty()
+                && self.wiped.is_empty()
+            {
                 return;
             }
             env::sleep(TICK).await;
@@ -242,6 +268,7 @@ impl Harness {
                 self.cut.push((actor, since, until));
             }
         }
+        self.bring_back();
         let several = self.plan.options.servers > 1;
         if several && self.ns() >= self.audited_at + AUDIT_NS {
             self.audited_at = self.ns();
@@ -356,6 +383,10 @@ impl Harness {
             Event::Clock { .. } => "fault clock",
             Event::Servers(e) => e.name(),
             Event::StepDown { .. } => "change step-down",
+            Event::ConsumerStepDown { .. } => "change consumer step-down",
+            Event::PeerRemove { .. } => "change peer remove",
+            Event::Join => "change join",
+            Event::Wipe { .. } => "fault wipe",
             Event::Scale { .. } => "change scale",
         };
         self.record.lock().count(name);
@@ -388,6 +419,20 @@ impl Harness {
                 };
                 self.operate(subject, String::new());
             }
+            Event::ConsumerStepDown { stream } => {
+                let (s, c) = (stream.name(), consumer(stream));
+                self.operate(format!("$JS.API.CONSUMER.LEADER.STEPDOWN.{s}.{c}"), String::new());
+            }
+            Event::PeerRemove { stream, server } => {
+                let body = format!("{{\"peer\":\"s{server}\"}}");
+                self.operate(format!("$JS.API.STREAM.PEER.REMOVE.{}", stream.name()), body);
+            }
+            Event::Wipe { server, ms } => self.wipe(server, now + ms),
+            Event::Join => {
+                if let Some(i) = self.plan.options.late() {
+                    self.fleet.recall(i);
+                }
+            }
             Event::Scale { stream, replicas } => {
                 let text = stream.config_with(&self.plan.options, replicas);
                 self.operate(format!("$JS.API.STREAM.UPDATE.{}", stream.name()), text);
@@ -407,6 +452,50 @@ impl Harness {
         });
     }
 
+    /// A server loses its disk, and an operator sees to it that the cluster does not wait for the node that it was.
+    fn wipe(&mut self, server: usize, from: u64) {
+        if server >= self.plan.options.servers || self.wiped.iter().any(|w| w.0 == server) {
+            return;
+        }
+        self.fleet.bury(server, true);
+        self.fleet.erase(server);
+        let done = Arc::new(AtomicBool::new(false));
+        self.wiped.push((server, from, done.clone()));
+        self.operators += 1;
+        let (machine, run) = self.actor(Actor { id: self.operators, stream: Stream::Log, steps: Vec::new() });
+        let run = Run { user: "sys", ..run };
+        machine.start(async move {
+            let mut c = run.connect().await;
+            let body = format!("{{\"peer\":\"s{server}\"}}");
+            let mut tries = 0;
+            loop {
+                let end = env::now() + Duration::from_secs(5);
+                let v = run.ask(&mut c, "$JS.API.SERVER.REMOVE", &body, end).await.map(|m| m.json());
+                let code = v.as_ref().and_then(|v| v["error"]["err_code"].as_u64());
+                let said = v.is_some_and(|v| v["success"] == true);
+                // Not a member: an earlier attempt, whose answer was lost, has done it.
+                if said || (tries > 0 && code == Some(NOT_A_MEMBER)) {
+                    break done.store(true, Relaxed);
+                }
+                tries += 1;
+                env::sleep(Duration::from_millis(200)).await;
+            }
+        });
+    }
+
+    /// Servers that have lost their disks start again once the operator is done.
+    fn bring_back(&mut self) {
+        let now = self.ms();
+        let ready: Vec<usize> =
+            self.wiped.iter().filter(|w| w.1 <= now && w.2.load(Relaxed)).map(|w| w.0).collect();
+        self.wiped.retain(|w| !ready.contains(&w.0));
+        for i in ready {
+            self.fleet.recall(i);
+            let now = self.ns();
+            self.record.lock().outages.push((now, now + UNREST_NS));
+        }
+    }
+
     async fn heal(&mut self) {
         self.fleet.heal();
         self.cut.clear();
@@ -423,7 +512,7 @@ impl Harness {
             self.wrong("JS-13", "no server listens 30 s after the storm".into());
         }
         if self.plan.options.one_stays_dead {
-            let victim = (self.plan.options.seed % self.plan.options.servers as u64) as usize;
+            let victim = self.plan.options.victim();
             self.record.lock().count("a server stays dead");
             self.fleet.bury(victim, true);
         }
@@ -460,6 +549,15 @@ impl Harness {
         for (s, f) in &after {
             let b = &before[s];
             self.record.lock().finals.insert(*s, Final { before: b.kept.clone(), ..f.clone() });
+        }
+        let end = self.ms() + CALM.as_millis() as u64;
+        while !self.wiped.is_empty() && self.ms() < end {
+            self.keep();
+            env::sleep(TICK).await;
+        }
+        if let Some((i, ..)) = self.wiped.first() {
+            return self
+                .wrong("JS-13", format!("nobody takes s{i}, which lost its disk, out of the cluster"));
         }
         // A clean end and another start change nothing.
         let n = self.plan.options.servers;

@@ -84,8 +84,8 @@ fn last(r: &Record, out: &mut Vec<Violation>) {
             if s.queue.is_empty() {
                 if !got.contains(i) {
                     let text = format!(
-                        "publish {n} to {} did not come to client {} by {}, long after all was mended",
-                        p.subject, s.client, s.filter
+                        "publish {n} of client {} to {} did not come to client {} by {}, long after all was mended",
+                        p.client, p.subject, s.client, s.filter
                     );
                     wrong(out, "MS-6", text);
                 }
@@ -94,7 +94,13 @@ fn last(r: &Record, out: &mut Vec<Violation>) {
             }
         }
         for (queue, _) in groups.iter().filter(|g| !g.1) {
-            let text = format!("publish {n} to {} came to nobody of group {queue}", p.subject);
+            let member = |s: &&super::client::Sub| s.queue == **queue && matches(&s.filter, &p.subject);
+            let members: Vec<u64> =
+                in_force.iter().map(|(_, s)| *s).filter(member).map(|s| s.client).collect();
+            let text = format!(
+                "publish {n} of client {} to {} came to nobody of group {queue}, which has members at clients {members:?}",
+                p.client, p.subject
+            );
             wrong(out, "MS-6", text);
         }
     }

@@ -53,6 +53,8 @@ pub struct Sub {
 pub struct Publish {
     /// On which connection.
     pub conn: u64,
+    /// Whose.
+    pub client: u64,
     /// Subject.
     pub subject: String,
     /// In the last round.
@@ -197,7 +199,8 @@ impl Client {
             r.count("publishes", times);
             for _ in 0..times {
                 let n = r.publishes.len();
-                r.publishes.push(Publish { conn: c.number, subject: subject.to_owned(), last });
+                let (conn, client) = (c.number, self.id);
+                r.publishes.push(Publish { conn, client, subject: subject.to_owned(), last });
                 frame(&mut out, subject, "", &[], &wire::payload(n, size));
             }
         }
@@ -254,6 +257,11 @@ impl Client {
             }
             if self.read(c, env::now() + Duration::from_millis(20)).await.is_err() {
                 self.lost(c);
+                if phase > Phase::Settle {
+                    self.record
+                        .lock()
+                        .wrong("MS-6", format!("client {} lost its connection in the calm", self.id));
+                }
                 *c = self.connect().await;
             }
         }

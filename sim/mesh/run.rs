@@ -23,6 +23,9 @@ const TICK: Duration = Duration::from_millis(5);
 const TOGETHER_MS: u64 = 60_000;
 /// How long interest may take to get everywhere once they have.
 const INTEREST_MS: u64 = 3_000;
+/// How long the members must keep the same connections before the calm counts as one: longer than a connection that the other end has
+/// given up can go unnoticed (pings every two seconds, two of them unanswered).
+const STEADY_MS: u64 = 8_000;
 /// What a slow link has taken in arrives as slowly as it was when it took it: a window of the largest size over the slowest one.
 const BACKLOG_MS: u64 = 30_000;
 
@@ -115,6 +118,31 @@ impl Harness {
         })
     }
 
+    /// The connections between the servers, as each of them has them.
+    fn connections(&self) -> Vec<Vec<u64>> {
+        let of = |h: &crate::storm::Host| {
+            let s = h.server()?;
+            Some(s.cluster.mesh.as_ref()?.routes().iter().map(|r| r.link.id).collect())
+        };
+        self.fleet.hosts().iter().map(|h| of(h).unwrap_or_default()).collect()
+    }
+
+    /// Waits until the mesh is whole and stays so.
+    async fn steady(&mut self, ms: u64) -> bool {
+        let end = self.ms() + ms;
+        while self.ms() < end {
+            let left = end - self.ms();
+            if !self.until(left, |h| h.fleet.all_serve() && h.is_whole()).await {
+                return false;
+            }
+            let before = self.connections();
+            if !self.until(STEADY_MS, |h| h.connections() != before).await {
+                return true;
+            }
+        }
+        false
+    }
+
     fn subscriptions(&self) -> Vec<usize> {
         self.fleet.hosts().iter().map(|h| h.server().map_or(0, |s| s.broker.subscriptions())).collect()
     }
@@ -184,7 +212,8 @@ impl Harness {
             o.link.latency_max_ns = 200_000;
             o.window = o.window.max(16 << 10);
         });
-        if !self.until(TOGETHER_MS, |h| h.fleet.all_serve() && h.is_whole()).await {
+        let backlog = if self.plan.options.has(Fault::Slow) { BACKLOG_MS } else { 0 };
+        if !self.steady(TOGETHER_MS + backlog).await {
             let counts: Vec<_> = self
                 .fleet
                 .hosts()
@@ -192,7 +221,8 @@ impl Harness {
                 .map(|h| h.server().and_then(|s| s.cluster.mesh.as_ref().map(|m| m.counts())))
                 .collect();
             let text = format!(
-                "{TOGETHER_MS} ms after all was mended the servers have (routes, members) {counts:?}"
+                "{} ms after all was mended the servers have (routes, members) {counts:?}, or keep losing them",
+                TOGETHER_MS + backlog
             );
             return self.wrong("MS-1", text);
         }
@@ -202,11 +232,15 @@ impl Harness {
             let ready = self.record.lock().ready;
             return self.wrong("MS-6", format!("30 s into the calm {ready} of {clients} clients are served"));
         }
-        let backlog = if self.plan.options.has(Fault::Slow) { BACKLOG_MS } else { 0 };
         self.until(INTEREST_MS + backlog, |_| false).await;
+        let before = self.connections();
         self.phase.send_replace(Phase::Last);
         self.until(30_000, |h| h.record.lock().ended >= clients).await;
         self.until(INTEREST_MS + backlog, |_| false).await;
+        if self.connections() != before {
+            // What is on a connection that breaks is lost, as it may be; but nothing breaks it any more.
+            self.wrong("MS-1", "a connection between servers broke long after all was mended".into());
+        }
         self.phase.send_replace(Phase::Leave);
         let left = |h: &Harness| h.subscriptions();
         if !self.until(10_000, |h| left(h) == base).await {

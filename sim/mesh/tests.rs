@@ -8,7 +8,7 @@ fn sub(client: u64, filter: &str, queue: &str) -> Sub {
     Sub { client, conn: client, filter: filter.into(), queue: queue.into(), sure_from: Some(1), until: None }
 }
 fn publish(conn: u64, subject: &str, last: bool) -> Publish {
-    Publish { conn, subject: subject.into(), last }
+    Publish { conn, client: conn, subject: subject.into(), last }
 }
 fn delivery(sub: usize, publish: usize, subject: &str) -> Delivery {
     Delivery { sub, publish: Some(publish), subject: subject.into() }

@@ -258,10 +258,15 @@ impl Account {
     pub fn subscriptions(&self) -> usize {
         self.interest.read().len()
     }
-    /// All subscriptions.
+    /// All subscriptions. Reads in portions, so that others get at the interest in between: what comes or goes meanwhile may be
+    /// among them or not.
     pub fn list_subscriptions(&self) -> Vec<Arc<Sub>> {
+        const SUBJECTS: usize = 512;
         let mut all = Vec::new();
-        self.interest.read().for_each(|_, _, s| all.push(s.clone()));
+        let mut at = Some(0);
+        while let Some(from) = at {
+            at = self.interest.read().for_some(from, SUBJECTS, |s| all.push(s.clone()));
+        }
         all
     }
 

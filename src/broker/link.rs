@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use env::Instant;
+use env::{Instant, ShortMutex};
 use hashbrown::{HashTable, hash_table::Entry};
 use identity::{Permissions, ReplyGrants};
 use parking_lot::{Mutex, RwLock};
@@ -205,7 +205,7 @@ pub struct Link {
     /// Closed for answers that it did not read; counted as a slow consumer when it is removed.
     pub(crate) overfull: AtomicBool,
     pending_bytes_max: AtomicUsize,
-    pub(crate) out: Mutex<Out>,
+    pub(crate) out: ShortMutex<Out>,
     subs: Mutex<HashTable<Arc<Sub>>>,
     /// Shadows of its subscriptions in the accounts that its account imports streams from.
     shadows: Mutex<Vec<Arc<Sub>>>,
@@ -251,7 +251,7 @@ impl Link {
             stall: AtomicBool::new(false),
             overfull: AtomicBool::new(false),
             pending_bytes_max: AtomicUsize::new(o.pending_bytes_max),
-            out: Mutex::new(Out::new(o.transport)),
+            out: ShortMutex::new(Out::new(o.transport)),
             subs: Mutex::new(HashTable::new()),
             shadows: Mutex::new(Vec::new()),
             subs_max: AtomicUsize::new(usize::MAX),

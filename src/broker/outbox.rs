@@ -6,7 +6,7 @@
 use std::{cell::RefCell, collections::VecDeque, io::IoSlice, sync::Arc};
 
 use bytes::Bytes;
-use env::Instant;
+use env::{Instant, ShortMutex};
 
 use crate::Transport;
 
@@ -175,7 +175,7 @@ pub enum Flushed {
 }
 
 /// Writes what the outbox behind `lock` holds until it is empty or the socket takes no more.
-pub fn flush(lock: &parking_lot::Mutex<Out>, now: impl Fn() -> Instant) -> Flushed {
+pub fn flush(lock: &ShortMutex<Out>, now: impl Fn() -> Instant) -> Flushed {
     let mut out = lock.lock();
     loop {
         let Some((mut chunks, mut head, transport)) = out.take() else { return Flushed::Done };

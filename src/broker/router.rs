@@ -726,9 +726,9 @@ impl Deliveries {
         }
         // A receiver without headers gets the payload alone.
         let (head, body_crlf, skip) = if m.header_len > 0 && !link_flags.has(LinkFlags::HEADERS) {
-            (&self.plain_head, &m.body_crlf[m.header_len..], m.header_len)
+            (&mut self.plain_head, &m.body_crlf[m.header_len..], m.header_len)
         } else {
-            (&self.head, m.body_crlf, 0)
+            (&mut self.head, m.body_crlf, 0)
         };
         let mut out = link.out.lock();
         if out.closed {

@@ -12,6 +12,7 @@
 pub mod check;
 pub mod collections;
 pub mod disk;
+mod lock;
 mod log_file;
 pub mod log_time;
 pub mod process;
@@ -30,9 +31,10 @@ pub mod sim;
 use sim as imp;
 
 pub use imp::{net, task};
+pub use lock::{Politely, ShortMutex};
 pub use log_file::LogFile;
 pub use rng::{Rng, rng};
-pub use task::{Worker, Workers, current_worker, run, spawn};
+pub use task::{Worker, Workers, current_worker, handled, run, spawn};
 pub use time::{Elapsed, Instant, Wall, now, sleep, sleep_until, timeout, wall};
 
 /// `tokio::select!` with a fixed order of branches. The unbiased form draws from a process-global counter, which

@@ -218,13 +218,17 @@ impl Assets {
         let (me, node, bytes) = (self.clone(), node.clone(), f.encode());
         env::spawn(async move {
             let Some(f) = Forward::decode(&bytes) else { return };
-            let until = env::now() + INTEREST_MAX;
-            while !me.posts.has_interest(f.reply) && env::now() < until {
-                env::sleep(INTEREST_LOOK).await;
-            }
+            me.await_interest(f.reply).await;
             me.take_forwarded(&node, &f);
             drop(place);
         });
+    }
+    /// Returns when somebody would get a message to `subject`, or not soon.
+    pub(crate) async fn await_interest(&self, subject: &[u8]) {
+        let until = env::now() + INTEREST_MAX;
+        while !self.posts.has_interest(subject) && env::now() < until {
+            env::sleep(INTEREST_LOOK).await;
+        }
     }
     fn take_forwarded(self: &Arc<Assets>, node: &JetStream, f: &Forward<'_>) {
         if f.way == Way::Publish {

@@ -10,8 +10,8 @@ use store::{Kind, Message, Need, StreamSeq};
 use stream::{
     Interest, Messages, MessagesMut, Meta, Stored, SubjectTotals, Totals,
     command::{Command, Control},
-    config::{Retention, StreamConfig},
-    consumer::{ConsumerConfig, Identity},
+    config::StreamConfig,
+    consumer::ConsumerConfig,
     publish::Entry,
 };
 
@@ -318,6 +318,7 @@ impl Core {
         let outcome = r?;
         if matches!(control.command, Command::Config { .. }) {
             at.reconfigured = true;
+            consumers.reconfigured(rules.config());
         }
         Ok(Applied { removed: outcome.removed })
     }
@@ -340,6 +341,14 @@ impl Core {
                 let name = text(name);
                 if self.consumers.get(&name).is_none() {
                     self.add_consumer(s, view, &name, *created, config(json)?, true)?;
+                }
+            }
+            Command::ConsumerRestore { name, created, json, state } => {
+                let name = text(name);
+                if self.consumers.get(&name).is_none() {
+                    let identity = self.identity(s, &name);
+                    self.restore_consumer(identity, config(json)?, *created, state, true)
+                        .map_err(Stop::Broken)?;
                 }
             }
             Command::ConsumerUpdate { name, json } => {
@@ -413,7 +422,6 @@ impl Core {
         let state = left.bytes().ok_or_else(damaged)?;
         let rules = stream::Stream::restore(state, s.rule_limits()).ok_or_else(damaged)?;
         let count = left.u32().ok_or_else(damaged)?;
-        let retains = rules.config().retention != Retention::Limits;
         self.rules = Some(rules);
         // What a snapshot brings takes the place of what was there; a follower has nothing to tell anybody.
         self.consumers.retire(&mut Vec::new());
@@ -424,9 +432,8 @@ impl Core {
             let state = left.bytes().ok_or_else(damaged)?;
             let name = str::from_utf8(name).map_err(|_| damaged())?;
             let config: ConsumerConfig = serde_json::from_slice(json).map_err(|e| e.to_string())?;
-            let seed = env::rng("consumer").next_u64();
-            let identity = Identity { stream: &s.name, name, seed, retains, max_payload: s.payload_max() };
-            self.restore_consumer(identity, config, created, state)?;
+            let identity = self.identity(s, name);
+            self.restore_consumer(identity, config, created, state, true)?;
         }
         Ok(())
     }

@@ -310,6 +310,14 @@ impl Consumers {
         }
         watched
     }
+    /// The stream has another configuration.
+    pub(crate) fn reconfigured(&mut self, of: &StreamConfig) {
+        for slot in self.slots.values_mut() {
+            slot.rules.set_retains(of.retention != Retention::Limits);
+            let strict = is_strict(slot.rules.config(), of);
+            slot.rules.set_strict(strict);
+        }
+    }
     /// The server ends: whoever waits is told, and what is noted is logged.
     pub(crate) fn shut_down(&mut self, out: &mut Vec<Task>) {
         let mut outs = Vec::new();
@@ -330,7 +338,7 @@ fn push_tasks(name: &Arc<str>, slot: &Slot, outs: &mut Vec<Output>, out: &mut Ve
 
 /// Whether a consumer's state goes into the log: not if it may be lost by its configuration. Of a stream of several servers it goes there all the
 /// same, so that an ordered consumer goes on under another leader; only what copies a stream begins anew.
-fn is_logged(c: &ConsumerConfig, stream: &StreamConfig) -> bool {
+pub(crate) fn is_logged(c: &ConsumerConfig, stream: &StreamConfig) -> bool {
     let forgets = c.mem_storage && stream.num_replicas <= 1 && c.num_replicas <= 1 || c.direct;
     !forgets || stream.retention != Retention::Limits
 }
@@ -371,21 +379,10 @@ impl Core {
         logged: bool,
     ) -> Result<(), Need> {
         let Some(rules) = &self.rules else { return Ok(()) };
-        let of = rules.config();
-        let payload = s.node.upgrade().map_or(1 << 20, |n| n.options.payload_max);
-        self.consumers.seed = self.consumers.seed.wrapping_add(env::rng("consumer").next_u64());
-        let mut c = Consumer::new(
-            Identity {
-                stream: &s.name,
-                name,
-                seed: self.consumers.seed,
-                retains: of.retention != Retention::Limits,
-                max_payload: payload as u64,
-            },
-            config,
-        );
+        let one_per_subject = rules.config().max_msgs_per_subject == 1;
+        let mut c = Consumer::new(self.identity(s, name), config);
         c.set_logged(logged);
-        c.start(view, of.max_msgs_per_subject == 1)?;
+        c.start(view, one_per_subject)?;
         self.place_consumer(name, c, created, logged, now());
         Ok(())
     }
@@ -407,20 +404,27 @@ impl Core {
         let slot = Slot { rules: c, subject, created, logged, deadline: None, watch: None };
         self.consumers.insert(&Arc::from(name), slot, now);
     }
-    /// As the checkpoint has it.
+    /// What a consumer has to know of its stream.
+    pub(crate) fn identity<'a>(&mut self, s: &'a Stream, name: &'a str) -> Identity<'a> {
+        self.consumers.seed = self.consumers.seed.wrapping_add(env::rng("consumer").next_u64());
+        let retains = self.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
+        Identity { stream: &s.name, name, seed: self.consumers.seed, retains, max_payload: s.payload_max() }
+    }
+    /// As a checkpoint or a backup has it.
     pub(crate) fn restore_consumer(
         &mut self,
         identity: Identity<'_>,
         config: ConsumerConfig,
         created: i64,
         state: &[u8],
+        logged: bool,
     ) -> Result<(), String> {
         let name = identity.name.to_string();
         let mut c = Consumer::new(identity, config);
-        c.set_logged(true);
-        c.restore(state)
-            .map_err(|_| format!("the state of consumer '{name}' in the checkpoint is damaged"))?;
-        self.place_consumer(&name, c, created, true, Now::default());
+        c.set_logged(logged);
+        c.restore(state).map_err(|_| format!("the state of consumer '{name}' is damaged"))?;
+        let at = if self.term.is_some() { now() } else { Now::default() };
+        self.place_consumer(&name, c, created, logged, at);
         Ok(())
     }
     pub(crate) fn update_consumer(

@@ -12,6 +12,7 @@ mod answer;
 pub mod api;
 mod apply;
 pub mod audit;
+mod backup;
 pub mod cluster;
 mod codec;
 mod consumers;

@@ -22,6 +22,7 @@ use crate::{
     AccountLimits, Durability, Host, Options,
     account::Assets,
     advisory::{self, Ids},
+    backup::Restores,
     cluster::{self, Cluster, Setup},
     meta::{Assignment, Command, META_GROUP, Meta},
     shell::Stream,
@@ -70,6 +71,8 @@ pub struct JetStream {
     pub(crate) ids: Mutex<Ids>,
     /// What the last probe found, and when.
     probed: tokio::sync::Mutex<Option<(env::Instant, Result<(), String>)>>,
+    /// Backups that are being restored by this node.
+    pub(crate) restores: Restores,
     /// Streams that could not be opened, with the reason.
     pub(crate) faults: Mutex<BTreeMap<String, String>>,
 }
@@ -195,6 +198,7 @@ impl JetStream {
             closed: AtomicBool::new(false),
             ids: Mutex::new(Ids::new()),
             probed: tokio::sync::Mutex::default(),
+            restores: Restores::default(),
             faults: Mutex::default(),
         });
         node.recover(stored).await?;
@@ -227,6 +231,7 @@ impl JetStream {
             return Ok(());
         }
         self.meta.settled().await?;
+        self.end_abandoned_restores().await;
         // J-21
         let outs: Vec<u64> = self.meta.read(|s| s.outs().keys().copied().collect());
         for gone in outs {

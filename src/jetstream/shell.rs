@@ -34,7 +34,7 @@ use crate::{
     advisory,
     api::{ack::AckPrefix, response::SourceInfo},
     apply::Progress,
-    cluster::moving::{DOORS, Moving},
+    cluster::moving::{Moving, doors_of},
     consumers::Consumers,
     leading::Standing,
     log::{Applied, Log, Outcome, Waiter},
@@ -288,7 +288,8 @@ impl Stream {
             }
         };
         // A message goes to one door also while two are open.
-        let queue = if self.node.upgrade().is_some_and(|n| n.is_clustered()) { DOORS } else { b"" };
+        let clustered = self.node.upgrade().is_some_and(|n| n.is_clustered());
+        let queue = if clustered { doors_of(self.id) } else { Vec::new() };
         let listening = &mut *listening;
         listening.subjects.retain(|sid, s| {
             let stays = wanted.contains(s);
@@ -302,7 +303,7 @@ impl Stream {
                 listening.last_sid += 1;
                 let sid = listening.last_sid.to_string();
                 // A link of our own is open and without limits.
-                self.door.subscribe(&assets.account, sid.as_bytes(), s.as_bytes(), queue, false).ok();
+                self.door.subscribe(&assets.account, sid.as_bytes(), s.as_bytes(), &queue, false).ok();
                 listening.subjects.insert(listening.last_sid, s);
             }
         }
@@ -377,7 +378,7 @@ impl Stream {
     fn deadline(&self, core: &Core) -> Result<Option<Instant>, Need> {
         let n = now();
         let d = match &core.rules {
-            Some(r) if !core.voided => r.deadlines(&self.view())?,
+            Some(r) if !core.voided && !r.config().is_restoring() => r.deadlines(&self.view())?,
             _ => stream::Deadlines::default(),
         };
         let wall = d.wall.map(|wall| moment_of(wall, n.wall, Instant(n.mono)));
@@ -395,7 +396,7 @@ impl Stream {
             }
             let n = now();
             let core = &mut *core;
-            let Some(rules) = &mut core.rules else { return };
+            let Some(rules) = core.rules.as_mut().filter(|r| !r.config().is_restoring()) else { return };
             rules.tick(n);
             let abandoned = rules.take_abandoned();
             match rules.due(n, &self.view()) {

@@ -158,7 +158,7 @@ impl Stream {
             let mut core = self.core.lock();
             let Some(rules) = &core.rules else { return };
             let c = rules.config();
-            if core.term.is_none() || core.stopped.is_some() {
+            if core.term.is_none() || core.stopped.is_some() || c.is_restoring() {
                 return;
             }
             let mut id = core.following.last_id;

@@ -43,6 +43,8 @@ const OWN_FRAME_BYTES_MIN: usize = 16 << 10;
 const CONTROL_LINE_BYTES_MAX: usize = READ_BYTES - 1024;
 /// Reads in a row before other tasks get their turn.
 const READS_MAX: usize = 16;
+/// What is read in one turn up to this size is little: whoever sent it waits for an answer, most likely.
+const SMALL_BYTES_MAX: usize = 256;
 /// How long a publisher pauses for a receiver that is nearly full; nat-server waits 2 to 5 ms.
 const STALL: Duration = Duration::from_millis(5);
 /// A compressed WebSocket message may hold that many of the largest protocol messages, and never more than the next constant.
@@ -678,11 +680,12 @@ impl Connection {
         if self.undecided && !self.decide() {
             return;
         }
+        let mut bytes = 0;
         READ.with_borrow_mut(|buf| {
             for _ in 0..READS_MAX {
                 match self.read_once(buf) {
                     Ok(0) => self.link.close(Closed::ClientClosed),
-                    Ok(_) => {}
+                    Ok(n) => bytes += n,
                     Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                         break;
                     }
@@ -699,6 +702,9 @@ impl Connection {
             }
         });
         self.settle();
+        if bytes > 0 {
+            env::handled(self.last_read, bytes <= SMALL_BYTES_MAX);
+        }
         // What the layers answered by themselves (a pong, a new key) and could not write.
         if self.socket.has_unwritten() {
             self.link.flush();
@@ -1106,23 +1112,7 @@ impl Connection {
     /// The client's certificate as `identity` wants it.
     fn identity_cert(&self) -> Option<identity::PeerCert> {
         let f = self.client.facts.lock();
-        f.tls_peer_certs.first().map(|c| identity::PeerCert {
-            emails: c.emails.clone(),
-            dns_names: c.dns_names.clone(),
-            uris: c.uris.clone(),
-            subject: c
-                .subject
-                .iter()
-                .map(|rdn| {
-                    let attribute = |(oid, value): &(String, String)| identity::Attribute {
-                        oid: oid.clone(),
-                        value: value.clone(),
-                    };
-                    rdn.iter().map(attribute).collect()
-                })
-                .collect(),
-            spki_sha256: c.spki_sha256,
-        })
+        f.tls_peer_certs.first().map(|c| c.identity())
     }
 
     fn unauthorized(&self, reason: identity::Reason) {

@@ -1,7 +1,7 @@
 //! A connection's bytes, whatever layers lie between the socket and the protocol.
 //!
 //! A plain connection has no layers and pays one compare a call. Otherwise [`Layers`], behind a lock, hold the TLS session
-//! and the WebSocket codec, and what these have made that is on its way: bytes for the reader (`mid`), bytes for the socket
+//! and the WebSocket codec or the compression of a route, and what these have made that is on its way: bytes for the reader (`mid`), bytes for the socket
 //! (`out`). Both are bounded and both are gone when the connection is idle (L-2). One task reads; any worker may write.
 //!
 //! Invariants:
@@ -21,6 +21,7 @@ use env::net::TcpStream;
 use parking_lot::Mutex;
 
 use crate::{
+    s2::{self, Level},
     tls::Session,
     ws::{self, Decoder, Encoder},
 };
@@ -95,6 +96,25 @@ impl Socket {
     pub(crate) fn layers(&self) -> &Mutex<Layers> {
         self.layers.as_ref().expect("only sockets that are made with layers have handshakes")
     }
+    /// From now on what is written is compressed, and what is read is expected to be; `early` was read already. For a socket that
+    /// was made with layers, while nobody but its owner writes to it.
+    pub(crate) fn compress(&self, level: Level, early: &[u8]) {
+        let mut l = self.layers().lock();
+        l.start_s2(level, early);
+        self.mode.store(LAYERED, Ordering::Release);
+    }
+    /// Compresses at another level, if at all.
+    pub(crate) fn set_level(&self, level: Level) {
+        if let Some(layers) = &self.layers
+            && let Some(s2) = &mut layers.lock().s2
+        {
+            s2.encoder.level = level;
+        }
+    }
+    /// How it compresses, if it does.
+    pub(crate) fn level(&self) -> Option<Level> {
+        self.layers.as_ref().and_then(|l| l.lock().s2.as_ref().map(|s2| s2.encoder.level))
+    }
     #[inline]
     fn mode(&self) -> u8 {
         self.mode.load(Ordering::Acquire)
@@ -159,7 +179,11 @@ impl broker::Transport for Socket {
     #[inline]
     fn try_write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.mode() {
-            PLAIN => self.tcp.try_write_vectored(bufs),
+            // The plain call is a little cheaper than the one for many pieces.
+            PLAIN => match bufs {
+                [one] => self.tcp.try_write(one),
+                _ => self.tcp.try_write_vectored(bufs),
+            },
             LAYERED => self.layers().lock().write(&self.tcp, bufs),
             _ => Err(ErrorKind::WouldBlock.into()),
         }
@@ -210,12 +234,20 @@ struct WebSocket {
     closed: bool,
 }
 
+/// The compression of a route.
+struct S2 {
+    decoder: s2::Decoder,
+    encoder: s2::Encoder,
+}
+
 /// What lies between the socket and the protocol.
 #[derive(Default)]
 pub(crate) struct Layers {
     tls: Option<Box<Session>>,
     ws: Option<Box<WebSocket>>,
-    /// What came from below and is not taken yet: frames with a WebSocket, else the protocol.
+    /// Never together with a WebSocket.
+    s2: Option<Box<S2>>,
+    /// What came from below and is not taken yet: frames with a WebSocket, else the protocol (expanded, if it was compressed).
     mid: Queue,
     /// For the socket.
     out: Queue,
@@ -255,6 +287,13 @@ impl Layers {
     pub(crate) fn start_ws(&mut self, decoder: Decoder, encoder: Encoder) {
         self.ws = Some(Box::new(WebSocket { decoder, encoder, closed: false }));
     }
+    /// Begins to compress and to expand; what was read and not taken is compressed.
+    fn start_s2(&mut self, level: Level, early: &[u8]) {
+        let mut decoder = s2::Decoder::default();
+        decoder.push(early);
+        decoder.push(&self.mid.take());
+        self.s2 = Some(Box::new(S2 { decoder, encoder: s2::Encoder::new(level) }));
+    }
     /// Puts bytes into `out`, through TLS, but not through the WebSocket.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         if self.out.bytes.capacity() == 0 {
@@ -284,7 +323,9 @@ impl Layers {
         !self.out.is_empty()
     }
     fn has_input(&self) -> bool {
-        !self.mid.is_empty() || self.ended || self.ws.as_ref().is_some_and(|w| w.decoder.has_more())
+        let (ws, s2) = (&self.ws, &self.s2);
+        let more = ws.as_ref().is_some_and(|w| w.decoder.has_more());
+        !self.mid.is_empty() || self.ended || more || s2.as_ref().is_some_and(|s| s.decoder.has_more())
     }
 
     /// Writes `out` as far as the socket takes it. True if all is gone.
@@ -323,11 +364,15 @@ impl Layers {
 
     /// Takes bytes of the socket into `mid`.
     fn receive(&mut self, bytes: &[u8]) -> Result<(), rustls::Error> {
+        let (mid, s2) = (&mut self.mid, &mut self.s2);
+        let mut take = |bytes: &[u8]| match s2 {
+            None => mid.push(bytes),
+            Some(s2) => s2.decoder.push(bytes),
+        };
         match &mut self.tls {
-            None => self.mid.push(bytes),
+            None => take(bytes),
             Some(tls) => {
-                let mid = &mut self.mid;
-                let r = tls.receive(bytes, &mut self.out.bytes, |plain| mid.push(plain));
+                let r = tls.receive(bytes, &mut self.out.bytes, take);
                 self.ended |= tls.is_peer_closed();
                 r?;
             }
@@ -363,6 +408,12 @@ impl Layers {
     /// Moves what `mid` holds for the protocol into `buf`.
     fn take(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let Some(ws) = &mut self.ws else {
+            if self.mid.is_empty()
+                && let Err(text) = self.expand()
+            {
+                self.fail(text.to_owned());
+                return Err(io::Error::new(ErrorKind::InvalidData, text));
+            }
             let n = self.mid.len().min(buf.len());
             buf[..n].copy_from_slice(&self.mid.rest()[..n]);
             self.mid.advance(n);
@@ -392,6 +443,13 @@ impl Layers {
                 Err(io::Error::new(ErrorKind::InvalidData, v.text))
             }
         }
+    }
+
+    /// Expands a block into `mid`, if a whole one has come (L-12).
+    fn expand(&mut self) -> Result<(), &'static str> {
+        let Some(s2) = &mut self.s2 else { return Ok(()) };
+        while self.mid.is_empty() && s2.decoder.next(&mut self.mid.bytes)? {}
+        Ok(())
     }
 
     fn write(&mut self, tcp: &TcpStream, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -434,6 +492,11 @@ impl Layers {
 
     /// Puts plaintext into `out` through all layers.
     fn seal(&mut self, plain: &[u8]) {
+        if let Some(s2) = &mut self.s2 {
+            let mut packed = Vec::new();
+            s2.encoder.push(&mut packed, plain);
+            return self.push(&packed);
+        }
         let Some(ws) = &self.ws else { return self.push(plain) };
         // After a close frame nothing may follow; the link is about to end, and what was written is lost with it.
         if ws.closed {

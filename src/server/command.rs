@@ -68,7 +68,10 @@ async fn serve(start: flags::Start) -> i32 {
         }
         Err(e) => server.log.warn(format_args!("signals cannot be followed: {e}")),
     }
-    server.run().await
+    let code = server.run().await;
+    // The process is about to end, and the system takes back at once what freeing piece by piece would take long for.
+    std::mem::forget(server);
+    code
 }
 
 async fn send_signal(word: SignalWord, target: SignalTarget) -> Result<(), String> {

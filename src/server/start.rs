@@ -541,24 +541,24 @@ impl Server {
         crate::events::shutdown(self);
         crate::jetstream::hand_over(self).await;
         crate::jetstream::farewell(self);
+        crate::jetstream::stop(self).await;
+        if let Some(dir) = &self.options().ports_file_dir {
+            let name = format!("{}_{}.ports", env::process::exe_name(), env::process::id());
+            files::remove(&format!("{}/{name}", dir.trim_end_matches('/'))).await;
+        }
+        // Connections end last, as with nats-server: who sees its connection end may rely on the process ending at once.
         for client in self.links.clients.open() {
             client.link.close(Closed::ServerShutdown);
         }
-        // The engine's links last longer: it hands over what it leads.
         if let Some(mesh) = &self.cluster.mesh {
             mesh.stop();
         }
+        self.cluster.peers.stop();
         let left = || self.cluster.mesh.as_ref().map_or(0, |m| m.open()) + self.links.clients.len();
         // Last words are written before the sockets close; who does not take them is not waited for.
         let deadline = env::now() + Duration::from_secs(2);
         while left() > 0 && env::now() < deadline {
-            env::sleep(Duration::from_millis(5)).await;
-        }
-        crate::jetstream::stop(self).await;
-        self.cluster.peers.stop();
-        if let Some(dir) = &self.options().ports_file_dir {
-            let name = format!("{}_{}.ports", env::process::exe_name(), env::process::id());
-            files::remove(&format!("{}/{name}", dir.trim_end_matches('/'))).await;
+            env::sleep(Duration::from_millis(1)).await;
         }
         self.log.info(format_args!("Server Exiting.."));
     }

@@ -57,7 +57,13 @@ pub async fn build(o: &Options) -> Result<Transports, String> {
         out.cluster_tls = Some(RouteTls { server, client: client.config });
     }
     if let (Some(_), Some(t)) = (&o.https, &o.tls) {
-        let open = TlsOptions { verify: false, verify_and_map: false, ca_file: None, ..t.clone() };
+        let open = TlsOptions {
+            verify: false,
+            verify_and_map: false,
+            verify_known_urls: false,
+            ca_file: None,
+            ..t.clone()
+        };
         // The client port has said what there is to be said.
         out.https_tls = Some(tls_settings(&open, false, &mut Vec::new()).await?);
     }
@@ -73,7 +79,7 @@ const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 async fn tls_config(t: &TlsOptions) -> Result<TlsConfig, String> {
     let mut config = TlsConfig {
-        verify: t.verify || t.verify_and_map,
+        verify: t.verify || t.verify_and_map || t.verify_known_urls,
         min_version: match t.min_version {
             TlsVersion::V12 => MinVersion::Tls12,
             TlsVersion::V13 => MinVersion::Tls13,
@@ -155,7 +161,8 @@ pub fn websocket(
     }
     info.connect_urls = std::mem::take(&mut info.ws_connect_urls);
     if let Some(a) = &authenticator {
-        info.auth_required = a.info_auth_required();
+        // Here nats-server does not count who stands in for absent credentials.
+        info.auth_required = a.is_required();
     }
     Ok(Some(Arc::new(WebSocketSettings {
         info,

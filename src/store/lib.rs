@@ -55,7 +55,7 @@ pub use query::SubjectTotals;
 pub use record::{Batch, ENTRY_HEADER, Entry, FORMAT, Head, Kind, Message, NewEntry, Records};
 pub use scrub::ScrubReport;
 pub use segment::Counting;
-pub use store::{Group, Read, Store, Stored, StreamState, Sync, Ticket};
+pub use store::{Footprint, Group, Read, Store, Stored, StreamState, Sync, Ticket};
 pub use transfer::{Incoming, Outgoing, Taken};
 pub use types::*;
 pub use view::View;

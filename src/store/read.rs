@@ -171,7 +171,14 @@ impl Shard {
         let terms = meta.compacted || index.terms == again.terms;
         // One that is kept may have been rebuilt, when the stored one could not be read.
         let kept = self.index_foot(meta).await?;
-        let same = |f: &IndexFoot| (&f.blocks, &f.ttl) == (&again.blocks, &again.ttl);
+        // Where a block begins with entries that lost their messages, either sequence before its first message will do.
+        let all: Vec<StreamSeq> =
+            subjects.slots.iter().map(|s| StreamSeq(meta.first_seq.0 + u64::from(s.seq))).collect();
+        let same = |f: &IndexFoot| {
+            let offs = |f: &IndexFoot| f.blocks.iter().map(|b| (b.off, b.index)).collect::<Vec<_>>();
+            let found = |f: &IndexFoot| all.iter().map(|s| f.block_of(meta, *s)).collect::<Vec<_>>();
+            offs(f) == offs(&again) && found(f) == found(&again) && f.ttl == again.ttl
+        };
         let of_subjects = *self.subject_foot(meta).await? == subjects;
         Ok(same(&index)
             && same(&kept)

@@ -88,12 +88,18 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
             // since its header was written with that round.
             if f.rounds.iter().any(|r| r.head.round == first) || f.first.is_some() {
                 vouched = vouched.max(Round(first.0.saturating_sub(1)));
-                torn |= !rounds.split_off(&first).is_empty();
+                let before = rounds.len();
+                rounds.retain(|n, r| *n < first || r.head.epoch >= f.epoch);
+                torn |= rounds.len() < before;
             }
         }
         for r in f.rounds {
             vouched = vouched.max(if f.cut > 0 { r.head.round } else { r.head.synced });
-            rounds.insert(r.head.round, r);
+            // Twice in one epoch is a write that also landed elsewhere: either is the round, if it is whole.
+            let known = rounds.get(&r.head.round).is_some_and(|o| o.head.epoch == r.head.epoch && o.whole());
+            if !known {
+                rounds.insert(r.head.round, r);
+            }
         }
     }
     let mut steps = Vec::new();
@@ -217,6 +223,14 @@ mod tests {
             room(classify(vec![file(1, 1, vec![s(1, 1, 0, true), far])], Round(1), Round(0))),
             Some(1536)
         );
+        // A file whose header is that of an older use: what stands behind it is of the newer one, and counts.
+        let stale = FileScan { first: None, ..file(2, 3, vec![s(2, 3, 2, true), s(2, 4, 3, true)]) };
+        let older = file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, true)]);
+        assert_eq!(run(vec![stale, older], 1, 0), "1t 2t 3t 4t end 4");
+        // A round that stands twice, once where it does not belong, voids nothing of its own epoch.
+        let twice = FileScan { first: None, ..file(2, 3, vec![s(2, 2, 1, true)]) };
+        let whole = file(2, 1, vec![s(2, 1, 0, true), s(2, 2, 1, true), s(2, 3, 2, true)]);
+        assert_eq!(run(vec![whole, twice], 1, 0), "1t 2t 3t end 3");
         // Rounds that the manifest holds are not looked at.
         assert_eq!(run(vec![file(1, 1, vec![s(1, 1, 0, false), s(1, 2, 1, true)])], 2, 1), "2t end 2");
     }

@@ -32,7 +32,7 @@ use crate::{
     mend::Hole,
     options::{Options, mutant},
     recover::{FileScan, Replay, Verdict, classify},
-    round::{self, FileHead, Found, Frame, FrameKind, Line, RoundHead},
+    round::{self, FileHead, Found, Frame, FrameKind, Line, RoundHead, Scanned},
     types::{Damage, Epoch, Error, FileId, GroupId, LogIndex, Result, Round, StreamSeq},
 };
 
@@ -162,7 +162,8 @@ impl Shard {
             let here =
                 scan.rounds.iter().map(|r| r.head.round).filter(|r| *r >= from && *r <= replay.end).max();
             if let Some(l) = here {
-                last.insert(*number, l);
+                let known = last.entry(*number).or_insert(l);
+                *known = l.max(*known);
                 if writes {
                     files[number].file.sync_data().await?;
                 }
@@ -832,10 +833,21 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
                 None => None,
             };
             let mut rounds = round::scan(&bytes, id, epoch, opts.sector, key.as_ref());
+            if head.is_none() {
+                without_key(&mut rounds, opts);
+            }
             if mutant!(opts, StaleRecycledRound) {
                 for e in (1..epoch.0).rev() {
                     rounds.extend(round::scan(&bytes, id, Epoch(e), opts.sector, key.as_ref()));
                 }
+            }
+            // A header that is older than what stands behind it was never replaced, though a sync said so: what it says of its own use
+            // goes for nothing, and the rounds are those of the newer one. Without its salt what was sealed there stays so.
+            if let (Some(h), Some(newer)) = (head, newest.filter(|n| head.is_some_and(|h| h.epoch < *n))) {
+                let mut rounds = round::scan(&bytes, id, newer, opts.sector, None);
+                without_key(&mut rounds, opts);
+                let cut = h.len.saturating_sub(len);
+                scans.push((number, FileScan { epoch: newer, newest: newer, first: None, rounds, cut }));
             }
             scans.push((
                 number,
@@ -851,6 +863,21 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
         files.insert(number, JournalFile { file, len });
     }
     Ok((files, scans))
+}
+
+/// What may be sealed in a file whose header is gone cannot be told from what is plain: entries show it by their own checksums, frames that
+/// are opaque here do not.
+fn without_key(rounds: &mut [Scanned], opts: &Options) {
+    if opts.keys.current().is_none() {
+        return;
+    }
+    for f in rounds.iter_mut().flat_map(|r| &mut r.found) {
+        if let Found::Control(line, payload) = f
+            && !payload.is_empty()
+        {
+            *f = Found::Bad(*line, Bytes::new());
+        }
+    }
 }
 
 /// Reads until two readings agree: a flip on the way from the disk must not look like a torn tail.

@@ -174,6 +174,21 @@ impl Stored {
     }
 }
 
+/// What indexes the pieces of a group, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Footprint {
+    /// Pieces.
+    pub pieces: u64,
+    /// Blocks on disk: the log itself.
+    pub log: u64,
+    /// Footers on disk.
+    pub stored: u64,
+    /// Memory that all sparse indexes take if all are kept, and what is known of each piece.
+    pub sparse: u64,
+    /// Memory that the marks of deleted messages take, about.
+    pub deletions: u64,
+}
+
 /// A stream's totals.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StreamState {
@@ -506,6 +521,24 @@ impl Store {
         let began = |s: &Arc<Shard>| s.round_began.load(Ordering::Relaxed);
         let oldest = self.shards.all.iter().map(began).filter(|b| *b > 0).min();
         Duration::from_nanos(oldest.map_or(0, |b| now.saturating_sub(b)))
+    }
+
+    /// Rounds of the journal that were written, over the life of all shards.
+    pub fn rounds(&self) -> u64 {
+        self.shards.all.iter().map(|s| s.progress.borrow().written.0).sum()
+    }
+
+    /// How often a journal file was begun, over the life of all shards, and how many files there are.
+    pub fn journal_files(&self) -> (u64, u64) {
+        let of = |s: &Arc<Shard>| {
+            let j = s.journal.lock();
+            let files = j.full.len()
+                + j.free.len()
+                + usize::from(j.active.is_some())
+                + usize::from(j.spare.is_some());
+            (j.epoch.0, files as u64)
+        };
+        self.shards.all.iter().map(of).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
     }
 
     /// Completed journal syncs so far.
@@ -867,6 +900,19 @@ impl Group {
     pub fn index_bytes(&self) -> u64 {
         let s = self.state.lock();
         (s.dict.weight() + s.msgs.capacity() * size_of::<crate::group::TailMsg>()) as u64
+    }
+
+    /// What indexes this group's pieces. Reads every index footer.
+    pub async fn footprint(&self) -> Result<Footprint> {
+        let pieces = self.state.lock().pieces.clone();
+        let mut f = Footprint { pieces: pieces.len() as u64, ..Footprint::default() };
+        for p in &pieces {
+            f.log += u64::from(p.meta.data);
+            f.stored += u64::from(p.meta.index_foot) + u64::from(p.meta.subject_foot);
+            f.deletions += p.deleted.serialized_size() as u64;
+            f.sparse += (self.shard.fresh_index_foot(&p.meta).await?.weight() + size_of_val(&**p)) as u64;
+        }
+        Ok(f)
     }
 
     /// Walks everything; an error says which totals are wrong (S-50). For tests and the simulation: it reads every footer.

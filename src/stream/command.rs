@@ -95,6 +95,17 @@ pub enum Command {
         /// Names and deltas.
         deltas: Vec<(Bytes, Bytes)>,
     },
+    /// A consumer comes to be with a state that it had elsewhere: from a backup.
+    ConsumerRestore {
+        /// Its name.
+        name: Bytes,
+        /// When, in nanoseconds since 1970.
+        created: i64,
+        /// Its configuration, checked, as JSON.
+        json: Bytes,
+        /// As [`crate::consumer::Consumer::snapshot`] has it.
+        state: Bytes,
+    },
 }
 
 const CONFIG: u8 = 1;
@@ -108,6 +119,7 @@ const CONSUMER_UPDATE: u8 = 8;
 const CONSUMER_DELETE: u8 = 9;
 const CONSUMER_DELTA: u8 = 10;
 const CONSUMER_DELTAS: u8 = 11;
+const CONSUMER_RESTORE: u8 = 12;
 
 impl Control {
     /// The bytes of the entry.
@@ -161,6 +173,12 @@ impl Control {
                     put_bytes(&mut out, delta);
                 }
             }
+            Command::ConsumerRestore { name, created, json, state } => {
+                put_bytes(&mut out, name);
+                out.extend_from_slice(&created.to_le_bytes());
+                put_bytes(&mut out, json);
+                put_bytes(&mut out, state);
+            }
         }
         out.into()
     }
@@ -211,6 +229,10 @@ impl Control {
                 }
                 Command::ConsumerDeltas { deltas }
             }
+            CONSUMER_RESTORE => {
+                let (name, created) = (share(r.bytes()?), r.i64()?);
+                Command::ConsumerRestore { name, created, json: share(r.bytes()?), state: share(r.bytes()?) }
+            }
             _ => return None,
         };
         r.end()?;
@@ -240,6 +262,7 @@ impl Command {
             Command::ConsumerDelete { .. } => CONSUMER_DELETE,
             Command::ConsumerDelta { .. } => CONSUMER_DELTA,
             Command::ConsumerDeltas { .. } => CONSUMER_DELTAS,
+            Command::ConsumerRestore { .. } => CONSUMER_RESTORE,
         }
     }
 }
@@ -264,6 +287,7 @@ mod tests {
             Command::ConsumerDelete { name: b(b"c") },
             Command::ConsumerDelta { name: b(b"c"), delta: b(b"\x00\xff") },
             Command::ConsumerDeltas { deltas: vec![(b(b"a"), b(b"1")), (b(b"b"), b(b""))] },
+            Command::ConsumerRestore { name: b(b"c"), created: 1, json: b(b"{}"), state: b(b"\x01\x00") },
         ]
     }
 
@@ -293,7 +317,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_was_written(raw in proptest::collection::vec(any::<u8>(), 0..60), kind in 0u8..13) {
+        fn what_is_read_is_what_was_written(raw in proptest::collection::vec(any::<u8>(), 0..60), kind in 0u8..14) {
             let mut b = vec![1, kind];
             b.extend(raw);
             let b = Bytes::from(b);

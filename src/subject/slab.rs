@@ -73,6 +73,15 @@ impl<E> Slab<E> {
         slots.filter_map(|(id, e)| e.as_ref().map(|e| (id as u32, e)))
     }
 
+    /// Entries by id from `id` on, and those of freed ids as `None`, up to the end.
+    pub(crate) fn from(&self, id: usize) -> impl Iterator<Item = Option<(u32, &E)>> {
+        let (chunk, at) = (id / CHUNK, id % CHUNK);
+        let first = self.chunks.get(chunk).and_then(|c| c.get(at..)).unwrap_or_default();
+        let others = self.chunks.get(chunk + 1..).unwrap_or_default().iter().flatten();
+        let slots = first.iter().chain(others).enumerate();
+        slots.map(move |(i, e)| e.as_ref().map(|e| ((id + i) as u32, e)))
+    }
+
     /// Bytes allocated by the slab itself.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.chunks.capacity() * size_of::<Vec<Option<E>>>()
@@ -97,6 +106,10 @@ mod tests {
         *s.get_mut(5).unwrap() = 50;
         assert_eq!(s.get(5), Some(&50));
         assert_eq!(s.iter().count(), s.len());
+        for at in [0, 1, CHUNK - 1, CHUNK, 600, 3 * CHUNK + 6, 3 * CHUNK + 7, 9 * CHUNK] {
+            let listed: Vec<_> = s.from(at).flatten().map(|(id, _)| id as usize).collect();
+            assert_eq!(listed, (at..3 * CHUNK + 7).collect::<Vec<_>>());
+        }
         for id in ids {
             assert!(s.remove(id).is_some());
         }

@@ -154,6 +154,9 @@ impl Frontier {
     }
 }
 
+/// Where [`Trie::for_some`] begins with the nodes: above all ids of literals.
+const FIRST_NODE: u64 = 1 << 40;
+
 /// The interest structure; see the module's head. `T` is what stands for a subscriber, best some 8 bytes.
 ///
 /// A clone is a full copy with the same ids: fit for a snapshot of some thousands of subjects, not for one after each
@@ -289,6 +292,37 @@ impl<T> Trie<T> {
     /// Every value with its subject and queue: literal subjects first, then patterns, each by id.
     pub fn for_each(&self, f: impl FnMut(&[u8], Option<QueueId>, &T)) {
         self.list(|_| true, f);
+    }
+
+    /// A portion of all values: from where `from` says on (0 at first), about `subjects_max` subjects. Returns where the next
+    /// portion begins, or `None` after the last. What comes or goes between two portions may be seen or not; what stays is seen
+    /// exactly once.
+    pub fn for_some(&self, from: u64, subjects_max: usize, mut f: impl FnMut(&T)) -> Option<u64> {
+        let mut left = subjects_max.max(1);
+        let mut at = from;
+        if at < FIRST_NODE {
+            for entry in self.literals.from(at as usize) {
+                if left == 0 {
+                    return Some(at);
+                }
+                (left, at) = (left - 1, at + 1);
+                if let Some((_, l)) = entry {
+                    l.values.for_each(|_, v| f(v));
+                }
+            }
+            at = FIRST_NODE;
+        }
+        for entry in self.nodes.from((at - FIRST_NODE) as usize) {
+            if left == 0 {
+                return Some(at);
+            }
+            (left, at) = (left - 1, at + 1);
+            if let Some((_, n)) = entry {
+                n.here.for_each(|_, v| f(v));
+                n.tail.for_each(|_, v| f(v));
+            }
+        }
+        None
     }
 
     /// Every value whose subject, taken as a pattern, is a subset of `filter`. Reads everything.

@@ -67,6 +67,17 @@ fn agrees(trie: &Trie<u64>, model: &[Sub], subjects: &[&[u8]]) -> Result<(), Tes
         trie.for_each_within(s, |p, q, v| within.push(entry(p, q, v)));
         trie.for_each_overlapping(s, |p, q, v| over.push(entry(p, q, v)));
         trie.for_each(|p, q, v| all.push(entry(p, q, v)));
+        for portion in [1, 3, 100] {
+            let (mut some, mut at) = (Vec::new(), Some(0));
+            while let Some(from) = at {
+                at = trie.for_some(from, portion, |v| some.push(*v));
+            }
+            some.sort_unstable();
+            let mut each = Vec::new();
+            trie.for_each(|_, _, v| each.push(*v));
+            each.sort_unstable();
+            assert_eq!(some, each, "in portions of {portion}");
+        }
         prop_assert_eq!(sorted(all), list(&|_| true));
         let ok = is_valid(s);
         prop_assert_eq!(sorted(within), list(&|p| ok && is_subset(p, s)));

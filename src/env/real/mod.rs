@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod linger;
 pub mod log;
 pub mod net;
 pub mod process;

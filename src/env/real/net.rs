@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::{Shutdown, SocketAddr},
+    net::{IpAddr, Shutdown, SocketAddr},
 };
 
 use bytes::BufMut;
@@ -126,6 +126,13 @@ impl TcpStream {
 pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+/// The addresses of this machine's network interfaces, in the order of the interfaces, IPv4 before IPv6 on each.
+pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut all = if_addrs::get_if_addrs()?;
+    all.sort_by_key(|i| (i.index.unwrap_or(u32::MAX), i.ip().is_ipv6()));
+    Ok(all.iter().map(|i| i.ip()).collect())
 }
 
 #[cfg(test)]

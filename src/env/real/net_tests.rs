@@ -64,6 +64,13 @@ fn a_full_stream_would_block_and_a_reset_is_an_error() {
 }
 
 #[test]
+fn interfaces_have_addresses() {
+    let all = interface_addresses().unwrap();
+    assert!(all.iter().any(|ip| ip.is_loopback()), "no loopback among {all:?}");
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len(), "twice in {all:?}");
+}
+
+#[test]
 fn a_stream_moves_to_the_worker_that_attaches_it() {
     crate::run(async {
         let workers = crate::Workers::start(3).unwrap();

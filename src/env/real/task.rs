@@ -4,6 +4,9 @@ use std::{cell::Cell, future::Future, io, thread};
 
 use tokio::{runtime, sync::oneshot};
 
+use super::linger;
+use crate::time::Instant;
+
 /// A task's end, as a future. Dropping it does not stop the task; [`JoinHandle::abort`] does.
 pub use tokio::task::JoinHandle;
 
@@ -95,6 +98,17 @@ where
     F::Output: Send + 'static,
 {
     tokio::spawn(f)
+}
+
+/// Tells the worker that what came at `at` has been handled, and whether that was little (see [`linger`]).
+#[inline]
+pub fn handled(at: Instant, is_small: bool) {
+    linger::handled(at, is_small);
+}
+
+/// Lets others have the core.
+pub(crate) fn yield_core() {
+    thread::yield_now();
 }
 
 /// Runs `main` on this thread, as worker 0, to its end.

@@ -12,7 +12,7 @@ mod stream;
 
 pub(crate) use model::Net;
 pub use model::{Link, NetOptions, Trigger};
-pub use stream::{Accepted, TcpListener, TcpStream, resolve};
+pub use stream::{Accepted, TcpListener, TcpStream, interface_addresses, resolve};
 
 use super::world::{Machine, World, elapsed};
 use crate::trace;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::world::World;
+use crate::time::Instant;
 
 /// A task's end, as a future. Dropping it does not stop the task; `abort` does.
 pub use madsim::task::JoinHandle;
@@ -85,6 +86,14 @@ where
     F::Output: Send + 'static,
 {
     Worker { index: INDEX.get() }.spawn(f)
+}
+
+/// Workers neither sleep nor wake here.
+pub fn handled(_at: Instant, _is_small: bool) {}
+
+/// Whoever holds a lock here cannot get on while somebody else waits for it: all tasks share one thread.
+pub(crate) fn yield_core() {
+    unreachable!("a lock was held across an await, or taken twice")
 }
 
 /// Runs `main` in a world of its own with seed 0 and one machine, to its end.

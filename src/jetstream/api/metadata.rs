@@ -85,6 +85,7 @@ pub fn is_supported(metadata: &BTreeMap<String, String>) -> bool {
 fn store(metadata: &mut BTreeMap<String, String>, level: u32) {
     metadata.remove(SERVER_VERSION);
     metadata.remove(SERVER_LEVEL);
+    metadata.remove(stream::config::RESTORING);
     metadata.insert(REQUIRED.to_owned(), level.to_string());
 }
 

@@ -19,6 +19,7 @@ use crate::{
     JetStream,
     account::{Asked, Assets},
     api::{self, Kind, Parsed, Request, response::StreamInfo},
+    backup,
     handlers::{self, Answered, Desk},
     leading::Standing,
     meta::{Assigned, NotAssigned},
@@ -202,6 +203,7 @@ impl JetStream {
                 }
                 serde_json::to_vec(&infos).map_or(Reply::Open, |b| Reply::Json(b.into()))
             }
+            Call::Import { group, items } => self.import_here(group, items).await,
             Call::MetaStepDown(to) => match self.hand_over_meta(to) {
                 true => Reply::Done(0),
                 false => Reply::Elsewhere(self.meta.leader(self.me).filter(|n| *n != self.me)),
@@ -358,6 +360,10 @@ impl Desk<'_> {
                 At::Node(n) => match self.ask(c, n).await {
                     Some(Reply::Answer { failed, body }) => {
                         self.remember(c, &request, n);
+                        if kind == Kind::StreamRestore && !failed {
+                            // The client may send at once what another server takes.
+                            self.assets.await_interest(backup::upload_subject(&body).as_bytes()).await;
+                        }
                         return Some(Answered { kind, failed, body });
                     }
                     Some(Reply::Silence) => return None,

@@ -72,6 +72,13 @@ pub enum Call {
         /// The payload.
         body: Bytes,
     },
+    /// Put this part of a backup into the log of a group that you lead.
+    Import {
+        /// The group.
+        group: u64,
+        /// The part.
+        items: Vec<crate::backup::Item>,
+    },
 }
 
 /// What the other engine says.
@@ -278,6 +285,10 @@ mod tests {
             Call::Adopt(5),
             Call::Force { group: 3, term: 4, nodes: vec![NodeId::new(4, 0)] },
             Call::Operate { subject: b(b"SERVER.EVACUATE"), body: b(b"{}") },
+            Call::Import {
+                group: 3,
+                items: vec![crate::backup::Item::Complete { messages: 1, last: 2, time: -3 }],
+            },
         ];
         for c in calls {
             assert_eq!(Call::decode(&c.encode(5)), Some((5, c)));

@@ -79,6 +79,7 @@ impl JetStream {
         self.speak(c, mind);
         self.log_leader(c, mind);
         let nodes = self.keep_nodes(c).await;
+        self.end_abandoned_restores().await;
         let groups = self.keep_groups(c).await;
         let late = u128::from(env::now().0.saturating_sub(mind.remembered_at)) >= REMEMBER.as_nanos();
         let forgotten = late && self.keep_forgotten(c).await;

@@ -16,7 +16,7 @@ fn a_probe_writes_and_says_what_the_disk_says() {
         assert!(after > before, "something was made durable");
         assert_eq!(server.node.probe().await, Ok(()));
         assert_eq!(syncs(), after, "whoever asks all the time is told what was found a moment ago");
-        disk.with(|d| drop(d.options().rates.insert(Fault::SyncError, 1.0)));
+        disk.with(|d| d.options().rates.insert(Fault::SyncError, 1.0));
         // What was found holds for a second.
         let deadline = env::now() + PATIENCE;
         let found = loop {

@@ -2,6 +2,7 @@
 //!
 //! Owns the harness. What is tested stands in the modules below.
 
+mod backups;
 mod consumers;
 mod health;
 mod leading;
@@ -54,6 +55,7 @@ pub(super) struct Got {
     pub reply: String,
     pub head: String,
     pub body: String,
+    pub bytes: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -74,6 +76,7 @@ impl Inbound for Ear {
             reply: text(m.reply),
             head: text(m.header()),
             body: text(m.payload()),
+            bytes: m.payload().to_vec(),
         });
         self.0.came.notify_waiters();
         true
@@ -140,7 +143,17 @@ impl Server {
     }
     /// Sends; how many got it.
     pub(super) fn publish(&self, subject: &str, reply: &str, body: &str) -> usize {
-        self.posts.take().send(subject.as_bytes(), None, reply.as_bytes(), 0, &[body.as_bytes()])
+        self.publish_bytes(subject, reply, "", body.as_bytes())
+    }
+    /// The same with a header block.
+    pub(super) fn publish_bytes(&self, subject: &str, reply: &str, head: &str, body: &[u8]) -> usize {
+        self.posts.take().send(
+            subject.as_bytes(),
+            None,
+            reply.as_bytes(),
+            head.len(),
+            &[head.as_bytes(), body],
+        )
     }
     /// A subject for one answer.
     pub(super) fn inbox(&self) -> String {

@@ -6,6 +6,7 @@ pub mod consumers;
 pub mod direct;
 pub mod info;
 pub mod peers;
+pub mod restores;
 pub mod streams;
 
 use std::sync::Arc;
@@ -134,14 +135,9 @@ impl Desk<'_> {
                 done(Kind::MsgDelete, self.delete_message(&stream, seq, no_erase).await)
             }
             Request::StreamSnapshot { stream, how } => {
-                let refused = self.stream(&stream).map(|_| ()).and(how.map(|_| ()));
-                let why = "backups are not yet supported by this version";
-                Some((Kind::StreamSnapshot, Err(refused.err().unwrap_or(errors::STREAM_SNAPSHOT.with(why)))))
+                done(Kind::StreamSnapshot, self.snapshot(&stream, how).await)
             }
-            Request::StreamRestore { .. } => {
-                let why = "backups are not yet supported by this version";
-                Some((Kind::StreamRestore, Err(errors::STREAM_RESTORE.with(why))))
-            }
+            Request::StreamRestore { config, .. } => done(Kind::StreamRestore, self.restore(*config).await),
             Request::StreamPeer { kind, stream, peer } => done(kind, self.replace_peer(&stream, &peer).await),
             Request::ConsumerPeer { kind, stream, consumer, .. } => {
                 let known = self.known_consumer(&stream, &consumer);
@@ -187,7 +183,7 @@ impl Desk<'_> {
     }
 
     /// A stream of the asking account.
-    fn stream(&self, name: &str) -> Result<Arc<Stream>, ApiError> {
+    pub(crate) fn stream(&self, name: &str) -> Result<Arc<Stream>, ApiError> {
         match self.assets.stream(name) {
             // K-3
             Some(s) if !self.node.is_clustered() || s.leads() => Ok(s),

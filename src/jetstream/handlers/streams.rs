@@ -37,7 +37,7 @@ use crate::{
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The account's other streams, as configurations are checked against.
-struct Others<'a>(&'a Desk<'a>);
+pub(super) struct Others<'a>(pub &'a Desk<'a>);
 
 impl Streams for Others<'_> {
     fn find(&self, name: &str) -> Option<StreamConfig> {
@@ -75,7 +75,7 @@ fn broken(text: String) -> ApiError {
 }
 
 impl Desk<'_> {
-    fn limits_for(&self, storage: Storage) -> (AccountLimits, ServerLimits) {
+    pub(super) fn limits_for(&self, storage: Storage) -> (AccountLimits, ServerLimits) {
         let l = self.assets.limits().unwrap_or_default();
         let window = self.node.options.limits.duplicate_window;
         let server = ServerLimits {
@@ -91,7 +91,7 @@ impl Desk<'_> {
     }
 
     /// Whether account and server have room for what a stream sets aside. `had` is what it has set aside already.
-    fn reserve(&self, c: &StreamConfig, had: u64) -> Result<(), ApiError> {
+    pub(super) fn reserve(&self, c: &StreamConfig, had: u64) -> Result<(), ApiError> {
         let more = aside(c).saturating_sub(had);
         if more == 0 {
             return Ok(());
@@ -127,7 +127,7 @@ impl Desk<'_> {
         Ok(())
     }
 
-    fn check_overlap(&self, c: &StreamConfig) -> Result<(), ApiError> {
+    pub(super) fn check_overlap(&self, c: &StreamConfig) -> Result<(), ApiError> {
         for other in self.own().iter().filter_map(|a| a.config.as_ref()) {
             if other.name != c.name && subjects_overlap(&other.subjects, &c.subjects) {
                 return Err(errors::STREAM_SUBJECT_OVERLAP.error());
@@ -136,10 +136,10 @@ impl Desk<'_> {
         Ok(())
     }
     /// The account's streams.
-    fn own(&self) -> Vec<Arc<Assigned>> {
+    pub(super) fn own(&self) -> Vec<Arc<Assigned>> {
         self.node.meta.of_account(&self.assets.account.name)
     }
-    fn assigned(&self, name: &str) -> Option<Arc<Assigned>> {
+    pub(super) fn assigned(&self, name: &str) -> Option<Arc<Assigned>> {
         self.node.meta.find(&self.assets.account.name, name)
     }
 
@@ -180,7 +180,11 @@ impl Desk<'_> {
     }
 
     /// Assigns a group to a stream and opens it. Under the account's lock of changes.
-    async fn make_stream(&self, c: &StreamConfig, members: Vec<NodeId>) -> Result<Assignment, ApiError> {
+    pub(super) async fn make_stream(
+        &self,
+        c: &StreamConfig,
+        members: Vec<NodeId>,
+    ) -> Result<Assignment, ApiError> {
         let config = serde_json::to_vec(c).map_err(|e| errors::STREAM_CREATE.with(e))?;
         let mut a = Assignment {
             id: 0,
@@ -217,7 +221,7 @@ impl Desk<'_> {
     }
 
     /// The info of a stream that has the configuration of its assignment, from wherever it is led.
-    async fn settled(&self, a: &Assignment) -> Result<StreamInfo, ApiError> {
+    pub(super) async fn settled(&self, a: &Assignment) -> Result<StreamInfo, ApiError> {
         if self.node.is_clustered() {
             let info = self.node.settle(a.id, a.config.clone()).await;
             self.node.spread().await;
@@ -337,13 +341,20 @@ impl Desk<'_> {
     pub(super) async fn delete_stream(&self, name: &str) -> Result<Done, ApiError> {
         let _one = self.assets.changing.lock().await;
         let a = self.assigned(name).ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
+        self.end_stream(&a).await?;
+        advisory::stream_action(self.node, self.assets, &a.a.name, advisory::Action::Delete);
+        Ok(Done::YES)
+    }
+
+    /// Deletes a stream. Under the account's lock of changes.
+    pub(super) async fn end_stream(&self, a: &Arc<Assigned>) -> Result<(), ApiError> {
         let deleted = self.node.meta.begin(&MetaCommand::Delete(a.a.id)).done().await;
         deleted.map_err(|e| not_assigned(e, errors::STREAM_DELETE))?;
         if self.node.is_clustered() {
             // Every member removes its part by itself.
             self.node.spread().await;
         } else {
-            if let Some(s) = self.node.stream_of(&a) {
+            if let Some(s) = self.node.stream_of(a) {
                 self.assets.remove(&s);
                 s.retire();
             }
@@ -351,8 +362,7 @@ impl Desk<'_> {
             removed.map_err(|e| errors::STREAM_DELETE.with(e))?;
             self.node.gone(a.a.id);
         }
-        advisory::stream_action(self.node, self.assets, &a.a.name, advisory::Action::Delete);
-        Ok(Done::YES)
+        Ok(())
     }
 
     pub(super) async fn purge(

@@ -126,6 +126,8 @@ async fn start(how: How) -> Server {
         credentials: credentials.clone(),
     };
     let settings = RouteSettings {
+        certificates: None,
+        compression: crate::route::Compression::Off,
         info,
         urls: how.known.iter().map(url).collect(),
         authenticator: Arc::new(Authenticator::new(config, [0; 32]).unwrap()),

@@ -29,7 +29,7 @@ use wire::{
 };
 
 use super::{
-    Mesh, Route, RouteSettings, RouteUrl, Slot, dial,
+    Compression, Level, Mesh, Route, RouteSettings, RouteUrl, Slot, dial,
     mesh::{Agreement, Refused},
 };
 use crate::{
@@ -135,6 +135,10 @@ struct Conn {
     end: End,
     /// Connections of the pool, as both servers together want it.
     pool: u32,
+    /// Both ends have agreed to compress: the INFO that comes next comes compressed, and asks for the place.
+    compresses: bool,
+    /// What follows is compressed, from the next byte on.
+    switch: Option<Level>,
     /// A PONG to our first PING will let the other connections be opened.
     goes_on: bool,
     /// The front of an operation that has not come whole.
@@ -177,7 +181,13 @@ impl Conn {
         dialed: Option<Dialed>,
     ) -> Option<Conn> {
         let socket = match &settings.tls {
-            None => Arc::new(Socket::plain(tcp)),
+            None if settings.compression == Compression::Off => Arc::new(Socket::plain(tcp)),
+            None => {
+                // It may get a layer.
+                let socket = Socket::held(tcp);
+                socket.release();
+                Arc::new(socket)
+            }
             Some(tls) => {
                 // Unlike with clients, TLS comes before INFO.
                 let socket = Arc::new(Socket::held(tcp));
@@ -224,6 +234,8 @@ impl Conn {
             inbox: None,
             end: End::Refused,
             pool: 0,
+            compresses: false,
+            switch: None,
             goes_on: false,
             partial: BytesMut::new(),
             need: 0,
@@ -540,6 +552,12 @@ impl Conn {
                 Ok(Parsed::Op { op, used }) => {
                     self.operation(op);
                     at += used;
+                    if let Some(level) = self.switch.take() {
+                        self.socket.compress(level, &buf[at..]);
+                        self.switched(level);
+                        self.need = 0;
+                        return buf.len();
+                    }
                     if self.link.closed().is_some() || self.login.is_some() {
                         self.need = 0;
                         return at;
@@ -619,6 +637,9 @@ impl Conn {
         if let Some(t) = self.ping_sent.take() {
             let rtt = self.last_read.since(t).max(Duration::from_nanos(1));
             route.rtt_ns.store(rtt.as_nanos() as u64, Relaxed);
+            if let Some(level) = self.settings.compression.by_round_trip(rtt) {
+                self.socket.set_level(level);
+            }
         }
         if std::mem::take(&mut self.goes_on)
             && let Some(d) = &self.dialed
@@ -647,6 +668,13 @@ impl Conn {
             return self.refuse(&text, Closed::WrongGateway);
         }
         let s = self.settings.clone();
+        if let Some(certificates) = &s.certificates {
+            let cert = self.socket.layers().lock().tls().and_then(|t| t.peer_certs().into_iter().next());
+            return match cert.is_some_and(|c| certificates.admit(&c)) {
+                true => self.accepted(c),
+                false => self.unauthorized(),
+            };
+        }
         if !s.authenticator.is_required() {
             return self.accepted(c);
         }
@@ -704,16 +732,57 @@ impl Conn {
         }
         match &self.route {
             None if !self.connected => {
-                if self.settings.authenticator.is_required() {
+                if self.settings.authenticator.is_required() || self.settings.certificates.is_some() {
                     return self.unauthorized();
                 }
                 self.connected = true;
-                self.take_place(info);
+                match self.settings.compression.agreed(&info.compression) {
+                    Some(_) if !self.compresses => self.begin_to_compress(&info),
+                    _ => self.take_place(info),
+                }
+            }
+            None if !self.compresses && self.settings.compression.agreed(&info.compression).is_some() => {
+                self.begin_to_compress(&info);
             }
             None => self.take_place(info),
             Some(r) if r.remote_id == info.server_id => self.mesh.update(info),
             Some(_) => self.mesh.learn(&info),
         }
+    }
+
+    /// Both ends want to compress. Who has connected says so by INFO, and both write compressed from then on: first an INFO each,
+    /// by which the place is asked for and given.
+    fn begin_to_compress(&mut self, theirs: &RouteInfo) {
+        self.compresses = true;
+        self.switch = self.settings.compression.agreed(&theirs.compression);
+        if self.dialed.is_some() {
+            let info = self.info_for_place();
+            self.send(|out| info.push(out));
+            if self.link.pending_bytes() > 0 || self.socket.has_unwritten() {
+                // A new connection has room for that, if it is one.
+                self.link.close(Closed::WriteError);
+            }
+        }
+    }
+    /// The first that is compressed.
+    fn switched(&mut self, level: Level) {
+        if self.dialed.is_none() {
+            let mut info = self.mesh.info();
+            info.nonce = self.mesh.nonce();
+            info.compression = level.name().to_owned();
+            self.link.push(|out| info.push(out));
+        }
+    }
+    /// The INFO by which we ask for a place at a server that we have connected to.
+    fn info_for_place(&self) -> RouteInfo {
+        let mut info = self.mesh.info();
+        info.nonce = self.mesh.nonce();
+        match self.dialed.as_ref().map(|d| &d.slot) {
+            Some(Slot::Pool(n)) => info.route_pool_idx = i64::from(*n),
+            Some(Slot::Account(a)) => info.route_account = a.to_string(),
+            None => {}
+        }
+        info
     }
 
     /// Takes the connection's place in the mesh, and begins to exchange interest.
@@ -757,6 +826,7 @@ impl Conn {
             url: self.dialed.as_ref().map(|d| d.url.clone()),
             start: env::wall(),
             tls: self.socket.tls_agreed(),
+            socket: self.socket.clone(),
             since: env::now(),
             rtt_ns: AtomicU64::new(0),
             last_activity: AtomicU64::new(env::wall().0 as u64),
@@ -769,12 +839,7 @@ impl Conn {
         self.greeting = None;
         self.pool = if pooled { ours.max(theirs) } else { 0 };
         if let Some(d) = &self.dialed {
-            let mut info = self.mesh.info();
-            info.nonce = self.mesh.nonce();
-            match &d.slot {
-                Slot::Pool(n) => info.route_pool_idx = i64::from(*n),
-                Slot::Account(a) => info.route_account = a.to_string(),
-            }
+            let info = self.info_for_place();
             self.link.push(|out| info.push(out));
             // The PONG says that the other end has given the connection its place: the others may follow.
             if d.slot == Slot::Pool(0) {

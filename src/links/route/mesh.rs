@@ -56,6 +56,7 @@ pub struct Route {
     pub start: Wall,
     /// TLS version and cipher suite, if any.
     pub tls: Option<(String, String)>,
+    pub(super) socket: Arc<crate::Socket>,
     /// Monotonic moment of the start.
     pub(super) since: Instant,
     pub(super) rtt_ns: AtomicU64,
@@ -66,6 +67,10 @@ impl Route {
     /// Last measured round trip; zero before the first.
     pub fn rtt(&self) -> Duration {
         Duration::from_nanos(self.rtt_ns.load(Relaxed))
+    }
+    /// How it is compressed, in the words of INFO.
+    pub fn compression(&self) -> &'static str {
+        self.socket.level().map_or("off", |level| level.name())
     }
     /// When it last brought something.
     pub fn last_activity(&self) -> Wall {

@@ -15,6 +15,7 @@
 mod conn;
 mod dial;
 mod mesh;
+mod terms;
 mod url;
 
 use std::{sync::Arc, time::Duration};
@@ -26,6 +27,7 @@ use crate::TlsSettings;
 
 pub use conn::listen;
 pub use mesh::{Member, Mesh, MeshOptions, Route, Slot};
+pub use terms::{Certificates, Compression, Level};
 pub use url::RouteUrl;
 
 /// TLS between members.
@@ -46,6 +48,10 @@ pub struct RouteSettings {
     pub urls: Vec<RouteUrl>,
     /// Who may connect; if it asks for nothing, everybody.
     pub authenticator: Arc<Authenticator>,
+    /// Who may connect by certificate; passwords do not count then.
+    pub certificates: Option<Arc<Certificates>>,
+    /// Whether connections are compressed. Connections that are open stay as they are.
+    pub compression: Compression,
     /// User and password to show to servers that are known by gossip.
     pub credentials: Option<(String, identity::Secret)>,
     /// Time to authenticate.

@@ -39,6 +39,18 @@ pub struct PeerCert {
 }
 
 impl PeerCert {
+    /// The same as `identity` wants it.
+    pub fn identity(&self) -> identity::PeerCert {
+        let attribute =
+            |(oid, value): &(String, String)| identity::Attribute { oid: oid.clone(), value: value.clone() };
+        identity::PeerCert {
+            emails: self.emails.clone(),
+            dns_names: self.dns_names.clone(),
+            uris: self.uris.clone(),
+            subject: self.subject.iter().map(|rdn| rdn.iter().map(attribute).collect()).collect(),
+            spki_sha256: self.spki_sha256,
+        }
+    }
     /// Reads a certificate.
     ///
     /// # Errors

@@ -7,12 +7,15 @@ pub mod peers;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock, Weak, atomic::Ordering::*},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering::*},
+    },
     time::Duration,
 };
 
 use identity::{AuthConfig, Authenticator, ListenerConfig, Permissions, PermissionsConfig, SingleUser};
-use links::route::{Mesh, MeshOptions, RouteHooks, RouteSettings, RouteTls, RouteUrl};
+use links::route::{Certificates, Mesh, MeshOptions, RouteHooks, RouteSettings, RouteTls, RouteUrl};
 use tokio::sync::Notify;
 use wire::{
     info::Info,
@@ -60,6 +63,13 @@ impl RouteHooks for Hooks {
     }
 }
 
+/// Whether there has been another member that takes clients.
+#[derive(Default)]
+struct Met {
+    clients: AtomicBool,
+    websocket: AtomicBool,
+}
+
 /// What the server has as a member of a cluster.
 #[derive(Default)]
 pub struct Cluster {
@@ -70,7 +80,7 @@ pub struct Cluster {
     /// What clients are told of the members has changed.
     changed: Notify,
     /// There has been another member: from then on clients are told of this one too.
-    met: std::sync::atomic::AtomicBool,
+    met: Met,
 }
 
 impl Cluster {
@@ -152,8 +162,7 @@ pub fn apply(server: &Server, o: &Options) -> Result<(), String> {
     if let (Some(w), Some(a)) = (&o.websocket, bound.websocket)
         && !c.no_advertise
     {
-        let (host, port) = split(w.advertise.as_deref(), &w.host, a.port());
-        s.info.ws_connect_urls = vec![joined(&host, port)];
+        s.info.ws_connect_urls = reachable(w.advertise.as_deref(), &w.host, a.port());
     }
     mesh.set_settings(s);
     Ok(())
@@ -165,6 +174,32 @@ fn split(advertise: Option<&str>, host: &str, port: u16) -> (String, u16) {
         Some((h, p)) => (h, p.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0).unwrap_or(port)),
         None => (host.to_owned(), port),
     }
+}
+
+/// Where clients reach a port: what is advertised, else the host, which stands for all global addresses of this machine where
+/// it says only that the server listens everywhere.
+fn reachable(advertise: Option<&str>, host: &str, port: u16) -> Vec<String> {
+    let (host, port) = split(advertise, host, port);
+    if advertise.is_some() || !is_everywhere(&host) {
+        return vec![joined(&host, port)];
+    }
+    // A machine that cannot say its addresses advertises none: its clients know the one that they came by.
+    let all = env::net::interface_addresses().unwrap_or_default();
+    all.into_iter().filter(is_global_unicast).map(|ip| joined(&ip.to_string(), port)).collect()
+}
+
+/// Whether a host says only that a server listens everywhere.
+fn is_everywhere(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+}
+
+/// Whether others may reach the address: neither of this machine nor of its link alone, nor of a group.
+fn is_global_unicast(ip: &IpAddr) -> bool {
+    let narrow = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !narrow && !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
 }
 
 fn joined(host: &str, port: u16) -> String {
@@ -245,7 +280,7 @@ fn route_settings(
         tls_required: tls.is_some(),
         tls_verify: tls.as_ref().is_some_and(|t| t.server.verify),
         max_payload: i64::try_from(o.max_payload).unwrap_or(i64::MAX),
-        compression: "off".to_owned(),
+        compression: compression(c).name().to_owned(),
         import: subjects(&c.permissions.import),
         export: subjects(&c.permissions.export),
         route_pool_size: i64::from(c.pool_size),
@@ -259,14 +294,15 @@ fn route_settings(
     if let Some(a) = client
         && !c.no_advertise
     {
-        let (host, port) = split(o.client_advertise.as_deref(), &o.host, a.port());
-        info.connect_urls = vec![joined(&host, port)];
+        info.connect_urls = reachable(o.client_advertise.as_deref(), &o.host, a.port());
     }
     let reports = |n: i64| u32::try_from(n).unwrap_or(1).max(1);
     Ok(RouteSettings {
         info,
         urls: c.routes.iter().filter_map(route_url).collect(),
         authenticator: Arc::new(authenticator),
+        certificates: certificates(c)?.map(Arc::new),
+        compression: compression(c),
         credentials,
         auth_timeout: c.auth_timeout,
         tls,
@@ -287,19 +323,35 @@ fn route_settings(
     })
 }
 
-/// What of a cluster block this server cannot do yet.
-pub fn unsupported(c: &ClusterOptions, out: &mut Vec<String>) {
-    if !matches!(c.compression, Compression::Off | Compression::Accept) {
-        out.push("cluster.compression: compression of routes is not yet supported".to_owned());
+fn compression(c: &ClusterOptions) -> links::route::Compression {
+    use links::route::{Compression as Mode, Level};
+    match &c.compression {
+        Compression::Off => Mode::Off,
+        Compression::Accept => Mode::Accept,
+        Compression::Auto(limits) => Mode::Auto(limits.clone()),
+        Compression::Fast => Mode::Fixed(Level::Fast),
+        Compression::Better => Mode::Fixed(Level::Better),
+        Compression::Best => Mode::Fixed(Level::Best),
     }
-    if let Some(t) = &c.tls {
-        if t.verify_and_map {
-            out.push("cluster.tls.verify_and_map: not yet supported".to_owned());
-        }
-        if t.verify_known_urls {
-            out.push("cluster.tls.verify_cert_and_check_known_urls: not yet supported".to_owned());
-        }
+}
+
+/// Which certificates speak for a member, if they are asked.
+fn certificates(c: &ClusterOptions) -> Result<Option<Certificates>, String> {
+    let Some(tls) = c.tls.as_ref().filter(|t| t.verify_and_map || t.verify_known_urls) else {
+        return Ok(None);
+    };
+    let mut out = Certificates { by_user: None, hosts: Vec::new() };
+    if let Some(name) = c.user.clone().filter(|_| tls.verify_and_map) {
+        let user = identity::UserConfig { name, ..identity::UserConfig::default() };
+        let listener = ListenerConfig { tls_map: true, ..ListenerConfig::default() };
+        let config = AuthConfig { users: vec![user], listener, ..AuthConfig::default() };
+        let users = Authenticator::new(config, [0; 32]).map_err(|e| format!("cluster: {e}"))?;
+        out.by_user = Some(users);
     }
+    if tls.verify_known_urls {
+        out.hosts.extend(c.routes.iter().map(|u| u.host.clone()));
+    }
+    Ok(Some(out))
 }
 
 /// Adds to a client's INFO what it is told of the cluster.
@@ -311,34 +363,26 @@ pub fn describe(server: &Server, info: &mut Info) {
         return;
     }
     let (others, ws_others) = mesh.connect_urls();
-    if !others.is_empty() || !ws_others.is_empty() {
-        server.cluster.met.store(true, Relaxed);
-    }
-    if !server.cluster.met.load(Relaxed) {
-        return;
-    }
-    let own = |urls: &[String]| -> Vec<String> {
-        urls.iter().filter(|u| !is_everywhere(u)).filter(|_| !info.ldm).cloned().collect()
-    };
-    let with = |mut all: Vec<String>, others: Vec<String>| {
-        for url in others {
+    let met = &server.cluster.met;
+    let with = |own: &[String], others: Vec<String>, met: &AtomicBool| -> Vec<String> {
+        if !others.is_empty() {
+            met.store(true, Relaxed);
+        }
+        let mut all = Vec::new();
+        if !met.load(Relaxed) {
+            return all;
+        }
+        let own = own.iter().filter(|_| !info.ldm).cloned();
+        for url in own.chain(others) {
             if !all.contains(&url) {
                 all.push(url);
             }
         }
         all
     };
-    let (mine, ws_mine) = (own(&s.info.connect_urls), own(&s.info.ws_connect_urls));
-    info.connect_urls = with(mine, others);
-    info.ws_connect_urls = with(ws_mine, ws_others);
-}
-
-/// Whether an address says only that a server listens everywhere.
-fn is_everywhere(url: &str) -> bool {
-    url.parse::<SocketAddr>().is_ok_and(|a| match a.ip() {
-        IpAddr::V4(ip) => ip.is_unspecified(),
-        IpAddr::V6(ip) => ip.is_unspecified(),
-    })
+    let urls = with(&s.info.connect_urls, others, &met.clients);
+    let ws_urls = with(&s.info.ws_connect_urls, ws_others, &met.websocket);
+    (info.connect_urls, info.ws_connect_urls) = (urls, ws_urls);
 }
 
 /// Tells clients of members that come and go.
@@ -353,5 +397,42 @@ async fn follow(server: Weak<Server>) {
             _ = changed => {}
         }
         s.refresh_info().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_that_others_may_reach_are_told() {
+        let global = |ip: &str| is_global_unicast(&ip.parse().unwrap());
+        for ip in ["192.0.2.2", "10.0.0.1", "fd00::2", "2001:db8::1"] {
+            assert!(global(ip), "{ip}");
+        }
+        for ip in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "169.254.1.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+        ] {
+            assert!(!global(ip), "{ip}");
+        }
+    }
+
+    #[test]
+    fn a_host_or_what_is_advertised_is_told_as_it_stands() {
+        assert_eq!(reachable(None, "127.0.0.1", 4222), ["127.0.0.1:4222"]);
+        assert_eq!(reachable(None, "a.example", 4222), ["a.example:4222"]);
+        assert_eq!(reachable(None, "fd00::2", 4222), ["[fd00::2]:4222"]);
+        assert_eq!(reachable(Some("b.example:7"), "0.0.0.0", 4222), ["b.example:7"]);
+        let all = reachable(None, "::", 4222);
+        assert!(all.iter().all(|url| url.ends_with(":4222") && !url.starts_with("127.")), "{all:?}");
+        assert_eq!(all, reachable(None, "0.0.0.0", 4222));
     }
 }

@@ -218,7 +218,7 @@ fn route(r: &Route, asked: &RoutezOptions, permissions: Option<&RoutePermissions
             Slot::Account(a) => a.to_string(),
             Slot::Pool(_) => String::new(),
         },
-        compression: "off",
+        compression: r.compression(),
     }
 }
 

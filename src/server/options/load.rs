@@ -64,9 +64,6 @@ fn finish(mut draft: Draft, warnings: Vec<String>, flags: &Flags) -> Result<Load
 /// server refuses to start on them; a later change that brings a feature deletes its lines.
 pub fn unsupported(options: &Options) -> Vec<String> {
     let mut out = Vec::new();
-    if let Some(c) = options.cluster.as_ref().filter(|c| c.port != 0) {
-        crate::cluster::unsupported(c, &mut out);
-    }
     if let Some(js) = &options.jetstream
         && js.key.is_some()
     {

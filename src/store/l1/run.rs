@@ -133,6 +133,8 @@ struct World {
     rotten: bool,
     /// The operation at which the disk is to lie next.
     lie_at: Option<u64>,
+    /// The step in which it did.
+    lied: Option<usize>,
     /// How many of the last rounds may be gone without a word: what a lie at the journal's end took cannot be told from what was never
     /// written.
     blind: u64,
@@ -207,6 +209,7 @@ impl World {
             out: Outcome::default(),
             rotten: false,
             lie_at: None,
+            lied: None,
             blind: 0,
             left: None,
             last_round: Round(0),
@@ -230,14 +233,18 @@ impl World {
                 done = self.flushed();
             }
             if !self.ended && self.note_lie() {
-                // Whatever came of it: what counts is what is found next.
+                // Nobody knows yet. Whatever comes of the next steps: what counts is what is found after them.
+                let since = *self.lied.get_or_insert(i);
+                let until = since + (self.plan.seed >> 5) as usize % 8;
+                if i < until && i + 1 < self.plan.ops.len() && !self.disk.with(|d| d.crashed()) {
+                    continue;
+                }
                 let power = self.plan.seed.is_multiple_of(3);
-                self.restart(power).map_err(|e| format!("lie in step {i}, {op:?}: {e}"))?;
-                self.ended = true;
+                self.restart(power).map_err(|e| format!("lie in step {since}, found in step {i}: {e}"))?;
                 break;
             }
             done.map_err(|e| format!("step {i}, {op:?}: {e}"))?;
-            if self.disk.with(|d| d.crashed()) {
+            if !self.ended && self.disk.with(|d| d.crashed()) {
                 self.restart(true).map_err(|e| format!("crash in step {i}, {op:?}: {e}"))?;
             }
         }
@@ -334,7 +341,8 @@ impl World {
             self.out.restarts += 1;
             let opts = self.plan.options(self.out.restarts);
             let r = now(Store::open(Disk::Sim(self.disk.clone()), "/s", opts));
-            self.note_lie();
+            // What follows damage is another plan.
+            self.ended |= self.note_lie() || self.rotten;
             if self.disk.with(|d| d.crashed()) {
                 power = true;
                 continue;
@@ -416,7 +424,6 @@ impl World {
             self.models.insert(id, model);
         }
         if self.rotten {
-            // What follows damage is another test; the plan goes on with new groups.
             self.models.clear();
         } else {
             self.quietly(|_| now(inside::holds(&store)))?;
@@ -863,7 +870,6 @@ impl World {
                 if hit.is_some() {
                     self.rotten = true;
                     self.restart(false)?;
-                    self.ended = true;
                 }
             }
             Op::Lose { what, file, keep } => {
@@ -885,7 +891,6 @@ impl World {
                     self.left = first.map(|f| Round(f.0.saturating_sub(1)));
                     self.rotten = true;
                     self.restart(false)?;
-                    self.ended = true;
                 }
             }
         }

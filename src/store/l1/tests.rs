@@ -36,7 +36,7 @@ fn a_crash_at_every_disk_operation() {
 fn random_plans() {
     let mut total = Outcome::default();
     for seed in 0..150 {
-        let class = [Class::Crash, Class::Errors, Class::Reads, Class::Rot][seed as usize % 4];
+        let class = [Class::Crash, Class::Errors, Class::Reads, Class::Rot, Class::Lies][seed as usize % 5];
         let o = must_hold(&Plan::random(seed, 60, class));
         total.acked += o.acked;
         total.restarts += o.restarts;
@@ -51,13 +51,13 @@ fn random_plans() {
 #[test]
 fn planted_bugs_are_found() {
     for (mutant, seed) in [
-        (Mutant::ReplyBeforeSync, 0),
-        (Mutant::NoDirectorySync, 0),
-        (Mutant::TruncateOnDamage, 223),
-        (Mutant::StaleRecycledRound, 1297),
-        (Mutant::IndexNotRebuilt, 91),
-        (Mutant::FreeBeforeManifest, 18),
-        (Mutant::NoSegmentSync, 0),
+        (Mutant::ReplyBeforeSync, 4),
+        (Mutant::NoDirectorySync, 1),
+        (Mutant::TruncateOnDamage, 518),
+        (Mutant::StaleRecycledRound, 1303),
+        (Mutant::IndexNotRebuilt, 201),
+        (Mutant::FreeBeforeManifest, 26),
+        (Mutant::NoSegmentSync, 1),
         (Mutant::NoPadding, 0),
     ] {
         let plan = Plan::mixed(seed, 60);
@@ -94,4 +94,83 @@ fn a_dead_piece_leaves_nothing_in_its_merged_neighbours() {
         Op::Flush,
     ];
     must_hold(&Plan { seed: 2_062_249, class: Class::Crash, mutant: None, ops, crashes: vec![] });
+}
+
+/// A process that died between making a directory and syncing its name left one that the next life took for durable.
+#[test]
+fn s82_a_directory_that_is_merely_there_is_made_durable() {
+    let ops = vec![Op::Flush, Op::Step, Op::Flush];
+    must_hold(&Plan { seed: 81, class: Class::Errors, mutant: None, ops, crashes: vec![] });
+}
+
+/// The header of a recycled journal file was lost by a sync that said Ok: all that was written behind it went unseen.
+#[test]
+fn s80_a_header_that_was_never_replaced_hides_no_rounds() {
+    let append = |group, msgs, size| Op::Append { group, msgs, size };
+    let (step, flush) = (Op::Step, Op::Flush);
+    let ops = vec![
+        step,
+        Op::Apply { group: 2, n: 4 },
+        Op::Apply { group: 1, n: 1 },
+        Op::Death,
+        flush,
+        Op::Apply { group: 0, n: 3 },
+        Op::Purge { group: 0, subject: 3 },
+        append(2, 3, 0),
+        step,
+        append(2, 4, 100),
+        step,
+        Op::Apply { group: 1, n: 3 },
+        append(1, 2, 100),
+        append(2, 0, 100),
+        Op::Truncate { group: 1, back: 3 },
+        Op::Read { group: 0, pick: 2889 },
+        Op::Truncate { group: 1, back: 2 },
+        step,
+        flush,
+        step,
+        flush,
+        Op::Clear { group: 0 },
+        Op::Death,
+        step,
+        step,
+        Op::Clear { group: 1 },
+        append(0, 0, 10),
+        Op::Read { group: 0, pick: 30_251 },
+        append(0, 3, 100),
+        append(1, 2, 0),
+        flush,
+        append(2, 1, 10),
+        Op::Death,
+        append(0, 4, 10),
+        step,
+        Op::Read { group: 1, pick: 33_158 },
+        append(0, 0, 10),
+        step,
+    ];
+    must_hold(&Plan { seed: 1400, class: Class::Lies, mutant: None, ops, crashes: vec![] });
+}
+
+/// A sealed file whose header did not reach the disk with its first round: a hard state was read as it was sealed.
+#[test]
+fn s30_without_its_header_nothing_sealed_is_taken_for_plain() {
+    let append = |size| Op::Append { group: 1, msgs: 4, size };
+    let (step, power) = (Op::Step, Op::PowerFailure);
+    let hard = |group| Op::Hard { group };
+    let ops = vec![
+        step,
+        append(100),
+        step,
+        append(900),
+        step,
+        hard(2),
+        append(100),
+        step,
+        power,
+        power,
+        hard(0),
+        step,
+    ];
+    let crashes = vec![(56, true), (42, true)];
+    must_hold(&Plan { seed: 14_555, class: Class::Errors, mutant: None, ops, crashes });
 }

@@ -276,10 +276,35 @@ pub struct StreamConfig {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// Metadata of a stream that a backup is being restored into. No client can set it.
+pub const RESTORING: &str = "_fulmar.restoring";
+
 impl StreamConfig {
     /// Whether it copies another stream message by message.
     pub fn is_mirror(&self) -> bool {
         self.mirror.is_some()
+    }
+
+    /// Whether a backup is being restored into it.
+    pub fn is_restoring(&self) -> bool {
+        self.metadata.contains_key(RESTORING)
+    }
+
+    /// What the stream has while a backup is restored into it: nothing comes in and nothing is removed, while what messages ask for is noted as
+    /// the configuration says. With the configuration itself all limits hold again.
+    pub fn while_restoring(&self) -> StreamConfig {
+        let mut c = self.clone();
+        c.metadata.insert(RESTORING.to_owned(), "true".to_owned());
+        c.subjects = Vec::new();
+        (c.mirror, c.republish, c.subject_transform) = (None, None, None);
+        (c.retention, c.discard) = (Retention::Limits, Discard::Old);
+        (c.max_msgs, c.max_bytes, c.max_age, c.max_msgs_per_subject) = (-1, -1, 0, -1);
+        (c.max_msg_size, c.max_consumers, c.first_seq) = (-1, -1, 0);
+        (c.sealed, c.discard_new_per_subject, c.mirror_direct) = (false, false, false);
+        (c.deny_delete, c.allow_rollup_hdrs) = (false, false);
+        (c.allow_atomic, c.allow_batched, c.allow_msg_counter) = (false, false, false);
+        (c.subject_delete_marker_ttl, c.persist_mode) = (0, PersistMode::Default);
+        c
     }
 }
 

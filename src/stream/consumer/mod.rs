@@ -22,6 +22,7 @@
 
 pub mod ack;
 mod acks;
+pub mod backup;
 pub mod check;
 pub mod config;
 pub mod delta;
@@ -373,6 +374,11 @@ impl Consumer {
     /// Whether its state goes into the stream's log. To be set before it leads.
     pub fn set_logged(&mut self, on: bool) {
         self.logging.on = on;
+    }
+
+    /// Whether the stream wants to know what the consumer is done with: not if it keeps by limits only. Its configuration may change.
+    pub fn set_retains(&mut self, retains: bool) {
+        self.retains = retains;
     }
 
     /// Whether deliveries wait until their delta is applied (C-2). Only with [`Consumer::set_logged`]; consumers that await no acks have

@@ -319,8 +319,10 @@ impl Stream {
         if lower {
             self.todo.push_back(Todo::EverySubject);
         }
-        let to_interest =
-            self.config.retention != Retention::Interest && config.retention == Retention::Interest;
+        // A backup holds what somebody needed, perhaps without those who did.
+        let to_interest = !self.config.is_restoring()
+            && self.config.retention != Retention::Interest
+            && config.retention == Retention::Interest;
         if config.duplicate_window == 0 {
             self.dedup.expire(i64::MAX);
         }
@@ -405,6 +407,7 @@ impl Stream {
             Command::ConsumerDelta { .. }
             | Command::ConsumerDeltas { .. }
             | Command::ConsumerCreate { .. }
+            | Command::ConsumerRestore { .. }
             | Command::ConsumerUpdate { .. }
             | Command::ConsumerDelete { .. } => self.config.retention != Retention::Limits,
             _ => true,

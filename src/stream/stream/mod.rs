@@ -298,6 +298,7 @@ impl Stream {
             Command::ConsumerDelta { .. }
             | Command::ConsumerDeltas { .. }
             | Command::ConsumerCreate { .. }
+            | Command::ConsumerRestore { .. }
             | Command::ConsumerUpdate { .. }
             | Command::ConsumerDelete { .. } => self.config.retention == Retention::Limits,
             _ => false,

@@ -212,6 +212,11 @@ async fn wait(notify: &Notify, at: Option<u64>) {
     }
 }
 
+/// The address of this machine: it has one interface.
+pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
+    World::with_here(|m, _| vec![m.ip]).ok_or_else(|| io::Error::other("interfaces belong to a machine"))
+}
+
 /// The addresses of `host`: a literal address, `localhost`, or a machine's name.
 pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);

@@ -186,6 +186,16 @@ fn export(reader: &mut Reader, pos: &Pos, map: &Map) -> Option<Export> {
             }
         }
     }
+    if let (Some(at), Some(l)) = (latency_at, &out.latency)
+        && out.response != ResponseType::Singleton
+    {
+        // What takes several answers has no one latency.
+        let to = &l.subject;
+        let text = format!(
+            "Error adding service latency sampling for {subject:?} on subject {to:?}: bad service response type"
+        );
+        reader.error(at, text);
+    }
     if out.account_token_position > 0 {
         let position = out.account_token_position as usize;
         if subject.split('.').nth(position - 1) != Some("*") {

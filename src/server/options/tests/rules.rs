@@ -122,6 +122,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("accounts {A {exports [{stream: a, service: b}]}}", "Detected service but already saw a stream"),
     ("accounts {A {exports [{service: a, response: foo}]}}", "f.conf:1:35: Unknown response type: \"foo\""),
     ("accounts {A {exports [{stream: a, response: stream}]}}", "Detected response directive on non-service"),
+    ("accounts {A {exports [{service: a, latency: l, response: stream}]}}", "bad service response type"),
     ("accounts {A {exports [{stream: a, latency: l}]}}", "Detected latency directive on non-service"),
     (
         "accounts {A {exports [{service: a, threshold: 1}]}}",

@@ -323,3 +323,81 @@ fn routes_over_tls() {
         std::fs::remove_dir_all(&dir).ok();
     });
 }
+
+#[test]
+fn routes_are_compressed() {
+    run(async {
+        for (mode, shown) in [("s2_better", "s2_better"), ("off", "off"), ("accept", "off")] {
+            let all = mesh(2, "", &format!("name: C, compression: {mode}"), 4).await;
+            let (mut a, mut c) = (Peer::new(&all[0], "").await, Peer::new(&all[1], "").await);
+            c.sub("x", "").await;
+            interest(&all[0], "$G", "x", true).await;
+            for body in ["".to_owned(), "y".repeat(900_000), "abcdefghijklmnopqrstuvwxyz".repeat(7)] {
+                a.publish("x", "", &body).await;
+                assert!(c.body().await == body, "{mode}");
+            }
+            let routes = all.iter().flat_map(|s| s.cluster.mesh.as_ref().unwrap().routes());
+            let modes: Vec<_> = routes.map(|r| r.compression()).collect();
+            assert_eq!(modes, [shown; 8], "{mode}");
+            for s in all {
+                s.stop();
+            }
+        }
+        // Who compresses by itself and who accepts it.
+        let accepts = start("s0", &cluster("name: C", &[])).await;
+        let best = start("s1", &cluster("name: C, compression: s2_best", &[cluster_port(&accepts)])).await;
+        meshed(&accepts, 1, 4).await;
+        for s in [&accepts, &best] {
+            let routes = s.cluster.mesh.as_ref().unwrap().routes();
+            assert!(routes.iter().all(|r| r.compression() == "s2_best"));
+        }
+        accepts.stop();
+        best.stop();
+    });
+}
+
+#[test]
+fn members_are_let_in_by_certificate() {
+    run(async {
+        let dir = std::env::temp_dir().join(format!("fulmar-route-map-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let names = vec!["127.0.0.1".into(), "localhost".into(), "member.example".into()];
+        let key = rcgen::generate_simple_self_signed(names).unwrap();
+        let (cert, private) = (dir.join("c.pem"), dir.join("k.pem"));
+        std::fs::write(&cert, key.cert.pem()).unwrap();
+        std::fs::write(&private, key.signing_key.serialize_pem()).unwrap();
+        let tls = |how: &str| {
+            format!("tls {{ cert_file: {cert:?}, key_file: {private:?}, ca_file: {cert:?}, {how}: true }}")
+        };
+        let words = |user: &str, how: &str| {
+            format!("name: C, authorization {{ user: {user:?}, password: not-asked }}, {}", tls(how))
+        };
+        let by_name = start("s0", &cluster(&words("member.example", "verify_and_map"), &[])).await;
+        let other = start("s1", &cluster(&words("other.example", "verify_and_map"), &[])).await;
+        let plain = format!("name: C, {}", tls("verify"));
+        let member = start("s2", &cluster(&plain, &[cluster_port(&by_name)])).await;
+        meshed(&by_name, 1, 4).await;
+        meshed(&member, 1, 4).await;
+        // The certificate names nobody that the second knows; who is let in after it shows that it was refused.
+        let refused = start("s3", &cluster(&plain, &[cluster_port(&other), cluster_port(&by_name)])).await;
+        meshed(&by_name, 2, 4).await;
+        assert_eq!(counts(&other), (0, 0));
+        // A host of the configured routes is a name of the certificate.
+        let known = tls("verify_cert_and_check_known_urls");
+        let knows = |host: &str| {
+            format!(
+                "cluster {{ listen: \"127.0.0.1:-1\", name: D, routes: [\"nats-route://{host}:1\"], {known} }}"
+            )
+        };
+        let (yes, no) =
+            (start("s4", &knows("localhost")).await, start("s5", &knows("nowhere.example")).await);
+        let to_yes = format!("name: D, {}", tls("verify"));
+        let comes = start("s6", &cluster(&to_yes, &[cluster_port(&no), cluster_port(&yes)])).await;
+        meshed(&yes, 1, 4).await;
+        assert_eq!(counts(&no), (0, 0));
+        for s in [by_name, other, member, refused, yes, no, comes] {
+            s.stop();
+        }
+        std::fs::remove_dir_all(&dir).ok();
+    });
+}

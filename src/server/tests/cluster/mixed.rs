@@ -27,18 +27,26 @@ async fn flows(from: &mut Peer, to: &mut Peer, subject: &str) {
 
 /// Runs the same with us connecting to them, them connecting to us, and with these words in both cluster blocks.
 fn with_both(extra: &str, routes_each: usize) {
+    with_each(extra, extra, routes_each, "off");
+}
+
+/// The same with words of each in its cluster block; `compression` is how we write to them.
+fn with_each(our_words: &str, their_words: &str, routes_each: usize, compression: &str) {
     let Some(bin) = nats_server() else { return };
     for we_connect in [true, false] {
         run(async {
             let (ours, theirs);
             if we_connect {
-                theirs = Real::start(&bin, "theirs", ACCOUNTS, extra, &[]).await;
-                ours = start("ours", &format!("{ACCOUNTS}\n{}", cluster(extra, &[theirs.cluster]))).await;
+                theirs = Real::start(&bin, "theirs", ACCOUNTS, their_words, &[]).await;
+                ours = start("ours", &format!("{ACCOUNTS}\n{}", cluster(our_words, &[theirs.cluster]))).await;
             } else {
-                ours = start("ours", &format!("{ACCOUNTS}\n{}", cluster(extra, &[]))).await;
-                theirs = Real::start(&bin, "theirs", ACCOUNTS, extra, &[cluster_port(&ours)]).await;
+                ours = start("ours", &format!("{ACCOUNTS}\n{}", cluster(our_words, &[]))).await;
+                theirs = Real::start(&bin, "theirs", ACCOUNTS, their_words, &[cluster_port(&ours)]).await;
             }
             meshed(&ours, 1, routes_each).await;
+            let mesh = ours.cluster.mesh.clone().unwrap();
+            let all_so = move || mesh.routes().iter().all(|r| r.compression() == compression);
+            eventually(&format!("routes are compressed: {compression}"), all_so).await;
             let (mut a, mut b) = (Peer::new(&ours, "a").await, Peer::new(&ours, "b").await);
             let (mut ra, mut rb) = (Peer::at(theirs.client, "a").await, Peer::at(theirs.client, "b").await);
             // Messages, both ways.
@@ -198,4 +206,17 @@ fn names_that_were_made_up_give_way_to_a_nats_servers() {
         ours.stop();
         other.stop();
     });
+}
+
+#[test]
+fn a_nats_server_that_compresses() {
+    with_each("name: C, compression: s2_fast", "name: C", 4, "s2_fast");
+    with_each("name: C", "name: C, compression: s2_best", 4, "s2_best");
+}
+
+#[test]
+fn a_nats_server_that_compresses_by_the_round_trip() {
+    // It is short here, which is known after the first PONG.
+    with_each("name: C, compression: s2_auto", "name: C, compression: s2_auto", 4, "s2_uncompressed");
+    with_each("name: C, compression: off", "name: C, compression: s2_fast", 4, "off");
 }

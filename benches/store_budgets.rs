@@ -1,0 +1,572 @@
+//! What the store must not exceed: `cargo bench -p fulmar-bench --bench store_budgets -- [--full | --scale X] [NAME…]`.
+//!
+//! Each row is measured, printed next to its budget, and fails the run if it is beyond. `--full` takes the sizes that the rows are
+//! named for (100 million messages take about 10 GB in `$FULMAR_BENCH_DIR`, or the system's temporary directory); without it they are
+//! scaled down (0.02), which CI does. A row whose name contains a NAME is measured; without one all are.
+//!
+//! Where a row depends on the device it is held against the device's own rate of fdatasync, measured in the same run right
+//! before and after; the others have budgets a few times what an idle machine needs, since the machines that run this are not
+//! idle: they catch what became slower by an order, or no longer scales. Sizes of memory are exact. Where the figures
+//! come from: docs/design/0011-storage.md.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout)]
+
+#[path = "store_logs.rs"]
+mod store_logs;
+
+use std::{
+    fmt::Write,
+    hint::black_box,
+    os::unix::fs::FileExt,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use env::disk::Disk;
+use fulmar_bench::Draw;
+use store::{Batch, Error, Group, GroupId, Options, Read, Store, StreamSeq, Sync};
+use store_logs::{Dir, Log, appends, apply_all, block_on, log};
+
+/// What was measured.
+struct Row {
+    name: String,
+    value: f64,
+    unit: &'static str,
+    budget: Budget,
+    note: String,
+}
+
+enum Budget {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Row {
+    fn holds(&self) -> bool {
+        match self.budget {
+            Budget::AtMost(b) => self.value <= b,
+            Budget::AtLeast(b) => self.value >= b,
+        }
+    }
+    fn print(&self) {
+        let budget = match self.budget {
+            Budget::AtMost(b) => format!("<= {b}"),
+            Budget::AtLeast(b) => format!(">= {b}"),
+        };
+        let verdict = if self.holds() { "ok" } else { "EXCEEDED" };
+        println!(
+            "{:<58} {:>12.3} {:<10} {budget:<10} {verdict:<9} {}",
+            self.name, self.value, self.unit, self.note
+        );
+    }
+}
+
+struct Run {
+    scale: f64,
+    names: Vec<String>,
+    rows: Vec<Row>,
+}
+
+impl Run {
+    fn wants(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|n| name.contains(n.as_str()))
+    }
+    /// A size of the named rows, scaled down to no less than `least`.
+    fn size(&self, full: u64, least: u64) -> u64 {
+        ((full as f64 * self.scale) as u64).clamp(least, full.max(least))
+    }
+    fn row(&mut self, name: impl Into<String>, value: f64, unit: &'static str, budget: Budget, note: String) {
+        let row = Row { name: name.into(), value, unit, budget, note };
+        row.print();
+        self.rows.push(row);
+    }
+}
+
+/// Completed fdatasyncs a second of 4 KiB each, one after another, in a file that was written before.
+fn device_syncs() -> f64 {
+    let dir = Dir::new();
+    std::fs::create_dir_all(&dir.0).expect("a temporary directory");
+    let path = dir.0.join("raw");
+    std::fs::write(&path, vec![0u8; 4 << 20]).expect("room");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("just written");
+    file.sync_all().expect("synced");
+    let (began, mut n) = (Instant::now(), 0u64);
+    while began.elapsed() < Duration::from_millis(400) {
+        file.write_all_at(&[n as u8; 4096], n % 1024 * 4096).expect("room");
+        file.sync_data().expect("synced");
+        n += 1;
+    }
+    n as f64 / began.elapsed().as_secs_f64()
+}
+
+async fn open(dir: &Dir, opts: Options) -> Store {
+    let store = Store::open(Disk::os(), &dir.0, opts).await.expect("opens");
+    store.spawn();
+    store
+}
+
+/// Appends and applies `n` messages without waiting for their sync, with a checkpoint now and then.
+async fn fill(l: &mut Log, n: u64, body: &[u8], subject_of: impl Fn(u64, &mut String) + Copy) {
+    const EACH: u64 = 100;
+    for i in 0..n / EACH {
+        let e = l.entry_on(EACH, body, subject_of);
+        loop {
+            match l.group.append(vec![e.clone()], Sync::Relaxed) {
+                Ok(_) => break,
+                Err(Error::Busy) => env::sleep(Duration::from_micros(300)).await,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        if i % 16 == 15 {
+            apply_all(&l.group).await;
+            // The background work runs on this thread too.
+            others().await;
+        }
+        if i % 4096 == 4095 {
+            l.group.checkpoint(bytes::Bytes::from_static(b"state"));
+        }
+    }
+    apply_all(&l.group).await;
+    l.group.checkpoint(bytes::Bytes::from_static(b"state"));
+}
+
+/// Lets other tasks run once.
+async fn others() {
+    let mut first = true;
+    std::future::poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        if std::mem::take(&mut first) { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+    })
+    .await;
+}
+
+fn on_ten(seq: u64, s: &mut String) {
+    let n = seq % 10;
+    write!(s, "metrics.{n}.value").expect("memory");
+}
+
+/// Bytes of index a message: 16 for each 16 KiB of log is 25 MB for 100 million messages of 256 bytes.
+async fn index_of_messages(run: &mut Run) {
+    let name = "index/message";
+    if !run.wants(name) {
+        return;
+    }
+    let n = run.size(100_000_000, 1_000_000);
+    let dir = Dir::new();
+    let store = open(&dir, Options::default()).await;
+    let mut l = log(&store, 1, false, 10).await;
+    let began = Instant::now();
+    fill(&mut l, n, &[7; 16], on_ten).await;
+    store.sync().await.expect("synced");
+    store.flush().await.expect("flushed");
+    let took = began.elapsed().as_nanos() as f64 / n as f64;
+    let f = l.group.footprint().await.expect("readable");
+    let per_block = f.sparse as f64 / (f.log as f64 / 16384.0);
+    let of_256 = per_block * 256.0 / 16384.0 * 100.0;
+    let note = format!(
+        "{n} messages in {} pieces: {} KiB for {} MiB of log; on disk {:.2} bytes a message",
+        f.pieces,
+        f.sparse >> 10,
+        f.log >> 20,
+        f.stored as f64 / n as f64
+    );
+    run.row(format!("{name}: memory for 100M of 256 bytes"), of_256, "MB", Budget::AtMost(25.0), note);
+    let rest = l.group.index_bytes() as f64;
+    run.row(
+        format!("{name}: tail and subjects once all is flushed"),
+        rest / 1024.0,
+        "KiB",
+        Budget::AtMost(1024.0),
+        String::new(),
+    );
+    // 25 % of what a nats-server needs for the same, and that on an idle machine; noise doubles it.
+    run.row(format!("{name}: append, apply and flush"), took, "ns", Budget::AtMost(4000.0), String::new());
+}
+
+async fn index_of_subjects(run: &mut Run) {
+    for full in [1_000_000u64, 10_000_000] {
+        let name = format!("index/subject, {}M subjects", full / 1_000_000);
+        if !run.wants(&name) {
+            continue;
+        }
+        let n = run.size(full, 100_000);
+        let dir = Dir::new();
+        let store = open(&dir, Options::default()).await;
+        let mut l = log(&store, 1, false, n).await;
+        let before = l.group.index_bytes();
+        let of = move |seq: u64, s: &mut String| write!(s, "orders.{:08}.created", seq % n).expect("memory");
+        fill(&mut l, n, &[7; 16], of).await;
+        store.sync().await.expect("synced");
+        store.flush().await.expect("flushed");
+        assert_eq!(l.group.subject_count().await.expect("in memory"), n);
+        let text = "orders.00000000.created".len() as f64;
+        let each = (l.group.index_bytes() - before) as f64 / n as f64 - text;
+        let note = format!("{n} subjects; S-52");
+        run.row(format!("{name}: memory beyond the text, each"), each, "bytes", Budget::AtMost(64.0), note);
+        let mut draw = Draw(9);
+        let (tries, began) = (20_000, Instant::now());
+        for _ in 0..tries {
+            let subject = format!("orders.{:08}.created", draw.below(n));
+            let last = l.group.last_by_subject(subject.as_bytes(), StreamSeq(u64::MAX)).await;
+            assert!(last.expect("in memory").is_some());
+        }
+        let each = began.elapsed().as_nanos() as f64 / f64::from(tries);
+        run.row(format!("{name}: last by subject"), each / 1000.0, "us", Budget::AtMost(20.0), String::new());
+    }
+}
+
+async fn durable_appends(run: &mut Run) {
+    for groups in [1u64, 100, 10_000] {
+        for window in [1usize, 100, 1000] {
+            let name = format!("append/{groups} groups, window {window}");
+            if !run.wants(&name) {
+                continue;
+            }
+            let before = device_syncs();
+            let dir = Dir::new();
+            let store = open(&dir, Options::default()).await;
+            let mut logs = Vec::new();
+            for id in 1..=groups {
+                let (group, _) = store.create(GroupId(id), false, b"").expect("a new group");
+                logs.push(Log { group, batch: Batch::new(), subjects: 100 });
+            }
+            store.sync().await.expect("created");
+            let (mut n, mut syncs) = (0, 0);
+            let (began, chunk) = (Instant::now(), (window as u64 * 20).max(50));
+            while began.elapsed() < Duration::from_millis(700) {
+                syncs += appends(&store, &mut logs, window, chunk, &[7; 128]).await;
+                n += chunk;
+            }
+            let rate = n as f64 / began.elapsed().as_secs_f64();
+            let device = (before + device_syncs()) / 2.0;
+            let share = n as f64 / syncs.max(1) as f64;
+            let note = format!("{rate:.0} msg/s; device {device:.0} syncs/s; {share:.1} entries a sync");
+            // One sync for what gathered while the last one ran: half of the window at least, less what noise takes.
+            let least = match window {
+                1 => 0.3,
+                100 => 10.0,
+                _ => 60.0,
+            };
+            run.row(
+                format!("{name}: messages a device's sync"),
+                rate / device,
+                "x",
+                Budget::AtLeast(least),
+                note,
+            );
+            let least = if window == 1 { 0.99 } else { window as f64 / 5.0 };
+            run.row(format!("{name}: entries a sync"), share, "", Budget::AtLeast(least), String::new());
+        }
+    }
+}
+
+/// The price of many streams: one sync a round, over at least three turns of the journal's files.
+async fn syncs_a_round(run: &mut Run) {
+    let name = "turnover/10,000 groups";
+    if !run.wants(name) {
+        return;
+    }
+    let dir = Dir::new();
+    let opts = Options {
+        journal_file_min: 4 << 20,
+        journal_file_usual: 4 << 20,
+        journal_file_max: 8 << 20,
+        journal_budget: 32 << 20,
+        flush_bytes: 8 << 20,
+        ..Options::default()
+    };
+    let store = open(&dir, opts).await;
+    let mut logs = Vec::new();
+    for id in 1..=10_000 {
+        let (group, _) = store.create(GroupId(id), false, b"").expect("a new group");
+        logs.push(Log { group, batch: Batch::new(), subjects: 100 });
+    }
+    store.sync().await.expect("created");
+    let (rounds, begun) = (store.rounds(), store.journal_files().0);
+    let (mut syncs, mut n) = (0, 0);
+    let turns = |store: &Store| {
+        let (now, files) = store.journal_files();
+        (now - begun) as f64 / files.max(1) as f64
+    };
+    while turns(&store) < 3.0 {
+        syncs += appends(&store, &mut logs, 1000, 10_000, &[7; 128]).await;
+        n += 10_000;
+    }
+    let rounds = store.rounds() - rounds;
+    let note =
+        format!("{n} entries, {rounds} rounds, {syncs} syncs, {:.1} turns of the journal", turns(&store));
+    run.row(
+        format!("{name}: journal syncs a round"),
+        syncs as f64 / rounds as f64,
+        "",
+        Budget::AtMost(1.0),
+        note,
+    );
+}
+
+async fn get(group: &Group, seq: u64) -> usize {
+    loop {
+        let got = group.view().get(StreamSeq(seq));
+        match got {
+            Ok(Read::Valid(r)) => return r.message().body.len(),
+            Ok(other) => panic!("message {seq}: {other:?}"),
+            Err(need) => group.fetch(need).await.expect("readable"),
+        }
+    }
+}
+
+async fn next(group: &Group, filters: &[&str], from: u64) -> Option<StreamSeq> {
+    loop {
+        let got = group.view().next(filters, StreamSeq(from));
+        match got {
+            Ok(found) => return found,
+            Err(need) => group.fetch(need).await.expect("readable"),
+        }
+    }
+}
+
+/// Reads and searches in 10 million messages that are all in pieces; recovery of them, clean and after a kill.
+async fn reads_and_recovery(run: &mut Run) {
+    if !["read/", "filter/", "recover/10M"].iter().any(|p| run.names.is_empty() || run.wants(p)) {
+        return;
+    }
+    let n = run.size(10_000_000, 200_000);
+    let rare = n / 50;
+    let dir = Dir::new();
+    let of = move |seq: u64, s: &mut String| {
+        let r = if seq.is_multiple_of(rare) { "rare" } else { "often" };
+        let (half, n) = (seq % 2, seq % 1000);
+        write!(s, "{r}.{half}.{n}").expect("memory");
+    };
+    let store = open(&dir, Options::default()).await;
+    let mut l = log(&store, 1, false, 1000).await;
+    fill(&mut l, n, &[7; 100], of).await;
+    let began = Instant::now();
+    // What a kill leaves: what the last flush did not take is in the journal.
+    drop((l, store));
+    let store = open(&dir, Options::default()).await;
+    let group = store.group(GroupId(1)).expect("it is there");
+    apply_all(&group).await;
+    let took = began.elapsed().as_secs_f64();
+    assert_eq!(group.state().last.0, n);
+    run.row("recover/10M messages, after a kill", took, "s", Budget::AtMost(10.0), format!("{n} messages"));
+    group.checkpoint(bytes::Bytes::from_static(b"state"));
+    drop(group);
+    store.close().await.expect("a clean end");
+    let began = Instant::now();
+    let store = open(&dir, Options::default()).await;
+    let group = store.group(GroupId(1)).expect("it is there");
+    assert_eq!(group.state().msgs, n);
+    let took = began.elapsed().as_secs_f64();
+    run.row(
+        "recover/10M messages, after a clean end",
+        took,
+        "s",
+        Budget::AtMost(2.0),
+        format!("{n} messages"),
+    );
+    let began = Instant::now();
+    let subjects = group.subject_count().await.expect("whole");
+    assert!(subjects > 1000);
+    let note = format!("{n} messages, {subjects} subjects");
+    run.row(
+        "recover/10M messages, first question about subjects",
+        began.elapsed().as_secs_f64(),
+        "s",
+        Budget::AtMost(10.0),
+        note,
+    );
+
+    let began = Instant::now();
+    let mut bytes = 0;
+    for seq in 1..=n {
+        bytes += get(&group, seq).await;
+    }
+    let each = began.elapsed().as_nanos() as f64 / n as f64;
+    assert_eq!(bytes as u64, n * 100);
+    run.row(
+        "read/sequential, 10M messages",
+        each / 1000.0,
+        "us",
+        Budget::AtMost(2.0),
+        format!("{n} messages of 100 bytes"),
+    );
+    let (mut draw, tries) = (Draw(5), 50_000);
+    let began = Instant::now();
+    for _ in 0..tries {
+        black_box(get(&group, 1 + draw.below(n)).await);
+    }
+    let each = began.elapsed().as_nanos() as f64 / f64::from(tries);
+    run.row(
+        "read/random, 10M messages",
+        each / 1000.0,
+        "us",
+        Budget::AtMost(150.0),
+        format!("{tries} of {n}, from the page cache"),
+    );
+
+    let (began, mut at, mut found) = (Instant::now(), 0, 0u64);
+    while let Some(seq) = next(&group, &["rare.>"], at).await {
+        (at, found) = (seq.0 + 1, found + 1);
+    }
+    assert_eq!(found, n / rare);
+    let each = began.elapsed().as_nanos() as f64 / found as f64;
+    let note = format!("{found} matches in {n} messages");
+    run.row("filter/next, sparse, 10M messages", each / 1000.0, "us", Budget::AtMost(20_000.0), note);
+    let (began, mut at, mut found) = (Instant::now(), 0, 0u64);
+    while let Some(seq) = next(&group, &["*.1.*"], at).await {
+        (at, found) = (seq.0 + 1, found + 1);
+    }
+    assert!(found >= n / 2 - n / rare && found <= n / 2 + n / rare);
+    let each = began.elapsed().as_nanos() as f64 / found as f64;
+    run.row(
+        "filter/next, dense, 10M messages",
+        each / 1000.0,
+        "us",
+        Budget::AtMost(5.0),
+        format!("{found} matches"),
+    );
+    let began = Instant::now();
+    let half = loop {
+        let got = group.view().pending(&["*.1.*"], StreamSeq(n / 3));
+        match got {
+            Ok(p) => break p,
+            Err(need) => group.fetch(need).await.expect("readable"),
+        }
+    };
+    black_box(half);
+    run.row(
+        "filter/pending, dense, 10M messages",
+        began.elapsed().as_secs_f64() * 1e3,
+        "ms",
+        Budget::AtMost(10_000.0),
+        String::new(),
+    );
+}
+
+/// Messages come, are worked on in order, and go.
+async fn work_queue(run: &mut Run) {
+    let name = "work queue/50M deletes";
+    if !run.wants(name) {
+        return;
+    }
+    let n = run.size(50_000_000, 1_000_000);
+    let dir = Dir::new();
+    let store = open(&dir, Options::default()).await;
+    let mut l = log(&store, 1, false, 10).await;
+    // A backlog that lies in pieces, so that most deletions are of what was flushed.
+    let (ahead, step) = (n / 10, 10_000);
+    let (mut written, mut gone, mut spent) = (0, 0u64, Duration::ZERO);
+    while gone < n {
+        if written < n && written - gone < ahead {
+            fill(&mut l, step, &[7; 64], on_ten).await;
+            written += step;
+            continue;
+        }
+        let began = Instant::now();
+        for _ in 0..step.min(written - gone) {
+            gone += 1;
+            loop {
+                let r = l.group.view().remove(StreamSeq(gone));
+                match r {
+                    Ok(was) => break assert!(was),
+                    Err(need) => l.group.fetch(need).await.expect("readable"),
+                }
+            }
+        }
+        spent += began.elapsed();
+        l.group.checkpoint(bytes::Bytes::from_static(b"state"));
+    }
+    store.sync().await.expect("synced");
+    store.flush().await.expect("flushed");
+    store.flush().await.expect("flushed");
+    assert_eq!(l.group.state().msgs, 0);
+    let each = spent.as_nanos() as f64 / n as f64;
+    run.row(
+        format!("{name}: each"),
+        each,
+        "ns",
+        Budget::AtMost(2000.0),
+        format!("{n} messages, {ahead} of them in front"),
+    );
+    let left = store.segment_bytes() as f64 / 1024.0;
+    run.row(format!("{name}: segments left"), left, "KiB", Budget::AtMost(1024.0), String::new());
+    let memory = l.group.index_bytes() as f64 / 1024.0;
+    run.row(format!("{name}: index left in memory"), memory, "KiB", Budget::AtMost(16_384.0), String::new());
+}
+
+async fn many_groups(run: &mut Run) {
+    if !run.wants("recover/10,000 groups") {
+        return;
+    }
+    let dir = Dir::new();
+    let store = open(&dir, Options::default()).await;
+    let mut logs = Vec::new();
+    for id in 1..=10_000 {
+        let (group, _) = store.create(GroupId(id), false, b"").expect("a new group");
+        logs.push(Log { group, batch: Batch::new(), subjects: 10 });
+    }
+    appends(&store, &mut logs, 1000, 100_000, &[7; 128]).await;
+    drop((logs, store));
+    let began = Instant::now();
+    let store = open(&dir, Options::default()).await;
+    let took = began.elapsed().as_secs_f64();
+    run.row(
+        "recover/10,000 groups of 10 messages, after a kill",
+        took,
+        "s",
+        Budget::AtMost(10.0),
+        String::new(),
+    );
+    for id in store.groups() {
+        let group = store.group(id).expect("it is there");
+        assert_eq!(group.last().0.0, 10);
+        apply_all(&group).await;
+        group.checkpoint(bytes::Bytes::from_static(b"state"));
+    }
+    store.close().await.expect("a clean end");
+    let began = Instant::now();
+    let store = open(&dir, Options::default()).await;
+    let took = began.elapsed().as_secs_f64();
+    assert_eq!(store.groups().len(), 10_000);
+    run.row(
+        "recover/10,000 groups of 10 messages, after a clean end",
+        took,
+        "s",
+        Budget::AtMost(2.0),
+        String::new(),
+    );
+}
+
+fn main() -> ExitCode {
+    let mut run = Run { scale: 0.02, names: Vec::new(), rows: Vec::new() };
+    let mut args = std::env::args().skip(1);
+    while let Some(a) = args.next() {
+        match a.as_str() {
+            "--full" => run.scale = 1.0,
+            "--scale" => {
+                let Some(s) = args.next().and_then(|s| s.parse().ok()).filter(|s| *s > 0.0) else {
+                    println!("--scale needs a number above 0");
+                    return ExitCode::FAILURE;
+                };
+                run.scale = s;
+            }
+            // What cargo adds.
+            "--bench" => {}
+            name => run.names.push(name.to_owned()),
+        }
+    }
+    println!("the device: {:.0} fdatasyncs a second; sizes times {}", device_syncs(), run.scale);
+    block_on(async {
+        index_of_messages(&mut run).await;
+        index_of_subjects(&mut run).await;
+        durable_appends(&mut run).await;
+        syncs_a_round(&mut run).await;
+        reads_and_recovery(&mut run).await;
+        many_groups(&mut run).await;
+        work_queue(&mut run).await;
+    });
+    let beyond = run.rows.iter().filter(|r| !r.holds()).count();
+    println!("{} rows, {beyond} beyond their budget", run.rows.len());
+    if beyond == 0 && !run.rows.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
