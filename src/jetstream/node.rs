@@ -34,6 +34,10 @@ use crate::{
 /// How long the start waits for all groups to have applied their logs. What is slower than that is opened all the same.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
+/// How long the disk, and then the meta group, may take for a probe, and how long its outcome holds.
+const PROBE_MAX: Duration = Duration::from_secs(2);
+const PROBE_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long the end waits for others to lead what was led here.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
@@ -69,6 +73,8 @@ pub struct JetStream {
     dropped: AtomicU64,
     closed: AtomicBool,
     pub(crate) ids: Mutex<Ids>,
+    /// What the last probe found, and when.
+    probed: tokio::sync::Mutex<Option<(env::Instant, Result<(), String>)>>,
     /// Backups that are being restored by this node.
     pub(crate) restores: Restores,
     /// Streams that could not be opened, with the reason.
@@ -201,6 +207,7 @@ impl JetStream {
             dropped: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             ids: Mutex::new(Ids::new()),
+            probed: tokio::sync::Mutex::default(),
             restores: Restores::default(),
             faults: Mutex::default(),
         });
@@ -429,7 +436,34 @@ impl JetStream {
             let s = all.iter().find_map(|s| s.fault().map(|why| (s.name.clone(), why)))?;
             Some(format!("JetStream stream '{} > {}' is stopped: {}", a.account.name, s.0, s.1))
         };
-        self.accounts().iter().find_map(stopped).or_else(|| self.unhealthy_member())
+        let of_cluster = || self.unhealthy_meta().or_else(|| self.unhealthy_member());
+        self.accounts().iter().find_map(stopped).or_else(of_cluster)
+    }
+
+    /// Returns when the disk has made something durable, and the meta group has a leader that a majority hears: what any acknowledgement needs. What was found within
+    /// the last second is said again.
+    ///
+    /// # Errors
+    /// A sentence about what does not answer.
+    pub async fn probe(&self) -> Result<(), String> {
+        let mut last = self.probed.lock().await;
+        if let Some((at, found)) = last.as_ref().filter(|(at, _)| at.elapsed() < PROBE_AGAIN) {
+            let _ = at;
+            return found.clone();
+        }
+        let found = match env::timeout(PROBE_MAX, self.replicas.probe()).await {
+            Err(_) => Err(format!("JetStream storage has not answered for {} s", PROBE_MAX.as_secs())),
+            Ok(Err(e)) => Err(format!("JetStream storage takes nothing: {e}")),
+            Ok(Ok(())) => match self.meta.handle().filter(|_| self.is_clustered()) {
+                None => Ok(()),
+                Some(h) => match env::timeout(PROBE_MAX, h.read_barrier()).await {
+                    Ok(Ok(_)) => Ok(()),
+                    _ => Err("JetStream meta group does not answer".to_owned()),
+                },
+            },
+        };
+        *last = Some((env::now(), found.clone()));
+        found
     }
 
     /// What streams have lost to damage, a sentence each. They serve everything else.

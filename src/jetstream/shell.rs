@@ -38,7 +38,7 @@ use crate::{
         response::{ClusterInfo, SourceInfo},
     },
     apply::Progress,
-    cluster::moving::{DOORS, Moving},
+    cluster::moving::{Moving, doors_of},
     consumers::Consumers,
     handlers::info,
     leading::Standing,
@@ -300,7 +300,8 @@ impl Stream {
             }
         };
         // A message goes to one door also while two are open.
-        let queue = if self.node.upgrade().is_some_and(|n| n.is_clustered()) { DOORS } else { b"" };
+        let clustered = self.node.upgrade().is_some_and(|n| n.is_clustered());
+        let queue = if clustered { doors_of(self.id) } else { Vec::new() };
         let listening = &mut *listening;
         listening.subjects.retain(|sid, s| {
             let stays = wanted.contains(s);
@@ -314,7 +315,7 @@ impl Stream {
                 listening.last_sid += 1;
                 let sid = listening.last_sid.to_string();
                 // A link of our own is open and without limits.
-                self.door.subscribe(&assets.account, sid.as_bytes(), s.as_bytes(), queue, false).ok();
+                self.door.subscribe(&assets.account, sid.as_bytes(), s.as_bytes(), &queue, false).ok();
                 listening.subjects.insert(listening.last_sid, s);
             }
         }

@@ -40,6 +40,16 @@ impl Shared {
     /// # Errors
     /// The store's; or the counter is damaged, and with it the knowledge of what was given.
     pub(crate) async fn next_incarnation(&self) -> Result<u32, Error> {
+        self.count(1).await
+    }
+    /// Writes the counter as it is, and returns when that is durable.
+    ///
+    /// # Errors
+    /// As [`Shared::next_incarnation`].
+    pub(crate) async fn probe(&self) -> Result<(), Error> {
+        self.count(0).await.map(|_| ())
+    }
+    async fn count(&self, by: u32) -> Result<u32, Error> {
         let _one = self.counting.lock().await;
         let (group, made) = match self.store.group(COUNTER) {
             Ok(g) => (g, None),
@@ -51,7 +61,7 @@ impl Shared {
         };
         let unfit = || Error::Unfit("the counter of this node's replicas is damaged".to_owned());
         let last = group.hard_state().as_deref().and_then(decode).ok_or_else(unfit)?;
-        let next = last.checked_add(1).ok_or_else(unfit)?;
+        let next = last.checked_add(by).ok_or_else(unfit)?;
         let written = group.set_hard_state(encode(next))?;
         if let Some(made) = made {
             made.durable().await?;

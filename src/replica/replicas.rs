@@ -221,6 +221,14 @@ impl Replicas {
         self.0.me
     }
 
+    /// Returns when something that is written now is durable: whether the disk takes what is to be acknowledged.
+    ///
+    /// # Errors
+    /// What the store says. A disk that does not answer keeps this from returning: bound it with a timeout.
+    pub async fn probe(&self) -> Result<(), Error> {
+        self.0.probe().await
+    }
+
     /// Ids of all groups that the store has, in order; open or not.
     #[must_use]
     pub fn stored(&self) -> Vec<GroupId> {

@@ -31,8 +31,10 @@ use crate::{
     shell::{Core, Stream},
 };
 
-/// The queue group of the doors of a stream on all nodes.
-pub(crate) const DOORS: &[u8] = b"_fulmar.doors_";
+/// The queue group of the doors of a stream on all nodes. Each stream has its own: what one account exports and another imports goes to the streams of both.
+pub(crate) fn doors_of(group: u64) -> Vec<u8> {
+    format!("_fulmar.doors_.{group}").into_bytes()
+}
 
 /// How long who led listens on when it knows who leads now: the others hear of the new door long before.
 const LINGER: Duration = Duration::from_secs(1);

@@ -17,6 +17,8 @@ pub struct Candidate {
     pub up: bool,
     /// Streams that it has.
     pub assets: usize,
+    /// Those of them that have several replicas.
+    pub shared: usize,
     /// Streams that it is to lead first.
     pub leads: usize,
     /// Bytes that nobody has set aside there, in the storage that is asked for.
@@ -34,6 +36,8 @@ pub struct Wish {
     pub tags: Vec<String>,
     /// Of tags that begin so no two nodes may have the same.
     pub unique_tag: String,
+    /// As many streams with several replicas may a node have that gets one more, less one; `None` without limit.
+    pub shared_max: Option<usize>,
     /// Bytes that it sets aside.
     pub bytes: u64,
     /// Nodes that it is on already and would like to keep, in their order.
@@ -47,6 +51,7 @@ struct Passed {
     excluded: bool,
     no_room: bool,
     not_unique: bool,
+    too_many: bool,
     missing: Vec<String>,
 }
 
@@ -58,6 +63,7 @@ impl Passed {
             (self.excluded, "exclude tag set"),
             (self.no_room, "insufficient storage"),
             (self.not_unique, "server tag not unique"),
+            (self.too_many, "miscellaneous issue"),
         ];
         for (_, why) in reasons.iter().filter(|r| r.0) {
             out.push_str(", ");
@@ -115,6 +121,10 @@ pub fn place(wish: &Wish, all: &[Candidate]) -> Result<Vec<NodeId>, String> {
             passed.no_room = true;
             continue;
         }
+        if !kept && wish.replicas > 1 && wish.shared_max.is_some_and(|max| c.shared >= max) {
+            passed.too_many = true;
+            continue;
+        }
         fit.push(c);
     }
     let order = |c: &&Candidate| {
@@ -167,6 +177,7 @@ mod tests {
             tags: tags.iter().map(|t| (*t).to_owned()).collect(),
             up: true,
             assets: 0,
+            shared: 0,
             leads: 0,
             room: 100,
         }
@@ -205,6 +216,23 @@ mod tests {
         all[0].up = false;
         assert_eq!(e(&wish(3), &all), "no suitable peers for placement, peer offline");
         assert_eq!(e(&Wish { cluster: "D".into(), ..wish(1) }, &all), "no suitable peers for placement");
+    }
+
+    #[test]
+    fn a_node_has_no_more_replicated_streams_than_it_may() {
+        let mut all = [node(1, &[]), node(2, &[]), node(3, &[])];
+        all[0].shared = 5;
+        let w = Wish { shared_max: Some(5), ..wish(2) };
+        assert_eq!(place(&w, &all), Ok(vec![n(2), n(3)]));
+        let three = Wish { replicas: 3, ..w.clone() };
+        let why = place(&three, &all).expect_err("one has enough");
+        assert_eq!(why, "no suitable peers for placement, miscellaneous issue");
+        assert!(place(&Wish { keep: vec![n(1)], ..three }, &all).is_ok(), "what it has it keeps");
+        assert_eq!(
+            place(&Wish { replicas: 1, ..w }, &all[..1]),
+            Ok(vec![n(1)]),
+            "one replica is not counted"
+        );
     }
 
     #[test]

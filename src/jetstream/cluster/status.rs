@@ -155,8 +155,8 @@ impl JetStream {
         Duration::from_nanos(u64::try_from(age).unwrap_or(0))
     }
 
-    /// What keeps a member of a cluster from serving what it has, if anything.
-    pub(crate) fn unhealthy_member(&self) -> Option<String> {
+    /// What keeps a member of a cluster from changing or finding anything, if so.
+    pub fn unhealthy_meta(&self) -> Option<String> {
         let c = self.cluster.as_ref()?;
         if c.genesis().is_none() {
             return Some("JetStream has not established contact with a meta leader".into());
@@ -175,6 +175,11 @@ impl JetStream {
             };
             return Some(format!("JetStream {why} a meta leader"));
         }
+        None
+    }
+    /// What keeps a member of a cluster from serving what it has, if anything.
+    pub(crate) fn unhealthy_member(&self) -> Option<String> {
+        self.cluster.as_ref()?;
         let mine = self.meta.read(|s| {
             s.assignments().filter(|a| a.a.members.contains(&self.me)).cloned().collect::<Vec<_>>()
         });

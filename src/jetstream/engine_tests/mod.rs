@@ -4,6 +4,7 @@
 
 mod backups;
 mod consumers;
+mod health;
 mod leading;
 mod limits;
 mod making;

@@ -36,6 +36,7 @@ impl JetStream {
                     tags: n.tags.clone(),
                     up: (n.id == self.me || c.is_up(n.id)) && !c.evacuated.lock().contains(&n.id),
                     assets: 0,
+                    shared: 0,
                     leads: 0,
                     room: if storage == Storage::Memory { n.memory_max } else { n.storage_max },
                 })
@@ -44,6 +45,7 @@ impl JetStream {
                 for (i, m) in a.a.members.iter().enumerate() {
                     let Some(n) = all.iter_mut().find(|n| n.id == *m) else { continue };
                     n.assets += 1;
+                    n.shared += usize::from(a.a.members.len() > 1);
                     n.leads += usize::from(i == 0);
                     if let Some(config) = a.config.as_ref().filter(|c| c.storage == storage) {
                         n.room = n.room.saturating_sub(u64::try_from(config.max_bytes).unwrap_or(0));
@@ -65,6 +67,7 @@ impl JetStream {
             cluster: placement.cluster,
             tags: placement.tags,
             unique_tag: self.cluster.as_ref().map(|c| c.unique_tag.clone()).unwrap_or_default(),
+            shared_max: self.tunable().limits.ha_assets_max,
             bytes: u64::try_from(c.max_bytes).unwrap_or(0),
             keep: keep.to_vec(),
         };
@@ -239,6 +242,7 @@ impl JetStream {
             cluster: if wanted.cluster.is_empty() { placement.cluster } else { wanted.cluster.clone() },
             tags: if wanted.tags.is_empty() { placement.tags } else { wanted.tags.clone() },
             unique_tag: self.cluster.as_ref().map(|c| c.unique_tag.clone()).unwrap_or_default(),
+            shared_max: self.tunable().limits.ha_assets_max,
             bytes: u64::try_from(config.max_bytes).unwrap_or(0),
             keep,
         };

@@ -55,7 +55,25 @@ fn lacking(o: &HealthzOptions) -> Option<&'static str> {
     None
 }
 
-/// Whether what was asked for can really be served.
+/// Only whether JetStream is on is asked for.
+fn is_on_only(o: &HealthzOptions) -> bool {
+    o.js_enabled || o.js_enabled_only
+}
+
+/// As [`healthz`], and where that finds nothing wrong: whether the disk makes durable what is written now, and the meta group answers.
+pub async fn healthz_now(s: &Server, o: &HealthzOptions) -> Healthz {
+    let seen = healthz(s, o);
+    let engine = s.jetstream.read().clone();
+    match engine.filter(|_| seen.status_code == 200 && !is_on_only(o)) {
+        None => seen,
+        Some(js) => match js.probe().await {
+            Ok(()) => seen,
+            Err(text) => Healthz::fault(o, 503, "JETSTREAM", &text),
+        },
+    }
+}
+
+/// Whether what was asked for can really be served, as far as that is known without asking anybody.
 pub fn healthz(s: &Server, o: &HealthzOptions) -> Healthz {
     if let Some(text) = lacking(o) {
         return Healthz::fault(o, 400, "BAD_REQUEST", text);
@@ -64,10 +82,12 @@ pub fn healthz(s: &Server, o: &HealthzOptions) -> Healthz {
         return Healthz::fault(o, 503, "CONNECTION", "server is not ready for connections");
     }
     // Whoever has configured JetStream counts on it.
+    let engine = s.jetstream.read().clone();
     if s.options().jetstream.is_some()
-        && !o.js_server_only
-        && !o.js_enabled_only
-        && let Some(text) = s.jetstream.read().as_ref().and_then(|js| js.unhealthy())
+        && !is_on_only(o)
+        && let Some(js) = &engine
+        && let Some(text) =
+            if o.js_server_only || o.js_meta_only { js.unhealthy_meta() } else { js.unhealthy() }
     {
         return Healthz::fault(o, 503, "JETSTREAM", &text);
     }

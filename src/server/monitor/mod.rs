@@ -30,7 +30,7 @@ pub use accountz::{
     AccountInfo, AccountStat, AccountStatz, Accountz, DataStats, MsgBytes, account_info, accountz, accstatz,
 };
 pub use connz::{ConnInfo, Connz, SubDetail, connz};
-pub use healthz::{Healthz, healthz};
+pub use healthz::{Healthz, healthz, healthz_now};
 pub use http::listen;
 pub use inner::{Expvarz, IpQueue, Raftz, expvarz, ipqueuesz, raftz};
 pub use json::{Time, age, compact, duration, pretty};

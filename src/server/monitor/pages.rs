@@ -43,6 +43,16 @@ fn is_heavy(path: &str) -> bool {
 
 /// Answers a request for `path`, on a thread of its own if that may take long (M-1).
 pub async fn answer(s: &Arc<Server>, path: String, query: String) -> Answer {
+    if path.strip_prefix(&base_path(&s.options().http_base_path)) == Some("/healthz") {
+        s.monitor.count("/healthz");
+        let o = match HealthzOptions::from_query(&Query::parse(&query)) {
+            Ok(o) => o,
+            Err(e) => return Answer::plain(400, &e),
+        };
+        let h = super::healthz_now(s, &o).await;
+        let status = h.status_code;
+        return Answer { status, ..Answer::json(json::compact(&super::Healthz { status_code: 0, ..h })) };
+    }
     let accounts = match JszOptions::from_query(&Query::parse(&query)) {
         Ok(o) if path.ends_with("/jsz") => super::jsz_accounts(s, &o).await,
         _ => None,
@@ -111,11 +121,6 @@ fn endpoint(
         "/jsz" => {
             JszOptions::from_query(q)?;
             ok(json::pretty(&super::jsz(s, accounts)))
-        }
-        "/healthz" => {
-            let h = super::healthz(s, &HealthzOptions::from_query(q)?);
-            let status = h.status_code;
-            Ok(Answer { status, ..Answer::json(json::compact(&super::Healthz { status_code: 0, ..h })) })
         }
         "/raftz" => {
             let groups = super::raftz(s, &RaftzOptions::from_query(q)?);

@@ -221,3 +221,53 @@ fn an_ordered_consumer_goes_on_under_another_leader() {
         }
     });
 }
+
+/// The doors of a stream on all servers are a queue group: not one with those of another account's stream.
+#[test]
+fn what_an_account_imports_goes_to_the_streams_of_both() {
+    run(async {
+        let dir = Dir::new("imports");
+        let accounts = "accounts {
+            A { jetstream: enabled, users: [{user: a, password: pw}], exports: [{stream: \"S.>\"}] }
+            B { jetstream: enabled, users: [{user: b, password: pw}], imports: [{stream: {account: A, subject: \"S.>\"}}] }
+        }
+        no_auth_user: a
+        ";
+        let mut all: Vec<Arc<Server>> = Vec::new();
+        for i in 0..3 {
+            let ports: Vec<_> = all.iter().map(|s| cluster_port(s)).collect();
+            let js = format!("jetstream {{ store_dir: {:?} }}\n{accounts}", dir.0.join(i.to_string()));
+            all.push(start(&format!("s{i}"), &format!("{js}{}", cluster("name: C", &ports))).await);
+        }
+        formed(&all).await;
+        let js = context(&all[0]).await;
+        make(&js, stream::RetentionPolicy::Limits).await;
+        let options = async_nats::ConnectOptions::with_user_and_password("b".into(), "pw".into());
+        let client = options.connect(client_port(&all[1]).to_string()).await.expect("it connects");
+        let importer = jetstream::new(client);
+        make(&importer, stream::RetentionPolicy::Limits).await;
+        // Once the first has come through, each does.
+        let deadline = env::now() + PATIENCE;
+        let stored = async |js: &jetstream::Context| {
+            let mut s = js.get_stream("S").await.expect("it is there");
+            s.info().await.expect("it answers").state.messages
+        };
+        let mut sent = 0;
+        while stored(&importer).await == 0 {
+            assert!(env::now() < deadline, "nothing is imported");
+            js.publish("S.x", "x".into()).await.expect("it goes").await.expect("it is stored");
+            sent += 1;
+        }
+        let before = stored(&importer).await;
+        for _ in 0..50 {
+            js.publish("S.x", "x".into()).await.expect("it goes").await.expect("it is stored");
+        }
+        assert_eq!(stored(&js).await, sent + 50);
+        while stored(&importer).await < before + 50 {
+            assert!(env::now() < deadline, "{} of 50", stored(&importer).await - before);
+        }
+        for s in &all {
+            s.stop();
+        }
+    });
+}

@@ -133,7 +133,9 @@ fn k8_a_cluster_that_lost_most_of_its_servers_is_rescued() {
         assert_eq!(publish(&js, "22").await, 22);
         let engine = back.jetstream.read().clone().expect("it runs");
         assert_eq!(engine.meta_leader(), None, "K-8: those that are left do not speak to it");
-        assert!(engine.unhealthy().is_some());
+        assert!(engine.unhealthy_meta().is_some());
+        let left = all[0].jetstream.read().clone().expect("it runs");
+        assert_eq!((left.unhealthy(), left.probe().await), (None, Ok(())), "it can serve what it has");
         ended(&back).await;
         // With empty directories others come in its place, and the stream has three replicas again.
         let s3 = server("s3", &dir, &[&all[0]]).await;
