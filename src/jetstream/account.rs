@@ -20,7 +20,9 @@ use crate::{
     AccountLimits, JetStream,
     cluster::calls::{Forward, Way},
     handlers,
+    making::Making,
     post::Posts,
+    quota::Quota,
     shell::Stream,
 };
 
@@ -48,8 +50,12 @@ pub struct Assets {
     /// `None` while JetStream is off for it.
     limits: RwLock<Option<AccountLimits>>,
     streams: RwLock<BTreeMap<Arc<str>, Arc<Stream>>>,
-    /// Held while a stream is made, changed or deleted.
-    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Held while a change of the streams is decided, and until it is done unless it is the making of one: what is being made is
+    /// in `making` until then, so that many wait for one sync.
+    changing: tokio::sync::Mutex<()>,
+    pub(crate) making: Making,
+    /// What its streams store, and may.
+    pub(crate) quota: Arc<Quota>,
     pub(crate) posts: Posts,
     pub(crate) desk: Arc<Link>,
     open: AtomicBool,
@@ -99,6 +105,8 @@ impl Assets {
                 limits: RwLock::new(None),
                 streams: RwLock::default(),
                 changing: tokio::sync::Mutex::default(),
+                making: Making::default(),
+                quota: Arc::default(),
                 posts: Posts::new(node.broker.clone(), desk.clone(), account.clone()),
                 desk,
                 open: AtomicBool::new(false),
@@ -111,6 +119,7 @@ impl Assets {
     /// Turns JetStream on with these limits, or off. Requests are taken in both cases: what is off says so.
     pub(crate) fn set_limits(self: &Arc<Assets>, node: &JetStream, limits: Option<AccountLimits>) {
         let on = limits.is_some();
+        self.quota.limit(limits.as_ref());
         let before = std::mem::replace(&mut *self.limits.write(), limits).is_some();
         if !self.open.swap(true, AcqRel) {
             let queue = if node.is_clustered() { DESKS } else { b"" };
@@ -152,6 +161,16 @@ impl Assets {
         let mut all = self.streams.write();
         if all.get(&stream.name).is_some_and(|s| s.id == stream.id) {
             all.remove(&stream.name);
+        }
+    }
+
+    /// The right to change a stream, once nobody makes one of that name any more.
+    pub(crate) async fn turn(&self, name: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        loop {
+            let one = self.changing.lock().await;
+            let Some(done) = self.making.wait(name) else { return one };
+            drop(one);
+            done.await;
         }
     }
 
@@ -198,11 +217,12 @@ impl Assets {
     }
 
     /// A message of a client for a stream's leader. False if nobody is there to take it.
-    fn data(&self, d: &mut Deliveries, way: Way, subject: &[u8], m: &Message<'_>) -> bool {
+    fn data(self: &Arc<Assets>, d: &mut Deliveries, way: Way, subject: &[u8], m: &Message<'_>) -> bool {
         let f = Forward {
             way,
             hops: 0,
             account: b"",
+            stream: b"",
             subject,
             reply: m.reply,
             headers: m.header(),
@@ -229,7 +249,10 @@ impl Assets {
             env::sleep(INTEREST_LOOK).await;
         }
     }
-    fn take_forwarded(&self, node: &JetStream, f: &Forward<'_>) {
+    fn take_forwarded(self: &Arc<Assets>, node: &JetStream, f: &Forward<'_>) {
+        if f.way == Way::Publish {
+            return self.publish_given(f);
+        }
         let taken = self.limits.read().is_some() && self.take(None, f);
         if !taken && matches!(f.way, Way::Pull | Way::Direct) && !f.reply.is_empty() && !node.is_closed() {
             // The client's own server has said that somebody is there.
@@ -237,11 +260,11 @@ impl Assets {
         }
     }
     /// Serves it here if this node leads the stream, else gives it on. With `d` the publisher waits for what can be answered at once.
-    fn take(&self, d: Option<&mut Deliveries>, f: &Forward<'_>) -> bool {
+    pub(crate) fn take(self: &Arc<Assets>, d: Option<&mut Deliveries>, f: &Forward<'_>) -> bool {
         let Some((name, rest)) = stream_in(f) else { return false };
         let Some(node) = self.node.upgrade() else { return false };
         if let Some(stream) = self.stream(name)
-            && (!node.is_clustered() || stream.leads() || (f.way == Way::Direct && stream.is_current()))
+            && (!node.is_clustered() || stream.takes() || (f.way == Way::Direct && stream.is_current()))
         {
             return match f.way {
                 Way::Pull => rest
@@ -254,9 +277,10 @@ impl Assets {
                 Way::Flow => {
                     rest.and_then(named).is_some_and(|consumer| stream.flow(consumer, f.subject, f.headers))
                 }
+                Way::Publish => false,
             };
         }
-        self.pass_on(&node, name, f)
+        self.pass_on(&node, name, f) || self.later(&node, name, f)
     }
 
     /// A message to this account's requests under the domain's own prefix: it goes on under the plain one.
@@ -280,6 +304,7 @@ fn stream_in<'a>(f: &Forward<'a>) -> Option<(&'a str, Option<&'a [u8]>)> {
         Way::Direct => (f.subject.get(API.len() + DIRECT.len()..)?, usize::MAX),
         Way::Ack => (f.subject.get(b"$JS.ACK.".len()..)?, 9),
         Way::Flow => (f.subject.get(b"$JS.FC.".len()..)?, 5),
+        Way::Publish => return Some((named(f.stream)?, None)),
     };
     let (stream, rest) = if tokens_of_the_newer == usize::MAX {
         let mut t = rest.splitn(2, |b| *b == b'.');

@@ -173,6 +173,11 @@ impl Stream {
             }
             (at.entry, at.joined, at.record, at.begun, at.control) = (at.entry + 1, false, 0, false, None);
         }
+        self.share.note(view.totals().bytes);
+        if let Some(r) = &core.rules {
+            let (atomic, fast) = r.open_batches();
+            self.share.note_batches(atomic + fast);
+        }
         at.loose = core.log.take_loose();
         Ok(())
     }

@@ -103,6 +103,10 @@ impl Consumers {
     pub(crate) fn has_work(&self) -> bool {
         !self.ready.is_empty()
     }
+    /// Whether something is to be logged, now or later.
+    pub(crate) fn has_notes(&self) -> bool {
+        !(self.dirty.is_empty() && self.returned.is_empty())
+    }
     /// When somebody is due next, on the monotonic clock.
     pub(crate) fn deadline(&self) -> Option<u64> {
         let first = self.deadlines.first().map(|d| d.0);
@@ -332,11 +336,10 @@ fn push_tasks(name: &Arc<str>, slot: &Slot, outs: &mut Vec<Output>, out: &mut Ve
     }
 }
 
-/// Whether a consumer's state goes into the log: not if it may be lost by its configuration. In memory on several servers is not lost with
-/// one of them.
+/// Whether a consumer's state goes into the log: not if it may be lost by its configuration. Of a stream of several servers it goes there all the
+/// same, so that an ordered consumer goes on under another leader; only what copies a stream begins anew.
 pub(crate) fn is_logged(c: &ConsumerConfig, stream: &StreamConfig) -> bool {
-    let replicas = if c.num_replicas > 0 { c.num_replicas } else { stream.num_replicas };
-    let forgets = c.mem_storage && replicas <= 1 || c.direct;
+    let forgets = c.mem_storage && stream.num_replicas <= 1 && c.num_replicas <= 1 || c.direct;
     !forgets || stream.retention != Retention::Limits
 }
 
@@ -894,6 +897,7 @@ impl broker::Watch for Listener {
 /// The rule that is broken.
 pub(crate) fn admit(
     core: &Core,
+    coming: &[ConsumerConfig],
     c: &mut ConsumerConfig,
     action: stream::consumer::Action,
     parent: &Parent<'_>,
@@ -905,6 +909,9 @@ pub(crate) fn admit(
     let name = c.given_name().to_string();
     let existing = core.consumers.get(&name).filter(|_| !name.is_empty());
     let bound = existing.is_some_and(|s| s.rules.is_active());
-    let others = core.consumers.configs().filter(|(n, _)| *n != name).map(|(_, c)| c);
+    // What is on its way counts as it will be.
+    let stays = |n: &str| n != name && coming.iter().all(|c| c.name != n);
+    let there = core.consumers.configs().filter(|(n, _)| stays(n)).map(|(_, c)| c);
+    let others = there.chain(coming.iter().filter(|c| c.name != name));
     check::decide(c, action, parent, existing.map(|s| s.rules.config()), others, bound)
 }

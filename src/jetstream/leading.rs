@@ -12,7 +12,7 @@
 //! - K-3: only who leads, and has applied everything from before its term, decides or answers for a stream.
 //! - J-24: a promise whose outcome is open when leadership ends is not answered; one that was never handed out is refused.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use replica::{NodeId, Proposal, Refusal, Role, Term};
@@ -157,6 +157,7 @@ impl Stream {
             let mut core = self.core.lock();
             core.stand(Standing::Leads(term));
             core.term = Some(term);
+            core.moving.over();
             core.lead(now());
             core.wanted_sent = false;
             core.propose_config(self);
@@ -177,6 +178,7 @@ impl Stream {
         self.watch();
         self.follow_anew();
         self.tell_followers();
+        self.wake_slow();
         self.pump();
         self.wound_up();
         self.ready.send_replace(Some(Ok(())));
@@ -185,6 +187,8 @@ impl Stream {
     /// This node does not lead, or not any more: what was decided and is not applied is for its successor to say.
     fn cease(self: &Arc<Stream>, standing: Standing, error: &ApiError) {
         let stops = matches!(standing, Standing::Stopped(_));
+        // Elsewhere it goes on.
+        let goes_on = !stops && self.node.upgrade().is_some_and(|n| n.is_clustered() && !n.is_closed());
         let mut tasks = Vec::new();
         let (led, lost, watched, slow) = {
             let mut core = self.core.lock();
@@ -196,12 +200,19 @@ impl Stream {
             let led = core.term.take().is_some();
             let lost = core.give_up();
             let watched = if led { core.consumers.unlead(&mut tasks) } else { Vec::new() };
-            (led, lost, watched, std::mem::take(&mut core.slow))
+            core.moving.handing = false;
+            if goes_on && (led || !core.slow.is_empty()) {
+                core.moving.hold(led);
+            }
+            let slow = if goes_on { VecDeque::new() } else { core.take_waiting() };
+            (led, lost, watched, slow)
         };
         if led {
             self.ready.send_replace(None);
             self.unfollow();
-            self.unlisten();
+            if !goes_on {
+                self.unlisten();
+            }
             if let Some(assets) = self.assets.upgrade() {
                 for (subject, id) in watched {
                     assets.account.unwatch(&subject, id);
@@ -217,6 +228,10 @@ impl Stream {
             self.fail(lost.open, error);
         }
         self.drained.notify_waiters();
+        if goes_on {
+            self.let_go();
+            self.linger();
+        }
     }
 
     /// These proposals are not in the log.

@@ -21,6 +21,7 @@ use stream::{
 
 use crate::{
     answer,
+    cluster::calls::{Forward, Way},
     log::{Answers, Log},
     shell::{Core, Stream, now},
     view::StoreView,
@@ -37,6 +38,50 @@ pub struct Waiting {
     headers: Bytes,
     payload: Bytes,
     from: stream::publish::From,
+    /// How many nodes it came through.
+    hops: u8,
+}
+
+impl Waiting {
+    /// Keeps a publish for later.
+    pub(crate) fn of(p: &Publish<'_>, hops: u8) -> Waiting {
+        Waiting {
+            subject: Bytes::copy_from_slice(p.subject),
+            reply: Bytes::copy_from_slice(p.reply),
+            headers: Bytes::copy_from_slice(p.headers),
+            payload: Bytes::copy_from_slice(p.payload),
+            from: p.from,
+            hops,
+        }
+    }
+    /// A publish that another node gave on.
+    pub(crate) fn given(f: &Forward<'_>) -> Waiting {
+        Waiting {
+            subject: Bytes::copy_from_slice(f.subject),
+            reply: Bytes::copy_from_slice(f.reply),
+            headers: Bytes::copy_from_slice(f.headers),
+            payload: Bytes::copy_from_slice(f.body),
+            from: stream::publish::From::Client,
+            hops: f.hops,
+        }
+    }
+    /// What it costs while it waits, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Waiting>() + self.subject.len() + self.reply.len() + self.headers.len() + self.payload.len()
+    }
+    /// As it goes on to another node.
+    pub(crate) fn forward<'a>(&'a self, stream: &'a str, account: &'a str) -> Forward<'a> {
+        Forward {
+            way: Way::Publish,
+            hops: self.hops.saturating_add(1),
+            account: account.as_bytes(),
+            stream: stream.as_bytes(),
+            subject: &self.subject,
+            reply: &self.reply,
+            headers: &self.headers,
+            body: &self.payload,
+        }
+    }
 }
 
 /// Who takes messages on a stream's subjects.
@@ -66,7 +111,7 @@ impl Inbound for Door {
             headers: if env::planted!("js-headers-ignored") { b"" } else { m.header() },
             payload: m.payload(),
             from: stream::publish::From::Client,
-            no_room_for_batches: false,
+            no_room_for_batches: stream.share.no_room_for_batches(),
         };
         // One look at the clocks for all that was read together.
         let (wall, mono) = d.now();
@@ -90,7 +135,12 @@ impl Stream {
         let mut at_once = Answers::default();
         let mut core = self.core.lock();
         if core.check_open().is_err() {
-            return (false, None);
+            let held = core.hold(p, 0);
+            drop(core);
+            if held {
+                self.let_go();
+            }
+            return (held, None);
         }
         let full = core.is_full(self);
         if full {
@@ -100,7 +150,14 @@ impl Stream {
             }
             return (true, Some(at_once));
         }
-        let done = if core.slow.is_empty() { core.decide(self, p, now, &mut at_once) } else { Done::Wait };
+        if let Some(e) = self.share.refuses(p, core.log.waiting().1) {
+            if !p.reply.is_empty() {
+                at_once.push(p.reply, |out| self.acks.push_error(out, &e.error()));
+            }
+            return (true, Some(at_once));
+        }
+        let at_once_decided = core.slow.is_empty() && !core.moving.handing;
+        let done = if at_once_decided { core.decide(self, p, now, &mut at_once) } else { Done::Wait };
         match done {
             Done::Decided => {
                 let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
@@ -110,15 +167,9 @@ impl Stream {
                 }
             }
             Done::Wait | Done::Need(_) => {
-                core.slow.push_back(Waiting {
-                    subject: Bytes::copy_from_slice(p.subject),
-                    reply: Bytes::copy_from_slice(p.reply),
-                    headers: Bytes::copy_from_slice(p.headers),
-                    payload: Bytes::copy_from_slice(p.payload),
-                    from: p.from,
-                });
+                core.put_aside(Waiting::of(p, 0));
                 let need = if let Done::Need(n) = done { Some(n) } else { None };
-                let starts = !std::mem::replace(&mut core.slow_runs, true);
+                let starts = !core.moving.handing && !std::mem::replace(&mut core.slow_runs, true);
                 drop(core);
                 if starts {
                     env::spawn(self.clone().decide_slowly(need));
@@ -141,6 +192,11 @@ impl Stream {
             let (mut over, mut handle) = (false, None);
             {
                 let mut core = self.core.lock();
+                if core.term.is_none() || core.moving.handing {
+                    // They wait for whoever leads next.
+                    core.slow_runs = false;
+                    return;
+                }
                 for _ in 0..TURN {
                     let Some(w) = core.slow.front().cloned() else {
                         over = true;
@@ -152,12 +208,10 @@ impl Stream {
                         headers: &w.headers,
                         payload: &w.payload,
                         from: w.from,
-                        no_room_for_batches: false,
+                        no_room_for_batches: self.share.no_room_for_batches(),
                     };
                     match core.decide(&self, &p, now(), &mut at_once) {
-                        Done::Decided => {
-                            core.slow.pop_front();
-                        }
+                        Done::Decided => drop(core.take_first()),
                         Done::Need(n) => {
                             need = Some(n);
                             break;
@@ -191,7 +245,8 @@ impl Stream {
     pub(crate) fn wake_slow(self: &Arc<Stream>) {
         let starts = {
             let mut core = self.core.lock();
-            let starts = !core.slow.is_empty() && !core.slow_runs && !core.voided;
+            let decides = core.term.is_some() && !core.moving.handing;
+            let starts = decides && !core.slow.is_empty() && !core.slow_runs && !core.voided;
             core.slow_runs |= starts;
             starts
         };
@@ -210,7 +265,7 @@ impl Stream {
     }
 
     fn refuse_first(&self, e: &stream::ApiError) {
-        let first = self.core.lock().slow.pop_front();
+        let first = self.core.lock().take_first();
         let mut a = Answers::default();
         if let Some(w) = first.filter(|w| !w.reply.is_empty()) {
             a.push(&w.reply, |out| self.acks.push_error(out, e));
@@ -232,9 +287,27 @@ impl Stream {
 }
 
 impl Core {
+    /// A publish waits, behind all others that do.
+    pub(crate) fn put_aside(&mut self, w: Waiting) {
+        self.moving.bytes += w.bytes();
+        self.slow.push_back(w);
+    }
+    /// The first one does not wait any more.
+    fn take_first(&mut self) -> Option<Waiting> {
+        let first = self.slow.pop_front()?;
+        self.moving.bytes -= first.bytes();
+        Some(first)
+    }
+    /// None waits here any more.
+    pub(crate) fn take_waiting(&mut self) -> VecDeque<Waiting> {
+        self.moving.bytes = 0;
+        std::mem::take(&mut self.slow)
+    }
+
     /// Whether no more publishes are taken for now.
     fn is_full(&self, s: &Stream) -> bool {
         let (msgs, bytes) = self.log.waiting();
+        let bytes = bytes + self.moving.bytes;
         let Some(node) = s.node.upgrade() else { return true };
         msgs + self.slow.len() >= node.options.waiting_msgs_max || bytes >= node.options.waiting_bytes_max
     }
@@ -291,6 +364,8 @@ impl Core {
             }
             Decision::Wait => return Done::Wait,
         }
+        let (atomic, fast) = rules.open_batches();
+        s.share.note_batches(atomic + fast);
         Done::Decided
     }
 }

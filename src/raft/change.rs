@@ -67,7 +67,7 @@ impl Core {
             .is_some_and(|at| leader.peers[at].matched.0 + self.options.promote_lag_max >= self.log.last().0)
     }
 
-    fn append_members(&mut self, members: Members, cx: &mut Cx<'_>) -> LogIndex {
+    pub(crate) fn append_members(&mut self, members: Members, cx: &mut Cx<'_>) -> LogIndex {
         let payload = members.encode();
         let digest = crc32c::crc32c(&payload);
         self.append_own(EntryKind::Config, digest, payload, Some(members), cx);

@@ -7,10 +7,10 @@
 //! ```
 //!
 //! `types` and `message` are the words, `members` and `quorum` who counts, `log` and `progress` what is known of logs,
-//! `core` the frame of a step, and `candidate`, `follower`, `leader`, `change`, `read`, `transfer`, `damage` the rules.
+//! `core` the frame of a step, and `candidate`, `follower`, `leader`, `change`, `read`, `transfer`, `damage`, `rescue` the rules.
 //!
 //! What it does not do: no async, no clock, no disk, no socket, no ambient randomness, no thread, and it knows no other crate of the
-//! product. Invariants R-1 to R-19 are listed in docs/design/0010-consensus.md; an assertion names the one it guards.
+//! product. Invariants R-1 to R-20 are listed in docs/design/0010-consensus.md; an assertion names the one it guards.
 
 #[cfg(test)]
 extern crate self as raft;
@@ -32,6 +32,7 @@ pub mod progress;
 pub mod quorum;
 mod read;
 pub mod ready;
+mod rescue;
 mod transfer;
 pub mod types;
 

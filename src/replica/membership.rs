@@ -162,6 +162,32 @@ impl Group {
 }
 
 impl Group {
+    fn force(&self, nodes: &[NodeId], above: raft::Term) -> Result<(), ChangeError> {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        if let Some(why) = &inner.stop {
+            return Err(ChangeError::Stopped(why.clone()));
+        }
+        let m = inner.core.members().1;
+        let kept = m.voters.iter().chain(&m.outgoing).filter(|v| nodes.iter().any(|n| n.id == v.id));
+        let mut voters: Vec<NodeId> = kept.copied().collect();
+        voters.sort_unstable();
+        // Of one that is there in two lives the later one counts.
+        voters.reverse();
+        voters.dedup_by_key(|v| v.id);
+        let mut ready = Ready::default();
+        let answer = self.with_live(inner, |core, live| core.force(&voters, above, live, &mut ready));
+        self.carry(inner, &mut ready);
+        match answer {
+            Ok(_) => {
+                tracing::warn!(group = self.id.0, "its members are {voters:?} now, on an operator's word");
+                Ok(())
+            }
+            Err(ChangeRefusal::Bad(e)) => Err(ChangeError::Bad(e)),
+            Err(_) => Err(ChangeError::NotLeader(inner.core.status().leader.map(node))),
+        }
+    }
+
     /// Takes in replicas that forgot, in the place of what they were: learners first, and voters when they have caught up. Ends when that is done or this
     /// node does not lead any more; who leads then hears from them again.
     async fn heal(self: Arc<Self>) {
@@ -263,6 +289,17 @@ impl Handle {
     /// See [`ChangeError`]; nothing was changed by this call.
     pub fn step_towards(&self, nodes: &[NodeId]) -> Result<Reach, ChangeError> {
         let answer = self.0.reach(nodes);
+        self.0.poke();
+        answer
+    }
+
+    /// Makes those of its members that are on these nodes all the members, and leads them, without a majority's consent: see `raft::rescue` for who may
+    /// call it. `above` is the highest term that any of them has seen. It is done when it is committed, which shows in the status.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; nothing was changed.
+    pub fn force(&self, nodes: &[NodeId], above: raft::Term) -> Result<(), ChangeError> {
+        let answer = self.0.force(nodes, above);
         self.0.poke();
         answer
     }

@@ -24,6 +24,8 @@ pub struct Status {
     pub base: LogIndex,
     /// End of the log.
     pub last: LogIndex,
+    /// Term of the last entry.
+    pub last_term: Term,
     /// Durable and intact up to here.
     pub durable: LogIndex,
     /// Committed.
@@ -96,6 +98,7 @@ impl Inner {
             leader: s.leader.map(node),
             base: s.base,
             last: s.last,
+            last_term: s.last_term,
             durable: s.durable,
             commit: s.commit,
             applied: s.applied,

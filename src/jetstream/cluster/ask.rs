@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long a request waits for a leader before it is refused: longer than an election, shorter than clients wait.
-const GRACE: Duration = Duration::from_millis(3500);
+pub(crate) const GRACE: Duration = Duration::from_millis(3500);
 /// How long another node may take for a request. Some read much from a disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long other nodes are given to see a change before its author is told.
@@ -35,7 +35,7 @@ const SEEN: Duration = Duration::from_millis(250);
 /// Pause before a request is tried again although nothing was heard to change.
 const AGAIN: Duration = Duration::from_millis(50);
 /// Nodes that one message of a client goes through at most.
-const HOPS_MAX: u8 = 3;
+pub(crate) const HOPS_MAX: u8 = 3;
 
 /// Where something is answered.
 pub(crate) enum At {
@@ -164,6 +164,7 @@ impl JetStream {
                     Ok(n) => Reply::Done(n),
                     Err(NotAssigned::NotLeader(n)) => Reply::Elsewhere(n),
                     Err(NotAssigned::Refused(why)) => Reply::Refused(why),
+                    Err(e @ NotAssigned::Busy) => Reply::Refused(e.to_string()),
                     Err(NotAssigned::Open) => Reply::Open,
                 }
             }
@@ -207,6 +208,23 @@ impl JetStream {
             Call::MetaStepDown(to) => match self.hand_over_meta(to) {
                 true => Reply::Done(0),
                 false => Reply::Elsewhere(self.meta.leader(self.me).filter(|n| *n != self.me)),
+            },
+            Call::Left(groups) => {
+                serde_json::to_vec(&self.left_here(&groups)).map_or(Reply::Open, |b| Reply::Json(b.into()))
+            }
+            Call::Adopt(genesis) => match self.adopt(genesis).await {
+                Ok(()) => Reply::Done(genesis),
+                Err(why) => Reply::Refused(why),
+            },
+            Call::Force { group, term, nodes } => match self.force_here(group, term, &nodes) {
+                Ok(()) => Reply::Done(group),
+                Err(why) => Reply::Refused(why),
+            },
+            Call::Operate { subject, body } => match str::from_utf8(&subject) {
+                Ok(s) if self.meta.leads() => {
+                    self.operate_here(s, &body).await.map_or(Reply::Silence, Reply::Json)
+                }
+                _ => Reply::Elsewhere(self.meta.leader(self.me).filter(|n| *n != self.me)),
             },
         }
     }

@@ -59,6 +59,26 @@ pub enum Call {
         /// The part.
         items: Vec<crate::backup::Item>,
     },
+    /// How far your replicas of these groups are; of all groups with several members if none is named.
+    Left(Vec<u64>),
+    /// An operator's word: the cluster goes on under this name, without those that do not hear it.
+    Adopt(u64),
+    /// Make this group go on with these nodes, in a term above this one.
+    Force {
+        /// The group.
+        group: u64,
+        /// The highest term that is known.
+        term: u64,
+        /// The nodes.
+        nodes: Vec<NodeId>,
+    },
+    /// Answer this request of an operator, if you lead the meta group.
+    Operate {
+        /// The subject behind `$JS.API.`.
+        subject: Bytes,
+        /// The payload.
+        body: Bytes,
+    },
 }
 
 /// What the other engine says.
@@ -97,6 +117,8 @@ pub enum Way {
     Flow = 3,
     /// A direct get.
     Direct = 4,
+    /// A message for the stream itself.
+    Publish = 5,
 }
 
 /// A message of a client for a stream that is led elsewhere.
@@ -108,6 +130,8 @@ pub struct Forward<'a> {
     pub hops: u8,
     /// The account.
     pub account: &'a [u8],
+    /// The stream of a [`Way::Publish`], whose subject does not name it; else empty.
+    pub stream: &'a [u8],
     /// The whole subject.
     pub subject: &'a [u8],
     /// Where an answer goes.
@@ -122,8 +146,12 @@ impl Forward<'_> {
     /// As it goes over the link.
     pub fn encode(&self) -> Bytes {
         let parts = [self.account, self.subject, self.reply, self.headers, self.body];
-        let mut out = Vec::with_capacity(3 + parts.iter().map(|p| p.len() + 4).sum::<usize>());
+        let mut out =
+            Vec::with_capacity(7 + self.stream.len() + parts.iter().map(|p| p.len() + 4).sum::<usize>());
         out.extend([FORMAT, self.way as u8, self.hops]);
+        if self.way == Way::Publish {
+            put(&mut out, self.stream);
+        }
         parts.iter().for_each(|p| put(&mut out, p));
         out.into()
     }
@@ -138,11 +166,15 @@ impl Forward<'_> {
             2 => Way::Ack,
             3 => Way::Flow,
             4 => Way::Direct,
+            5 => Way::Publish,
             _ => return None,
         };
+        let hops = g.u8()?;
+        let stream = if way == Way::Publish { g.bytes()? } else { b"" };
         let f = Forward {
             way,
-            hops: g.u8()?,
+            hops,
+            stream,
             account: g.bytes()?,
             subject: g.bytes()?,
             reply: g.bytes()?,
@@ -253,6 +285,10 @@ mod tests {
                 group: 3,
                 items: vec![crate::backup::Item::Complete { messages: 1, last: 2, time: -3 }],
             },
+            Call::Left(vec![3, 4]),
+            Call::Adopt(5),
+            Call::Force { group: 3, term: 4, nodes: vec![NodeId::new(4, 0)] },
+            Call::Operate { subject: b(b"SERVER.EVACUATE"), body: b(b"{}") },
         ];
         for c in calls {
             assert_eq!(Call::decode(&c.encode(5)), Some((5, c)));
@@ -274,11 +310,14 @@ mod tests {
             way: Way::Ack,
             hops: 1,
             account: b"A",
+            stream: b"",
             subject: b"$JS.ACK.x",
             reply: b"",
             headers: b"",
             body: b"+ACK",
         };
+        assert_eq!(Forward::decode(&f.encode()), Some(f.clone()));
+        let f = Forward { way: Way::Publish, stream: b"S", subject: b"a.x", ..f };
         assert_eq!(Forward::decode(&f.encode()), Some(f));
     }
 

@@ -1,6 +1,6 @@
 //! Who this node is: the file `node` of the engine's directory.
 //!
-//! Owns that file and the one of the formation. Both are small, versioned, checksummed, and replaced as a whole. A wiped disk is another node by
+//! Owns that file, the one of the formation and the one of a rescue. All are small, versioned, checksummed, and replaced as a whole. A wiped disk is another node by
 //! construction, since its id is drawn when the file is made.
 
 use std::path::Path;
@@ -15,7 +15,9 @@ use super::formation::Saved;
 const NODE: &str = "node";
 /// The file of the formation, while there is no meta group yet.
 const FORMATION: &str = "formation";
-/// The version of both.
+/// The file of the name that the meta group has since a rescue.
+const RESCUED: &str = "rescued";
+/// The version of all.
 const FORMAT: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -30,6 +32,12 @@ struct Formed {
     format: u32,
     #[serde(flatten)]
     saved: Saved,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Rescued {
+    format: u32,
+    genesis: String,
 }
 
 /// A line of JSON, and behind it its checksum on a line of its own.
@@ -95,6 +103,26 @@ pub async fn formation(disk: &Disk, dir: &Path) -> Result<Saved, String> {
 pub async fn save_formation(disk: &Disk, dir: &Path, saved: &Saved) -> Result<(), String> {
     let formed = Formed { format: FORMAT, saved: saved.clone() };
     disk.write_atomic(dir.join(FORMATION), sealed(&formed)?).await.map_err(|e| e.to_string())
+}
+
+/// The name that the meta group has since a rescue, if there was one.
+///
+/// # Errors
+/// What the disk said, or that the file is damaged: by it those that were left behind are kept out.
+pub async fn rescued(disk: &Disk, dir: &Path) -> Result<Option<u64>, String> {
+    let path = dir.join(RESCUED);
+    let Some(r) = read::<Rescued>(disk, &path).await? else { return Ok(None) };
+    let genesis = u64::from_str_radix(&r.genesis, 16).ok().filter(|g| *g != 0 && r.format == FORMAT);
+    genesis.map(Some).ok_or_else(|| format!("{} cannot be read", path.display()))
+}
+
+/// Makes it durable.
+///
+/// # Errors
+/// What the disk said.
+pub async fn save_rescued(disk: &Disk, dir: &Path, genesis: u64) -> Result<(), String> {
+    let r = Rescued { format: FORMAT, genesis: format!("{genesis:016x}") };
+    disk.write_atomic(dir.join(RESCUED), sealed(&r)?).await.map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use std::{
 };
 
 use replica::{GroupId, Members, New, NodeId, Reach};
-use store::Sync;
 
 use super::{
     Kind,
@@ -33,6 +32,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const HELLO: Duration = Duration::from_secs(5);
 /// How long another node may take for a call of the keeper's.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether streams in memory are forgotten.
+const REMEMBER: Duration = Duration::from_secs(1);
 /// Groups that are opened at a time.
 const OPENING_MAX: usize = 64;
 
@@ -47,6 +48,8 @@ struct Mind {
     told: BTreeSet<NodeId>,
     /// The leader of the meta group that was logged last.
     leader: Option<NodeId>,
+    /// When streams in memory were looked at last.
+    remembered_at: u64,
 }
 
 /// Runs until the engine ends.
@@ -77,7 +80,12 @@ impl JetStream {
         let nodes = self.keep_nodes(c).await;
         self.end_abandoned_restores().await;
         let groups = self.keep_groups(c).await;
-        forming || nodes || groups
+        let late = u128::from(env::now().0.saturating_sub(mind.remembered_at)) >= REMEMBER.as_nanos();
+        let forgotten = late && self.keep_forgotten(c).await;
+        if late {
+            mind.remembered_at = env::now().0;
+        }
+        forming || nodes || groups || forgotten
     }
 
     /// Says what this node is, if that changed or somebody may not have heard it.
@@ -164,7 +172,7 @@ impl JetStream {
             memory: false,
             options: bytes::Bytes::copy_from_slice(&genesis.to_le_bytes()),
             members,
-            sync: Sync::Always,
+            sync: self.meta_sync(),
         };
         self.replicas.create(new, self.meta.clone()).await.map(|_| ()).map_err(|e| e.to_string())
     }
@@ -221,7 +229,7 @@ impl JetStream {
         for (a, n) in hit {
             let account = self.broker.account_or_new(&a.a.account);
             let assets = self.assets(&account);
-            let _one = assets.changing.lock().await;
+            let _one = assets.turn(&a.a.name).await;
             if let Err(e) = self.without(&a, n).await {
                 tracing::debug!(group = a.a.id, "no other server: {e}");
             }

@@ -24,7 +24,9 @@ use super::{
 use crate::{JetStream, meta};
 
 /// The version of what nodes say of themselves, and the newest format of everything that this node reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// From that format on a node knows of streams that begin anew, and of publishes that are given on.
+pub const RENEWS: u32 = 2;
 
 /// What a node says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,6 +48,9 @@ pub struct Hello {
     /// Bytes for file streams.
     #[serde(default)]
     pub storage_max: u64,
+    /// The node that hears this was removed from the cluster.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expels: bool,
 }
 
 /// Another node.
@@ -74,6 +79,10 @@ pub struct Cluster {
     genesis: AtomicU64,
     /// Who led a group when last heard, for groups that are not here.
     pub hints: Mutex<BTreeMap<u64, NodeId>>,
+    /// Nodes that are to get nothing new until they come again.
+    pub evacuated: Mutex<std::collections::BTreeSet<NodeId>>,
+    /// This node was removed from the cluster, as another one says.
+    pub expelled: std::sync::atomic::AtomicBool,
     /// There is work for the keeper.
     pub stir: Notify,
     /// Counts what may make a waiting request go on: nodes come and go, leaders too.
@@ -97,6 +106,8 @@ impl Cluster {
             peers: RwLock::default(),
             genesis: AtomicU64::new(genesis),
             hints: Mutex::default(),
+            evacuated: Mutex::default(),
+            expelled: std::sync::atomic::AtomicBool::new(false),
             stir: Notify::new(),
             changed: watch::channel(0).0,
             due: Mutex::default(),
@@ -176,6 +187,7 @@ impl JetStream {
             let p = peers.entry(node).or_default();
             (p.name, p.up, p.since) = (name.to_owned(), true, env::now().0);
         }
+        c.evacuated.lock().remove(&node);
         c.wires.send(node, Kind::Hello, self.hello(c));
         c.touch();
     }
@@ -225,9 +237,18 @@ impl JetStream {
     }
 
     fn heard(&self, c: &Cluster, from: NodeId, body: &[u8]) {
-        let Ok(hello) = serde_json::from_slice::<Hello>(body) else { return };
+        let Ok(mut hello) = serde_json::from_slice::<Hello>(body) else { return };
         if hello.cluster != c.name {
             return;
+        }
+        let same = hello.standing.member.is_some() && hello.standing.member == c.genesis();
+        if std::mem::take(&mut hello.expels) && same && !c.expelled.swap(true, AcqRel) {
+            let text = "JetStream: this server was removed from the cluster; it can come back with an empty store directory only";
+            self.host.log("ERR", text);
+        }
+        // It may have been away when it was removed.
+        if same && self.meta.read(|s| s.is_removed(from)) {
+            c.wires.send(from, Kind::Hello, self.say_hello(c, true));
         }
         let other = {
             let mut peers = c.peers.write();
@@ -251,14 +272,18 @@ impl JetStream {
 
     /// What this node says of itself now.
     pub(crate) fn hello(&self, c: &Cluster) -> Bytes {
+        self.say_hello(c, false)
+    }
+    fn say_hello(&self, c: &Cluster, expels: bool) -> Bytes {
         let hello = Hello {
             format: FORMAT,
             name: self.host.name(),
             cluster: c.name.clone(),
             standing: c.formation.lock().standing(),
             tags: c.tags.clone(),
-            memory_max: self.options.memory_max,
-            storage_max: self.options.storage_max,
+            memory_max: self.tunable().memory_max,
+            storage_max: self.tunable().storage_max,
+            expels,
         };
         serde_json::to_vec(&hello).expect("a hello is plain text and numbers").into()
     }
@@ -269,8 +294,8 @@ impl JetStream {
             id: self.me,
             name: self.host.name().into(),
             tags: c.tags.clone(),
-            memory_max: self.options.memory_max,
-            storage_max: self.options.storage_max,
+            memory_max: self.tunable().memory_max,
+            storage_max: self.tunable().storage_max,
             format: FORMAT,
         }
     }

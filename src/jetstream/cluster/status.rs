@@ -161,6 +161,9 @@ impl JetStream {
         if c.genesis().is_none() {
             return Some("JetStream has not established contact with a meta leader".into());
         }
+        if c.expelled.load(std::sync::atomic::Ordering::Acquire) {
+            return Some("JetStream: this server was removed from the cluster".into());
+        }
         if let Some(why) = self.meta.fault() {
             return Some(format!("JetStream meta group is stopped: {why}"));
         }

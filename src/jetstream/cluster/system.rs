@@ -1,4 +1,5 @@
-//! Requests of operators in the system account: another leader of the meta group, a server that will not come back.
+//! Requests of operators in the system account: another leader of the meta group, a server that will not come back or is to be emptied, a stream that
+//! is to be elsewhere, a cluster of which most is gone.
 //!
 //! Owns their desk. What they do is the meta group's.
 
@@ -9,12 +10,21 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use stream::{ApiError, errors};
 
-use super::calls::{Call, Reply};
+use replica::NodeId;
+
+use super::{
+    ask::GRACE,
+    calls::{Call, Reply},
+};
 use crate::{
     JetStream,
     account::{API, DESKS, internal},
-    api::{Placement, response::Done, text},
-    meta::{Command, NotAssigned},
+    api::{
+        self, Placement,
+        response::{Done, StreamInfo},
+        text,
+    },
+    meta::{Assigned, Command, NotAssigned},
     post::Posts,
 };
 
@@ -58,6 +68,29 @@ struct Asked {
     placement: Option<Placement>,
     peer: String,
     peer_id: String,
+    /// The server that a stream is to leave.
+    server: String,
+    /// The cluster that it is to be in.
+    cluster: String,
+    /// The tags that its servers are to have.
+    tags: Vec<String>,
+}
+
+impl Asked {
+    fn read(body: &[u8]) -> Result<Asked, ApiError> {
+        match body.iter().all(u8::is_ascii_whitespace) {
+            true => Ok(Asked::default()),
+            false => serde_json::from_slice::<Asked>(body).map_err(|e| errors::INVALID_JSON.with(e)),
+        }
+    }
+    /// The server that is meant.
+    fn node(&self, node: &JetStream) -> Result<NodeId, ApiError> {
+        let called = if self.peer.is_empty() { &self.peer_id } else { &self.peer };
+        if called.is_empty() {
+            return Err(errors::BAD_REQUEST.error());
+        }
+        node.node_called(called).ok_or_else(|| errors::CLUSTER_SERVER_NOT_MEMBER.error())
+    }
 }
 
 #[derive(Serialize)]
@@ -76,6 +109,50 @@ fn answer(kind: &'static str, r: Result<Done, ApiError>) -> Option<Bytes> {
         Err(e) => (Some(e), Done::default()),
     };
     Some(text::to_bytes(&Answer { kind, error, done }))
+}
+
+/// How a refused evacuation is called.
+const EVACUATED: &str = "io.nats.jetstream.api.v1.meta_server_evacuate_response";
+/// Pause before the leader is looked for again although nothing was heard to change.
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// An answer with something in it.
+#[derive(Serialize)]
+struct Said<T> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(flatten)]
+    done: T,
+}
+
+/// What only the leader of the meta group carries out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Order<'a> {
+    Evacuate,
+    Move { account: &'a str, stream: &'a str },
+    CancelMove { account: &'a str, stream: &'a str },
+}
+
+impl<'a> Order<'a> {
+    fn of(subject: &'a str) -> Option<Order<'a>> {
+        if subject == "SERVER.EVACUATE" {
+            return Some(Order::Evacuate);
+        }
+        let names = |prefix: &str| {
+            let (account, stream) = subject.strip_prefix(prefix)?.split_once('.')?;
+            (!account.is_empty() && !stream.is_empty() && !stream.contains('.')).then_some((account, stream))
+        };
+        if let Some((account, stream)) = names("ACCOUNT.STREAM.MOVE.") {
+            return Some(Order::Move { account, stream });
+        }
+        names("ACCOUNT.STREAM.CANCEL_MOVE.").map(|(account, stream)| Order::CancelMove { account, stream })
+    }
+    fn refused(self, e: &ApiError) -> Option<Bytes> {
+        match self {
+            Order::Evacuate => answer(EVACUATED, Err(e.clone())),
+            Order::Move { .. } | Order::CancelMove { .. } => Some(api::failure(api::Kind::StreamUpdate, e)),
+        }
+    }
 }
 
 impl JetStream {
@@ -100,11 +177,15 @@ impl JetStream {
 
     /// Answers a request of an operator; `None` for what is no such request.
     async fn operate(self: &Arc<JetStream>, subject: &str, body: &[u8]) -> Option<Bytes> {
-        let read = || match body.iter().all(u8::is_ascii_whitespace) {
-            true => Ok(Asked::default()),
-            false => serde_json::from_slice::<Asked>(body).map_err(|e| errors::INVALID_JSON.with(e)),
-        };
+        let read = || Asked::read(body);
         match subject {
+            "META.RESCUE" => {
+                let kind = "io.nats.jetstream.api.v1.meta_rescue_response";
+                match self.rescue(body).await {
+                    Ok(done) => Some(text::to_bytes(&Said { kind, done })),
+                    Err(e) => answer(kind, Err(e)),
+                }
+            }
             "META.LEADER.STEPDOWN" => {
                 let r = match read() {
                     Ok(a) => self.step_down_meta(a.placement).await,
@@ -119,8 +200,125 @@ impl JetStream {
                 };
                 answer("io.nats.jetstream.api.v1.meta_server_remove_response", r)
             }
-            _ => None,
+            _ => self.operate_at_leader(subject, body).await,
         }
+    }
+
+    /// Has a request answered by the leader of the meta group.
+    async fn operate_at_leader(self: &Arc<JetStream>, subject: &str, body: &[u8]) -> Option<Bytes> {
+        let order = Order::of(subject)?;
+        let c = self.cluster.clone()?;
+        let until = env::now() + GRACE;
+        loop {
+            let mut changes = c.changed.subscribe();
+            match self.meta.leader(self.me) {
+                Some(n) if n == self.me => return self.operate_here(subject, body).await,
+                Some(n) => {
+                    let call = Call::Operate {
+                        subject: Bytes::copy_from_slice(subject.as_bytes()),
+                        body: Bytes::copy_from_slice(body),
+                    };
+                    if let Some(Reply::Json(b)) = c.calls.call(&*c.wires, n, &call, PATIENCE).await {
+                        return Some(b);
+                    }
+                }
+                None => {}
+            }
+            if env::now() >= until {
+                return order.refused(&errors::CLUSTER_NOT_AVAIL.error());
+            }
+            env::timeout(AGAIN, changes.changed()).await.ok();
+        }
+    }
+
+    /// Answers on the leader of the meta group.
+    pub(crate) async fn operate_here(self: &Arc<JetStream>, subject: &str, body: &[u8]) -> Option<Bytes> {
+        let order = Order::of(subject)?;
+        let done = match (Asked::read(body), order) {
+            (Err(e), _) => return order.refused(&e),
+            (Ok(asked), Order::Evacuate) => {
+                return answer(EVACUATED, self.evacuate(&asked).await);
+            }
+            (Ok(asked), Order::Move { account, stream }) => self.move_stream(account, stream, &asked).await,
+            (Ok(_), Order::CancelMove { account, stream }) => self.cancel_move_of(account, stream).await,
+        };
+        match done {
+            Ok(info) => Some(api::success(api::Kind::StreamUpdate, &info)),
+            Err(e) => order.refused(&e),
+        }
+    }
+
+    /// Everything leaves a server, as far as there are others. It stays a member, and gets nothing new before it comes again.
+    async fn evacuate(self: &Arc<JetStream>, asked: &Asked) -> Result<Done, ApiError> {
+        let out = asked.node(self)?;
+        if let Some(c) = &self.cluster {
+            c.evacuated.lock().insert(out);
+        }
+        let all: Vec<Arc<Assigned>> =
+            self.meta.read(|s| s.assignments().filter(|a| a.a.members.contains(&out)).cloned().collect());
+        let mut failed = None;
+        for a in all {
+            let account = self.broker.account_or_new(&a.a.account);
+            let assets = self.assets(&account);
+            let _one = assets.turn(&a.a.name).await;
+            // It may have changed meanwhile.
+            let Some(a) = self.meta.read(|s| s.get(a.a.id).cloned()).filter(|a| a.a.members.contains(&out))
+            else {
+                continue;
+            };
+            if let Err(e) = self.without(&a, out).await {
+                failed.get_or_insert(e);
+            }
+        }
+        failed.map_or(Ok(Done::YES), Err)
+    }
+
+    /// A stream leaves a server, or goes where it is wanted.
+    async fn move_stream(
+        self: &Arc<JetStream>,
+        account: &str,
+        stream: &str,
+        asked: &Asked,
+    ) -> Result<StreamInfo, ApiError> {
+        if asked.server.is_empty() && asked.cluster.is_empty() && asked.tags.is_empty() {
+            return Err(errors::BAD_REQUEST.error());
+        }
+        let a = {
+            let assets = self.assets(&self.broker.account_or_new(account));
+            let _one = assets.turn(stream).await;
+            let a = self.meta.find(account, stream).ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
+            if !a.a.leaving.is_empty() {
+                return Err(errors::STREAM_MOVE_IN_PROGRESS.error());
+            }
+            let out = match asked.server.is_empty() {
+                true => None,
+                false => {
+                    let node = self.node_called(&asked.server).filter(|n| a.a.members.contains(n));
+                    Some(node.ok_or_else(|| errors::CLUSTER_PEER_NOT_MEMBER.error())?)
+                }
+            };
+            let wanted = Placement {
+                cluster: asked.cluster.clone(),
+                tags: asked.tags.clone(),
+                ..Placement::default()
+            };
+            self.place_anew(&a, out, &wanted).await?;
+            a
+        };
+        self.settle(a.a.id, a.a.config.clone()).await
+    }
+
+    async fn cancel_move_of(
+        self: &Arc<JetStream>,
+        account: &str,
+        stream: &str,
+    ) -> Result<StreamInfo, ApiError> {
+        let assets = self.assets(&self.broker.account_or_new(account));
+        let a = {
+            let _one = assets.turn(stream).await;
+            self.stay(account, stream).await?
+        };
+        self.settle(a.a.id, a.a.config.clone()).await
     }
 
     async fn step_down_meta(self: &Arc<JetStream>, p: Option<Placement>) -> Result<Done, ApiError> {
@@ -166,15 +364,29 @@ impl JetStream {
     }
 
     async fn remove_server(self: &Arc<JetStream>, asked: &Asked) -> Result<Done, ApiError> {
-        if asked.peer.is_empty() && asked.peer_id.is_empty() {
-            return Err(errors::BAD_REQUEST.error());
-        }
-        let called = if asked.peer.is_empty() { &asked.peer_id } else { &asked.peer };
-        let node = self.node_called(called).ok_or_else(|| errors::CLUSTER_SERVER_NOT_MEMBER.error())?;
+        let node = asked.node(self)?;
         match self.change_meta(&Command::Remove(node)).await {
             Ok(_) => Ok(Done::YES),
             Err(NotAssigned::Refused(_)) => Err(errors::CLUSTER_SERVER_NOT_MEMBER.error()),
             Err(_) => Err(errors::CLUSTER_NOT_AVAIL.error()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_name_what_they_are_about() {
+        let (account, stream) = ("A", "S");
+        assert_eq!(Order::of("SERVER.EVACUATE"), Some(Order::Evacuate));
+        assert_eq!(Order::of("ACCOUNT.STREAM.MOVE.A.S"), Some(Order::Move { account, stream }));
+        assert_eq!(Order::of("ACCOUNT.STREAM.CANCEL_MOVE.A.S"), Some(Order::CancelMove { account, stream }));
+        for other in
+            ["ACCOUNT.STREAM.MOVE.A", "ACCOUNT.STREAM.MOVE..S", "ACCOUNT.STREAM.MOVE.A.S.T", "STREAM.INFO.S"]
+        {
+            assert_eq!(Order::of(other), None, "{other}");
         }
     }
 }

@@ -5,6 +5,8 @@
 mod backups;
 mod consumers;
 mod leading;
+mod limits;
+mod making;
 mod sources;
 
 use std::{sync::Arc, time::Duration};

@@ -1,6 +1,6 @@
 //! Requests about the members of groups: another leader, another server in the place of one.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use replica::{GroupId, NodeId};
 use stream::{
@@ -21,13 +21,11 @@ use crate::{
     meta::{Assigned, Command},
 };
 
-/// How long a step-down waits to see another leader.
-const HANDOVER: Duration = Duration::from_secs(2);
-
 impl JetStream {
     /// The nodes that could take a stream of this storage.
     fn candidates(&self, storage: Storage, apart_from: Option<u64>) -> Vec<Candidate> {
         let Some(c) = &self.cluster else { return Vec::new() };
+        let claimed = self.meta.all_claimed();
         self.meta.read(|s| {
             let mut all: Vec<Candidate> = s
                 .nodes()
@@ -36,13 +34,13 @@ impl JetStream {
                     id: n.id,
                     cluster: c.name.clone(),
                     tags: n.tags.clone(),
-                    up: n.id == self.me || c.is_up(n.id),
+                    up: (n.id == self.me || c.is_up(n.id)) && !c.evacuated.lock().contains(&n.id),
                     assets: 0,
                     leads: 0,
                     room: if storage == Storage::Memory { n.memory_max } else { n.storage_max },
                 })
                 .collect();
-            for a in s.assignments().filter(|a| Some(a.a.id) != apart_from) {
+            for a in claimed.iter().filter(|a| Some(a.a.id) != apart_from) {
                 for (i, m) in a.a.members.iter().enumerate() {
                     let Some(n) = all.iter_mut().find(|n| n.id == *m) else { continue };
                     n.assets += 1;
@@ -185,18 +183,13 @@ impl Desk<'_> {
             // One that is alone has nobody to step down for.
             return Ok(Done::YES);
         };
-        s.log_notes().await;
-        handle.transfer(to);
-        let until = env::now() + HANDOVER;
-        while s.leads() && env::now() < until {
-            env::sleep(Duration::from_millis(2)).await;
-        }
+        s.hand_over(&handle, to).await;
         Ok(Done::YES)
     }
 
     /// Puts another server in the place of one. On the meta group's leader.
     pub(super) async fn replace_peer(&self, stream: &str, peer: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.changing.lock().await;
+        let _one = self.assets.turn(stream).await;
         let a = self.node.meta.find(&self.assets.account.name, stream);
         let a = a.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
         let known = self.node.node_called(peer).filter(|n| a.a.members.contains(n));
@@ -206,9 +199,16 @@ impl Desk<'_> {
 
     /// What is wanted becomes what is. On the meta group's leader.
     pub(super) async fn cancel_move(&self, stream: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.changing.lock().await;
-        let a = self.node.meta.find(&self.assets.account.name, stream);
-        let a = a.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
+        let _one = self.assets.turn(stream).await;
+        self.node.stay(&self.assets.account.name, stream).await?;
+        Ok(Done::YES)
+    }
+}
+
+impl JetStream {
+    /// A stream that is on its way stays where it was. With the account's lock of changes.
+    pub(crate) async fn stay(&self, account: &str, stream: &str) -> Result<Arc<Assigned>, ApiError> {
+        let a = self.meta.find(account, stream).ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
         if a.a.leaving.is_empty() {
             return Err(errors::STREAM_RECONFIGURE_NOT_IN_PROGRESS.error());
         }
@@ -216,28 +216,34 @@ impl Desk<'_> {
         members.extend(a.a.members.iter().filter(|n| !a.a.leaving.contains(n)));
         members.truncate(a.a.members.len());
         let update = Command::Update { id: a.a.id, config: a.a.config.clone(), members };
-        let done = self.node.meta.begin(&update).done().await;
-        done.map_err(|e| not_assigned(e, errors::STREAM_UPDATE))?;
-        Ok(Done::YES)
+        self.meta.begin(&update).done().await.map_err(|e| not_assigned(e, errors::STREAM_UPDATE))?;
+        Ok(a)
     }
-}
 
-impl JetStream {
     /// Assigns a stream anew without a node.
     pub(crate) async fn without(&self, a: &Assigned, out: NodeId) -> Result<Done, ApiError> {
+        self.place_anew(a, Some(out), &Placement::default()).await
+    }
+    /// Assigns a stream anew: without a node, or with other wishes than its configuration has. It stays where it is as far as that fits.
+    pub(crate) async fn place_anew(
+        &self,
+        a: &Assigned,
+        out: Option<NodeId>,
+        wanted: &Placement,
+    ) -> Result<Done, ApiError> {
         let config = a.config.as_ref().ok_or_else(|| errors::PEER_REMAP.error())?;
-        let keep: Vec<NodeId> = self.leader_first(a).into_iter().filter(|n| *n != out).collect();
+        let keep: Vec<NodeId> = self.leader_first(a).into_iter().filter(|n| Some(*n) != out).collect();
         let placement = config.placement.clone().unwrap_or_default();
         let wish = Wish {
             replicas: a.a.members.len(),
-            cluster: placement.cluster,
-            tags: placement.tags,
+            cluster: if wanted.cluster.is_empty() { placement.cluster } else { wanted.cluster.clone() },
+            tags: if wanted.tags.is_empty() { placement.tags } else { wanted.tags.clone() },
             unique_tag: self.cluster.as_ref().map(|c| c.unique_tag.clone()).unwrap_or_default(),
             bytes: u64::try_from(config.max_bytes).unwrap_or(0),
             keep,
         };
         let mut all = self.candidates(config.storage, Some(a.a.id));
-        all.retain(|c| c.id != out);
+        all.retain(|c| Some(c.id) != out);
         let members = place(&wish, &all).map_err(|_| errors::PEER_REMAP.error())?;
         let update = Command::Update { id: a.a.id, config: a.a.config.clone(), members };
         let done = self.meta.begin(&update).done().await;

@@ -98,6 +98,13 @@ pub enum Command {
     Node(Node),
     /// This node will not come back.
     Remove(NodeId),
+    /// A stream in memory, of which nothing is left, gets another log.
+    Renew {
+        /// The group that it had.
+        id: u64,
+        /// The one that it gets: above all given so far.
+        new: u64,
+    },
 }
 
 /// An assignment with its configuration.
@@ -122,7 +129,8 @@ pub struct State {
 }
 
 impl Assigned {
-    fn new(a: Assignment) -> Arc<Assigned> {
+    /// With its configuration read.
+    pub fn new(a: Assignment) -> Arc<Assigned> {
         let config = serde_json::from_slice(&a.config).ok();
         Arc::new(Assigned { a, config })
     }
@@ -210,6 +218,27 @@ impl State {
                     !nodes.is_empty()
                 });
                 Ok(0)
+            }
+            Command::Renew { id, new } => {
+                let old = self.assignments.get(&id).ok_or("there is no such stream")?;
+                if !old.a.memory {
+                    return Err("its messages are not in memory only");
+                }
+                if new <= self.last_id {
+                    return Err("its id is not new any more");
+                }
+                let old = self.assignments.remove(&id).expect("just seen");
+                let holders =
+                    old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
+                self.outs.entry(id).or_default().extend(holders);
+                self.outs.retain(|_, nodes| !nodes.is_empty());
+                let mut a = old.a.clone();
+                (a.id, a.first) = (new, a.members.clone());
+                (a.leaving, a.left) = (Vec::new(), Vec::new());
+                self.by_name.insert((a.account.clone(), a.name.clone()), new);
+                self.last_id = new;
+                self.assignments.insert(new, Assigned::new(a));
+                Ok(new)
             }
         }
     }
@@ -390,6 +419,21 @@ mod tests {
         assert!(s.is_removed(n(2)));
     }
 
+    #[test]
+    fn a_stream_in_memory_begins_anew_under_another_id_j20() {
+        let mut s = State::default();
+        s.apply(Command::Create(stream(2, "F", &[1]))).unwrap();
+        s.apply(Command::Create(Assignment { memory: true, ..stream(3, "M", &[1]) })).unwrap();
+        let config = s.get(3).unwrap().a.config.clone();
+        s.apply(Command::Update { id: 3, config, members: vec![n(2), n(3)] }).unwrap();
+        assert!(s.apply(Command::Renew { id: 2, new: 4 }).is_err(), "J-21: what is on disks stays");
+        assert!(s.apply(Command::Renew { id: 3, new: 3 }).is_err());
+        assert_eq!(s.apply(Command::Renew { id: 3, new: 4 }), Ok(4));
+        let a = s.find("A", "M").unwrap().a.clone();
+        assert_eq!((a.id, a.first, a.members, a.leaving), (4, vec![n(2), n(3)], vec![n(2), n(3)], vec![]));
+        assert_eq!((outs(&s, 3), s.get(3).is_none(), s.last_id), (vec![n(1), n(2), n(3)], true, 4));
+    }
+
     fn command() -> impl Strategy<Value = Command> {
         let nodes = || proptest::collection::vec((1u64..5).prop_map(n), 1..4);
         prop_oneof![
@@ -415,6 +459,7 @@ mod tests {
                 format: 1
             })),
             (1u64..5).prop_map(|id| Command::Remove(n(id))),
+            (2u64..9, 2u64..12).prop_map(|(id, new)| Command::Renew { id, new }),
         ]
     }
 

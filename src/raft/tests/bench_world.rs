@@ -121,6 +121,18 @@ impl Table {
         self.take(id, ready);
     }
 
+    /// Makes these all the members, without asking anybody.
+    pub fn force(&mut self, id: u64, voters: &[u64], above: u64) -> Option<LogIndex> {
+        let now = self.now;
+        let mut ready = Ready::default();
+        let r = self.at(id);
+        r.live.now = now;
+        let voters: Vec<NodeId> = voters.iter().map(|v| n(*v)).collect();
+        let answer = r.core.as_mut()?.force(&voters, Term(above), &r.live, &mut ready).ok();
+        self.take(id, ready);
+        answer
+    }
+
     pub fn take(&mut self, id: u64, ready: Ready) {
         let me = self.at(id).id;
         for (_, note) in &ready.notes {

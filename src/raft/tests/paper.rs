@@ -356,3 +356,35 @@ fn r15_a_promise_outlives_a_change_of_term() {
     t.sync(3);
     assert!(t.messages.iter().any(|m| m.body == Body::VoteReply { granted: true }));
 }
+
+/// Dissertation §4.4.1 leaves a group without its majority to the operator: of two that are left the one with the better log goes on, has what
+/// either of them had committed, and the other follows it.
+#[test]
+fn r20_what_is_left_of_a_group_goes_on() {
+    let mut t = Table::new(5, 0);
+    t.elect(1);
+    t.propose(1, &["a"]);
+    t.settle(&[]);
+    let (committed, behind) = (t.core(2).status().commit, t.core(3).status().last);
+    // One more reaches the second only, and then all but two are gone.
+    t.propose(1, &["b"]);
+    t.sync(1);
+    t.deliver(&|m| m.to == n(2), false);
+    t.sync(2);
+    t.messages.clear();
+    [1, 4, 5].into_iter().for_each(|id| t.crash(id, 0));
+    assert!(t.core(2).status().last > behind, "one is ahead");
+    assert!(t.force(1, &[1], 0).is_none(), "who is gone does not answer");
+    let of = t.force(2, &[2, 3], 7).expect("it is taken");
+    assert_eq!((t.core(2).status().role, t.core(2).status().term), (RoleName::Leader, Term(8)));
+    assert!(t.core(2).status().commit < of, "R-20: a majority of those left must have it first");
+    t.settle(&[]);
+    for id in [2, 3] {
+        let s = t.core(id).status();
+        assert!(s.commit >= of && s.commit > committed, "{s:?}");
+        assert_eq!((s.leader, t.core(id).members().1.voters.clone()), (Some(n(2)), vec![n(2), n(3)]));
+    }
+    assert_eq!(t.core(2).status().last_term, Term(8));
+    assert!(t.force(2, &[2], 0).is_none(), "R-20: a leader needs no rescue");
+    assert!(t.force(3, &[3, 9], 0).is_none(), "R-20: nobody comes in by it");
+}

@@ -450,3 +450,44 @@ mod certificates {
         .unwrap();
     }
 }
+
+#[test]
+fn jetstream_goes_on_and_off_and_its_limits_follow() {
+    // In the directory of the test, and with it removed.
+    let dir = std::env::temp_dir().join(format!("fulmar-reload-jetstream-{}/store", env::process::id()));
+    let with = |limits: &str| format!("jetstream {{ store_dir: {:?}, {limits} }}", dir.display());
+    test("jetstream", "", async |r| {
+        let address = r.server.bound.lock().client.unwrap();
+        let js = async_nats::jetstream::new(async_nats::connect(address.to_string()).await.unwrap());
+        let publish =
+            async || js.publish("s", vec![b'x'; 2000].into()).await.unwrap().await.map(|a| a.sequence);
+        r.reload(&with("max_file: 5000")).await;
+        let config = async_nats::jetstream::stream::Config {
+            name: "S".into(),
+            subjects: vec!["s".into()],
+            ..Default::default()
+        };
+        js.create_stream(config).await.unwrap();
+        for seq in 1..=3 {
+            assert_eq!(publish().await.unwrap(), seq);
+        }
+        publish().await.expect_err("the server is full");
+        write(&r.path, &with("max_file: 4000")).await;
+        let refused = r.server.reload().await.unwrap_err();
+        assert!(refused.contains("decreasing jetstream max memory and store"), "{refused}");
+        r.reload(&with("max_file: 1MB, limits { max_ack_pending: 7 }")).await;
+        assert_eq!(publish().await.unwrap(), 4);
+        let asked = async_nats::jetstream::consumer::pull::Config {
+            durable_name: Some("d".into()),
+            ..Default::default()
+        };
+        let c = js.create_consumer_on_stream(asked, "S").await.unwrap();
+        assert_eq!(c.cached_info().config.max_ack_pending, 7);
+        r.reload("").await;
+        js.get_stream("S").await.expect_err("nobody answers");
+        r.reload(&with("max_file: 1MB")).await;
+        assert_eq!(js.get_stream("S").await.unwrap().cached_info().state.messages, 4);
+        assert_eq!(publish().await.unwrap(), 5);
+        r.reload("").await;
+    });
+}

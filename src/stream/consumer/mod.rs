@@ -464,8 +464,19 @@ impl Consumer {
         if !self.leading {
             return;
         }
-        for w in self.waiting.drain() {
-            out.push(Output::Status(Status::plain(w.to, 409, "Leadership Change")));
+        let mut told: Vec<Bytes> = self.waiting.drain().map(|w| w.to).collect();
+        if self.rules.pull {
+            // A request whose last message waits for the log does not wait any more, and gets nothing.
+            for (_, held) in &self.held {
+                if let HeldOutput::Deliver { to, .. } = held
+                    && !told.contains(to)
+                {
+                    told.push(to.clone());
+                }
+            }
+        }
+        for to in told {
+            out.push(Output::Status(Status::plain(to, 409, "Leadership Change")));
         }
         self.leading = false;
         self.active = false;

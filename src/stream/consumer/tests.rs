@@ -988,6 +988,20 @@ fn whoever_waits_is_told_of_the_end() {
     }
 }
 
+#[test]
+fn a_request_whose_delivery_waits_for_the_log_is_told_of_the_end_too() {
+    let mut b = Bench::new(EXPLICIT, &["a", "a"]);
+    b.c.set_logged(true);
+    b.c.set_strict(true);
+    b.pull("r", r#"{"batch":2}"#);
+    b.pull("s", r#"{"batch":1}"#);
+    assert!(b.pump().is_empty(), "nothing is sent before it is in the log");
+    b.c.unlead(&mut b.out);
+    let mut told = b.pump();
+    told.sort();
+    assert_eq!(told, ["r<409 Leadership Change", "s<409 Leadership Change"]);
+}
+
 /// Configurations with the number and the text of the refusal, as nats-server 2.15.1 answers.
 #[test]
 fn configurations_are_refused_as_clients_expect() {

@@ -9,11 +9,11 @@ use server::Server;
 use super::support::*;
 
 /// A directory that goes with the test.
-struct Dir(PathBuf);
+pub struct Dir(pub PathBuf);
 
 impl Dir {
     #[allow(clippy::disallowed_methods, reason = "a test's own directory")]
-    fn new(name: &str) -> Dir {
+    pub fn new(name: &str) -> Dir {
         let dir = std::env::temp_dir().join(format!("fulmar-server-cluster-{}-{name}", std::process::id()));
         std::fs::remove_dir_all(&dir).ok();
         Dir(dir)
@@ -26,14 +26,14 @@ impl Drop for Dir {
     }
 }
 
-async fn member(i: usize, dir: &Dir, others: &[&Arc<Server>]) -> Arc<Server> {
+pub async fn member(i: usize, dir: &Dir, others: &[&Arc<Server>]) -> Arc<Server> {
     let ports: Vec<_> = others.iter().map(|s| cluster_port(s)).collect();
     let js = format!("jetstream {{ store_dir: {:?} }}\n", dir.0.join(i.to_string()));
     start(&format!("s{i}"), &format!("{js}{}", cluster("name: C", &ports))).await
 }
 
 /// Waits until all know one leader of the meta group.
-async fn formed(all: &[Arc<Server>]) {
+pub async fn formed(all: &[Arc<Server>]) {
     let of = |s: &Arc<Server>| s.jetstream.read().as_ref().and_then(|js| js.meta_leader());
     let all = all.to_vec();
     eventually("all know who leads the meta group", move || {
@@ -43,7 +43,7 @@ async fn formed(all: &[Arc<Server>]) {
     .await;
 }
 
-async fn context(s: &Arc<Server>) -> jetstream::Context {
+pub async fn context(s: &Arc<Server>) -> jetstream::Context {
     let client = async_nats::connect(client_port(s).to_string()).await.expect("it connects");
     jetstream::new(client)
 }

@@ -5,7 +5,9 @@
 
 mod flows;
 mod jetstream;
+mod leaders;
 mod members;
 mod mixed;
 mod peers;
+mod rescue;
 mod support;

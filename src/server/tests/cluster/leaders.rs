@@ -1,0 +1,223 @@
+//! Leadership that moves while clients work: what they see of it.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::*},
+    },
+    time::Duration,
+};
+
+use async_nats::jetstream::{self, consumer, stream};
+use futures_util::StreamExt;
+use server::Server;
+
+use super::{jetstream::*, support::*};
+
+async fn three(dir: &Dir) -> Vec<Arc<Server>> {
+    let s0 = member(0, dir, &[]).await;
+    let s1 = member(1, dir, &[&s0]).await;
+    let s2 = member(2, dir, &[&s0, &s1]).await;
+    let all = vec![s0, s1, s2];
+    formed(&all).await;
+    all
+}
+
+async fn make(js: &jetstream::Context, retention: stream::RetentionPolicy) -> stream::Stream {
+    let config = stream::Config {
+        name: "S".into(),
+        subjects: vec!["S.>".into()],
+        num_replicas: 3,
+        retention,
+        ..Default::default()
+    };
+    js.create_stream(config).await.expect("it is made")
+}
+
+/// Who leads the stream, once somebody does.
+async fn leader(js: &jetstream::Context) -> String {
+    let deadline = env::now() + PATIENCE;
+    loop {
+        assert!(env::now() < deadline, "nobody leads");
+        if let Ok(s) = js.get_stream("S").await
+            && let Some(name) = s.cached_info().cluster.as_ref().and_then(|c| c.leader.clone())
+        {
+            return name;
+        }
+    }
+}
+
+/// Tells the leader to step down; who leads then.
+async fn step_down(js: &jetstream::Context) -> String {
+    let before = leader(js).await;
+    let said: serde_json::Value =
+        js.request("STREAM.LEADER.STEPDOWN.S", &()).await.expect("somebody answers");
+    assert_eq!(said["success"], true, "{said}");
+    let deadline = env::now() + PATIENCE;
+    loop {
+        assert!(env::now() < deadline, "{before} leads on");
+        let now = leader(js).await;
+        if now != before {
+            return now;
+        }
+    }
+}
+
+/// What a publisher saw.
+#[derive(Default)]
+struct Seen {
+    acked: u64,
+    failed: Vec<String>,
+    /// When a publish left and how long its acknowledgement took.
+    took: Vec<(env::Instant, Duration)>,
+}
+
+/// Publishes one message after another, without ids, so that what is stored twice shows.
+async fn publisher(js: jetstream::Context, stop: Arc<AtomicBool>, seen: Arc<Mutex<Seen>>) {
+    while !stop.load(Acquire) {
+        let begun = env::now();
+        let done = match js.publish("S.x", "x".into()).await {
+            Ok(ack) => ack.await.map(|_| ()).map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        let mut seen = seen.lock().unwrap();
+        match done {
+            Ok(()) => {
+                seen.acked += 1;
+                seen.took.push((begun, begun.elapsed()));
+            }
+            Err(e) => seen.failed.push(e),
+        }
+    }
+}
+
+#[test]
+fn k7_publishes_wait_while_leadership_moves() {
+    run(async {
+        let dir = Dir::new("waits");
+        let all = three(&dir).await;
+        let js = context(&all[0]).await;
+        make(&js, stream::RetentionPolicy::Limits).await;
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
+        let mut tasks = Vec::new();
+        for s in &all {
+            tasks.push(env::spawn(publisher(context(s).await, stop.clone(), seen.clone())));
+        }
+        let mut longest = Vec::new();
+        for _ in 0..20 {
+            let begun = env::now();
+            step_down(&js).await;
+            // Until the next step-down some are acknowledged by the new leader.
+            let before = seen.lock().unwrap().acked;
+            eventually("publishing goes on", || seen.lock().unwrap().acked > before + 30).await;
+            let seen = seen.lock().unwrap();
+            let worst =
+                seen.took.iter().filter(|(at, took)| *at + *took > begun).map(|(_, took)| *took).max();
+            longest.push(worst.expect("some were acknowledged"));
+        }
+        stop.store(true, Release);
+        for t in tasks {
+            t.await.expect("the publisher ends");
+        }
+        longest.sort();
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        println!("{} acknowledged; the slowest around each step-down: {longest:?}", seen.acked);
+        assert_eq!(seen.failed, Vec::<String>::new(), "none is refused or lost on the way");
+        let mut s = js.get_stream("S").await.expect("it is there");
+        let stored = s.info().await.expect("it answers").state.messages;
+        assert_eq!(stored, seen.acked, "K-7: each is stored once");
+        assert!(longest[10] < Duration::from_millis(700), "half of them take longer: {longest:?}");
+        for s in &all {
+            s.stop();
+        }
+    });
+}
+
+#[test]
+fn a_work_queue_is_emptied_while_leadership_moves() {
+    run(async {
+        let dir = Dir::new("queue");
+        let all = three(&dir).await;
+        let js = context(&all[0]).await;
+        let s = make(&js, stream::RetentionPolicy::WorkQueue).await;
+        let config = consumer::pull::Config {
+            durable_name: Some("w".into()),
+            ack_wait: Duration::from_secs(60),
+            ..Default::default()
+        };
+        s.create_consumer(config).await.expect("it is made");
+        const ALL: usize = 400;
+        let got: Arc<Mutex<Vec<String>>> = Arc::default();
+        let mut tasks = Vec::new();
+        for s in &all {
+            let (js, got) = (context(s).await, got.clone());
+            tasks.push(env::spawn(async move {
+                let c: consumer::PullConsumer =
+                    js.get_consumer_from_stream("w", "S").await.expect("it is there");
+                while got.lock().unwrap().len() < ALL {
+                    // Longer than the test: who is forgotten shows.
+                    let pull = c.batch().max_messages(5).expires(Duration::from_secs(3600));
+                    let Ok(mut batch) = pull.messages().await else { continue };
+                    while let Some(Ok(m)) = batch.next().await {
+                        m.double_ack().await.expect("it is acknowledged");
+                        got.lock().unwrap().push(String::from_utf8_lossy(&m.payload).into_owned());
+                    }
+                }
+            }));
+        }
+        for round in 0..4 {
+            for i in 0..ALL / 4 {
+                let body = (round * (ALL / 4) + i).to_string();
+                js.publish("S.x", body.into()).await.expect("it goes").await.expect("it is stored");
+                if i == ALL / 8 {
+                    step_down(&js).await;
+                }
+            }
+        }
+        eventually("all is worked on", || got.lock().unwrap().len() >= ALL).await;
+        let mut got = got.lock().unwrap().clone();
+        got.sort_by_key(|s| s.parse::<usize>().unwrap());
+        assert_eq!(got, (0..ALL).map(|i| i.to_string()).collect::<Vec<_>>(), "each once");
+        tasks.iter().for_each(|t| t.abort());
+        for s in &all {
+            s.stop();
+        }
+    });
+}
+
+#[test]
+fn an_ordered_consumer_goes_on_under_another_leader() {
+    run(async {
+        let dir = Dir::new("ordered");
+        let all = three(&dir).await;
+        let js = context(&all[0]).await;
+        let s = make(&js, stream::RetentionPolicy::Limits).await;
+        let pull = s.create_consumer(consumer::pull::OrderedConfig::default()).await.expect("it is made");
+        let mut pulled = pull.messages().await.expect("it begins");
+        let push = consumer::push::OrderedConfig {
+            deliver_subject: all[0].name.clone() + ".to",
+            ..Default::default()
+        };
+        let push = s.create_consumer(push).await.expect("it is made");
+        let mut pushed = push.messages().await.expect("it begins");
+        for round in 0..4u64 {
+            for i in 1..=5 {
+                let ack = js.publish("S.x", "x".into()).await.expect("it goes").await.expect("it is stored");
+                assert_eq!(ack.sequence, round * 5 + i);
+                let begun = env::now();
+                let m = env::timeout(PATIENCE, pulled.next()).await.expect("it comes").expect("it lives");
+                let m = m.expect("it is a message");
+                assert_eq!(m.info().expect("it has one").stream_sequence, ack.sequence);
+                let m = env::timeout(PATIENCE, pushed.next()).await.expect("it comes").expect("it lives");
+                let m = m.expect("it is a message");
+                assert_eq!(m.info().expect("it has one").stream_sequence, ack.sequence);
+                // A client that has to notice by silence takes ten seconds.
+                assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+            }
+            step_down(&js).await;
+        }
+        for s in &all {
+            s.stop();
+        }
+    });
+}

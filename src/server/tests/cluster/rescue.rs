@@ -1,0 +1,227 @@
+//! Clusters that have lost servers for good, streams that have lost their memory, servers that are to be emptied.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::{self, stream};
+use serde_json::{Value, json};
+use server::Server;
+
+use super::{jetstream::*, support::*};
+
+const ACCOUNTS: &str = "accounts { A { jetstream: enabled, users: [{user: a, password: pw}] }, SYS { users: [{user: sys, password: pw}] } }
+system_account: SYS
+no_auth_user: a
+";
+
+/// A server whose operators have an account of their own.
+async fn server(name: &str, dir: &Dir, others: &[&Arc<Server>]) -> Arc<Server> {
+    let ports: Vec<_> = others.iter().map(|s| cluster_port(s)).collect();
+    let js = format!("jetstream {{ store_dir: {:?} }}\n{ACCOUNTS}", dir.0.join(name));
+    start(name, &format!("{js}{}", cluster("name: C", &ports))).await
+}
+
+async fn servers(n: usize, dir: &Dir) -> Vec<Arc<Server>> {
+    let mut all: Vec<Arc<Server>> = Vec::new();
+    for i in 0..n {
+        all.push(server(&format!("s{i}"), dir, &all.iter().collect::<Vec<_>>()).await);
+    }
+    formed(&all).await;
+    let last = all.clone();
+    // Those that come after the formation are taken in one by one.
+    eventually("all are members", move || {
+        let v = last[0].jetstream.read().as_ref().and_then(|js| js.meta_cluster());
+        v.is_some_and(|v| v["cluster_size"] == last.len())
+    })
+    .await;
+    all
+}
+
+/// Asks as an operator until the answer fits; it.
+async fn operate(s: &Server, what: &str, body: Value, fits: impl Fn(&Value) -> bool) -> Value {
+    let deadline = env::now() + PATIENCE;
+    loop {
+        let mut sys = Peer::new(s, "sys").await;
+        let said = sys.ask(&format!("$JS.API.{what}"), &body.to_string()).await.body;
+        let said: Value = serde_json::from_str(&said).expect("an answer is JSON");
+        if fits(&said) {
+            return said;
+        }
+        assert!(env::now() < deadline, "{what}: {said}");
+        env::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn publish(js: &jetstream::Context, id: &str) -> u64 {
+    let deadline = env::now() + PATIENCE;
+    loop {
+        assert!(env::now() < deadline, "message {id} is never acknowledged");
+        let m = jetstream::message::PublishMessage::build().payload("x".into()).message_id(id);
+        let Ok(ack) = js.send_publish("S.x", m).await else { continue };
+        match env::timeout(Duration::from_secs(2), ack.into_future()).await {
+            Ok(Ok(ack)) => return ack.sequence,
+            _ => env::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+fn config(replicas: usize, storage: stream::StorageType) -> stream::Config {
+    stream::Config {
+        name: "S".into(),
+        subjects: vec!["S.>".into()],
+        num_replicas: replicas,
+        storage,
+        ..Default::default()
+    }
+}
+
+/// Waits until the stream is on servers that fit, all of them current; their names.
+async fn on(js: &jetstream::Context, what: &str, fits: impl Fn(&[String]) -> bool) -> Vec<String> {
+    let deadline = env::now() + PATIENCE;
+    loop {
+        let info = js.get_stream("S").await.ok().map(|s| s.cached_info().clone());
+        if let Some(cluster) = info.and_then(|i| i.cluster) {
+            let mut names: Vec<String> = cluster.replicas.iter().map(|r| r.name.clone()).collect();
+            let current = cluster.replicas.iter().all(|r| r.current && !r.offline);
+            names.extend(cluster.leader);
+            names.sort();
+            if current && fits(&names) {
+                return names;
+            }
+            assert!(env::now() < deadline, "{what}: {names:?}");
+        }
+        assert!(env::now() < deadline, "{what}");
+        env::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn ended(s: &Arc<Server>) {
+    s.stop();
+    let s = s.clone();
+    eventually("its engine has ended", move || s.jetstream.read().is_none()).await;
+}
+
+#[test]
+fn k8_a_cluster_that_lost_most_of_its_servers_is_rescued() {
+    run(async {
+        let dir = Dir::new("rescue");
+        let all = servers(3, &dir).await;
+        let js = context(&all[0]).await;
+        js.create_stream(config(3, stream::StorageType::File)).await.expect("it is made");
+        for i in 1..=20 {
+            assert_eq!(publish(&js, &i.to_string()).await, i);
+        }
+        let r = operate(&all[0], "META.RESCUE", json!({"quorum_needed": 1}), |_| true).await;
+        assert_eq!(r["error"]["err_code"], 10224, "a cluster that is well is left alone: {r}");
+        ended(&all[1]).await;
+        ended(&all[2]).await;
+        // Who does not know who is there is told, and nothing happens.
+        let wrong = json!({"survivors": ["s0", "s1"]});
+        let told = |v: &Value| v["error"]["description"].as_str().is_some_and(|e| e.contains("but: s0"));
+        let r = operate(&all[0], "META.RESCUE", wrong, told).await;
+        assert_eq!(r["error"]["err_code"], 10224);
+        let good = |v: &Value| v["error"].is_null();
+        let r = operate(&all[0], "META.RESCUE", json!({"survivors": ["s0"]}), good).await;
+        assert_eq!(
+            (&r["prev_quorum"], &r["new_quorum"], &r["survivors"]),
+            (&json!(2), &json!(1), &json!(["s0"]))
+        );
+        assert_eq!(publish(&js, "21").await, 21, "K-8: nothing is lost, and it goes on");
+        // One of the others comes back as if nothing had been: it is let alone.
+        let back = server("s1", &dir, &[&all[0]]).await;
+        let linked = back.clone();
+        eventually("there are routes", move || counts(&linked).1 > 0).await;
+        assert_eq!(publish(&js, "22").await, 22);
+        let engine = back.jetstream.read().clone().expect("it runs");
+        assert_eq!(engine.meta_leader(), None, "K-8: those that are left do not speak to it");
+        assert!(engine.unhealthy().is_some());
+        ended(&back).await;
+        // With empty directories others come in its place, and the stream has three replicas again.
+        let s3 = server("s3", &dir, &[&all[0]]).await;
+        let s4 = server("s4", &dir, &[&all[0], &s3]).await;
+        on(&js, "the new ones have it", |names| names == ["s0", "s3", "s4"]).await;
+        assert_eq!(publish(&js, "23").await, 23);
+        // What was said stays said.
+        ended(&all[0]).await;
+        let s0 = server("s0", &dir, &[&s3, &s4]).await;
+        let js = context(&s3).await;
+        on(&js, "all three are there", |names| names == ["s0", "s3", "s4"]).await;
+        let mut s = js.get_stream("S").await.expect("it is there");
+        assert_eq!(s.info().await.expect("it answers").state.messages, 23);
+        for s in [s0, s3, s4] {
+            s.stop();
+        }
+    });
+}
+
+#[test]
+fn k9_a_stream_in_memory_that_all_have_forgotten_begins_anew() {
+    run(async {
+        let dir = Dir::new("forgotten");
+        let mut all = servers(3, &dir).await;
+        let js = context(&all[0]).await;
+        js.create_stream(config(1, stream::StorageType::Memory)).await.expect("it is made");
+        assert_eq!(publish(&js, "1").await, 1);
+        js.update_stream(config(3, stream::StorageType::Memory)).await.expect("it grows");
+        on(&js, "it has three replicas", |names| names.len() == 3).await;
+        assert_eq!(publish(&js, "2").await, 2);
+        for s in &all {
+            s.stop();
+        }
+        for s in &all {
+            ended(s).await;
+        }
+        for i in 0..3 {
+            let others: Vec<Arc<Server>> = all[..i].to_vec();
+            all[i] = server(&format!("s{i}"), &dir, &others.iter().collect::<Vec<_>>()).await;
+        }
+        formed(&all).await;
+        let js = context(&all[0]).await;
+        assert_eq!(publish(&js, "3").await, 1, "K-9: it is there, and empty");
+        on(&js, "it has three replicas", |names| names.len() == 3).await;
+        for s in &all {
+            s.stop();
+        }
+    });
+}
+
+#[test]
+fn a_server_is_emptied_and_a_stream_moved() {
+    run(async {
+        let dir = Dir::new("moves");
+        let all = servers(4, &dir).await;
+        let js = context(&all[0]).await;
+        js.create_stream(config(3, stream::StorageType::File)).await.expect("it is made");
+        for i in 1..=20 {
+            assert_eq!(publish(&js, &i.to_string()).await, i);
+        }
+        let first = on(&js, "it has three replicas", |names| names.len() == 3).await;
+        let good = |v: &Value| v["error"].is_null();
+        let r = operate(&all[1], "SERVER.EVACUATE", json!({"peer": first[0]}), good).await;
+        assert_eq!(r["success"], true, "{r}");
+        let second = on(&js, "it has left", |names| names.len() == 3 && !names.contains(&first[0])).await;
+        // Evacuated it gets nothing new, so there is nowhere to go.
+        let away = json!({"server": second[0]});
+        let r = operate(&all[2], "ACCOUNT.STREAM.MOVE.A.S", away.clone(), |_| true).await;
+        assert_eq!(r["error"]["err_code"], 10075, "{r}");
+        let r = operate(&all[2], "ACCOUNT.STREAM.CANCEL_MOVE.A.S", json!({}), |_| true).await;
+        assert_eq!(r["error"]["err_code"], 10129, "{r}");
+        let r = operate(&all[2], "ACCOUNT.STREAM.MOVE.A.T", away, |_| true).await;
+        assert_eq!(r["error"]["err_code"], 10059, "{r}");
+        // A server that comes again is one like all others.
+        let i = all.iter().position(|s| *s.name == *first[0]).expect("it is one of them");
+        ended(&all[i]).await;
+        let others: Vec<&Arc<Server>> = (0..4).filter(|k| *k != i).map(|k| &all[k]).collect();
+        let back = server(&first[0], &dir, &others).await;
+        let js = context(others[0]).await;
+        let away = json!({"server": second[0]});
+        let r = operate(others[0], "ACCOUNT.STREAM.MOVE.A.S", away, good).await;
+        assert_eq!(r["config"]["name"], "S", "{r}");
+        let third = on(&js, "it has moved", |names| names.len() == 3 && !names.contains(&second[0])).await;
+        assert!(third.contains(&first[0]), "{third:?}");
+        assert_eq!(publish(&js, "21").await, 21);
+        for s in others {
+            s.stop();
+        }
+        back.stop();
+    });
+}
