@@ -40,6 +40,39 @@ fn clients_are_told_of_members() {
 }
 
 #[test]
+fn who_listens_everywhere_tells_all_its_addresses() {
+    run(async {
+        let everywhere = |others: &[_]| format!("host: \"0.0.0.0\"\n{}", cluster("name: C", others));
+        let first = start("s0", &everywhere(&[])).await;
+        let mut p = Peer::new(&first, "").await;
+        assert_eq!(p.info["connect_urls"], Value::Null, "there is nobody else yet");
+        let second = start("s1", &everywhere(&[cluster_port(&first)])).await;
+        let advertised =
+            format!("client_advertise: \"b.example:7\"\n{}", everywhere(&[cluster_port(&first)]));
+        let third = start("s2", &advertised).await;
+        let ports = [client_port(&first).port(), client_port(&second).port()];
+        let reachable = |ip: &std::net::IpAddr| {
+            !ip.is_loopback() && !matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local())
+        };
+        let mut expected = vec!["b.example:7".to_owned()];
+        for ip in env::net::interface_addresses().unwrap().into_iter().filter(reachable) {
+            expected.extend(ports.map(|port| std::net::SocketAddr::new(ip, port).to_string()));
+        }
+        expected.sort();
+        let told = |i: &Value| {
+            let urls = i["connect_urls"].as_array().into_iter().flatten();
+            let mut urls: Vec<_> = urls.filter_map(|u| u.as_str().map(str::to_owned)).collect();
+            urls.sort();
+            urls == expected
+        };
+        p.info_with("all addresses of all three", told).await;
+        for s in [first, second, third] {
+            s.stop();
+        }
+    });
+}
+
+#[test]
 fn r2_other_clusters_and_doubles_stay_out() {
     run(async {
         let first = start("s0", &cluster("name: C", &[])).await;
