@@ -20,7 +20,9 @@ use crate::{
     AccountLimits, JetStream,
     cluster::calls::{Forward, Way},
     handlers,
+    making::Making,
     post::Posts,
+    quota::Quota,
     shell::Stream,
 };
 
@@ -48,8 +50,12 @@ pub struct Assets {
     /// `None` while JetStream is off for it.
     limits: RwLock<Option<AccountLimits>>,
     streams: RwLock<BTreeMap<Arc<str>, Arc<Stream>>>,
-    /// Held while a stream is made, changed or deleted.
-    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Held while a change of the streams is decided, and until it is done unless it is the making of one: what is being made is
+    /// in `making` until then, so that many wait for one sync.
+    changing: tokio::sync::Mutex<()>,
+    pub(crate) making: Making,
+    /// What its streams store, and may.
+    pub(crate) quota: Arc<Quota>,
     pub(crate) posts: Posts,
     pub(crate) desk: Arc<Link>,
     open: AtomicBool,
@@ -99,6 +105,8 @@ impl Assets {
                 limits: RwLock::new(None),
                 streams: RwLock::default(),
                 changing: tokio::sync::Mutex::default(),
+                making: Making::default(),
+                quota: Arc::default(),
                 posts: Posts::new(node.broker.clone(), desk.clone(), account.clone()),
                 desk,
                 open: AtomicBool::new(false),
@@ -111,6 +119,7 @@ impl Assets {
     /// Turns JetStream on with these limits, or off. Requests are taken in both cases: what is off says so.
     pub(crate) fn set_limits(self: &Arc<Assets>, node: &JetStream, limits: Option<AccountLimits>) {
         let on = limits.is_some();
+        self.quota.limit(limits.as_ref());
         let before = std::mem::replace(&mut *self.limits.write(), limits).is_some();
         if !self.open.swap(true, AcqRel) {
             let queue = if node.is_clustered() { DESKS } else { b"" };
@@ -152,6 +161,16 @@ impl Assets {
         let mut all = self.streams.write();
         if all.get(&stream.name).is_some_and(|s| s.id == stream.id) {
             all.remove(&stream.name);
+        }
+    }
+
+    /// The right to change a stream, once nobody makes one of that name any more.
+    pub(crate) async fn turn(&self, name: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        loop {
+            let one = self.changing.lock().await;
+            let Some(done) = self.making.wait(name) else { return one };
+            drop(one);
+            done.await;
         }
     }
 

@@ -173,6 +173,7 @@ impl Stream {
             }
             (at.entry, at.joined, at.record, at.begun, at.control) = (at.entry + 1, false, 0, false, None);
         }
+        self.share.note(view.totals().bytes);
         at.loose = core.log.take_loose();
         Ok(())
     }

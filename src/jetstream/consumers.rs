@@ -897,6 +897,7 @@ impl broker::Watch for Listener {
 /// The rule that is broken.
 pub(crate) fn admit(
     core: &Core,
+    coming: &[ConsumerConfig],
     c: &mut ConsumerConfig,
     action: stream::consumer::Action,
     parent: &Parent<'_>,
@@ -908,6 +909,9 @@ pub(crate) fn admit(
     let name = c.given_name().to_string();
     let existing = core.consumers.get(&name).filter(|_| !name.is_empty());
     let bound = existing.is_some_and(|s| s.rules.is_active());
-    let others = core.consumers.configs().filter(|(n, _)| *n != name).map(|(_, c)| c);
+    // What is on its way counts as it will be.
+    let stays = |n: &str| n != name && coming.iter().all(|c| c.name != n);
+    let there = core.consumers.configs().filter(|(n, _)| stays(n)).map(|(_, c)| c);
+    let others = there.chain(coming.iter().filter(|c| c.name != name));
     check::decide(c, action, parent, existing.map(|s| s.rules.config()), others, bound)
 }

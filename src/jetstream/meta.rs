@@ -24,6 +24,8 @@ pub enum NotAssigned {
     NotLeader(Option<NodeId>),
     /// It did not happen, for that reason.
     Refused(String),
+    /// It did not happen: too much is under way. Try again.
+    Busy,
     /// Leadership ended first: it may have happened.
     Open,
 }
@@ -33,6 +35,7 @@ impl std::fmt::Display for NotAssigned {
         match self {
             NotAssigned::NotLeader(_) => f.write_str("the meta group is led elsewhere"),
             NotAssigned::Refused(why) => f.write_str(why),
+            NotAssigned::Busy => f.write_str("too much is under way"),
             NotAssigned::Open => f.write_str("the meta group has lost its leader"),
         }
     }
@@ -44,6 +47,10 @@ type Outcome = Result<u64, NotAssigned>;
 pub struct Proposed(Result<oneshot::Receiver<Outcome>, NotAssigned>);
 
 impl Proposed {
+    /// Whether it is not in the log because too much is under way.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.0, Err(NotAssigned::Busy))
+    }
     /// Returns when it is applied, which is after it is durable.
     ///
     /// # Errors
@@ -78,6 +85,8 @@ struct Inner {
     touched: BTreeSet<u64>,
     /// The highest id given here, in the log or not.
     given: u64,
+    /// Streams that this node has put into the log and not seen applied, by their groups: whoever counts streams counts them too.
+    coming: BTreeMap<u64, Arc<Assigned>>,
     term: Option<Term>,
     leader: Option<NodeId>,
     since: i64,
@@ -109,6 +118,21 @@ impl Meta {
     /// An account's streams, by name.
     pub fn of_account(&self, account: &str) -> Vec<Arc<Assigned>> {
         self.read(|s| s.of_account(account).cloned().collect())
+    }
+    /// The same, and those that are on their way into the log: what limits and overlaps are judged by.
+    pub fn claimed<R>(
+        &self,
+        account: &str,
+        f: impl FnOnce(&mut dyn Iterator<Item = &Arc<Assigned>>) -> R,
+    ) -> R {
+        let inner = self.inner.lock();
+        let coming = inner.coming.values().filter(|a| *a.a.account == *account);
+        f(&mut inner.state.of_account(account).chain(coming))
+    }
+    /// All streams, with those that are on their way.
+    pub fn all_claimed(&self) -> Vec<Arc<Assigned>> {
+        let inner = self.inner.lock();
+        inner.state.assignments().chain(inner.coming.values()).cloned().collect()
     }
     /// Whether this node leads, and has applied everything from before (K-3).
     pub fn leads(&self) -> bool {
@@ -167,7 +191,12 @@ impl Meta {
         let _one = self.creating.lock();
         a.id = self.next_id(taken);
         let id = a.id;
-        (id, self.begin(&Command::Create(a)))
+        self.inner.lock().coming.insert(id, Assigned::new(a.clone()));
+        let begun = self.begin(&Command::Create(a));
+        if begun.0.is_err() {
+            self.inner.lock().coming.remove(&id);
+        }
+        (id, begun)
     }
 
     /// Gives a stream whose data is gone another log, under another id (J-20).
@@ -201,6 +230,7 @@ impl Meta {
         inner.entering -= 1;
         let answer = match put {
             Err(replica::Refusal::NotLeader(n)) => Err(NotAssigned::NotLeader(n)),
+            Err(replica::Refusal::Busy | replica::Refusal::Settling) => Err(NotAssigned::Busy),
             Err(why) => Err(NotAssigned::Refused(why.to_string())),
             Ok(index) => {
                 let (tx, rx) = oneshot::channel();
@@ -258,6 +288,9 @@ impl Machine for Meta {
                     if let Command::Renew { id, .. } = &command {
                         inner.touched.insert(*id);
                     }
+                    if let Command::Create(a) = &command {
+                        inner.coming.remove(&a.id);
+                    }
                     let done = inner.state.apply(command).map_err(|why| NotAssigned::Refused(why.to_owned()));
                     inner.touched.extend(done.iter().copied().filter(|id| *id != 0));
                     Some(done)
@@ -309,6 +342,7 @@ impl Machine for Meta {
                 }
             }
             if inner.term.is_none() {
+                inner.coming.clear();
                 // What waits may still be committed by another leader: that is for whoever asks again to see.
                 for (_, (_, w)) in std::mem::take(&mut inner.waiting) {
                     w.send(Err(NotAssigned::Open)).ok();

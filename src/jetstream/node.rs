@@ -19,12 +19,13 @@ use serde_json::{Value, json};
 use store::{Store, Sync};
 
 use crate::{
-    AccountLimits, Durability, Host, Options,
+    AccountLimits, Durability, Host, Options, Tunable,
     account::Assets,
     advisory::{self, Ids},
     backup::Restores,
     cluster::{self, Cluster, Setup},
     meta::{Assignment, Command, META_GROUP, Meta},
+    quota::Quota,
     shell::Stream,
     sources::Followers,
     wheel::Wheel,
@@ -61,6 +62,9 @@ pub struct JetStream {
     stored_max: u64,
     pub(crate) wheel: Arc<Wheel>,
     accounts: RwLock<BTreeMap<Arc<str>, Arc<Assets>>>,
+    /// What all streams store, and may.
+    pub(crate) quota: Arc<Quota>,
+    tunable: RwLock<Tunable>,
     pub(crate) api_total: Counter,
     pub(crate) api_errors: Counter,
     in_flight: AtomicUsize,
@@ -115,6 +119,10 @@ pub struct Detail<'a> {
     pub consumers: bool,
     /// With configurations.
     pub config: bool,
+    /// Only streams that this node leads.
+    pub led: bool,
+    /// With the names of groups.
+    pub groups: bool,
 }
 
 /// A place among the requests that are being answered; free again when it is dropped.
@@ -178,7 +186,6 @@ impl JetStream {
         };
         let node = Arc::new(JetStream {
             broker,
-            options,
             host,
             replicas,
             meta: Arc::new(Meta::default()),
@@ -190,6 +197,9 @@ impl JetStream {
             stored_max: stored.last().map_or(0, |g| g.0),
             wheel: Wheel::new(),
             accounts: RwLock::default(),
+            quota: Arc::default(),
+            tunable: RwLock::new(options.tunable.clone()),
+            options,
             api_total: Counter::default(),
             api_errors: Counter::default(),
             in_flight: AtomicUsize::new(0),
@@ -201,6 +211,7 @@ impl JetStream {
             restores: Restores::default(),
             faults: Mutex::default(),
         });
+        node.tune(node.tunable());
         node.recover(stored).await?;
         Ok(node)
     }
@@ -208,7 +219,7 @@ impl JetStream {
     async fn recover(self: &Arc<JetStream>, stored: Vec<GroupId>) -> Result<(), String> {
         let id = GroupId(META_GROUP);
         if stored.contains(&id) {
-            let opened = self.replicas.restore(id, Sync::Always, self.meta.clone()).await;
+            let opened = self.replicas.restore(id, self.meta_sync(), self.meta.clone()).await;
             let (voters, _) = opened.map_err(|e| format!("the meta group: {e}"))?.members();
             if self.cluster.is_none() && voters.iter().any(|n| *n != self.me) {
                 return Err(format!(
@@ -309,6 +320,11 @@ impl JetStream {
         Ok(stream)
     }
 
+    /// What a change of the assignments waits for. On a server alone it is what its streams wait for: one journal holds both, so that a power
+    /// failure takes back no assignment and leaves messages of its stream. Of several nodes each counts on what the others have.
+    pub(crate) fn meta_sync(&self) -> Sync {
+        if self.is_clustered() { Sync::Always } else { self.sync_of(false) }
+    }
     fn sync_of(&self, memory: bool) -> Sync {
         match self.options.durability {
             Durability::Durable if !memory => Sync::Always,
@@ -335,6 +351,25 @@ impl JetStream {
     /// Whether JetStream is on for an account.
     pub fn is_enabled(&self, account: &str) -> bool {
         self.accounts.read().get(account).is_some_and(|a| a.limits().is_some())
+    }
+    /// What may change while it runs, as it is now.
+    pub fn tunable(&self) -> Tunable {
+        self.tunable.read().clone()
+    }
+    /// Changes that. What is stored and asked for beyond it stays.
+    pub fn tune(&self, t: Tunable) {
+        let bytes = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.quota.set(bytes(t.memory_max), bytes(t.storage_max));
+        *self.tunable.write() = t;
+        for s in self.all_assets().iter().flat_map(|a| a.streams()) {
+            let limits = s.rule_limits();
+            if let Some(r) = &mut s.core.lock().rules {
+                r.set_limits(limits);
+            }
+        }
+        if let Some(c) = &self.cluster {
+            c.touch();
+        }
     }
     /// What it was opened with.
     pub fn options(&self) -> &Options {
@@ -368,9 +403,19 @@ impl JetStream {
         u
     }
     /// Accounts as `/jsz` lists them.
-    pub fn details(&self, d: &Detail<'_>) -> Vec<Value> {
-        let wanted = |a: &Arc<Assets>| d.account.is_empty() || *a.account.name == *d.account;
-        self.accounts().iter().filter(|a| wanted(a)).map(|a| a.detail(d)).collect()
+    pub async fn details(&self, d: &Detail<'_>, offset: usize, limit: usize) -> Vec<Value> {
+        let mut all = self.accounts();
+        all.retain(|a| d.account.is_empty() || *a.account.name == *d.account);
+        let mut shown = Vec::new();
+        for a in all.iter().skip(offset).take(limit) {
+            shown.push(a.detail(d).await);
+        }
+        shown
+    }
+    /// One account as `/jsz` lists it; `None` if there is no such account with JetStream.
+    pub async fn detail_of(&self, d: &Detail<'_>) -> Option<Value> {
+        let a = self.accounts().into_iter().find(|a| *a.account.name == *d.account)?;
+        Some(a.detail(d).await)
     }
     /// All accounts that there is something of, by name.
     pub(crate) fn all_assets(&self) -> Vec<Arc<Assets>> {
@@ -474,6 +519,8 @@ impl JetStream {
             for s in a.streams() {
                 s.shut_down();
             }
+            // The server may go on without it.
+            a.desk.unsubscribe_all(Some(&a.account));
         }
         if let Err(e) = self.replicas.close().await {
             self.host.log(
@@ -565,7 +612,7 @@ impl Assets {
         }
     }
     /// This account as `/jsz` lists it.
-    fn detail(&self, d: &Detail<'_>) -> Value {
+    async fn detail(&self, d: &Detail<'_>) -> Value {
         let mut u = Usage::default();
         self.add_usage(&mut u);
         let limit = |n: i64| n as u64;
@@ -581,9 +628,14 @@ impl Assets {
             "ha_assets": 0,
             "api": { "level": 0, "total": self.api_total.get(), "errors": self.api_errors.get() },
         });
-        let streams = self.streams();
-        if d.streams && !streams.is_empty() {
-            v["stream_detail"] = streams.iter().map(|s| s.detail(d)).collect();
+        let mut streams = Vec::new();
+        if d.streams {
+            for s in self.streams().iter().filter(|s| !d.led || s.leads()) {
+                streams.extend(s.detail(d).await);
+            }
+        }
+        if !streams.is_empty() {
+            v["stream_detail"] = streams.into();
         }
         v
     }

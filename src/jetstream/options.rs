@@ -23,12 +23,12 @@ pub struct AssetLimits {
     pub max_ack_pending: Option<i64>,
     /// Messages of one pull; `None` without limit.
     pub max_request_batch: Option<i64>,
+    /// Assets with several replicas on this server; `None` without limit.
+    pub max_ha_assets: Option<i64>,
     /// Longest duplicate window; `None` without limit.
     pub duplicate_window: Option<Duration>,
     /// Consumers of a stream that sets no limit.
     pub default_max_consumers: Option<i64>,
-    /// Streams with several replicas that a server may have; `None` without limit. What the leader of the meta group has configured counts.
-    pub ha_assets_max: Option<usize>,
     /// Atomic batches in flight on one stream.
     pub batch_inflight_per_stream: usize,
     /// Atomic batches in flight on this server.
@@ -44,15 +44,26 @@ impl Default for AssetLimits {
         AssetLimits {
             max_ack_pending: None,
             max_request_batch: None,
+            max_ha_assets: None,
             duplicate_window: None,
             default_max_consumers: Some(1000),
-            ha_assets_max: None,
             batch_inflight_per_stream: 50,
             batch_inflight: 1000,
             batch_messages: 1000,
             batch_timeout: Duration::from_secs(10),
         }
     }
+}
+
+/// What may change while it runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tunable {
+    /// Bytes of memory streams.
+    pub memory_max: u64,
+    /// Bytes of file streams.
+    pub storage_max: u64,
+    /// Limits on single assets.
+    pub limits: AssetLimits,
 }
 
 /// How the engine runs.
@@ -62,16 +73,12 @@ pub struct Options {
     pub dir: PathBuf,
     /// Requests with unknown fields are refused rather than logged.
     pub strict: bool,
-    /// Bytes of memory streams.
-    pub memory_max: u64,
-    /// Bytes of file streams.
-    pub storage_max: u64,
     /// The domain, if it has one.
     pub domain: Option<String>,
     /// When answers leave.
     pub durability: Durability,
-    /// Limits on single assets.
-    pub limits: AssetLimits,
+    /// What it begins with of what may change. See [`crate::JetStream::tunable`].
+    pub tunable: Tunable,
     /// Publishes to one stream that may wait to be stored.
     pub waiting_msgs_max: usize,
     /// Their bytes.
@@ -89,11 +96,9 @@ impl Options {
         Options {
             dir,
             strict: true,
-            memory_max: 1 << 30,
-            storage_max: 1 << 40,
             domain: None,
             durability: Durability::Durable,
-            limits: AssetLimits::default(),
+            tunable: Tunable { memory_max: 1 << 30, storage_max: 1 << 40, limits: AssetLimits::default() },
             waiting_msgs_max: 10_000,
             waiting_bytes_max: 128 << 20,
             requests_max: 1000,

@@ -150,6 +150,12 @@ impl Stream {
             }
             return (true, Some(at_once));
         }
+        if let Some(e) = self.share.refuses(p, core.log.waiting().1) {
+            if !p.reply.is_empty() {
+                at_once.push(p.reply, |out| self.acks.push_error(out, &e.error()));
+            }
+            return (true, Some(at_once));
+        }
         let at_once_decided = core.slow.is_empty() && !core.moving.handing;
         let done = if at_once_decided { core.decide(self, p, now, &mut at_once) } else { Done::Wait };
         match done {

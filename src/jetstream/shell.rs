@@ -24,6 +24,7 @@ use stream::{
     ApiError, Messages, Now,
     command::{Command, Control},
     config::StreamConfig,
+    consumer::ConsumerConfig,
     errors,
 };
 use tokio::sync::watch;
@@ -32,14 +33,20 @@ use crate::{
     JetStream,
     account::{Assets, internal},
     advisory,
-    api::{ack::AckPrefix, response::SourceInfo},
+    api::{
+        ack::AckPrefix,
+        response::{ClusterInfo, SourceInfo},
+    },
     apply::Progress,
     cluster::moving::{Moving, doors_of},
     consumers::Consumers,
+    handlers::info,
     leading::Standing,
     log::{Applied, Log, Outcome, Waiter},
+    making::Making,
     meta::Assignment,
     publish::{self, Door, Waiting},
+    quota::Share,
     sources::Following,
     view::StoreView,
     wheel::{Timed, moment_of},
@@ -65,6 +72,8 @@ pub struct Stream {
     pub(crate) assets: Weak<Assets>,
     /// What its log begins with, if nothing else is wanted by then.
     pub(crate) first_config: Bytes,
+    /// What it may store, and does.
+    pub(crate) share: Share,
     /// What acknowledgements begin with.
     pub(crate) acks: AckPrefix,
     pub(crate) group: OnceLock<store::Group>,
@@ -76,8 +85,9 @@ pub struct Stream {
     listening: Mutex<Listening>,
     /// Something that was decided is applied.
     pub(crate) drained: tokio::sync::Notify,
-    /// Held while a consumer is made or changed.
+    /// Held while the making or a change of a consumer is decided; what is decided and not applied is in `making`.
     pub(crate) creating: tokio::sync::Mutex<()>,
+    pub(crate) making: Making<ConsumerConfig>,
 }
 
 /// What is under the lock.
@@ -156,6 +166,7 @@ impl Stream {
             node: Arc::downgrade(node),
             assets: Arc::downgrade(assets),
             first_config: a.config,
+            share: Share::new(assets.quota.clone(), node.quota.clone(), a.memory),
             acks,
             group: OnceLock::new(),
             core: Mutex::new(Core {
@@ -185,6 +196,7 @@ impl Stream {
             listening: Mutex::default(),
             drained: tokio::sync::Notify::new(),
             creating: tokio::sync::Mutex::default(),
+            making: Making::default(),
         });
         Ok(stream)
     }
@@ -320,6 +332,7 @@ impl Stream {
     /// Ends it on this server: nothing comes in or goes out any more. Its group is removed by the caller.
     pub(crate) fn retire(self: &Arc<Stream>) {
         self.unlisten();
+        self.share.note(0);
         let mut tasks = Vec::new();
         let watched = {
             let mut core = self.core.lock();
@@ -437,11 +450,11 @@ impl Stream {
     pub(crate) fn rule_limits(&self) -> stream::Limits {
         let mut l = stream::Limits::default();
         if let Some(node) = self.node.upgrade() {
-            let o = &node.options;
-            l.max_payload = o.payload_max;
-            l.batch_msgs = o.limits.batch_messages as u64;
-            l.atomic_batches = o.limits.batch_inflight_per_stream;
-            l.batch_timeout = u64::try_from(o.limits.batch_timeout.as_nanos()).unwrap_or(u64::MAX);
+            let limits = node.tunable().limits;
+            l.max_payload = node.options.payload_max;
+            l.batch_msgs = limits.batch_messages as u64;
+            l.atomic_batches = limits.batch_inflight_per_stream;
+            l.batch_timeout = u64::try_from(limits.batch_timeout.as_nanos()).unwrap_or(u64::MAX);
         }
         l
     }
@@ -484,25 +497,47 @@ impl Stream {
     pub(crate) fn source_infos(&self) -> Vec<SourceInfo> {
         self.following_infos(false)
     }
-    /// As `/jsz` lists it.
-    pub(crate) fn detail(&self, d: &crate::Detail<'_>) -> serde_json::Value {
-        let state = self.group().state();
-        let mut v = serde_json::json!({
-            "name": *self.name,
-            "created": crate::api::Time::from_nanos(self.created),
-            "state": {
-                "messages": state.msgs, "bytes": state.bytes, "first_seq": state.first.0, "last_seq": state.last.0,
-                "consumer_count": self.seen().consumers,
-            },
-        });
-        if let Some(node) = self.node.upgrade().filter(|n| n.is_clustered()) {
-            v["cluster"] = serde_json::to_value(node.cluster_of(self)).unwrap_or_default();
+    /// As `/jsz` lists it; `None` if it cannot be read.
+    pub(crate) async fn detail(self: &Arc<Stream>, d: &crate::Detail<'_>) -> Option<serde_json::Value> {
+        let node = self.node.upgrade()?;
+        let (info, _) = info::stream(self, &info::Wanted::default(), None).await.ok()?;
+        let cluster = match node.is_clustered() {
+            true => info.cluster,
+            false => Some(ClusterInfo { leader: node.host.name(), ..ClusterInfo::default() }),
+        };
+        let mut v = serde_json::json!({ "name": *self.name, "created": info.created });
+        v["cluster"] = serde_json::to_value(cluster).ok()?;
+        if d.config {
+            v["config"] = serde_json::to_value(&info.config).ok()?;
+        }
+        v["state"] = serde_json::to_value(&info.state).ok()?;
+        if d.consumers {
+            let names = self.core.lock().consumers.names();
+            let mut all = Vec::with_capacity(names.len());
+            for name in names {
+                let Ok(Some(c)) = info::consumer(self, &name, false).await else { continue };
+                let mut c = serde_json::to_value(c).ok()?;
+                if !d.config
+                    && let Some(fields) = c.as_object_mut()
+                {
+                    fields.shift_remove("config");
+                }
+                all.push(c);
+            }
+            if !all.is_empty() {
+                v["consumer_detail"] = all.into();
+            }
+        }
+        if info.mirror.is_some() {
+            v["mirror"] = serde_json::to_value(&info.mirror).ok()?;
+        }
+        if !info.sources.is_empty() {
+            v["sources"] = serde_json::to_value(&info.sources).ok()?;
+        }
+        if d.groups && node.is_clustered() {
             v["stream_raft_group"] = serde_json::json!(node.group_label(self));
         }
-        if d.config {
-            v["config"] = serde_json::to_value(self.config()).unwrap_or_default();
-        }
-        v
+        Some(v)
     }
 
     /// Sends answers and lets requests go on; not under the lock (J-23).
@@ -593,6 +628,7 @@ impl Timed for Stream {
 impl Machine for Stream {
     fn attach(&self, handle: &Handle) {
         self.group.set(handle.store().clone()).ok();
+        self.share.note(handle.store().state().bytes);
         let configured = {
             let mut core = self.core.lock();
             core.handle = Some(handle.clone());

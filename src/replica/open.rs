@@ -31,7 +31,7 @@ pub(crate) async fn bootstrap(group: &store::Group, members: &Members) -> Result
 }
 
 /// The same without waiting for the sync.
-pub(crate) fn begin(group: &store::Group, members: &Members) -> Result<Option<store::Ticket>, Error> {
+pub(crate) fn begin(group: &store::Group, members: &Members) -> store::Result<Option<store::Ticket>> {
     if members.voters.is_empty() {
         // A newcomer has nothing and waits for a snapshot.
         return Ok(None);

@@ -83,6 +83,18 @@ impl Shared {
         self.groups.lock().values().cloned().collect()
     }
 
+    /// Tries until the journal has room: many groups may be made at once, and each takes a little.
+    async fn with_room<T>(&self, mut f: impl FnMut() -> store::Result<T>) -> store::Result<T> {
+        loop {
+            match f() {
+                Err(store::Error::Busy) if !self.closed.load(Ordering::Acquire) => {
+                    env::sleep(Duration::from_nanos(self.options.retry_ns)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Notes that the journal grew.
     pub(crate) fn grew(&self, bytes: u64) {
         let before = self.grown.fetch_add(bytes, Ordering::Relaxed);
@@ -280,8 +292,9 @@ impl Replicas {
             members = Members { learners: vec![me], ..Members::default() };
         }
         let options = codec::with_members(&members, &new.options);
-        let (group, made) = self.0.store.create(store::GroupId(new.id.0), new.memory, &options)?;
-        let begun = open::begin(&group, &members)?;
+        let id = store::GroupId(new.id.0);
+        let (group, made) = self.0.with_room(|| self.0.store.create(id, new.memory, &options)).await?;
+        let begun = self.0.with_room(|| open::begin(&group, &members)).await?;
         if members.all() != [self.0.me] {
             // Others count on what this node has said of itself.
             if let Some(begun) = begun {

@@ -6,7 +6,7 @@ use broker::{Account, Link};
 use bytes::Bytes;
 use env::disk::Disk;
 use jetstream::{
-    AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream,
+    AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream, Tunable,
     cluster::{Kind, Setup},
 };
 use replica::NodeId;
@@ -14,7 +14,7 @@ use replica::NodeId;
 use crate::{
     Server,
     cluster::peers,
-    options::{AccountJetStream, JetStreamOptions, Options, ServerUrl, SyncInterval},
+    options::{AccountJetStream, Change, JetStreamOptions, Options, ServerUrl, SyncInterval},
     settings::GLOBAL_ACCOUNT,
     start::API_LEVEL,
     store_dir,
@@ -114,9 +114,9 @@ fn limits(j: &JetStreamOptions) -> AssetLimits {
     AssetLimits {
         max_ack_pending: l.max_ack_pending.filter(|n| *n > 0),
         max_request_batch: l.max_request_batch.filter(|n| *n > 0),
+        max_ha_assets: l.max_ha_assets.filter(|n| *n > 0),
         duplicate_window: l.duplicate_window.filter(|d| !d.is_zero()),
         default_max_consumers: l.default_max_consumers.or(none.default_max_consumers).filter(|n| *n > 0),
-        ha_assets_max: l.max_ha_assets.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
         batch_inflight_per_stream: count(l.batch_max_inflight_per_stream, none.batch_inflight_per_stream),
         batch_inflight: count(l.batch_max_inflight_total, none.batch_inflight),
         batch_messages: count(l.batch_max_messages, none.batch_messages),
@@ -136,14 +136,16 @@ async fn settings(o: &Options, j: &JetStreamOptions) -> Result<jetstream::Option
     Ok(jetstream::Options {
         dir,
         strict: j.strict,
-        memory_max: j.max_memory.unwrap_or_else(|| share(env::process::memory_total())),
-        storage_max: j.max_file.unwrap_or_else(|| share(free)),
+        tunable: Tunable {
+            memory_max: j.max_memory.unwrap_or_else(|| share(env::process::memory_total())),
+            storage_max: j.max_file.unwrap_or_else(|| share(free)),
+            limits: limits(j),
+        },
         domain: j.domain.clone(),
         durability: match j.sync_interval {
             None | Some(SyncInterval::Always) => Durability::Durable,
             Some(SyncInterval::Every(d)) => Durability::Relaxed(d),
         },
-        limits: limits(j),
         waiting_msgs_max: or(j.max_buffered_msgs, 100_000),
         waiting_bytes_max: or(j.max_buffered_size, 128 << 20),
         requests_max: or(j.request_queue_limit, 10_000),
@@ -166,8 +168,8 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
     let settings = settings(o, j).await?;
     log.info(format_args!("---------------- JETSTREAM ----------------"));
     log.info(format_args!("  Strict:          {}", settings.strict));
-    log.info(format_args!("  Max Memory:      {}", size(settings.memory_max)));
-    log.info(format_args!("  Max Storage:     {}", size(settings.storage_max)));
+    log.info(format_args!("  Max Memory:      {}", size(settings.tunable.memory_max)));
+    log.info(format_args!("  Max Storage:     {}", size(settings.tunable.storage_max)));
     log.info(format_args!("  Store Directory: \"{}\"", settings.dir.display()));
     if let Some(d) = &settings.domain {
         log.info(format_args!("  Domain:          {d}"));
@@ -201,6 +203,32 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
     }
     log.info(format_args!("Took {} to start JetStream", took(began.elapsed())));
     Ok(())
+}
+
+/// Takes over what a reload has changed: limits, and whether there is JetStream at all. The new options are the server's already.
+pub async fn reloaded(server: &Arc<Server>, changes: &[Change]) {
+    let o = server.options();
+    if changes.contains(&Change::JetStreamOff) {
+        stop(server).await;
+    }
+    if changes.contains(&Change::JetStreamOn) {
+        if let Err(e) = start(server, &o).await {
+            server.log.error(format_args!("{e}"));
+        }
+        return;
+    }
+    let engine = server.jetstream.read().clone();
+    if let (Some(engine), Some(j)) = (engine, &o.jetstream) {
+        let old = engine.tunable();
+        let new = Tunable {
+            memory_max: j.max_memory.unwrap_or(old.memory_max),
+            storage_max: j.max_file.unwrap_or(old.storage_max),
+            limits: limits(j),
+        };
+        if new != old {
+            engine.tune(new);
+        }
+    }
 }
 
 /// There is an account: JetStream is on for it, or says that it is not.

@@ -455,6 +455,7 @@ impl Server {
         for account in self.broker.accounts() {
             crate::jetstream::account_made(self, &account);
         }
+        crate::jetstream::reloaded(self, &changes).await;
         *self.config_time.lock() = env::wall();
         self.log.info(format_args!("Reloaded server configuration ({digest})"));
         Ok(())

@@ -35,7 +35,27 @@ pub(crate) struct Info {
     pub last: StreamSeq,
 }
 
+/// What is known of a subject, apart from its text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Known {
+    pub count: u64,
+    pub first: StreamSeq,
+    pub last: StreamSeq,
+    pub loose_first: bool,
+    pub loose_last: bool,
+}
+
 impl Info {
+    /// All of it, to be kept.
+    pub(crate) fn known(&self) -> Known {
+        Known {
+            count: self.count(),
+            first: self.first,
+            last: self.last,
+            loose_first: !self.first_is_exact(),
+            loose_last: !self.last_is_exact(),
+        }
+    }
     /// Live messages.
     pub(crate) fn count(&self) -> u64 {
         self.count & !(LOOSE_FIRST | LOOSE_LAST)
@@ -76,6 +96,41 @@ fn hash(s: &[u8]) -> u64 {
 }
 
 impl Dict {
+    /// An empty one with room for `n` subjects.
+    pub(crate) fn with_room(n: usize) -> Dict {
+        Dict { infos: Vec::with_capacity(n), table: HashTable::with_capacity(n), ..Dict::default() }
+    }
+    /// Adds a subject that comes after all that are there, with what is known of it. False if that cannot be.
+    pub(crate) fn push(&mut self, s: &[u8], k: &Known) -> bool {
+        let rises = self.infos.last().is_none_or(|l| text_of(&self.text, l) < s);
+        if !rises
+            || k.count == 0
+            || k.count >= LOOSE_LAST
+            || k.first > k.last
+            || s.len() > usize::from(u16::MAX)
+        {
+            return false;
+        }
+        let Ok(id) = u32::try_from(self.infos.len()) else { return false };
+        let loose = |l: bool, bit: u64| if l { bit } else { 0 };
+        let count = k.count | loose(k.loose_first, LOOSE_FIRST) | loose(k.loose_last, LOOSE_LAST);
+        let text = self.text.len() as u64 | (s.len() as u64) << 48;
+        self.text.extend_from_slice(s);
+        self.infos.push(Info { text, count, first: k.first, last: k.last });
+        let (texts, infos) = (&self.text, &self.infos);
+        self.table.insert_unique(hash(s), id, |id| hash(text_of(texts, &infos[*id as usize])));
+        match self.order.last_mut() {
+            Some(b) if b.len() < BLOCK => b.push(id),
+            _ => {
+                let mut b = Vec::with_capacity(BLOCK);
+                b.push(id);
+                self.order.push(b);
+            }
+        }
+        self.live += 1;
+        true
+    }
+
     /// How many ids were given.
     pub(crate) fn ids(&self) -> usize {
         self.infos.len()
@@ -101,6 +156,18 @@ impl Dict {
     /// The id of a subject, if it was ever seen.
     pub(crate) fn find(&self, s: &[u8]) -> Option<u32> {
         self.table.find(hash(s), |id| self.subject(*id) == s).copied()
+    }
+
+    /// As [`Dict::intern`], for subjects that are asked for in order: `before` is the one that was asked for before. Where most of them are there
+    /// already, the next id is the next subject's.
+    pub(crate) fn intern_next(&mut self, s: &[u8], before: Option<u32>) -> u32 {
+        let next = before.map_or(0, |b| b + 1);
+        if let Some(i) = self.infos.get(next as usize)
+            && text_of(&self.text, i) == s
+        {
+            return next;
+        }
+        self.intern(s)
     }
 
     /// The id of a subject, new ones added.
@@ -296,6 +363,22 @@ mod tests {
                 prop_assert!(!i.last_is_exact() || i.last.0 == v[v.len() - 1]);
             }
         }
+    }
+
+    #[test]
+    fn what_does_not_rise_is_no_dictionary() {
+        let k = Known {
+            count: 1,
+            first: StreamSeq(1),
+            last: StreamSeq(1),
+            loose_first: false,
+            loose_last: false,
+        };
+        let mut d = Dict::with_room(2);
+        assert!(d.push(b"b", &k) && !d.push(b"b", &k) && !d.push(b"a", &k));
+        assert!(!d.push(b"c", &Known { count: 0, ..k }) && !d.push(b"c", &Known { last: StreamSeq(0), ..k }));
+        assert!(d.push(b"c", &k) && d.find(b"c") == Some(1) && d.intern_next(b"c", Some(0)) == 1);
+        assert_eq!(d.intern_next(b"a", None), 2);
     }
 
     #[test]

@@ -338,7 +338,7 @@ impl Shard {
         let mut durable = BTreeSet::new();
         for d in &drafts {
             let file = self.disk.open(&segment_path(&self.dir, d.id), OpenOptions::TRUNCATE).await?;
-            file.write_vectored_at(0, d.bytes.clone()).await?;
+            file.write_new(d.bytes.clone()).await?;
             if !mutant!(self.opts, NoSegmentSync) {
                 file.sync_data().await?;
             }

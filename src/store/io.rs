@@ -84,6 +84,14 @@ impl File {
     pub(crate) async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
         both!(self, File, f => f.write_vectored_at(off, bufs).await)
     }
+    /// The whole content of a new file, much of which is not about to be read.
+    pub(crate) async fn write_new(&self, bufs: Vec<Bytes>) -> io::Result<()> {
+        match self {
+            File::Os(f) => f.write_new(bufs).await,
+            #[cfg(any(test, feature = "l1"))]
+            File::Sim(f) => f.write_vectored_at(0, bufs).await,
+        }
+    }
     pub(crate) async fn sync_data(&self) -> io::Result<()> {
         both!(self, File, f => f.sync_data().await)
     }

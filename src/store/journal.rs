@@ -18,6 +18,7 @@ use crate::{
 /// A journal file.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalFile {
+    pub number: u64,
     pub file: File,
     pub len: u64,
 }

@@ -18,6 +18,8 @@ mod dict;
 mod feet;
 mod filter;
 mod flush;
+#[cfg(test)]
+mod golden_tests;
 mod group;
 mod inspect;
 pub mod io;
@@ -32,6 +34,7 @@ mod read;
 mod record;
 mod recover;
 mod round;
+mod saved;
 mod scrub;
 mod segment;
 mod shard;

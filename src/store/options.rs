@@ -42,6 +42,8 @@ pub struct Options {
     pub footer_cache: usize,
     /// Bytes of memory for blocks.
     pub block_cache: usize,
+    /// Messages of a group from which on its subject dictionary is kept at a clean end. Smaller ones are built from footers in no time.
+    pub subjects_saved_min: u64,
     /// What a message counts for in a stream's bytes.
     pub counting: Counting,
     /// Keys of encryption at rest; none by default. The first one seals.
@@ -85,6 +87,7 @@ impl Default for Options {
             block: crate::segment::BLOCK_TARGET,
             footer_cache: 64 << 20,
             block_cache: 64 << 20,
+            subjects_saved_min: 10_000,
             counting: Counting::default(),
             keys: Keys::default(),
             compress: false,

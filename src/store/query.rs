@@ -15,7 +15,7 @@ use crate::{
     group::{Group, NONE, Piece, Place, TailMsg},
     manifest::Lost,
     record::{Entry, Head, Message, record_seq},
-    segment::SubjectFoot,
+    segment::{Slot, SubjectFoot},
     store::{Read, Stored},
     types::{Damage, Error, Result, StreamSeq},
 };
@@ -233,17 +233,23 @@ impl Group {
         let next = self.data.get(at).map(|i| self.pieces[*i as usize].clone());
         if let Some(p) = next.filter(|p| p.meta.first_seq <= self.totals.last) {
             let f = feet.subjects(&p)?;
-            let mut ids = vec![NONE; f.subjects()];
-            for s in &f.slots {
+            let (from, upto, whole) = (self.dict_upto, self.totals.last, p.deleted.is_empty());
+            let counts = |s: &Slot| {
                 let seq = p.seq(s.seq);
-                if seq <= self.dict_upto || seq > self.totals.last || p.deleted.contains(s.seq) {
-                    continue;
-                }
-                let id = &mut ids[s.subject as usize];
-                if *id == NONE {
-                    *id = self.dict.intern(f.subject(s.subject));
-                }
-                self.dict.add(*id, seq);
+                seq > from && seq <= upto && (whole || !p.deleted.contains(s.seq))
+            };
+            // Subjects first, in their order: neighbours in a piece are neighbours in the dictionary.
+            let mut ids = vec![NONE; f.subjects()];
+            for s in f.slots.iter().filter(|s| counts(s)) {
+                ids[s.subject as usize] = 0;
+            }
+            let mut before = None;
+            for (i, id) in ids.iter_mut().enumerate().filter(|(_, id)| **id != NONE) {
+                *id = self.dict.intern_next(f.subject(i as u32), before);
+                before = Some(*id);
+            }
+            for s in f.slots.iter().filter(|s| counts(s)) {
+                self.dict.add(ids[s.subject as usize], p.seq(s.seq));
             }
             self.dict_upto = p.meta.last_seq.min(self.totals.last);
             return Ok(false);

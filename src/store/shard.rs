@@ -33,6 +33,7 @@ use crate::{
     options::{Options, mutant},
     recover::{FileScan, Replay, Verdict, classify},
     round::{self, FileHead, Found, Frame, FrameKind, Line, RoundHead, Scanned},
+    saved,
     types::{Damage, Epoch, Error, FileId, GroupId, LogIndex, Result, Round, StreamSeq},
 };
 
@@ -155,7 +156,9 @@ impl Shard {
             }
         };
         let from = Round(manifest.replay_from.0.max(1));
-        let ((files, scans), replay) = read_replay(&disk, &dir, id, &opts, from, manifest.synced).await?;
+        let (JournalScan { files, scans, saved }, replay) =
+            read_replay(&disk, &dir, id, &opts, from, manifest.synced).await?;
+        let saved = if saved { saved::read(&disk, &dir).await } else { None };
         // S-82: what is taken from the journal may so far lie in the page cache only.
         let mut last = BTreeMap::new();
         for (number, scan) in &scans {
@@ -217,6 +220,9 @@ impl Shard {
         };
         let garbage = manifest.garbage.clone();
         shard.restore(manifest, replay)?;
+        if let Some(saved) = saved {
+            shard.take_subjects(&saved);
+        }
         if !writes {
             shard.poison("it was opened for reading only");
             return Ok(Arc::new(shard));
@@ -672,7 +678,7 @@ impl Shard {
             self.disk.sync_dir(&self.dir.join("journal")).await
         };
         match made.await {
-            Ok(()) => Ok(JournalFile { file, len }),
+            Ok(()) => Ok(JournalFile { number, file, len }),
             Err(e) => {
                 drop(file);
                 // It holds nothing yet: an empty file would only be met again by the next recovery.
@@ -728,6 +734,24 @@ impl Shard {
             self.flush().await?;
         }
         Ok(())
+    }
+
+    /// The clean end, after its flush, when nothing is taken any more: journal files that wait to be used again go, so that the next start
+    /// does not read through them, and dictionaries are kept for it.
+    pub(crate) async fn leave(&self) {
+        self.save_subjects().await;
+        // A round that began before the end may still want the file that waits.
+        let _round = self.round_lock.lock().await;
+        let _one = self.prepare_lock.lock().await;
+        let free: Vec<JournalFile> = {
+            let mut j = self.journal.lock();
+            let spare = j.spare.take();
+            j.free.drain(..).chain(spare).collect()
+        };
+        for f in free {
+            // S-23: no round in it is needed, also if the removal does not reach the disk.
+            self.disk.remove_file(&journal_path(&self.dir, f.number)).await.ok();
+        }
     }
 
     /// Removes segment files that a durable manifest has declared garbage. What fails is left for the next opening.
@@ -788,8 +812,8 @@ pub(crate) async fn read_replay(
 ) -> Result<(JournalScan, Replay)> {
     let mut best: Option<(JournalScan, Replay)> = None;
     for _ in 0..3 {
-        let (files, scans) = read_journal(disk, dir, id, opts).await?;
-        let found: Vec<FileScan> = scans.iter().map(|s| s.1.clone()).collect();
+        let scan = read_journal(disk, dir, id, opts).await?;
+        let found: Vec<FileScan> = scan.scans.iter().map(|s| s.1.clone()).collect();
         let replay = if mutant!(opts, TruncateOnDamage) {
             classify(found.into_iter().map(forget_vouchers).collect(), from, Round(0))
         } else {
@@ -800,7 +824,7 @@ pub(crate) async fn read_replay(
             (replay.end, std::cmp::Reverse(replay.damaged())) > (b.end, std::cmp::Reverse(b.damaged()))
         });
         if better {
-            best = Some(((files, scans), replay));
+            best = Some((scan, replay));
         }
         if whole {
             break;
@@ -809,11 +833,18 @@ pub(crate) async fn read_replay(
     Ok(best.expect("it was read at least once"))
 }
 
-pub(crate) type JournalScan = (BTreeMap<u64, JournalFile>, Vec<(u64, FileScan)>);
+/// What is in the journal's directory.
+pub(crate) struct JournalScan {
+    pub files: BTreeMap<u64, JournalFile>,
+    pub scans: Vec<(u64, FileScan)>,
+    /// The dictionaries of a clean end are there.
+    pub saved: bool,
+}
 
 async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Result<JournalScan> {
-    let (mut files, mut scans) = (BTreeMap::new(), Vec::new());
+    let (mut files, mut scans, mut saved) = (BTreeMap::new(), Vec::new(), false);
     for e in disk.read_dir(&dir.join("journal")).await? {
+        saved |= e.name == saved::NAME;
         let Some(number) = e.name.strip_suffix(".fj").and_then(|n| n.parse().ok()) else { continue };
         let file = disk.open(&journal_path(dir, number), OpenOptions::EDIT).await?;
         let len = file.len().await?;
@@ -860,9 +891,9 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
                 },
             ));
         }
-        files.insert(number, JournalFile { file, len });
+        files.insert(number, JournalFile { number, file, len });
     }
-    Ok((files, scans))
+    Ok(JournalScan { files, scans, saved })
 }
 
 /// What may be sealed in a file whose header is gone cannot be told from what is plain: entries show it by their own checksums, frames that

@@ -382,7 +382,13 @@ impl Store {
             Ok(()) => self.flush().await,
             Err(e) => Err(e),
         };
+        // Nothing is taken from here on.
         self.shards.close();
+        if done.is_ok() {
+            for s in &self.shards.all {
+                s.leave().await;
+            }
+        }
         done
     }
 

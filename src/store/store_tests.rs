@@ -207,6 +207,96 @@ fn s22_a_full_disk_refuses_appends_and_serves_the_rest() {
     assert!(acked(&t));
 }
 
+/// Without a restart: what space there is again is used by the next append that asks.
+#[test]
+fn s22_space_that_returns_is_used_again() {
+    let disk = disk();
+    let store = open(&disk);
+    let (g, _) = store.create(GroupId(1), false, b"").expect("new");
+    add(&g, &["a"], 1000).expect("room");
+    now(store.step()).expect("a round");
+    for turn in 0..3 {
+        disk.with(|d| {
+            let used = d.space().0;
+            d.options().capacity = used;
+        });
+        let mut refused = None;
+        for _ in 0..1000 {
+            match add(&g, &["a"], 1000) {
+                Err(Error::NoSpace(e)) => {
+                    refused = Some(e);
+                    break;
+                }
+                Ok(_) | Err(Error::Busy) => now(store.step()).expect("what was admitted has its room"),
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let refused = refused.expect("a full disk refuses");
+        assert!(refused.contains("NoSpace"), "turn {turn}: {refused}");
+        assert!(now(store.flush()).is_err(), "there is no room for pieces");
+        let last = g.state().last;
+        for seq in 1..=last.0 {
+            assert!(matches!(now(g.get(StreamSeq(seq))), Ok(Read::Valid(_))), "message {seq}");
+        }
+        disk.with(|d| d.options().capacity = 1 << 40);
+        // The refusal asked for a file; nobody else has to do anything.
+        now(store.step()).expect("a file is made");
+        let t = add(&g, &["a"], 1000).expect("room again");
+        now(store.step()).expect("a round");
+        assert!(acked(&t) && g.state().last == last.next());
+        now(store.flush()).expect("room for pieces");
+    }
+    now(g.verify()).expect("whole");
+}
+
+/// However many streams a round has entries of, it is one write and one sync, also when journal files are used again.
+#[test]
+fn ten_thousand_groups_cost_one_sync_a_round() {
+    let disk = disk();
+    let opts = Options {
+        journal_file_min: 4 << 20,
+        journal_file_usual: 4 << 20,
+        journal_file_max: 8 << 20,
+        journal_budget: 24 << 20,
+        flush_bytes: 1 << 30,
+        ..options()
+    };
+    let store = now(Store::open(Disk::Sim(disk.clone()), "/s", opts)).expect("it opens");
+    let mut groups = Vec::new();
+    for id in 1..=10_000 {
+        groups.push(store.create(GroupId(id), false, b"").expect("new").0);
+    }
+    now(store.step()).expect("a round");
+    let begun = store.journal_files().0;
+    let (mut tickets, mut rounds) = (Vec::new(), 0);
+    loop {
+        let (now_begun, files) = store.journal_files();
+        if now_begun - begun >= 3 * files {
+            break;
+        }
+        tickets.clear();
+        for g in &groups {
+            match add(g, &["a"], 100) {
+                Ok(t) => tickets.push(t),
+                Err(Error::Busy) => break,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let (ops, syncs, before) = (disk.with(|d| d.ops()), store.syncs(), store.rounds());
+        while now(store.shards.all[0].run_round()).expect("a round") {}
+        let (done, here) = (store.syncs() - syncs, store.rounds() - before);
+        assert_eq!((done, disk.with(|d| d.ops()) - ops), (here, 2 * here), "a write and a sync each");
+        assert!(here <= 1 && tickets.iter().all(acked), "{here} rounds");
+        rounds += here;
+        now(store.step()).ok();
+        if rounds.is_multiple_of(3) || here == 0 {
+            now(store.flush()).expect("a flush");
+            now(store.step()).expect("a file");
+        }
+    }
+    assert!(rounds > 10, "{rounds} rounds");
+}
+
 #[test]
 fn both_manifests_damaged_is_refused_and_the_files_are_named() {
     let disk = disk();

@@ -25,6 +25,9 @@ const INLINE_READ_MAX: usize = 256 << 10;
 /// A read that asks for more than this is first cut to what the file holds, so that a damaged length cannot ask for
 /// memory without bound.
 const UNCHECKED_READ_MAX: usize = 1 << 20;
+/// Where a write past the page cache has to begin and end, and what it takes at once.
+const DIRECT_ALIGN: usize = 4096;
+const DIRECT_CHUNK: usize = 1 << 20;
 /// Rounds that may wait in a [`Thread`]. A journal has one under way and at most a few behind it.
 const ROUNDS_MAX: usize = 64;
 
@@ -246,6 +249,26 @@ impl Inner {
         self.writable("write")?;
         sys::write_all_vectored_at(&self.file, bufs, off).map_err(|e| self.fail("write", e))
     }
+    /// Writes a new file's content past the page cache, or through it where that cannot be.
+    fn write_new(&self, bufs: &[Bytes]) -> io::Result<()> {
+        self.writable("write")?;
+        let total: usize = bufs.iter().map(Bytes::len).sum();
+        let direct = if total >= DIRECT_CHUNK { sys::open_direct(&self.path) } else { None };
+        let done = match direct {
+            Some(direct) => {
+                sys::allocate(&self.file, 0, total as u64).map_err(|e| self.fail("allocate", e))?;
+                match write_direct(&direct, &self.file, bufs, total) {
+                    // The file system took the flag and not the write.
+                    Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                        sys::write_all_vectored_at(&self.file, bufs, 0)
+                    }
+                    done => done,
+                }
+            }
+            None => sys::write_all_vectored_at(&self.file, bufs, 0),
+        };
+        done.map_err(|e| self.fail("write", e))
+    }
     fn read(&self, off: u64, len: usize) -> io::Result<Bytes> {
         let mut len = len;
         if len > UNCHECKED_READ_MAX {
@@ -327,6 +350,12 @@ impl File {
         self.blocking(move |f| f.write(off, &bufs)).await
     }
 
+    /// Writes the whole content of a file that is empty, past the page cache where that can be and is worth it: for much that is not about to be
+    /// read again, at the price of one copy in memory that goes round. Not durable before a sync (E-1).
+    pub async fn write_new(&self, bufs: Vec<Bytes>) -> io::Result<()> {
+        self.blocking(move |f| f.write_new(&bufs)).await
+    }
+
     /// Makes the content and the length durable (E-1). A failure is final (E-2).
     pub async fn sync_data(&self) -> io::Result<()> {
         self.blocking(|f| f.sync("sync", false)).await
@@ -381,6 +410,31 @@ impl File {
     pub async fn map(&self) -> io::Result<Map> {
         self.blocking(|f| sys::map(&f.file).map(Map).map_err(|e| f.fail("map", e))).await
     }
+}
+
+/// Copies `bufs` piece by piece to an aligned buffer and writes that to `direct`; what is left behind the last whole block goes through `file`.
+fn write_direct(direct: &fs::File, file: &fs::File, bufs: &[Bytes], total: usize) -> io::Result<()> {
+    let whole = total / DIRECT_ALIGN * DIRECT_ALIGN;
+    let mut room = vec![0u8; DIRECT_CHUNK + DIRECT_ALIGN];
+    let from = room.as_ptr().align_offset(DIRECT_ALIGN);
+    let chunk = &mut room[from..from + DIRECT_CHUNK];
+    let (mut at, mut held) = (0usize, 0usize);
+    for b in bufs {
+        let mut left = &b[..];
+        while !left.is_empty() {
+            let n = left.len().min(chunk.len() - held);
+            chunk[held..held + n].copy_from_slice(&left[..n]);
+            left = &left[n..];
+            held += n;
+            if held == chunk.len() {
+                direct.write_all_at(chunk, at as u64)?;
+                (at, held) = (at + held, 0);
+            }
+        }
+    }
+    let aligned = whole - at;
+    direct.write_all_at(&chunk[..aligned], at as u64)?;
+    file.write_all_at(&chunk[aligned..held], whole as u64)
 }
 
 fn short(path: &Path, off: u64, len: usize, got: usize) -> io::Error {

@@ -179,3 +179,15 @@ pub fn map(f: &fs::File) -> io::Result<Option<memmap2::Mmap>> {
     // SAFETY: the caller of `File::map` promises that nothing changes or cuts the file while the mapping lives.
     unsafe { memmap2::Mmap::map(f) }.map(Some)
 }
+
+/// A second handle on a file, for writing past the page cache; `None` where that cannot be.
+#[cfg(target_os = "linux")]
+pub fn open_direct(path: &Path) -> Option<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn open_direct(_: &Path) -> Option<fs::File> {
+    None
+}

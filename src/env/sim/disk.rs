@@ -339,6 +339,10 @@ impl File {
     pub async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
         self.write_at(off, bufs.concat()).await
     }
+    /// Writes the whole content of a file that is empty.
+    pub async fn write_new(&self, bufs: Vec<Bytes>) -> io::Result<()> {
+        self.write_vectored_at(0, bufs).await
+    }
     /// Makes the content and the length durable (E-1). A failure is final (E-2).
     pub async fn sync_data(&self) -> io::Result<()> {
         self.op("sync", |d, h| d.sync(h)).await

@@ -251,7 +251,7 @@ impl Stream {
             let core = self.core.lock();
             core.check_open()?;
             let parent = parent(of, account_max, 0);
-            admit(&core, &mut c, Action::Create, &parent, &limits, false)?;
+            admit(&core, &[], &mut c, Action::Create, &parent, &limits, false)?;
         }
         check::stamp_ephemeral(&mut c);
         if state.is_empty() {

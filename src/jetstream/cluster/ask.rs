@@ -164,6 +164,7 @@ impl JetStream {
                     Ok(n) => Reply::Done(n),
                     Err(NotAssigned::NotLeader(n)) => Reply::Elsewhere(n),
                     Err(NotAssigned::Refused(why)) => Reply::Refused(why),
+                    Err(e @ NotAssigned::Busy) => Reply::Refused(e.to_string()),
                     Err(NotAssigned::Open) => Reply::Open,
                 }
             }

@@ -52,6 +52,13 @@ pub enum Call {
     },
     /// Hand over the meta group, to this node if one is named.
     MetaStepDown(Option<NodeId>),
+    /// Put this part of a backup into the log of a group that you lead.
+    Import {
+        /// The group.
+        group: u64,
+        /// The part.
+        items: Vec<crate::backup::Item>,
+    },
     /// How far your replicas of these groups are; of all groups with several members if none is named.
     Left(Vec<u64>),
     /// An operator's word: the cluster goes on under this name, without those that do not hear it.
@@ -71,13 +78,6 @@ pub enum Call {
         subject: Bytes,
         /// The payload.
         body: Bytes,
-    },
-    /// Put this part of a backup into the log of a group that you lead.
-    Import {
-        /// The group.
-        group: u64,
-        /// The part.
-        items: Vec<crate::backup::Item>,
     },
 }
 
@@ -281,14 +281,14 @@ mod tests {
             Call::Infos { account: "A".into(), names: vec!["S".into(), "T".into()] },
             Call::MetaStepDown(None),
             Call::MetaStepDown(Some(NodeId::new(4, 0))),
-            Call::Left(vec![3, 4]),
-            Call::Adopt(5),
-            Call::Force { group: 3, term: 4, nodes: vec![NodeId::new(4, 0)] },
-            Call::Operate { subject: b(b"SERVER.EVACUATE"), body: b(b"{}") },
             Call::Import {
                 group: 3,
                 items: vec![crate::backup::Item::Complete { messages: 1, last: 2, time: -3 }],
             },
+            Call::Left(vec![3, 4]),
+            Call::Adopt(5),
+            Call::Force { group: 3, term: 4, nodes: vec![NodeId::new(4, 0)] },
+            Call::Operate { subject: b(b"SERVER.EVACUATE"), body: b(b"{}") },
         ];
         for c in calls {
             assert_eq!(Call::decode(&c.encode(5)), Some((5, c)));

@@ -13,7 +13,6 @@ use std::{
 };
 
 use replica::{GroupId, Members, New, NodeId, Reach};
-use store::Sync;
 
 use super::{
     Kind,
@@ -173,7 +172,7 @@ impl JetStream {
             memory: false,
             options: bytes::Bytes::copy_from_slice(&genesis.to_le_bytes()),
             members,
-            sync: Sync::Always,
+            sync: self.meta_sync(),
         };
         self.replicas.create(new, self.meta.clone()).await.map(|_| ()).map_err(|e| e.to_string())
     }
@@ -230,7 +229,7 @@ impl JetStream {
         for (a, n) in hit {
             let account = self.broker.account_or_new(&a.a.account);
             let assets = self.assets(&account);
-            let _one = assets.changing.lock().await;
+            let _one = assets.turn(&a.a.name).await;
             if let Err(e) = self.without(&a, n).await {
                 tracing::debug!(group = a.a.id, "no other server: {e}");
             }

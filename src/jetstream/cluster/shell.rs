@@ -281,8 +281,8 @@ impl JetStream {
             cluster: c.name.clone(),
             standing: c.formation.lock().standing(),
             tags: c.tags.clone(),
-            memory_max: self.options.memory_max,
-            storage_max: self.options.storage_max,
+            memory_max: self.tunable().memory_max,
+            storage_max: self.tunable().storage_max,
             expels,
         };
         serde_json::to_vec(&hello).expect("a hello is plain text and numbers").into()
@@ -294,8 +294,8 @@ impl JetStream {
             id: self.me,
             name: self.host.name().into(),
             tags: c.tags.clone(),
-            memory_max: self.options.memory_max,
-            storage_max: self.options.storage_max,
+            memory_max: self.tunable().memory_max,
+            storage_max: self.tunable().storage_max,
             format: FORMAT,
         }
     }

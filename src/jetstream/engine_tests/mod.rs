@@ -6,6 +6,8 @@ mod backups;
 mod consumers;
 mod health;
 mod leading;
+mod limits;
+mod making;
 mod sources;
 
 use std::{sync::Arc, time::Duration};

@@ -32,7 +32,7 @@ fn broken(text: String) -> ApiError {
 
 impl Desk<'_> {
     fn consumer_limits(&self) -> Limits {
-        let l = &self.node.options.limits;
+        let l = self.node.tunable().limits;
         Limits {
             max_ack_pending: l.max_ack_pending.unwrap_or(0),
             max_request_batch: l.max_request_batch.unwrap_or(0),
@@ -44,19 +44,25 @@ impl Desk<'_> {
         let s = self.stream(&r.stream)?;
         let mut c = r.config;
         let account_max = self.assets.limits().map_or(-1, |a| a.max_consumers);
-        let default_max = self.node.options.limits.default_max_consumers.unwrap_or(0);
+        let default_max = self.node.tunable().limits.default_max_consumers.unwrap_or(0);
         let stream_config = s.config();
         let parent = parent(&stream_config, account_max, default_max);
         let limits = self.consumer_limits();
-        // One at a time, so that two requests of one name, or two of a work queue, see each other.
-        let _one = s.creating.lock().await;
+        // Decided one at a time, so that two requests of one name, or two of a work queue, see each other. Made side by side.
+        let one = s.creation(c.given_name()).await;
+        let coming: Vec<ConsumerConfig> = s.making.each(|all| all.cloned().collect());
         let verdict = {
             let core = s.core.lock();
             core.check_open()?;
-            admit(&core, &mut c, r.action, &parent, &limits, r.pedantic)?
+            admit(&core, &coming, &mut c, r.action, &parent, &limits, r.pedantic)?
         };
         let name = match c.given_name() {
-            "" => self.node.ids.lock().next()[..8].to_string(),
+            "" => loop {
+                let name = self.node.ids.lock().next()[..8].to_string();
+                if s.making.wait(&name).is_none() {
+                    break name;
+                }
+            },
             given => given.to_string(),
         };
         c.name.clone_from(&name);
@@ -65,6 +71,8 @@ impl Desk<'_> {
         if !c.deliver_subject.is_empty() && cycles(&s, &c) {
             return Err(errors::CONSUMER_DELIVER_CYCLE.error());
         }
+        let making = s.making.begin(&name, c.clone());
+        drop(one);
         match verdict {
             Verdict::Same => {}
             Verdict::Create => {
@@ -73,6 +81,7 @@ impl Desk<'_> {
             }
             Verdict::Update => s.log_consumer(&name, c, false).await?,
         }
+        drop(making);
         self.info_of(&s, &name).await
     }
 
@@ -146,6 +155,18 @@ impl Desk<'_> {
         };
         let info = self.info_of(&s, consumer).await;
         Some(info.map(|info| ConsumerResetDone { info, seq: ResetSeq { reset_seq: at } }))
+    }
+}
+
+impl Stream {
+    /// The right to decide on a consumer, once nobody makes one of that name any more.
+    async fn creation(&self, name: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        loop {
+            let one = self.creating.lock().await;
+            let Some(done) = self.making.wait(name) else { return one };
+            drop(one);
+            done.await;
+        }
     }
 }
 

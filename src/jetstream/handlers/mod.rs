@@ -66,7 +66,8 @@ pub(crate) async fn serve(node: &Arc<JetStream>, assets: &Arc<Assets>, asked: As
     if !asked.reply.is_empty() {
         assets.posts.take().plain(&asked.reply, &body);
     }
-    if kind.is_audited(failed) {
+    // Who has no JetStream is told so, and not counted.
+    if kind.is_audited(failed) && assets.limits().is_some() {
         for counter in [&node.api_total, &assets.api_total] {
             counter.add(1);
         }
@@ -218,7 +219,7 @@ impl Desk<'_> {
             }
             let all = self.node.meta.of_account(name);
             u.streams = all.len();
-            (u.reserved_memory, u.reserved_storage) = streams::reserved(&all);
+            (u.reserved_memory, u.reserved_storage) = streams::reserved(all.iter());
         }
         let l = self.assets.limits().unwrap_or_default();
         AccountInfo {

@@ -25,6 +25,7 @@ impl JetStream {
     /// The nodes that could take a stream of this storage.
     fn candidates(&self, storage: Storage, apart_from: Option<u64>) -> Vec<Candidate> {
         let Some(c) = &self.cluster else { return Vec::new() };
+        let claimed = self.meta.all_claimed();
         self.meta.read(|s| {
             let mut all: Vec<Candidate> = s
                 .nodes()
@@ -40,7 +41,7 @@ impl JetStream {
                     room: if storage == Storage::Memory { n.memory_max } else { n.storage_max },
                 })
                 .collect();
-            for a in s.assignments().filter(|a| Some(a.a.id) != apart_from) {
+            for a in claimed.iter().filter(|a| Some(a.a.id) != apart_from) {
                 for (i, m) in a.a.members.iter().enumerate() {
                     let Some(n) = all.iter_mut().find(|n| n.id == *m) else { continue };
                     n.assets += 1;
@@ -55,6 +56,11 @@ impl JetStream {
         })
     }
 
+    /// Streams with several replicas that a node may have, as configured here; `None` without limit.
+    fn shared_max(&self) -> Option<usize> {
+        self.tunable().limits.max_ha_assets.and_then(|n| usize::try_from(n).ok())
+    }
+
     /// The nodes for a stream, of which it keeps those that it is on if it can.
     ///
     /// # Errors
@@ -66,7 +72,7 @@ impl JetStream {
             cluster: placement.cluster,
             tags: placement.tags,
             unique_tag: self.cluster.as_ref().map(|c| c.unique_tag.clone()).unwrap_or_default(),
-            shared_max: self.options.limits.ha_assets_max,
+            shared_max: self.shared_max(),
             bytes: u64::try_from(c.max_bytes).unwrap_or(0),
             keep: keep.to_vec(),
         };
@@ -191,7 +197,7 @@ impl Desk<'_> {
 
     /// Puts another server in the place of one. On the meta group's leader.
     pub(super) async fn replace_peer(&self, stream: &str, peer: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.changing.lock().await;
+        let _one = self.assets.turn(stream).await;
         let a = self.node.meta.find(&self.assets.account.name, stream);
         let a = a.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
         let known = self.node.node_called(peer).filter(|n| a.a.members.contains(n));
@@ -201,7 +207,7 @@ impl Desk<'_> {
 
     /// What is wanted becomes what is. On the meta group's leader.
     pub(super) async fn cancel_move(&self, stream: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.changing.lock().await;
+        let _one = self.assets.turn(stream).await;
         self.node.stay(&self.assets.account.name, stream).await?;
         Ok(Done::YES)
     }
@@ -241,7 +247,7 @@ impl JetStream {
             cluster: if wanted.cluster.is_empty() { placement.cluster } else { wanted.cluster.clone() },
             tags: if wanted.tags.is_empty() { placement.tags } else { wanted.tags.clone() },
             unique_tag: self.cluster.as_ref().map(|c| c.unique_tag.clone()).unwrap_or_default(),
-            shared_max: self.options.limits.ha_assets_max,
+            shared_max: self.shared_max(),
             bytes: u64::try_from(config.max_bytes).unwrap_or(0),
             keep,
         };

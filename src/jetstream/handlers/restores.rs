@@ -24,11 +24,11 @@ impl Desk<'_> {
         let (limits, server) = self.limits_for(c.storage);
         c.metadata.remove(stream::config::RESTORING);
         c.check_existing(&server, &Others(self), false)?;
-        let _one = self.assets.changing.lock().await;
+        let _one = self.assets.turn(&c.name).await;
         if self.assigned(&c.name).is_some() {
             return Err(errors::STREAM_NAME_EXIST_RESTORE_FAILED.error());
         }
-        if limits.max_streams >= 0 && self.own().len() as i64 >= limits.max_streams {
+        if limits.max_streams >= 0 && self.claimed(|all| all.count()) as i64 >= limits.max_streams {
             return Err(errors::MAXIMUM_STREAMS_LIMIT.error());
         }
         self.fits(c)?;
@@ -37,7 +37,8 @@ impl Desk<'_> {
             false => vec![self.node.me],
         };
         let hold = self.node.restores.hold(&self.assets.account.name, &c.name);
-        let a = self.make_stream(&c.while_restoring(), members).await?;
+        let (a, assigned) = self.begin_stream(&c.while_restoring(), members).await?;
+        self.make_stream(&a, assigned).await?;
         if let Err(e) = self.settled(&a).await {
             drop(hold);
             self.node.end_abandoned_restores().await;
@@ -58,7 +59,7 @@ impl Desk<'_> {
         a: &Assignment,
         c: &StreamConfig,
     ) -> Result<StreamCreated, ApiError> {
-        let _one = self.assets.changing.lock().await;
+        let _one = self.assets.turn(&a.name).await;
         let there = self.assigned(&a.name).filter(|t| t.a.id == a.id);
         let there = there.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
         self.fits(c)?;

@@ -28,13 +28,17 @@ use crate::{
         ask::settle_stream,
         calls::{Call, Reply},
     },
-    meta::{Assigned, Assignment, Command as MetaCommand, NotAssigned},
+    meta::{Assigned, Assignment, Command as MetaCommand, NotAssigned, Proposed},
     shell::now,
     view,
 };
 
 /// How long a list waits for the other servers.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the making of a stream waits for room in the journal, and how often it looks.
+const ROOM_MAX: Duration = Duration::from_secs(4);
+const ROOM_PAUSE: Duration = Duration::from_millis(2);
 
 /// The account's other streams, as configurations are checked against.
 pub(super) struct Others<'a>(pub &'a Desk<'a>);
@@ -46,9 +50,9 @@ impl Streams for Others<'_> {
 }
 
 /// Bytes that streams have set aside, on all of their nodes: in memory, and in files.
-pub fn reserved(all: &[Arc<Assigned>]) -> (u64, u64) {
+pub fn reserved<'a>(all: impl Iterator<Item = &'a Arc<Assigned>>) -> (u64, u64) {
     let (mut memory, mut file) = (0u64, 0u64);
-    for c in all.iter().filter_map(|a| a.config.as_ref()) {
+    for c in all.filter_map(|a| a.config.as_ref()) {
         let sum = if c.storage == Storage::Memory { &mut memory } else { &mut file };
         *sum = sum.saturating_add(aside(c));
     }
@@ -67,6 +71,7 @@ pub(super) fn not_assigned(e: NotAssigned, error: errors::Known) -> ApiError {
         NotAssigned::NotLeader(_) => errors::CLUSTER_NOT_LEADER.error(),
         NotAssigned::Open => errors::CLUSTER_NOT_AVAIL.error(),
         NotAssigned::Refused(why) => error.with(why),
+        NotAssigned::Busy => error.with(e),
     }
 }
 
@@ -77,7 +82,7 @@ fn broken(text: String) -> ApiError {
 impl Desk<'_> {
     pub(super) fn limits_for(&self, storage: Storage) -> (AccountLimits, ServerLimits) {
         let l = self.assets.limits().unwrap_or_default();
-        let window = self.node.options.limits.duplicate_window;
+        let window = self.node.tunable().limits.duplicate_window;
         let server = ServerLimits {
             duplicate_window: window.and_then(|d| i64::try_from(d.as_nanos()).ok()).unwrap_or(0),
             max_bytes_required: l.max_bytes_required,
@@ -97,26 +102,23 @@ impl Desk<'_> {
             return Ok(());
         }
         let limits = self.assets.limits().unwrap_or_default();
-        let own = reserved(&self.own());
+        let own = self.claimed(|all| reserved(all));
         // In a cluster it is the placement that knows who has room.
         let server = |max: u64, of: fn((u64, u64)) -> u64| match self.node.is_clustered() {
             true => None,
-            false => {
-                let all: Vec<_> = self.node.meta.read(|s| s.assignments().cloned().collect());
-                Some((of(reserved(&all)), max))
-            }
+            false => Some((of(reserved(self.node.meta.all_claimed().iter())), max)),
         };
         let (limit, own, server, error) = match c.storage {
             Storage::Memory => (
                 limits.max_memory,
                 own.0,
-                server(self.node.options.memory_max, |r| r.0),
+                server(self.node.tunable().memory_max, |r| r.0),
                 errors::MEMORY_RESOURCES_EXCEEDED,
             ),
             Storage::File => (
                 limits.max_store,
                 own.1,
-                server(self.node.options.storage_max, |r| r.1),
+                server(self.node.tunable().storage_max, |r| r.1),
                 errors::STORAGE_RESOURCES_EXCEEDED,
             ),
         };
@@ -128,16 +130,20 @@ impl Desk<'_> {
     }
 
     pub(super) fn check_overlap(&self, c: &StreamConfig) -> Result<(), ApiError> {
-        for other in self.own().iter().filter_map(|a| a.config.as_ref()) {
-            if other.name != c.name && subjects_overlap(&other.subjects, &c.subjects) {
-                return Err(errors::STREAM_SUBJECT_OVERLAP.error());
-            }
+        let overlaps =
+            |other: &StreamConfig| other.name != c.name && subjects_overlap(&other.subjects, &c.subjects);
+        match self.claimed(|all| all.filter_map(|a| a.config.as_ref()).any(overlaps)) {
+            true => Err(errors::STREAM_SUBJECT_OVERLAP.error()),
+            false => Ok(()),
         }
-        Ok(())
     }
     /// The account's streams.
     pub(super) fn own(&self) -> Vec<Arc<Assigned>> {
         self.node.meta.of_account(&self.assets.account.name)
+    }
+    /// The same with those that are being made: limits count them.
+    pub(super) fn claimed<R>(&self, f: impl FnOnce(&mut dyn Iterator<Item = &Arc<Assigned>>) -> R) -> R {
+        self.node.meta.claimed(&self.assets.account.name, f)
     }
     pub(super) fn assigned(&self, name: &str) -> Option<Arc<Assigned>> {
         self.node.meta.find(&self.assets.account.name, name)
@@ -151,7 +157,7 @@ impl Desk<'_> {
         let (limits, server) = self.limits_for(c.storage);
         c.check(&server, &Others(self), pedantic)?;
         metadata::store_stream(&mut c);
-        let one = self.assets.changing.lock().await;
+        let one = self.assets.turn(&c.name).await;
         if let Some(there) = self.assigned(&c.name) {
             let old = there.config.clone().unwrap_or_default();
             let same = StreamConfig { metadata: Default::default(), ..old.clone() }
@@ -163,7 +169,7 @@ impl Desk<'_> {
             drop(one);
             return self.created(&there.a).await;
         }
-        if limits.max_streams >= 0 && self.own().len() as i64 >= limits.max_streams {
+        if limits.max_streams >= 0 && self.claimed(|all| all.count()) as i64 >= limits.max_streams {
             return Err(errors::MAXIMUM_STREAMS_LIMIT.error());
         }
         self.reserve(&c, 0)?;
@@ -172,19 +178,22 @@ impl Desk<'_> {
             true => self.node.place_stream(&c, &[])?,
             false => vec![self.node.me],
         };
-        let a = self.make_stream(&c, members).await?;
-        // What follows may wait for other servers; the next change need not.
+        let (a, assigned) = self.begin_stream(&c, members).await?;
+        // It counts from here on (`claimed`). What follows waits for disks and servers; the next change need not.
+        let making = self.assets.making.begin(&c.name, ());
         drop(one);
+        self.make_stream(&a, assigned).await?;
+        drop(making);
         advisory::stream_action(self.node, self.assets, &a.name, advisory::Action::Create);
         self.created(&a).await
     }
 
-    /// Assigns a group to a stream and opens it. Under the account's lock of changes.
-    pub(super) async fn make_stream(
+    /// Assigns a group to a stream. Under the account's lock of changes.
+    pub(super) async fn begin_stream(
         &self,
         c: &StreamConfig,
         members: Vec<NodeId>,
-    ) -> Result<Assignment, ApiError> {
+    ) -> Result<(Assignment, Proposed), ApiError> {
         let config = serde_json::to_vec(c).map_err(|e| errors::STREAM_CREATE.with(e))?;
         let mut a = Assignment {
             id: 0,
@@ -198,18 +207,32 @@ impl Desk<'_> {
             leaving: Vec::new(),
             left: Vec::new(),
         };
-        let (id, assigned) = self.node.meta.create(a.clone(), self.node.taken());
+        let until = env::now() + ROOM_MAX;
+        let (id, assigned) = loop {
+            let (id, assigned) = self.node.meta.create(a.clone(), self.node.taken());
+            if !assigned.is_busy() || env::now() >= until {
+                break (id, assigned);
+            }
+            // Others wait behind the lock: that is the back-pressure.
+            env::sleep(ROOM_PAUSE).await;
+        };
         a.id = id;
+        Ok((a, assigned))
+    }
+
+    /// Waits until a stream is assigned and, on a server alone, opened.
+    pub(super) async fn make_stream(&self, a: &Assignment, assigned: Proposed) -> Result<(), ApiError> {
+        let id = a.id;
         if self.node.is_clustered() {
             assigned.done().await.map_err(|e| not_assigned(e, errors::STREAM_CREATE))?;
-            return Ok(a);
+            return Ok(());
         }
         // One journal: whatever of the group is on the disk after a crash, its assignment is there too. Both are durable before anybody is told.
         let opened = self.node.open_stream(a.clone(), false).await;
         let assigned = assigned.done().await;
-        let Err(e) = opened.and(assigned.map_err(|e| e.to_string())) else { return Ok(a) };
+        let Err(e) = opened.and(assigned.map_err(|e| e.to_string())) else { return Ok(()) };
         // Nobody has heard of it yet: it goes as it came.
-        if let Some(s) = self.assets.stream(&c.name).filter(|s| s.id == id) {
+        if let Some(s) = self.assets.stream(&a.name).filter(|s| s.id == id) {
             self.assets.remove(&s);
             s.retire();
         }
@@ -243,7 +266,7 @@ impl Desk<'_> {
         pedantic: bool,
     ) -> Result<StreamInfo, ApiError> {
         let (_, server) = self.limits_for(c.storage);
-        let _one = self.assets.changing.lock().await;
+        let _one = self.assets.turn(name).await;
         let there = self.assigned(name);
         match there.as_ref().and_then(|a| a.config.as_ref()) {
             Some(old) => c.check_update(old, &server, &Others(self), pedantic)?,
@@ -339,7 +362,7 @@ impl Desk<'_> {
     }
 
     pub(super) async fn delete_stream(&self, name: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.changing.lock().await;
+        let _one = self.assets.turn(name).await;
         let a = self.assigned(name).ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
         self.end_stream(&a).await?;
         advisory::stream_action(self.node, self.assets, &a.a.name, advisory::Action::Delete);

@@ -129,7 +129,8 @@ pub struct State {
 }
 
 impl Assigned {
-    fn new(a: Assignment) -> Arc<Assigned> {
+    /// With its configuration read.
+    pub fn new(a: Assignment) -> Arc<Assigned> {
         let config = serde_json::from_slice(&a.config).ok();
         Arc::new(Assigned { a, config })
     }

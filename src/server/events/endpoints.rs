@@ -93,16 +93,16 @@ impl Endpoint {
 }
 
 /// What an endpoint shows of the server.
-pub(super) fn of_server(server: &Arc<Server>, e: Endpoint, f: &Fields) -> Answer {
-    show(server, e, f, None).unwrap_or_else(Answer::Bad)
+pub(super) async fn of_server(server: &Arc<Server>, e: Endpoint, f: &Fields) -> Answer {
+    show(server, e, f, None).await.unwrap_or_else(Answer::Bad)
 }
 
 /// What an endpoint shows of one account, whatever the body says of others (Y-2).
-pub(super) fn of_account(server: &Arc<Server>, e: Endpoint, f: &Fields, account: &str) -> Answer {
-    show(server, e, f, Some(account)).unwrap_or_else(Answer::Bad)
+pub(super) async fn of_account(server: &Arc<Server>, e: Endpoint, f: &Fields, account: &str) -> Answer {
+    show(server, e, f, Some(account)).await.unwrap_or_else(Answer::Bad)
 }
 
-fn show(server: &Arc<Server>, e: Endpoint, f: &Fields, of: Option<&str>) -> Result<Answer, String> {
+async fn show(server: &Arc<Server>, e: Endpoint, f: &Fields, of: Option<&str>) -> Result<Answer, String> {
     // Most options call an account `account`, some otherwise.
     let clamp = |key| of.map(|name| (key, Value::from(name)));
     let account = clamp("account");
@@ -130,7 +130,19 @@ fn show(server: &Arc<Server>, e: Endpoint, f: &Fields, of: Option<&str>) -> Resu
         Endpoint::JetStream if of.is_some() && server.options().jetstream.is_none() => {
             Answer::NoData("jetstream not enabled".to_string())
         }
-        Endpoint::JetStream => data(&monitor::jsz(server, &f.options(account)?)),
+        Endpoint::JetStream => {
+            let o = f.options(account)?;
+            match of {
+                Some(name) => match monitor::jsz_account(server, &o).await {
+                    Some(detail) => data(&detail),
+                    None => Answer::NoData(format!("account {name:?} not found")),
+                },
+                None => {
+                    let accounts = monitor::jsz_accounts(server, &o).await;
+                    data(&monitor::jsz(server, accounts))
+                }
+            }
+        }
         Endpoint::Health => data(&monitor::healthz(server, &f.options(account)?)),
         Endpoint::Profile => profile(&f.text("name")?),
         Endpoint::Expvar => data(&monitor::expvarz(server, &f.options(account)?)),

@@ -338,12 +338,12 @@ async fn answer(server: &Arc<Server>, r: Request) -> Answer {
                 None => Answer::Silence,
             }
         }
-        Ask::Statistics | Ask::Server(_) | Ask::Account(_) | Ask::AccountInfo => filtered(server, &r),
+        Ask::Statistics | Ask::Server(_) | Ask::Account(_) | Ask::AccountInfo => filtered(server, &r).await,
     }
 }
 
 /// Requests that any server may be meant by.
-fn filtered(server: &Arc<Server>, r: &Request) -> Answer {
+async fn filtered(server: &Arc<Server>, r: &Request) -> Answer {
     let fields = match Fields::parse(r.ask.options_name(), &r.body) {
         Ok(f) => f,
         Err(e) => return Answer::Bad(e),
@@ -361,10 +361,12 @@ fn filtered(server: &Arc<Server>, r: &Request) -> Answer {
         Ask::Statistics => {
             text(&json!({ "server": parts::server(server), "statsz": parts::statistics(server) }))
         }
-        Ask::Server(e) => endpoints::of_server(server, e, &fields),
+        Ask::Server(e) => endpoints::of_server(server, e, &fields).await,
         // Only the system account may ask for all.
-        Ask::Account(e) if of == "PING" && r.clamp.is_none() => endpoints::of_server(server, e, &fields),
-        Ask::Account(e) => endpoints::of_account(server, e, &fields, &of),
+        Ask::Account(e) if of == "PING" && r.clamp.is_none() && e != Endpoint::JetStream => {
+            endpoints::of_server(server, e, &fields).await
+        }
+        Ask::Account(e) => endpoints::of_account(server, e, &fields, &of).await,
         _ => endpoints::account_info(server, &of),
     }
 }

@@ -82,6 +82,9 @@ pub struct JetStreamConfig {
     pub sync_always: bool,
     #[serde(skip_serializing_if = "is_default")]
     pub domain: String,
+    /// Whether streams may be compressed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compress_ok: bool,
     #[serde(skip_serializing_if = "is_default")]
     pub strict: bool,
     /// Ours: whether publishes are acknowledged before they are durable, because a `sync_interval` is configured.
@@ -94,11 +97,13 @@ pub struct JetStreamConfig {
 #[allow(missing_docs)]
 pub struct JetStreamLimits {
     #[serde(skip_serializing_if = "is_default")]
-    pub max_ack_pending: i64,
-    #[serde(skip_serializing_if = "is_default")]
     pub max_request_batch: i64,
     #[serde(skip_serializing_if = "is_default")]
-    pub duplicate_window: u64,
+    pub max_ack_pending: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_ha_assets: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_duplicate_window: u64,
     #[serde(skip_serializing_if = "is_default")]
     pub default_max_consumers: i64,
 }
@@ -116,11 +121,11 @@ pub struct JetStreamVarz {
 }
 
 fn config(js: &JetStream, o: &Options) -> JetStreamConfig {
-    let s = js.options();
+    let (s, t) = (js.options(), js.tunable());
     let sync = o.jetstream.as_ref().and_then(|j| j.sync_interval);
     JetStreamConfig {
-        max_memory: s.memory_max,
-        max_storage: s.storage_max,
+        max_memory: t.memory_max,
+        max_storage: t.storage_max,
         store_dir: s.dir.to_string_lossy().into_owned(),
         sync_interval: match sync {
             Some(SyncInterval::Every(d)) => u64::try_from(d.as_nanos()).unwrap_or(u64::MAX),
@@ -128,17 +133,21 @@ fn config(js: &JetStream, o: &Options) -> JetStreamConfig {
         },
         sync_always: sync == Some(SyncInterval::Always),
         domain: s.domain.clone().unwrap_or_default(),
+        compress_ok: true,
         strict: s.strict,
         acknowledged_early: matches!(sync, Some(SyncInterval::Every(_))),
     }
 }
 
 fn limits(js: &JetStream) -> JetStreamLimits {
-    let l = &js.options().limits;
+    let l = js.tunable().limits;
     JetStreamLimits {
-        max_ack_pending: l.max_ack_pending.unwrap_or(0),
         max_request_batch: l.max_request_batch.unwrap_or(0),
-        duplicate_window: l.duplicate_window.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        max_ack_pending: l.max_ack_pending.unwrap_or(0),
+        max_ha_assets: l.max_ha_assets.unwrap_or(0),
+        max_duplicate_window: l
+            .duplicate_window
+            .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
         default_max_consumers: l.default_max_consumers.unwrap_or(0),
     }
 }
@@ -156,8 +165,34 @@ fn stats(js: &JetStream) -> JetStreamStats {
     }
 }
 
-/// What is stored.
-pub fn jsz(s: &Server, o: &JszOptions) -> Jsz {
+fn detail(o: &JszOptions) -> Detail<'_> {
+    Detail {
+        account: &o.account,
+        streams: o.streams || o.consumers || o.config,
+        consumers: o.consumers,
+        config: o.config,
+        led: o.stream_leader_only,
+        groups: o.raft_groups,
+    }
+}
+
+/// The accounts that are to be listed, if any are: their streams may have to be read from a disk.
+pub async fn jsz_accounts(s: &Server, o: &JszOptions) -> Option<Vec<Value>> {
+    let wanted = o.accounts || o.streams || o.consumers || o.config || !o.account.is_empty();
+    let js = s.jetstream.read().clone().filter(|_| wanted)?;
+    let offset = usize::try_from(o.offset).unwrap_or(0);
+    let limit = usize::try_from(o.limit).ok().filter(|n| *n > 0).unwrap_or(1024);
+    Some(js.details(&detail(o), offset, limit).await)
+}
+
+/// One account as an answer to a request about it; `None` if it has no JetStream.
+pub async fn jsz_account(s: &Server, o: &JszOptions) -> Option<Value> {
+    let js = s.jetstream.read().clone()?;
+    js.detail_of(&Detail { streams: o.streams, ..detail(o) }).await
+}
+
+/// What is stored, with the accounts of [`jsz_accounts`].
+pub fn jsz(s: &Server, account_details: Option<Vec<Value>>) -> Jsz {
     let (server_id, now) = (s.id().to_string(), Time(env::wall()));
     let Some(js) = s.jetstream.read().clone() else {
         return Jsz {
@@ -180,18 +215,6 @@ pub fn jsz(s: &Server, o: &JszOptions) -> Jsz {
     };
     let u = js.usage();
     let led = js.led().unwrap_or_default();
-    let wanted = o.accounts || o.streams || o.consumers || o.config || !o.account.is_empty();
-    let detail = Detail {
-        account: &o.account,
-        streams: o.streams || o.consumers || o.config,
-        consumers: o.consumers,
-        config: o.config,
-    };
-    let details = wanted.then(|| {
-        let offset = usize::try_from(o.offset).unwrap_or(0);
-        let limit = usize::try_from(o.limit).ok().filter(|n| *n > 0).unwrap_or(1024);
-        js.details(&detail).into_iter().skip(offset).take(limit).collect()
-    });
     Jsz {
         stats: stats(&js),
         server_id,
@@ -206,7 +229,7 @@ pub fn jsz(s: &Server, o: &JszOptions) -> Jsz {
         messages: u.messages,
         bytes: u.bytes,
         meta_cluster: js.meta_cluster(),
-        account_details: details,
+        account_details: account_details.filter(|d| !d.is_empty()),
         total: u.accounts,
     }
 }

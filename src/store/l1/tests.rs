@@ -32,6 +32,26 @@ fn a_crash_at_every_disk_operation() {
     assert!(runs > 200 && total.acked > 200 && total.flushes > 80, "{runs} runs: {total:?}");
 }
 
+/// The disk is full from each single step on, and has room again two steps later.
+#[test]
+fn a_full_disk_at_every_step() {
+    let mut total = Outcome::default();
+    for seed in 0..3 {
+        let mut plan = Plan::random(seed, 40, Class::Errors);
+        plan.crashes.clear();
+        plan.ops.retain(|op| !matches!(op, Op::Fill | Op::Free));
+        for at in 0..plan.ops.len() {
+            let mut full = plan.clone();
+            full.ops.insert((at + 2).min(full.ops.len()), Op::Free);
+            full.ops.insert(at, Op::Fill);
+            let o = must_hold(&full);
+            total.acked += o.acked;
+            total.flushes += o.flushes;
+        }
+    }
+    assert!(total.acked > 500 && total.flushes > 500, "{total:?}");
+}
+
 #[test]
 fn random_plans() {
     let mut total = Outcome::default();

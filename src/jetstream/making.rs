@@ -1,0 +1,92 @@
+//! What is being made, by name: of an account its streams, of a stream its consumers.
+//!
+//! A making is decided under a lock and then waits for the disk without it, so that others are decided meanwhile and one sync serves all.
+//! Whoever decides looks here for what he cannot see yet. Does not own the lock.
+//!
+//! - J-27: two makings of one name never overlap.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// See the module. `T` is what others need to know of what is being made.
+#[derive(Debug)]
+pub(crate) struct Making<T = ()>(Mutex<BTreeMap<String, Entry<T>>>);
+
+#[derive(Debug)]
+struct Entry<T> {
+    what: T,
+    done: watch::Sender<()>,
+}
+
+impl<T> Default for Making<T> {
+    fn default() -> Making<T> {
+        Making(Mutex::default())
+    }
+}
+
+/// Something is being made as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Made<'a, T> {
+    all: &'a Making<T>,
+    name: String,
+}
+
+impl<T> Making<T> {
+    /// Says that something of this name is being made. Under the lock under which [`Making::wait`] was asked.
+    pub(crate) fn begin(&self, name: &str, what: T) -> Made<'_, T> {
+        let before = self.0.lock().insert(name.to_owned(), Entry { what, done: watch::Sender::new(()) });
+        assert!(before.is_none(), "J-27: two makings of one name never overlap");
+        Made { all: self, name: name.to_owned() }
+    }
+    /// What returns when nobody makes something of this name any more; `None` if nobody does.
+    pub(crate) fn wait(&self, name: &str) -> Option<impl Future<Output = ()> + Send + use<T>> {
+        let mut done = self.0.lock().get(name)?.done.subscribe();
+        // Its sender goes with the making.
+        Some(async move { while done.changed().await.is_ok() {} })
+    }
+    /// Looks at all that is being made.
+    pub(crate) fn each<R>(&self, f: impl FnOnce(&mut dyn Iterator<Item = &T>) -> R) -> R {
+        f(&mut self.0.lock().values().map(|e| &e.what))
+    }
+}
+
+impl<T> Drop for Made<'_, T> {
+    fn drop(&mut self) {
+        self.all.0.lock().remove(&self.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+
+    #[test]
+    fn j_27_who_comes_second_waits_for_the_first() {
+        let m: Making<u8> = Making::default();
+        assert!(m.wait("a").is_none());
+        let made = m.begin("a", 7);
+        assert!(m.wait("b").is_none());
+        assert_eq!(m.each(|all| all.copied().collect::<Vec<_>>()), [7]);
+        let mut first = pin!(m.wait("a").expect("it is being made"));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(first.as_mut().poll(&mut cx), Poll::Pending);
+        drop(made);
+        assert_eq!(first.poll(&mut cx), Poll::Ready(()));
+        assert!(m.wait("a").is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "J-27")]
+    fn j_27_nobody_begins_what_is_begun() {
+        let m: Making = Making::default();
+        let _first = m.begin("a", ());
+        let _second = m.begin("a", ());
+    }
+}

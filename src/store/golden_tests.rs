@@ -1,0 +1,194 @@
+//! A store's directory as format 1 has it, byte by byte: what is written today is what was written then, and what was written
+//! then is read today. `REWRITE=1` writes the files anew, for a new format.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "golden files are read from the checkout, not through the simulated disk"
+)]
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use env::{
+    disk::OpenOptions,
+    rng::Rng,
+    simdisk::{Options as DiskOptions, SimDisk},
+};
+
+use crate::{
+    Batch, Chain, Disk, Group, GroupId, Kind, LogIndex, Message, NewEntry, Options, Read, Store, StreamSeq,
+    Sync, Term,
+    simio::{self, SimHandle},
+};
+
+fn now<F: Future>(f: F) -> F::Output {
+    simio::finish(f, 10_000, || {})
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/format-1")
+}
+
+fn disk() -> SimHandle {
+    let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
+    options.rates.clear();
+    SimHandle::new(SimDisk::new(options, Rng::derived(1, "golden")), false)
+}
+
+fn open(disk: &SimHandle) -> Store {
+    let options = Options {
+        sector: 512,
+        journal_file_min: 8 << 10,
+        journal_file_max: 16 << 10,
+        journal_budget: 64 << 10,
+        reserve: 1024,
+        block: 200,
+        threads: false,
+        ..Options::default()
+    };
+    now(Store::open(Disk::Sim(disk.clone()), "/s", options)).expect("it opens")
+}
+
+/// Message `seq` of the stream, as it is told to a batch and asked for later.
+fn message(seq: u64, f: impl FnOnce(&Message<'_>)) {
+    let subject = ["orders.new", "orders.paid", "audit"][seq as usize % 3];
+    let body = vec![seq as u8; seq as usize * 7];
+    f(&Message {
+        seq: StreamSeq(seq),
+        time: 1_700_000_000_000_000_000 + seq as i64,
+        expires: seq.is_multiple_of(4).then_some(1_800_000_000_000_000_000),
+        redacted: false,
+        subject: subject.as_bytes(),
+        headers: if seq.is_multiple_of(5) { b"NATS/1.0\r\nA: b\r\n\r\n" } else { b"" },
+        body: &body,
+    });
+}
+
+fn append(g: &Group, seqs: std::ops::RangeInclusive<u64>, rest: &[u8]) {
+    let (last, _, prev) = g.last();
+    let mut batch = Batch::new();
+    let (kind, payload) = if seqs.is_empty() {
+        (Kind::Control, Bytes::copy_from_slice(rest))
+    } else {
+        seqs.for_each(|seq| message(seq, |m| batch.push(g.id(), m)));
+        (Kind::Messages, batch.finish(rest))
+    };
+    let chain = Chain(prev.0.wrapping_mul(31) + last.0 + 1);
+    let e = NewEntry { kind, index: last.next(), term: Term(3), prev, chain, payload, digest: None };
+    g.append(vec![e], Sync::Always).expect("room");
+}
+
+fn apply(g: &Group) {
+    while g.applied().0 < g.last().0 {
+        let all = now(g.entries(g.applied().0.next(), 1)).expect("it was appended");
+        now(g.apply(&all[0].head)).expect("in order");
+    }
+}
+
+/// Does a little of everything that reaches the disk.
+fn write(disk: &SimHandle) {
+    let store = open(disk);
+    let (g, _) = store.create(GroupId(7), false, b"options").expect("new");
+    store.create(GroupId(8), true, b"in memory").expect("new");
+    g.set_hard_state(Bytes::from_static(b"term and vote")).expect("room");
+    append(&g, 1..=5, b"what else");
+    append(&g, 6..=9, b"");
+    now(store.step()).expect("a round");
+    apply(&g);
+    assert_eq!(now(g.delete(&[StreamSeq(2)])).expect("there"), [StreamSeq(2)]);
+    g.checkpoint(Bytes::from_static(b"checkpoint"));
+    now(store.step()).expect("a round");
+    now(store.flush()).expect("a flush");
+    append(&g, 10..=10, b"");
+    append(&g, 11..=11, b"");
+    now(store.step()).expect("a round");
+    g.truncate(LogIndex(5)).expect("not applied");
+    append(&g, 11..=12, b"another");
+    now(store.step()).expect("a round");
+}
+
+fn files(disk: &SimHandle) -> Vec<(String, Vec<u8>)> {
+    disk.with(|d| {
+        let all = d.files();
+        let read = |path: String| {
+            let len = d.stat(&path).expect("it is there").len;
+            let mut bytes = d.pristine(&path, 0..len).expect("it is there");
+            // What was reserved and never written.
+            while bytes.last() == Some(&0) {
+                bytes.pop();
+            }
+            (path.replace('/', "_"), bytes)
+        };
+        all.into_iter().map(read).collect()
+    })
+}
+
+#[test]
+fn format_1_is_what_it_was() {
+    let disk = disk();
+    write(&disk);
+    let written = files(&disk);
+    if std::env::var_os("REWRITE").is_some() {
+        std::fs::remove_dir_all(golden()).ok();
+        std::fs::create_dir_all(golden()).expect("a checkout can be written");
+        for (name, bytes) in &written {
+            std::fs::write(golden().join(name), bytes).expect("a checkout can be written");
+        }
+    }
+    let mut names: Vec<_> = std::fs::read_dir(golden())
+        .expect("the golden files are there")
+        .map(|e| e.expect("readable").file_name().into_string().expect("an own name"))
+        .collect();
+    names.sort();
+    assert_eq!(names, written.iter().map(|f| f.0.clone()).collect::<Vec<_>>());
+    for (name, bytes) in &written {
+        let then = std::fs::read(golden().join(name)).expect("it is there");
+        let differs = bytes.iter().zip(&then).position(|(a, b)| a != b);
+        assert!(
+            *bytes == then,
+            "{name} is another from byte {differs:?} on ({} bytes, were {})",
+            bytes.len(),
+            then.len()
+        );
+    }
+}
+
+#[test]
+fn a_store_of_format_1_is_read() {
+    let disk = disk();
+    disk.with(|d| {
+        for dir in ["/s", "/s/shard-000", "/s/shard-000/journal", "/s/shard-000/segments"] {
+            d.create_dir(dir).expect("new");
+        }
+        for e in std::fs::read_dir(golden()).expect("the golden files are there") {
+            let e = e.expect("readable");
+            let name = e.file_name().into_string().expect("an own name");
+            let path = name.replace('_', "/");
+            let bytes = std::fs::read(e.path()).expect("readable");
+            let h = d.open(&path, OpenOptions::CREATE_NEW).expect("new");
+            // A journal file has its length from the start.
+            if path.ends_with(".fj") {
+                d.allocate(h, 0, 8 << 10).expect("room");
+            }
+            d.write(h, 0, &bytes).expect("room");
+            d.sync(h).expect("synced");
+        }
+    });
+    let store = open(&disk);
+    assert!(store.damage().is_empty() && !store.torn_tail(), "{:?}", store.damage());
+    assert_eq!(store.groups(), [GroupId(7), GroupId(8)]);
+    let g = store.group(GroupId(7)).expect("it is there");
+    assert_eq!((&g.options()[..], g.hard_state().as_deref()), (&b"options"[..], Some(&b"term and vote"[..])));
+    assert_eq!((g.last().0, g.applied().0), (LogIndex(5), LogIndex(3)));
+    assert_eq!(&g.applied().1.blob[..], b"checkpoint");
+    apply(&g);
+    now(g.verify()).expect("whole");
+    for seq in 1..=12 {
+        let got = now(g.get(StreamSeq(seq))).expect("readable");
+        match got {
+            Read::Absent => assert_eq!(seq, 2),
+            Read::Valid(r) => message(seq, |m| assert_eq!(r.message(), *m)),
+            Read::Damaged(d) => panic!("{seq}: {d}"),
+        }
+    }
+    assert!(store.group(GroupId(8)).expect("it is there").is_memory());
+}
