@@ -29,8 +29,6 @@ pub struct AssetLimits {
     pub duplicate_window: Option<Duration>,
     /// Consumers of a stream that sets no limit.
     pub default_max_consumers: Option<i64>,
-    /// Streams with several replicas that a server may have; `None` without limit. What the leader of the meta group has configured counts.
-    pub ha_assets_max: Option<usize>,
     /// Atomic batches in flight on one stream.
     pub batch_inflight_per_stream: usize,
     /// Atomic batches in flight on this server.
@@ -49,7 +47,6 @@ impl Default for AssetLimits {
             max_ha_assets: None,
             duplicate_window: None,
             default_max_consumers: Some(1000),
-            ha_assets_max: None,
             batch_inflight_per_stream: 50,
             batch_inflight: 1000,
             batch_messages: 1000,

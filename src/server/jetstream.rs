@@ -120,7 +120,6 @@ fn limits(j: &JetStreamOptions) -> AssetLimits {
         max_ha_assets: l.max_ha_assets.filter(|n| *n > 0),
         duplicate_window: l.duplicate_window.filter(|d| !d.is_zero()),
         default_max_consumers: l.default_max_consumers.or(none.default_max_consumers).filter(|n| *n > 0),
-        ha_assets_max: l.max_ha_assets.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
         batch_inflight_per_stream: count(l.batch_max_inflight_per_stream, none.batch_inflight_per_stream),
         batch_inflight: count(l.batch_max_inflight_total, none.batch_inflight),
         batch_messages: count(l.batch_max_messages, none.batch_messages),
