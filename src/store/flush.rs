@@ -34,6 +34,7 @@ pub(crate) struct Draft {
     pub id: FileId,
     pub bytes: Vec<Bytes>,
     len: u64,
+    msgs: u64,
     key: Option<crate::crypt::FileKey>,
 }
 
@@ -44,7 +45,12 @@ impl Draft {
         let current = shard.opts.keys.current();
         let head = FileHead { shard: shard.id, id, salt, key: current.map_or(0, |k| k.id()) };
         let key = current.map(|k| k.for_file(&salt));
-        Draft { id, bytes: vec![head.encode().into()], len: FILE_HEADER as u64, key }
+        Draft { id, bytes: vec![head.encode().into()], len: FILE_HEADER as u64, msgs: 0, key }
+    }
+
+    /// Whether its messages are large.
+    fn is_of_large(&self) -> bool {
+        self.msgs.saturating_mul(LARGE) < self.len
     }
 
     /// Begins a piece. Hand its end to [`Draft::add`] before the next one begins.
@@ -55,10 +61,15 @@ impl Draft {
 
     pub(crate) fn add(&mut self, built: Built) -> (PieceMeta, SubjectFoot) {
         self.len += built.bytes.len() as u64;
+        self.msgs += u64::from(built.meta.msgs);
         self.bytes.push(built.bytes);
         (built.meta, built.subjects)
     }
 }
+
+/// Bytes of a message on average from which on a file stays in the page cache: parts of objects are often fetched right after they were stored,
+/// and one of them does not share its block with others that were read ahead.
+const LARGE: u64 = 16 << 10;
 
 /// Bytes that are laid out before other tasks get their turn.
 const TURN: u64 = 256 << 10;
@@ -338,7 +349,11 @@ impl Shard {
         let mut durable = BTreeSet::new();
         for d in &drafts {
             let file = self.disk.open(&segment_path(&self.dir, d.id), OpenOptions::TRUNCATE).await?;
-            file.write_new(d.bytes.clone()).await?;
+            if d.is_of_large() {
+                file.write_vectored_at(0, d.bytes.clone()).await?;
+            } else {
+                file.write_new(d.bytes.clone()).await?;
+            }
             if !mutant!(self.opts, NoSegmentSync) {
                 file.sync_data().await?;
             }
