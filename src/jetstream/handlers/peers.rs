@@ -56,6 +56,11 @@ impl JetStream {
         })
     }
 
+    /// Streams with several replicas that a node may have, as configured here; `None` without limit.
+    fn shared_max(&self) -> Option<usize> {
+        self.tunable().limits.max_ha_assets.and_then(|n| usize::try_from(n).ok())
+    }
+
     /// The nodes for a stream, of which it keeps those that it is on if it can.
     ///
     /// # Errors
@@ -67,7 +72,7 @@ impl JetStream {
             cluster: placement.cluster,
             tags: placement.tags,
             unique_tag: self.cluster.as_ref().map(|c| c.unique_tag.clone()).unwrap_or_default(),
-            shared_max: self.tunable().limits.ha_assets_max,
+            shared_max: self.shared_max(),
             bytes: u64::try_from(c.max_bytes).unwrap_or(0),
             keep: keep.to_vec(),
         };
@@ -242,7 +247,7 @@ impl JetStream {
             cluster: if wanted.cluster.is_empty() { placement.cluster } else { wanted.cluster.clone() },
             tags: if wanted.tags.is_empty() { placement.tags } else { wanted.tags.clone() },
             unique_tag: self.cluster.as_ref().map(|c| c.unique_tag.clone()).unwrap_or_default(),
-            shared_max: self.tunable().limits.ha_assets_max,
+            shared_max: self.shared_max(),
             bytes: u64::try_from(config.max_bytes).unwrap_or(0),
             keep,
         };
