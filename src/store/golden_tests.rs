@@ -112,8 +112,8 @@ fn files(disk: &SimHandle) -> Vec<(String, Vec<u8>)> {
         let read = |path: String| {
             let len = d.stat(&path).expect("it is there").len;
             let mut bytes = d.pristine(&path, 0..len).expect("it is there");
-            // What was reserved and never written.
-            while bytes.last() == Some(&0) {
+            // What was reserved in a journal file and never written.
+            while path.ends_with(".fj") && bytes.last() == Some(&0) {
                 bytes.pop();
             }
             (path.replace('/', "_"), bytes)
