@@ -1,5 +1,5 @@
 //! The command line of `storm`. With `jet` before them all commands are about storms of JetStream instead of core messaging, with `mesh`
-//! about core messaging over several servers, with `cluster` about JetStream over several servers.
+//! about core messaging over several servers, with `cluster` about JetStream over several servers, with `rot` about the same with stored bytes that go bad on one of them.
 //!
 //! * `storm run SEED…` runs seeds in this process and prints a line of JSON for each; a panic is a verdict too.
 //! * `storm text TEXT` prints the seed for a text.
@@ -7,7 +7,7 @@
 //! * `storm many FIRST COUNT JOBS SECONDS DIR` runs seeds in child processes, each a batch, shrinks what fails into
 //!   `DIR/<seed>/`, and prints a summary. With `-` for the folder it ends with the first that fails, and shrinks nothing.
 //! * `storm twice SEED…` runs each seed in two processes of its own and compares the traces.
-//! * `storm shrink SEED DIR` makes the plan of one failing seed small.
+//! * `storm shrink SEED|FILE DIR` makes the plan of one failing seed, or a stored plan, small.
 //! * `storm timeline FILE OUT` runs a plan once more and draws it as a page, with its last transitions as text beside it.
 //! * `storm raft-timeline FILE OUT` draws what the consensus core's own simulator said of a failing seed (`l0`).
 
@@ -38,6 +38,8 @@ enum Kind {
     Jet,
     Mesh,
     Cluster,
+    /// The same, with disks on which stored bytes go bad, and disks that are wiped, among what may happen.
+    Rot,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             Kind::Jet => Any::Jet(jet::plan::Plan::draw(seed)),
             Kind::Mesh => Any::Mesh(mesh::plan::Plan::draw(seed)),
             Kind::Cluster => Any::Jet(jet::plan::Plan::draw_cluster(seed)),
+            Kind::Rot => Any::Jet(jet::plan::Plan::draw_cluster_with(seed, true)),
         }
     }
     /// What stands before the command.
@@ -56,6 +59,7 @@ impl Kind {
             Kind::Jet => Some("jet"),
             Kind::Mesh => Some("mesh"),
             Kind::Cluster => Some("cluster"),
+            Kind::Rot => Some("rot"),
         }
     }
     /// The arguments of a child that does the same kind of storms.
@@ -68,7 +72,7 @@ impl Kind {
             Kind::Core => &FLOORS,
             Kind::Jet => &JET_FLOORS,
             Kind::Mesh => &MESH_FLOORS,
-            Kind::Cluster => &CLUSTER_FLOORS,
+            Kind::Cluster | Kind::Rot => &CLUSTER_FLOORS,
         }
     }
 }
@@ -143,6 +147,7 @@ pub fn main() -> i32 {
         Some(&"jet") => Kind::Jet,
         Some(&"mesh") => Kind::Mesh,
         Some(&"cluster") => Kind::Cluster,
+        Some(&"rot") => Kind::Rot,
         _ => Kind::Core,
     };
     if kind != Kind::Core {
@@ -166,7 +171,11 @@ pub fn main() -> i32 {
         ["twice", ref seeds @ ..] if !seeds.is_empty() => numbers(seeds).map(|s| twice(kind, &s)),
         ["timeline", file, out] => draw(file, Path::new(out)).map(i32::from),
         ["raft-timeline", file, out] => draw_raft(file, Path::new(out)).map(i32::from),
-        ["shrink", seed, dir] => number(seed).and_then(|s| bug(kind, s, dir)),
+        ["shrink", what, dir] => {
+            let plan =
+                if what.ends_with(".json") { read_plan(what) } else { number(what).map(|s| kind.draw(s)) };
+            plan.and_then(|p| bug(kind, &p, dir))
+        }
         _ => {
             Err("usage: storm run|plan|play|many|twice|shrink|timeline|raft-timeline … (see sim/command.rs)"
                 .into())
@@ -368,9 +377,9 @@ fn leave(t: &timeline::Timeline, out: &Path) -> Result<bool, String> {
     Ok(!t.violations.is_empty())
 }
 
-/// Shrinks a failing seed and leaves its folder.
-fn bug(kind: Kind, seed: u64, dir: &str) -> Result<i32, String> {
-    let plan = kind.draw(seed);
+/// Shrinks a failing plan and leaves its folder.
+fn bug(kind: Kind, plan: &Any, dir: &str) -> Result<i32, String> {
+    let seed = plan.seed();
     let run = |p: &Any| -> Report {
         let file = std::env::temp_dir().join(format!("storm-{}-{seed}.json", std::process::id()));
         write(&file, &line(p)).ok();
@@ -383,7 +392,7 @@ fn bug(kind: Kind, seed: u64, dir: &str) -> Result<i32, String> {
             ..Report::default()
         })
     };
-    let first = run(&plan);
+    let first = run(plan);
     let Some(id) = first.violations.first().map(|v| v.id.clone()) else {
         say(&format!("seed {seed} passes"));
         return Ok(0);
@@ -451,7 +460,7 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
     let next = std::sync::Arc::new(parking_lot::Mutex::new(first));
     let enough = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let end = first.saturating_add(count);
-    let batch = if kind == Kind::Cluster { BATCH_OF_CLUSTERS } else { BATCH };
+    let batch = if matches!(kind, Kind::Cluster | Kind::Rot) { BATCH_OF_CLUSTERS } else { BATCH };
     let workers: Vec<_> = (0..jobs.max(1))
         .map(|job| {
             let (tx, next, enough) = (tx.clone(), next.clone(), enough.clone());
@@ -518,7 +527,7 @@ fn many(kind: Kind, n: &[u64], dir: &str) -> i32 {
     for (seed, v) in &sum.failed {
         if !seen.contains(&v.id) && dir != "-" {
             seen.push(v.id.clone());
-            if let Err(e) = bug(kind, *seed, dir) {
+            if let Err(e) = bug(kind, &kind.draw(*seed), dir) {
                 say(&format!("seed {seed} could not be shrunk: {e}"));
             }
         }
@@ -579,7 +588,7 @@ const MESH_FLOORS: [(&str, u64); 9] = [
 ];
 
 /// The same for JetStream over several servers.
-const CLUSTER_FLOORS: [(&str, u64); 18] = [
+const CLUSTER_FLOORS: [(&str, u64); 16] = [
     ("publishes", 50_000),
     ("answers: stored", 20_000),
     ("answers: duplicate", 100),
@@ -594,8 +603,6 @@ const CLUSTER_FLOORS: [(&str, u64); 18] = [
     ("changes: done", 100),
     ("fault full disk", 150),
     ("fault slow disk", 100),
-    ("fault damage", 80),
-    ("fault wipe", 50),
     ("change join", 10),
     ("change peer remove", 10),
 ];

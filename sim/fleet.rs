@@ -146,7 +146,7 @@ pub enum Ruin {
     Flip,
     /// The file is cut there. Of a server that runs only bits flip.
     Cut,
-    /// The file is gone. The same.
+    /// The file is gone. The same. Only in plans that are written by hand: see COVERAGE.md.
     Gone,
 }
 

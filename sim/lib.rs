@@ -16,6 +16,7 @@ pub mod jet;
 pub mod mesh;
 pub mod options;
 pub mod plan;
+pub mod said;
 pub mod shrink;
 pub mod storm;
 pub mod timeline;
@@ -25,7 +26,7 @@ pub mod world;
 use env::sim::Config;
 
 /// The seed and options of a run: `FULMAR_SEED` in the environment replaces `seed`, `FULMAR_TRACE` prints the trace,
-/// `FULMAR_LOGS` the machines' log lines.
+/// `FULMAR_LOGS` the machines' log lines, with `FULMAR_LOGS=debug` those for debugging too.
 pub fn config(seed: u64) -> Config {
     let var = |name: &str| real_var(name);
     Config {
@@ -34,6 +35,11 @@ pub fn config(seed: u64) -> Config {
         print_logs: var("FULMAR_LOGS").is_some(),
         ..Config::default()
     }
+}
+
+/// The line of a configuration that asks for the log's debug lines, if whoever runs it wants to see them.
+pub fn debug_line() -> &'static str {
+    if real_var("FULMAR_LOGS").as_deref() == Some("debug") { "debug: true\n" } else { "" }
 }
 
 /// A variable of the harness's own environment, which is not that of the simulated processes.

@@ -84,6 +84,7 @@ pub(crate) fn in_world<F>(config: Config, harness: impl FnOnce(World) -> F) -> R
 where
     F: Future<Output = Report> + 'static,
 {
+    crate::said::show();
     env::check::take_marks();
     let mut report = env::sim::run(config, harness);
     let trace = env::sim::trace();

@@ -93,7 +93,9 @@ struct Harness {
 
 /// The configuration of server `i`.
 fn config(o: &Options, fleet: &Fleet, i: usize) -> String {
-    let text = "listen: \"0.0.0.0:4222\"\njetstream { store_dir: \"/data\", max_mem: 64MB, max_file: 4GB }\n";
+    let text = "listen: \"0.0.0.0:4222\"\njetstream { store_dir: \"/data\", max_mem: 64MB, max_file: 4GB }\n"
+        .to_owned()
+        + crate::debug_line();
     if o.servers == 1 {
         return format!("{text}server_name: storm\n");
     }

@@ -67,8 +67,9 @@ fn config(o: &Options, fleet: &Fleet, i: usize) -> String {
         known.map(|n| format!("\"nats-route://{}:6222\"", fleet.machine(n).ip())).collect();
     let name = if o.unnamed { String::new() } else { "name: storm, ".to_owned() };
     format!(
-        "listen: \"0.0.0.0:4222\"\nserver_name: s{i}\nping_interval: \"5s\"\nwrite_deadline: \"5s\"\n\
+        "{}listen: \"0.0.0.0:4222\"\nserver_name: s{i}\nping_interval: \"5s\"\nwrite_deadline: \"5s\"\n\
          cluster {{ {name}listen: \"0.0.0.0:6222\", pool_size: {}, ping_interval: \"2s\", ping_max: 2, routes: [{}] }}\n",
+        crate::debug_line(),
         o.pool,
         routes.join(", ")
     )

@@ -64,6 +64,20 @@ impl Core {
         self.send(from, Body::BeatOk { commit: self.log.commit, round, epoch: self.epoch() }, cx);
     }
 
+    /// What was acknowledged is forgotten: to be fed from where the logs surely agree, as after a hole.
+    pub(crate) fn ask_for_the_forgotten(&self, leader: NodeId, round: u64, cx: &mut Cx<'_>) {
+        let commit = self.log.commit;
+        let body = Body::AppendOk {
+            accepted: commit,
+            durable: commit.min(self.log.durable),
+            commit,
+            repair_from: Some(self.first_hole().unwrap_or(LogIndex(u64::MAX)).min(commit.next())),
+            round,
+            epoch: self.epoch(),
+        };
+        self.send(leader, body, cx);
+    }
+
     pub(crate) fn on_append(&mut self, from: NodeId, mut append: Append, cx: &mut Cx<'_>) {
         if !self.contact(from, cx) {
             return;
@@ -78,17 +92,7 @@ impl Core {
         let (round, commit) = (append.round, append.commit);
         if self.log.term(append.prev) != Some(append.prev_term) {
             if self.doubt && append.prev > self.log.last() {
-                // What was acknowledged of it is forgotten: to be fed from where the logs surely agree, as after a hole.
-                let commit = self.log.commit;
-                let body = Body::AppendOk {
-                    accepted: commit,
-                    durable: commit.min(self.log.durable),
-                    commit,
-                    repair_from: Some(self.first_hole().unwrap_or(LogIndex(u64::MAX)).min(commit.next())),
-                    round,
-                    epoch: self.epoch(),
-                };
-                return self.send(from, body, cx);
+                return self.ask_for_the_forgotten(from, round, cx);
             }
             let (hint, hint_term) = self.log.agree_hint(append.prev.prev(), append.prev_term);
             let body = Body::AppendReject { prev: append.prev, hint, hint_term, round, epoch: self.epoch() };

@@ -124,6 +124,13 @@ impl Core {
     }
 
     pub(crate) fn on_read_reply(&mut self, id: u64, index: Option<LogIndex>, cx: &mut Cx<'_>) {
+        if self.doubt
+            && index.is_some_and(|i| i > self.log.last())
+            && let Some(leader) = self.leader
+        {
+            // The leader thinks that this replica has all of it, and in a group in which nothing happens nobody would tell it otherwise.
+            self.ask_for_the_forgotten(leader, 0, cx);
+        }
         cx.out.reads.push(Read { group: self.group, id, index, lease: false });
     }
 

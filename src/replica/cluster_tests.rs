@@ -624,6 +624,70 @@ fn a_newcomer_after_checkpoints_gets_the_state() {
     .expect("a runtime starts");
 }
 
+#[test]
+fn a_member_that_is_gone_for_good_is_replaced_by_a_leader_that_never_heard_from_it() {
+    env::run(async {
+        let mut c = Cluster::new(31, 3, 1).await;
+        c.leader_now().await;
+        c.publish(20);
+        let led = c.leader_now().await;
+        let dead = (1..=3).map(n).find(|id| *id != led).expect("there are three");
+        c.crash(dead).await;
+        c.nodes.remove(&dead);
+        // Whoever leads from here on does not know how far the dead one was.
+        c.crash(led).await;
+        c.start(led).await;
+        let all: Vec<NodeId> = (1..=4).map(n).filter(|id| *id != dead).collect();
+        env::timeout(Duration::from_secs(30), c.reach(&all)).await.expect("the dead one is not waited for");
+        c.publish(5);
+        c.settle().await;
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
+fn d12_a_member_that_forgot_is_fed_although_nothing_happens() {
+    env::run(async {
+        let mut c = Cluster::new(21, 3, 0).await;
+        c.settle().await;
+        c.publish(50);
+        c.settle().await;
+        let led = c.leader_now().await;
+        let id = c.ids().into_iter().find(|id| *id != led).expect("there are three");
+        let node = c.nodes.get_mut(&id).expect("it is one of ours");
+        let replicas = node.replicas.take().expect("it is up");
+        // At its next operation: what it was told lies in the journal alone, which is then cut.
+        node.disk.with(|d| {
+            let at = d.ops();
+            d.plan(at, Planned::CrashBefore);
+        });
+        replicas.flush().await.ok();
+        assert!(node.disk.with(|d| d.crashed()));
+        c.mesh.state.lock().alive.remove(&id);
+        replicas.abandon();
+        node.disk.with(|d| d.power_failure());
+        let journals: Vec<String> =
+            node.disk.with(|d| d.files().into_iter().filter(|f| f.contains("/journal/")).collect());
+        for path in &journals {
+            node.disk.with(|d| d.damage_file(path, Some(600))).expect("it is there");
+        }
+        c.start(id).await;
+        assert!(c.list(id).handle().status().last < c.list(led).handle().status().last);
+        let all = c.list(led).applied();
+        for _ in 0..1000 {
+            if c.list(id).applied() == all {
+                break;
+            }
+            env::sleep(Duration::from_millis(20)).await;
+        }
+        c.show();
+        assert_eq!(c.list(id).applied(), all);
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
 /// A member is behind the log, and while it gets the state something happens.
 fn interrupted(seed: u64, what: u64) -> u64 {
     env::run(async {

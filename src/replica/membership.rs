@@ -135,12 +135,14 @@ impl Group {
             }
             Step::Change(c) => c,
         };
-        // Entries alone do not say how far it is: without the state that they stand on it has nothing.
+        // Entries alone do not say how far it is: without the state that they stand on it has nothing. Who votes already is not asked: it may be gone
+        // for good, and then this change is what takes it out.
+        let votes = &inner.core.members().1.voters;
         let lacks = |n: &&NodeId| {
             let matched = inner.core.peers().iter().find(|p| p.node == **n).map_or(s.last, |p| p.matched);
             matched < s.base.max(LogIndex(1))
         };
-        if let Some(n) = change.voters.iter().find(lacks) {
+        if let Some(n) = change.voters.iter().filter(|n| !votes.contains(n)).find(lacks) {
             return Ok(Reach::CatchingUp(node(*n)));
         }
         let mut ready = Ready::default();

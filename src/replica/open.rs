@@ -217,7 +217,11 @@ async fn first_entry(group: &store::Group, first: &Members) -> Result<Option<Sna
     let id = raft::GroupId(group.id().0);
     let found = match group.entries(store::LogIndex(1), 1).await {
         Ok(found) => found,
-        Err(store::Error::Damaged(_)) => Vec::new(),
+        Err(store::Error::Damaged(_)) => {
+            // What is damaged in a segment is a hole only once it was looked at, and only holes can be filled.
+            group.survey(store::LogIndex(1)).await?;
+            Vec::new()
+        }
         Err(e) => return Err(e.into()),
     };
     let Some(e) = found.first().filter(|e| !e.head.compacted) else {

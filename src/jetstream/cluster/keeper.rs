@@ -376,7 +376,8 @@ impl JetStream {
         match handle.step_towards(&target) {
             Ok(Reach::Done) => {
                 let nodes = a.leaving.clone();
-                c.touch();
+                // For those who wait for the members. The keeper itself is not stirred: while nobody leads the meta group it would turn without a pause.
+                c.changed.send_modify(|n| *n += 1);
                 nodes.is_empty() || self.change_meta(&Command::Out { id: a.id, nodes }).await.is_ok()
             }
             Ok(_) => false,
