@@ -1,6 +1,8 @@
 //! A store's directory as format 1 has it, byte by byte: what is written today is what was written then, and what was written
 //! then is read today. `REWRITE=1` writes the files anew, for a new format.
 
+#![allow(clippy::disallowed_methods, reason = "the files are a checkout's own")]
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
