@@ -5,6 +5,8 @@
     reason = "golden files are read from the checkout, not through the simulated disk"
 )]
 
+#![allow(clippy::disallowed_methods, reason = "the files are a checkout's own")]
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
