@@ -55,7 +55,8 @@ impl Draft {
 
     /// Begins a piece. Hand its end to [`Draft::add`] before the next one begins.
     pub(crate) fn builder(&self, shard: &Shard, group: GroupId) -> Builder<'_> {
-        let codec = BlockCodec { key: self.key.as_ref(), compress: shard.opts.compress };
+        let wanted = || shard.group(group).is_ok_and(|g| g.lock().compress);
+        let codec = BlockCodec { key: self.key.as_ref(), compress: shard.opts.compress || wanted() };
         Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block)
     }
 
@@ -116,9 +117,10 @@ impl Shard {
         let (mut drafts, mut work) = (Vec::new(), Vec::new());
         let mut shared = None;
         let mut turn = 0;
+        let mut reseal = self.opts.reseal_bytes.max(1);
         for (id, group) in groups {
             pause(&mut turn, GROUP_TURN).await;
-            let plan = self.plan(id, &group, synced, &mut shared, &mut drafts).await;
+            let plan = self.plan(id, &group, synced, &mut shared, &mut drafts, &mut reseal).await;
             work.push(Work { group, id, plan });
         }
         drafts.extend(shared);
@@ -139,6 +141,7 @@ impl Shard {
         synced: Round,
         shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
+        reseal: &mut u64,
     ) -> Plan {
         let mut plan = Plan::default();
         let (entries, memory) = {
@@ -193,21 +196,39 @@ impl Shard {
             let durable = |t: &&TailEntry| t.round <= synced;
             (g.record(&plan), g.patched.values().filter(durable).map(|t| t.entry.clone()).collect::<Vec<_>>())
         };
-        if !patched.is_empty() {
-            self.plan_mending(id, group, &record, patched, &mut plan, drafts).await;
+        let foreign = self.foreign(&record, reseal);
+        if !patched.is_empty() || !foreign.is_empty() {
+            self.plan_mending(id, group, &record, patched, &foreign, &mut plan, drafts).await;
         }
-        self.plan_rewrites(id, &record, &mut plan, shared, drafts).await;
+        self.plan_rewrites(id, &record, &foreign, &mut plan, shared, drafts).await;
         plan
     }
 
-    /// Writes pieces anew in which entries were damaged, with what took their places, in files of their own. The old ones stay until all
-    /// of it can be read.
+    /// Pieces that another key than the one of today has sealed, or none has, as far as this flush's budget goes.
+    fn foreign(&self, record: &GroupRecord, budget: &mut u64) -> Vec<(FileId, u64)> {
+        let (eras, key) = (self.eras.lock(), self.opts.keys.current_id());
+        let mut out = Vec::new();
+        for m in record.pieces.iter().map(|r| &r.meta) {
+            if *budget == 0 {
+                break;
+            }
+            if eras.key_of(m.file) != key {
+                *budget = budget.saturating_sub(m.size());
+                out.push((m.file, m.off));
+            }
+        }
+        out
+    }
+
+    /// Writes pieces anew in which entries were damaged, with what took their places, in files of their own, and those above the checkpoint
+    /// that are sealed otherwise than today. The old ones stay until all of it can be read.
     async fn plan_mending(
         &self,
         id: GroupId,
         group: &Arc<Mutex<Group>>,
         record: &GroupRecord,
         patched: Vec<Entry>,
+        foreign: &[(FileId, u64)],
         plan: &mut Plan,
         drafts: &mut Vec<Draft>,
     ) {
@@ -215,7 +236,9 @@ impl Shard {
             let m = &r.meta;
             let here = |e: &&Entry| m.first_index <= e.head.index && e.head.index <= m.last_index;
             let patches: Vec<Entry> = patched.iter().filter(here).cloned().collect();
-            if patches.is_empty() {
+            // What is state already is sealed anew by a rewrite.
+            let log = m.last_index > record.checkpoint.index;
+            if patches.is_empty() && !(log && foreign.contains(&(m.file, m.off))) {
                 continue;
             }
             let indexes: Vec<LogIndex> = patches.iter().map(|e| e.head.index).collect();
@@ -264,6 +287,7 @@ impl Shard {
         &self,
         id: GroupId,
         record: &GroupRecord,
+        foreign: &[(FileId, u64)],
         plan: &mut Plan,
         shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
@@ -288,7 +312,8 @@ impl Shard {
                 continue;
             }
             let total = u64::from(piece.meta.msgs).max(1);
-            if state && piece.live() * 100 < total * self.opts.rewrite_below_percent {
+            let dead = piece.live() * 100 < total * self.opts.rewrite_below_percent;
+            if state && (dead || foreign.contains(&key)) {
                 runs.push(vec![piece]);
             } else if state && piece.meta.size() < self.opts.small_piece {
                 small.push(piece);
@@ -403,7 +428,17 @@ impl Shard {
         garbage.extend(leaked.iter().filter(|f| !after.contains(f)));
         garbage.sort_unstable();
         garbage.dedup();
+        let eras = self.eras.lock().of_files(&after);
+        let mut needed = eras.needed(&after);
+        // What stays of the journal needs its keys too (S-32).
+        needed.extend(self.journal.lock().full.iter().filter(|f| f.last >= replay_from).map(|f| f.at.key));
+        if mutant!(self.opts, KeysForgotten) {
+            needed.clear();
+        }
         let manifest = Manifest {
+            ring: self.opts.keys.ring(&needed),
+            key: self.opts.keys.current_id(),
+            eras,
             shard: self.id,
             generation,
             replay_from,
@@ -414,7 +449,8 @@ impl Shard {
             tombs,
             garbage: garbage.clone(),
         };
-        let bytes: Bytes = manifest.encode(self.opts.sector).into();
+        let seal = self.opts.keys.current().map(|k| (k, salt(&self.opts)));
+        let bytes: Bytes = manifest.encode(self.opts.sector, seal).into();
         if mutant!(self.opts, FreeBeforeManifest) {
             let free = {
                 let mut j = self.journal.lock();
@@ -443,6 +479,7 @@ impl Shard {
         }
         self.remove_files(&garbage).await;
         self.journal.lock().release(replay_from);
+        self.remove_foreign().await;
         self.wake.notify_one();
         Ok(true)
     }
