@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use env::collections::HashMap;
 use parking_lot::Mutex;
 
 use crate::{
@@ -50,7 +51,7 @@ struct Item<V> {
 
 /// A budgeted map with a probation queue and a kept queue.
 pub(crate) struct Budgeted<V> {
-    map: BTreeMap<At, Item<V>>,
+    map: HashMap<At, Item<V>>,
     probation: VecDeque<At>,
     kept: VecDeque<At>,
     weight: usize,
@@ -62,7 +63,7 @@ pub(crate) struct Budgeted<V> {
 impl<V: Clone> Budgeted<V> {
     fn new(budget: usize) -> Self {
         Budgeted {
-            map: BTreeMap::new(),
+            map: HashMap::default(),
             probation: VecDeque::new(),
             kept: VecDeque::new(),
             weight: 0,
@@ -123,7 +124,7 @@ impl<V: Clone> Budgeted<V> {
         }
     }
     fn forget(&mut self, file: FileId) {
-        let gone: Vec<At> = self.map.range((file, 0)..=(file, u64::MAX)).map(|(k, _)| *k).collect();
+        let gone: Vec<At> = self.map.keys().filter(|k| k.0 == file).copied().collect();
         for at in gone {
             self.remove(at);
         }

@@ -21,22 +21,29 @@ use parking_lot::Mutex;
 
 use crate::{
     group::{Group, Piece, Plan, TailEntry, bitmap_bytes},
+    io::{Appender, File},
     manifest::{GroupRecord, Manifest},
     options::mutant,
     record::Entry,
     segment::{BlockCodec, Builder, Built, FILE_HEADER, FileHead, PieceMeta, SubjectFoot},
     shard::{Shard, salt, segment_path, slot_path},
-    types::{FileId, GroupId, LogIndex, Result, Round, StreamSeq},
+    types::{Error, FileId, GroupId, LogIndex, Result, Round, StreamSeq},
 };
 
-/// A segment file that is being laid out in memory.
+/// A segment file that is being laid out, and written on the way: what is whole of it leaves memory. Until a manifest names it, it is garbage.
 pub(crate) struct Draft {
     pub id: FileId,
-    pub bytes: Vec<Bytes>,
+    head: Vec<u8>,
+    /// Bytes of the header and of the pieces that are whole.
     len: u64,
-    msgs: u64,
-    key: Option<crate::crypt::FileKey>,
+    key: Option<Arc<crate::crypt::FileKey>>,
+    /// The file, once there is something in it.
+    out: Option<(File, Appender)>,
+    failed: Option<Error>,
 }
+
+/// Bytes of a piece that are laid out before they go to its file.
+const POUR: usize = 128 << 10;
 
 impl Draft {
     pub(crate) fn new(shard: &Shard) -> Draft {
@@ -44,33 +51,76 @@ impl Draft {
         let salt = salt(&shard.opts);
         let current = shard.opts.keys.current();
         let head = FileHead { shard: shard.id, id, salt, key: current.map_or(0, |k| k.id()) };
-        let key = current.map(|k| k.for_file(&salt));
-        Draft { id, bytes: vec![head.encode().into()], len: FILE_HEADER as u64, msgs: 0, key }
+        let key = current.map(|k| Arc::new(k.for_file(&salt)));
+        Draft { id, head: head.encode(), len: FILE_HEADER as u64, key, out: None, failed: None }
     }
 
-    /// Whether its messages are large.
-    fn is_of_large(&self) -> bool {
-        self.msgs.saturating_mul(LARGE) < self.len
+    /// What seals the file.
+    pub(crate) fn key(&self) -> Option<Arc<crate::crypt::FileKey>> {
+        self.key.clone()
     }
 
-    /// Begins a piece. Hand its end to [`Draft::add`] before the next one begins.
-    pub(crate) fn builder(&self, shard: &Shard, group: GroupId) -> Builder<'_> {
+    /// Begins a piece with the draft's key. Hand its end to [`Draft::add`] before the next one begins.
+    pub(crate) fn builder<'k>(
+        &self,
+        key: &'k Option<Arc<crate::crypt::FileKey>>,
+        shard: &Shard,
+        group: GroupId,
+    ) -> Builder<'k> {
         let wanted = || shard.group(group).is_ok_and(|g| g.lock().compress);
-        let codec = BlockCodec { key: self.key.as_ref(), compress: shard.opts.compress || wanted() };
+        let codec = BlockCodec { key: key.as_deref(), compress: shard.opts.compress || wanted() };
         Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block)
     }
 
-    pub(crate) fn add(&mut self, built: Built) -> (PieceMeta, SubjectFoot) {
-        self.len += built.bytes.len() as u64;
-        self.msgs += u64::from(built.meta.msgs);
-        self.bytes.push(built.bytes);
+    /// Writes what is finished of the piece, if that is much.
+    pub(crate) async fn pour(&mut self, shard: &Shard, b: &mut Builder<'_>) {
+        if b.finished().len() >= POUR {
+            self.append(shard, b.finished()).await;
+            b.taken();
+        }
+    }
+
+    pub(crate) async fn add(&mut self, shard: &Shard, built: Built) -> (PieceMeta, SubjectFoot) {
+        self.append(shard, &built.bytes).await;
+        self.len = built.meta.end();
         (built.meta, built.subjects)
     }
-}
 
-/// Bytes of a message on average from which on a file stays in the page cache: parts of objects are often fetched right after they were stored,
-/// and one of them does not share its block with others that were read ahead.
-const LARGE: u64 = 16 << 10;
+    async fn append(&mut self, shard: &Shard, bytes: &[u8]) {
+        if self.failed.is_none()
+            && let Err(e) = self.try_append(shard, bytes).await
+        {
+            self.failed = Some(e);
+        }
+    }
+
+    async fn try_append(&mut self, shard: &Shard, bytes: &[u8]) -> Result<()> {
+        if self.out.is_none() {
+            let file = shard.disk.open(&segment_path(&shard.dir, self.id), OpenOptions::TRUNCATE).await?;
+            let mut appender = file.appender(true);
+            appender.push(&self.head).await?;
+            self.out = Some((file, appender));
+        }
+        let (_, appender) = self.out.as_mut().expect("just made");
+        Ok(appender.push(bytes).await?)
+    }
+
+    /// Writes what is left and makes the content durable; false if there is none.
+    ///
+    /// # Errors
+    /// The first that the disk gave.
+    pub(crate) async fn finish(self, sync: bool) -> Result<bool> {
+        if let Some(e) = self.failed {
+            return Err(e);
+        }
+        let Some((file, appender)) = self.out else { return Ok(false) };
+        appender.end().await?;
+        if sync {
+            file.sync_data().await?;
+        }
+        Ok(true)
+    }
+}
 
 /// Bytes that are laid out before other tasks get their turn.
 const TURN: u64 = 256 << 10;
@@ -170,7 +220,8 @@ impl Shard {
             let mut fresh = own.then(|| Draft::new(self));
             let draft = fresh.as_mut().unwrap_or_else(|| shared.get_or_insert_with(|| Draft::new(self)));
             let mut n = 0;
-            let mut b = draft.builder(self, id);
+            let key = draft.key();
+            let mut b = draft.builder(&key, self, id);
             for e in rest {
                 if n > 0 && !b.fits(e) {
                     break;
@@ -181,10 +232,11 @@ impl Shard {
                     b.push(e);
                 }
                 n += 1;
+                draft.pour(self, &mut b).await;
                 pause(&mut turn, e.head.size()).await;
             }
             if let Some(built) = b.finish() {
-                let (meta, feet) = draft.add(built);
+                let (meta, feet) = draft.add(self, built).await;
                 self.cache.put_subjects((meta.file, meta.off), Arc::new(feet));
                 plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
             }
@@ -250,14 +302,16 @@ impl Shard {
                 continue;
             }
             let mut draft = Draft::new(self);
-            let mut b = draft.builder(self, id);
+            let key = draft.key();
+            let mut b = draft.builder(&key, self, id);
             let mut turn = 0;
             for e in &entries {
                 b.push(e);
+                draft.pour(self, &mut b).await;
                 pause(&mut turn, e.head.size()).await;
             }
             let Some(built) = b.finish() else { continue };
-            let (meta, feet) = draft.add(built);
+            let (meta, feet) = draft.add(self, built).await;
             let (key, old) = ((meta.file, meta.off), (m.file, m.off));
             // What is lost has no place in the new piece, and no mark of its deletion either.
             let there =
@@ -343,19 +397,21 @@ impl Shard {
             let (start, own) = (first.0.meta.clone(), parts.iter().map(|p| p.0.meta.size()).sum::<u64>());
             let mut fresh = (own >= self.opts.own_file_bytes).then(|| Draft::new(self));
             let draft = fresh.as_mut().unwrap_or_else(|| shared.get_or_insert_with(|| Draft::new(self)));
-            let mut b = draft.builder(self, id);
+            let sealed = draft.key();
+            let mut b = draft.builder(&sealed, self, id);
             b.skip(start.first_index, start.last_term, start.last_chain);
             let mut turn = 0;
             for (p, entries) in &parts {
                 for e in entries {
                     b.push_live(e, |s| !p.deleted.contains((s.0 - p.meta.first_seq.0) as u32));
+                    draft.pour(self, &mut b).await;
                     pause(&mut turn, e.head.size()).await;
                 }
                 b.skip(p.meta.last_index, p.meta.last_term, p.meta.last_chain);
             }
             let built = b.finish();
             if let Some(built) = built {
-                let (meta, feet) = draft.add(built);
+                let (meta, feet) = draft.add(self, built).await;
                 let feet = if mutant!(self.opts, IndexNotRebuilt) { Default::default() } else { feet };
                 let key = (meta.file, meta.off);
                 self.cache.put_subjects(key, Arc::new(feet));
@@ -370,21 +426,14 @@ impl Shard {
     }
 
     pub(crate) async fn publish(&self, drafts: Vec<Draft>, work: &[Work], synced: Round) -> Result<bool> {
-        let drafts: Vec<Draft> = drafts.into_iter().filter(|d| d.bytes.len() > 1).collect();
         let mut durable = BTreeSet::new();
-        for d in &drafts {
-            let file = self.disk.open(&segment_path(&self.dir, d.id), OpenOptions::TRUNCATE).await?;
-            if d.is_of_large() {
-                file.write_vectored_at(0, d.bytes.clone()).await?;
-            } else {
-                file.write_new(d.bytes.clone()).await?;
+        for d in drafts {
+            let id = d.id;
+            if d.finish(!mutant!(self.opts, NoSegmentSync)).await? {
+                durable.insert(id);
             }
-            if !mutant!(self.opts, NoSegmentSync) {
-                file.sync_data().await?;
-            }
-            durable.insert(d.id);
         }
-        if !drafts.is_empty() && !mutant!(self.opts, NoDirectorySync) {
+        if !durable.is_empty() && !mutant!(self.opts, NoDirectorySync) {
             self.disk.sync_dir(&self.dir.join("segments")).await?;
         }
         let whole = |p: &Arc<Piece>| durable.contains(&p.meta.file);

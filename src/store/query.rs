@@ -466,6 +466,10 @@ impl Group {
         {
             let was = *self.dict.info(id);
             self.dict.remove(id, seq);
+            let left = *self.dict.info(id);
+            if left.count() == 0 || (left.first_is_exact() && left.last_is_exact()) {
+                return Ok(Some(slot.size));
+            }
             // What follows or comes before in the same piece is at hand.
             let of_subject = f.slots_of(slot.subject);
             let here = of_subject.partition_point(|s| f.slots[*s as usize].seq < rel);
@@ -479,9 +483,7 @@ impl Group {
             if was.last == seq {
                 before = of_subject[..here].iter().rev().find(live).map(seq_of);
             }
-            if self.dict.info(id).count() > 0 {
-                self.dict.tighten(id, first, before.filter(|b| *b >= was.first));
-            }
+            self.dict.tighten(id, first, before.filter(|b| *b >= was.first));
         }
         Ok(Some(slot.size))
     }
@@ -700,29 +702,29 @@ impl Group {
         Ok(best.map(|i| p.seq(f.slots[i as usize].seq)))
     }
 
-    /// The last live message of one subject, up to `upto`. The dictionary must be ready.
+    /// The last live message of one subject, up to `upto`, and whether the dictionary knew it. The dictionary must be ready.
     pub(crate) fn last_of(
         &self,
         subject: &[u8],
         upto: StreamSeq,
         feet: &Feet<'_>,
-    ) -> Asked<Option<StreamSeq>> {
-        let Some(id) = self.dict.find(subject) else { return Ok(None) };
+    ) -> Asked<(Option<StreamSeq>, bool)> {
+        let Some(id) = self.dict.find(subject) else { return Ok((None, true)) };
         let info = *self.dict.info(id);
         if info.count() == 0 || upto < info.first {
-            return Ok(None);
+            return Ok((None, true));
         }
         if upto >= info.last && info.last_is_exact() {
-            return Ok(Some(info.last));
+            return Ok((Some(info.last), true));
         }
         if info.count() == 1 && info.first_is_exact() {
-            return Ok((info.first <= upto).then_some(info.first));
+            return Ok(((info.first <= upto).then_some(info.first), false));
         }
         let upto = upto.min(info.last);
         let at = self.msgs.partition_point(|m| m.seq <= upto);
         let tail = self.msgs.range(..at).rev().take_while(|m| m.seq >= info.first);
         if let Some(m) = tail.into_iter().find(|m| m.subject == id && !m.deleted) {
-            return Ok(Some(m.seq));
+            return Ok((Some(m.seq), false));
         }
         let end = self.data.partition_point(|i| self.pieces[*i as usize].meta.first_seq <= upto);
         for p in self.data(0..end).rev() {
@@ -737,10 +739,10 @@ impl Group {
             let at = slots.partition_point(|s| p.seq(f.slots[*s as usize].seq) <= upto);
             let mut seqs = slots[..at].iter().rev().map(|s| f.slots[*s as usize].seq);
             if let Some(r) = seqs.find(|r| !p.deleted.contains(*r)) {
-                return Ok(Some(p.seq(r)));
+                return Ok((Some(p.seq(r)), false));
             }
         }
-        Ok(None)
+        Ok((None, false))
     }
 
     /// The totals of one subject, bounds made exact. The dictionary must be ready.
@@ -751,7 +753,7 @@ impl Group {
         }
         let subject = self.dict.subject(id);
         let first = if i.first_is_exact() { Some(i.first) } else { self.next(&[subject], i.first, feet)? };
-        let last = if i.last_is_exact() { Some(i.last) } else { self.last_of(subject, i.last, feet)? };
+        let last = if i.last_is_exact() { Some(i.last) } else { self.last_of(subject, i.last, feet)?.0 };
         // With damage in the way a bound stays a bound.
         let (first, last) = (first.unwrap_or(i.first), last.unwrap_or(i.last));
         Ok(Some(SubjectTotals { msgs: i.count(), first, last }))

@@ -31,8 +31,11 @@ pub(crate) enum Fetched {
     Time(Arc<Piece>, i64, Option<StreamSeq>),
 }
 
-/// Bytes that are read at once by somebody who goes through a piece in order.
-const READ_AHEAD: u32 = 128 << 10;
+/// Bytes that are read at once by somebody who goes through a piece in order: of small messages, and of those that fill a block each.
+const READ_AHEAD: u32 = 256 << 10;
+const READ_AHEAD_LARGE: u32 = 1 << 20;
+/// Bytes of a block from which on it is kept as it was read, with its neighbours, and not copied.
+const LARGE: usize = 64 << 10;
 /// How often a read that finds damage is tried.
 pub(crate) const TRIES: usize = 3;
 
@@ -287,7 +290,8 @@ impl Shard {
             return Ok(());
         }
         let end_of = |k: usize| f.blocks.get(k + 1).map_or(meta.data, |b| b.off);
-        let fits = |k: &usize| *k < f.blocks.len() && end_of(*k) - start <= READ_AHEAD;
+        let ahead = if (end_of(i) - start) as usize >= LARGE { READ_AHEAD_LARGE } else { READ_AHEAD };
+        let fits = |k: &usize| *k < f.blocks.len() && end_of(*k) - start <= ahead;
         let last = (i..).take_while(fits).last().unwrap_or(i);
         let before = place(f.blocks[i.saturating_sub(1)].off);
         let in_order =
@@ -295,14 +299,19 @@ impl Shard {
         if !in_order || last == i {
             return Ok(());
         }
-        let bytes = self.bytes(meta, meta.off + u64::from(start), (end_of(last) - start) as usize).await?;
-        let open = self.segment(meta.file).await?;
+        let open = match self.segment(meta.file).await {
+            Ok(open) => open,
+            // Whoever reads the block itself says so.
+            Err(_) => return Ok(()),
+        };
+        let bytes = open.file.stream_at(meta.off + u64::from(start), (end_of(last) - start) as usize).await?;
         for k in i..=last {
             let (from, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
             let Some(raw) = bytes.get(from..to) else { break };
             let (file, at) = place(f.blocks[k].off);
-            // A copy of its own, so that one block does not hold on to all that were read with it.
-            let b = Block::read(open.key.as_ref(), file, at, &Bytes::copy_from_slice(raw));
+            // A copy of its own, so that one small block does not hold on to all that were read with it.
+            let raw = if raw.len() < LARGE { Bytes::copy_from_slice(raw) } else { bytes.slice(from..to) };
+            let b = Block::read(open.key.as_ref(), file, at, &raw);
             if let Some(b) = b.filter(|b| b.sure) {
                 self.cache.put_block((file, at), b);
             }

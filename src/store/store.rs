@@ -486,6 +486,20 @@ impl Store {
     /// # Errors
     /// Among others: the group is there, or its end is not durable yet.
     pub fn create(&self, id: GroupId, memory: bool, options: &[u8]) -> Result<(Group, Ticket)> {
+        self.create_with(id, memory, options, Sync::Always)
+    }
+
+    /// The same; with [`Sync::Relaxed`] no sync is made for it, and a later append's covers it. A memory group needs one, for its numbers (S-55).
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub fn create_with(
+        &self,
+        id: GroupId,
+        memory: bool,
+        options: &[u8],
+        sync: Sync,
+    ) -> Result<(Group, Ticket)> {
         let shard = self.shard(id);
         let options = options_bytes(memory, options);
         let synced = shard.progress.borrow().synced;
@@ -504,6 +518,7 @@ impl Store {
         if let Some(f) = floor {
             frames.push(Frame::control(FrameKind::Floor, id, LogIndex(0), round::floor(f.0, f.1)));
         }
+        frames.iter_mut().for_each(|f| f.sync = memory || sync == Sync::Always);
         let round = shard.enqueue(frames, true)?;
         if let Some(f) = floor {
             state.set_floor(f, round);
@@ -642,13 +657,30 @@ impl Group {
     /// Appends entries, all or none. Each is checked whole. They can be read at once and are durable when the ticket says
     /// so. A memory group's entries do not reach the disk; its ticket waits at most for a reservation of numbers.
     pub fn append(&self, entries: Vec<NewEntry>, sync: Sync) -> Result<Ticket> {
+        self.append_with(entries, sync, NewEntry::seal)
+    }
+
+    /// The same for entries that were proposed on this node, with digests that were computed then: they are not computed once more.
+    ///
+    /// # Errors
+    /// As [`Group::append`].
+    pub fn append_own(&self, entries: Vec<NewEntry>, sync: Sync) -> Result<Ticket> {
+        self.append_with(entries, sync, NewEntry::seal_own)
+    }
+
+    fn append_with(
+        &self,
+        entries: Vec<NewEntry>,
+        sync: Sync,
+        seal: fn(NewEntry, GroupId) -> std::result::Result<Entry, &'static str>,
+    ) -> Result<Ticket> {
         let mut state = self.state.lock();
         if state.deleted {
             return Err(Error::NoGroup(self.id));
         }
         let mut sealed: Vec<Entry> = Vec::with_capacity(entries.len());
         for e in entries {
-            let e = e.seal(self.id).map_err(|s| Error::Invalid(s.to_owned()))?;
+            let e = seal(e, self.id).map_err(|s| Error::Invalid(s.to_owned()))?;
             match sealed.last() {
                 None => state.check_next(&e)?,
                 Some(b) => {
@@ -727,8 +759,14 @@ impl Group {
 
     /// Keeps a hard state: term, vote and commit, as opaque bytes.
     pub fn set_hard_state(&self, hard: Bytes) -> Result<Ticket> {
+        self.set_hard_state_with(hard, Sync::Always)
+    }
+
+    /// The same; with [`Sync::Relaxed`] no sync is made for it.
+    pub fn set_hard_state_with(&self, hard: Bytes, sync: Sync) -> Result<Ticket> {
         let mut state = self.state.lock();
-        let frame = Frame::control(FrameKind::HardState, self.id, LogIndex(0), hard.clone());
+        let mut frame = Frame::control(FrameKind::HardState, self.id, LogIndex(0), hard.clone());
+        frame.sync = sync == Sync::Always;
         let round = self.shard.enqueue(vec![frame], true)?;
         state.set_hard(hard, round);
         Ok(self.ticket(round))
