@@ -28,6 +28,9 @@ use crate::{
     view::View,
 };
 
+/// Pause before a flush is tried again that failed, or that has freed no room.
+const FLUSH_AGAIN: Duration = Duration::from_millis(50);
+
 /// How an append becomes acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Sync {
@@ -284,9 +287,12 @@ impl Store {
             env::spawn(async move {
                 while shard.progress.borrow().poisoned.is_none() {
                     shard.wake_flush.notified().await;
-                    // A failed flush changed nothing; the next append that finds no room wakes it again.
-                    shard.flush_all().await.ok();
-                    shard.prepare().await.ok();
+                    // A failed flush changed nothing; the next append that finds no room wakes it again, as does whoever misses a journal file
+                    // below. Where it cannot help for now, as on a full disk, it is not tried without a pause.
+                    let flushed = shard.flush_all().await.is_ok();
+                    if shard.prepare().await.is_err() || !flushed {
+                        env::time::sleep(FLUSH_AGAIN).await;
+                    }
                 }
                 drop(lock);
             });
