@@ -506,8 +506,7 @@ impl Core {
             return Ok(Pumped::Sure);
         }
         let now = now();
-        if !confirmed.is_some_and(|at| now.mono.saturating_sub(at) < CONFIRMED_NS) && !self.is_sure(now.mono)
-        {
+        if confirmed.is_none_or(|at| now.mono.saturating_sub(at) >= CONFIRMED_NS) && !self.is_sure(now.mono) {
             return Ok(Pumped::Unsure);
         }
         let view = s.view();

@@ -28,8 +28,8 @@ use crate::{
     view::View,
 };
 
-/// Pause before a flush is tried again that failed, or that has freed no room.
-const FLUSH_AGAIN: Duration = Duration::from_millis(50);
+/// Pause before a flush is tried again that failed or has freed no room, and before a journal file is asked for again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// How an append becomes acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -279,7 +279,10 @@ impl Store {
             env::spawn(async move {
                 while !shard.closed.load(Ordering::Acquire) {
                     shard.wake_prepare.notified().await;
-                    shard.prepare().await.ok();
+                    // Whoever finds no room asks for a file again and again; a full disk is not asked as often.
+                    if shard.prepare().await.is_err() {
+                        env::time::sleep(AGAIN).await;
+                    }
                 }
                 drop(lock);
             });
@@ -291,7 +294,7 @@ impl Store {
                     // below. Where it cannot help for now, as on a full disk, it is not tried without a pause.
                     let flushed = shard.flush_all().await.is_ok();
                     if shard.prepare().await.is_err() || !flushed {
-                        env::time::sleep(FLUSH_AGAIN).await;
+                        env::time::sleep(AGAIN).await;
                     }
                 }
                 drop(lock);
