@@ -145,16 +145,19 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub async fn at(address: SocketAddr, user: &str) -> Peer {
-        let socket = TcpStream::connect(address).await.expect("the server listens");
-        let mut p = Peer {
+    /// One that has said nothing.
+    pub fn on(socket: TcpStream) -> Peer {
+        Peer {
             socket,
             buf: VecDeque::new(),
             info: Value::Null,
             infos: VecDeque::new(),
             msgs: VecDeque::new(),
             sid: 0,
-        };
+        }
+    }
+    pub async fn at(address: SocketAddr, user: &str) -> Peer {
+        let mut p = Peer::on(TcpStream::connect(address).await.expect("the server listens"));
         assert_eq!(p.step().await, "INFO");
         p.info = p.infos.pop_front().unwrap();
         let connect = json!({
