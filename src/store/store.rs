@@ -29,6 +29,9 @@ use crate::{
     view::View,
 };
 
+/// Pause before a flush is tried again that failed or has freed no room, and before a journal file is asked for again.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// How an append becomes acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Sync {
@@ -310,7 +313,10 @@ impl Store {
             env::spawn(async move {
                 while !shard.closed.load(Ordering::Acquire) {
                     shard.wake_prepare.notified().await;
-                    shard.prepare().await.ok();
+                    // Whoever finds no room asks for a file again and again; a full disk is not asked as often.
+                    if shard.prepare().await.is_err() {
+                        env::time::sleep(AGAIN).await;
+                    }
                 }
                 drop(lock);
             });
@@ -318,9 +324,12 @@ impl Store {
             env::spawn(async move {
                 while shard.progress.borrow().poisoned.is_none() {
                     shard.wake_flush.notified().await;
-                    // A failed flush changed nothing; the next append that finds no room wakes it again.
-                    shard.flush_all().await.ok();
-                    shard.prepare().await.ok();
+                    // A failed flush changed nothing; the next append that finds no room wakes it again, as does whoever misses a journal file
+                    // below. Where it cannot help for now, as on a full disk, it is not tried without a pause.
+                    let flushed = shard.flush_all().await.is_ok();
+                    if shard.prepare().await.is_err() || !flushed {
+                        env::time::sleep(AGAIN).await;
+                    }
                 }
                 drop(lock);
             });
