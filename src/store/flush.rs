@@ -45,6 +45,14 @@ pub(crate) struct Draft {
 /// Bytes of a piece that are laid out before they go to its file.
 const POUR: usize = 128 << 10;
 
+/// Why pieces of a group are written anew.
+struct Anew<'a> {
+    /// What took the places of damaged entries.
+    patched: Vec<Entry>,
+    /// Pieces that are not sealed as today.
+    foreign: &'a [(FileId, u64)],
+}
+
 impl Draft {
     pub(crate) fn new(shard: &Shard) -> Draft {
         let id = FileId(shard.next_file.fetch_add(1, Ordering::Relaxed));
@@ -250,7 +258,8 @@ impl Shard {
         };
         let foreign = self.foreign(&record, reseal);
         if !patched.is_empty() || !foreign.is_empty() {
-            self.plan_mending(id, group, &record, patched, &foreign, &mut plan, drafts).await;
+            let why = Anew { patched, foreign: &foreign };
+            self.plan_mending(id, group, &record, why, &mut plan, drafts).await;
         }
         self.plan_rewrites(id, &record, &foreign, &mut plan, shared, drafts).await;
         plan
@@ -279,18 +288,17 @@ impl Shard {
         id: GroupId,
         group: &Arc<Mutex<Group>>,
         record: &GroupRecord,
-        patched: Vec<Entry>,
-        foreign: &[(FileId, u64)],
+        why: Anew<'_>,
         plan: &mut Plan,
         drafts: &mut Vec<Draft>,
     ) {
         for r in &record.pieces {
             let m = &r.meta;
             let here = |e: &&Entry| m.first_index <= e.head.index && e.head.index <= m.last_index;
-            let patches: Vec<Entry> = patched.iter().filter(here).cloned().collect();
+            let patches: Vec<Entry> = why.patched.iter().filter(here).cloned().collect();
             // What is state already is sealed anew by a rewrite.
             let log = m.last_index > record.checkpoint.index;
-            if patches.is_empty() && !(log && foreign.contains(&(m.file, m.off))) {
+            if patches.is_empty() && !(log && why.foreign.contains(&(m.file, m.off))) {
                 continue;
             }
             let indexes: Vec<LogIndex> = patches.iter().map(|e| e.head.index).collect();
