@@ -750,7 +750,7 @@ impl Handle {
     #[inline]
     #[must_use]
     pub fn holds_lease(&self, now: u64) -> bool {
-        if env::planted!("js-stale-leader-answers") {
+        if env::planted!("cl-stale-leader-answers") {
             return true;
         }
         now < self.0.lease.load(Ordering::Acquire) || now < self.0.renew_lease()
