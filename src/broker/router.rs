@@ -18,6 +18,10 @@ use crate::{
 
 /// An outbox of that many bytes is written in the middle of a batch.
 const FLUSH_BYTES: usize = 512 << 10;
+/// All outboxes of a batch together: what is written later than that is no longer in the cache.
+const FLUSH_ALL_BYTES: usize = 4 << 20;
+/// However many outboxes share that, none is written for less.
+const FLUSH_BYTES_MIN: usize = 16 << 10;
 /// How deep a delivery may cause another.
 const NESTED_MAX: u8 = 16;
 
@@ -83,6 +87,8 @@ pub struct Deliveries {
     /// Queue names for each route of the message at hand.
     route_queues: Vec<Vec<u8>>,
     touched: Vec<Arc<Link>>,
+    /// From how many bytes on an outbox is written in the middle of a batch, now that so many are `touched`.
+    flush_bytes: usize,
     expired: Vec<Arc<Sub>>,
     random: u64,
     depth: u8,
@@ -170,18 +176,7 @@ impl Router {
                 _ => return self.publish_mapped_or_plain(m),
             },
         };
-        self.out.trace = Some(Box::new(Trace {
-            dest,
-            account: self.account.clone(),
-            only,
-            from: self.link.clone(),
-            at: env::wall(),
-            subject: m.subject.to_vec(),
-            header: m.header().to_vec(),
-            size: m.body_crlf.len() - 2,
-            denied: None,
-            steps: Vec::new(),
-        }));
+        self.out.trace = Some(Trace::of(dest, only, &self.account, &self.link, m));
         let outcome = self.publish_mapped_or_plain(m);
         if let Some(mut trace) = self.out.trace.take() {
             trace.denied = match &outcome {
@@ -189,8 +184,7 @@ impl Router {
                 Outcome::Denied => Some(m.subject.to_vec()),
                 Outcome::DeniedAs(subject) => Some(subject.clone()),
             };
-            let broker = self.out.broker.clone();
-            broker.crossing(|c| c.traced(&mut self.out, &trace));
+            self.out.tell_trace(&trace);
         }
         outcome
     }
@@ -351,6 +345,7 @@ impl Deliveries {
             route_head: RouteHead::default(),
             route_queues: Vec::new(),
             touched: Vec::new(),
+            flush_bytes: FLUSH_BYTES,
             expired: Vec::new(),
             random: seed | 1,
             depth: 0,
@@ -452,15 +447,22 @@ impl Deliveries {
             owned = Bytes::copy_from_slice(m.body_crlf);
             m.shared = Some(&owned);
         }
+        let traced = self.trace.is_some();
         for sub in matched.plain() {
-            self.deliver_one(sub, from, &m);
+            if traced {
+                self.trace_one(sub, from, &m)
+            } else {
+                self.deliver_one(sub, from, &m)
+            };
         }
         if !queues.is_empty() {
             for name in queues.split(|b| matches!(b, b' ' | b'\t')).filter(|q| !q.is_empty()) {
                 let is_it = |g: &&Group| g.members.first().is_some_and(|s| s.queue() == name);
-                if let Some(group) = matched.groups().iter().find(is_it) {
-                    self.deliver_group(&group.members, from, &m);
-                }
+                match matched.groups().iter().find(is_it) {
+                    Some(group) if traced => self.trace_group(&group.members, from, &m),
+                    Some(group) => self.deliver_group(&group.members, from, &m),
+                    None => false,
+                };
             }
         }
         if !self.expired.is_empty() {
@@ -554,17 +556,17 @@ impl Deliveries {
         out.msgs += 1;
         out.bytes += size;
         let (pending, first) = (out.pending(), out.schedule());
-        let full = pending >= FLUSH_BYTES && out.blocked_since.is_none();
+        let full = pending >= self.flush_bytes && out.blocked_since.is_none();
         drop(out);
         self.out_msgs += 1;
         self.out_bytes += size;
         self.route_msgs += 1;
         self.route_bytes += size;
         if first {
-            self.touched.push(sub.link.clone());
+            self.touch(&sub.link);
         }
         if full {
-            link.flush();
+            link.flush_some();
         }
         let max = link.pending_bytes_max();
         if pending > max / 4 * 3 {
@@ -615,23 +617,33 @@ impl Deliveries {
         n
     }
 
-    /// Notes the routes that a message takes. It goes on to them with what its headers ask for, so one that is only to be
-    /// traced stays here (B-7).
+    /// Notes the routes that a message takes. It goes on to them with what its headers ask for: one that is only to be traced reaches nobody there
+    /// either (B-7).
     fn trace_routes(&mut self, matched: &Receivers, queues: &[Vec<u8>], m: &Message<'_>) -> usize {
-        let (header_len, size) = (m.header_len, m.body_crlf.len() - 2);
-        self.route_head.set(m.subject, m.shown, m.reply, (header_len > 0).then_some(header_len), size);
-        let only = self.is_trace_only();
         let mut n = 0;
         for (r, queues) in matched.remote().iter().zip(queues) {
             if !r.plain && queues.is_empty() {
                 continue;
             }
-            if let Some(t) = &mut self.trace {
-                t.egress(&r.sub.link, &r.sub, None, None);
-            }
-            n += usize::from(only || self.deliver_route(&r.sub, queues, m));
+            let Some(t) = &mut self.trace else { break };
+            let (header_len, body_crlf) = t.hop(&r.sub.link, m);
+            let size = body_crlf.len() - 2;
+            self.route_head.set(m.subject, m.shown, m.reply, Some(header_len), size);
+            let m = Message { header_len, body_crlf: &body_crlf, shared: None, ..*m };
+            n += usize::from(self.deliver_route(&r.sub, queues, &m));
         }
         n
+    }
+    /// The trace of a message is made: whoever asked for it is told.
+    pub(crate) fn tell_trace(&mut self, trace: &Trace) {
+        let broker = self.broker.clone();
+        broker.crossing(|c| c.traced(self, trace));
+    }
+
+    /// As [`Deliveries::deliver_group`], and notes who gets it.
+    fn trace_group(&mut self, members: &[Arc<Sub>], from: &Arc<Link>, m: &Message<'_>) -> bool {
+        let (before, after) = members.split_at(self.below(members.len()));
+        after.iter().chain(before).any(|s| self.trace_one(s, from, m))
     }
 
     fn trace_one(&mut self, sub: &Arc<Sub>, from: &Arc<Link>, m: &Message<'_>) -> bool {
@@ -754,16 +766,16 @@ impl Deliveries {
         out.msgs += 1;
         out.bytes += size;
         let (pending, first) = (out.pending(), out.schedule());
-        let full = pending >= FLUSH_BYTES && out.blocked_since.is_none();
+        let full = pending >= self.flush_bytes && out.blocked_since.is_none();
         drop(out);
         self.out_msgs += 1;
         self.out_bytes += size;
         if first {
-            self.touched.push(sub.link.clone());
+            self.touch(&sub.link);
         }
         if full {
             // Written now it is still in the cache, and the outbox stays small.
-            link.flush();
+            link.flush_some();
         }
         let max = link.pending_bytes_max();
         if pending > max / 4 * 3 {
@@ -887,9 +899,15 @@ impl Deliveries {
     pub(crate) fn take_congestion(&mut self) -> bool {
         std::mem::take(&mut self.congested)
     }
+    /// Undertakes to flush a link (B-6).
+    fn touch(&mut self, link: &Arc<Link>) {
+        self.touched.push(link.clone());
+        self.flush_bytes = (FLUSH_ALL_BYTES / self.touched.len()).clamp(FLUSH_BYTES_MIN, FLUSH_BYTES);
+    }
     /// Writes out what was put into outboxes (B-6).
     pub fn flush(&mut self) {
         self.at = None;
+        self.flush_bytes = FLUSH_BYTES;
         let stats = &self.broker.stats;
         stats.in_msgs.add(std::mem::take(&mut self.in_msgs));
         stats.in_bytes.add(std::mem::take(&mut self.in_bytes));

@@ -23,7 +23,7 @@ use store::Need;
 use stream::{
     ApiError, Messages, Now,
     command::{Command, Control},
-    config::StreamConfig,
+    config::{Compression, PersistMode, StreamConfig},
     consumer::ConsumerConfig,
     errors,
 };
@@ -85,8 +85,7 @@ pub struct Stream {
     listening: Mutex<Listening>,
     /// Something that was decided is applied.
     pub(crate) drained: tokio::sync::Notify,
-    /// Held while the making or a change of a consumer is decided; what is decided and not applied is in `making`.
-    pub(crate) creating: tokio::sync::Mutex<()>,
+    /// Whose turn it is to decide on a consumer, and what is decided and not applied.
     pub(crate) making: Making<ConsumerConfig>,
 }
 
@@ -195,7 +194,6 @@ impl Stream {
             ready: watch::channel(None).0,
             listening: Mutex::default(),
             drained: tokio::sync::Notify::new(),
-            creating: tokio::sync::Mutex::default(),
             making: Making::default(),
         });
         Ok(stream)
@@ -411,8 +409,7 @@ impl Stream {
             let core = &mut *core;
             let Some(rules) = core.rules.as_mut().filter(|r| !r.config().is_restoring()) else { return };
             rules.tick(n);
-            let (atomic, fast) = rules.open_batches();
-            self.share.note_batches(atomic + fast);
+            self.share.note_batches(rules.open_batches());
             let abandoned = rules.take_abandoned();
             match rules.due(n, &self.view()) {
                 Ok(due) => {
@@ -596,8 +593,28 @@ impl Stream {
 
     /// It is to be found under its name from now on.
     pub(crate) fn register(self: &Arc<Stream>) {
+        self.suit();
         if let Some(assets) = self.assets.upgrade() {
             assets.add(self);
+        }
+    }
+}
+
+impl Stream {
+    /// Tells those below how the configuration wants the stream to be kept: its segments compressed, its acknowledgements not to wait for the
+    /// sync.
+    pub(crate) fn suit(&self) {
+        let (compress, relaxed, handle) = {
+            let core = self.core.lock();
+            let Some(c) = core.rules.as_ref().map(|r| r.config()) else { return };
+            (c.compression == Compression::S2, c.persist_mode == PersistMode::Async, core.handle.clone())
+        };
+        if let Some(g) = self.group.get() {
+            g.set_compress(compress);
+        }
+        // A stream's mode never changes, and it has one replica.
+        if let Some(h) = handle.filter(|_| relaxed) {
+            h.set_sync(store::Sync::Relaxed);
         }
     }
 }

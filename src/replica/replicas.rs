@@ -358,6 +358,7 @@ impl Replicas {
             young: AtomicBool::new(young),
             dirty: AtomicBool::new(false),
             since_checkpoint: AtomicU64::new(0),
+            lease: AtomicU64::new(0),
         });
         match self.0.groups.lock().entry(id) {
             std::collections::btree_map::Entry::Vacant(e) => drop(e.insert(group.clone())),

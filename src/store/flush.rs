@@ -45,6 +45,14 @@ pub(crate) struct Draft {
 /// Bytes of a piece that are laid out before they go to its file.
 const POUR: usize = 128 << 10;
 
+/// Why pieces of a group are written anew.
+struct Anew<'a> {
+    /// What took the places of damaged entries.
+    patched: Vec<Entry>,
+    /// Pieces that are not sealed as today.
+    foreign: &'a [(FileId, u64)],
+}
+
 impl Draft {
     pub(crate) fn new(shard: &Shard) -> Draft {
         let id = FileId(shard.next_file.fetch_add(1, Ordering::Relaxed));
@@ -67,7 +75,8 @@ impl Draft {
         shard: &Shard,
         group: GroupId,
     ) -> Builder<'k> {
-        let codec = BlockCodec { key: key.as_deref(), compress: shard.opts.compress };
+        let wanted = || shard.group(group).is_ok_and(|g| g.lock().compress);
+        let codec = BlockCodec { key: key.as_deref(), compress: shard.opts.compress || wanted() };
         Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block)
     }
 
@@ -166,9 +175,10 @@ impl Shard {
         let (mut drafts, mut work) = (Vec::new(), Vec::new());
         let mut shared = None;
         let mut turn = 0;
+        let mut reseal = self.opts.reseal_bytes.max(1);
         for (id, group) in groups {
             pause(&mut turn, GROUP_TURN).await;
-            let plan = self.plan(id, &group, synced, &mut shared, &mut drafts).await;
+            let plan = self.plan(id, &group, synced, &mut shared, &mut drafts, &mut reseal).await;
             work.push(Work { group, id, plan });
         }
         drafts.extend(shared);
@@ -189,6 +199,7 @@ impl Shard {
         synced: Round,
         shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
+        reseal: &mut u64,
     ) -> Plan {
         let mut plan = Plan::default();
         let (entries, memory) = {
@@ -245,29 +256,49 @@ impl Shard {
             let durable = |t: &&TailEntry| t.round <= synced;
             (g.record(&plan), g.patched.values().filter(durable).map(|t| t.entry.clone()).collect::<Vec<_>>())
         };
-        if !patched.is_empty() {
-            self.plan_mending(id, group, &record, patched, &mut plan, drafts).await;
+        let foreign = self.foreign(&record, reseal);
+        if !patched.is_empty() || !foreign.is_empty() {
+            let why = Anew { patched, foreign: &foreign };
+            self.plan_mending(id, group, &record, why, &mut plan, drafts).await;
         }
-        self.plan_rewrites(id, &record, &mut plan, shared, drafts).await;
+        self.plan_rewrites(id, &record, &foreign, &mut plan, shared, drafts).await;
         plan
     }
 
-    /// Writes pieces anew in which entries were damaged, with what took their places, in files of their own. The old ones stay until all
-    /// of it can be read.
+    /// Pieces that another key than the one of today has sealed, or none has, as far as this flush's budget goes.
+    fn foreign(&self, record: &GroupRecord, budget: &mut u64) -> Vec<(FileId, u64)> {
+        let (eras, key) = (self.eras.lock(), self.opts.keys.current_id());
+        let mut out = Vec::new();
+        for m in record.pieces.iter().map(|r| &r.meta) {
+            if *budget == 0 {
+                break;
+            }
+            if eras.key_of(m.file) != key {
+                *budget = budget.saturating_sub(m.size());
+                out.push((m.file, m.off));
+            }
+        }
+        out
+    }
+
+    /// Writes pieces anew in which entries were damaged, with what took their places, in files of their own, and those above the checkpoint
+    /// that are sealed otherwise than today. The old ones stay until all of it can be read.
     async fn plan_mending(
         &self,
         id: GroupId,
         group: &Arc<Mutex<Group>>,
         record: &GroupRecord,
-        patched: Vec<Entry>,
+        why: Anew<'_>,
         plan: &mut Plan,
         drafts: &mut Vec<Draft>,
     ) {
         for r in &record.pieces {
             let m = &r.meta;
             let here = |e: &&Entry| m.first_index <= e.head.index && e.head.index <= m.last_index;
-            let patches: Vec<Entry> = patched.iter().filter(here).cloned().collect();
-            if patches.is_empty() {
+            let patches: Vec<Entry> = why.patched.iter().filter(here).cloned().collect();
+            // What is state already is sealed anew by a rewrite.
+            let log = m.last_index > record.checkpoint.index;
+            if patches.is_empty() && !(log && why.foreign.contains(&(m.file, m.off))) {
                 continue;
             }
             let indexes: Vec<LogIndex> = patches.iter().map(|e| e.head.index).collect();
@@ -318,6 +349,7 @@ impl Shard {
         &self,
         id: GroupId,
         record: &GroupRecord,
+        foreign: &[(FileId, u64)],
         plan: &mut Plan,
         shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
@@ -342,7 +374,8 @@ impl Shard {
                 continue;
             }
             let total = u64::from(piece.meta.msgs).max(1);
-            if state && piece.live() * 100 < total * self.opts.rewrite_below_percent {
+            let dead = piece.live() * 100 < total * self.opts.rewrite_below_percent;
+            if state && (dead || foreign.contains(&key)) {
                 runs.push(vec![piece]);
             } else if state && piece.meta.size() < self.opts.small_piece {
                 small.push(piece);
@@ -452,7 +485,17 @@ impl Shard {
         garbage.extend(leaked.iter().filter(|f| !after.contains(f)));
         garbage.sort_unstable();
         garbage.dedup();
+        let eras = self.eras.lock().of_files(&after);
+        let mut needed = eras.needed(&after);
+        // What stays of the journal needs its keys too (S-32).
+        needed.extend(self.journal.lock().full.iter().filter(|f| f.last >= replay_from).map(|f| f.at.key));
+        if mutant!(self.opts, KeysForgotten) {
+            needed.clear();
+        }
         let manifest = Manifest {
+            ring: self.opts.keys.ring(&needed),
+            key: self.opts.keys.current_id(),
+            eras,
             shard: self.id,
             generation,
             replay_from,
@@ -463,7 +506,8 @@ impl Shard {
             tombs,
             garbage: garbage.clone(),
         };
-        let bytes: Bytes = manifest.encode(self.opts.sector).into();
+        let seal = self.opts.keys.current().map(|k| (k, salt(&self.opts)));
+        let bytes: Bytes = manifest.encode(self.opts.sector, seal).into();
         if mutant!(self.opts, FreeBeforeManifest) {
             let free = {
                 let mut j = self.journal.lock();
@@ -492,6 +536,7 @@ impl Shard {
         }
         self.remove_files(&garbage).await;
         self.journal.lock().release(replay_from);
+        self.remove_foreign().await;
         self.wake.notify_one();
         Ok(true)
     }

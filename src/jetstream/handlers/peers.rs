@@ -197,7 +197,7 @@ impl Desk<'_> {
 
     /// Puts another server in the place of one. On the meta group's leader.
     pub(super) async fn replace_peer(&self, stream: &str, peer: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.turn(stream).await;
+        let _one = self.assets.making.turn(stream).await;
         let a = self.node.meta.find(&self.assets.account.name, stream);
         let a = a.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
         let known = self.node.node_called(peer).filter(|n| a.a.members.contains(n));
@@ -207,7 +207,7 @@ impl Desk<'_> {
 
     /// What is wanted becomes what is. On the meta group's leader.
     pub(super) async fn cancel_move(&self, stream: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.turn(stream).await;
+        let _one = self.assets.making.turn(stream).await;
         self.node.stay(&self.assets.account.name, stream).await?;
         Ok(Done::YES)
     }

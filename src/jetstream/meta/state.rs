@@ -116,6 +116,9 @@ pub struct Assigned {
     pub config: Option<StreamConfig>,
 }
 
+/// Assignments by a token of their subjects.
+type ByToken = BTreeMap<Box<[u8]>, BTreeSet<u64>>;
+
 /// See the module.
 #[derive(Default, Debug)]
 pub struct State {
@@ -124,7 +127,7 @@ pub struct State {
     assignments: BTreeMap<u64, Arc<Assigned>>,
     by_name: BTreeMap<(Arc<str>, Arc<str>), u64>,
     /// By account and first token: who listens to subjects that begin with it.
-    by_first: BTreeMap<Arc<str>, BTreeMap<Box<[u8]>, BTreeSet<u64>>>,
+    by_first: BTreeMap<Arc<str>, ByToken>,
     outs: BTreeMap<u64, BTreeSet<NodeId>>,
     nodes: BTreeMap<NodeId, Node>,
     removed: BTreeSet<NodeId>,
