@@ -156,6 +156,9 @@ impl Appender {
     }
 }
 
+/// Bytes of a round without a sync that are written by whoever brings them: two wake-ups of threads cost more than the copy to the page cache.
+const HERE_MAX: usize = 16 << 10;
+
 /// What writes and syncs a journal: a thread of its own where there is one.
 #[derive(Debug)]
 pub(crate) enum Writer {
@@ -176,6 +179,9 @@ impl Writer {
     /// Writes at `off`, then syncs if asked to.
     pub(crate) async fn write(&self, file: &File, off: u64, bufs: Vec<Bytes>, sync: bool) -> io::Result<()> {
         if let (Writer::Thread(t), File::Os(f)) = (self, file) {
+            if !sync && bufs.iter().map(Bytes::len).sum::<usize>() <= HERE_MAX {
+                return f.write_here(off, bufs).await;
+            }
             let mut round = env::disk::Round::default();
             round.ops.push(env::disk::Op::Write { file: f.clone(), off, bufs });
             if sync {

@@ -752,11 +752,32 @@ impl Group {
             return Ok(None);
         }
         let subject = self.dict.subject(id);
-        let first = if i.first_is_exact() { Some(i.first) } else { self.next(&[subject], i.first, feet)? };
+        let first = match i.first_is_exact() {
+            true => Some(i.first),
+            false => match self.first_near_last(id) {
+                Some(first) => Some(first),
+                None => self.next(&[subject], i.first, feet)?,
+            },
+        };
         let last = if i.last_is_exact() { Some(i.last) } else { self.last_of(subject, i.last, feet)?.0 };
         // With damage in the way a bound stays a bound.
         let (first, last) = (first.unwrap_or(i.first), last.unwrap_or(i.last));
         Ok(Some(SubjectTotals { msgs: i.count(), first, last }))
+    }
+
+    /// The first message of a subject that has few, if all of them are near each other at the end: what is published twice in a moment and kept once
+    /// loses what it had before, and a search from there would go through the whole tail.
+    fn first_near_last(&self, id: u32) -> Option<StreamSeq> {
+        const COUNT_MAX: u64 = 16;
+        const STEPS_MAX: usize = 4096;
+        let i = self.dict.info(id);
+        if !i.last_is_exact() || i.count() > COUNT_MAX {
+            return None;
+        }
+        let at = self.tail_slot(i.last)?;
+        let near = self.msgs.range(..=at).rev().take(STEPS_MAX);
+        let mut live = near.filter(|m| m.subject == id && !m.deleted);
+        live.nth(usize::try_from(i.count()).ok()?.checked_sub(1)?).map(|m| m.seq)
     }
 
     /// Live messages from `from` to the end, of any subject.

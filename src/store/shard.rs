@@ -999,17 +999,47 @@ fn without_key(rounds: &mut [Scanned], opts: &Options) {
     }
 }
 
+/// Bytes of a journal file that are read at once, in memory that goes round.
+const SCAN_CHUNK: usize = 1 << 20;
+
 /// Reads until two readings agree: a flip on the way from the disk must not look like a torn tail.
 async fn read_twice(file: &File, len: usize) -> Result<Bytes> {
-    let mut last = file.scan_at(0, len).await?;
+    let mut last = read_whole(file, len).await?;
     for _ in 0..4 {
-        let again = file.scan_at(0, len).await?;
-        if again == last {
-            return Ok(again);
+        if reads_as(file, &last, len).await? {
+            break;
         }
-        last = again;
+        last = read_whole(file, len).await?;
     }
     Ok(last)
+}
+
+async fn read_whole(file: &File, len: usize) -> Result<Bytes> {
+    let mut all = Vec::with_capacity(len);
+    while all.len() < len {
+        let part = file.stream_at(all.len() as u64, SCAN_CHUNK.min(len - all.len())).await?;
+        if part.is_empty() {
+            break;
+        }
+        all.extend_from_slice(&part);
+    }
+    Ok(all.into())
+}
+
+/// Whether another reading gives the same.
+async fn reads_as(file: &File, bytes: &Bytes, len: usize) -> Result<bool> {
+    let mut at = 0;
+    while at < len {
+        let part = file.stream_at(at as u64, SCAN_CHUNK.min(len - at)).await?;
+        if part.is_empty() {
+            break;
+        }
+        if bytes.get(at..at + part.len()) != Some(&part[..]) {
+            return Ok(false);
+        }
+        at += part.len();
+    }
+    Ok(at == bytes.len())
 }
 
 /// What the layer above gets when it asks for a group's options.

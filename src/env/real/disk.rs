@@ -335,6 +335,11 @@ impl File {
         self.blocking(move |f| f.write(off, &bufs)).await
     }
 
+    /// As [`File::write_vectored_at`], on the calling thread: for little that goes to the page cache. It may wait there where others write more than the disk takes.
+    pub async fn write_here(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
+        self.0.write(off, &bufs)
+    }
+
     /// Makes the content and the length durable (E-1). A failure is final (E-2).
     pub async fn sync_data(&self) -> io::Result<()> {
         self.blocking(|f| f.sync("sync", false)).await

@@ -383,6 +383,10 @@ impl File {
     pub fn appender(&self, _past_cache: bool) -> Appender {
         Appender { file: self.clone(), at: 0, held: Vec::new() }
     }
+    /// As [`File::write_vectored_at`].
+    pub async fn write_here(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
+        self.write_vectored_at(off, bufs).await
+    }
     /// Makes the content and the length durable (E-1). A failure is final (E-2).
     pub async fn sync_data(&self) -> io::Result<()> {
         self.op("sync", |d, h| d.sync(h)).await
