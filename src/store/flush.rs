@@ -196,11 +196,11 @@ impl Shard {
             let durable = |t: &&TailEntry| t.round <= synced;
             (g.record(&plan), g.patched.values().filter(durable).map(|t| t.entry.clone()).collect::<Vec<_>>())
         };
-        let foreign = self.foreign(&record, reseal);
-        if !patched.is_empty() || !foreign.is_empty() {
-            self.plan_mending(id, group, &record, patched, &foreign, &mut plan, drafts).await;
+        plan.foreign = self.foreign(&record, reseal);
+        if !patched.is_empty() || !plan.foreign.is_empty() {
+            self.plan_mending(id, group, &record, patched, &mut plan, drafts).await;
         }
-        self.plan_rewrites(id, &record, &foreign, &mut plan, shared, drafts).await;
+        self.plan_rewrites(id, &record, &mut plan, shared, drafts).await;
         plan
     }
 
@@ -208,6 +208,9 @@ impl Shard {
     fn foreign(&self, record: &GroupRecord, budget: &mut u64) -> Vec<(FileId, u64)> {
         let (eras, key) = (self.eras.lock(), self.opts.keys.current_id());
         let mut out = Vec::new();
+        if key == 0 && eras.is_plain() {
+            return out;
+        }
         for m in record.pieces.iter().map(|r| &r.meta) {
             if *budget == 0 {
                 break;
@@ -228,7 +231,6 @@ impl Shard {
         group: &Arc<Mutex<Group>>,
         record: &GroupRecord,
         patched: Vec<Entry>,
-        foreign: &[(FileId, u64)],
         plan: &mut Plan,
         drafts: &mut Vec<Draft>,
     ) {
@@ -238,7 +240,7 @@ impl Shard {
             let patches: Vec<Entry> = patched.iter().filter(here).cloned().collect();
             // What is state already is sealed anew by a rewrite.
             let log = m.last_index > record.checkpoint.index;
-            if patches.is_empty() && !(log && foreign.contains(&(m.file, m.off))) {
+            if patches.is_empty() && !(log && plan.foreign.contains(&(m.file, m.off))) {
                 continue;
             }
             let indexes: Vec<LogIndex> = patches.iter().map(|e| e.head.index).collect();
@@ -287,7 +289,6 @@ impl Shard {
         &self,
         id: GroupId,
         record: &GroupRecord,
-        foreign: &[(FileId, u64)],
         plan: &mut Plan,
         shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
@@ -313,7 +314,7 @@ impl Shard {
             }
             let total = u64::from(piece.meta.msgs).max(1);
             let dead = piece.live() * 100 < total * self.opts.rewrite_below_percent;
-            if state && (dead || foreign.contains(&key)) {
+            if state && (dead || plan.foreign.contains(&key)) {
                 runs.push(vec![piece]);
             } else if state && piece.meta.size() < self.opts.small_piece {
                 small.push(piece);
