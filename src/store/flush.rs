@@ -45,14 +45,6 @@ pub(crate) struct Draft {
 /// Bytes of a piece that are laid out before they go to its file.
 const POUR: usize = 128 << 10;
 
-/// Why pieces of a group are written anew.
-struct Anew<'a> {
-    /// What took the places of damaged entries.
-    patched: Vec<Entry>,
-    /// Pieces that are not sealed as today.
-    foreign: &'a [(FileId, u64)],
-}
-
 impl Draft {
     pub(crate) fn new(shard: &Shard) -> Draft {
         let id = FileId(shard.next_file.fetch_add(1, Ordering::Relaxed));
@@ -256,12 +248,11 @@ impl Shard {
             let durable = |t: &&TailEntry| t.round <= synced;
             (g.record(&plan), g.patched.values().filter(durable).map(|t| t.entry.clone()).collect::<Vec<_>>())
         };
-        let foreign = self.foreign(&record, reseal);
-        if !patched.is_empty() || !foreign.is_empty() {
-            let why = Anew { patched, foreign: &foreign };
-            self.plan_mending(id, group, &record, why, &mut plan, drafts).await;
+        plan.foreign = self.foreign(&record, reseal);
+        if !patched.is_empty() || !plan.foreign.is_empty() {
+            self.plan_mending(id, group, &record, patched, &mut plan, drafts).await;
         }
-        self.plan_rewrites(id, &record, &foreign, &mut plan, shared, drafts).await;
+        self.plan_rewrites(id, &record, &mut plan, shared, drafts).await;
         plan
     }
 
@@ -269,6 +260,9 @@ impl Shard {
     fn foreign(&self, record: &GroupRecord, budget: &mut u64) -> Vec<(FileId, u64)> {
         let (eras, key) = (self.eras.lock(), self.opts.keys.current_id());
         let mut out = Vec::new();
+        if key == 0 && eras.is_plain() {
+            return out;
+        }
         for m in record.pieces.iter().map(|r| &r.meta) {
             if *budget == 0 {
                 break;
@@ -288,17 +282,17 @@ impl Shard {
         id: GroupId,
         group: &Arc<Mutex<Group>>,
         record: &GroupRecord,
-        why: Anew<'_>,
+        patched: Vec<Entry>,
         plan: &mut Plan,
         drafts: &mut Vec<Draft>,
     ) {
         for r in &record.pieces {
             let m = &r.meta;
             let here = |e: &&Entry| m.first_index <= e.head.index && e.head.index <= m.last_index;
-            let patches: Vec<Entry> = why.patched.iter().filter(here).cloned().collect();
+            let patches: Vec<Entry> = patched.iter().filter(here).cloned().collect();
             // What is state already is sealed anew by a rewrite.
             let log = m.last_index > record.checkpoint.index;
-            if patches.is_empty() && !(log && why.foreign.contains(&(m.file, m.off))) {
+            if patches.is_empty() && !(log && plan.foreign.contains(&(m.file, m.off))) {
                 continue;
             }
             let indexes: Vec<LogIndex> = patches.iter().map(|e| e.head.index).collect();
@@ -349,7 +343,6 @@ impl Shard {
         &self,
         id: GroupId,
         record: &GroupRecord,
-        foreign: &[(FileId, u64)],
         plan: &mut Plan,
         shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
@@ -375,7 +368,7 @@ impl Shard {
             }
             let total = u64::from(piece.meta.msgs).max(1);
             let dead = piece.live() * 100 < total * self.opts.rewrite_below_percent;
-            if state && (dead || foreign.contains(&key)) {
+            if state && (dead || plan.foreign.contains(&key)) {
                 runs.push(vec![piece]);
             } else if state && piece.meta.size() < self.opts.small_piece {
                 small.push(piece);

@@ -820,6 +820,8 @@ pub(crate) struct Plan {
     pub dropped_tail: RoaringTreemap,
     /// What a rewrite left out of an old piece.
     pub dropped: BTreeMap<(FileId, u64), RoaringBitmap>,
+    /// Pieces that are sealed otherwise than today and may be written anew for that.
+    pub foreign: Vec<(FileId, u64)>,
     /// Patched entries that lie in their piece now.
     pub mended: Vec<LogIndex>,
     /// A received state that takes the place of all that the group has up to there.

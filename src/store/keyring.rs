@@ -28,6 +28,11 @@ impl Eras {
         self.0.iter().rev().find(|e| e.0 <= file).map_or(0, |e| e.1)
     }
 
+    /// Whether nothing was ever sealed.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Files from `next` on are sealed with this key.
     pub(crate) fn begin(&mut self, next: FileId, key: u32) {
         // An era in which nothing was written.

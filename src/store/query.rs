@@ -75,6 +75,10 @@ impl Piece {
         let start = self.rel(from);
         // Deletions come in runs. A run that begins at `start` ends where the count of deletions falls behind.
         if self.meta.dense() {
+            // As a rule the first of a queue goes, and the one behind it is there: no need to count.
+            if !self.deleted.contains(start) {
+                return Ok(Some(from));
+            }
             let end = self.rel(self.meta.last_seq);
             let gone = |n: u32| self.deleted.range_cardinality(start..=start + n) == u64::from(n) + 1;
             return Ok(first_false(u64::from(end - start) + 1, |n| gone(n as u32))
@@ -82,6 +86,9 @@ impl Piece {
         }
         let f = feet.subjects(self)?;
         let slots = &f.slots[self.slots(&f, from, self.meta.last_seq)];
+        if let Some(s) = slots.first().filter(|s| !self.deleted.contains(s.seq)) {
+            return Ok(Some(self.seq(s.seq)));
+        }
         let gone = |n: u64| self.deleted.range_cardinality(start..=slots[n as usize].seq) > n;
         // A purged piece has its gaps marked too, but then nothing is live; otherwise only messages are marked.
         Ok(first_false(slots.len() as u64, gone).map(|n| self.seq(slots[n as usize].seq)))

@@ -208,7 +208,8 @@ impl Shard {
                 }
             }
         }
-        if !last.is_empty() && writes {
+        // Also where nothing is in them: files that wait are used again, and one of an attempt that failed may be merely there.
+        if !files.is_empty() && writes {
             disk.sync_dir(&dir.join("journal")).await?;
         }
         let mut journal = Journal {

@@ -581,7 +581,7 @@ fn a_store_is_sealed_with_the_key_of_the_configuration() {
     let create = r#"{"name":"S","subjects":["hidden.*"],"storage":"file"}"#;
     let said = life(
         &first,
-        "from a variable",
+        "from-a-variable",
         &[
             ("$JS.API.STREAM.CREATE.S", create),
             ("hidden.subject", "a body to hide 1"),
@@ -600,7 +600,7 @@ fn a_store_is_sealed_with_the_key_of_the_configuration() {
         let said = s.all_said();
         assert!(said.contains("Can't start JetStream") && said.contains("sealed with the key "), "{said}");
         assert!(said.contains("jetstream.key") && said.contains("jetstream.prev_key"), "{said}");
-        assert!(!said.contains("from a variable") && !said.contains("second key"), "{said}");
+        assert!(!said.contains("from-a-variable") && !said.contains("second key"), "{said}");
         let mut after = BTreeMap::new();
         tree(&d.0.join("data"), &mut after);
         assert!(before == after, "a refused start changes nothing");
@@ -614,9 +614,9 @@ fn a_store_is_sealed_with_the_key_of_the_configuration() {
     };
     let (one, two, three) = (get(1), get(2), get(3));
     let read = ("$JS.API.STREAM.MSG.GET.S", one.as_str());
-    body(&life(&first, "from a variable", &[read])[0], 1);
+    body(&life(&first, "from-a-variable", &[read])[0], 1);
     let more = ("hidden.subject", "a body to hide 3");
-    let said = life(&both, "from a variable", &[read, more]);
+    let said = life(&both, "from-a-variable", &[read, more]);
     body(&said[0], 1);
     // Its last flush wrote a manifest with the second key: the first one need not be there any more.
     let said =

@@ -228,3 +228,16 @@ fn what_is_rewritten_while_it_is_read_is_found_in_its_new_place() {
     ];
     must_hold(&Plan { seed: 29_221, class: Class::Crash, mutant: None, ops, crashes: vec![] });
 }
+
+/// A journal file whose name could not be made durable, and that could not be removed either, was taken for one that waits to be used again:
+/// a power failure took it with what was acknowledged in it.
+#[test]
+fn s82_a_journal_file_that_is_merely_there_is_made_durable() {
+    must_hold(&Plan {
+        seed: 64_035,
+        class: Class::Errors,
+        mutant: None,
+        ops: vec![Op::Step],
+        crashes: vec![],
+    });
+}
