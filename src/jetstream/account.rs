@@ -14,7 +14,7 @@ use std::{
 
 use broker::{Account, Counter, Deliveries, Inbound, Kind, Link, LinkOptions, Message, Sub};
 use parking_lot::RwLock;
-use stream::consumer::AckTokens;
+use stream::{Now, consumer::AckTokens};
 
 use crate::{
     AccountLimits, JetStream,
@@ -248,7 +248,13 @@ impl Assets {
     }
     /// Serves it here if this node leads the stream, else gives it on. With `d` the publisher waits for what can be answered at once.
     pub(crate) fn take(self: &Arc<Assets>, d: Option<&mut Deliveries>, f: &Forward<'_>) -> bool {
-        let Some((name, rest)) = stream_in(f) else { return false };
+        // An acknowledgement is read once.
+        let acked = if f.way == Way::Ack { AckTokens::parse(f.subject) } else { None };
+        let found = match &acked {
+            Some(t) => named(t.stream).map(|stream| (stream, None)),
+            None => stream_in(f),
+        };
+        let Some((name, rest)) = found else { return false };
         let Some(node) = self.node.upgrade() else { return false };
         if let Some(stream) = self.stream(name)
             && (!node.is_clustered() || stream.takes() || (f.way == Way::Direct && stream.is_current()))
@@ -258,8 +264,10 @@ impl Assets {
                     .and_then(named)
                     .is_some_and(|consumer| stream.pull(consumer, f.reply, f.headers, f.body)),
                 Way::Direct => stream.direct_get(d, rest, f.reply, f.headers, f.body),
-                Way::Ack => AckTokens::parse(f.subject).is_some_and(|t| {
-                    named(t.consumer).is_some_and(|consumer| stream.ack(consumer, &t, f.reply, f.body))
+                Way::Ack => acked.is_some_and(|t| {
+                    // One look at the clocks for all that was read together.
+                    let at = d.map(|d| d.now()).map(|(wall, mono)| Now { wall: wall.0, mono: mono.0 });
+                    named(t.consumer).is_some_and(|consumer| stream.ack(consumer, &t, f.reply, f.body, at))
                 }),
                 Way::Flow => {
                     rest.and_then(named).is_some_and(|consumer| stream.flow(consumer, f.subject, f.headers))

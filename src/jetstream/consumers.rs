@@ -592,13 +592,14 @@ impl Stream {
         waited_for: bool,
         f: impl FnOnce(&mut Slot, Now, &mut Vec<Output>) -> T,
     ) -> Option<T> {
-        self.with_consumer_of(name, waited_for, |_, _| true, |slot, now, _, outs| f(slot, now, outs))
+        self.with_consumer_of(name, waited_for, None, |_, _| true, |slot, now, _, outs| f(slot, now, outs))
     }
-    /// The same, after a look at the stream.
+    /// The same, after a look at the stream; `at` is the time, if it is known.
     fn with_consumer_of<T>(
         self: &Arc<Stream>,
         name: &str,
         waited_for: bool,
+        at: Option<Now>,
         look: impl FnOnce(&Core, Now) -> bool,
         f: impl FnOnce(&mut Slot, Now, bool, &mut Vec<Output>) -> T,
     ) -> Option<T> {
@@ -610,7 +611,7 @@ impl Stream {
             }
             let (name, _) = core.consumers.slots.get_key_value(name)?;
             let name = name.clone();
-            let now = now();
+            let now = at.unwrap_or_else(now);
             let looked = look(&core, now);
             let slot = core.consumers.slots.get_mut(&name)?;
             let mut outs = Vec::new();
@@ -672,7 +673,7 @@ impl Stream {
         let pull = |slot: &mut Slot, now: Now, sure: bool, out: &mut Vec<Output>| {
             slot.rules.pull_of(&to, body, sure, now, out);
         };
-        self.with_consumer_of(consumer, false, sure, pull).is_some()
+        self.with_consumer_of(consumer, false, None, sure, pull).is_some()
     }
     /// An acknowledgement. False if there is no such consumer.
     pub(crate) fn ack(
@@ -681,12 +682,13 @@ impl Stream {
         tokens: &AckTokens<'_>,
         reply: &[u8],
         body: &[u8],
+        at: Option<Now>,
     ) -> bool {
         let to = (!reply.is_empty()).then(|| Bytes::copy_from_slice(reply));
-        self.with_consumer(consumer, to.is_some(), |slot, now, out| {
+        let ack = |slot: &mut Slot, now: Now, _: bool, out: &mut Vec<Output>| {
             slot.rules.ack(tokens, body, to.as_ref(), now, out);
-        })
-        .is_some()
+        };
+        self.with_consumer_of(consumer, to.is_some(), at, |_, _| true, ack).is_some()
     }
     /// An answer to a flow control request. False if there is no such consumer.
     pub(crate) fn flow(self: &Arc<Stream>, consumer: &str, subject: &[u8], headers: &[u8]) -> bool {

@@ -165,18 +165,26 @@ impl Pins {
 
 /// The block that a view last read from: as a rule the next message is in it too. It lives no longer than the view.
 #[derive(Debug, Default)]
-pub(crate) struct Near(RefCell<Option<(At, Range<u64>, Block)>>);
+pub(crate) struct Near {
+    block: RefCell<Option<(At, Range<u64>, Block)>>,
+    /// Something was read from a block already.
+    read: Cell<bool>,
+}
 
 impl Near {
     /// The record of a message, unchecked, if it is there.
     #[inline]
     pub(crate) fn find(&self, p: &Piece, seq: StreamSeq) -> Option<Bytes> {
-        let near = self.0.borrow();
+        let near = self.block.borrow();
         let (at, range, block) = near.as_ref()?;
         if *at == p.key() && range.contains(&seq.0) { block.find(seq) } else { None }
     }
     pub(crate) fn put(&self, p: &Piece, range: Range<u64>, block: Block) {
-        *self.0.borrow_mut() = Some((p.key(), range, block));
+        *self.block.borrow_mut() = Some((p.key(), range, block));
+    }
+    /// Whether this is the first reading of a block: most views read one message, and keep nothing.
+    pub(crate) fn is_first(&self) -> bool {
+        !self.read.replace(true)
     }
 }
 

@@ -389,11 +389,18 @@ impl Group {
         }
         if let Some(f) = feet.try_index(&p)
             && let Some((i, at)) = f.block_of(&p.meta, seq)
-            && let Some(b) = feet.cache.get_block((p.meta.file, at))
-            && let Some(r) = b.find(seq).filter(whole)
         {
-            feet.near.put(&p, f.range_of(&p.meta, i), b);
-            return Ok(Read::Valid(Stored::new(self.id, r)));
+            let at = (p.meta.file, at);
+            if feet.near.is_first() {
+                if let Some(r) = feet.cache.record_of(at, seq).filter(whole) {
+                    return Ok(Read::Valid(Stored::new(self.id, r)));
+                }
+            } else if let Some(b) = feet.cache.get_block(at)
+                && let Some(r) = b.find(seq).filter(whole)
+            {
+                feet.near.put(&p, f.range_of(&p.meta, i), b);
+                return Ok(Read::Valid(Stored::new(self.id, r)));
+            }
         }
         Err(Need(What::Record(p, seq)))
     }

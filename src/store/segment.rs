@@ -981,7 +981,15 @@ pub(crate) struct Block {
     /// The block's own checksum was right: it is this one and all of it.
     pub sure: bool,
     /// Where its records stand, by sequence; made when first asked for.
-    table: Arc<OnceLock<Box<[u32]>>>,
+    table: Arc<OnceLock<Table>>,
+}
+
+/// Where the records of a block stand.
+#[derive(Debug)]
+struct Table {
+    /// The first one's sequence.
+    first: StreamSeq,
+    places: Box<[u32]>,
 }
 
 /// What stands in a block.
@@ -1015,13 +1023,13 @@ impl Block {
 
     /// The record of a message, unchecked, if the block's structure leads to it.
     pub(crate) fn find(&self, seq: StreamSeq) -> Option<Bytes> {
-        let table = self.table.get_or_init(|| {
+        let Table { first, places: table } = self.table.get_or_init(|| {
             let start = self.raw.as_ptr().addr();
-            self.records().map(|r| (r.as_ptr().addr() - start) as u32).collect()
+            let first = self.records().next().and_then(record_seq).unwrap_or_default();
+            Table { first, places: self.records().map(|r| (r.as_ptr().addr() - start) as u32).collect() }
         });
         let seq_at = |at: u32| record_seq(&self.raw[at as usize..]);
         // Without gaps it stands as far behind the first as its number says, and no other record has to be looked at.
-        let first = table.first().and_then(|at| seq_at(*at)).unwrap_or_default();
         let guess = usize::try_from(seq.0.wrapping_sub(first.0)).unwrap_or(usize::MAX);
         let there = table.get(guess).is_some_and(|at| seq_at(*at) == Some(seq));
         let i = if there { guess } else { table.partition_point(|at| seq_at(*at) < Some(seq)) };
