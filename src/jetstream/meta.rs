@@ -132,6 +132,17 @@ impl Meta {
         let coming = inner.coming.values().filter(|a| *a.a.account == *account);
         f(&mut inner.state.of_account(account).chain(coming))
     }
+    /// Of these, those whose subjects may have something in common with `subjects`.
+    pub fn claimed_near<R>(
+        &self,
+        account: &str,
+        subjects: &[String],
+        f: impl FnOnce(&mut dyn Iterator<Item = &Arc<Assigned>>) -> R,
+    ) -> R {
+        let inner = self.inner.lock();
+        let coming = inner.coming.values().filter(|a| *a.a.account == *account);
+        f(&mut inner.state.near(account, subjects).into_iter().chain(coming))
+    }
     /// All streams, with those that are on their way.
     pub fn all_claimed(&self) -> Vec<Arc<Assigned>> {
         let inner = self.inner.lock();

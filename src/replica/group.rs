@@ -55,8 +55,9 @@ pub(crate) struct Group {
     pub memory: bool,
     /// [`Sync::Relaxed`].
     pub relaxed: AtomicBool,
-    /// Just made, with this node as its only voter, and nothing is proposed yet: its writes need not be durable before they count, since
-    /// nobody else has heard of it, and its first proposal's sync covers them.
+    /// This node is its only member, and nothing was proposed in this life: its writes, a term and the entry that begins it, need not be durable
+    /// before they count, since nobody has heard of anything that rests on them, and the first proposal's sync covers them. A power failure
+    /// before that takes back a reign in which nothing happened.
     pub young: AtomicBool,
     /// Something was applied since the last checkpoint.
     pub dirty: AtomicBool,
@@ -420,6 +421,8 @@ impl Group {
     fn write(&self, inner: &mut Inner, write: &mut Write) -> store::Result<()> {
         let mut tickets = [None, None];
         let members = write.reset.is_some() || write.entries.iter().any(|e| e.kind == EntryKind::Config);
+        // Whoever else is to be a member counts on what is here.
+        let young = self.young.load(Ordering::Relaxed) && !members && net::sole(inner);
         if self.memory && (write.hard.is_some() || members) {
             // Its log does not outlive a restart, and it must be known then whether others are counting on it.
             let s = inner.core.status();
@@ -427,7 +430,8 @@ impl Group {
             let state = codec::memory_state(&hard, inner.core.members().1);
             tickets[0] = Some(self.store.set_hard_state(state)?);
         } else if let Some(hard) = &write.hard {
-            tickets[0] = Some(self.store.set_hard_state(codec::hard_state(hard))?);
+            let sync = if young { Sync::Relaxed } else { Sync::Always };
+            tickets[0] = Some(self.store.set_hard_state_with(codec::hard_state(hard), sync)?);
         }
         if !write.patch.is_empty() {
             // The store knows what stood before each.
@@ -447,17 +451,25 @@ impl Group {
                 prev = entry.chain;
                 entry
             });
-            let relaxed = self.relaxed.load(Ordering::Relaxed) || env::planted!("js-ack-before-sync");
+            // The first proposal's sync covers what a young group writes.
+            // Whoever leads a group of one writes what it has proposed; what came from elsewhere is checked again (D-6).
+            let own = net::sole(inner) && inner.core.status().leader == Some(inner.core.me());
+            let append = |entries: Vec<NewEntry>, sync| match own {
+                true => self.store.append_own(entries, sync),
+                false => self.store.append(entries, sync),
+            };
+            let relaxed =
+                young || self.relaxed.load(Ordering::Relaxed) || env::planted!("js-ack-before-sync");
             if relaxed && !self.memory {
-                self.store.append(entries.collect(), Sync::Relaxed)?;
+                append(entries.collect(), Sync::Relaxed)?;
             } else {
                 // A group in memory waits for the reservation of its numbers only, which is nearly always there.
-                tickets[1] = Some(self.store.append(entries.collect(), Sync::Always)?);
+                tickets[1] = Some(append(entries.collect(), Sync::Always)?);
             }
             self.shared.grew(bytes);
             self.since_checkpoint.fetch_add(bytes, Ordering::Relaxed);
         }
-        if self.young.load(Ordering::Relaxed) {
+        if young {
             tickets[0] = None;
             if !self.memory {
                 tickets[1] = None;

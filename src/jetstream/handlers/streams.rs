@@ -132,7 +132,11 @@ impl Desk<'_> {
     pub(super) fn check_overlap(&self, c: &StreamConfig) -> Result<(), ApiError> {
         let overlaps =
             |other: &StreamConfig| other.name != c.name && subjects_overlap(&other.subjects, &c.subjects);
-        match self.claimed(|all| all.filter_map(|a| a.config.as_ref()).any(overlaps)) {
+        let account = &self.assets.account.name;
+        let any = |all: &mut dyn Iterator<Item = &Arc<Assigned>>| {
+            all.filter_map(|a| a.config.as_ref()).any(overlaps)
+        };
+        match self.node.meta.claimed_near(account, &c.subjects, any) {
             true => Err(errors::STREAM_SUBJECT_OVERLAP.error()),
             false => Ok(()),
         }

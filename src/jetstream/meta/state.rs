@@ -116,6 +116,9 @@ pub struct Assigned {
     pub config: Option<StreamConfig>,
 }
 
+/// Assignments by a token of their subjects.
+type ByToken = BTreeMap<Box<[u8]>, BTreeSet<u64>>;
+
 /// See the module.
 #[derive(Default, Debug)]
 pub struct State {
@@ -123,6 +126,8 @@ pub struct State {
     pub last_id: u64,
     assignments: BTreeMap<u64, Arc<Assigned>>,
     by_name: BTreeMap<(Arc<str>, Arc<str>), u64>,
+    /// By account and first token: who listens to subjects that begin with it.
+    by_first: BTreeMap<Arc<str>, ByToken>,
     outs: BTreeMap<u64, BTreeSet<NodeId>>,
     nodes: BTreeMap<NodeId, Node>,
     removed: BTreeSet<NodeId>,
@@ -134,9 +139,52 @@ impl Assigned {
         let config = serde_json::from_slice(&a.config).ok();
         Arc::new(Assigned { a, config })
     }
+    /// The first tokens of its subjects.
+    fn firsts(&self) -> BTreeSet<&[u8]> {
+        let all = self.config.iter().flat_map(|c| &c.subjects);
+        all.filter_map(|s| subject::tokens(s.as_bytes()).next()).collect()
+    }
 }
 
 impl State {
+    fn set(&mut self, a: Arc<Assigned>) {
+        self.unset(a.a.id);
+        let of = self.by_first.entry(a.a.account.clone()).or_default();
+        for first in a.firsts() {
+            of.entry(first.into()).or_default().insert(a.a.id);
+        }
+        self.assignments.insert(a.a.id, a);
+    }
+    fn unset(&mut self, id: u64) -> Option<Arc<Assigned>> {
+        let old = self.assignments.remove(&id)?;
+        if let Some(of) = self.by_first.get_mut(&old.a.account) {
+            for first in old.firsts() {
+                if let Some(ids) = of.get_mut(first) {
+                    ids.remove(&id);
+                    if ids.is_empty() {
+                        of.remove(first);
+                    }
+                }
+            }
+        }
+        Some(old)
+    }
+
+    /// An account's streams whose subjects may have something in common with these: all that do are among them.
+    pub fn near(&self, account: &str, subjects: &[String]) -> Vec<&Arc<Assigned>> {
+        let wild = |t: &[u8]| t == b"*" || t == b">";
+        let firsts: BTreeSet<&[u8]> =
+            subjects.iter().filter_map(|s| subject::tokens(s.as_bytes()).next()).collect();
+        if firsts.iter().any(|t| wild(t)) {
+            return self.of_account(account).collect();
+        }
+        let Some(of) = self.by_first.get(account) else { return Vec::new() };
+        let wilds = [&b"*"[..], b">"];
+        let ids: BTreeSet<u64> =
+            firsts.into_iter().chain(wilds).filter_map(|t| of.get(t)).flatten().copied().collect();
+        ids.into_iter().filter_map(|id| self.get(id)).collect()
+    }
+
     /// Carries a command out; the group that it is about, or 0. An error is an answer, and the same on every node.
     pub fn apply(&mut self, c: Command) -> Result<u64, &'static str> {
         match c {
@@ -157,7 +205,7 @@ impl State {
                 let id = a.id;
                 self.last_id = id;
                 self.by_name.insert(name, id);
-                self.assignments.insert(id, Assigned::new(a));
+                self.set(Assigned::new(a));
                 Ok(id)
             }
             Command::Update { id, config, members } => {
@@ -170,11 +218,11 @@ impl State {
                 }
                 a.leaving.retain(|n| !members.contains(n));
                 (a.config, a.members) = (config, members);
-                self.assignments.insert(id, Assigned::new(a));
+                self.set(Assigned::new(a));
                 Ok(id)
             }
             Command::Delete(id) => {
-                let old = self.assignments.remove(&id).ok_or("there is no such stream")?;
+                let old = self.unset(id).ok_or("there is no such stream")?;
                 self.by_name.remove(&(old.a.account.clone(), old.a.name.clone()));
                 let holders =
                     old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
@@ -188,7 +236,7 @@ impl State {
                 let out: Vec<NodeId> = nodes.into_iter().filter(|n| a.leaving.contains(n)).collect();
                 a.leaving.retain(|n| !out.contains(n));
                 a.left.extend(out.iter().filter(|n| !old.a.left.contains(n)));
-                self.assignments.insert(id, Assigned::new(a));
+                self.set(Assigned::new(a));
                 let out = out.into_iter().filter(|n| !self.removed.contains(n));
                 self.outs.entry(id).or_default().extend(out);
                 self.outs.retain(|_, nodes| !nodes.is_empty());
@@ -227,7 +275,7 @@ impl State {
                 if new <= self.last_id {
                     return Err("its id is not new any more");
                 }
-                let old = self.assignments.remove(&id).expect("just seen");
+                let old = self.unset(id).expect("just seen");
                 let holders =
                     old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
                 self.outs.entry(id).or_default().extend(holders);
@@ -237,7 +285,7 @@ impl State {
                 (a.leaving, a.left) = (Vec::new(), Vec::new());
                 self.by_name.insert((a.account.clone(), a.name.clone()), new);
                 self.last_id = new;
-                self.assignments.insert(new, Assigned::new(a));
+                self.set(Assigned::new(a));
                 Ok(new)
             }
         }
@@ -285,14 +333,11 @@ impl State {
     pub fn decode(b: &[u8]) -> Option<State> {
         type Saved = (u64, Vec<Assignment>, BTreeMap<u64, BTreeSet<NodeId>>, Vec<Node>, BTreeSet<NodeId>);
         let (last_id, assignments, outs, nodes, removed): Saved = codec::decode(FORMAT, b)?;
-        Some(State {
-            last_id,
-            by_name: assignments.iter().map(|a| ((a.account.clone(), a.name.clone()), a.id)).collect(),
-            assignments: assignments.into_iter().map(|a| (a.id, Assigned::new(a))).collect(),
-            outs,
-            nodes: nodes.into_iter().map(|n| (n.id, n)).collect(),
-            removed,
-        })
+        let by_name = assignments.iter().map(|a| ((a.account.clone(), a.name.clone()), a.id)).collect();
+        let nodes = nodes.into_iter().map(|n| (n.id, n)).collect();
+        let mut state = State { last_id, by_name, outs, nodes, removed, ..State::default() };
+        assignments.into_iter().for_each(|a| state.set(Assigned::new(a)));
+        Some(state)
     }
 }
 
@@ -369,6 +414,33 @@ mod tests {
         assert_eq!(s.apply(Command::Create(stream(3, "S", &[1]))), Ok(3));
         s.apply(Command::Gone { id: 2, node: n(1) }).unwrap();
         assert!(s.outs().is_empty());
+    }
+
+    #[test]
+    fn streams_are_found_by_what_their_subjects_begin_with() {
+        let of = |id, name: &str, subjects: &str| Assignment {
+            config: Bytes::from(format!(r#"{{"name":"{name}","subjects":{subjects}}}"#)),
+            ..stream(id, name, &[1])
+        };
+        let mut s = State::default();
+        s.apply(Command::Create(of(2, "S", r#"["a.b","c.>"]"#))).unwrap();
+        s.apply(Command::Create(of(3, "T", r#"["*.x"]"#))).unwrap();
+        s.apply(Command::Create(of(4, "U", r#"["d"]"#))).unwrap();
+        let near = |s: &State, subject: &str| -> Vec<u64> {
+            s.near("A", &[subject.to_owned()]).iter().map(|a| a.a.id).collect()
+        };
+        let read = State::decode(&s.encode()).unwrap();
+        for s in [&s, &read] {
+            assert_eq!(near(s, "a.>"), [2, 3]);
+            assert_eq!(near(s, "d"), [3, 4]);
+            assert_eq!(near(s, "e"), [3]);
+            assert_eq!(near(s, ">"), [2, 3, 4]);
+            assert!(s.near("B", &["a".to_owned()]).is_empty());
+        }
+        let config = Bytes::from_static(br#"{"name":"S","subjects":["e"]}"#);
+        s.apply(Command::Update { id: 2, config, members: vec![n(1)] }).unwrap();
+        s.apply(Command::Delete(3)).unwrap();
+        assert_eq!((near(&s, "a.>"), near(&s, "e")), (vec![], vec![2]));
     }
 
     #[test]
