@@ -43,7 +43,7 @@ const CALM: Duration = Duration::from_secs(60);
 /// How long after a trouble between servers has ended leaders may still change, in nanoseconds.
 const UNREST_NS: u64 = 10_000_000_000;
 /// How often the replicas of several servers are compared, in nanoseconds.
-const AUDIT_NS: u64 = 20_000_000;
+const AUDIT_NS: u64 = 100_000_000;
 /// The code of an answer that names a server which is no member.
 const NOT_A_MEMBER: u64 = 10044;
 /// The streams that have a consumer.
