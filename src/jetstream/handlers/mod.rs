@@ -24,6 +24,7 @@ use crate::{
         response::{AccountInfo, AccountLimits, ApiStats, Tier},
     },
     cluster::calls::{Call, Reply},
+    meta::OfAccount,
     node::Usage,
     shell::Stream,
 };
@@ -217,9 +218,11 @@ impl Desk<'_> {
                 u.storage += storage;
                 u.consumers += usize::try_from(consumers).unwrap_or(0);
             }
-            let all = self.node.meta.of_account(name);
-            u.streams = all.len();
-            (u.reserved_memory, u.reserved_storage) = streams::reserved(all.iter());
+            let (streams, reserved) = self.node.meta.read(|s| {
+                let of = s.sum_of(name);
+                (of.map_or(0, |of| of.names.len()), of.map_or((0, 0), OfAccount::reserved))
+            });
+            (u.streams, u.reserved_memory, u.reserved_storage) = (streams, reserved.0, reserved.1);
         }
         let l = self.assets.limits().unwrap_or_default();
         AccountInfo {

@@ -28,7 +28,7 @@ impl Desk<'_> {
         if self.assigned(&c.name).is_some() {
             return Err(errors::STREAM_NAME_EXIST_RESTORE_FAILED.error());
         }
-        if limits.max_streams >= 0 && self.claimed(|all| all.count()) as i64 >= limits.max_streams {
+        if self.has_enough(&limits) {
             return Err(errors::MAXIMUM_STREAMS_LIMIT.error());
         }
         self.fits(c)?;
@@ -82,8 +82,7 @@ impl JetStream {
             return;
         }
         let left: Vec<_> = self.meta.read(|s| {
-            let all = s.assignments().filter(|a| a.config.as_ref().is_some_and(StreamConfig::is_restoring));
-            all.filter(|a| !self.restores.holds(&a.a.account, &a.a.name)).cloned().collect()
+            s.restoring().filter(|a| !self.restores.holds(&a.a.account, &a.a.name)).cloned().collect()
         });
         for a in left {
             let label = format!("'{} > {}'", a.a.account, a.a.name);

@@ -15,6 +15,7 @@ use replica::{Members, NodeId};
 use serde::{Deserialize, Serialize};
 use stream::config::StreamConfig;
 
+use super::tally::{OfAccount, OfNode, Tally};
 use crate::codec;
 
 /// The group of the assignments themselves.
@@ -122,7 +123,8 @@ pub struct State {
     /// The highest id given.
     pub last_id: u64,
     assignments: BTreeMap<u64, Arc<Assigned>>,
-    by_name: BTreeMap<(Arc<str>, Arc<str>), u64>,
+    /// What follows from the assignments.
+    tally: Tally,
     outs: BTreeMap<u64, BTreeSet<NodeId>>,
     nodes: BTreeMap<NodeId, Node>,
     removed: BTreeSet<NodeId>,
@@ -141,8 +143,7 @@ impl State {
     pub fn apply(&mut self, c: Command) -> Result<u64, &'static str> {
         match c {
             Command::Create(a) => {
-                let name = (a.account.clone(), a.name.clone());
-                if self.by_name.contains_key(&name) {
+                if self.find(&a.account, &a.name).is_some() {
                     return Err("there is a stream of that name");
                 }
                 // Its proposer may have led before others did.
@@ -156,8 +157,7 @@ impl State {
                 );
                 let id = a.id;
                 self.last_id = id;
-                self.by_name.insert(name, id);
-                self.assignments.insert(id, Assigned::new(a));
+                self.put(Assigned::new(a));
                 Ok(id)
             }
             Command::Update { id, config, members } => {
@@ -170,12 +170,11 @@ impl State {
                 }
                 a.leaving.retain(|n| !members.contains(n));
                 (a.config, a.members) = (config, members);
-                self.assignments.insert(id, Assigned::new(a));
+                self.put(Assigned::new(a));
                 Ok(id)
             }
             Command::Delete(id) => {
-                let old = self.assignments.remove(&id).ok_or("there is no such stream")?;
-                self.by_name.remove(&(old.a.account.clone(), old.a.name.clone()));
+                let old = self.take(id).ok_or("there is no such stream")?;
                 let holders =
                     old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
                 self.outs.entry(id).or_default().extend(holders);
@@ -188,7 +187,7 @@ impl State {
                 let out: Vec<NodeId> = nodes.into_iter().filter(|n| a.leaving.contains(n)).collect();
                 a.leaving.retain(|n| !out.contains(n));
                 a.left.extend(out.iter().filter(|n| !old.a.left.contains(n)));
-                self.assignments.insert(id, Assigned::new(a));
+                self.put(Assigned::new(a));
                 let out = out.into_iter().filter(|n| !self.removed.contains(n));
                 self.outs.entry(id).or_default().extend(out);
                 self.outs.retain(|_, nodes| !nodes.is_empty());
@@ -227,7 +226,7 @@ impl State {
                 if new <= self.last_id {
                     return Err("its id is not new any more");
                 }
-                let old = self.assignments.remove(&id).expect("just seen");
+                let old = self.take(id).expect("just seen");
                 let holders =
                     old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
                 self.outs.entry(id).or_default().extend(holders);
@@ -235,12 +234,25 @@ impl State {
                 let mut a = old.a.clone();
                 (a.id, a.first) = (new, a.members.clone());
                 (a.leaving, a.left) = (Vec::new(), Vec::new());
-                self.by_name.insert((a.account.clone(), a.name.clone()), new);
                 self.last_id = new;
-                self.assignments.insert(new, Assigned::new(a));
+                self.put(Assigned::new(a));
                 Ok(new)
             }
         }
+    }
+
+    /// An assignment comes, or another one takes its place.
+    fn put(&mut self, a: Arc<Assigned>) {
+        if let Some(old) = self.assignments.insert(a.a.id, a.clone()) {
+            self.tally.remove(&old);
+        }
+        self.tally.add(&a);
+    }
+    /// An assignment goes.
+    fn take(&mut self, id: u64) -> Option<Arc<Assigned>> {
+        let old = self.assignments.remove(&id)?;
+        self.tally.remove(&old);
+        Some(old)
     }
 
     /// An assignment.
@@ -249,7 +261,7 @@ impl State {
     }
     /// A stream's.
     pub fn find(&self, account: &str, name: &str) -> Option<&Arc<Assigned>> {
-        let id = self.by_name.get(&(account.into(), name.into()))?;
+        let id = self.tally.of(account)?.names.get(name)?;
         self.assignments.get(id)
     }
     /// All, by id.
@@ -258,9 +270,24 @@ impl State {
     }
     /// An account's, by the stream's name.
     pub fn of_account(&self, account: &str) -> impl Iterator<Item = &Arc<Assigned>> {
-        let from: (Arc<str>, Arc<str>) = (account.into(), "".into());
-        let of = from.0.clone();
-        self.by_name.range(from..).take_while(move |((a, _), _)| *a == of).filter_map(|(_, id)| self.get(*id))
+        let names = self.tally.of(account).into_iter().flat_map(|of| of.names.values());
+        names.filter_map(|id| self.get(*id))
+    }
+    /// What an account's streams add up to, if it has any.
+    pub fn sum_of(&self, account: &str) -> Option<&OfAccount> {
+        self.tally.of(account)
+    }
+    /// Streams into which a backup is being restored.
+    pub fn restoring(&self) -> impl Iterator<Item = &Arc<Assigned>> {
+        self.tally.restoring.iter().filter_map(|id| self.get(*id))
+    }
+    /// Streams that have several replicas and their log in memory.
+    pub fn forgetful(&self) -> impl Iterator<Item = &Arc<Assigned>> {
+        self.tally.forgetful.iter().filter_map(|id| self.get(*id))
+    }
+    /// What a node carries.
+    pub fn load_of(&self, node: NodeId) -> OfNode {
+        self.tally.on(node)
     }
     /// Whose data of which group may go.
     pub fn outs(&self) -> &BTreeMap<u64, BTreeSet<NodeId>> {
@@ -269,6 +296,10 @@ impl State {
     /// The nodes.
     pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
         &self.nodes
+    }
+    /// Whether streams are to be on a node that was removed.
+    pub fn is_any_on_removed(&self) -> bool {
+        self.removed.iter().any(|n| self.tally.on(*n).assets > 0)
     }
     /// Whether a node was removed for good.
     pub fn is_removed(&self, node: NodeId) -> bool {
@@ -285,14 +316,10 @@ impl State {
     pub fn decode(b: &[u8]) -> Option<State> {
         type Saved = (u64, Vec<Assignment>, BTreeMap<u64, BTreeSet<NodeId>>, Vec<Node>, BTreeSet<NodeId>);
         let (last_id, assignments, outs, nodes, removed): Saved = codec::decode(FORMAT, b)?;
-        Some(State {
-            last_id,
-            by_name: assignments.iter().map(|a| ((a.account.clone(), a.name.clone()), a.id)).collect(),
-            assignments: assignments.into_iter().map(|a| (a.id, Assigned::new(a))).collect(),
-            outs,
-            nodes: nodes.into_iter().map(|n| (n.id, n)).collect(),
-            removed,
-        })
+        let nodes = nodes.into_iter().map(|n| (n.id, n)).collect();
+        let mut s = State { last_id, outs, nodes, removed, ..State::default() };
+        assignments.into_iter().for_each(|a| s.put(Assigned::new(a)));
+        Some(s)
     }
 }
 
@@ -485,6 +512,14 @@ mod tests {
                 }
                 let again = State::decode(&s.encode()).expect("it is ours");
                 prop_assert_eq!(again.encode(), s.encode());
+                // What is added up on the way is what a count of all says.
+                for node in (1..5).map(n) {
+                    prop_assert_eq!(again.load_of(node), s.load_of(node));
+                    let has = |a: &&Arc<Assigned>| a.a.members.contains(&node);
+                    let twice = s.assignments().any(|a| a.a.members.iter().filter(|m| **m == node).count() > 1);
+                    prop_assert!(twice || s.load_of(node).assets == s.assignments().filter(has).count());
+                }
+                prop_assert_eq!(s.sum_of("A").map_or(0, |of| of.names.len()), s.assignments().count());
                 for a in s.assignments() {
                     prop_assert_eq!(s.find(&a.a.account, &a.a.name).map(|f| f.a.id), Some(a.a.id));
                 }
