@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::{
     Replicas,
+    campaigns::{Campaigns, QUEUED},
     frame::{EXCEPTED_MAX, Frame},
     group::{Group, Handle, Inner, from_store},
     lives::node,
@@ -53,6 +54,7 @@ pub(crate) struct Net {
     beat: Notify,
     timers: Mutex<BTreeSet<(u64, GroupId)>>,
     timer: Notify,
+    pub campaigns: Campaigns,
 }
 
 impl Net {
@@ -64,6 +66,7 @@ impl Net {
             beat: Notify::new(),
             timers: Mutex::default(),
             timer: Notify::new(),
+            campaigns: Campaigns::default(),
         }
     }
 
@@ -106,6 +109,7 @@ impl Net {
     pub(crate) fn wake(&self) {
         self.beat.notify_one();
         self.timer.notify_one();
+        self.campaigns.wake.notify_one();
     }
 }
 
@@ -138,26 +142,6 @@ impl Shared {
             self.tell(effect);
         }
         answer
-    }
-
-    /// Lets the groups that followed a node campaign, in random order and so many a second.
-    fn withdrawn(self: &Arc<Self>, node: NodeId) {
-        let mut groups: Vec<Arc<Group>> = self.groups().into_iter().filter(|g| !g.is_sole()).collect();
-        let some = (self.options.elections_per_s / 10).max(1);
-        if groups.len() <= some {
-            return groups.iter().for_each(|g| g.post(Event::Withdrawn(node)));
-        }
-        env::rng("replica elections").shuffle(&mut groups);
-        let shared = self.clone();
-        env::spawn(async move {
-            for some in groups.chunks(some) {
-                some.iter().for_each(|g| g.post(Event::Withdrawn(node)));
-                env::sleep(Duration::from_millis(100)).await;
-                if shared.is_closed() {
-                    return;
-                }
-            }
-        });
     }
 
     /// What a disk that does not answer means for the groups here, if that changed.
@@ -199,11 +183,23 @@ impl Shared {
 
     async fn beats(self: Arc<Self>) {
         let mut stuck = false;
+        let mut next = 0;
         while !self.is_closed() {
             if self.net.pairs.lock().is_empty() {
                 self.net.beat.notified().await;
                 continue;
             }
+            let now = env::now().0;
+            if now < next {
+                // Support ends when it ends, and not with the next heartbeat: so long a group of a node that has ended is without a leader.
+                let end = self.net.pairs.lock().next_end().map_or(next, |end| end.min(next));
+                env::sleep_until(env::Instant(end)).await;
+                if end < next {
+                    self.pairs(|pairs, now, out| pairs.tick(now, out));
+                }
+                continue;
+            }
+            next = now.saturating_add(self.options.beat_ns);
             let excepted: Vec<_> = {
                 let mut all = self.net.excepted.lock();
                 let said = all.iter_mut().take(EXCEPTED_MAX).map(|(g, (t, left))| {
@@ -223,7 +219,6 @@ impl Shared {
             if let Some(peers) = self.net.peers.get().filter(|_| !stuck) {
                 nodes.into_iter().for_each(|n| peers.send(n, frame.clone()));
             }
-            env::sleep(Duration::from_nanos(self.options.beat_ns)).await;
         }
     }
 
@@ -244,11 +239,19 @@ impl Shared {
             self.net.timers.lock().remove(&(at, id));
             if let Some(g) = self.group(id) {
                 let mut inner = g.inner.lock();
-                if inner.timer == at {
+                let waits = inner.timer == at && inner.core.status().role != raft::RoleName::Leader;
+                if waits {
+                    // A campaign, if it comes to one, waits for its turn; until then nothing else begins it.
+                    inner.timer = QUEUED;
+                } else if inner.timer == at {
                     inner.timer = u64::MAX;
                 }
                 drop(inner);
-                g.poke();
+                if waits {
+                    self.net.campaigns.timed(id);
+                } else {
+                    g.poke();
+                }
             }
         }
     }
@@ -263,6 +266,10 @@ impl Group {
     /// Sees to it that the group is woken when its core wants to be. A timer that is set earlier is left: it looks again then.
     pub(crate) fn arm(&self, inner: &mut Inner) {
         let at = inner.core.deadline();
+        if inner.timer == QUEUED && inner.core.status().role == raft::RoleName::Leader {
+            // It leads without having had its turn: leaders do not wait.
+            inner.timer = u64::MAX;
+        }
         if at >= inner.timer || sole(inner) || inner.stop.is_some() {
             return;
         }
@@ -387,6 +394,7 @@ impl Replicas {
         }
         env::spawn(self.0.clone().beats());
         env::spawn(self.0.clone().timers());
+        env::spawn(self.0.clone().campaigns());
     }
 
     /// A frame came from a node, over a link that is known to be that node's. Bad frames are dropped (D-6). Once a frame of a newer link
