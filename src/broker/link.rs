@@ -365,7 +365,14 @@ impl Link {
     }
     /// Writes what the outbox holds, as far as the socket takes it.
     pub fn flush(&self) {
-        match outbox::flush(&self.out, env::now) {
+        self.flush_and(false);
+    }
+    /// The same in the middle of a batch: who has undertaken to flush at its end (B-6) still will.
+    pub(crate) fn flush_some(&self) {
+        self.flush_and(true);
+    }
+    fn flush_and(&self, again: bool) {
+        match outbox::flush(&self.out, again, env::now) {
             Flushed::Done => {}
             // The owner waits until the socket takes more.
             Flushed::Blocked if env::planted!("lost-wakeup-after-block") => {}

@@ -125,7 +125,6 @@ impl Out {
     }
     /// Begins a write: hands out all pieces. `None` if there is nothing to write or somebody else is at it.
     fn take(&mut self) -> Option<(VecDeque<Chunk>, usize, Arc<dyn Transport>)> {
-        self.scheduled = false;
         if self.writing {
             return None;
         }
@@ -174,10 +173,11 @@ pub enum Flushed {
     Failed,
 }
 
-/// Writes what the outbox behind `lock` holds until it is empty or the socket takes no more.
-pub fn flush(lock: &ShortMutex<Out>, now: impl Fn() -> Instant) -> Flushed {
+/// Writes what the outbox behind `lock` holds until it is empty or the socket takes no more. `again`: whoever has undertaken to flush it will still do so.
+pub fn flush(lock: &ShortMutex<Out>, again: bool, now: impl Fn() -> Instant) -> Flushed {
     let mut out = lock.lock();
     loop {
+        out.scheduled &= again;
         let Some((mut chunks, mut head, transport)) = out.take() else { return Flushed::Done };
         drop(out);
         let (mut written, mut end) = (0, Flushed::Done);

@@ -18,6 +18,10 @@ use crate::{
 
 /// An outbox of that many bytes is written in the middle of a batch.
 const FLUSH_BYTES: usize = 512 << 10;
+/// All outboxes of a batch together: what is written later than that is no longer in the cache.
+const FLUSH_ALL_BYTES: usize = 4 << 20;
+/// However many outboxes share that, none is written for less.
+const FLUSH_BYTES_MIN: usize = 16 << 10;
 /// How deep a delivery may cause another.
 const NESTED_MAX: u8 = 16;
 
@@ -83,6 +87,8 @@ pub struct Deliveries {
     /// Queue names for each route of the message at hand.
     route_queues: Vec<Vec<u8>>,
     touched: Vec<Arc<Link>>,
+    /// From how many bytes on an outbox is written in the middle of a batch, now that so many are `touched`.
+    flush_bytes: usize,
     expired: Vec<Arc<Sub>>,
     random: u64,
     depth: u8,
@@ -351,6 +357,7 @@ impl Deliveries {
             route_head: RouteHead::default(),
             route_queues: Vec::new(),
             touched: Vec::new(),
+            flush_bytes: FLUSH_BYTES,
             expired: Vec::new(),
             random: seed | 1,
             depth: 0,
@@ -554,17 +561,17 @@ impl Deliveries {
         out.msgs += 1;
         out.bytes += size;
         let (pending, first) = (out.pending(), out.schedule());
-        let full = pending >= FLUSH_BYTES && out.blocked_since.is_none();
+        let full = pending >= self.flush_bytes && out.blocked_since.is_none();
         drop(out);
         self.out_msgs += 1;
         self.out_bytes += size;
         self.route_msgs += 1;
         self.route_bytes += size;
         if first {
-            self.touched.push(sub.link.clone());
+            self.touch(&sub.link);
         }
         if full {
-            link.flush();
+            link.flush_some();
         }
         let max = link.pending_bytes_max();
         if pending > max / 4 * 3 {
@@ -754,16 +761,16 @@ impl Deliveries {
         out.msgs += 1;
         out.bytes += size;
         let (pending, first) = (out.pending(), out.schedule());
-        let full = pending >= FLUSH_BYTES && out.blocked_since.is_none();
+        let full = pending >= self.flush_bytes && out.blocked_since.is_none();
         drop(out);
         self.out_msgs += 1;
         self.out_bytes += size;
         if first {
-            self.touched.push(sub.link.clone());
+            self.touch(&sub.link);
         }
         if full {
             // Written now it is still in the cache, and the outbox stays small.
-            link.flush();
+            link.flush_some();
         }
         let max = link.pending_bytes_max();
         if pending > max / 4 * 3 {
@@ -887,9 +894,15 @@ impl Deliveries {
     pub(crate) fn take_congestion(&mut self) -> bool {
         std::mem::take(&mut self.congested)
     }
+    /// Undertakes to flush a link (B-6).
+    fn touch(&mut self, link: &Arc<Link>) {
+        self.touched.push(link.clone());
+        self.flush_bytes = (FLUSH_ALL_BYTES / self.touched.len()).clamp(FLUSH_BYTES_MIN, FLUSH_BYTES);
+    }
     /// Writes out what was put into outboxes (B-6).
     pub fn flush(&mut self) {
         self.at = None;
+        self.flush_bytes = FLUSH_BYTES;
         let stats = &self.broker.stats;
         stats.in_msgs.add(std::mem::take(&mut self.in_msgs));
         stats.in_bytes.add(std::mem::take(&mut self.in_bytes));

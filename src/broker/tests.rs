@@ -228,6 +228,38 @@ fn partial_writes_lose_and_repeat_nothing() {
     assert_eq!((q.link.pending_bytes(), q.link.blocked_since()), (0, None));
 }
 
+#[test]
+fn b6_many_outboxes_are_written_in_the_middle_of_a_batch_and_at_its_end() {
+    let b = Arc::new(Broker::default());
+    let mut p = Peer::new(&b, "A");
+    let all: Vec<_> = (0..128).map(|_| Peer::new(&b, "A")).collect();
+    all.iter().for_each(|q| q.sub("x", "", "1"));
+    let body_crlf = format!("{}\r\n", "x".repeat(102));
+    let mut most = 0;
+    for _ in 0..1000 {
+        p.router.publish(&Message {
+            subject: b"x",
+            reply: b"",
+            header_len: 0,
+            body_crlf: body_crlf.as_bytes(),
+            shared: None,
+            shown: None,
+        });
+        most = most.max(all.iter().map(|q| q.link.pending_bytes()).sum());
+    }
+    assert!((3 << 20..5 << 20).contains(&most), "{most}");
+    assert_eq!(p.router.touched(), 128, "each is undertaken once");
+    assert!(all.iter().all(|q| q.link.pending_bytes() > 0), "the rest waits for the end");
+    p.router.flush();
+    for q in &all {
+        assert_eq!(
+            (q.link.pending_bytes(), q.got().len()),
+            (0, 1000 * ("MSG x 1 102\r\n".len() + 104)),
+            "B-6"
+        );
+    }
+}
+
 fn rules(list: Vec<(&str, Rules)>) -> BTreeMap<Arc<str>, Rules> {
     list.into_iter().map(|(n, r)| (n.into(), r)).collect()
 }

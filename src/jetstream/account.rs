@@ -50,9 +50,7 @@ pub struct Assets {
     /// `None` while JetStream is off for it.
     limits: RwLock<Option<AccountLimits>>,
     streams: RwLock<BTreeMap<Arc<str>, Arc<Stream>>>,
-    /// Held while a change of the streams is decided, and until it is done unless it is the making of one: what is being made is
-    /// in `making` until then, so that many wait for one sync.
-    changing: tokio::sync::Mutex<()>,
+    /// Whose turn it is to change a stream, and which are being made.
     pub(crate) making: Making,
     /// What its streams store, and may.
     pub(crate) quota: Arc<Quota>,
@@ -104,7 +102,6 @@ impl Assets {
                 account: account.clone(),
                 limits: RwLock::new(None),
                 streams: RwLock::default(),
-                changing: tokio::sync::Mutex::default(),
                 making: Making::default(),
                 quota: Arc::default(),
                 posts: Posts::new(node.broker.clone(), desk.clone(), account.clone()),
@@ -165,16 +162,6 @@ impl Assets {
         let mut all = self.streams.write();
         if all.get(&stream.name).is_some_and(|s| s.id == stream.id) {
             all.remove(&stream.name);
-        }
-    }
-
-    /// The right to change a stream, once nobody makes one of that name any more.
-    pub(crate) async fn turn(&self, name: &str) -> tokio::sync::MutexGuard<'_, ()> {
-        loop {
-            let one = self.changing.lock().await;
-            let Some(done) = self.making.wait(name) else { return one };
-            drop(one);
-            done.await;
         }
     }
 

@@ -175,8 +175,7 @@ impl Stream {
         }
         self.share.note(view.totals().bytes);
         if let Some(r) = &core.rules {
-            let (atomic, fast) = r.open_batches();
-            self.share.note_batches(atomic + fast);
+            self.share.note_batches(r.open_batches());
         }
         at.loose = core.log.take_loose();
         Ok(())

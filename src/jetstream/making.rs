@@ -1,18 +1,22 @@
 //! What is being made, by name: of an account its streams, of a stream its consumers.
 //!
-//! A making is decided under a lock and then waits for the disk without it, so that others are decided meanwhile and one sync serves all.
-//! Whoever decides looks here for what he cannot see yet. Does not own the lock.
+//! A change is decided under a lock. A making then waits for the disk without it, so that others are decided meanwhile and one sync serves
+//! all; whoever decides looks here for what he cannot see yet.
 //!
 //! - J-27: two makings of one name never overlap.
 
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{MutexGuard, watch};
 
 /// See the module. `T` is what others need to know of what is being made.
 #[derive(Debug)]
-pub(crate) struct Making<T = ()>(Mutex<BTreeMap<String, Entry<T>>>);
+pub(crate) struct Making<T = ()> {
+    /// Held while a change is decided, and until it is done unless it is a making.
+    deciding: tokio::sync::Mutex<()>,
+    names: Mutex<BTreeMap<String, Entry<T>>>,
+}
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -22,7 +26,7 @@ struct Entry<T> {
 
 impl<T> Default for Making<T> {
     fn default() -> Making<T> {
-        Making(Mutex::default())
+        Making { deciding: Default::default(), names: Mutex::default() }
     }
 }
 
@@ -34,27 +38,36 @@ pub(crate) struct Made<'a, T> {
 }
 
 impl<T> Making<T> {
-    /// Says that something of this name is being made. Under the lock under which [`Making::wait`] was asked.
+    /// The right to decide on what has this name, once nobody makes it any more. No name is everybody's: what is made under others goes on.
+    pub(crate) async fn turn(&self, name: &str) -> MutexGuard<'_, ()> {
+        loop {
+            let one = self.deciding.lock().await;
+            let Some(done) = self.wait(name) else { return one };
+            drop(one);
+            done.await;
+        }
+    }
+    /// Says that something of this name is being made. With the right that [`Making::turn`] gave.
     pub(crate) fn begin(&self, name: &str, what: T) -> Made<'_, T> {
-        let before = self.0.lock().insert(name.to_owned(), Entry { what, done: watch::Sender::new(()) });
+        let before = self.names.lock().insert(name.to_owned(), Entry { what, done: watch::Sender::new(()) });
         assert!(before.is_none(), "J-27: two makings of one name never overlap");
         Made { all: self, name: name.to_owned() }
     }
     /// What returns when nobody makes something of this name any more; `None` if nobody does.
     pub(crate) fn wait(&self, name: &str) -> Option<impl Future<Output = ()> + Send + use<T>> {
-        let mut done = self.0.lock().get(name)?.done.subscribe();
+        let mut done = self.names.lock().get(name)?.done.subscribe();
         // Its sender goes with the making.
         Some(async move { while done.changed().await.is_ok() {} })
     }
     /// Looks at all that is being made.
     pub(crate) fn each<R>(&self, f: impl FnOnce(&mut dyn Iterator<Item = &T>) -> R) -> R {
-        f(&mut self.0.lock().values().map(|e| &e.what))
+        f(&mut self.names.lock().values().map(|e| &e.what))
     }
 }
 
 impl<T> Drop for Made<'_, T> {
     fn drop(&mut self) {
-        self.all.0.lock().remove(&self.name);
+        self.all.names.lock().remove(&self.name);
     }
 }
 

@@ -452,8 +452,7 @@ impl JetStream {
     /// A sentence about what does not answer.
     pub async fn probe(&self) -> Result<(), String> {
         let mut last = self.probed.lock().await;
-        if let Some((at, found)) = last.as_ref().filter(|(at, _)| at.elapsed() < PROBE_AGAIN) {
-            let _ = at;
+        if let Some((_, found)) = last.as_ref().filter(|(at, _)| at.elapsed() < PROBE_AGAIN) {
             return found.clone();
         }
         let found = match env::timeout(PROBE_MAX, self.replicas.probe()).await {

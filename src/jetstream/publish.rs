@@ -54,17 +54,6 @@ impl Waiting {
             hops,
         }
     }
-    /// A publish that another node gave on.
-    pub(crate) fn given(f: &Forward<'_>) -> Waiting {
-        Waiting {
-            subject: Bytes::copy_from_slice(f.subject),
-            reply: Bytes::copy_from_slice(f.reply),
-            headers: Bytes::copy_from_slice(f.headers),
-            payload: Bytes::copy_from_slice(f.body),
-            from: stream::publish::From::Client,
-            hops: f.hops,
-        }
-    }
     /// What it costs while it waits, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         size_of::<Waiting>() + self.subject.len() + self.reply.len() + self.headers.len() + self.payload.len()
@@ -364,8 +353,7 @@ impl Core {
             }
             Decision::Wait => return Done::Wait,
         }
-        let (atomic, fast) = rules.open_batches();
-        s.share.note_batches(atomic + fast);
+        s.share.note_batches(rules.open_batches());
         Done::Decided
     }
 }

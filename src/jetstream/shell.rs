@@ -85,8 +85,7 @@ pub struct Stream {
     listening: Mutex<Listening>,
     /// Something that was decided is applied.
     pub(crate) drained: tokio::sync::Notify,
-    /// Held while the making or a change of a consumer is decided; what is decided and not applied is in `making`.
-    pub(crate) creating: tokio::sync::Mutex<()>,
+    /// Whose turn it is to decide on a consumer, and what is decided and not applied.
     pub(crate) making: Making<ConsumerConfig>,
 }
 
@@ -195,7 +194,6 @@ impl Stream {
             ready: watch::channel(None).0,
             listening: Mutex::default(),
             drained: tokio::sync::Notify::new(),
-            creating: tokio::sync::Mutex::default(),
             making: Making::default(),
         });
         Ok(stream)
@@ -411,8 +409,7 @@ impl Stream {
             let core = &mut *core;
             let Some(rules) = core.rules.as_mut().filter(|r| !r.config().is_restoring()) else { return };
             rules.tick(n);
-            let (atomic, fast) = rules.open_batches();
-            self.share.note_batches(atomic + fast);
+            self.share.note_batches(rules.open_batches());
             let abandoned = rules.take_abandoned();
             match rules.due(n, &self.view()) {
                 Ok(due) => {

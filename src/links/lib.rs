@@ -13,7 +13,7 @@
 //! * L-2: an idle connection holds no read buffer and no write buffer.
 //! * L-3: a connection that does not read, does not speak or does not answer is closed within its deadline.
 //! * L-4: every end of a connection has one reason, and its last words are written before the socket closes if it takes them.
-//! * L-5 to L-12 stand in the modules that keep them: `proxy`, `ws`, `transport`, `cpu`, `client::reload`, `s2`.
+//! * L-5 to L-11 stand in the modules that keep them: `proxy`, `ws`, `transport`, `cpu`, `client::reload`.
 
 // The ban of tokio::select! strikes env::select! too, which wraps it.
 #![allow(clippy::disallowed_macros)]
@@ -26,7 +26,6 @@ pub mod peer;
 pub mod proxy;
 mod registry;
 pub mod route;
-mod s2;
 pub mod tls;
 mod transport;
 pub mod ws;

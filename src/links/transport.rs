@@ -19,9 +19,9 @@ use broker::Closed;
 use bytes::{BufMut, BytesMut};
 use env::net::TcpStream;
 use parking_lot::Mutex;
+use wire::s2::{self, Level};
 
 use crate::{
-    s2::{self, Level},
     tls::Session,
     ws::{self, Decoder, Encoder},
 };
@@ -409,10 +409,10 @@ impl Layers {
     fn take(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let Some(ws) = &mut self.ws else {
             if self.mid.is_empty()
-                && let Err(text) = self.expand()
+                && let Err(e) = self.expand()
             {
-                self.fail(text.to_owned());
-                return Err(io::Error::new(ErrorKind::InvalidData, text));
+                self.fail(e.to_string());
+                return Err(io::Error::new(ErrorKind::InvalidData, e));
             }
             let n = self.mid.len().min(buf.len());
             buf[..n].copy_from_slice(&self.mid.rest()[..n]);
@@ -445,8 +445,8 @@ impl Layers {
         }
     }
 
-    /// Expands a block into `mid`, if a whole one has come (L-12).
-    fn expand(&mut self) -> Result<(), &'static str> {
+    /// Expands a block into `mid`, if a whole one has come (W-3).
+    fn expand(&mut self) -> Result<(), s2::Error> {
         let Some(s2) = &mut self.s2 else { return Ok(()) };
         while self.mid.is_empty() && s2.decoder.next(&mut self.mid.bytes)? {}
         Ok(())

@@ -881,9 +881,13 @@ fn a_disk_that_does_not_answer_leads_nothing() {
 /// A node ends that led many groups: all are led again, so many at a time, and nearly all by the first that asks for votes.
 #[test]
 fn what_a_node_led_is_led_again_group_by_group() {
-    const GROUPS: u64 = 200;
+    const GROUPS: u64 = 60;
     env::run(async {
-        let mut c = Cluster::with(40, 3, 0, Options { elections_at_once: 8, ..options() }).await;
+        // Times that a busy machine keeps: nobody campaigns because it is late.
+        let raft = raft::Options { election_ns: 2_000_000_000, ..(*options().raft).clone() };
+        let patient =
+            Options { raft: Arc::new(raft), grant_ns: 3_000_000_000, beat_ns: 200_000_000, ..options() };
+        let mut c = Cluster::with(40, 3, 0, Options { elections_at_once: 4, ..patient }).await;
         let mut lists: BTreeMap<NodeId, Vec<Arc<List>>> = BTreeMap::new();
         for g in 0..GROUPS {
             for id in [n(1), n(2), n(3)] {
@@ -895,22 +899,13 @@ fn what_a_node_led_is_led_again_group_by_group() {
                 lists.entry(id).or_default().push(list);
             }
         }
-        // On a busy machine another one may have been faster.
-        for i in 0..GROUPS as usize {
-            let led = || [n(1), n(2), n(3)].into_iter().find(|id| lists[id][i].leads());
-            let begun = env::now();
-            while led() != Some(n(1)) {
-                if let Some(other) = led() {
-                    lists[&other][i].handle().transfer(n(1));
-                }
-                env::sleep(Duration::from_millis(5)).await;
-                assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", lists[&n(1)][i].handle().status());
-            }
+        for list in &lists[&n(1)] {
+            env::timeout(Duration::from_secs(30), list.until(List::leads)).await.expect("it leads");
         }
         let terms: Vec<u64> = lists[&n(2)].iter().map(|l| l.handle().status().term.0).collect();
         c.crash(n(1)).await;
         let (mut most, mut by) = (0, BTreeMap::new());
-        for _ in 0..6000 {
+        for _ in 0..12_000 {
             let campaigns = |l: &Arc<List>| {
                 let role = l.handle().status().role;
                 matches!(role, raft::RoleName::PreCandidate | raft::RoleName::Candidate)
@@ -924,7 +919,7 @@ fn what_a_node_led_is_led_again_group_by_group() {
         }
         assert_eq!(by.values().sum::<usize>(), GROUPS as usize, "all are led again: {by:?}");
         assert!(by.values().all(|led| *led > GROUPS as usize / 4), "each does its part: {by:?}");
-        assert!(most <= 2 * 8, "{most} at a time");
+        assert!(most <= 2 * 4, "{most} at a time");
         let again =
             lists[&n(2)].iter().zip(terms).filter(|(l, t)| l.handle().status().term.0 > t + 1).count();
         assert!(again < GROUPS as usize / 10, "{again} groups were asked for votes more than once");

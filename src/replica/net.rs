@@ -4,7 +4,7 @@
 //! deadline is over. A node on its own has neither. Does not own links: [`Peers`] does.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::{
     Replicas,
+    activity::give_way,
     campaigns::{Campaigns, QUEUED},
     frame::{EXCEPTED_MAX, Frame},
     group::{Group, Handle, Inner, from_store},
@@ -32,6 +33,9 @@ const EVENTS_MAX: usize = 1024;
 const LAST_WORDS: u32 = 16;
 /// How long a read waits for its index and its apply: a request that was forwarded to a leader can be lost.
 const READ_WAIT: Duration = Duration::from_secs(5);
+
+/// Groups that are told something at a time.
+const TOLD_AT_ONCE: usize = 64;
 
 /// Pause before a replica that is not trusted asks again how far it has to catch up.
 const TRUST_PAUSE: Duration = Duration::from_millis(200);
@@ -55,6 +59,9 @@ pub(crate) struct Net {
     timers: Mutex<BTreeSet<(u64, GroupId)>>,
     timer: Notify,
     pub campaigns: Campaigns,
+    /// What groups have to be told, in order, and who has not been yet.
+    news: Mutex<VecDeque<(Event, VecDeque<Arc<Group>>)>>,
+    news_came: Notify,
 }
 
 impl Net {
@@ -67,6 +74,8 @@ impl Net {
             timers: Mutex::default(),
             timer: Notify::new(),
             campaigns: Campaigns::default(),
+            news: Mutex::default(),
+            news_came: Notify::new(),
         }
     }
 
@@ -110,6 +119,7 @@ impl Net {
         self.beat.notify_one();
         self.timer.notify_one();
         self.campaigns.wake.notify_one();
+        self.news_came.notify_one();
     }
 }
 
@@ -156,7 +166,7 @@ impl Shared {
             } else {
                 tracing::warn!("the journal answers again");
             }
-            self.groups().iter().filter(|g| !g.is_sole()).for_each(|g| g.post(Event::Ill(stuck)));
+            self.spread(Event::Ill(stuck));
         }
         stuck
     }
@@ -174,9 +184,44 @@ impl Shared {
                 return;
             }
         };
-        for g in self.groups() {
-            if !g.is_sole() {
-                g.post(event.clone());
+        self.spread(event);
+    }
+
+    /// Tells groups what happened to a node, or to this one. Of a node only leaders want to know. Many are told a few at a time: activities that are all begun at once
+    /// would keep heartbeats waiting until support is lost again, of which all have to be told.
+    fn spread(self: &Arc<Self>, event: Event) {
+        let all = self.groups();
+        let mut queue = self.net.news.lock();
+        if queue.is_empty() && all.len() <= TOLD_AT_ONCE {
+            drop(queue);
+            return all.iter().for_each(|g| g.told(&event));
+        }
+        queue.push_back((event, all.into()));
+        drop(queue);
+        self.net.news_came.notify_one();
+    }
+
+    async fn news(self: Arc<Self>) {
+        while !self.is_closed() {
+            let some = {
+                let mut queue = self.net.news.lock();
+                let some = queue.front_mut().map(|(event, groups)| {
+                    let count = groups.len().min(TOLD_AT_ONCE);
+                    (event.clone(), groups.drain(..count).collect::<Vec<_>>())
+                });
+                // The last of it stays until it is told, so that nothing that comes later overtakes it.
+                if some.as_ref().is_some_and(|(_, groups)| groups.is_empty()) {
+                    queue.pop_front();
+                }
+                some
+            };
+            match some {
+                None => self.net.news_came.notified().await,
+                Some((event, groups)) => {
+                    groups.iter().for_each(|g| g.told(&event));
+                    // What was begun goes first.
+                    give_way().await;
+                }
             }
         }
     }
@@ -258,6 +303,21 @@ impl Shared {
 }
 
 impl Group {
+    /// Takes news of a node, or of this one's disk, if it has anything to do with them.
+    fn told(self: &Arc<Self>, event: &Event) {
+        {
+            let mut inner = self.inner.lock();
+            let leads = || inner.core.status().role == raft::RoleName::Leader;
+            // What has not happened yet may make a leader of it, who has to hear of what comes behind that.
+            let concerned = matches!(event, Event::Ill(_)) || !inner.events.is_empty() || leads();
+            if !concerned || sole(&inner) {
+                return;
+            }
+            inner.events.push_back(event.clone());
+        }
+        self.poke();
+    }
+
     /// Whether this node is the only member: then there is nobody to talk to, and no time to keep.
     pub(crate) fn is_sole(&self) -> bool {
         sole(&self.inner.lock())
@@ -395,6 +455,7 @@ impl Replicas {
         env::spawn(self.0.clone().beats());
         env::spawn(self.0.clone().timers());
         env::spawn(self.0.clone().campaigns());
+        env::spawn(self.0.clone().news());
     }
 
     /// A frame came from a node, over a link that is known to be that node's. Bad frames are dropped (D-6). Once a frame of a newer link

@@ -92,7 +92,7 @@ impl Default for Options {
             keys: Keys::default(),
             compress: false,
             sync_interval: Some(Duration::from_secs(120)),
-            lock_wait: Duration::from_secs(2),
+            lock_wait: Duration::from_secs(10),
             scrub_rate: 2 << 20,
             scrub_pause: Duration::from_secs(24 * 3600),
             threads: true,

@@ -3,7 +3,7 @@
 //! Reading never panics: what does not fit is `None`.
 
 /// Appends a number: seven bits a byte, the lowest first.
-pub(crate) fn put_number(out: &mut Vec<u8>, mut n: u64) {
+pub fn put_number(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
         n >>= 7;

@@ -6,7 +6,7 @@
 //! applied). The design: docs/design/0015-jetstream.md and 0017-stream-rules.md.
 
 mod arena;
-mod codec;
+pub mod codec;
 pub mod command;
 pub mod config;
 pub mod consumer;

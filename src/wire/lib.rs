@@ -1,8 +1,8 @@
 //! Codecs of the NATS protocols: what stands on the wire and nothing else.
 //!
 //! Owns: cutting a byte stream into operations ([`client`]), the INFO and CONNECT objects ([`info`]), framing of
-//! deliveries ([`frame`]), message headers ([`headers`]), what servers of a cluster say to each other ([`route`]) and the frames between
-//! Fulmar nodes ([`peer`]). Does no I/O, keeps no connection state beyond what it is
+//! deliveries ([`frame`]), message headers ([`headers`]), what servers of a cluster say to each other ([`route`]), the frames between
+//! Fulmar nodes ([`peer`]) and the format of compressed streams ([`s2`]). Does no I/O, keeps no connection state beyond what it is
 //! handed, decides nothing (a limit is told to it), and allocates nothing per message.
 //!
 //! Invariants:
@@ -15,6 +15,7 @@ pub mod headers;
 pub mod info;
 pub mod peer;
 pub mod route;
+pub mod s2;
 
 /// What the front of a buffer holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,10 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use stream::consumer::{ConsumerConfig, backup::State};
+use stream::{
+    codec::put_number,
+    consumer::{ConsumerConfig, backup::State},
+};
 
 use super::s2;
 use crate::api::response::StreamState;
@@ -54,24 +57,16 @@ pub struct Writer {
     begun: bool,
 }
 
-fn number(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
 impl Writer {
     fn entry(&mut self, name: &[u8], time: i64, seq: u64, headers: &[u8], payload: &[u8]) {
         self.head.clear();
         if !std::mem::replace(&mut self.begun, true) {
             self.head.extend_from_slice(MAGIC);
         }
-        number(&mut self.head, name.len() as u64);
-        number(&mut self.head, ((time << 1) ^ (time >> 63)) as u64);
+        put_number(&mut self.head, name.len() as u64);
+        put_number(&mut self.head, ((time << 1) ^ (time >> 63)) as u64);
         for n in [seq, headers.len() as u64, payload.len() as u64] {
-            number(&mut self.head, n);
+            put_number(&mut self.head, n);
         }
         for part in [&self.head, name, headers, payload] {
             self.out.put(part);

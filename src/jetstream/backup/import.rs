@@ -17,7 +17,7 @@ use stream::{
 use crate::{
     JetStream,
     cluster::{
-        ask::At,
+        ask::{At, GRACE},
         calls::{Call, Reply},
     },
     consumers::{admit, is_logged, parent},
@@ -25,8 +25,7 @@ use crate::{
     shell::{Stream, now},
 };
 
-/// How long a restore waits for a leader, and how often it looks.
-const ELECTION: Duration = Duration::from_millis(3500);
+/// How often a restore looks for a leader.
 const AGAIN: Duration = Duration::from_millis(50);
 /// How long another node may take to store a part.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -99,7 +98,7 @@ impl JetStream {
     /// # Errors
     /// Why it is not there, or not known to be. The restore is over then.
     pub(crate) async fn import(self: &Arc<JetStream>, group: u64, items: Vec<Item>) -> Result<(), ApiError> {
-        let until = env::now() + ELECTION;
+        let until = env::now() + GRACE;
         loop {
             let Some(a) = self.meta.read(|s| s.get(group).cloned()) else {
                 return Err(errors::STREAM_NOT_FOUND.error());
@@ -246,7 +245,7 @@ impl Stream {
             serde_json::from_slice(config).map_err(|e| errors::CONSUMER_CREATE.with(e))?;
         c.name = name.to_owned();
         let limits = check::Limits::default();
-        let one = self.creating.lock().await;
+        let one = self.making.turn(name).await;
         {
             let core = self.core.lock();
             core.check_open()?;

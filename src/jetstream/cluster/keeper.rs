@@ -246,7 +246,7 @@ impl JetStream {
         for (a, n) in hit {
             let account = self.broker.account_or_new(&a.a.account);
             let assets = self.assets(&account);
-            let _one = assets.turn(&a.a.name).await;
+            let _one = assets.making.turn(&a.a.name).await;
             if let Err(e) = self.without(&a, n).await {
                 tracing::debug!(group = a.a.id, "no other server: {e}");
             }

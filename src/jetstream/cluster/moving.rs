@@ -182,14 +182,7 @@ impl Stream {
 
     /// A publish that another node gave on. False if it cannot be taken.
     fn publish_given(self: &Arc<Stream>, f: &Forward<'_>) -> bool {
-        let p = Publish {
-            subject: f.subject,
-            reply: f.reply,
-            headers: f.headers,
-            payload: f.body,
-            from: From::Client,
-            no_room_for_batches: self.share.no_room_for_batches(),
-        };
+        let p = Publish { no_room_for_batches: self.share.no_room_for_batches(), ..given(f) };
         let held = {
             let mut core = self.core.lock();
             if core.term.is_none() && core.stopped.is_none() && core.moving.until.is_none() {
@@ -329,8 +322,20 @@ impl Assets {
             return;
         };
         if !s.publish_given(f) && !f.reply.is_empty() {
-            s.refuse_waiting(VecDeque::from([Waiting::given(f)]), &error);
+            s.refuse_waiting(VecDeque::from([Waiting::of(&given(f), f.hops)]), &error);
         }
+    }
+}
+
+/// A publish that another node gave on.
+fn given<'a>(f: &Forward<'a>) -> Publish<'a> {
+    Publish {
+        subject: f.subject,
+        reply: f.reply,
+        headers: f.headers,
+        payload: f.body,
+        from: From::Client,
+        no_room_for_batches: false,
     }
 }
 

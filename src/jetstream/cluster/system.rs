@@ -260,7 +260,7 @@ impl JetStream {
         for a in all {
             let account = self.broker.account_or_new(&a.a.account);
             let assets = self.assets(&account);
-            let _one = assets.turn(&a.a.name).await;
+            let _one = assets.making.turn(&a.a.name).await;
             // It may have changed meanwhile.
             let Some(a) = self.meta.read(|s| s.get(a.a.id).cloned()).filter(|a| a.a.members.contains(&out))
             else {
@@ -285,7 +285,7 @@ impl JetStream {
         }
         let a = {
             let assets = self.assets(&self.broker.account_or_new(account));
-            let _one = assets.turn(stream).await;
+            let _one = assets.making.turn(stream).await;
             let a = self.meta.find(account, stream).ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
             if !a.a.leaving.is_empty() {
                 return Err(errors::STREAM_MOVE_IN_PROGRESS.error());
@@ -315,7 +315,7 @@ impl JetStream {
     ) -> Result<StreamInfo, ApiError> {
         let assets = self.assets(&self.broker.account_or_new(account));
         let a = {
-            let _one = assets.turn(stream).await;
+            let _one = assets.making.turn(stream).await;
             self.stay(account, stream).await?
         };
         self.settle(a.a.id, a.a.config.clone()).await

@@ -703,3 +703,24 @@ fn a_publish_that_was_given_to_a_node_without_the_stream_is_answered() {
         w.end().await;
     });
 }
+
+/// A consumer is where its stream is: it does not leave a server by itself.
+#[test]
+fn a_consumer_does_not_leave_a_server_without_its_stream() {
+    run(async {
+        let w = World::new(3).await;
+        w.formed().await;
+        w.at(0).good("STREAM.CREATE.S", &stream("S", 3)).await;
+        let config =
+            json!({ "stream_name": "S", "config": { "durable_name": "D", "ack_policy": "explicit" } });
+        w.at(0).good("CONSUMER.DURABLE.CREATE.S.D", &config.to_string()).await;
+        for (consumer, peer, code) in [("D", "s1", 10075), ("D", "nobody", 10040), ("X", "s1", 10014)] {
+            for what in ["REMOVE", "EVACUATE"] {
+                let body = json!({ "peer": peer }).to_string();
+                let v = w.at(2).api(&format!("CONSUMER.PEER.{what}.S.{consumer}"), &body).await;
+                assert_eq!(v["error"]["err_code"], json!(code), "{consumer} {peer}: {v}");
+            }
+        }
+        w.end().await;
+    });
+}

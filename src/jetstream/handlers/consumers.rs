@@ -49,7 +49,7 @@ impl Desk<'_> {
         let parent = parent(&stream_config, account_max, default_max);
         let limits = self.consumer_limits();
         // Decided one at a time, so that two requests of one name, or two of a work queue, see each other. Made side by side.
-        let one = s.creation(c.given_name()).await;
+        let one = s.making.turn(c.given_name()).await;
         let coming: Vec<ConsumerConfig> = s.making.each(|all| all.cloned().collect());
         let verdict = {
             let core = s.core.lock();
@@ -155,18 +155,6 @@ impl Desk<'_> {
         };
         let info = self.info_of(&s, consumer).await;
         Some(info.map(|info| ConsumerResetDone { info, seq: ResetSeq { reset_seq: at } }))
-    }
-}
-
-impl Stream {
-    /// The right to decide on a consumer, once nobody makes one of that name any more.
-    async fn creation(&self, name: &str) -> tokio::sync::MutexGuard<'_, ()> {
-        loop {
-            let one = self.creating.lock().await;
-            let Some(done) = self.making.wait(name) else { return one };
-            drop(one);
-            done.await;
-        }
     }
 }
 

@@ -141,10 +141,8 @@ impl Desk<'_> {
             }
             Request::StreamRestore { config, .. } => done(Kind::StreamRestore, self.restore(*config).await),
             Request::StreamPeer { kind, stream, peer } => done(kind, self.replace_peer(&stream, &peer).await),
-            Request::ConsumerPeer { kind, stream, consumer, .. } => {
-                let known = self.known_consumer(&stream, &consumer);
-                let refused = known.and(Err::<(), _>(errors::PEER_REMAP.error()));
-                done(kind, refused)
+            Request::ConsumerPeer { kind, stream, consumer, peer } => {
+                done(kind, Err::<(), _>(self.keeps_consumer(&stream, &consumer, &peer)))
             }
             Request::StreamCancelMove { stream } => {
                 done(Kind::StreamCancelMove, self.cancel_move(&stream).await)

@@ -131,6 +131,19 @@ impl Desk<'_> {
         if known { Ok(()) } else { Err(errors::CONSUMER_NOT_FOUND.error()) }
     }
 
+    /// Why a consumer stays on a server: it is where its stream is, and goes with that only.
+    pub(super) fn keeps_consumer(&self, stream: &str, consumer: &str, peer: &str) -> ApiError {
+        if let Err(e) = self.known_consumer(stream, consumer) {
+            return e;
+        }
+        let node = self.node.node_called(peer);
+        let a = self.node.meta.find(&self.assets.account.name, stream);
+        match node.is_some_and(|n| a.is_some_and(|a| a.a.members.contains(&n))) {
+            true => errors::PEER_REMAP.error(),
+            false => errors::CLUSTER_PEER_NOT_MEMBER.error(),
+        }
+    }
+
     /// The node that a placement asks to lead, if it asks for any.
     pub(crate) fn wanted_leader(
         &self,
@@ -192,7 +205,7 @@ impl Desk<'_> {
 
     /// Puts another server in the place of one. On the meta group's leader.
     pub(super) async fn replace_peer(&self, stream: &str, peer: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.turn(stream).await;
+        let _one = self.assets.making.turn(stream).await;
         let a = self.node.meta.find(&self.assets.account.name, stream);
         let a = a.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
         let known = self.node.node_called(peer).filter(|n| a.a.members.contains(n));
@@ -202,7 +215,7 @@ impl Desk<'_> {
 
     /// What is wanted becomes what is. On the meta group's leader.
     pub(super) async fn cancel_move(&self, stream: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.turn(stream).await;
+        let _one = self.assets.making.turn(stream).await;
         self.node.stay(&self.assets.account.name, stream).await?;
         Ok(Done::YES)
     }

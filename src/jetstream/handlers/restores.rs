@@ -24,18 +24,11 @@ impl Desk<'_> {
         let (limits, server) = self.limits_for(c.storage);
         c.metadata.remove(stream::config::RESTORING);
         c.check_existing(&server, &Others(self), false)?;
-        let _one = self.assets.turn(&c.name).await;
+        let _one = self.assets.making.turn(&c.name).await;
         if self.assigned(&c.name).is_some() {
             return Err(errors::STREAM_NAME_EXIST_RESTORE_FAILED.error());
         }
-        if self.has_enough(&limits) {
-            return Err(errors::MAXIMUM_STREAMS_LIMIT.error());
-        }
-        self.fits(c)?;
-        let members = match self.node.is_clustered() {
-            true => self.node.place_stream(c, &[])?,
-            false => vec![self.node.me],
-        };
+        let members = self.admit(c, &limits)?;
         let hold = self.node.restores.hold(&self.assets.account.name, &c.name);
         let (a, assigned) = self.begin_stream(&c.while_restoring(), members).await?;
         self.make_stream(&a, assigned).await?;
@@ -47,11 +40,6 @@ impl Desk<'_> {
         hold.keep();
         Ok(a)
     }
-    /// Whether there is room for it, beside streams that may have come meanwhile.
-    fn fits(&self, c: &StreamConfig) -> Result<(), ApiError> {
-        self.reserve(c, 0)?;
-        self.check_overlap(c)
-    }
 
     /// Gives the stream its configuration: from now on it is one as any other.
     pub(crate) async fn end_restore(
@@ -59,7 +47,7 @@ impl Desk<'_> {
         a: &Assignment,
         c: &StreamConfig,
     ) -> Result<StreamCreated, ApiError> {
-        let _one = self.assets.turn(&a.name).await;
+        let _one = self.assets.making.turn(&a.name).await;
         let there = self.assigned(&a.name).filter(|t| t.a.id == a.id);
         let there = there.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
         self.fits(c)?;

@@ -135,6 +135,19 @@ impl Desk<'_> {
             false => Ok(()),
         }
     }
+    /// Whether there is room for a stream, beside those that are there.
+    pub(super) fn fits(&self, c: &StreamConfig) -> Result<(), ApiError> {
+        self.reserve(c, 0)?;
+        self.check_overlap(c)
+    }
+    /// Whether there may be one more; who will have it.
+    pub(super) fn admit(&self, c: &StreamConfig, limits: &AccountLimits) -> Result<Vec<NodeId>, ApiError> {
+        if self.has_enough(limits) {
+            return Err(errors::MAXIMUM_STREAMS_LIMIT.error());
+        }
+        self.fits(c)?;
+        if self.node.is_clustered() { self.node.place_stream(c, &[]) } else { Ok(vec![self.node.me]) }
+    }
     /// The account's streams.
     pub(super) fn own(&self) -> Vec<Arc<Assigned>> {
         self.node.meta.of_account(&self.assets.account.name)
@@ -147,7 +160,7 @@ impl Desk<'_> {
         self.node.meta.claimed(&self.assets.account.name, f)
     }
     /// Whether the account has as many streams as it may.
-    pub(super) fn has_enough(&self, limits: &AccountLimits) -> bool {
+    fn has_enough(&self, limits: &AccountLimits) -> bool {
         let count = || self.claimed(|of, coming| of.map_or(0, |of| of.names.len()) + coming.count());
         usize::try_from(limits.max_streams).is_ok_and(|max| count() >= max)
     }
@@ -163,7 +176,7 @@ impl Desk<'_> {
         let (limits, server) = self.limits_for(c.storage);
         c.check(&server, &Others(self), pedantic)?;
         metadata::store_stream(&mut c);
-        let one = self.assets.turn(&c.name).await;
+        let one = self.assets.making.turn(&c.name).await;
         if let Some(there) = self.assigned(&c.name) {
             let old = there.config.clone().unwrap_or_default();
             let same = StreamConfig { metadata: Default::default(), ..old.clone() }
@@ -175,15 +188,7 @@ impl Desk<'_> {
             drop(one);
             return self.created(&there.a).await;
         }
-        if self.has_enough(&limits) {
-            return Err(errors::MAXIMUM_STREAMS_LIMIT.error());
-        }
-        self.reserve(&c, 0)?;
-        self.check_overlap(&c)?;
-        let members = match self.node.is_clustered() {
-            true => self.node.place_stream(&c, &[])?,
-            false => vec![self.node.me],
-        };
+        let members = self.admit(&c, &limits)?;
         let (a, assigned) = self.begin_stream(&c, members).await?;
         // It counts from here on (`claimed`). What follows waits for disks and servers; the next change need not.
         let making = self.assets.making.begin(&c.name, ());
@@ -272,7 +277,7 @@ impl Desk<'_> {
         pedantic: bool,
     ) -> Result<StreamInfo, ApiError> {
         let (_, server) = self.limits_for(c.storage);
-        let _one = self.assets.turn(name).await;
+        let _one = self.assets.making.turn(name).await;
         let there = self.assigned(name);
         match there.as_ref().and_then(|a| a.config.as_ref()) {
             Some(old) => c.check_update(old, &server, &Others(self), pedantic)?,
@@ -368,7 +373,7 @@ impl Desk<'_> {
     }
 
     pub(super) async fn delete_stream(&self, name: &str) -> Result<Done, ApiError> {
-        let _one = self.assets.turn(name).await;
+        let _one = self.assets.making.turn(name).await;
         let a = self.assigned(name).ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
         self.end_stream(&a).await?;
         advisory::stream_action(self.node, self.assets, &a.a.name, advisory::Action::Delete);

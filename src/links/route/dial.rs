@@ -4,6 +4,9 @@
 //! pool. Once that has its place, and a PING over it is answered, further tasks open the rest. A task that finds its place
 //! taken waits until it is free. The tasks for the rest end when the first connection is no longer ours. A task stays on one
 //! worker, with its connection.
+//!
+//! A nats-server opens the rest of the pool that it began, but the connections of accounts only to members that it was told of over one. So
+//! these are for whoever is told first, as between two nats-servers.
 
 use std::{sync::Arc, sync::atomic::Ordering::*, time::Duration};
 
@@ -35,17 +38,28 @@ struct Target {
     slot: Slot,
     /// The server's id, once it is known.
     id: Option<String>,
+    /// It is the connection of an account, and a nats-server that gossip has told of.
+    told: bool,
 }
 
 /// Begins to connect to a server of the configuration.
 pub(super) fn start(mesh: &Arc<Mesh>, url: &RouteUrl) {
-    spawn(mesh, Target { url: url.clone(), configured: true, slot: Slot::Pool(0), id: None });
+    spawn(mesh, Target { url: url.clone(), configured: true, slot: Slot::Pool(0), id: None, told: false });
 }
 
 /// Begins to connect to a server that is known by gossip.
 pub(super) fn start_learned(mesh: &Arc<Mesh>, mut url: RouteUrl, id: String) {
     url.credentials.clone_from(&mesh.settings().credentials);
-    spawn(mesh, Target { url, configured: false, slot: Slot::Pool(0), id: Some(id) });
+    spawn(mesh, Target { url, configured: false, slot: Slot::Pool(0), id: Some(id), told: false });
+}
+
+/// Begins to open the connection of an account to a server that is known by gossip.
+pub(super) fn start_told(mesh: &Arc<Mesh>, mut url: RouteUrl, id: String, account: Arc<str>) {
+    let slot = Slot::Account(account);
+    if mesh.begin_dialing(&id, &slot) {
+        url.credentials.clone_from(&mesh.settings().credentials);
+        spawn(mesh, Target { url, configured: false, slot, id: Some(id), told: true });
+    }
 }
 
 /// Opens the other connections to a server, the first of which has its place: the rest of the pool, and those of accounts.
@@ -57,7 +71,7 @@ pub(super) fn go_on(mesh: &Arc<Mesh>, d: &Dialed, id: &str, pool: u32) {
     for slot in rest {
         if mesh.begin_dialing(id, &slot) {
             let (url, id) = (d.url.clone(), Some(id.to_owned()));
-            spawn(mesh, Target { url, configured: d.configured, slot, id });
+            spawn(mesh, Target { url, configured: d.configured, slot, id, told: false });
         }
     }
 }
@@ -70,7 +84,7 @@ fn spawn(mesh: &Arc<Mesh>, target: Target) {
                 run(&m, target.clone()).await;
                 m.end_dialing(id, slot);
                 // The first connection may have come back just after this task saw that it was gone.
-                if m.stopping.load(Acquire) || !leads(&m, id) || !m.begin_dialing(id, slot) {
+                if m.stopping.load(Acquire) || !is_ours(&m, &target, id) || !m.begin_dialing(id, slot) {
                     return;
                 }
             },
@@ -86,6 +100,11 @@ fn spawn(mesh: &Arc<Mesh>, target: Target) {
 /// Whether the first connection to a server is ours, so that the rest is for us to open.
 fn leads(mesh: &Mesh, id: &str) -> bool {
     mesh.route(id, &Slot::Pool(0)).is_some_and(|r| r.solicited)
+}
+
+/// Whether a connection behind the first is for us to open.
+fn is_ours(mesh: &Mesh, t: &Target, id: &str) -> bool {
+    leads(mesh, id) || (t.told && mesh.is_foreign(id) == Some(true))
 }
 
 async fn run(mesh: &Arc<Mesh>, mut t: Target) {
@@ -144,7 +163,14 @@ async fn wait_for_turn(mesh: &Arc<Mesh>, t: &Target) -> bool {
             return false;
         }
         if let Some(id) = &t.id {
-            if t.slot != Slot::Pool(0) && !leads(mesh, id) {
+            if t.told && mesh.is_foreign(id).is_none() {
+                // Its first connection may be on its way.
+                match env::timeout(CONNECT_TIMEOUT, changed).await {
+                    Ok(()) => continue,
+                    Err(_) => return false,
+                }
+            }
+            if t.slot != Slot::Pool(0) && !is_ours(mesh, t, id) {
                 return false;
             }
             if mesh.route(id, &t.slot).is_some_and(|r| r.link.closed().is_none()) {

@@ -418,11 +418,20 @@ impl Mesh {
     /// A member tells of another.
     pub(super) fn learn(self: &Arc<Mesh>, info: &RouteInfo) {
         let id = &info.server_id;
-        // Connections of accounts follow the first one.
-        if *id == self.id || id.is_empty() || !info.route_account.is_empty() {
+        if *id == self.id || id.is_empty() {
             return;
         }
         let Some(url) = RouteUrl::from_gossip(&info.ip) else { return };
+        if !info.route_account.is_empty() {
+            let pinned = &self.settings().pinned;
+            let account = pinned.iter().find(|a| ***a == *info.route_account).cloned();
+            let slot = account.clone().map(Slot::Account);
+            let there = slot.is_some_and(|s| self.route(id, &s).is_some());
+            if let Some(account) = account.filter(|_| !there && self.is_foreign(id) != Some(false)) {
+                dial::start_told(self, url, id.clone(), account);
+            }
+            return;
+        }
         {
             let mut s = self.state.lock();
             let known = s.members.contains_key(id) || s.learned.contains(id);
@@ -432,6 +441,10 @@ impl Mesh {
             s.learned.insert(id.clone());
         }
         dial::start_learned(self, url, id.clone());
+    }
+    /// Whether a member is none of ours; `None` if it is not known.
+    pub(super) fn is_foreign(&self, id: &str) -> Option<bool> {
+        self.state.lock().members.get(id).map(|m| m.info.fulmar.is_empty())
     }
     pub(super) fn unlearn(&self, id: &str) {
         self.state.lock().learned.remove(id);

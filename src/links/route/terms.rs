@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use identity::{Attempt, Authenticator, Check, Decision};
 
-pub use crate::s2::Level;
 use crate::tls::PeerCert;
+pub use wire::s2::Level;
 
 /// Whether routes are compressed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

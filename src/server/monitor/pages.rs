@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::{json, metrics, options::*, query::Query, root, state::COUNTED};
 use crate::Server;
 
@@ -41,34 +39,40 @@ fn is_heavy(path: &str) -> bool {
         .any(|p| path.ends_with(p))
 }
 
+/// Pages for which JetStream's tasks, and perhaps other servers, are asked.
+const ASKING: [&str; 2] = ["/healthz", "/jsz"];
+
+/// One of [`ASKING`]. Errors are sentences for the caller: his parameters are wrong.
+async fn asking(s: &Arc<Server>, page: &str, q: &Query) -> Result<Answer, String> {
+    if page == "/jsz" {
+        let accounts = super::jsz_accounts(s, &JszOptions::from_query(q)?).await;
+        return Ok(Answer::json(json::pretty(&super::jsz(s, accounts))));
+    }
+    let h = super::healthz_now(s, &HealthzOptions::from_query(q)?).await;
+    let status = h.status_code;
+    Ok(Answer { status, ..Answer::json(json::compact(&super::Healthz { status_code: 0, ..h })) })
+}
+
 /// Answers a request for `path`, on a thread of its own if that may take long (M-1).
 pub async fn answer(s: &Arc<Server>, path: String, query: String) -> Answer {
-    if path.strip_prefix(&base_path(&s.options().http_base_path)) == Some("/healthz") {
-        s.monitor.count("/healthz");
-        let o = match HealthzOptions::from_query(&Query::parse(&query)) {
-            Ok(o) => o,
-            Err(e) => return Answer::plain(400, &e),
-        };
-        let h = super::healthz_now(s, &o).await;
-        let status = h.status_code;
-        return Answer { status, ..Answer::json(json::compact(&super::Healthz { status_code: 0, ..h })) };
+    let page = path.strip_prefix(&base_path(&s.options().http_base_path));
+    if let Some(page) = page.filter(|p| ASKING.contains(p)) {
+        s.monitor.count(page);
+        let answer = asking(s, page, &Query::parse(&query)).await;
+        return answer.unwrap_or_else(|e| Answer::plain(400, &e));
     }
-    let accounts = match JszOptions::from_query(&Query::parse(&query)) {
-        Ok(o) if path.ends_with("/jsz") => super::jsz_accounts(s, &o).await,
-        _ => None,
-    };
     if !is_heavy(&path) {
-        return answer_here(s, &path, &query, accounts);
+        return answer_here(s, &path, &query);
     }
     let server = s.clone();
     // The server goes back with the answer: its last owner must not be the thread that its end waits for.
-    let job = s.monitor.elsewhere.run(move || (answer_here(&server, &path, &query, accounts), server));
+    let job = s.monitor.elsewhere.run(move || (answer_here(&server, &path, &query), server));
     let Some(mut job) = job else { return Answer::plain(503, "too many monitoring requests") };
     job.wait().await.map_or_else(|| Answer::plain(503, "the server is stopping"), |(a, _)| a)
 }
 
 /// Answers a request for `path`.
-fn answer_here(s: &Server, path: &str, query: &str, accounts: Option<Vec<Value>>) -> Answer {
+fn answer_here(s: &Server, path: &str, query: &str) -> Answer {
     let not_found = || Answer::plain(404, "404 page not found\n");
     let o = s.options();
     let base = base_path(&o.http_base_path);
@@ -83,8 +87,7 @@ fn answer_here(s: &Server, path: &str, query: &str, accounts: Option<Vec<Value>>
     };
     let Ok(i) = COUNTED.binary_search(&path) else { return not_found() };
     s.monitor.count(COUNTED[i]);
-    let q = Query::parse(query);
-    endpoint(s, path, &q, &base, accounts).unwrap_or_else(|e| Answer::plain(400, &e))
+    endpoint(s, path, &Query::parse(query), &base).unwrap_or_else(|e| Answer::plain(400, &e))
 }
 
 /// With a slash in front and none behind; empty for none.
@@ -96,13 +99,7 @@ fn base_path(p: &str) -> String {
 }
 
 /// Errors are sentences for the caller: his parameters are wrong.
-fn endpoint(
-    s: &Server,
-    path: &str,
-    q: &Query,
-    base: &str,
-    accounts: Option<Vec<Value>>,
-) -> Result<Answer, String> {
+fn endpoint(s: &Server, path: &str, q: &Query, base: &str) -> Result<Answer, String> {
     let ok = |body| Ok(Answer::json(body));
     match path {
         "/" => Ok(Answer {
@@ -118,10 +115,6 @@ fn endpoint(
         "/subsz" | "/subscriptionsz" => ok(json::pretty(&super::subsz(s, &SubszOptions::from_query(q)?)?)),
         "/accountz" => ok(json::pretty(&super::accountz(s, &AccountzOptions::from_query(q)?)?)),
         "/accstatz" => ok(json::pretty(&super::accstatz(s, &AccountStatzOptions::from_query(q)?))),
-        "/jsz" => {
-            JszOptions::from_query(q)?;
-            ok(json::pretty(&super::jsz(s, accounts)))
-        }
         "/raftz" => {
             let groups = super::raftz(s, &RaftzOptions::from_query(q)?);
             if groups.is_empty() {

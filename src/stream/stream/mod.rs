@@ -283,8 +283,8 @@ impl Stream {
     }
 
     /// Open batches, atomic and fast: the server limits them over all streams.
-    pub fn open_batches(&self) -> (usize, usize) {
-        (self.batches.atomic.len(), self.batches.fast.len())
+    pub fn open_batches(&self) -> usize {
+        self.batches.atomic.len() + self.batches.fast.len()
     }
 
     /// Batches given up since the last call, for advisories.

@@ -1,8 +1,8 @@
-//! The stream format of S2, which routes speak once both ends have agreed to compress. It frames blocks (chunks); the blocks
-//! themselves are the `minlz` crate's work.
+//! The stream format of S2, of which Snappy's framing is a part: routes speak it once both ends have agreed to compress, and backups of
+//! streams are written in it. It frames blocks (chunks); the blocks themselves are the `minlz` crate's work.
 //!
 //! A stream begins with its name and may name itself again anywhere, as nats-server does with every write. Invariant:
-//! * L-12: what a stream holds before it is decoded, and what one call decodes, is bounded by one block: nothing a peer sends makes
+//! * W-3: what a stream holds before it is decoded, and what one call decodes, is bounded by one block: nothing a peer sends makes
 //!   either larger.
 
 /// How hard a writer tries.
@@ -43,14 +43,40 @@ const STREAM_NAME: u8 = 0xff;
 const HEAD_BYTES: usize = 4;
 /// Before a block: what its plaintext's checksum must be.
 const CHECKSUM_BYTES: usize = 4;
-/// Largest plaintext of a block, by the format.
-pub(crate) const BLOCK_BYTES_MAX: usize = 4 << 20;
+/// Largest plaintext of a block, in bytes, by the format.
+pub const BLOCK_BYTES_MAX: usize = 4 << 20;
 /// Largest chunk that holds one: what cannot be compressed grows by a sixth at most.
 const CHUNK_BYTES_MAX: usize = CHECKSUM_BYTES + 32 + BLOCK_BYTES_MAX + BLOCK_BYTES_MAX / 6;
-/// Plaintext of the blocks that are written.
-const WRITE_BYTES_MAX: usize = 64 << 10;
+/// Largest plaintext of the blocks that are written, in bytes.
+pub const WRITE_BYTES_MAX: usize = 64 << 10;
 /// Below that a block is not worth the attempt.
 const WORTH_BYTES_MIN: usize = 32;
+
+/// What is wrong with a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// It does not begin with its name, or goes on with what has no meaning.
+    NotS2,
+    /// A chunk or a block is larger than the format allows.
+    TooLarge,
+    /// A block cannot be decoded.
+    Damaged,
+    /// A block does not hold what it held when it was written.
+    Checksum,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Error::NotS2 => "not an S2 stream",
+            Error::TooLarge => "a block of the S2 stream is too large",
+            Error::Damaged => "a block of the S2 stream is damaged",
+            Error::Checksum => "a block of the S2 stream does not have its checksum",
+        })
+    }
+}
+
+impl std::error::Error for Error {}
 
 /// The checksum as the format wants it.
 fn checksum(plain: &[u8]) -> u32 {
@@ -58,18 +84,19 @@ fn checksum(plain: &[u8]) -> u32 {
 }
 
 /// The writing side of a stream.
-pub(crate) struct Encoder {
+pub struct Encoder {
     /// How hard it tries.
     pub level: Level,
     begun: bool,
 }
 
 impl Encoder {
-    pub(crate) fn new(level: Level) -> Encoder {
+    /// A stream that has not begun.
+    pub fn new(level: Level) -> Encoder {
         Encoder { level, begun: false }
     }
     /// Appends chunks that hold `plain`.
-    pub(crate) fn push(&mut self, out: &mut Vec<u8>, plain: &[u8]) {
+    pub fn push(&mut self, out: &mut Vec<u8>, plain: &[u8]) {
         if !std::mem::replace(&mut self.begun, true) {
             out.extend_from_slice(NAME);
         }
@@ -82,10 +109,8 @@ impl Encoder {
                 Level::Best => Some(minlz::s2::encode_best(block)),
             };
             // Less than an eighth saved is not worth the reader's time.
-            match packed.as_deref().filter(|p| p.len() < block.len() - block.len() / 8) {
-                Some(p) => chunk(out, COMPRESSED, block, p),
-                None => chunk(out, UNCOMPRESSED, block, block),
-            }
+            let packed = packed.as_deref().filter(|p| p.len() < block.len() - block.len() / 8);
+            chunk(out, packed.map_or(UNCOMPRESSED, |_| COMPRESSED), block, packed.unwrap_or(block));
         }
     }
 }
@@ -99,8 +124,8 @@ fn chunk(out: &mut Vec<u8>, kind: u8, plain: &[u8], body: &[u8]) {
 }
 
 /// The reading side of a stream: bytes go in as they come, blocks come out.
-#[derive(Default)]
-pub(crate) struct Decoder {
+#[derive(Default, Debug)]
+pub struct Decoder {
     raw: Vec<u8>,
     at: usize,
     /// Bytes of a chunk without meaning that are still to come.
@@ -109,8 +134,8 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// Takes bytes from the socket. The caller decodes what is whole before it reads more (L-12).
-    pub(crate) fn push(&mut self, mut bytes: &[u8]) {
+    /// Takes bytes. The caller decodes what is whole before it reads more (W-3).
+    pub fn push(&mut self, mut bytes: &[u8]) {
         let skipped = self.skip.min(bytes.len());
         self.skip -= skipped;
         bytes = &bytes[skipped..];
@@ -125,25 +150,43 @@ impl Decoder {
         let (head, _) = self.raw[self.at..].split_first_chunk::<HEAD_BYTES>()?;
         Some((head[0], usize::from(head[1]) | usize::from(head[2]) << 8 | usize::from(head[3]) << 16))
     }
+    /// What is wrong with a chunk by its head alone.
+    fn wrong(&self, kind: u8, len: usize) -> Option<Error> {
+        match kind {
+            STREAM_NAME => (len != OLD_NAME.len()).then_some(Error::NotS2),
+            _ if !self.named => Some(Error::NotS2),
+            // W-3
+            COMPRESSED | UNCOMPRESSED => (len > CHUNK_BYTES_MAX).then_some(Error::TooLarge),
+            _ => (!is_skipped(kind)).then_some(Error::NotS2),
+        }
+    }
     /// Whether [`Decoder::next`] would get on without more bytes.
-    pub(crate) fn has_more(&self) -> bool {
+    pub fn has_more(&self) -> bool {
         self.head().is_some_and(|(kind, len)| {
-            is_skipped(kind) || len > CHUNK_BYTES_MAX || self.raw.len() - self.at >= HEAD_BYTES + len
+            is_skipped(kind)
+                || self.wrong(kind, len).is_some()
+                || self.raw.len() - self.at >= HEAD_BYTES + len
         })
     }
+    /// Whether the stream ends with the end of a chunk.
+    pub fn is_whole(&self) -> bool {
+        self.skip == 0 && self.at == self.raw.len()
+    }
     /// Decodes the next chunk to the end of `out`. False if it has not come whole.
-    pub(crate) fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, &'static str> {
+    ///
+    /// # Errors
+    /// What is wrong with the stream; it cannot be read any further.
+    pub fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, Error> {
         let Some((kind, len)) = self.head() else { return Ok(self.rest()) };
+        if let Some(e) = self.wrong(kind, len) {
+            return Err(e);
+        }
         let have = self.raw.len() - self.at - HEAD_BYTES;
-        if is_skipped(kind) && self.named {
+        if is_skipped(kind) {
             let here = len.min(have);
             self.skip = len - here;
             self.at += HEAD_BYTES + here;
             return Ok(true);
-        }
-        // L-12
-        if len > CHUNK_BYTES_MAX {
-            return Err("a chunk of the S2 stream is too large");
         }
         if have < len {
             return Ok(self.rest());
@@ -151,8 +194,8 @@ impl Decoder {
         let body = &self.raw[self.at + HEAD_BYTES..][..len];
         match kind {
             STREAM_NAME if body == &NAME[HEAD_BYTES..] || body == OLD_NAME => self.named = true,
-            COMPRESSED | UNCOMPRESSED if self.named => block(kind == COMPRESSED, body, out)?,
-            _ => return Err("not an S2 stream"),
+            STREAM_NAME => return Err(Error::NotS2),
+            _ => block(kind == COMPRESSED, body, out)?,
         }
         self.at += HEAD_BYTES + len;
         Ok(true)
@@ -166,7 +209,7 @@ impl Decoder {
     }
     /// Memory held, in bytes.
     #[cfg(test)]
-    pub(crate) fn held_bytes(&self) -> usize {
+    fn held_bytes(&self) -> usize {
         self.raw.capacity()
     }
 }
@@ -175,24 +218,23 @@ fn is_skipped(kind: u8) -> bool {
     (SKIPPABLE_MIN..STREAM_NAME).contains(&kind)
 }
 
-fn block(compressed: bool, body: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
-    const DAMAGED: &str = "a block of the S2 stream is damaged";
-    let (sum, body) = body.split_first_chunk::<CHECKSUM_BYTES>().ok_or(DAMAGED)?;
+fn block(compressed: bool, body: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    let (sum, body) = body.split_first_chunk::<CHECKSUM_BYTES>().ok_or(Error::Damaged)?;
     let before = out.len();
     if compressed {
-        let (len, _) = minlz::s2::decode_len(body).map_err(|_| DAMAGED)?;
+        let (len, _) = minlz::s2::decode_len(body).map_err(|_| Error::Damaged)?;
         if len > BLOCK_BYTES_MAX {
-            return Err("a block of the S2 stream is too large");
+            return Err(Error::TooLarge);
         }
         out.resize(before + len, 0);
-        minlz::s2::decode_into(&mut out[before..], body).map_err(|_| DAMAGED)?;
+        minlz::s2::decode_into(&mut out[before..], body).map_err(|_| Error::Damaged)?;
     } else if body.len() > BLOCK_BYTES_MAX {
-        return Err("a block of the S2 stream is too large");
+        return Err(Error::TooLarge);
     } else {
         out.extend_from_slice(body);
     }
     if checksum(&out[before..]) != u32::from_le_bytes(*sum) {
-        return Err(DAMAGED);
+        return Err(Error::Checksum);
     }
     Ok(())
 }
@@ -205,7 +247,7 @@ mod tests {
 
     const LEVELS: [Level; 4] = [Level::Uncompressed, Level::Fast, Level::Better, Level::Best];
 
-    fn decode(pieces: &[&[u8]]) -> Result<Vec<u8>, &'static str> {
+    fn decode(pieces: &[&[u8]]) -> Result<Vec<u8>, Error> {
         let (mut d, mut out) = (Decoder::default(), Vec::new());
         for p in pieces {
             d.push(p);
@@ -228,7 +270,32 @@ mod tests {
     }
 
     #[test]
-    fn l12_what_is_wrong_or_too_large_is_refused_and_nothing_grows() {
+    fn repeated_offsets_are_understood() {
+        // abcd, a copy of 4 from 4 back, a repeat of 5 + 4 from as far, and one of 300 + 256 + 4.
+        let total = 4 + 4 + 9 + 560;
+        let mut b = vec![0x80 | (total & 0x7f) as u8, (total >> 7) as u8, 0x0c];
+        b.extend(b"abcd");
+        b.extend([1, 4]);
+        b.extend([1 | 5 << 2, 0, 1]);
+        b.extend([1 | 6 << 2, 0, 0x2c, 1]);
+        let want: Vec<u8> = b"abcd".iter().copied().cycle().take(total).collect();
+        let mut wire = NAME.to_vec();
+        chunk(&mut wire, COMPRESSED, &want, &b);
+        assert_eq!(decode(&[&wire]).unwrap(), want);
+    }
+
+    #[test]
+    fn what_cannot_be_right_is_refused_at_once() {
+        for wrong in [&b"garb"[..], b"\xfe\xff\xff\x00", b"\xff\xff\xff\x00"] {
+            let mut d = Decoder::default();
+            d.push(wrong);
+            assert!(d.has_more());
+            assert_eq!(d.next(&mut Vec::new()), Err(Error::NotS2), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn w3_what_is_wrong_or_too_large_is_refused_and_nothing_grows() {
         assert!(decode(&[b"INFO {}\r\n"]).is_err());
         assert!(decode(&[b"\x01\x05\x00\x00abcde"]).is_err(), "without a name");
         let with = |more: &[u8]| [NAME, more].concat();
@@ -241,7 +308,7 @@ mod tests {
             &with(b"\x00\x0a\x00\x00abcd\xff\xff\xff\xff\x0fx"),
             b"\xff\x06\x00\x00S2sTwo",
         ] {
-            assert!(decode(&[wrong]).is_err(), "L-12 {wrong:?}");
+            assert!(decode(&[wrong]).is_err(), "W-3 {wrong:?}");
         }
         // What may be skipped is skipped, however it comes, and not kept.
         let mut d = Decoder::default();
@@ -252,7 +319,7 @@ mod tests {
         }
         for _ in 0..16 {
             d.push(&[0; 64 << 10]);
-            assert!(!d.next(&mut out).unwrap() && d.held_bytes() <= 64 << 10, "L-12");
+            assert!(!d.next(&mut out).unwrap() && d.held_bytes() <= 64 << 10, "W-3");
         }
         d.push(b"\x01\n\x00\x00\xab\x90\xcc$PING\r\n");
         assert!(d.next(&mut out).unwrap());
@@ -289,6 +356,14 @@ mod tests {
             }
             let cut = cut.index(wire.len() + 1);
             prop_assert_eq!(decode(&[&wire[..cut], &wire[cut..]]).unwrap(), all);
+        }
+
+        #[test]
+        fn blocks_of_snappy_are_read(b in prop::collection::vec(0u8..4, 0..3000)) {
+            let packed = snap::raw::Encoder::new().compress_vec(&b).unwrap();
+            let mut wire = [&NAME[..HEAD_BYTES], OLD_NAME].concat();
+            chunk(&mut wire, COMPRESSED, &b, &packed);
+            prop_assert_eq!(decode(&[&wire]).unwrap(), b);
         }
 
         #[test]
