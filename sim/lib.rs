@@ -33,6 +33,8 @@ pub fn config(seed: u64) -> Config {
         seed: var("FULMAR_SEED").and_then(|s| s.parse().ok()).unwrap_or(seed),
         print_trace: var("FULMAR_TRACE").is_some(),
         print_logs: var("FULMAR_LOGS").is_some(),
+        // A busy loop is one after five minutes too, and a run on a machine that others work on is none after two.
+        wall_limit: std::time::Duration::from_secs(300),
         ..Config::default()
     }
 }

@@ -176,18 +176,7 @@ impl Router {
                 _ => return self.publish_mapped_or_plain(m),
             },
         };
-        self.out.trace = Some(Box::new(Trace {
-            dest,
-            account: self.account.clone(),
-            only,
-            from: self.link.clone(),
-            at: env::wall(),
-            subject: m.subject.to_vec(),
-            header: m.header().to_vec(),
-            size: m.body_crlf.len() - 2,
-            denied: None,
-            steps: Vec::new(),
-        }));
+        self.out.trace = Some(Trace::of(dest, only, &self.account, &self.link, m));
         let outcome = self.publish_mapped_or_plain(m);
         if let Some(mut trace) = self.out.trace.take() {
             trace.denied = match &outcome {
@@ -195,8 +184,7 @@ impl Router {
                 Outcome::Denied => Some(m.subject.to_vec()),
                 Outcome::DeniedAs(subject) => Some(subject.clone()),
             };
-            let broker = self.out.broker.clone();
-            broker.crossing(|c| c.traced(&mut self.out, &trace));
+            self.out.tell_trace(&trace);
         }
         outcome
     }
@@ -459,15 +447,22 @@ impl Deliveries {
             owned = Bytes::copy_from_slice(m.body_crlf);
             m.shared = Some(&owned);
         }
+        let traced = self.trace.is_some();
         for sub in matched.plain() {
-            self.deliver_one(sub, from, &m);
+            if traced {
+                self.trace_one(sub, from, &m)
+            } else {
+                self.deliver_one(sub, from, &m)
+            };
         }
         if !queues.is_empty() {
             for name in queues.split(|b| matches!(b, b' ' | b'\t')).filter(|q| !q.is_empty()) {
                 let is_it = |g: &&Group| g.members.first().is_some_and(|s| s.queue() == name);
-                if let Some(group) = matched.groups().iter().find(is_it) {
-                    self.deliver_group(&group.members, from, &m);
-                }
+                match matched.groups().iter().find(is_it) {
+                    Some(group) if traced => self.trace_group(&group.members, from, &m),
+                    Some(group) => self.deliver_group(&group.members, from, &m),
+                    None => false,
+                };
             }
         }
         if !self.expired.is_empty() {
@@ -622,23 +617,33 @@ impl Deliveries {
         n
     }
 
-    /// Notes the routes that a message takes. It goes on to them with what its headers ask for, so one that is only to be
-    /// traced stays here (B-7).
+    /// Notes the routes that a message takes. It goes on to them with what its headers ask for: one that is only to be traced reaches nobody there
+    /// either (B-7).
     fn trace_routes(&mut self, matched: &Receivers, queues: &[Vec<u8>], m: &Message<'_>) -> usize {
-        let (header_len, size) = (m.header_len, m.body_crlf.len() - 2);
-        self.route_head.set(m.subject, m.shown, m.reply, (header_len > 0).then_some(header_len), size);
-        let only = self.is_trace_only();
         let mut n = 0;
         for (r, queues) in matched.remote().iter().zip(queues) {
             if !r.plain && queues.is_empty() {
                 continue;
             }
-            if let Some(t) = &mut self.trace {
-                t.egress(&r.sub.link, &r.sub, None, None);
-            }
-            n += usize::from(only || self.deliver_route(&r.sub, queues, m));
+            let Some(t) = &mut self.trace else { break };
+            let (header_len, body_crlf) = t.hop(&r.sub.link, m);
+            let size = body_crlf.len() - 2;
+            self.route_head.set(m.subject, m.shown, m.reply, Some(header_len), size);
+            let m = Message { header_len, body_crlf: &body_crlf, shared: None, ..*m };
+            n += usize::from(self.deliver_route(&r.sub, queues, &m));
         }
         n
+    }
+    /// The trace of a message is made: whoever asked for it is told.
+    pub(crate) fn tell_trace(&mut self, trace: &Trace) {
+        let broker = self.broker.clone();
+        broker.crossing(|c| c.traced(self, trace));
+    }
+
+    /// As [`Deliveries::deliver_group`], and notes who gets it.
+    fn trace_group(&mut self, members: &[Arc<Sub>], from: &Arc<Link>, m: &Message<'_>) -> bool {
+        let (before, after) = members.split_at(self.below(members.len()));
+        after.iter().chain(before).any(|s| self.trace_one(s, from, m))
     }
 
     fn trace_one(&mut self, sub: &Arc<Sub>, from: &Arc<Link>, m: &Message<'_>) -> bool {

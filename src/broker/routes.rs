@@ -22,7 +22,7 @@ use crate::{
     Account, Broker, Kind, Link, Message, Sub, SubscribeError,
     plan::{Plans, hash},
     router::Deliveries,
-    trace::{self, Wish},
+    trace::{self, Trace, Wish},
 };
 
 /// Most members that a queue group of another server counts for.
@@ -368,9 +368,10 @@ impl RouteInbox {
         let lane = &mut self.lanes[i];
         lane.msgs += 1;
         lane.bytes += size;
-        if m.header_len > 0 && trace::may_ask(&lane.account, m.header()) && is_trace_only(m.header()) {
+        if m.header_len > 0 && trace::may_ask(&lane.account, m.header()) && !self.begin_trace(i, &m) {
             return;
         }
+        let lane = &mut self.lanes[i];
         let (account, permissions) = (&lane.account, &self.permissions);
         let plan = lane.plans.get(m.subject, account.generation(), |p| {
             p.allowed = permissions.as_ref().is_none_or(|p| p.can_publish(m.subject));
@@ -379,6 +380,27 @@ impl RouteInbox {
         if plan.allowed {
             self.out.deliver_routed(&plan.matched, &self.link, &m, queues);
         }
+        if let Some(trace) = self.out.trace.take() {
+            self.out.tell_trace(&trace);
+        }
+    }
+
+    /// Begins the trace of a message, if it is to have one. False if nobody gets it (B-7).
+    #[cold]
+    fn begin_trace(&mut self, lane: usize, m: &Message<'_>) -> bool {
+        let account = &self.lanes[lane].account;
+        let (dest, only) = match trace::wish(m.header()) {
+            Wish::Trace { dest, only } => (dest, only),
+            Wish::Refused { only } => return !only,
+            // The server that it came to first has drawn.
+            Wish::Sampled if trace::has_hop(m.header()) => match &account.rules().trace {
+                Some(rule) => (rule.subject.clone(), false),
+                None => return true,
+            },
+            Wish::Sampled | Wish::None => return true,
+        };
+        self.out.trace = Some(Trace::of(dest, only, account, &self.link, m));
+        true
     }
 
     /// Writes out what the messages since the last flush have put into outboxes.
@@ -422,12 +444,6 @@ impl Drop for RouteInbox {
     fn drop(&mut self) {
         self.flush();
     }
-}
-
-/// A message that is only to be traced reaches nobody (B-7).
-#[cold]
-fn is_trace_only(block: &[u8]) -> bool {
-    matches!(trace::wish(block), Wish::Trace { only: true, .. } | Wish::Refused { only: true })
 }
 
 /// A route among the receivers of a message.

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use env::Wall;
 
-use crate::{Account, Kind, Link, Sub};
+use crate::{Account, Kind, Link, Message, Sub};
 
 /// Names the subject that the trace goes to.
 pub const TRACE_DEST: &str = "Nats-Trace-Dest";
 /// The message is not to be delivered.
 pub const TRACE_ONLY: &str = "Nats-Trace-Only";
+/// Which of its ways from server to server a message has taken: a number for each server that sent it on, with dots between.
+const TRACE_HOP: &str = "Nats-Trace-Hop";
 /// What servers set among themselves; a client that sends it gets no trace.
 const TRACE_ORIGIN: &str = "Nats-Trace-Origin-Account";
 /// The destination that says: not from here on.
@@ -67,6 +69,15 @@ pub enum Step {
         /// Why it did not get it.
         error: Option<&'static str>,
     },
+    /// It went on to another server, which makes a trace of its own.
+    Hop {
+        /// What the connection is.
+        kind: Kind,
+        /// The connection.
+        cid: u64,
+        /// Which way it takes from here on.
+        hop: String,
+    },
 }
 
 /// What is known of a message that is traced.
@@ -92,9 +103,47 @@ pub struct Trace {
     pub denied: Option<Vec<u8>>,
     /// What came of it, in order.
     pub steps: Vec<(Wall, Step)>,
+    /// Servers that it was sent on to.
+    pub hops: u32,
 }
 
 impl Trace {
+    /// Of a message that has come by `from`.
+    pub(crate) fn of(
+        dest: Vec<u8>,
+        only: bool,
+        account: &Arc<Account>,
+        from: &Arc<Link>,
+        m: &Message<'_>,
+    ) -> Box<Trace> {
+        Box::new(Trace {
+            dest,
+            account: account.clone(),
+            only,
+            from: from.clone(),
+            at: env::wall(),
+            subject: m.subject.to_vec(),
+            header: m.header().to_vec(),
+            size: m.body_crlf.len() - 2,
+            denied: None,
+            steps: Vec::new(),
+            hops: 0,
+        })
+    }
+    /// The message as it goes on by `link`: its header block with this way in it, and what follows.
+    pub(crate) fn hop(&mut self, link: &Link, m: &Message<'_>) -> (usize, Vec<u8>) {
+        self.hops += 1;
+        let hop = match wire::headers::get(&self.header, TRACE_HOP).filter(|_| self.from.kind != Kind::Client)
+        {
+            Some(before) => format!("{}.{}", String::from_utf8_lossy(before), self.hops),
+            None => self.hops.to_string(),
+        };
+        let mut body = replaced(m.header(), TRACE_HOP, hop.as_bytes());
+        let header_len = body.len();
+        body.extend_from_slice(&m.body_crlf[m.header_len..]);
+        self.note(Step::Hop { kind: link.kind, cid: link.id, hop });
+        (header_len, body)
+    }
     pub(crate) fn note(&mut self, step: Step) {
         self.steps.push((env::wall(), step));
     }
@@ -162,11 +211,20 @@ fn sampled(block: &[u8]) -> bool {
     })
 }
 
+/// Whether another server sent it on as a part of a trace.
+pub(crate) fn has_hop(block: &[u8]) -> bool {
+    wire::headers::get(block, TRACE_HOP).is_some()
+}
+
 /// A block whose destination is `dest` from here on.
 pub(crate) fn redirected(block: &[u8], dest: &[u8]) -> Vec<u8> {
+    replaced(block, TRACE_DEST, dest)
+}
+
+fn replaced(block: &[u8], key: &str, value: &[u8]) -> Vec<u8> {
     let (mut without, mut out) = (Vec::new(), Vec::new());
-    wire::headers::push_without(&mut without, block, TRACE_DEST);
-    wire::headers::push_with(&mut out, &without, TRACE_DEST, dest);
+    wire::headers::push_without(&mut without, block, key);
+    wire::headers::push_with(&mut out, &without, key, value);
     out
 }
 

@@ -5,18 +5,21 @@
 use std::{io::Write, path::PathBuf};
 
 use env::disk::Disk;
-use store::{Options, Store, inspect};
+use store::{Options, Reading, Store, inspect};
 
 const USAGE: &str = "\
-Usage: fulmar store inspect PATH   what lies in a data directory; a server may be using it
-       fulmar store verify PATH    reads everything in it and compares every checksum; no server may be using it
+Usage: fulmar store inspect PATH [-c CONFIG]   what lies in a data directory; a server may be using it
+       fulmar store verify PATH [-c CONFIG]    reads everything in it and compares every checksum; no server may be using it
 
 PATH is a server's store_dir, or the folder `jetstream` in it. Nothing is changed.
+CONFIG is the server's configuration: its `jetstream` block names the keys, if the data is encrypted at rest.
 Exit status: 0 all is well, 1 something is damaged or lost, 2 it could not be looked at.
 ";
 
 /// Between two words about the progress.
 const STEP_BYTES: u64 = 256 << 20;
+/// The same of a journal, which is read at the start, more than once where it looks damaged.
+const JOURNAL_STEP_BYTES: u64 = 32 << 20;
 
 /// Runs the command with what follows `store`; the exit code.
 pub fn main(args: &[String]) -> u8 {
@@ -26,16 +29,37 @@ pub fn main(args: &[String]) -> u8 {
             out(USAGE);
             0
         }
-        [what, path] if known(what) => {
-            let (verifies, path) = (what == "verify", PathBuf::from(path));
-            env::run(async move { if verifies { verify(path).await } else { look(path).await } })
-                .unwrap_or_else(|e| {
-                    err(&format!("fulmar: the runtime cannot be started: {e}\n"));
-                    2
-                })
+        [what, path] if known(what) => run(what == "verify", path, None),
+        [what, path, c, config] | [what, c, config, path]
+            if known(what) && matches!(c.as_str(), "-c" | "--config") =>
+        {
+            run(what == "verify", path, Some(config))
         }
         _ => {
             err(USAGE);
+            2
+        }
+    }
+}
+
+fn run(verifies: bool, path: &str, config: Option<&str>) -> u8 {
+    let done = env::run(async move {
+        let keys = match config {
+            Some(config) => server::store_keys(config).await?,
+            None => store::Keys::default(),
+        };
+        let opts = Options { keys, ..Options::default() };
+        let dir = folder(PathBuf::from(path)).await?;
+        if verifies { verify(dir, opts).await } else { look(dir, opts).await }
+    });
+    match done {
+        Ok(Ok(code)) => code,
+        Ok(Err(e)) => {
+            err(&format!("fulmar: {e}\n"));
+            2
+        }
+        Err(e) => {
+            err(&format!("fulmar: the runtime cannot be started: {e}\n"));
             2
         }
     }
@@ -55,35 +79,21 @@ async fn folder(path: PathBuf) -> Result<PathBuf, String> {
     Err(format!("{} holds no data of a Fulmar server", path.display()))
 }
 
-async fn look(path: PathBuf) -> u8 {
-    let found = match folder(path).await {
-        Ok(dir) => inspect(Disk::os(), dir, &Options::default()).await.map_err(|e| e.to_string()),
-        Err(e) => Err(e),
-    };
-    match found {
-        Ok(found) => {
-            out(&found.to_string());
-            u8::from(!found.is_well())
-        }
-        Err(e) => {
-            err(&format!("fulmar: {e}\n"));
-            2
-        }
-    }
+async fn look(dir: PathBuf, opts: Options) -> Result<u8, String> {
+    let found = inspect(Disk::os(), dir, &opts).await.map_err(|e| e.to_string())?;
+    out(&found.to_string());
+    Ok(u8::from(!found.is_well()))
 }
 
-async fn verify(path: PathBuf) -> u8 {
-    let opened = match folder(path).await {
-        Ok(dir) => Store::open_to_read(Disk::os(), dir, Options::default()).await.map_err(|e| e.to_string()),
-        Err(e) => Err(e),
-    };
-    let store = match opened {
-        Ok(store) => store,
-        Err(e) => {
-            err(&format!("fulmar: {e}\n"));
-            return 2;
+async fn verify(dir: PathBuf, opts: Options) -> Result<u8, String> {
+    let mut told = 0;
+    let journal = |p: &Reading| {
+        if p.read >= told + JOURNAL_STEP_BYTES {
+            told = p.read;
+            err(&format!("journal: {} of {} MiB read\n", p.read >> 20, p.total >> 20));
         }
     };
+    let store = Store::open_to_read_with(Disk::os(), dir, opts, journal).await.map_err(|e| e.to_string())?;
     let (total, mut told) = (store.segment_bytes(), 0);
     let read = store.verify_with(|r| {
         if r.bytes >= told + STEP_BYTES {
@@ -91,13 +101,7 @@ async fn verify(path: PathBuf) -> u8 {
             err(&format!("{} of {} MiB read\n", r.bytes >> 20, total >> 20));
         }
     });
-    let report = match read.await {
-        Ok(report) => report,
-        Err(e) => {
-            err(&format!("fulmar: {e}\n"));
-            return 2;
-        }
-    };
+    let report = read.await.map_err(|e| e.to_string())?;
     let damage = store.damage();
     for d in &damage {
         out(&format!("{d}\n"));
@@ -108,7 +112,10 @@ async fn verify(path: PathBuf) -> u8 {
     }
     let word = if damage.is_empty() { "whole" } else { "damaged" };
     out(&format!("{groups} groups, {} pieces, {} bytes read: {word}\n", report.pieces, report.bytes));
-    u8::from(!damage.is_empty())
+    if store.foreign_bytes() > 0 {
+        out(&format!("{} bytes are not sealed with the key of today\n", store.foreign_bytes()));
+    }
+    Ok(u8::from(!damage.is_empty()))
 }
 
 fn out(text: &str) {

@@ -204,6 +204,9 @@ impl Stream {
                 self.serve();
             }
         }
+        if at.reconfigured {
+            self.suit();
+        }
         if at.reconfigured && self.leads() {
             self.listen();
             self.follow_anew();

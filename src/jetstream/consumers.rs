@@ -44,6 +44,19 @@ const BUDGET: usize = 256;
 /// Outputs gathered in one round.
 const ROUND: usize = 512;
 
+/// How long the word of the others that nobody else led counts for deliveries, nanoseconds: until they are decided on, unless this process stood still
+/// in between.
+const CONFIRMED_NS: u64 = 200_000_000;
+
+/// How a look at the consumers ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pumped {
+    /// They have decided.
+    Sure,
+    /// They were not asked: another node may lead.
+    Unsure,
+}
+
 /// A consumer's place.
 pub(crate) struct Slot {
     pub rules: Consumer,
@@ -476,15 +489,28 @@ impl Core {
         Ok(done)
     }
 
-    /// Lets consumers decide, until enough is gathered in `out`.
-    pub(crate) fn pump(&mut self, s: &Stream, out: &mut Vec<Task>) -> Result<(), Need> {
+    /// Whether this node leads, and no other can by now (K-10).
+    pub(crate) fn is_sure(&self, now: u64) -> bool {
+        self.handle.as_ref().is_none_or(|h| h.holds_lease(now))
+    }
+
+    /// Lets consumers decide, until enough is gathered in `out`. `confirmed`: see [`Stream::pump`]'s rounds.
+    pub(crate) fn pump(
+        &mut self,
+        s: &Stream,
+        confirmed: Option<u64>,
+        out: &mut Vec<Task>,
+    ) -> Result<Pumped, Need> {
         if self.term.is_none() {
             self.consumers.ready.clear();
-            return Ok(());
+            return Ok(Pumped::Sure);
         }
         let now = now();
+        if confirmed.is_none_or(|at| now.mono.saturating_sub(at) >= CONFIRMED_NS) && !self.is_sure(now.mono) {
+            return Ok(Pumped::Unsure);
+        }
         let view = s.view();
-        let Some(assets) = s.assets.upgrade() else { return Ok(()) };
+        let Some(assets) = s.assets.upgrade() else { return Ok(Pumped::Sure) };
         let listeners = Heard(&assets);
         let mut outs = Vec::new();
         let strict_or_kept = self.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
@@ -521,7 +547,7 @@ impl Core {
             }
             last = Some(name);
         }
-        Ok(())
+        Ok(Pumped::Sure)
     }
 
     /// Puts what consumers have noted into the log, if it is time.
@@ -566,6 +592,16 @@ impl Stream {
         waited_for: bool,
         f: impl FnOnce(&mut Slot, Now, &mut Vec<Output>) -> T,
     ) -> Option<T> {
+        self.with_consumer_of(name, waited_for, |_, _| true, |slot, now, _, outs| f(slot, now, outs))
+    }
+    /// The same, after a look at the stream.
+    fn with_consumer_of<T>(
+        self: &Arc<Stream>,
+        name: &str,
+        waited_for: bool,
+        look: impl FnOnce(&Core, Now) -> bool,
+        f: impl FnOnce(&mut Slot, Now, bool, &mut Vec<Output>) -> T,
+    ) -> Option<T> {
         let mut tasks = Vec::new();
         let (result, handle, works, ranked, sooner) = {
             let mut core = self.core.lock();
@@ -574,10 +610,11 @@ impl Stream {
             }
             let (name, _) = core.consumers.slots.get_key_value(name)?;
             let name = name.clone();
-            let slot = core.consumers.slots.get_mut(&name)?;
             let now = now();
+            let looked = look(&core, now);
+            let slot = core.consumers.slots.get_mut(&name)?;
             let mut outs = Vec::new();
-            let result = f(slot, now, &mut outs);
+            let result = f(slot, now, looked, &mut outs);
             let ranked = slot.rules.config().priority_policy == PriorityPolicy::Prioritized;
             push_tasks(&name, slot, &mut outs, &mut tasks);
             let kept = core.rules.as_ref().is_some_and(|r| r.config().retention != Retention::Limits);
@@ -631,7 +668,11 @@ impl Stream {
             return self.core.lock().consumers.get(consumer).is_some();
         }
         let to = Bytes::copy_from_slice(reply);
-        self.with_consumer(consumer, false, |slot, now, out| slot.rules.pull(&to, body, now, out)).is_some()
+        let sure = |core: &Core, now: Now| core.is_sure(now.mono);
+        let pull = |slot: &mut Slot, now: Now, sure: bool, out: &mut Vec<Output>| {
+            slot.rules.pull_of(&to, body, sure, now, out);
+        };
+        self.with_consumer_of(consumer, false, sure, pull).is_some()
     }
     /// An acknowledgement. False if there is no such consumer.
     pub(crate) fn ack(

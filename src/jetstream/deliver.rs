@@ -8,12 +8,15 @@ use std::{sync::Arc, time::Duration};
 use store::Need;
 use stream::consumer::{AckSubject, Deliver, Output, Status};
 
-use crate::{advisory, api::text::push_number, post::Post, shell::Stream};
+use crate::{advisory, api::text::push_number, consumers::Pumped, post::Post, shell::Stream};
 
 /// Outputs gathered before they are sent.
 const TURN: usize = 512;
 /// How long a stream pauses whose receivers are nearly full.
 const CONGESTED: Duration = Duration::from_millis(5);
+
+/// Pause before a leader that nobody answers asks again whether it still leads.
+const UNSURE: Duration = Duration::from_millis(50);
 
 /// What a consumer wants to be done, in its order.
 pub(crate) struct Task {
@@ -30,6 +33,8 @@ enum Round {
     More,
     /// The disk has to answer first.
     Need(Need),
+    /// Whether it still leads has to be found out first (K-10): who does not know that another leads would give what is done with.
+    Unsure,
 }
 
 impl Stream {
@@ -47,7 +52,7 @@ impl Stream {
             core.pumping = true;
         }
         let mut tasks = Vec::new();
-        match self.round(&mut tasks) {
+        match self.round(&mut tasks, None) {
             (Round::Over, false) => {}
             (round, congested) => {
                 env::spawn(self.clone().pump_on(round, congested));
@@ -59,6 +64,7 @@ impl Stream {
     async fn pump_on(self: Arc<Stream>, mut round: Round, mut congested: bool) {
         let mut tasks = Vec::new();
         loop {
+            let mut confirmed = None;
             if congested {
                 env::sleep(CONGESTED).await;
             }
@@ -75,23 +81,33 @@ impl Stream {
                         env::sleep(Duration::from_secs(1)).await;
                     }
                 }
+                Round::Unsure => {
+                    let asked = env::now().0;
+                    match self.confirm().await {
+                        Ok(()) => confirmed = Some(asked),
+                        // Leadership has gone or is going.
+                        Err(_) => env::sleep(UNSURE).await,
+                    }
+                }
             }
-            (round, congested) = self.round(&mut tasks);
+            (round, congested) = self.round(&mut tasks, confirmed);
         }
     }
 
-    /// One round: decide under the lock, send without it. Keeps `pumping` unless it is over.
-    fn round(self: &Arc<Stream>, tasks: &mut Vec<Task>) -> (Round, bool) {
+    /// One round: decide under the lock, send without it. Keeps `pumping` unless it is over. `confirmed`: when a question was asked to which the
+    /// others have said by now that nobody else led.
+    fn round(self: &Arc<Stream>, tasks: &mut Vec<Task>, confirmed: Option<u64>) -> (Round, bool) {
         tasks.clear();
         let (mut round, handle) = {
             let mut core = self.core.lock();
             core.again = false;
-            let r = core.pump(self, tasks);
+            let r = core.pump(self, confirmed, tasks);
             let handle = core.wants_group().then(|| core.handle.clone()).flatten();
             let r = match r {
                 Err(need) => Round::Need(need),
-                Ok(()) if tasks.iter().map(|t| t.outputs.len()).sum::<usize>() >= TURN => Round::More,
-                Ok(()) => Round::Over,
+                Ok(Pumped::Unsure) => Round::Unsure,
+                Ok(_) if tasks.iter().map(|t| t.outputs.len()).sum::<usize>() >= TURN => Round::More,
+                Ok(_) => Round::Over,
             };
             (r, handle)
         };

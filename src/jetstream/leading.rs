@@ -10,6 +10,8 @@
 //! | stopped | no | gets only |
 //!
 //! - K-3: only who leads, and has applied everything from before its term, decides or answers for a stream.
+//! - K-10: what is answered from applied state (infos, gets, deliveries, refusals) is at least as new as all that was acknowledged before it
+//!   was asked for: the leader's grants say that nobody else can lead, or a round of the others does.
 //! - J-24: a promise whose outcome is open when leadership ends is not answered; one that was never handed out is refused.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -25,6 +27,9 @@ use crate::{
 
 /// Pause before what the stream does by itself is tried again after a refusal: a full disk is not asked a thousand times a second.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How long a leader without grants asks the others whether it still leads before it says that it does not know.
+pub(crate) const CONFIRM: Duration = Duration::from_secs(1);
 
 /// What a stream is on this node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -50,6 +55,19 @@ impl Stream {
     /// Whether this node decides and answers for it.
     pub(crate) fn leads(&self) -> bool {
         self.core.lock().term.is_some()
+    }
+    /// Returns when what is applied here is all that was acknowledged anywhere before the call (K-10): a leader that stood still may have been
+    /// followed by another and not know it. Costs nothing where its grants hold.
+    ///
+    /// # Errors
+    /// It does not lead, or cannot say whether it still does.
+    pub(crate) async fn confirm(&self) -> Result<(), ApiError> {
+        let handle = {
+            let core = self.core.lock();
+            core.term.and_then(|_| core.handle.clone())
+        };
+        let Some(handle) = handle else { return Err(errors::CLUSTER_NOT_LEADER.error()) };
+        handle.confirm(CONFIRM).await.map_err(|_| errors::CLUSTER_NOT_LEADER.error())
     }
     /// Whether what it has is good enough for a direct get: somebody leads.
     pub(crate) fn is_current(&self) -> bool {

@@ -39,3 +39,4 @@ mod wheel;
 pub use api::{Time, event::ClientInfo};
 pub use node::{Detail, JetStream, Usage};
 pub use options::{AccountLimits, AssetLimits, Durability, Host, Options, Tunable};
+pub use store::{Cipher, KEY_ABSENT, Key, Keys};

@@ -14,10 +14,13 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use replica::{BoxFuture, Committed, Handle, Machine, NodeId, Role, Term};
+use stream::{ApiError, errors};
 use tokio::sync::{oneshot, watch};
 
 pub use state::{Assigned, Assignment, Command, META_GROUP, Node, State};
 pub use tally::{OfAccount, Tally, aside};
+
+use crate::leading::CONFIRM;
 
 /// Why a change of the assignments did not happen, or is not known to have happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -139,6 +142,18 @@ impl Meta {
     /// Whether this node leads, and has applied everything from before (K-3).
     pub fn leads(&self) -> bool {
         self.inner.lock().term.is_some()
+    }
+    /// Returns when what is applied here is all that was acknowledged anywhere before the call (K-10).
+    ///
+    /// # Errors
+    /// This node does not lead, or cannot say whether it still does.
+    pub async fn confirm(&self) -> Result<(), ApiError> {
+        let handle = {
+            let inner = self.inner.lock();
+            inner.term.and_then(|_| inner.handle.clone())
+        };
+        let not_leader = || errors::CLUSTER_NOT_LEADER.error();
+        handle.ok_or_else(not_leader)?.confirm(CONFIRM).await.map_err(|_| not_leader())
     }
     /// Who leads, if known; `me` is this node.
     pub fn leader(&self, me: NodeId) -> Option<NodeId> {

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
     },
     time::Duration,
@@ -16,12 +16,13 @@ use env::disk::Disk;
 use parking_lot::{Mutex, RwLock};
 use replica::{GroupId, Members, New, NodeId, Replicas};
 use serde_json::{Value, json};
-use store::{Store, Sync};
+use store::{Damage, Store, Sync};
 
 use crate::{
     AccountLimits, Durability, Host, Options, Tunable,
     account::Assets,
     advisory::{self, Ids},
+    api::event::Event,
     backup::Restores,
     cluster::{self, Cluster, Setup},
     meta::{Assignment, Command, META_GROUP, Meta},
@@ -218,7 +219,30 @@ impl JetStream {
         });
         node.tune(node.tunable());
         node.recover(stored).await?;
+        for watch in node.replicas.store().watch_damage() {
+            env::spawn(tell_damage(Arc::downgrade(&node), watch));
+        }
         Ok(node)
+    }
+
+    /// Says that something on the disk is damaged: in the log, and to whoever listens for it in the stream's account.
+    fn damaged(&self, d: &Damage) {
+        let of = |s: &Arc<Stream>| s.group.get().is_some_and(|g| Some(g.id()) == d.group);
+        let found = self.all_assets().into_iter().find_map(|a| Some((a.streams().into_iter().find(of)?, a)));
+        let Some((s, assets)) = found else {
+            return self.host.log("ERR", &format!("JetStream: damaged: {d}"));
+        };
+        // The group's number says nothing to whoever reads it.
+        let d = Damage { group: None, ..d.clone() };
+        self.host.log("ERR", &format!("JetStream stream '{} > {}': damaged: {d}", s.account, s.name));
+        let e = Event::StreamDamaged {
+            account: &s.account,
+            stream: &s.name,
+            server: &self.host.name(),
+            messages: d.messages.map(|(a, b)| (a.0, b.0)),
+            what: &d.what,
+        };
+        advisory::emit(self, &assets, &e);
     }
 
     async fn recover(self: &Arc<JetStream>, stored: Vec<GroupId>) -> Result<(), String> {
@@ -595,6 +619,14 @@ fn loss(account: &str, s: &Stream) -> Option<String> {
     (!said.is_empty()).then(|| format!("JetStream stream '{account} > {}': {}", s.name, said.join("; ")))
 }
 
+/// Hands on what the store finds damaged, at its opening, in reads and in its scrub.
+async fn tell_damage(node: Weak<JetStream>, mut watch: store::DamageWatch) {
+    while let Some(d) = watch.next().await {
+        let Some(node) = node.upgrade() else { return };
+        node.damaged(&d);
+    }
+}
+
 /// What names the meta group that the store has.
 fn genesis_of(replicas: &Replicas) -> Result<u64, String> {
     let (options, _) = replicas.options(GroupId(META_GROUP)).map_err(|e| e.to_string())?;
@@ -607,6 +639,7 @@ fn store_options(o: &Options) -> store::Options {
     if let Durability::Relaxed(interval) = o.durability {
         s.sync_interval = Some(interval);
     }
+    s.keys = o.keys.clone();
     s
 }
 

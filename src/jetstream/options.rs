@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use broker::Link;
+use store::Keys;
 
 use crate::api::event::ClientInfo;
 
@@ -77,6 +78,8 @@ pub struct Options {
     pub domain: Option<String>,
     /// When answers leave.
     pub durability: Durability,
+    /// Keys of the encryption at rest: the first one seals, all open. None for none.
+    pub keys: Keys,
     /// What it begins with of what may change. See [`crate::JetStream::tunable`].
     pub tunable: Tunable,
     /// Publishes to one stream that may wait to be stored.
@@ -98,6 +101,7 @@ impl Options {
             strict: true,
             domain: None,
             durability: Durability::Durable,
+            keys: Keys::default(),
             tunable: Tunable { memory_max: 1 << 30, storage_max: 1 << 40, limits: AssetLimits::default() },
             waiting_msgs_max: 10_000,
             waiting_bytes_max: 128 << 20,

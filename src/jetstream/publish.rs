@@ -150,9 +150,14 @@ impl Stream {
         match done {
             Done::Decided => {
                 let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
+                let sure = at_once.is_empty() || core.is_sure(now.mono);
                 drop(core);
                 if let Some(h) = handle {
                     h.wake();
+                }
+                if !sure {
+                    env::spawn(self.clone().answer_when_sure(at_once));
+                    return (true, None);
                 }
             }
             Done::Wait | Done::Need(_) => {
@@ -222,12 +227,29 @@ impl Stream {
             if let Some(h) = handle {
                 h.wake();
             }
-            self.send(&at_once);
+            if !at_once.is_empty() {
+                let sure = self.core.lock().is_sure(env::now().0);
+                match sure {
+                    true => self.send(&at_once),
+                    false => drop(env::spawn(self.clone().answer_when_sure(at_once))),
+                }
+            }
             if over {
                 return;
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Sends answers that follow from what is stored once it is certain that nobody else led when they were found (K-10): a refusal for a revision that
+    /// another leader has overtaken would be a lie. Where nobody can say, neither is that answer.
+    async fn answer_when_sure(self: Arc<Stream>, answers: Answers) {
+        if self.confirm().await.is_ok() {
+            return self.send(&answers);
+        }
+        let (mut refusals, error) = (Answers::default(), errors::CLUSTER_NOT_AVAIL.error());
+        answers.replies().for_each(|to| refusals.push(to, |out| self.acks.push_error(out, &error)));
+        self.send(&refusals);
     }
 
     /// Goes on with what waits, if anything does.

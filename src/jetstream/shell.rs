@@ -23,7 +23,7 @@ use store::Need;
 use stream::{
     ApiError, Messages, Now,
     command::{Command, Control},
-    config::StreamConfig,
+    config::{Compression, PersistMode, StreamConfig},
     consumer::ConsumerConfig,
     errors,
 };
@@ -593,8 +593,28 @@ impl Stream {
 
     /// It is to be found under its name from now on.
     pub(crate) fn register(self: &Arc<Stream>) {
+        self.suit();
         if let Some(assets) = self.assets.upgrade() {
             assets.add(self);
+        }
+    }
+}
+
+impl Stream {
+    /// Tells those below how the configuration wants the stream to be kept: its segments compressed, its acknowledgements not to wait for the
+    /// sync.
+    pub(crate) fn suit(&self) {
+        let (compress, relaxed, handle) = {
+            let core = self.core.lock();
+            let Some(c) = core.rules.as_ref().map(|r| r.config()) else { return };
+            (c.compression == Compression::S2, c.persist_mode == PersistMode::Async, core.handle.clone())
+        };
+        if let Some(g) = self.group.get() {
+            g.set_compress(compress);
+        }
+        // A stream's mode never changes, and it has one replica.
+        if let Some(h) = handle.filter(|_| relaxed) {
+            h.set_sync(store::Sync::Relaxed);
         }
     }
 }

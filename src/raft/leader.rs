@@ -470,6 +470,12 @@ impl Core {
         }
     }
 
+    /// Whether a lease counts at all: it leads, and has asked nobody to take over in this term.
+    #[must_use]
+    pub fn may_lease(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if !leader.lease_off)
+    }
+
     /// Until when a quorum supports this leader. Enough to need no timer, not enough for a lease.
     fn support_until(&self, live: &Liveness) -> u64 {
         let Role::Leader(leader) = &self.role else { return 0 };

@@ -392,6 +392,79 @@ fn leadership_goes_where_it_is_asked_to() {
     .expect("a runtime starts");
 }
 
+/// D-14 while leadership goes round and nobody's support ends: a lease that was looked up for a minute ends with the word to take over.
+#[test]
+fn d14_never_do_two_hold_a_lease() {
+    let options = || Options { grant_ns: 60_000_000_000, ..options() };
+    env::run(async {
+        let mut c = Cluster::with(31, 3, 0, options()).await;
+        c.settle().await;
+        for to in [1, 2, 3, 1, 3, 2, 1].map(n) {
+            let old = c.leader_now().await;
+            let held = async {
+                while !c.nodes[&old].list.handle().holds_lease(env::now().0) {
+                    env::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            env::timeout(Duration::from_secs(10), held).await.expect("its grants come");
+            c.nodes[&old].list.handle().confirm(Duration::ZERO).await.expect("a lease needs nobody's answer");
+            if old == to {
+                continue;
+            }
+            c.nodes[&old].list.handle().transfer(to);
+            let watched = async {
+                while !c.nodes[&to].list.leads() {
+                    let holders: Vec<NodeId> = c
+                        .nodes
+                        .iter()
+                        .filter(|(_, x)| x.list.handle().holds_lease(env::now().0))
+                        .map(|(id, _)| *id)
+                        .collect();
+                    assert!(holders.len() <= 1, "D-14: {holders:?} all hold a lease");
+                    tokio::task::yield_now().await;
+                }
+            };
+            env::timeout(Duration::from_secs(10), watched).await.expect("it leads");
+            assert!(!c.nodes[&old].list.handle().holds_lease(env::now().0), "D-14: another one leads");
+        }
+        c.settle().await;
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// D-14: who leads and hears from nobody cannot say that it still does, before it gives up by itself too.
+#[test]
+fn d14_a_leader_that_is_cut_off_confirms_nothing() {
+    let options = || {
+        let raft = raft::Options { election_ns: 3_600_000_000_000, ..(*options().raft).clone() };
+        Options { raft: Arc::new(raft), ..options() }
+    };
+    env::run(async {
+        let mut c = Cluster::with(32, 3, 0, options()).await;
+        c.settle().await;
+        let leader = c.leader_now().await;
+        let others: Vec<NodeId> = c.ids().into_iter().filter(|id| *id != leader).collect();
+        for id in &others {
+            c.mesh.state.lock().cut.extend([(leader, *id), (*id, leader)]);
+        }
+        let handle = c.nodes[&leader].list.handle();
+        let over = async {
+            while handle.holds_lease(env::now().0) {
+                env::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        env::timeout(Duration::from_secs(10), over).await.expect("grants end");
+        assert!(c.nodes[&leader].list.leads(), "it has not noticed yet");
+        assert!(handle.confirm(Duration::from_millis(100)).await.is_err(), "D-14: it cannot know");
+        c.mesh.state.lock().cut.clear();
+        handle.confirm(Duration::from_secs(10)).await.expect("the others answer again");
+        c.settle().await;
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
 /// With election timeouts of an hour: whatever waited for one would never happen here.
 #[test]
 fn a_new_group_is_led_at_once_and_a_transfer_waits_for_nothing() {

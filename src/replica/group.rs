@@ -2,6 +2,8 @@
 //!
 //! Owns the core's lock and what is done under it: steps, and carrying out the writes that they issue (D-3). Does not await anything: that is
 //! `activity`. No lock is held while a machine is called.
+//!
+//! - D-14: who is said to hold a lease has applied all that was acknowledged, and nobody else leads before it ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -9,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -53,13 +56,16 @@ pub(crate) struct Group {
     pub memory: bool,
     /// [`Sync::Relaxed`].
     pub relaxed: AtomicBool,
-    /// Just made, with this node as its only voter, and nothing is proposed yet: its writes need not be durable before they count, since
-    /// nobody else has heard of it, and its first proposal's sync covers them.
+    /// This node is its only member, and nothing was proposed in this life: its writes, a term and the entry that begins it, need not be durable
+    /// before they count, since nobody has heard of anything that rests on them, and the first proposal's sync covers them. A power failure
+    /// before that takes back a reign in which nothing happened.
     pub young: AtomicBool,
     /// Something was applied since the last checkpoint.
     pub dirty: AtomicBool,
     /// Bytes appended since the last checkpoint.
     pub since_checkpoint: AtomicU64,
+    /// Until when nobody else can lead, as far as this node has looked (D-14); nanoseconds on the monotonic clock.
+    pub lease: AtomicU64,
 }
 
 /// A write that the store took, in order.
@@ -304,6 +310,7 @@ impl Group {
             tracing::error!(group = self.id.0, "stopped: {why}");
             inner.stop = Some(why.into());
         }
+        self.lease.store(0, Ordering::Release);
         inner.inflight.clear();
         inner.stalled.clear();
         inner.apply = None;
@@ -311,6 +318,21 @@ impl Group {
         self.with_live(inner, |core, live| core.step(Event::WriteFailed(token), live, ready));
         self.stopped(inner);
         ready.clear();
+    }
+
+    /// Looks anew until when nobody else can lead; 0 if that is not known, `u64::MAX` if nobody else is there.
+    fn renew_lease(&self) -> u64 {
+        let mut inner = self.inner.lock();
+        // Who has not settled does not have all that was acknowledged, whatever its lease.
+        let knows = inner.stop.is_none() && inner.core.status().settled;
+        let until = match knows {
+            true => self.with_live(&mut inner, |core, live| core.lease_until(live)),
+            false => 0,
+        };
+        let until =
+            if until == u64::MAX { until } else { until.saturating_sub(self.shared.options.raft.drift_ns) };
+        self.lease.store(until, Ordering::Release);
+        until
     }
 
     /// Others must not count on this node for the group any more.
@@ -324,6 +346,12 @@ impl Group {
     pub(crate) fn carry(&self, inner: &mut Inner, ready: &mut Ready) {
         if ready.is_empty() {
             return;
+        }
+        if self.lease.load(Ordering::Relaxed) != 0
+            && (!inner.core.may_lease() || ready.notes.iter().any(|n| matches!(n.1, Note::Members(_))))
+        {
+            // D-14: what was counted on was another membership's, or another term's.
+            self.lease.store(0, Ordering::Release);
         }
         for note in ready.notes.drain(..) {
             self.note(inner, note.1);
@@ -395,6 +423,8 @@ impl Group {
     fn write(&self, inner: &mut Inner, write: &mut Write) -> store::Result<()> {
         let mut tickets = [None, None];
         let members = write.reset.is_some() || write.entries.iter().any(|e| e.kind == EntryKind::Config);
+        // Whoever else is to be a member counts on what is here.
+        let young = self.young.load(Ordering::Relaxed) && !members && net::sole(inner);
         if self.memory && (write.hard.is_some() || members) {
             // Its log does not outlive a restart, and it must be known then whether others are counting on it.
             let s = inner.core.status();
@@ -402,7 +432,8 @@ impl Group {
             let state = codec::memory_state(&hard, inner.core.members().1);
             tickets[0] = Some(self.store.set_hard_state(state)?);
         } else if let Some(hard) = &write.hard {
-            tickets[0] = Some(self.store.set_hard_state(codec::hard_state(hard))?);
+            let sync = if young { Sync::Relaxed } else { Sync::Always };
+            tickets[0] = Some(self.store.set_hard_state_with(codec::hard_state(hard), sync)?);
         }
         if !write.patch.is_empty() {
             // The store knows what stood before each.
@@ -422,17 +453,25 @@ impl Group {
                 prev = entry.chain;
                 entry
             });
-            let relaxed = self.relaxed.load(Ordering::Relaxed) || env::planted!("js-ack-before-sync");
+            // The first proposal's sync covers what a young group writes.
+            // Whoever leads a group of one writes what it has proposed; what came from elsewhere is checked again (D-6).
+            let own = net::sole(inner) && inner.core.status().leader == Some(inner.core.me());
+            let append = |entries: Vec<NewEntry>, sync| match own {
+                true => self.store.append_own(entries, sync),
+                false => self.store.append(entries, sync),
+            };
+            let relaxed =
+                young || self.relaxed.load(Ordering::Relaxed) || env::planted!("js-ack-before-sync");
             if relaxed && !self.memory {
-                self.store.append(entries.collect(), Sync::Relaxed)?;
+                append(entries.collect(), Sync::Relaxed)?;
             } else {
                 // A group in memory waits for the reservation of its numbers only, which is nearly always there.
-                tickets[1] = Some(self.store.append(entries.collect(), Sync::Always)?);
+                tickets[1] = Some(append(entries.collect(), Sync::Always)?);
             }
             self.shared.grew(bytes);
             self.since_checkpoint.fetch_add(bytes, Ordering::Relaxed);
         }
-        if self.young.load(Ordering::Relaxed) {
+        if young {
             tickets[0] = None;
             if !self.memory {
                 tickets[1] = None;
@@ -706,6 +745,32 @@ impl Handle {
     #[must_use]
     pub fn role(&self) -> Option<Role> {
         self.0.inner.lock().told.clone()
+    }
+
+    /// Whether this replica leads, and nobody else can before `now` (nanoseconds on the monotonic clock) is over: then what is applied here
+    /// is all that was acknowledged anywhere (D-14). Costs a load; a lock when its grants have been renewed since it was asked last.
+    #[inline]
+    #[must_use]
+    pub fn holds_lease(&self, now: u64) -> bool {
+        if env::planted!("js-stale-leader-answers") {
+            return true;
+        }
+        now < self.0.lease.load(Ordering::Acquire) || now < self.0.renew_lease()
+    }
+
+    /// Returns when what is applied here is all that was acknowledged anywhere before the call: at once for a leader with a lease, else after a
+    /// round of messages.
+    ///
+    /// # Errors
+    /// That cannot be said in time: another node may lead.
+    pub async fn confirm(&self, patience: Duration) -> Result<(), Refusal> {
+        if self.holds_lease(env::now().0) {
+            return Ok(());
+        }
+        match env::timeout(patience, self.read_barrier()).await {
+            Ok(done) => done.map(drop),
+            Err(_) => Err(Refusal::NotLeader(None)),
+        }
     }
 
     /// Changes what an acknowledgement waits for, from the next proposal on.

@@ -24,20 +24,24 @@ const READ_BYTES: u64 = 4 << 20;
 
 /// The first members' first entry. It makes the store's log begin where raft's does.
 pub(crate) async fn bootstrap(group: &store::Group, members: &Members) -> Result<(), Error> {
-    if let Some(begun) = begin(group, members)? {
+    if let Some(begun) = begin(group, members, Sync::Always)? {
         begun.durable().await?;
     }
     Ok(())
 }
 
 /// The same without waiting for the sync.
-pub(crate) fn begin(group: &store::Group, members: &Members) -> store::Result<Option<store::Ticket>> {
+pub(crate) fn begin(
+    group: &store::Group,
+    members: &Members,
+    sync: Sync,
+) -> store::Result<Option<store::Ticket>> {
     if members.voters.is_empty() {
         // A newcomer has nothing and waits for a snapshot.
         return Ok(None);
     }
     let meta = SnapshotMeta::bootstrap(raft::GroupId(group.id().0), members.clone());
-    Ok(Some(group.append(vec![begin_with(group, &meta)], Sync::Always)?))
+    Ok(Some(group.append(vec![begin_with(group, &meta)], sync)?))
 }
 
 fn begin_with(group: &store::Group, meta: &SnapshotMeta) -> NewEntry {

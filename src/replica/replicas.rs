@@ -299,9 +299,13 @@ impl Replicas {
         }
         let options = codec::with_members(&members, &new.options);
         let id = store::GroupId(new.id.0);
-        let (group, made) = self.0.with_room(|| self.0.store.create(id, new.memory, &options)).await?;
-        let begun = self.0.with_room(|| open::begin(&group, &members)).await?;
-        if members.all() != [self.0.me] {
+        // Alone it owes nobody anything before its first proposal, whose sync covers all that is written before it.
+        let sole = members.all() == [self.0.me];
+        let sync = if sole && !new.memory { Sync::Relaxed } else { Sync::Always };
+        let (group, made) =
+            self.0.with_room(|| self.0.store.create_with(id, new.memory, &options, sync)).await?;
+        let begun = self.0.with_room(|| open::begin(&group, &members, sync)).await?;
+        if !sole {
             // Others count on what this node has said of itself.
             if let Some(begun) = begun {
                 begun.durable().await?;
@@ -316,12 +320,11 @@ impl Replicas {
             }
             return Ok(handle);
         }
-        // Alone it owes nobody anything before its first proposal, whose sync covers all that is written before it.
         self.open(group, new.sync, machine, true, true).await
     }
 
     /// Opens a group that the store has: the checkpoint goes to the machine, and what the log has above it is applied again once it is
-    /// known to be committed, which with one voter is after two syncs.
+    /// known to be committed, which with one voter is at once: opening the store has made durable what it found.
     ///
     /// # Errors
     /// There is no such group, or what is on disk is damaged; then nothing was changed.
@@ -346,6 +349,7 @@ impl Replicas {
             return Err(Error::Open(id));
         }
         let inner = open::open(&self.0, &store, &machine, fresh).await?;
+        let young = young || (!fresh && !store.is_memory() && crate::net::sole(&inner));
         let group = Arc::new(Group {
             id,
             shared: self.0.clone(),
@@ -360,6 +364,7 @@ impl Replicas {
             young: AtomicBool::new(young),
             dirty: AtomicBool::new(false),
             since_checkpoint: AtomicU64::new(0),
+            lease: AtomicU64::new(0),
         });
         match self.0.groups.lock().entry(id) {
             std::collections::btree_map::Entry::Vacant(e) => drop(e.insert(group.clone())),

@@ -62,6 +62,7 @@ async fn serve(start: flags::Start) -> i32 {
             return 1;
         }
     };
+    crate::heard::hear(&server.log);
     match Signals::listen() {
         Ok(signals) => {
             env::spawn(server.clone().follow_signals(signals));

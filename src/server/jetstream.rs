@@ -6,7 +6,7 @@ use broker::{Account, Link};
 use bytes::Bytes;
 use env::disk::Disk;
 use jetstream::{
-    AccountLimits, AssetLimits, ClientInfo, Durability, Host, JetStream, Tunable,
+    AccountLimits, AssetLimits, Cipher, ClientInfo, Durability, Host, JetStream, Key, Keys, Tunable,
     cluster::{Kind, Setup},
 };
 use replica::NodeId;
@@ -14,7 +14,11 @@ use replica::NodeId;
 use crate::{
     Server,
     cluster::peers,
-    options::{AccountJetStream, Change, JetStreamOptions, Options, ServerUrl, SyncInterval},
+    files,
+    options::{
+        AccountJetStream, Change, Flags, JetStreamOptions, Options, Secret, ServerUrl, StoreCipher,
+        SyncInterval, load,
+    },
     settings::GLOBAL_ACCOUNT,
     start::API_LEVEL,
     store_dir,
@@ -22,6 +26,10 @@ use crate::{
 
 /// The share of the machine's memory, and of the free disk, that streams may use where nothing is configured.
 const SHARE: (u64, u64) = (3, 4);
+
+/// Said with a refusal for want of a key.
+const KEY_HINT: &str =
+    ": nothing was changed; name it as jetstream.key, or as jetstream.prev_key with a new jetstream.key";
 
 /// How long a reload waits for what a stopped engine still does.
 const LET_GO_MAX: Duration = Duration::from_secs(2);
@@ -127,6 +135,29 @@ fn limits(j: &JetStreamOptions) -> AssetLimits {
     }
 }
 
+/// The keys of the data at rest that a configuration names, for tools that look at the data.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub async fn store_keys(config: &str) -> Result<Keys, String> {
+    let flags = Flags::parse(&["-c", config])?;
+    let loaded = files::with_files(|source| load(&flags, source)).await.map_err(|e| e.join("\n"))?;
+    Ok(loaded.options.jetstream.as_ref().map(keys).unwrap_or_default())
+}
+
+/// The first key seals; what an earlier key, or the same one with the other cipher, has sealed can still be read.
+fn keys(j: &JetStreamOptions) -> Keys {
+    let there = |s: &&Secret| !s.reveal().is_empty();
+    let Some(key) = j.key.as_ref().filter(there) else { return Keys::default() };
+    let (now, before) = match j.cipher {
+        StoreCipher::ChaCha => (Cipher::ChaCha, Cipher::Aes),
+        StoreCipher::Aes => (Cipher::Aes, Cipher::ChaCha),
+    };
+    let secrets = [Some(key), j.previous_key.as_ref().filter(there)];
+    let both = |s: &Secret| [now, before].map(|c| Key::new(c, s.reveal().as_bytes()));
+    Keys(secrets.into_iter().flatten().flat_map(both).collect())
+}
+
 async fn settings(o: &Options, j: &JetStreamOptions) -> Result<jetstream::Options, String> {
     let dir = data_dir(j);
     let disk = Disk::os();
@@ -149,6 +180,7 @@ async fn settings(o: &Options, j: &JetStreamOptions) -> Result<jetstream::Option
             None | Some(SyncInterval::Always) => Durability::Durable,
             Some(SyncInterval::Every(d)) => Durability::Relaxed(d),
         },
+        keys: keys(j),
         waiting_msgs_max: or(j.max_buffered_msgs, 100_000),
         waiting_bytes_max: or(j.max_buffered_size, 128 << 20),
         requests_max: or(j.request_queue_limit, 10_000),
@@ -178,6 +210,13 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
         log.info(format_args!("  Domain:          {d}"));
     }
     log.info(format_args!("  API Level:       {API_LEVEL}"));
+    if !settings.keys.0.is_empty() {
+        let cipher = match j.cipher {
+            StoreCipher::ChaCha => "ChaCha20-Poly1305",
+            StoreCipher::Aes => "AES-GCM",
+        };
+        log.info(format_args!("  Encryption:      {cipher}"));
+    }
     match settings.durability {
         Durability::Durable => log.info(format_args!("  Acknowledged:    when durable")),
         Durability::Relaxed(d) => log.info(format_args!(
@@ -191,9 +230,10 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
     if setup.is_some() {
         log.info(format_args!("Starting JetStream cluster"));
     }
-    let engine = JetStream::open(server.broker.clone(), settings, host, setup)
-        .await
-        .map_err(|e| format!("Can't start JetStream: {e}"))?;
+    let engine = JetStream::open(server.broker.clone(), settings, host, setup).await.map_err(|e| {
+        let hint = if e.contains(jetstream::KEY_ABSENT) { KEY_HINT } else { "" };
+        format!("Can't start JetStream: {e}{hint}")
+    })?;
     *server.jetstream.write() = Some(engine.clone());
     if engine.is_clustered() {
         if let Some(name) = crate::settings::system_account(o) {

@@ -6,6 +6,7 @@ mod cluster;
 mod command;
 mod events;
 mod files;
+mod heard;
 mod hooks;
 mod jetstream;
 mod log;
@@ -18,5 +19,6 @@ mod transports;
 
 pub use cluster::peers;
 pub use command::main;
+pub use jetstream::store_keys;
 pub use log::Log;
 pub use start::{API_LEVEL, Bound, Server, StartError, VERSION};

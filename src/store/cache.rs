@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use env::collections::HashMap;
 use parking_lot::Mutex;
 
 use crate::{
@@ -50,7 +51,7 @@ struct Item<V> {
 
 /// A budgeted map with a probation queue and a kept queue.
 pub(crate) struct Budgeted<V> {
-    map: BTreeMap<At, Item<V>>,
+    map: HashMap<At, Item<V>>,
     probation: VecDeque<At>,
     kept: VecDeque<At>,
     weight: usize,
@@ -62,7 +63,7 @@ pub(crate) struct Budgeted<V> {
 impl<V: Clone> Budgeted<V> {
     fn new(budget: usize) -> Self {
         Budgeted {
-            map: BTreeMap::new(),
+            map: HashMap::default(),
             probation: VecDeque::new(),
             kept: VecDeque::new(),
             weight: 0,
@@ -93,13 +94,15 @@ impl<V: Clone> Budgeted<V> {
             self.new_weight += weight;
         }
         while self.weight > self.budget && self.map.len() > 1 {
-            self.drop_one();
+            self.drop_one(at);
         }
     }
     /// Probation goes first, unless it is within its part: what was read again there moves up. What is kept gets a second
-    /// chance too. Names in a queue whose item is gone, or stands in the other queue, are dropped on the way.
-    fn drop_one(&mut self) {
-        let from_new = self.new_weight > self.budget / PROBATION_PART || self.kept.is_empty();
+    /// chance too. Names in a queue whose item is gone, or stands in the other queue, are dropped on the way. What has just come stays, also
+    /// if it is more than probation's part: whoever had it read would have it read again for each question.
+    fn drop_one(&mut self, new: At) {
+        let others = self.probation.front() != Some(&new);
+        let from_new = (self.new_weight > self.budget / PROBATION_PART && others) || self.kept.is_empty();
         let queue = if from_new { &mut self.probation } else { &mut self.kept };
         let Some(at) = queue.pop_front() else { return };
         let Some(i) = self.map.get_mut(&at).filter(|i| i.kept != from_new) else { return };
@@ -121,7 +124,7 @@ impl<V: Clone> Budgeted<V> {
         }
     }
     fn forget(&mut self, file: FileId) {
-        let gone: Vec<At> = self.map.range((file, 0)..=(file, u64::MAX)).map(|(k, _)| *k).collect();
+        let gone: Vec<At> = self.map.keys().filter(|k| k.0 == file).copied().collect();
         for at in gone {
             self.remove(at);
         }
@@ -254,6 +257,15 @@ mod tests {
             c.put((FileId(4), i), 7, 10);
             assert_eq!(c.get((FileId(4), i)), Some(7), "a new block outlives its own arrival");
         }
+        // So does one that is more than the part for new ones.
+        for i in 0..10 {
+            c.put((FileId(5), i), 9, 300);
+            assert!(c.weight() <= 1000);
+            for _ in 0..3 {
+                assert_eq!(c.get((FileId(5), i)), Some(9), "a large item outlives its own arrival");
+            }
+        }
+        c.forget(FileId(5));
         c.forget(FileId(1));
         assert!((0..50).all(|i| c.get((FileId(1), i)).is_none()));
         assert!(c.map.len() <= 100 && c.weight() == c.map.len() * 10);

@@ -10,6 +10,8 @@ use std::fmt;
 use bytes::Bytes;
 use ring::{aead, hkdf};
 
+use crate::codec::{Get, Put};
+
 /// Bytes that sealing adds.
 pub(crate) const TAG: usize = 16;
 
@@ -32,7 +34,7 @@ impl Cipher {
 }
 
 /// One configured key.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Key {
     cipher: Cipher,
     secret: Vec<u8>,
@@ -64,6 +66,25 @@ impl Key {
         self.id
     }
 
+    /// Its bytes, for where they are sealed themselves.
+    pub(crate) fn put(&self, b: &mut Vec<u8>) {
+        b.u8(match self.cipher {
+            Cipher::ChaCha => 1,
+            Cipher::Aes => 2,
+        });
+        b.bytes(&self.secret);
+    }
+
+    /// What [`Key::put`] wrote.
+    pub(crate) fn get(g: &mut Get<'_>) -> Option<Key> {
+        let cipher = match g.u8()? {
+            1 => Cipher::ChaCha,
+            2 => Cipher::Aes,
+            _ => return None,
+        };
+        Some(Key::new(cipher, g.bytes()?))
+    }
+
     /// The key of one file.
     pub(crate) fn for_file(&self, salt: &[u8; 16]) -> FileKey {
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(&self.secret);
@@ -74,13 +95,21 @@ impl Key {
 }
 
 /// The keys of a store: the first one seals what is written, all open what is read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Keys(pub Vec<Key>);
 
 impl Keys {
     /// The key that seals, if there is one.
     pub(crate) fn current(&self) -> Option<&Key> {
         self.0.first()
+    }
+    /// The id of the key that seals; 0 if none does.
+    pub(crate) fn current_id(&self) -> u32 {
+        self.current().map_or(0, Key::id)
+    }
+    /// Whether what this key sealed can be opened; an error's text if not.
+    pub(crate) fn check(&self, id: u32) -> Result<(), String> {
+        if id == 0 || self.0.iter().any(|k| k.id == id) { Ok(()) } else { Err(absent(id)) }
     }
     /// The key with this id; an error's text if it is not configured. 0 means "not sealed".
     pub(crate) fn of_file(&self, id: u32, salt: &[u8; 16]) -> Result<Option<FileKey>, String> {
@@ -89,9 +118,17 @@ impl Keys {
         }
         match self.0.iter().find(|k| k.id == id) {
             Some(k) => Ok(Some(k.for_file(salt))),
-            None => Err(format!("sealed with key {id:08x}, which is not configured")),
+            None => Err(absent(id)),
         }
     }
+}
+
+/// How every text ends that says that a key is missing.
+pub const KEY_ABSENT: &str = "which is not configured";
+
+/// What to say of a key that is not there.
+pub(crate) fn absent(id: u32) -> String {
+    format!("sealed with the key {id:08x}, {KEY_ABSENT}")
 }
 
 /// The key of one file.

@@ -302,6 +302,25 @@ impl Dict {
         ids
     }
 
+    /// The subjects that have messages and match, if it is quickly seen that they are few.
+    pub(crate) fn few(&self, filter: &[u8], most: usize, looked_at_max: usize) -> Option<Vec<u32>> {
+        let (mut out, prefix) = (Vec::new(), filter::prefix(filter));
+        if !filter::is_literal(filter) {
+            let from = self.block_of(prefix);
+            let at = |id: &&u32| self.subject(**id) < prefix;
+            let behind = |id: &&u32| self.subject(**id).starts_with(prefix);
+            let all = self.order.iter().skip(from).flatten().skip_while(at).take_while(behind);
+            if all.take(looked_at_max + 1).count() > looked_at_max {
+                return None;
+            }
+        }
+        self.matching(filter, |id| {
+            out.push(id);
+            out.len() <= most
+        });
+        (out.len() <= most).then_some(out)
+    }
+
     /// Calls `f` with each subject that has messages and matches, in order, until it says stop.
     pub(crate) fn matching(&self, filter: &[u8], mut f: impl FnMut(u32) -> bool) {
         if filter::is_literal(filter) && !filter.is_empty() {

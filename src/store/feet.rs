@@ -48,6 +48,16 @@ pub(crate) enum What {
     Refused(String),
 }
 
+impl What {
+    /// The piece that is to be read.
+    pub(crate) fn piece(&self) -> Option<&Arc<Piece>> {
+        match self {
+            What::Index(p) | What::Subjects(p) | What::Record(p, _) | What::Time(p, _) => Some(p),
+            What::Refused(_) => None,
+        }
+    }
+}
+
 /// What is kept for questions that are not answered yet.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {

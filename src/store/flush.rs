@@ -21,21 +21,36 @@ use parking_lot::Mutex;
 
 use crate::{
     group::{Group, Piece, Plan, TailEntry, bitmap_bytes},
+    io::{Appender, File},
     manifest::{GroupRecord, Manifest},
     options::mutant,
     record::Entry,
     segment::{BlockCodec, Builder, Built, FILE_HEADER, FileHead, PieceMeta, SubjectFoot},
     shard::{Shard, salt, segment_path, slot_path},
-    types::{FileId, GroupId, LogIndex, Result, Round, StreamSeq},
+    types::{Error, FileId, GroupId, LogIndex, Result, Round, StreamSeq},
 };
 
-/// A segment file that is being laid out in memory.
+/// A segment file that is being laid out, and written on the way: what is whole of it leaves memory. Until a manifest names it, it is garbage.
 pub(crate) struct Draft {
     pub id: FileId,
-    pub bytes: Vec<Bytes>,
+    head: Vec<u8>,
+    /// Bytes of the header and of the pieces that are whole.
     len: u64,
-    msgs: u64,
-    key: Option<crate::crypt::FileKey>,
+    key: Option<Arc<crate::crypt::FileKey>>,
+    /// The file, once there is something in it.
+    out: Option<(File, Appender)>,
+    failed: Option<Error>,
+}
+
+/// Bytes of a piece that are laid out before they go to its file.
+const POUR: usize = 128 << 10;
+
+/// Why pieces of a group are written anew.
+struct Anew<'a> {
+    /// What took the places of damaged entries.
+    patched: Vec<Entry>,
+    /// Pieces that are not sealed as today.
+    foreign: &'a [(FileId, u64)],
 }
 
 impl Draft {
@@ -44,32 +59,76 @@ impl Draft {
         let salt = salt(&shard.opts);
         let current = shard.opts.keys.current();
         let head = FileHead { shard: shard.id, id, salt, key: current.map_or(0, |k| k.id()) };
-        let key = current.map(|k| k.for_file(&salt));
-        Draft { id, bytes: vec![head.encode().into()], len: FILE_HEADER as u64, msgs: 0, key }
+        let key = current.map(|k| Arc::new(k.for_file(&salt)));
+        Draft { id, head: head.encode(), len: FILE_HEADER as u64, key, out: None, failed: None }
     }
 
-    /// Whether its messages are large.
-    fn is_of_large(&self) -> bool {
-        self.msgs.saturating_mul(LARGE) < self.len
+    /// What seals the file.
+    pub(crate) fn key(&self) -> Option<Arc<crate::crypt::FileKey>> {
+        self.key.clone()
     }
 
-    /// Begins a piece. Hand its end to [`Draft::add`] before the next one begins.
-    pub(crate) fn builder(&self, shard: &Shard, group: GroupId) -> Builder<'_> {
-        let codec = BlockCodec { key: self.key.as_ref(), compress: shard.opts.compress };
+    /// Begins a piece with the draft's key. Hand its end to [`Draft::add`] before the next one begins.
+    pub(crate) fn builder<'k>(
+        &self,
+        key: &'k Option<Arc<crate::crypt::FileKey>>,
+        shard: &Shard,
+        group: GroupId,
+    ) -> Builder<'k> {
+        let wanted = || shard.group(group).is_ok_and(|g| g.lock().compress);
+        let codec = BlockCodec { key: key.as_deref(), compress: shard.opts.compress || wanted() };
         Builder::new(group, self.id, self.len, shard.opts.counting, codec).block_target(shard.opts.block)
     }
 
-    pub(crate) fn add(&mut self, built: Built) -> (PieceMeta, SubjectFoot) {
-        self.len += built.bytes.len() as u64;
-        self.msgs += u64::from(built.meta.msgs);
-        self.bytes.push(built.bytes);
+    /// Writes what is finished of the piece, if that is much.
+    pub(crate) async fn pour(&mut self, shard: &Shard, b: &mut Builder<'_>) {
+        if b.finished().len() >= POUR {
+            self.append(shard, b.finished()).await;
+            b.taken();
+        }
+    }
+
+    pub(crate) async fn add(&mut self, shard: &Shard, built: Built) -> (PieceMeta, SubjectFoot) {
+        self.append(shard, &built.bytes).await;
+        self.len = built.meta.end();
         (built.meta, built.subjects)
     }
-}
 
-/// Bytes of a message on average from which on a file stays in the page cache: parts of objects are often fetched right after they were stored,
-/// and one of them does not share its block with others that were read ahead.
-const LARGE: u64 = 16 << 10;
+    async fn append(&mut self, shard: &Shard, bytes: &[u8]) {
+        if self.failed.is_none()
+            && let Err(e) = self.try_append(shard, bytes).await
+        {
+            self.failed = Some(e);
+        }
+    }
+
+    async fn try_append(&mut self, shard: &Shard, bytes: &[u8]) -> Result<()> {
+        if self.out.is_none() {
+            let file = shard.disk.open(&segment_path(&shard.dir, self.id), OpenOptions::TRUNCATE).await?;
+            let mut appender = file.appender(true);
+            appender.push(&self.head).await?;
+            self.out = Some((file, appender));
+        }
+        let (_, appender) = self.out.as_mut().expect("just made");
+        Ok(appender.push(bytes).await?)
+    }
+
+    /// Writes what is left and makes the content durable; false if there is none.
+    ///
+    /// # Errors
+    /// The first that the disk gave.
+    pub(crate) async fn finish(self, sync: bool) -> Result<bool> {
+        if let Some(e) = self.failed {
+            return Err(e);
+        }
+        let Some((file, appender)) = self.out else { return Ok(false) };
+        appender.end().await?;
+        if sync {
+            file.sync_data().await?;
+        }
+        Ok(true)
+    }
+}
 
 /// Bytes that are laid out before other tasks get their turn.
 const TURN: u64 = 256 << 10;
@@ -116,9 +175,10 @@ impl Shard {
         let (mut drafts, mut work) = (Vec::new(), Vec::new());
         let mut shared = None;
         let mut turn = 0;
+        let mut reseal = self.opts.reseal_bytes.max(1);
         for (id, group) in groups {
             pause(&mut turn, GROUP_TURN).await;
-            let plan = self.plan(id, &group, synced, &mut shared, &mut drafts).await;
+            let plan = self.plan(id, &group, synced, &mut shared, &mut drafts, &mut reseal).await;
             work.push(Work { group, id, plan });
         }
         drafts.extend(shared);
@@ -139,6 +199,7 @@ impl Shard {
         synced: Round,
         shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
+        reseal: &mut u64,
     ) -> Plan {
         let mut plan = Plan::default();
         let (entries, memory) = {
@@ -167,7 +228,8 @@ impl Shard {
             let mut fresh = own.then(|| Draft::new(self));
             let draft = fresh.as_mut().unwrap_or_else(|| shared.get_or_insert_with(|| Draft::new(self)));
             let mut n = 0;
-            let mut b = draft.builder(self, id);
+            let key = draft.key();
+            let mut b = draft.builder(&key, self, id);
             for e in rest {
                 if n > 0 && !b.fits(e) {
                     break;
@@ -178,10 +240,11 @@ impl Shard {
                     b.push(e);
                 }
                 n += 1;
+                draft.pour(self, &mut b).await;
                 pause(&mut turn, e.head.size()).await;
             }
             if let Some(built) = b.finish() {
-                let (meta, feet) = draft.add(built);
+                let (meta, feet) = draft.add(self, built).await;
                 self.cache.put_subjects((meta.file, meta.off), Arc::new(feet));
                 plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
             }
@@ -193,29 +256,49 @@ impl Shard {
             let durable = |t: &&TailEntry| t.round <= synced;
             (g.record(&plan), g.patched.values().filter(durable).map(|t| t.entry.clone()).collect::<Vec<_>>())
         };
-        if !patched.is_empty() {
-            self.plan_mending(id, group, &record, patched, &mut plan, drafts).await;
+        let foreign = self.foreign(&record, reseal);
+        if !patched.is_empty() || !foreign.is_empty() {
+            let why = Anew { patched, foreign: &foreign };
+            self.plan_mending(id, group, &record, why, &mut plan, drafts).await;
         }
-        self.plan_rewrites(id, &record, &mut plan, shared, drafts).await;
+        self.plan_rewrites(id, &record, &foreign, &mut plan, shared, drafts).await;
         plan
     }
 
-    /// Writes pieces anew in which entries were damaged, with what took their places, in files of their own. The old ones stay until all
-    /// of it can be read.
+    /// Pieces that another key than the one of today has sealed, or none has, as far as this flush's budget goes.
+    fn foreign(&self, record: &GroupRecord, budget: &mut u64) -> Vec<(FileId, u64)> {
+        let (eras, key) = (self.eras.lock(), self.opts.keys.current_id());
+        let mut out = Vec::new();
+        for m in record.pieces.iter().map(|r| &r.meta) {
+            if *budget == 0 {
+                break;
+            }
+            if eras.key_of(m.file) != key {
+                *budget = budget.saturating_sub(m.size());
+                out.push((m.file, m.off));
+            }
+        }
+        out
+    }
+
+    /// Writes pieces anew in which entries were damaged, with what took their places, in files of their own, and those above the checkpoint
+    /// that are sealed otherwise than today. The old ones stay until all of it can be read.
     async fn plan_mending(
         &self,
         id: GroupId,
         group: &Arc<Mutex<Group>>,
         record: &GroupRecord,
-        patched: Vec<Entry>,
+        why: Anew<'_>,
         plan: &mut Plan,
         drafts: &mut Vec<Draft>,
     ) {
         for r in &record.pieces {
             let m = &r.meta;
             let here = |e: &&Entry| m.first_index <= e.head.index && e.head.index <= m.last_index;
-            let patches: Vec<Entry> = patched.iter().filter(here).cloned().collect();
-            if patches.is_empty() {
+            let patches: Vec<Entry> = why.patched.iter().filter(here).cloned().collect();
+            // What is state already is sealed anew by a rewrite.
+            let log = m.last_index > record.checkpoint.index;
+            if patches.is_empty() && !(log && why.foreign.contains(&(m.file, m.off))) {
                 continue;
             }
             let indexes: Vec<LogIndex> = patches.iter().map(|e| e.head.index).collect();
@@ -227,14 +310,16 @@ impl Shard {
                 continue;
             }
             let mut draft = Draft::new(self);
-            let mut b = draft.builder(self, id);
+            let key = draft.key();
+            let mut b = draft.builder(&key, self, id);
             let mut turn = 0;
             for e in &entries {
                 b.push(e);
+                draft.pour(self, &mut b).await;
                 pause(&mut turn, e.head.size()).await;
             }
             let Some(built) = b.finish() else { continue };
-            let (meta, feet) = draft.add(built);
+            let (meta, feet) = draft.add(self, built).await;
             let (key, old) = ((meta.file, meta.off), (m.file, m.off));
             // What is lost has no place in the new piece, and no mark of its deletion either.
             let there =
@@ -264,6 +349,7 @@ impl Shard {
         &self,
         id: GroupId,
         record: &GroupRecord,
+        foreign: &[(FileId, u64)],
         plan: &mut Plan,
         shared: &mut Option<Draft>,
         drafts: &mut Vec<Draft>,
@@ -288,7 +374,8 @@ impl Shard {
                 continue;
             }
             let total = u64::from(piece.meta.msgs).max(1);
-            if state && piece.live() * 100 < total * self.opts.rewrite_below_percent {
+            let dead = piece.live() * 100 < total * self.opts.rewrite_below_percent;
+            if state && (dead || foreign.contains(&key)) {
                 runs.push(vec![piece]);
             } else if state && piece.meta.size() < self.opts.small_piece {
                 small.push(piece);
@@ -318,19 +405,21 @@ impl Shard {
             let (start, own) = (first.0.meta.clone(), parts.iter().map(|p| p.0.meta.size()).sum::<u64>());
             let mut fresh = (own >= self.opts.own_file_bytes).then(|| Draft::new(self));
             let draft = fresh.as_mut().unwrap_or_else(|| shared.get_or_insert_with(|| Draft::new(self)));
-            let mut b = draft.builder(self, id);
+            let sealed = draft.key();
+            let mut b = draft.builder(&sealed, self, id);
             b.skip(start.first_index, start.last_term, start.last_chain);
             let mut turn = 0;
             for (p, entries) in &parts {
                 for e in entries {
                     b.push_live(e, |s| !p.deleted.contains((s.0 - p.meta.first_seq.0) as u32));
+                    draft.pour(self, &mut b).await;
                     pause(&mut turn, e.head.size()).await;
                 }
                 b.skip(p.meta.last_index, p.meta.last_term, p.meta.last_chain);
             }
             let built = b.finish();
             if let Some(built) = built {
-                let (meta, feet) = draft.add(built);
+                let (meta, feet) = draft.add(self, built).await;
                 let feet = if mutant!(self.opts, IndexNotRebuilt) { Default::default() } else { feet };
                 let key = (meta.file, meta.off);
                 self.cache.put_subjects(key, Arc::new(feet));
@@ -345,21 +434,14 @@ impl Shard {
     }
 
     pub(crate) async fn publish(&self, drafts: Vec<Draft>, work: &[Work], synced: Round) -> Result<bool> {
-        let drafts: Vec<Draft> = drafts.into_iter().filter(|d| d.bytes.len() > 1).collect();
         let mut durable = BTreeSet::new();
-        for d in &drafts {
-            let file = self.disk.open(&segment_path(&self.dir, d.id), OpenOptions::TRUNCATE).await?;
-            if d.is_of_large() {
-                file.write_vectored_at(0, d.bytes.clone()).await?;
-            } else {
-                file.write_new(d.bytes.clone()).await?;
+        for d in drafts {
+            let id = d.id;
+            if d.finish(!mutant!(self.opts, NoSegmentSync)).await? {
+                durable.insert(id);
             }
-            if !mutant!(self.opts, NoSegmentSync) {
-                file.sync_data().await?;
-            }
-            durable.insert(d.id);
         }
-        if !drafts.is_empty() && !mutant!(self.opts, NoDirectorySync) {
+        if !durable.is_empty() && !mutant!(self.opts, NoDirectorySync) {
             self.disk.sync_dir(&self.dir.join("segments")).await?;
         }
         let whole = |p: &Arc<Piece>| durable.contains(&p.meta.file);
@@ -403,7 +485,17 @@ impl Shard {
         garbage.extend(leaked.iter().filter(|f| !after.contains(f)));
         garbage.sort_unstable();
         garbage.dedup();
+        let eras = self.eras.lock().of_files(&after);
+        let mut needed = eras.needed(&after);
+        // What stays of the journal needs its keys too (S-32).
+        needed.extend(self.journal.lock().full.iter().filter(|f| f.last >= replay_from).map(|f| f.at.key));
+        if mutant!(self.opts, KeysForgotten) {
+            needed.clear();
+        }
         let manifest = Manifest {
+            ring: self.opts.keys.ring(&needed),
+            key: self.opts.keys.current_id(),
+            eras,
             shard: self.id,
             generation,
             replay_from,
@@ -414,7 +506,8 @@ impl Shard {
             tombs,
             garbage: garbage.clone(),
         };
-        let bytes: Bytes = manifest.encode(self.opts.sector).into();
+        let seal = self.opts.keys.current().map(|k| (k, salt(&self.opts)));
+        let bytes: Bytes = manifest.encode(self.opts.sector, seal).into();
         if mutant!(self.opts, FreeBeforeManifest) {
             let free = {
                 let mut j = self.journal.lock();
@@ -443,6 +536,7 @@ impl Shard {
         }
         self.remove_files(&garbage).await;
         self.journal.lock().release(replay_from);
+        self.remove_foreign().await;
         self.wake.notify_one();
         Ok(true)
     }

@@ -1,20 +1,17 @@
 //! A store's directory as format 1 has it, byte by byte: what is written today is what was written then, and what was written
-//! then is read today. `REWRITE=1` writes the files anew, for a new format.
+//! then is read today. `REWRITE=1` writes the files anew, for a new format. In `format-1-sealed` it is sealed: begun with one key, gone on with
+//! another one, which alone opens it.
 
 #![allow(clippy::disallowed_methods, reason = "the files are a checkout's own")]
 
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use env::{
-    disk::OpenOptions,
-    rng::Rng,
-    simdisk::{Options as DiskOptions, SimDisk},
-};
+use env::disk::OpenOptions;
 
 use crate::{
-    Batch, Chain, Disk, Group, GroupId, Kind, LogIndex, Message, NewEntry, Options, Read, Store, StreamSeq,
-    Sync, Term,
+    Batch, Chain, Cipher, Disk, Group, GroupId, Key, Keys, Kind, LogIndex, Message, NewEntry, Options, Read,
+    Store, StreamSeq, Sync, Term,
     simio::{self, SimHandle},
 };
 
@@ -22,17 +19,18 @@ fn now<F: Future>(f: F) -> F::Output {
     simio::finish(f, 10_000, || {})
 }
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/format-1")
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
 }
 
-fn disk() -> SimHandle {
-    let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
-    options.rates.clear();
-    SimHandle::new(SimDisk::new(options, Rng::derived(1, "golden")), false)
+fn older() -> Key {
+    Key::new(Cipher::ChaCha, b"the older key")
+}
+fn newer() -> Key {
+    Key::new(Cipher::Aes, b"the newer key")
 }
 
-fn open(disk: &SimHandle) -> Store {
+fn open(disk: &SimHandle, keys: &[Key]) -> Store {
     let options = Options {
         sector: 512,
         journal_file_min: 8 << 10,
@@ -40,6 +38,7 @@ fn open(disk: &SimHandle) -> Store {
         journal_budget: 64 << 10,
         reserve: 1024,
         block: 200,
+        keys: Keys(keys.to_vec()),
         threads: false,
         ..Options::default()
     };
@@ -83,8 +82,8 @@ fn apply(g: &Group) {
 }
 
 /// Does a little of everything that reaches the disk.
-fn write(disk: &SimHandle) {
-    let store = open(disk);
+fn write(disk: &SimHandle, keys: &[Key]) {
+    let store = open(disk, keys);
     let (g, _) = store.create(GroupId(7), false, b"options").expect("new");
     store.create(GroupId(8), true, b"in memory").expect("new");
     g.set_hard_state(Bytes::from_static(b"term and vote")).expect("room");
@@ -123,9 +122,26 @@ fn files(disk: &SimHandle) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn format_1_is_what_it_was() {
-    let disk = disk();
-    write(&disk);
-    let written = files(&disk);
+    let disk = SimHandle::faultless(1);
+    write(&disk, &[]);
+    is_golden("format-1", &disk);
+}
+
+#[test]
+fn format_1_sealed_is_what_it_was() {
+    let disk = SimHandle::faultless(1);
+    crate::l1::salts_from(1);
+    write(&disk, &[older()]);
+    disk.with(|d| d.process_death());
+    let store = open(&disk, &[newer(), older()]);
+    // What is not applied stays in the journal as the older key has sealed it.
+    now(store.flush()).expect("a flush");
+    is_golden("format-1-sealed", &disk);
+}
+
+fn is_golden(name: &str, disk: &SimHandle) {
+    let golden = || golden(name);
+    let written = files(disk);
     if std::env::var_os("REWRITE").is_some() {
         std::fs::remove_dir_all(golden()).ok();
         std::fs::create_dir_all(golden()).expect("a checkout can be written");
@@ -153,7 +169,14 @@ fn format_1_is_what_it_was() {
 
 #[test]
 fn a_store_of_format_1_is_read() {
-    let disk = disk();
+    is_read("format-1", &[]);
+    is_read("format-1-sealed", &[newer()]);
+}
+
+fn is_read(name: &str, keys: &[Key]) {
+    let sealed = !keys.is_empty();
+    let golden = || golden(name);
+    let disk = SimHandle::faultless(1);
     disk.with(|d| {
         for dir in ["/s", "/s/shard-000", "/s/shard-000/journal", "/s/shard-000/segments"] {
             d.create_dir(dir).expect("new");
@@ -166,18 +189,25 @@ fn a_store_of_format_1_is_read() {
             let h = d.open(&path, OpenOptions::CREATE_NEW).expect("new");
             // A journal file has its length from the start.
             if path.ends_with(".fj") {
-                d.allocate(h, 0, 8 << 10).expect("room");
+                let len = crate::round::FileHead::decode(&bytes).map_or(8 << 10, |h| h.len);
+                d.allocate(h, 0, len).expect("room");
             }
             d.write(h, 0, &bytes).expect("room");
             d.sync(h).expect("synced");
         }
     });
-    let store = open(&disk);
+    let store = open(&disk, keys);
     assert!(store.damage().is_empty() && !store.torn_tail(), "{:?}", store.damage());
     assert_eq!(store.groups(), [GroupId(7), GroupId(8)]);
     let g = store.group(GroupId(7)).expect("it is there");
     assert_eq!((&g.options()[..], g.hard_state().as_deref()), (&b"options"[..], Some(&b"term and vote"[..])));
     assert_eq!((g.last().0, g.applied().0), (LogIndex(5), LogIndex(3)));
+    let known = store.shards()[0].opts.keys.0.len();
+    assert_eq!(
+        known,
+        if sealed { 2 } else { 0 },
+        "the journal needs the older key, which the manifest brings"
+    );
     assert_eq!(&g.applied().1.blob[..], b"checkpoint");
     apply(&g);
     now(g.verify()).expect("whole");

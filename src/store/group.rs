@@ -121,6 +121,8 @@ pub(crate) struct Group {
     pub id: GroupId,
     pub options: Bytes,
     pub memory: bool,
+    /// New pieces are compressed. Told from above, anew in each life.
+    pub compress: bool,
     pub hard: Bytes,
     pub hard_valid: bool,
     /// Hard states whose round may not be synced yet; a manifest must not run ahead of the log that they speak of.
@@ -204,6 +206,7 @@ impl Group {
             id: r.id,
             options: r.options,
             memory,
+            compress: false,
             hard_durable: (r.hard.clone(), r.hard_valid),
             hard_queue: VecDeque::new(),
             kept_rounds: Vec::new(),
@@ -744,6 +747,11 @@ impl Group {
                 p.pieces.entry(n.key()).or_default().extend(of_tail);
             }
         }
+    }
+
+    /// Whether this piece is one of the group's: one that was rewritten meanwhile may be gone from the disk.
+    pub(crate) fn has_piece(&self, m: &PieceMeta) -> bool {
+        self.pieces.iter().any(|q| q.key() == (m.file, m.off))
     }
 
     /// Whether a restart needs rounds up to here for more than what is flushed.

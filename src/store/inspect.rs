@@ -5,12 +5,13 @@
 use std::{fmt, path::PathBuf};
 
 use crate::{
+    crypt,
     io::Disk,
     manifest::{self, Choice, Manifest, Slot},
     options::Options,
     recover::Verdict,
     shard::{read_replay, read_slot, slot_path},
-    types::{GroupId, LogIndex, Result, Round, StreamSeq},
+    types::{Error, GroupId, LogIndex, Result, Round, StreamSeq},
 };
 
 /// What was found.
@@ -67,9 +68,11 @@ pub struct GroupReport {
 fn slot_text(s: &Slot) -> String {
     match s {
         Slot::Absent => "absent".to_owned(),
-        Slot::Valid(m) => format!("generation {}", m.generation),
+        Slot::Valid(m) if m.key == 0 => format!("generation {}", m.generation),
+        Slot::Valid(m) => format!("generation {}, sealed with the key {:08x}", m.generation, m.key),
         Slot::Damaged => "damaged".to_owned(),
         Slot::Foreign(v) => format!("written by format {v}"),
+        Slot::Sealed { key, generation } => format!("generation {generation}, {}", crypt::absent(*key)),
     }
 }
 
@@ -94,15 +97,20 @@ pub async fn inspect(disk: impl Into<Disk>, dir: impl Into<PathBuf>, opts: &Opti
     for e in disk.read_dir(&dir).await?.into_iter().filter(|e| e.is_dir) {
         let Some(id) = e.name.strip_prefix("shard-").and_then(|n| n.parse().ok()) else { continue };
         let dir = dir.join(&e.name);
-        let a = read_slot(&disk, &slot_path(&dir, 0)).await?;
-        let b = read_slot(&disk, &slot_path(&dir, 1)).await?;
+        let a = read_slot(&disk, &slot_path(&dir, 0), opts).await?;
+        let b = read_slot(&disk, &slot_path(&dir, 1), opts).await?;
         let slots = [slot_text(&a), slot_text(&b)];
+        let mut opts = opts.clone();
         let manifest = match manifest::choose(a, b) {
             Choice::Use(m, _) => *m,
+            Choice::Sealed(key) => {
+                return Err(Error::Format(format!("{} is {}", dir.display(), crypt::absent(key))));
+            }
             Choice::Fresh | Choice::BothDamaged | Choice::Foreign(_) => Manifest::default(),
         };
+        opts.keys.learn(&manifest.ring);
         let from = Round(manifest.replay_from.0.max(1));
-        let (_, replay) = read_replay(&disk, &dir, id, opts, from, manifest.synced).await?;
+        let (_, replay) = read_replay(&disk, &dir, id, &opts, from, manifest.synced, &mut |_| {}).await?;
         let needed: Vec<String> = manifest
             .groups
             .iter()

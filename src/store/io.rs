@@ -81,15 +81,23 @@ impl File {
     pub(crate) async fn scan_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
         both!(self, File, f => f.scan_at(off, len).await)
     }
+    /// The same for somebody who reads much in order.
+    pub(crate) async fn stream_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        match self {
+            File::Os(f) => f.stream_at(off, len).await,
+            #[cfg(any(test, feature = "l1"))]
+            File::Sim(f) => f.scan_at(off, len).await,
+        }
+    }
     pub(crate) async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
         both!(self, File, f => f.write_vectored_at(off, bufs).await)
     }
-    /// The whole content of a new file, much of which is not about to be read.
-    pub(crate) async fn write_new(&self, bufs: Vec<Bytes>) -> io::Result<()> {
+    /// Begins to write the content of a new file from its start to its end.
+    pub(crate) fn appender(&self, past_cache: bool) -> Appender {
         match self {
-            File::Os(f) => f.write_new(bufs).await,
+            File::Os(f) => Appender::Os(f.appender(past_cache)),
             #[cfg(any(test, feature = "l1"))]
-            File::Sim(f) => f.write_vectored_at(0, bufs).await,
+            File::Sim(f) => Appender::Sim { file: f.clone(), at: 0, held: Vec::new() },
         }
     }
     pub(crate) async fn sync_data(&self) -> io::Result<()> {
@@ -100,6 +108,51 @@ impl File {
     }
     pub(crate) async fn len(&self) -> io::Result<u64> {
         both!(self, File, f => f.len().await)
+    }
+}
+
+/// Bytes that are written at once on a simulated disk.
+#[cfg(any(test, feature = "l1"))]
+const SIM_CHUNK: usize = 16 << 10;
+
+/// Writes a new file part by part.
+#[derive(Debug)]
+pub(crate) enum Appender {
+    Os(env::disk::Appender),
+    #[cfg(any(test, feature = "l1"))]
+    Sim {
+        file: crate::simio::SimFile,
+        at: u64,
+        held: Vec<u8>,
+    },
+}
+
+impl Appender {
+    pub(crate) async fn push(&mut self, b: &[u8]) -> io::Result<()> {
+        match self {
+            Appender::Os(a) => a.push(b).await,
+            #[cfg(any(test, feature = "l1"))]
+            Appender::Sim { file, at, held } => {
+                held.extend_from_slice(b);
+                while held.len() >= SIM_CHUNK {
+                    let rest = held.split_off(SIM_CHUNK);
+                    let part = Bytes::from(std::mem::replace(held, rest));
+                    file.write_vectored_at(*at, vec![part]).await?;
+                    *at += SIM_CHUNK as u64;
+                }
+                Ok(())
+            }
+        }
+    }
+    /// Writes what is left. Not durable before a sync of the file.
+    pub(crate) async fn end(self) -> io::Result<()> {
+        match self {
+            Appender::Os(a) => a.end().await,
+            #[cfg(any(test, feature = "l1"))]
+            Appender::Sim { held, .. } if held.is_empty() => Ok(()),
+            #[cfg(any(test, feature = "l1"))]
+            Appender::Sim { file, at, held } => file.write_vectored_at(at, vec![held.into()]).await,
+        }
     }
 }
 

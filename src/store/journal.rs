@@ -21,6 +21,8 @@ pub(crate) struct JournalFile {
     pub number: u64,
     pub file: File,
     pub len: u64,
+    /// The id of the key that seals the rounds in it; 0 if none does.
+    pub key: u32,
 }
 
 /// The file that rounds go to.
@@ -51,6 +53,10 @@ pub(crate) struct Journal {
     pub active: Option<Active>,
     pub spare: Option<JournalFile>,
     pub free: Vec<JournalFile>,
+    /// No round in them is needed, and they are not used again: what another key sealed, or none, is not to lie about.
+    pub foreign: Vec<JournalFile>,
+    /// The id of the key that seals what is written now; 0 for none.
+    pub key: u32,
     pub full: Vec<Full>,
     pub next_number: u64,
     /// The last epoch given.
@@ -138,6 +144,11 @@ impl Journal {
         let (gone, kept) =
             std::mem::take(&mut self.full).into_iter().partition::<Vec<_>, _>(|f| f.last < from);
         self.full = kept;
-        self.free.extend(gone.into_iter().map(|f| f.at));
+        gone.into_iter().for_each(|f| self.give_back(f.at));
+    }
+
+    /// No round in this file is needed.
+    pub(crate) fn give_back(&mut self, at: JournalFile) {
+        if at.key == self.key { self.free.push(at) } else { self.foreign.push(at) }
     }
 }

@@ -24,6 +24,9 @@ mod group;
 mod inspect;
 pub mod io;
 mod journal;
+mod keyring;
+#[cfg(test)]
+mod keys_tests;
 #[cfg(any(test, feature = "l1"))]
 pub mod l1;
 mod manifest;
@@ -45,7 +48,7 @@ mod transfer;
 mod types;
 mod view;
 
-pub use crypt::{Cipher, Key, Keys};
+pub use crypt::{Cipher, KEY_ABSENT, Key, Keys};
 pub use feet::Need;
 pub use inspect::{GroupReport, Inspection, ShardReport, inspect};
 pub use io::Disk;
@@ -58,7 +61,8 @@ pub use query::SubjectTotals;
 pub use record::{Batch, ENTRY_HEADER, Entry, FORMAT, Head, Kind, Message, NewEntry, Records};
 pub use scrub::ScrubReport;
 pub use segment::Counting;
-pub use store::{Footprint, Group, Read, Store, Stored, StreamState, Sync, Ticket};
+pub use shard::Reading;
+pub use store::{DamageWatch, Footprint, Group, Read, Store, Stored, StreamState, Sync, Ticket};
 pub use transfer::{Incoming, Outgoing, Taken};
 pub use types::*;
 pub use view::View;

@@ -3,13 +3,19 @@
 //!
 //! Owns the bytes of both slots and the choice between them. Does no I/O.
 //!
+//! With a key the whole body is sealed. Its id and the generation stand in the header, so that a slot can be told from others without it.
+//!
 //! - S-70: a generation is written to slot A, synced, then to slot B, synced, and only then is anything that an older
 //!   generation needs given up. So slot B is never newer than slot A, and one slot may be lost at any time.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
 use crate::{
     codec::{Get, Put, u32_at, u64_at},
+    crypt::{Key, Keys, TAG},
+    keyring::{self, Eras},
     record::FORMAT,
     segment::PieceMeta,
     types::{Chain, Epoch, FileId, GroupId, LogIndex, Round, StreamSeq, Term},
@@ -107,6 +113,21 @@ pub(crate) struct Manifest {
     pub tombs: Vec<(GroupId, Round)>,
     /// Segment files that nothing needs any more.
     pub garbage: Vec<FileId>,
+    /// Which key sealed which segment files.
+    pub eras: Eras,
+    /// Earlier keys that are still needed.
+    pub ring: Vec<Key>,
+    /// The key that sealed the slot that this was read from; 0 for none.
+    pub key: u32,
+}
+
+/// What of a slot's header is sealed with its body.
+fn names(shard: u32, generation: u64, key: u32) -> [u8; 16] {
+    let mut b = [0; 16];
+    b[..4].copy_from_slice(&shard.to_le_bytes());
+    b[4..8].copy_from_slice(&key.to_le_bytes());
+    b[8..].copy_from_slice(&generation.to_le_bytes());
+    b
 }
 
 /// What a slot was found to hold.
@@ -120,10 +141,26 @@ pub(crate) enum Slot {
     Damaged,
     /// Another version wrote it.
     Foreign(u8),
+    /// A generation that is whole and sealed with a key that is not there.
+    Sealed {
+        /// The key's id.
+        key: u32,
+        /// Which one it is.
+        generation: u64,
+    },
 }
 
+/// Bytes of the salt before a sealed body.
+const SALT: usize = 16;
+
 impl Manifest {
-    pub(crate) fn encode(&self, sector: u64) -> Vec<u8> {
+    /// The segment files that it needs.
+    pub(crate) fn files(&self) -> BTreeSet<FileId> {
+        self.groups.iter().flat_map(|g| g.pieces.iter().map(|p| p.meta.file)).collect()
+    }
+
+    /// The slot's bytes; sealed, if there is a key, with what this salt makes of it. A salt is used for one generation only (S-30).
+    pub(crate) fn encode(&self, sector: u64, seal: Option<(&Key, [u8; SALT])>) -> Vec<u8> {
         let mut b = vec![0; SLOT_HEADER];
         for v in [self.replay_from.0, self.synced.0, self.epoch.0, self.next_file.0] {
             b.var(v);
@@ -139,6 +176,15 @@ impl Manifest {
         }
         b.var(self.garbage.len() as u64);
         self.garbage.iter().for_each(|f| b.var(f.0));
+        keyring::put(&mut b, &self.eras, &self.ring);
+        let key = seal.map_or(0, |s| s.0.id());
+        if let Some((key, salt)) = seal {
+            let names = names(self.shard, self.generation, key.id());
+            let sealed = key.for_file(&salt).seal([0; 12], &names, &b[SLOT_HEADER..]);
+            b.truncate(SLOT_HEADER);
+            b.extend_from_slice(&salt);
+            b.extend_from_slice(&sealed);
+        }
         let crc = crc32c::crc32c(&b[SLOT_HEADER..]);
         let mut h = Vec::with_capacity(SLOT_HEADER);
         h.u32(MAGIC);
@@ -148,7 +194,7 @@ impl Manifest {
         h.u32(crc);
         h.u64(self.generation);
         h.u64((b.len() - SLOT_HEADER) as u64);
-        h.u32(0);
+        h.u32(key);
         let own = crc32c::crc32c(&h);
         h.u32(own);
         b[..SLOT_HEADER].copy_from_slice(&h);
@@ -158,7 +204,7 @@ impl Manifest {
     }
 
     /// Reads a slot's bytes.
-    pub(crate) fn decode(b: &[u8]) -> Slot {
+    pub(crate) fn decode(b: &[u8], keys: &Keys) -> Slot {
         if b.is_empty() {
             return Slot::Absent;
         }
@@ -170,10 +216,21 @@ impl Manifest {
             return Slot::Foreign(h[4]);
         }
         let body = usize::try_from(u64_at(h, 24)).ok().and_then(|n| b[SLOT_HEADER..].get(..n));
-        match body.filter(|b| crc32c::crc32c(b) == u32_at(h, 12)).and_then(|b| Self::body(h, b)) {
-            Some(m) => Slot::Valid(Box::new(m)),
-            None => Slot::Damaged,
-        }
+        let Some(body) = body.filter(|b| crc32c::crc32c(b) == u32_at(h, 12)) else { return Slot::Damaged };
+        let (shard, generation, key) = (u32_at(h, 8), u64_at(h, 16), u32_at(h, 32));
+        let read = if key == 0 {
+            Self::body(h, body)
+        } else {
+            let Some((salt, sealed)) = body.split_first_chunk::<SALT>() else { return Slot::Damaged };
+            match keys.of_file(key, salt) {
+                Ok(k) => k
+                    .and_then(|k| k.open([0; 12], &names(shard, generation, key), sealed))
+                    .and_then(|plain| Self::body(h, &plain)),
+                Err(_) if sealed.len() < TAG => None,
+                Err(_) => return Slot::Sealed { key, generation },
+            }
+        };
+        read.map_or(Slot::Damaged, |m| Slot::Valid(Box::new(m)))
     }
 
     fn body(h: &[u8], b: &[u8]) -> Option<Manifest> {
@@ -181,6 +238,7 @@ impl Manifest {
         let mut m = Manifest {
             shard: u32_at(h, 8),
             generation: u64_at(h, 16),
+            key: u32_at(h, 32),
             replay_from: Round(g.var()?),
             synced: Round(g.var()?),
             epoch: Epoch(g.var()?),
@@ -196,6 +254,7 @@ impl Manifest {
         for _ in 0..g.count(1)? {
             m.garbage.push(FileId(g.var()?));
         }
+        (m.eras, m.ring) = keyring::get(&mut g)?;
         g.0.is_empty().then_some(m)
     }
 }
@@ -299,6 +358,8 @@ pub(crate) enum Choice {
     BothDamaged,
     /// A version that this one does not know wrote it.
     Foreign(u8),
+    /// S-31: the newest one that is there cannot be read without this key.
+    Sealed(u32),
 }
 
 /// The truth table of the two slots (S-70).
@@ -306,6 +367,17 @@ pub(crate) fn choose(a: Slot, b: Slot) -> Choice {
     match (a, b) {
         (Slot::Foreign(v), _) | (_, Slot::Foreign(v)) => Choice::Foreign(v),
         (Slot::Absent, Slot::Absent) => Choice::Fresh,
+        // The keys changed between the two, and what is there opens the newer one.
+        (Slot::Valid(m), Slot::Sealed { generation, .. })
+        | (Slot::Sealed { generation, .. }, Slot::Valid(m))
+            if m.generation > generation =>
+        {
+            Choice::Use(m, true)
+        }
+        (Slot::Sealed { key, generation: a }, Slot::Sealed { key: other, generation: b }) => {
+            Choice::Sealed(if a >= b { key } else { other })
+        }
+        (Slot::Sealed { key, .. }, _) | (_, Slot::Sealed { key, .. }) => Choice::Sealed(key),
         // B is written after A, so a valid B is never newer; an equal one is the usual case.
         (Slot::Valid(a), Slot::Valid(b)) if a.generation >= b.generation => {
             let again = a.generation != b.generation;

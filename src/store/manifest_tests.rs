@@ -42,6 +42,9 @@ fn sample(generation: u64) -> Manifest {
         }],
         tombs: vec![(GroupId(2), Round(6))],
         garbage: vec![FileId(4)],
+        eras: Eras::default(),
+        ring: vec![],
+        key: 0,
     }
 }
 
@@ -64,27 +67,66 @@ fn s70_the_truth_table_of_the_slots() {
     assert_eq!(choose(Slot::Damaged, Slot::Damaged), Choice::BothDamaged);
     assert_eq!(choose(Slot::Absent, Slot::Damaged), Choice::BothDamaged);
     assert_eq!(choose(v(1), Slot::Foreign(9)), Choice::Foreign(9));
+    let s = |key, generation| Slot::Sealed { key, generation };
+    assert_eq!(used(choose(v(3), s(7, 2))), (3, true));
+    assert_eq!(choose(v(2), s(7, 2)), Choice::Sealed(7));
+    assert_eq!(choose(s(7, 3), v(2)), Choice::Sealed(7));
+    assert_eq!(choose(s(7, 3), s(8, 2)), Choice::Sealed(7));
+    assert_eq!(choose(s(7, 2), s(8, 3)), Choice::Sealed(8));
+    assert_eq!(choose(s(7, 2), Slot::Damaged), Choice::Sealed(7));
+    assert_eq!(choose(Slot::Absent, s(7, 2)), Choice::Sealed(7));
 }
 
 #[test]
 fn slots_come_back_and_no_flipped_bit_or_cut_goes_unseen() {
     let m = sample(4);
-    let b = m.encode(512);
+    let none = Keys::default();
+    let b = m.encode(512, None);
     assert_eq!(b.len() % 512, 0);
-    assert_eq!(Manifest::decode(&b), Slot::Valid(Box::new(m.clone())));
+    assert_eq!(Manifest::decode(&b, &none), Slot::Valid(Box::new(m.clone())));
     let used = SLOT_HEADER + u64_at(&b, 24) as usize;
     for bit in 0..used * 8 {
         let mut bad = b.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
-        assert!(!matches!(Manifest::decode(&bad), Slot::Valid(_)), "bit {bit}");
+        assert!(!matches!(Manifest::decode(&bad, &none), Slot::Valid(_)), "bit {bit}");
     }
     for cut in 1..used {
-        assert_eq!(Manifest::decode(&b[..cut]), Slot::Damaged, "cut {cut}");
+        assert_eq!(Manifest::decode(&b[..cut], &none), Slot::Damaged, "cut {cut}");
     }
-    assert_eq!(Manifest::decode(&[]), Slot::Absent);
+    assert_eq!(Manifest::decode(&[], &none), Slot::Absent);
     let mut newer = b.clone();
     newer[4] = 9;
     let crc = crc32c::crc32c(&newer[..SLOT_HEADER - 4]);
     newer[SLOT_HEADER - 4..SLOT_HEADER].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(Manifest::decode(&newer), Slot::Foreign(9));
+    assert_eq!(Manifest::decode(&newer, &none), Slot::Foreign(9));
+}
+
+#[test]
+fn s31_a_sealed_slot_opens_with_its_key_only() {
+    let key = |s: &str| Key::new(crate::Cipher::ChaCha, s.as_bytes());
+    let (new, old) = (key("new"), key("old"));
+    let mut m = sample(4);
+    m.eras.begin(FileId(3), old.id());
+    m.ring = vec![old.clone()];
+    m.key = new.id();
+    let b = m.encode(512, Some((&new, [5; SALT])));
+    assert!(!b.windows(9).any(|w| w == b"consumers"));
+    let keys = Keys(vec![new.clone()]);
+    assert_eq!(Manifest::decode(&b, &keys), Slot::Valid(Box::new(m)));
+    let sealed = Slot::Sealed { key: new.id(), generation: 4 };
+    assert_eq!(Manifest::decode(&b, &Keys::default()), sealed);
+    assert_eq!(Manifest::decode(&b, &Keys(vec![old])), sealed);
+    let used = SLOT_HEADER + u64_at(&b, 24) as usize;
+    for bit in 0..used * 8 {
+        let mut bad = b.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(Manifest::decode(&bad, &keys), Slot::Damaged, "bit {bit}");
+        // Also where every checksum was made anew: the names in the header are sealed with the body.
+        let crc = crc32c::crc32c(&bad[SLOT_HEADER..used]);
+        bad[12..16].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&bad[..SLOT_HEADER - 4]);
+        bad[SLOT_HEADER - 4..SLOT_HEADER].copy_from_slice(&crc.to_le_bytes());
+        let hit = matches!(bit / 8, 8..12 | 16..24) || bit / 8 >= SLOT_HEADER;
+        assert!(!hit || Manifest::decode(&bad, &keys) == Slot::Damaged, "bit {bit}");
+    }
 }

@@ -397,6 +397,15 @@ impl Group {
 
     /// Reads the pieces that hold entries from `from` on, notes those that cannot be read as holes, and says whether there are any.
     pub async fn survey(&self, from: LogIndex) -> Result<bool> {
+        // Where pieces were rewritten meanwhile, what was read may be what was just removed.
+        loop {
+            if let Some(any) = self.survey_once(from).await? {
+                return Ok(any);
+            }
+        }
+    }
+
+    async fn survey_once(&self, from: LogIndex) -> Result<Option<bool>> {
         let (pieces, mut before) = {
             let s = self.state.lock();
             let pieces: Vec<_> = s.pieces.iter().filter(|p| p.meta.last_index >= from).cloned().collect();
@@ -405,23 +414,26 @@ impl Group {
             (pieces, (c.index, c.term, c.chain))
         };
         let mut found: Vec<Open> = Vec::new();
-        for p in pieces {
+        for p in &pieces {
             let (entries, bad, records) = self.shard.read_rest(&p.meta).await?;
             let terms = self.shard.sure_terms(&p.meta).await;
             let patched: Vec<LogIndex> = self.state.lock().patched.keys().copied().collect();
             let ends = before;
             before = (p.meta.last_index, p.meta.last_term, p.meta.last_chain);
             let rest = (entries, bad, records);
-            found.extend(holes_of(&p, from, &rest, &patched, (ends, &terms)));
+            found.extend(holes_of(p, from, &rest, &patched, (ends, &terms)));
         }
         let mut state = self.state.lock();
+        if pieces.iter().any(|p| !state.has_piece(&p.meta)) {
+            return Ok(None);
+        }
         for o in found {
             if state.hole_at(o.hole.first).is_none() {
                 let at = state.holes.partition_point(|h| h.hole.first < o.hole.first);
                 state.holes.insert(at, o);
             }
         }
-        Ok(!state.holes.is_empty())
+        Ok(Some(!state.holes.is_empty()))
     }
 
     /// Fills holes with the entries that stood there, as a peer has them; `prev` of them is not looked at. What is no hole is left as it is.

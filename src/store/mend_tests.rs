@@ -2,10 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use env::{
-    rng::Rng,
-    simdisk::{Options as DiskOptions, SimDisk},
-};
 use proptest::prelude::*;
 
 use super::*;
@@ -62,9 +58,7 @@ const G: GroupId = GroupId(1);
 
 impl World {
     fn new() -> World {
-        let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
-        options.rates.clear();
-        let disk = SimHandle::new(SimDisk::new(options, Rng::derived(1, "mend tests")), false);
+        let disk = SimHandle::faultless(1);
         let mut w = World {
             disk,
             store: None,

@@ -48,7 +48,12 @@ pub struct Options {
     pub counting: Counting,
     /// Keys of encryption at rest; none by default. The first one seals.
     pub keys: Keys,
-    /// Whether new pieces are compressed.
+    /// Bytes of pieces that a flush seals anew, if they are sealed with an earlier key or not at all; at least one piece. Too few, and an
+    /// earlier key stays in use for long; too many, and flushes take longer.
+    pub reseal_bytes: u64,
+    /// How long the background work rests between two flushes that seal pieces anew.
+    pub reseal_pause: Duration,
+    /// Whether new pieces are compressed, also those of groups that did not ask for it ([`crate::Group::set_compress`]).
     pub compress: bool,
     /// How long what was appended with [`crate::Sync::Relaxed`] may stay unsynced; `None` leaves it to the next append that is
     /// synced and to [`crate::Store::sync`]. Too short, and relaxed streams cost syncs again; too long, and a power failure
@@ -90,6 +95,8 @@ impl Default for Options {
             subjects_saved_min: 10_000,
             counting: Counting::default(),
             keys: Keys::default(),
+            reseal_bytes: 8 << 20,
+            reseal_pause: Duration::from_secs(2),
             compress: false,
             sync_interval: Some(Duration::from_secs(120)),
             lock_wait: Duration::from_secs(10),
@@ -122,12 +129,14 @@ pub enum Mutant {
     NoSegmentSync,
     /// A round is padded to nothing, so that the next one rewrites its last sector.
     NoPadding,
+    /// The manifest does not bring the earlier keys that are still needed.
+    KeysForgotten,
 }
 
 #[cfg(any(test, feature = "l1"))]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 8] = [
+    pub const ALL: [Mutant; 9] = [
         Mutant::ReplyBeforeSync,
         Mutant::NoDirectorySync,
         Mutant::TruncateOnDamage,
@@ -136,6 +145,7 @@ impl Mutant {
         Mutant::FreeBeforeManifest,
         Mutant::NoSegmentSync,
         Mutant::NoPadding,
+        Mutant::KeysForgotten,
     ];
 }
 

@@ -22,6 +22,13 @@ use crate::{
 
 type Asked<T> = std::result::Result<T, Need>;
 
+/// Subjects that a filter with wildcards may mean for a search to pass over pieces without them, and subjects that are looked at to find that
+/// out: about as long as the footer of one piece takes.
+const FEW: usize = 64;
+const FEW_LOOKED_AT: usize = 10_000;
+/// Subjects of a piece whose messages are merged instead of scanned for.
+const MERGED: usize = 16;
+
 /// Live messages of one subject: how many, the first, the last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SubjectTotals {
@@ -459,6 +466,10 @@ impl Group {
         {
             let was = *self.dict.info(id);
             self.dict.remove(id, seq);
+            let left = *self.dict.info(id);
+            if left.count() == 0 || (left.first_is_exact() && left.last_is_exact()) {
+                return Ok(Some(slot.size));
+            }
             // What follows or comes before in the same piece is at hand.
             let of_subject = f.slots_of(slot.subject);
             let here = of_subject.partition_point(|s| f.slots[*s as usize].seq < rel);
@@ -472,9 +483,7 @@ impl Group {
             if was.last == seq {
                 before = of_subject[..here].iter().rev().find(live).map(seq_of);
             }
-            if self.dict.info(id).count() > 0 {
-                self.dict.tighten(id, first, before.filter(|b| *b >= was.first));
-            }
+            self.dict.tighten(id, first, before.filter(|b| *b >= was.first));
         }
         Ok(Some(slot.size))
     }
@@ -572,15 +581,32 @@ impl Group {
         {
             return Ok(Some(i.first));
         }
-        for p in self.pieces_from(w.from).filter(|p| p.live() > 0) {
+        // Asked for once the first piece had nothing: then it may be worth to know which pieces are to be passed over.
+        let mut few: Option<Vec<u32>> = None;
+        for (i, p) in self.pieces_from(w.from).filter(|p| p.live() > 0).enumerate() {
             if p.meta.first_seq > w.upto {
                 break;
+            }
+            if i == 1 && !w.literals {
+                few = self.few(filters);
+            }
+            if let Some(ids) = &few
+                && !self.may_hold(p, ids, w.from, feet)?
+            {
+                continue;
             }
             if let Some(hit) = self.next_in_piece(p, &w, feet)? {
                 return Ok(Some(hit));
             }
         }
         let at = self.tail_from(w.from);
+        let in_tail = |ids: &Vec<u32>| {
+            let first = self.msgs.get(at).map_or(StreamSeq(u64::MAX), |m| m.seq);
+            ids.iter().any(|id| self.dict.info(*id).last >= first)
+        };
+        if few.is_some_and(|ids| !in_tail(&ids)) {
+            return Ok(None);
+        }
         let hit = self.msgs.range(at..).take_while(|m| m.seq <= w.upto).find(|m| {
             !m.deleted
                 && match w.id {
@@ -589,6 +615,29 @@ impl Group {
                 }
         });
         Ok(hit.map(|m| m.seq))
+    }
+
+    /// The subjects that filters with wildcards mean, if they are few.
+    fn few<F: AsRef<[u8]>>(&self, filters: &[F]) -> Option<Vec<u32>> {
+        let mut all = Vec::new();
+        for f in filters {
+            all.extend(self.dict.few(f.as_ref(), FEW, FEW_LOOKED_AT)?);
+        }
+        (all.len() <= FEW).then_some(all)
+    }
+
+    /// Whether a piece may have live messages of these subjects at or after `from`.
+    fn may_hold(&self, p: &Arc<Piece>, ids: &[u32], from: StreamSeq, feet: &Feet<'_>) -> Asked<bool> {
+        let from = from.max(p.meta.first_seq);
+        let near = |id: &&u32| {
+            let i = self.dict.info(**id);
+            i.first <= p.meta.last_seq && i.last >= from
+        };
+        if !ids.iter().any(|id| near(&id)) {
+            return Ok(false);
+        }
+        let index = feet.index(p)?;
+        Ok(ids.iter().filter(near).any(|id| index.filter.may_hold(self.dict.subject(*id))))
     }
 
     fn next_in_piece<F: AsRef<[u8]>>(
@@ -619,43 +668,63 @@ impl Group {
                     .copied()
             } else {
                 let with = f.with_prefix(filter::prefix(one));
-                let mut known: Vec<Option<bool>> = vec![None; with.len()];
-                (range.start as u32..end).find(|i| {
-                    let s = f.slots[*i as usize];
-                    with.contains(&s.subject)
-                        && !p.deleted.contains(s.seq)
-                        && *known[(s.subject - with.start) as usize]
-                            .get_or_insert_with(|| filter::matches(one, f.subject(s.subject)))
-                })
+                if with.len() <= MERGED {
+                    with.filter(|s| filter::matches(one, f.subject(*s)))
+                        .filter_map(|s| {
+                            let slots = f.slots_of(s);
+                            let at = slots.partition_point(|s| (*s as usize) < range.start);
+                            let mut here = slots[at..].iter().copied().take_while(|s| *s < end);
+                            here.find(|s| !p.deleted.contains(f.slots[*s as usize].seq))
+                        })
+                        .min()
+                } else {
+                    // Where the next one is near, it is found before it is worth to remember anything.
+                    let (mut known, mut tried): (Vec<Option<bool>>, usize) = (Vec::new(), 0);
+                    (range.start as u32..end).find(|i| {
+                        let s = f.slots[*i as usize];
+                        if !with.contains(&s.subject) || p.deleted.contains(s.seq) {
+                            return false;
+                        }
+                        tried += 1;
+                        let matches = || filter::matches(one, f.subject(s.subject));
+                        if tried <= MERGED {
+                            return matches();
+                        }
+                        if known.is_empty() {
+                            known = vec![None; with.len()];
+                        }
+                        *known[(s.subject - with.start) as usize].get_or_insert_with(matches)
+                    })
+                }
             };
             best = hit.or(best);
         }
         Ok(best.map(|i| p.seq(f.slots[i as usize].seq)))
     }
 
-    /// The last live message of one subject, up to `upto`. The dictionary must be ready.
+    /// The last live message of one subject, up to `upto`, and whether the dictionary knew it. The dictionary must be ready.
     pub(crate) fn last_of(
         &self,
         subject: &[u8],
         upto: StreamSeq,
         feet: &Feet<'_>,
-    ) -> Asked<Option<StreamSeq>> {
-        let Some(id) = self.dict.find(subject) else { return Ok(None) };
+    ) -> Asked<(Option<StreamSeq>, bool)> {
+        let Some(id) = self.dict.find(subject) else { return Ok((None, true)) };
         let info = *self.dict.info(id);
         if info.count() == 0 || upto < info.first {
-            return Ok(None);
+            return Ok((None, true));
         }
         if upto >= info.last && info.last_is_exact() {
-            return Ok(Some(info.last));
+            return Ok((Some(info.last), true));
         }
         if info.count() == 1 && info.first_is_exact() {
-            return Ok((info.first <= upto).then_some(info.first));
+            return Ok(((info.first <= upto).then_some(info.first), false));
         }
         let upto = upto.min(info.last);
         let at = self.msgs.partition_point(|m| m.seq <= upto);
         let tail = self.msgs.range(..at).rev().take_while(|m| m.seq >= info.first);
         if let Some(m) = tail.into_iter().find(|m| m.subject == id && !m.deleted) {
-            return Ok(Some(m.seq));
+            return Ok((Some(m.seq), false));
         }
         let end = self.data.partition_point(|i| self.pieces[*i as usize].meta.first_seq <= upto);
         for p in self.data(0..end).rev() {
@@ -670,10 +739,10 @@ impl Group {
             let at = slots.partition_point(|s| p.seq(f.slots[*s as usize].seq) <= upto);
             let mut seqs = slots[..at].iter().rev().map(|s| f.slots[*s as usize].seq);
             if let Some(r) = seqs.find(|r| !p.deleted.contains(*r)) {
-                return Ok(Some(p.seq(r)));
+                return Ok((Some(p.seq(r)), false));
             }
         }
-        Ok(None)
+        Ok((None, false))
     }
 
     /// The totals of one subject, bounds made exact. The dictionary must be ready.
@@ -684,7 +753,7 @@ impl Group {
         }
         let subject = self.dict.subject(id);
         let first = if i.first_is_exact() { Some(i.first) } else { self.next(&[subject], i.first, feet)? };
-        let last = if i.last_is_exact() { Some(i.last) } else { self.last_of(subject, i.last, feet)? };
+        let last = if i.last_is_exact() { Some(i.last) } else { self.last_of(subject, i.last, feet)?.0 };
         // With damage in the way a bound stays a bound.
         let (first, last) = (first.unwrap_or(i.first), last.unwrap_or(i.last));
         Ok(Some(SubjectTotals { msgs: i.count(), first, last }))

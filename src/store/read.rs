@@ -20,7 +20,7 @@ use crate::{
     },
     shard::{Shard, segment_path},
     store::{Read, Stored},
-    types::{Damage, Error, FileId, Result, StreamSeq},
+    types::{Damage, Error, FileId, LogIndex, Result, StreamSeq},
 };
 
 /// What was read for a question.
@@ -31,8 +31,11 @@ pub(crate) enum Fetched {
     Time(Arc<Piece>, i64, Option<StreamSeq>),
 }
 
-/// Bytes that are read at once by somebody who goes through a piece in order.
-const READ_AHEAD: u32 = 128 << 10;
+/// Bytes that are read at once by somebody who goes through a piece in order: of small messages, and of those that fill a block each.
+const READ_AHEAD: u32 = 256 << 10;
+const READ_AHEAD_LARGE: u32 = 1 << 20;
+/// Bytes of a block from which on it is kept as it was read, with its neighbours, and not copied.
+const LARGE: usize = 64 << 10;
 /// How often a read that finds damage is tried.
 pub(crate) const TRIES: usize = 3;
 
@@ -51,13 +54,24 @@ impl Shard {
             return Ok(f);
         }
         let file = self.disk.open(&segment_path(&self.dir, id), OpenOptions::READ).await?;
+        let mut absent = None;
         for _ in 0..TRIES {
             let head = FileHead::decode(&file.scan_at(0, FILE_HEADER).await?);
             let Some(h) = head.filter(|h| h.id == id && h.shard == self.id) else { continue };
-            let key = self.opts.keys.of_file(h.key, &h.salt).map_err(Error::Format)?;
+            let key = match self.opts.keys.of_file(h.key, &h.salt) {
+                Ok(key) => key,
+                // The id may have been given before, to a file that no manifest came to name, and this be a stale reading of it.
+                Err(e) => {
+                    absent = Some(e);
+                    continue;
+                }
+            };
             let open = Arc::new(Open { file, key });
             self.cache.put_file(id, open.clone());
             return Ok(open);
+        }
+        if let Some(e) = absent {
+            return Err(Error::Format(format!("segment {} is {e}", id.0)));
         }
         // Without keys a damaged header takes nothing with it: every block and footer has its own checks.
         if self.opts.keys.0.is_empty() {
@@ -143,7 +157,7 @@ impl Shard {
         let what = "its subjects are damaged, and so are messages that would tell them";
         let (_, _, records) = self.read_rest(meta).await?;
         let f = rebuild(meta, self.opts.counting, records.iter().map(|(_, r)| r));
-        if f.slots.len() < meta.msgs as usize {
+        if f.slots.len() < meta.msgs as usize && self.is_current(meta) {
             self.note_damage(
                 Some(meta.group),
                 None,
@@ -210,6 +224,10 @@ impl Shard {
                 {
                     return Ok(Read::Absent);
                 }
+                // Rewritten while it was read: then it is found in another piece.
+                if !self.is_current(&p.meta) {
+                    return Err(Error::Damaged(d));
+                }
                 self.note_damage(d.group, None, d.messages, d.what.clone());
                 Ok(Read::Damaged(d))
             }
@@ -272,7 +290,8 @@ impl Shard {
             return Ok(());
         }
         let end_of = |k: usize| f.blocks.get(k + 1).map_or(meta.data, |b| b.off);
-        let fits = |k: &usize| *k < f.blocks.len() && end_of(*k) - start <= READ_AHEAD;
+        let ahead = if (end_of(i) - start) as usize >= LARGE { READ_AHEAD_LARGE } else { READ_AHEAD };
+        let fits = |k: &usize| *k < f.blocks.len() && end_of(*k) - start <= ahead;
         let last = (i..).take_while(fits).last().unwrap_or(i);
         let before = place(f.blocks[i.saturating_sub(1)].off);
         let in_order =
@@ -280,14 +299,19 @@ impl Shard {
         if !in_order || last == i {
             return Ok(());
         }
-        let bytes = self.bytes(meta, meta.off + u64::from(start), (end_of(last) - start) as usize).await?;
-        let open = self.segment(meta.file).await?;
+        let open = match self.segment(meta.file).await {
+            Ok(open) => open,
+            // Whoever reads the block itself says so.
+            Err(_) => return Ok(()),
+        };
+        let bytes = open.file.stream_at(meta.off + u64::from(start), (end_of(last) - start) as usize).await?;
         for k in i..=last {
             let (from, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
             let Some(raw) = bytes.get(from..to) else { break };
             let (file, at) = place(f.blocks[k].off);
-            // A copy of its own, so that one block does not hold on to all that were read with it.
-            let b = Block::read(open.key.as_ref(), file, at, &Bytes::copy_from_slice(raw));
+            // A copy of its own, so that one small block does not hold on to all that were read with it.
+            let raw = if raw.len() < LARGE { Bytes::copy_from_slice(raw) } else { bytes.slice(from..to) };
+            let b = Block::read(open.key.as_ref(), file, at, &raw);
             if let Some(b) = b.filter(|b| b.sure) {
                 self.cache.put_block((file, at), b);
             }
@@ -370,6 +394,54 @@ impl Shard {
             messages: Some((seq, seq)),
             what,
         }))
+    }
+
+    /// The entries of a piece from `from` on, up to `bytes` of them but at least one if there is any; `None` if not all that was read for
+    /// them is whole. Reads those blocks only.
+    pub(crate) async fn read_from(
+        &self,
+        meta: &PieceMeta,
+        from: LogIndex,
+        bytes: u64,
+    ) -> Result<Option<Vec<Entry>>> {
+        let f = self.index_foot(meta).await?;
+        let rel = from.0.saturating_sub(meta.first_index.0);
+        // The entry begins in the last block that begins in an earlier one, or with the block behind it.
+        let mut at = f.blocks.partition_point(|b| u64::from(b.index) < rel).saturating_sub(1);
+        let end_of = |k: usize| f.blocks.get(k + 1).map_or(meta.data, |b| b.off);
+        let (mut out, mut joiner, mut size) = (Vec::new(), Joiner::default(), 0);
+        while at < f.blocks.len() && (size < bytes || out.is_empty()) {
+            let start = f.blocks[at].off;
+            let wanted = (bytes - size.min(bytes)).clamp(1, u64::from(READ_AHEAD)) as u32;
+            let fits = |k: &usize| *k < f.blocks.len() && f.blocks[*k].off - start < wanted;
+            let last = (at..).take_while(fits).last().unwrap_or(at);
+            let len = end_of(last).saturating_sub(start) as usize;
+            let raw = self.bytes(meta, meta.off + u64::from(start), len).await?;
+            let open = self.segment(meta.file).await?;
+            for k in at..=last {
+                let (from_off, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
+                let place = meta.off + u64::from(f.blocks[k].off);
+                let Some(raw) = raw.get(from_off..to) else { return Ok(None) };
+                let b = Block::read(open.key.as_ref(), meta.file, place, &Bytes::copy_from_slice(raw));
+                let Some(b) = b.filter(|b| b.sure) else { return Ok(None) };
+                let mut whole = true;
+                let sound = joiner.push(&b, |e| match e {
+                    Ok(e) if e.head.group != meta.group => whole = false,
+                    Ok(e) if e.head.index < from => {}
+                    Ok(e) => {
+                        size += e.head.size();
+                        out.push(e);
+                    }
+                    Err(_) => whole = false,
+                });
+                if !sound || !whole {
+                    return Ok(None);
+                }
+            }
+            at = last + 1;
+        }
+        let cut = at == f.blocks.len() && joiner.cut().is_some();
+        Ok((!cut).then_some(out))
     }
 
     /// All entries of a piece that can be read, and the headers of those whose content is damaged. An entry whose

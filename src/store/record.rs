@@ -175,11 +175,25 @@ pub struct NewEntry {
 
 impl NewEntry {
     /// The entry as it will stand on disk, checked whole: this is the check at ingress and at a follower's receipt.
+    ///
+    /// # Errors
+    /// What is wrong with it.
     pub fn seal(self, group: GroupId) -> std::result::Result<Entry, &'static str> {
         let digest = crc32c::crc32c(&self.payload);
         if self.digest.is_some_and(|d| d != digest) {
             return Err("the payload is not what its proposer made");
         }
+        self.sealed(group, digest)
+    }
+
+    /// The same for an entry that was proposed here: its digest was computed of these very bytes a moment ago.
+    pub(crate) fn seal_own(self, group: GroupId) -> std::result::Result<Entry, &'static str> {
+        let Some(digest) = self.digest else { return self.seal(group) };
+        debug_assert_eq!(digest, crc32c::crc32c(&self.payload), "S-10: the digest of an own entry");
+        self.sealed(group, digest)
+    }
+
+    fn sealed(self, group: GroupId, digest: u32) -> std::result::Result<Entry, &'static str> {
         let Ok(length) = u32::try_from(self.payload.len()) else { return Err("the payload is too long") };
         let (first, count) = match self.kind {
             Kind::Messages => check_messages(group, &self.payload, self.digest.is_none())?,
@@ -408,7 +422,7 @@ fn record_crc(group: GroupId, b: &[u8]) -> u32 {
 }
 
 /// Bytes that a batch reserves before it needs them, at most.
-const BATCH_RESERVE_MAX: usize = 256 << 10;
+const BATCH_RESERVE_MAX: usize = (1 << 20) + (64 << 10);
 
 /// Builds a payload of [`Kind::Messages`] in a buffer that is used again once nobody holds what was made from it.
 #[derive(Debug, Default)]

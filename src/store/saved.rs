@@ -29,7 +29,7 @@ const HEADER: usize = 40;
 /// Its name in the journal's directory, which a start lists anyway.
 pub(crate) const NAME: &str = "subjects.fd";
 
-fn path(dir: &Path) -> PathBuf {
+pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join("journal").join(NAME)
 }
 

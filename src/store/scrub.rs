@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     group::Piece,
     record::Message,
-    segment::IndexFoot,
+    segment::{IndexFoot, PieceMeta},
     shard::Shard,
     types::{Damage, Error, GroupId, LogIndex, Result, StreamSeq},
 };
@@ -51,8 +51,8 @@ impl Shard {
     }
 
     /// Whether the piece is still one of its group's: one that was rewritten meanwhile may be gone from the disk.
-    fn is_current(&self, p: &Piece) -> bool {
-        self.group(p.meta.group).is_ok_and(|g| g.lock().pieces.iter().any(|q| q.key() == p.key()))
+    pub(crate) fn is_current(&self, m: &PieceMeta) -> bool {
+        self.group(m.group).is_ok_and(|g| g.lock().has_piece(m))
     }
 
     /// Reads on from the cursor until the budget is used or the pass is over.
@@ -66,7 +66,7 @@ impl Shard {
             *cursor = at;
             match self.scrub_piece(&p, cursor, budget, &mut report).await {
                 Ok(()) => {}
-                Err(Error::Damaged(_)) if !self.is_current(&p) => {}
+                Err(Error::Damaged(_)) if !self.is_current(&p.meta) => {}
                 Err(Error::Damaged(d)) => self.found(&mut report, d),
                 Err(e) => return Err(e),
             }
@@ -107,7 +107,7 @@ impl Shard {
             }
             let end = f.blocks.get(i + 1).map_or(meta.data, |b| b.off);
             report.bytes += u64::from(end - f.blocks[i].off);
-            if !self.block_is_whole(p, &f, i).await? && self.is_current(p) {
+            if !self.block_is_whole(p, &f, i).await? && self.is_current(&p.meta) {
                 self.found(report, block_damage(p, &f, i));
             }
         }

@@ -279,6 +279,10 @@ impl SubjectFoot {
     }
     /// The slot of a sequence, less the piece's first.
     pub(crate) fn slot_of(&self, seq: u32) -> Option<usize> {
+        // Without gaps this is it.
+        if self.slots.get(seq as usize).is_some_and(|s| s.seq == seq) {
+            return Some(seq as usize);
+        }
         self.slots.binary_search_by_key(&seq, |s| s.seq).ok()
     }
     /// Bytes of memory.
@@ -469,6 +473,11 @@ pub(crate) struct BlockCodec<'a> {
 }
 
 impl BlockCodec<'_> {
+    /// Whether a block is stored as it is.
+    fn is_plain(&self) -> bool {
+        self.key.is_none() && !self.compress
+    }
+
     /// Appends a block. `at` is where in `file` it will stand, which makes its nonce and is part of its checksum.
     fn put(&self, out: &mut Vec<u8>, file: FileId, at: u64, raw: &[u8], lead: Lead) {
         let mut body = std::borrow::Cow::Borrowed(raw);
@@ -480,11 +489,7 @@ impl BlockCodec<'_> {
             (body, flag) = (c.into(), COMPRESSED);
         }
         let stored = body.len() + if self.key.is_some() { crate::crypt::TAG } else { 0 };
-        let mut header = Vec::with_capacity(BLOCK_HEADER);
-        header.u32(stored as u32 | flag);
-        header.u32(raw.len() as u32);
-        header.u32(lead.records);
-        header.u32(lead.rest);
+        let header = block_header(stored as u32 | flag, raw.len() as u32, lead);
         let sealed = self.key.map(|k| k.seal(block_nonce(at, 0), &header, &body));
         let stored = sealed.as_deref().unwrap_or(&body);
         let crc = block_crc(file, at, &header, stored);
@@ -518,6 +523,15 @@ impl BlockCodec<'_> {
     }
 }
 
+/// A block's header without its checksum.
+fn block_header(stored: u32, raw: u32, lead: Lead) -> [u8; BLOCK_HEADER - 4] {
+    let mut h = [0; BLOCK_HEADER - 4];
+    for (at, v) in [(0, stored), (4, raw), (8, lead.records), (12, lead.rest)] {
+        h[at..at + 4].copy_from_slice(&v.to_le_bytes());
+    }
+    h
+}
+
 /// Covers where the block belongs too, so that another block read or written in its place is seen (S-11).
 fn block_crc(file: FileId, at: u64, header: &[u8], stored: &[u8]) -> u32 {
     let c = crc32c::crc32c(&file.0.to_le_bytes());
@@ -546,8 +560,13 @@ pub(crate) struct Builder<'a> {
     codec: BlockCodec<'a>,
     /// Where in its file the piece begins.
     off: u64,
+    /// Bytes of it that were taken away ([`Builder::taken`]).
+    base: usize,
     out: Vec<u8>,
+    /// The block being filled, unless it is stored as it is: then it stands at the end of `out`, behind the room of its header.
     block: Vec<u8>,
+    /// Where in `out` the last block that was begun stands.
+    start: usize,
     lead: Lead,
     line: Option<BlockLine>,
     meta: PieceMeta,
@@ -562,6 +581,7 @@ pub(crate) struct Builder<'a> {
 /// A finished piece.
 #[derive(Debug)]
 pub(crate) struct Built {
+    /// What was not taken away before.
     pub bytes: Bytes,
     pub meta: PieceMeta,
     #[cfg(test)]
@@ -599,8 +619,10 @@ impl<'a> Builder<'a> {
         Builder {
             codec,
             off,
+            base: 0,
             out: Vec::new(),
             block: Vec::new(),
+            start: 0,
             lead: Lead::default(),
             line: None,
             meta,
@@ -621,7 +643,26 @@ impl<'a> Builder<'a> {
 
     /// Bytes so far, footers left out.
     pub(crate) fn len(&self) -> usize {
-        self.out.len() + self.block.len()
+        self.base + self.out.len() + self.block.len()
+    }
+
+    /// Blocks that are finished, as bytes: they follow what was taken away before.
+    pub(crate) fn finished(&self) -> &[u8] {
+        let open = self.line.is_some() && self.codec.is_plain();
+        &self.out[..if open { self.start } else { self.out.len() }]
+    }
+    /// What [`Builder::finished`] gives was written and is no longer needed here.
+    pub(crate) fn taken(&mut self) {
+        let n = self.finished().len();
+        self.out.drain(..n);
+        self.base += n;
+        self.start = self.start.saturating_sub(n);
+    }
+
+    /// The bytes of the open block.
+    #[inline]
+    fn raw(&mut self) -> &mut Vec<u8> {
+        if self.codec.is_plain() { &mut self.out } else { &mut self.block }
     }
 
     /// The piece covers this entry, of which nothing is kept.
@@ -660,29 +701,29 @@ impl<'a> Builder<'a> {
         self.cover(e.head.index, e.head.term, e.head.chain);
         self.meta.compacted |= e.head.compacted;
         self.begin(e.head.first, e.head.index);
-        self.block.extend_from_slice(&e.head.encode());
+        self.raw().extend_from_slice(&e.head.encode());
         if e.head.kind != Kind::Messages {
-            self.block.extend_from_slice(&e.payload);
+            self.raw().extend_from_slice(&e.payload);
             return self.end_if_full();
         }
-        self.block.extend_from_slice(&e.payload[..PREAMBLE]);
+        self.raw().extend_from_slice(&e.payload[..PREAMBLE]);
         let mut left = u32_at(&e.payload, 4);
         let rest = e.rest();
         for r in e.records().flatten() {
-            if self.block.is_empty() {
+            if self.line.is_none() {
                 self.lead = Lead { records: left, rest: rest.len() as u32 };
             }
             let m = Message::parse(r).expect("S-10: entries are checked before they get here");
             self.begin(m.seq, e.head.index);
             self.note(&m);
-            self.block.extend_from_slice(r);
+            self.raw().extend_from_slice(r);
             left -= r.len() as u32;
             // A block may only end where more records follow: what comes after the last one belongs to it.
             if left > 0 {
                 self.end_if_full();
             }
         }
-        self.block.extend_from_slice(&rest);
+        self.raw().extend_from_slice(&rest);
         self.end_if_full();
     }
 
@@ -699,7 +740,11 @@ impl<'a> Builder<'a> {
             let known = if seq.0 > 0 { seq } else { StreamSeq(self.meta.last_seq.0 + 1) };
             let seq = if self.meta.msgs == 0 { 0 } else { (known.0 - self.meta.first_seq.0) as u32 };
             let index = (index.0 - self.meta.first_index.0) as u32;
-            self.line = Some(BlockLine { off: self.out.len() as u32, seq, index });
+            self.start = self.out.len();
+            self.line = Some(BlockLine { off: (self.base + self.start) as u32, seq, index });
+            if self.codec.is_plain() {
+                self.out.extend_from_slice(&[0; BLOCK_HEADER]);
+            }
         }
     }
 
@@ -721,7 +766,13 @@ impl<'a> Builder<'a> {
     }
 
     fn end_if_full(&mut self) {
-        if self.block.len() >= self.block_target {
+        let len = if self.codec.is_plain() {
+            // Without an open block the end of `out` is none.
+            if self.line.is_some() { self.out.len() - self.start - BLOCK_HEADER } else { 0 }
+        } else {
+            self.block.len()
+        };
+        if len >= self.block_target {
             self.end();
         }
     }
@@ -729,9 +780,17 @@ impl<'a> Builder<'a> {
     fn end(&mut self) {
         if let Some(line) = self.line.take() {
             self.index.blocks.push(line);
-            let at = self.off + self.out.len() as u64;
-            self.codec.put(&mut self.out, self.meta.file, at, &self.block, self.lead);
-            self.block.clear();
+            let at = self.off + (self.base + self.start) as u64;
+            if self.codec.is_plain() {
+                let (head, raw) = self.out[self.start..].split_at_mut(BLOCK_HEADER);
+                let header = block_header(raw.len() as u32, raw.len() as u32, self.lead);
+                let crc = block_crc(self.meta.file, at, &header, raw);
+                head[..BLOCK_HEADER - 4].copy_from_slice(&header);
+                head[BLOCK_HEADER - 4..].copy_from_slice(&crc.to_le_bytes());
+            } else {
+                self.codec.put(&mut self.out, self.meta.file, at, &self.block, self.lead);
+                self.block.clear();
+            }
         }
         self.lead = Lead::default();
     }
@@ -742,7 +801,7 @@ impl<'a> Builder<'a> {
             return None;
         }
         self.end();
-        self.meta.data = self.out.len() as u32;
+        self.meta.data = (self.base + self.out.len()) as u32;
         let subjects = sorted(std::mem::take(&mut self.names), std::mem::take(&mut self.slots));
         self.index.ttl.sort_unstable();
         self.index.filter =
@@ -750,10 +809,10 @@ impl<'a> Builder<'a> {
         // The lengths of the footers stand in the manifest's copy of the metadata only, so that they need not know
         // themselves.
         let a = self.index.encode(&self.meta);
-        let at = self.off + self.out.len() as u64;
+        let at = self.off + (self.base + self.out.len()) as u64;
         self.meta.index_foot = self.foot(&a, at);
         let b = subjects.encode();
-        let at = self.off + self.out.len() as u64;
+        let at = self.off + (self.base + self.out.len()) as u64;
         self.meta.subject_foot = self.foot(&b, at);
         Some(Built {
             bytes: self.out.into(),
@@ -852,15 +911,31 @@ fn name_at<'a>(text: &'a [u8], ends: &[usize], i: u32) -> &'a [u8] {
     &text[if i == 0 { 0 } else { ends[i - 1] }..ends[i]]
 }
 
+/// The first bytes as a number that sorts as they do; what is not there counts as zeros.
+fn key_of(b: &[u8]) -> u128 {
+    let mut k = [0; 16];
+    let n = b.len().min(16);
+    k[..n].copy_from_slice(&b[..n]);
+    u128::from_be_bytes(k)
+}
+
 /// Numbers the subjects in their sorted order.
 fn sorted(names: Names, mut slots: Vec<Slot>) -> SubjectFoot {
     let mut f = SubjectFoot::default();
-    let mut order: Vec<u32> = (0..names.ends.len() as u32).collect();
-    order.sort_unstable_by(|a, b| names.name(*a).cmp(names.name(*b)));
+    let all = 0..names.ends.len() as u32;
+    // What follows the common beginning decides as a rule, and stands here side by side; comparing texts all over memory costs ten times as much.
+    let common = all.clone().fold(None, |common: Option<&[u8]>, i| {
+        let name = names.name(i);
+        let common = common.unwrap_or(name);
+        Some(&common[..common.iter().zip(name).take_while(|(a, b)| a == b).count()])
+    });
+    let common = common.map_or(0, <[u8]>::len);
+    let mut order: Vec<(u128, u32)> = all.map(|i| (key_of(&names.name(i)[common..]), i)).collect();
+    order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| names.name(a.1).cmp(names.name(b.1))));
     let mut renamed = vec![0; order.len()];
     f.text.reserve_exact(names.text.len());
     f.ends.reserve_exact(order.len());
-    for (new, old) in order.into_iter().enumerate() {
+    for (new, (_, old)) in order.into_iter().enumerate() {
         renamed[old as usize] = new as u32;
         f.text.extend_from_slice(names.name(old));
         f.ends.push(f.text.len() as u32);
@@ -945,7 +1020,11 @@ impl Block {
             self.records().map(|r| (r.as_ptr().addr() - start) as u32).collect()
         });
         let seq_at = |at: u32| record_seq(&self.raw[at as usize..]);
-        let i = table.partition_point(|at| seq_at(*at) < Some(seq));
+        // Without gaps it stands as far behind the first as its number says, and no other record has to be looked at.
+        let first = table.first().and_then(|at| seq_at(*at)).unwrap_or_default();
+        let guess = usize::try_from(seq.0.wrapping_sub(first.0)).unwrap_or(usize::MAX);
+        let there = table.get(guess).is_some_and(|at| seq_at(*at) == Some(seq));
+        let i = if there { guess } else { table.partition_point(|at| seq_at(*at) < Some(seq)) };
         if let Some(at) = table.get(i).map(|at| *at as usize)
             && seq_at(at as u32) == Some(seq)
         {

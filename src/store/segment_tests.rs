@@ -56,6 +56,29 @@ fn piece(entries: &[Entry], codec: BlockCodec<'_>, target: usize) -> Built {
     b.finish().expect("entries were added")
 }
 
+#[test]
+fn what_is_taken_away_while_it_is_built_and_the_rest_are_the_piece() {
+    let all = entries(&(0..200).map(|i| i % 9).collect::<Vec<u8>>(), 40);
+    for compress in [false, true] {
+        let codec = || BlockCodec { key: None, compress };
+        let whole = piece(&all, codec(), 700);
+        let mut b =
+            Builder::new(G, FileId(1), FILE_HEADER as u64, Counting::default(), codec()).block_target(700);
+        let mut taken = Vec::new();
+        for (i, e) in all.iter().enumerate() {
+            b.push(e);
+            if i % 5 == 0 {
+                taken.extend_from_slice(b.finished());
+                b.taken();
+                assert!(b.finished().is_empty());
+            }
+        }
+        let rest = b.finish().expect("entries were added");
+        assert!(!taken.is_empty() && rest.meta == whole.meta && rest.index == whole.index);
+        assert_eq!([&taken[..], &rest.bytes].concat(), whole.bytes);
+    }
+}
+
 fn blocks(p: &Built, key: Option<&FileKey>) -> Vec<Block> {
     let ends = p.index.blocks.iter().skip(1).map(|l| l.off).chain([p.meta.data]);
     p.index

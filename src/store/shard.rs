@@ -25,9 +25,11 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     cache::Cache,
+    crypt,
     group::Group,
     io::{Disk, File, Writer},
     journal::{Active, Admission, Full, Journal, JournalFile},
+    keyring::Eras,
     manifest::{self, Choice, Lost, Manifest, Slot},
     mend::Hole,
     options::{Options, mutant},
@@ -44,6 +46,18 @@ pub(crate) struct Progress {
     pub synced: Round,
     pub poisoned: Option<Arc<str>>,
 }
+
+/// How far the reading of the journals is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reading {
+    /// Bytes that were read so far; more than `total` where something looked damaged and was read again.
+    pub read: u64,
+    /// Bytes of the journals that are known so far.
+    pub total: u64,
+}
+
+/// Hears of it.
+pub(crate) type Hears<'a> = &'a mut (dyn FnMut(&Reading) + Send);
 
 /// See the module.
 pub(crate) struct Shard {
@@ -64,6 +78,8 @@ pub(crate) struct Shard {
     pub next_file: AtomicU64,
     /// Segment files of flushes that failed.
     pub leaked: Mutex<Vec<FileId>>,
+    /// Which key sealed which segment files.
+    pub eras: Mutex<Eras>,
     /// Files that somebody reads or receives outside of a flush, and how many do: they are not removed meanwhile.
     pub kept: Mutex<BTreeMap<FileId, u32>>,
     pub cache: Cache,
@@ -79,6 +95,8 @@ pub(crate) struct Shard {
     /// When the round that is being written began, on the monotonic clock; 0 if none is.
     pub round_began: AtomicU64,
     pub damage: Mutex<Vec<Damage>>,
+    /// Something joined `damage`, or the end has come.
+    pub damaged: Notify,
     /// Recovery gave up something behind the last good round.
     pub torn: bool,
 }
@@ -114,8 +132,9 @@ impl Shard {
         disk: Disk,
         dir: PathBuf,
         id: u32,
-        opts: Options,
+        mut opts: Options,
         writes: bool,
+        hears: Hears<'_>,
     ) -> Result<Arc<Shard>> {
         if writes {
             disk.create_dir_all(&dir.join("journal")).await?;
@@ -132,7 +151,7 @@ impl Shard {
         }
         let mut slots = Vec::new();
         for slot in 0..2 {
-            slots.push(read_slot(&disk, &slot_path(&dir, slot)).await?);
+            slots.push(read_slot(&disk, &slot_path(&dir, slot), &opts).await?);
         }
         let b = slots.pop().expect("two slots were read");
         let a = slots.pop().expect("two slots were read");
@@ -142,6 +161,9 @@ impl Shard {
             Choice::Use(m, again) => (*m, again),
             Choice::Foreign(v) => {
                 return Err(Error::Format(format!("{} was written by format {v}, this is 1", dir.display())));
+            }
+            Choice::Sealed(key) => {
+                return Err(Error::Format(format!("{} is {}", dir.display(), crypt::absent(key))));
             }
             Choice::BothDamaged => {
                 let (a, b) = (slot_path(&dir, 0), slot_path(&dir, 1));
@@ -155,10 +177,24 @@ impl Shard {
                 return Err(Error::Damaged(Damage { group: None, entries: None, messages: None, what }));
             }
         };
+        opts.keys.learn(&manifest.ring);
+        let mut eras = manifest.eras.clone();
+        eras.begin(manifest.next_file, opts.keys.current_id());
+        // S-31: all of it is known before anything is served.
+        for key in eras.needed(&manifest.files()) {
+            opts.keys
+                .check(key)
+                .map_err(|e| Error::Format(format!("segments in {} are {e}", dir.display())))?;
+        }
         let from = Round(manifest.replay_from.0.max(1));
         let (JournalScan { files, scans, saved }, replay) =
-            read_replay(&disk, &dir, id, &opts, from, manifest.synced).await?;
-        let saved = if saved { saved::read(&disk, &dir).await } else { None };
+            read_replay(&disk, &dir, id, &opts, from, manifest.synced, hears).await?;
+        // It holds subjects, so where files are sealed it is one of before.
+        let sealed = opts.keys.current().is_some();
+        if saved && sealed && writes {
+            disk.remove_file(&saved::path(&dir)).await?;
+        }
+        let saved = if saved && !sealed { saved::read(&disk, &dir).await } else { None };
         // S-82: what is taken from the journal may so far lie in the page cache only.
         let mut last = BTreeMap::new();
         for (number, scan) in &scans {
@@ -180,12 +216,13 @@ impl Shard {
             epoch: Epoch(replay.epoch.0.max(manifest.epoch.0)),
             next: replay.end.next(),
             sector: opts.sector,
+            key: opts.keys.current_id(),
             ..Journal::default()
         };
         for (number, at) in files {
             match last.get(&number) {
                 Some(l) => journal.full.push(Full { at, last: *l, unsynced: false }),
-                None => journal.free.push(at),
+                None => journal.give_back(at),
             }
         }
         let progress = Progress { written: replay.end, synced: replay.end, poisoned: None };
@@ -202,6 +239,7 @@ impl Shard {
             generation: AtomicU64::new(manifest.generation),
             next_file: AtomicU64::new(manifest.next_file.0.max(1)),
             leaked: Mutex::default(),
+            eras: Mutex::new(eras),
             kept: Mutex::default(),
             cache: Cache::new(opts.footer_cache, opts.block_cache),
             wake: Notify::new(),
@@ -213,6 +251,7 @@ impl Shard {
             syncs: AtomicU64::new(0),
             round_began: AtomicU64::new(0),
             damage: Mutex::default(),
+            damaged: Notify::new(),
             torn: replay.torn,
             disk,
             dir,
@@ -228,6 +267,7 @@ impl Shard {
             return Ok(Arc::new(shard));
         }
         shard.remove_files(&garbage).await;
+        shard.remove_foreign().await;
         match shard.prepare().await {
             // A full disk takes no appends and still serves reads.
             Ok(_) | Err(Error::NoSpace(_) | Error::Busy) => {}
@@ -395,6 +435,7 @@ impl Shard {
         let mut all = self.damage.lock();
         if !all.contains(&d) {
             all.push(d);
+            self.damaged.notify_one();
         }
     }
 
@@ -612,6 +653,7 @@ impl Shard {
         if let Some(a) = j.active.take() {
             j.full.push(Full { at: a.at, last: a.last, unsynced: a.unsynced });
         }
+        let at = JournalFile { key: j.key, ..at };
         j.epoch = Epoch(j.epoch.0 + 1);
         let salt = salt(&self.opts);
         let key = self.opts.keys.current().map(|k| k.for_file(&salt));
@@ -678,7 +720,7 @@ impl Shard {
             self.disk.sync_dir(&self.dir.join("journal")).await
         };
         match made.await {
-            Ok(()) => Ok(JournalFile { number, file, len }),
+            Ok(()) => Ok(JournalFile { number, file, len, key: self.opts.keys.current_id() }),
             Err(e) => {
                 drop(file);
                 // It holds nothing yet: an empty file would only be met again by the next recovery.
@@ -754,6 +796,27 @@ impl Shard {
         }
     }
 
+    /// Bytes of pieces that another key than the one of today has sealed, or none has.
+    pub(crate) fn foreign_bytes(&self) -> u64 {
+        let (eras, key) = (self.eras.lock().clone(), self.opts.keys.current_id());
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        let of = |g: &Arc<Mutex<Group>>| {
+            let g = g.lock();
+            let all = g.pieces.iter().filter(|p| eras.key_of(p.meta.file) != key);
+            all.map(|p| p.meta.size()).sum::<u64>()
+        };
+        groups.iter().map(of).sum()
+    }
+
+    /// Removes journal files that are not used again. What fails is met again by the next opening.
+    pub(crate) async fn remove_foreign(&self) {
+        let gone = std::mem::take(&mut self.journal.lock().foreign);
+        for f in gone {
+            // S-23: no round in it is needed, also if the removal does not reach the disk.
+            self.disk.remove_file(&journal_path(&self.dir, f.number)).await.ok();
+        }
+    }
+
     /// Removes segment files that a durable manifest has declared garbage. What fails is left for the next opening.
     pub(crate) async fn remove_files(&self, ids: &[FileId]) {
         for id in ids {
@@ -782,7 +845,7 @@ fn forget_vouchers(mut f: FileScan) -> FileScan {
     f
 }
 
-pub(crate) async fn read_slot(disk: &Disk, path: &Path) -> Result<Slot> {
+pub(crate) async fn read_slot(disk: &Disk, path: &Path, opts: &Options) -> Result<Slot> {
     let file = match disk.open(path, OpenOptions::READ).await {
         Ok(f) => f,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Slot::Absent),
@@ -792,7 +855,7 @@ pub(crate) async fn read_slot(disk: &Disk, path: &Path) -> Result<Slot> {
     // A transient fault must not look like damage.
     for _ in 0..3 {
         let len = usize::try_from(file.len().await?).unwrap_or(usize::MAX);
-        slot = Manifest::decode(&file.scan_at(0, len).await?);
+        slot = Manifest::decode(&file.scan_at(0, len).await?, &opts.keys);
         if !matches!(slot, Slot::Damaged) {
             break;
         }
@@ -809,10 +872,16 @@ pub(crate) async fn read_replay(
     opts: &Options,
     from: Round,
     synced: Round,
+    hears: Hears<'_>,
 ) -> Result<(JournalScan, Replay)> {
     let mut best: Option<(JournalScan, Replay)> = None;
+    let mut progress = Reading::default();
     for _ in 0..3 {
-        let scan = read_journal(disk, dir, id, opts).await?;
+        let scan = read_journal(disk, dir, id, opts, from, &mut |n, of| {
+            progress = Reading { read: progress.read + n, total: progress.total.max(of) };
+            hears(&progress);
+        })
+        .await?;
         let found: Vec<FileScan> = scan.scans.iter().map(|s| s.1.clone()).collect();
         let replay = if mutant!(opts, TruncateOnDamage) {
             classify(found.into_iter().map(forget_vouchers).collect(), from, Round(0))
@@ -841,14 +910,24 @@ pub(crate) struct JournalScan {
     pub saved: bool,
 }
 
-async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Result<JournalScan> {
+async fn read_journal(
+    disk: &Disk,
+    dir: &Path,
+    id: u32,
+    opts: &Options,
+    from: Round,
+    read: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<JournalScan> {
     let (mut files, mut scans, mut saved) = (BTreeMap::new(), Vec::new(), false);
-    for e in disk.read_dir(&dir.join("journal")).await? {
+    let there = disk.read_dir(&dir.join("journal")).await?;
+    let total = there.iter().map(|e| e.len).sum();
+    for e in there {
         saved |= e.name == saved::NAME;
         let Some(number) = e.name.strip_suffix(".fj").and_then(|n| n.parse().ok()) else { continue };
         let file = disk.open(&journal_path(dir, number), OpenOptions::EDIT).await?;
         let len = file.len().await?;
         let bytes = read_twice(&file, usize::try_from(len).unwrap_or(usize::MAX)).await?;
+        read(len, total);
         if let Some(v) = FileHead::foreign_version(&bytes) {
             return Err(Error::Format(format!(
                 "journal file {} was written by format {v}, this is 1",
@@ -859,11 +938,18 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
         let newest = round::guess_epoch(&bytes, id, opts.sector);
         let epoch = head.map(|h| h.epoch).or(newest);
         if let Some(epoch) = epoch {
-            let key = match head {
-                Some(h) => opts.keys.of_file(h.key, &h.salt).map_err(Error::Format)?,
-                None => None,
+            let (key, absent) = match head.map(|h| opts.keys.of_file(h.key, &h.salt)) {
+                Some(Ok(key)) => (key, None),
+                Some(Err(e)) => (None, Some(e)),
+                None => (None, None),
             };
             let mut rounds = round::scan(&bytes, id, epoch, opts.sector, key.as_ref());
+            // S-31: without its key a file still says which rounds are in it. One that is not needed is passed over.
+            if let Some(e) = absent
+                && rounds.iter().any(|r| r.head.round >= from)
+            {
+                return Err(Error::Format(format!("the journal in {} is {e}", dir.display())));
+            }
             if head.is_none() {
                 without_key(&mut rounds, opts);
             }
@@ -891,7 +977,9 @@ async fn read_journal(disk: &Disk, dir: &Path, id: u32, opts: &Options) -> Resul
                 },
             ));
         }
-        files.insert(number, JournalFile { number, file, len });
+        // One without a header is used again: what stands in it is not known.
+        let sealed = head.map_or(opts.keys.current_id(), |h| h.key);
+        files.insert(number, JournalFile { number, file, len, key: sealed });
     }
     Ok(JournalScan { files, scans, saved })
 }

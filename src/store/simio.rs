@@ -35,6 +35,10 @@ pub(crate) fn finish<F: Future>(f: F, polls_max: usize, mut between: impl FnMut(
     panic!("a future waits for something that never comes");
 }
 
+/// An operation that takes longer is late by a turn of the others for each such time, up to so many.
+const SLOW_NS: u64 = 500_000;
+const TURNS_MAX: u64 = 40;
+
 /// A simulated disk that many handles share.
 #[derive(Clone)]
 pub struct SimHandle {
@@ -88,6 +92,14 @@ impl SimHandle {
         SimHandle { disk: Arc::new(Mutex::new(disk)), yields, frozen: Arc::default() }
     }
 
+    /// A disk of sectors of 512 bytes that does what it is told, for tests.
+    #[cfg(test)]
+    pub(crate) fn faultless(seed: u64) -> SimHandle {
+        let mut options = env::simdisk::Options { sector: 512, ..env::simdisk::Options::default() };
+        options.rates.clear();
+        SimHandle::new(SimDisk::new(options, env::rng::Rng::derived(seed, "a disk of tests")), false)
+    }
+
     /// Whether every operation waits, as on a disk that does not answer. Needs a runtime while it is.
     pub fn freeze(&self, frozen: bool) {
         self.frozen.store(frozen, Ordering::Release);
@@ -110,7 +122,21 @@ impl SimHandle {
             })
             .await;
         }
-        let r = f(&mut self.disk.lock());
+        let (r, cost) = {
+            let mut d = self.disk.lock();
+            (f(&mut d), d.cost_ns())
+        };
+        // A slow one is done late: meanwhile others do more than one operation.
+        let mut late = if self.yields { (cost / SLOW_NS).min(TURNS_MAX) } else { 0 };
+        std::future::poll_fn(|cx| {
+            if late == 0 {
+                return Poll::Ready(());
+            }
+            late -= 1;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
         r.map_err(|e| error(path, e))
     }
 

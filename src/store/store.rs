@@ -15,18 +15,22 @@ use parking_lot::Mutex;
 
 use crate::{
     feet::{Need, Pins},
-    group::Group as State,
+    group::{Group as State, Piece},
     io::Disk,
     manifest::{Checkpoint, Lost, Totals},
     options::Options,
+    read::Fetched,
     record::{Entry, Head, Message, NewEntry},
     round::{self, Frame, FrameKind},
     scrub::{Cursor, ScrubReport},
-    shard::{Progress, Shard, memory_option, options_bytes},
+    shard::{Progress, Reading, Shard, memory_option, options_bytes},
     transfer::{Incoming, Outgoing, Taken},
     types::{Damage, Durable, Error, GroupId, LogIndex, Result, Round, StreamSeq},
     view::View,
 };
+
+/// Pause before a flush is tried again that failed or has freed no room, and before a journal file is asked for again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// How an append becomes acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -68,6 +72,7 @@ impl Shards {
             s.wake_flush.notify_one();
             s.wake_prepare.notify_one();
             s.wake_scrub.notify_one();
+            s.damaged.notify_one();
         }
     }
 }
@@ -78,6 +83,28 @@ pub struct Group {
     pub(crate) shard: Arc<Shard>,
     pub(crate) state: Arc<Mutex<State>>,
     id: GroupId,
+}
+
+/// Tells what is damaged, also what was found before.
+pub struct DamageWatch {
+    shard: Arc<Shard>,
+    told: usize,
+}
+
+impl DamageWatch {
+    /// The next damage; `None` once the store has ended.
+    pub async fn next(&mut self) -> Option<Damage> {
+        loop {
+            if let Some(d) = self.shard.damage.lock().get(self.told) {
+                self.told += 1;
+                return Some(d.clone());
+            }
+            if self.shard.closed.load(Ordering::Acquire) {
+                return None;
+            }
+            self.shard.damaged.notified().await;
+        }
+    }
 }
 
 /// A promise of the journal: redeem it for a [`Durable`].
@@ -219,7 +246,7 @@ impl Store {
         let mut shards = Vec::new();
         for id in 0..count {
             let path = dir.join(format!("shard-{id:03}"));
-            shards.push(Shard::open(disk.clone(), path, id, opts.clone(), true).await?);
+            shards.push(Shard::open(disk.clone(), path, id, opts.clone(), true, &mut |_| {}).await?);
         }
         Ok(Store { shards: Arc::new(Shards { all: shards, lock: Mutex::new(lock) }) })
     }
@@ -234,6 +261,16 @@ impl Store {
         dir: impl Into<PathBuf>,
         opts: Options,
     ) -> Result<Store> {
+        Self::open_to_read_with(disk, dir, opts, |_| {}).await
+    }
+
+    /// The same; tells after each file of a journal how far the reading of that journal is.
+    pub async fn open_to_read_with(
+        disk: impl Into<Disk>,
+        dir: impl Into<PathBuf>,
+        opts: Options,
+        mut hears: impl FnMut(&Reading) + Send,
+    ) -> Result<Store> {
         let (disk, dir) = (disk.into(), dir.into());
         let there = disk.read_dir(&dir).await?;
         let count = there.iter().filter(|e| e.is_dir && e.name.starts_with("shard-")).count() as u32;
@@ -244,7 +281,7 @@ impl Store {
         let mut shards = Vec::new();
         for id in 0..count {
             let path = dir.join(format!("shard-{id:03}"));
-            shards.push(Shard::open(disk.clone(), path, id, opts.clone(), false).await?);
+            shards.push(Shard::open(disk.clone(), path, id, opts.clone(), false, &mut hears).await?);
         }
         Ok(Store { shards: Arc::new(Shards { all: shards, lock: Mutex::new(lock) }) })
     }
@@ -276,7 +313,10 @@ impl Store {
             env::spawn(async move {
                 while !shard.closed.load(Ordering::Acquire) {
                     shard.wake_prepare.notified().await;
-                    shard.prepare().await.ok();
+                    // Whoever finds no room asks for a file again and again; a full disk is not asked as often.
+                    if shard.prepare().await.is_err() {
+                        env::time::sleep(AGAIN).await;
+                    }
                 }
                 drop(lock);
             });
@@ -284,12 +324,18 @@ impl Store {
             env::spawn(async move {
                 while shard.progress.borrow().poisoned.is_none() {
                     shard.wake_flush.notified().await;
-                    // A failed flush changed nothing; the next append that finds no room wakes it again.
-                    shard.flush_all().await.ok();
-                    shard.prepare().await.ok();
+                    // A failed flush changed nothing; the next append that finds no room wakes it again, as does whoever misses a journal file
+                    // below. Where it cannot help for now, as on a full disk, it is not tried without a pause.
+                    let flushed = shard.flush_all().await.is_ok();
+                    if shard.prepare().await.is_err() || !flushed {
+                        env::time::sleep(AGAIN).await;
+                    }
                 }
                 drop(lock);
             });
+            if s.foreign_bytes() > 0 {
+                env::spawn(Self::reseal(s.clone()));
+            }
             if s.opts.scrub_rate > 0 {
                 let (rate, pause, shard) = (s.opts.scrub_rate, s.opts.scrub_pause, s.clone());
                 env::spawn(async move {
@@ -302,6 +348,25 @@ impl Store {
                 });
             }
         }
+    }
+
+    /// Flushes until nothing is left that is sealed otherwise than it would be today. What cannot be read cannot be sealed anew either, and
+    /// is tried ever more seldom.
+    async fn reseal(shard: Arc<Shard>) {
+        let (mut left, mut pause) = (shard.foreign_bytes(), shard.opts.reseal_pause);
+        while left > 0 && !shard.closed.load(Ordering::Acquire) {
+            env::time::sleep(pause).await;
+            shard.flush_all().await.ok();
+            let now = shard.foreign_bytes();
+            let longest = Duration::from_secs(3600);
+            pause = if now < left { shard.opts.reseal_pause } else { (pause * 2).min(longest) };
+            left = now;
+        }
+    }
+
+    /// Bytes of segments that are sealed with an earlier key, or not sealed although there is a key now: they are sealed anew in the background.
+    pub fn foreign_bytes(&self) -> u64 {
+        self.shards.all.iter().map(|s| s.foreign_bytes()).sum()
     }
 
     /// Runs a shard's rounds, and syncs what relaxed ones left after the interval.
@@ -430,6 +495,20 @@ impl Store {
     /// # Errors
     /// Among others: the group is there, or its end is not durable yet.
     pub fn create(&self, id: GroupId, memory: bool, options: &[u8]) -> Result<(Group, Ticket)> {
+        self.create_with(id, memory, options, Sync::Always)
+    }
+
+    /// The same; with [`Sync::Relaxed`] no sync is made for it, and a later append's covers it. A memory group needs one, for its numbers (S-55).
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub fn create_with(
+        &self,
+        id: GroupId,
+        memory: bool,
+        options: &[u8],
+        sync: Sync,
+    ) -> Result<(Group, Ticket)> {
         let shard = self.shard(id);
         let options = options_bytes(memory, options);
         let synced = shard.progress.borrow().synced;
@@ -448,6 +527,7 @@ impl Store {
         if let Some(f) = floor {
             frames.push(Frame::control(FrameKind::Floor, id, LogIndex(0), round::floor(f.0, f.1)));
         }
+        frames.iter_mut().for_each(|f| f.sync = memory || sync == Sync::Always);
         let round = shard.enqueue(frames, true)?;
         if let Some(f) = floor {
             state.set_floor(f, round);
@@ -502,6 +582,11 @@ impl Store {
     /// What was found damaged or lost so far.
     pub fn damage(&self) -> Vec<Damage> {
         self.shards.all.iter().flat_map(|s| s.damage.lock().clone()).collect()
+    }
+
+    /// Tells of damage as it is found, one watch a shard. To be taken once.
+    pub fn watch_damage(&self) -> Vec<DamageWatch> {
+        self.shards.all.iter().map(|s| DamageWatch { shard: s.clone(), told: 0 }).collect()
     }
 
     /// Whether opening gave up a last round that nothing vouches for. After a power failure that is what a write under way
@@ -566,6 +651,11 @@ impl Group {
     pub fn options(&self) -> Bytes {
         self.state.lock().options.slice(1..)
     }
+    /// Whether what is written of it to segments from now on is compressed, block by block; what lies there stays as it is until it is rewritten.
+    /// Not kept over a restart.
+    pub fn set_compress(&self, compress: bool) {
+        self.state.lock().compress = compress;
+    }
     /// Whether its bodies stay in memory.
     pub fn is_memory(&self) -> bool {
         memory_option(&self.state.lock().options)
@@ -576,13 +666,30 @@ impl Group {
     /// Appends entries, all or none. Each is checked whole. They can be read at once and are durable when the ticket says
     /// so. A memory group's entries do not reach the disk; its ticket waits at most for a reservation of numbers.
     pub fn append(&self, entries: Vec<NewEntry>, sync: Sync) -> Result<Ticket> {
+        self.append_with(entries, sync, NewEntry::seal)
+    }
+
+    /// The same for entries that were proposed on this node, with digests that were computed then: they are not computed once more.
+    ///
+    /// # Errors
+    /// As [`Group::append`].
+    pub fn append_own(&self, entries: Vec<NewEntry>, sync: Sync) -> Result<Ticket> {
+        self.append_with(entries, sync, NewEntry::seal_own)
+    }
+
+    fn append_with(
+        &self,
+        entries: Vec<NewEntry>,
+        sync: Sync,
+        seal: fn(NewEntry, GroupId) -> std::result::Result<Entry, &'static str>,
+    ) -> Result<Ticket> {
         let mut state = self.state.lock();
         if state.deleted {
             return Err(Error::NoGroup(self.id));
         }
         let mut sealed: Vec<Entry> = Vec::with_capacity(entries.len());
         for e in entries {
-            let e = e.seal(self.id).map_err(|s| Error::Invalid(s.to_owned()))?;
+            let e = seal(e, self.id).map_err(|s| Error::Invalid(s.to_owned()))?;
             match sealed.last() {
                 None => state.check_next(&e)?,
                 Some(b) => {
@@ -661,8 +768,14 @@ impl Group {
 
     /// Keeps a hard state: term, vote and commit, as opaque bytes.
     pub fn set_hard_state(&self, hard: Bytes) -> Result<Ticket> {
+        self.set_hard_state_with(hard, Sync::Always)
+    }
+
+    /// The same; with [`Sync::Relaxed`] no sync is made for it.
+    pub fn set_hard_state_with(&self, hard: Bytes, sync: Sync) -> Result<Ticket> {
         let mut state = self.state.lock();
-        let frame = Frame::control(FrameKind::HardState, self.id, LogIndex(0), hard.clone());
+        let mut frame = Frame::control(FrameKind::HardState, self.id, LogIndex(0), hard.clone());
+        frame.sync = sync == Sync::Always;
         let round = self.shard.enqueue(vec![frame], true)?;
         state.set_hard(hard, round);
         Ok(self.ticket(round))
@@ -694,6 +807,22 @@ impl Group {
     /// Entries from `from` on, up to `bytes` but at least one if there is any. Those at or below the checkpoint may be
     /// compacted: they are state and no longer log.
     pub async fn entries(&self, from: LogIndex, bytes: u64) -> Result<Vec<Entry>> {
+        loop {
+            let mut piece = None;
+            match self.entries_of(from, bytes, &mut piece).await {
+                // Its piece was rewritten while it was read, and is gone.
+                Err(Error::Damaged(_)) if piece.is_some_and(|p| !self.state.lock().has_piece(&p.meta)) => {}
+                r => return r,
+            }
+        }
+    }
+
+    async fn entries_of(
+        &self,
+        from: LogIndex,
+        bytes: u64,
+        piece_read: &mut Option<Arc<Piece>>,
+    ) -> Result<Vec<Entry>> {
         let (mut out, mut size) = (Vec::new(), 0);
         let piece = {
             let s = self.state.lock();
@@ -718,12 +847,22 @@ impl Group {
             s.pieces.iter().find(|p| p.meta.first_index <= from && from <= p.meta.last_index).cloned()
         };
         let Some(p) = piece else { return Err(Error::Damaged(self.damage_at(from))) };
+        *piece_read = Some(p.clone());
         let (patched, state) = {
             let s = self.state.lock();
             let of_piece = s.patched.range(p.meta.first_index..=p.meta.last_index);
             (of_piece.map(|(_, t)| t.entry.clone()).collect::<Vec<_>>(), s.checkpoint.index)
         };
-        let whole = if patched.is_empty() { Some(self.shard.read_piece(&p.meta).await) } else { None };
+        let part = match patched.is_empty() {
+            true => self.shard.read_from(&p.meta, from, bytes).await.unwrap_or_default(),
+            false => None,
+        };
+        let whole = match part {
+            Some(entries) => Some(Ok((entries, Vec::new()))),
+            // Something in it is damaged: then all of it is looked at.
+            None if patched.is_empty() => Some(self.shard.read_piece(&p.meta).await),
+            None => None,
+        };
         let (entries, bad) = match whole {
             Some(Ok(all)) => all,
             // Above the checkpoint every entry is there, so that one that cannot be read shows; below it does not.
@@ -764,9 +903,22 @@ impl Group {
     /// Reads what a question to [`Group::view`] lacked, so that it can be asked again. Reading what is damaged is no error
     /// for a message (the answer then says so) and one for an index.
     pub async fn fetch(&self, need: Need) -> Result<()> {
-        let got = self.shard.need(&need).await?;
-        self.state.lock().pins.put(got);
+        if let Some(got) = self.read(&need).await? {
+            self.state.lock().pins.put(got);
+        }
         Ok(())
+    }
+
+    /// Reads what a question lacked; `None` if its piece was rewritten meanwhile: asked again, it lacks something else.
+    async fn read(&self, need: &Need) -> Result<Option<Fetched>> {
+        match self.shard.need(need).await {
+            Err(Error::Damaged(_))
+                if need.0.piece().is_some_and(|p| !self.state.lock().has_piece(&p.meta)) =>
+            {
+                Ok(None)
+            }
+            r => r.map(Some),
+        }
     }
 
     /// Asks, reads what is missing, and asks again until there is an answer. `f` begins anew each time.
@@ -780,7 +932,9 @@ impl Group {
                 Ok(v) => return Ok(v),
                 Err(n) => n,
             };
-            pins.put(self.shard.need(&need).await?);
+            if let Some(got) = self.read(&need).await? {
+                pins.put(got);
+            }
         }
     }
 

@@ -1,10 +1,7 @@
 //! The handles on a simulated disk, one thing at a time.
 
 use bytes::Bytes;
-use env::{
-    rng::Rng,
-    simdisk::{Options as DiskOptions, SimDisk},
-};
+use env::simdisk::SimDisk;
 
 use super::*;
 use crate::{
@@ -14,12 +11,6 @@ use crate::{
 
 fn now<F: Future>(f: F) -> F::Output {
     simio::finish(f, 10_000, || {})
-}
-
-fn disk() -> SimHandle {
-    let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
-    options.rates.clear();
-    SimHandle::new(SimDisk::new(options, Rng::derived(1, "store tests")), false)
 }
 
 fn options() -> Options {
@@ -73,7 +64,7 @@ fn acked(t: &Ticket) -> bool {
 
 #[test]
 fn s55_a_memory_group_gives_no_number_twice() {
-    let disk = disk();
+    let disk = SimHandle::faultless(1);
     let mut store = open(&disk);
     let (g, t) = store.create(GroupId(1), true, b"").expect("new");
     now(store.step()).expect("a round");
@@ -120,7 +111,7 @@ fn s55_a_memory_group_gives_no_number_twice() {
 
 #[test]
 fn a_memory_group_gives_memory_back_and_keeps_its_order() {
-    let disk = disk();
+    let disk = SimHandle::faultless(1);
     let store = open(&disk);
     let (g, _) = store.create(GroupId(1), true, b"").expect("new");
     for i in 0..20_000u64 {
@@ -163,7 +154,7 @@ fn a_memory_group_gives_memory_back_and_keeps_its_order() {
 
 #[test]
 fn s22_a_full_disk_refuses_appends_and_serves_the_rest() {
-    let disk = disk();
+    let disk = SimHandle::faultless(1);
     let store = open(&disk);
     let (g, _) = store.create(GroupId(1), false, b"").expect("new");
     for _ in 0..20 {
@@ -210,7 +201,7 @@ fn s22_a_full_disk_refuses_appends_and_serves_the_rest() {
 /// Without a restart: what space there is again is used by the next append that asks.
 #[test]
 fn s22_space_that_returns_is_used_again() {
-    let disk = disk();
+    let disk = SimHandle::faultless(1);
     let store = open(&disk);
     let (g, _) = store.create(GroupId(1), false, b"").expect("new");
     add(&g, &["a"], 1000).expect("room");
@@ -252,7 +243,7 @@ fn s22_space_that_returns_is_used_again() {
 /// However many streams a round has entries of, it is one write and one sync, also when journal files are used again.
 #[test]
 fn ten_thousand_groups_cost_one_sync_a_round() {
-    let disk = disk();
+    let disk = SimHandle::faultless(1);
     let opts = Options {
         journal_file_min: 4 << 20,
         journal_file_usual: 4 << 20,
@@ -299,7 +290,7 @@ fn ten_thousand_groups_cost_one_sync_a_round() {
 
 #[test]
 fn both_manifests_damaged_is_refused_and_the_files_are_named() {
-    let disk = disk();
+    let disk = SimHandle::faultless(1);
     let store = open(&disk);
     let (g, _) = store.create(GroupId(1), false, b"").expect("new");
     add(&g, &["a"], 1000).expect("room");
@@ -349,7 +340,7 @@ fn both_manifests_damaged_is_refused_and_the_files_are_named() {
 
 #[test]
 fn a_damaged_record_is_told_from_an_absent_one() {
-    let disk = disk();
+    let disk = SimHandle::faultless(1);
     let store = open(&disk);
     let (g, _) = store.create(GroupId(1), false, b"").expect("new");
     for _ in 0..40 {

@@ -13,7 +13,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::{Buf, Bytes, BytesMut};
-use env::disk::OpenOptions;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
@@ -25,7 +24,7 @@ use crate::{
     record::{ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message},
     round::{Frame, FrameKind},
     segment::{Joiner, PieceMeta, live_part},
-    shard::{Shard, segment_path},
+    shard::Shard,
     types::{Chain, Damage, Error, FileId, GroupId, LogIndex, Result, StreamSeq, Term},
 };
 
@@ -444,22 +443,21 @@ impl Incoming {
         // Garbage, unless a manifest names it: so a crash leaves nothing behind.
         self.kept.add(draft.id);
         self.shard.leaked.lock().push(draft.id);
-        let mut b = draft.builder(&self.shard, self.group);
+        let key = draft.key();
+        let mut b = draft.builder(&key, &self.shard, self.group);
         b.skip(self.covered.next(), Term(0), Chain(0));
         let mut turn = 0;
         for e in &entries {
             b.push(e);
+            draft.pour(&self.shard, &mut b).await;
             crate::flush::pause(&mut turn, e.head.size()).await;
         }
         if last {
             b.skip(c.index, c.term, c.chain);
         }
         let Some(built) = b.finish() else { return Ok(()) };
-        let (meta, _) = draft.add(built);
-        let path = segment_path(&self.shard.dir, draft.id);
-        let file = self.shard.disk.open(&path, OpenOptions::TRUNCATE).await?;
-        file.write_vectored_at(0, draft.bytes.clone()).await?;
-        file.sync_data().await?;
+        let (meta, _) = draft.add(&self.shard, built).await;
+        draft.finish(true).await?;
         self.covered = meta.last_index;
         self.pieces.push(meta);
         Ok(())

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use env::{
-    Rng,
-    simdisk::{Options as DiskOptions, Planned, SimDisk},
-};
+use env::{Rng, simdisk::Planned};
 use proptest::prelude::*;
 
 use super::*;
@@ -20,12 +17,6 @@ const ID: GroupId = GroupId(3);
 
 fn now<F: Future>(f: F) -> F::Output {
     simio::finish(f, 1_000_000, || {})
-}
-
-fn disk(seed: u64) -> SimHandle {
-    let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
-    options.rates.clear();
-    SimHandle::new(SimDisk::new(options, Rng::derived(seed, "transfer")), false)
 }
 
 fn options() -> Options {
@@ -197,7 +188,7 @@ fn no_leaks(disk: &SimHandle, store: &Store) -> std::result::Result<(), TestCase
 
 fn whole(seed: u64) -> std::result::Result<(), TestCaseError> {
     let mut rng = Rng::derived(seed, "whole");
-    let (from, to) = (disk(seed), disk(seed + 1));
+    let (from, to) = (SimHandle::faultless(seed), SimHandle::faultless(seed + 1));
     let mut a = Life::new(&from);
     let steps = rng.between(1, 60);
     a.some(&mut rng, steps);
@@ -256,7 +247,7 @@ fn whole(seed: u64) -> std::result::Result<(), TestCaseError> {
 /// The receiver's power fails at operation `at` of an installation. False if it was over before.
 fn crash_at(seed: u64, at: u64, after: bool) -> std::result::Result<bool, TestCaseError> {
     let mut rng = Rng::derived(seed, "crash");
-    let (from, to) = (disk(seed), disk(seed + 1));
+    let (from, to) = (SimHandle::faultless(seed), SimHandle::faultless(seed + 1));
     let mut a = Life::new(&from);
     a.some(&mut rng, 30);
     let mut b = Life::new(&to);
@@ -342,13 +333,13 @@ proptest! {
     #[test]
     fn s102_what_changed_on_the_way_is_refused(seed in 0u64..40, at in any::<proptest::sample::Index>(), bit in 0u8..8) {
         let mut rng = Rng::derived(seed, "flip");
-        let mut a = Life::new(&disk(seed));
+        let mut a = Life::new(&SimHandle::faultless(seed));
         a.some(&mut rng, 12);
         a.append(&mut rng, true);
         a.checkpoint(b"the blob");
         now(a.store.flush()).expect("it flushes");
         let mut bytes = read_out(&mut a.g.outgoing().expect("there is a checkpoint"));
-        let b = Life::new(&disk(seed + 1));
+        let b = Life::new(&SimHandle::faultless(seed + 1));
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         prop_assert!(now(receive(&b.g, &bytes, &mut rng)).is_err(), "byte {at}");

@@ -159,8 +159,9 @@ impl<'a> View<'a> {
 
     /// The last message of a literal subject at or before `upto`.
     pub fn last_of(&self, subject: &[u8], upto: StreamSeq) -> Asked<Option<StreamSeq>> {
-        let hit = self.ask_ready(|s, feet| s.last_of(subject, upto, feet))?;
-        if let Some(seq) = hit
+        let (hit, exact) = self.ask_ready(|s, feet| s.last_of(subject, upto, feet))?;
+        if !exact
+            && let Some(seq) = hit
             && let Ok(mut s) = self.state.try_borrow_mut()
             && let Some(id) = s.dict.find(subject)
             && let i = *s.dict.info(id)

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -17,7 +17,8 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::oneshot, task::spawn_blocking};
 
-use super::sys;
+pub use super::direct::Appender;
+use super::{direct::Room, sys};
 use crate::disk::{Entry, Metadata, Op, OpenOptions, Space, fail, parent, poisoned, refuse, temporary};
 
 /// Reads up to this size are first tried in the page cache, on the calling thread.
@@ -25,9 +26,6 @@ const INLINE_READ_MAX: usize = 256 << 10;
 /// A read that asks for more than this is first cut to what the file holds, so that a damaged length cannot ask for
 /// memory without bound.
 const UNCHECKED_READ_MAX: usize = 1 << 20;
-/// Where a write past the page cache has to begin and end, and what it takes at once.
-const DIRECT_ALIGN: usize = 4096;
-const DIRECT_CHUNK: usize = 1 << 20;
 /// Rounds that may wait in a [`Thread`]. A journal has one under way and at most a few behind it.
 const ROUNDS_MAX: usize = 64;
 
@@ -37,13 +35,15 @@ pub struct Disk(());
 
 /// An open file. Clones share it; it closes with the last of them.
 #[derive(Clone, Debug)]
-pub struct File(Arc<Inner>);
+pub struct File(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    file: fs::File,
+pub(super) struct Inner {
+    pub(super) file: fs::File,
     path: PathBuf,
     poisoned: AtomicBool,
+    /// The same file past the page cache, once that was wanted; `None` in it where that cannot be.
+    pub(super) direct: OnceLock<Option<fs::File>>,
 }
 
 /// A directory that no other process may lock until this is dropped.
@@ -104,7 +104,12 @@ impl Disk {
             if file.metadata()?.is_dir() {
                 return Err(io::Error::from(io::ErrorKind::IsADirectory));
             }
-            Ok(File(Arc::new(Inner { file, path: p.to_path_buf(), poisoned: AtomicBool::new(false) })))
+            Ok(File(Arc::new(Inner {
+                file,
+                path: p.to_path_buf(),
+                poisoned: AtomicBool::new(false),
+                direct: OnceLock::new(),
+            })))
         })
         .await
     }
@@ -230,10 +235,10 @@ fn metadata(m: &fs::Metadata) -> Metadata {
 }
 
 impl Inner {
-    fn fail(&self, op: &'static str, e: io::Error) -> io::Error {
+    pub(super) fn fail(&self, op: &'static str, e: io::Error) -> io::Error {
         fail(op, &self.path, e)
     }
-    fn writable(&self, op: &'static str) -> io::Result<()> {
+    pub(super) fn writable(&self, op: &'static str) -> io::Result<()> {
         if self.poisoned.load(Ordering::Acquire) { Err(poisoned(op, &self.path)) } else { Ok(()) }
     }
     fn sync(&self, op: &'static str, all: bool) -> io::Result<()> {
@@ -248,26 +253,6 @@ impl Inner {
     fn write(&self, off: u64, bufs: &[Bytes]) -> io::Result<()> {
         self.writable("write")?;
         sys::write_all_vectored_at(&self.file, bufs, off).map_err(|e| self.fail("write", e))
-    }
-    /// Writes a new file's content past the page cache, or through it where that cannot be.
-    fn write_new(&self, bufs: &[Bytes]) -> io::Result<()> {
-        self.writable("write")?;
-        let total: usize = bufs.iter().map(Bytes::len).sum();
-        let direct = if total >= DIRECT_CHUNK { sys::open_direct(&self.path) } else { None };
-        let done = match direct {
-            Some(direct) => {
-                sys::allocate(&self.file, 0, total as u64).map_err(|e| self.fail("allocate", e))?;
-                match write_direct(&direct, &self.file, bufs, total) {
-                    // The file system took the flag and not the write.
-                    Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
-                        sys::write_all_vectored_at(&self.file, bufs, 0)
-                    }
-                    done => done,
-                }
-            }
-            None => sys::write_all_vectored_at(&self.file, bufs, 0),
-        };
-        done.map_err(|e| self.fail("write", e))
     }
     fn read(&self, off: u64, len: usize) -> io::Result<Bytes> {
         let mut len = len;
@@ -290,7 +275,7 @@ impl Inner {
 }
 
 impl File {
-    async fn blocking<T, F>(&self, f: F) -> io::Result<T>
+    pub(super) async fn blocking<T, F>(&self, f: F) -> io::Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Inner) -> io::Result<T> + Send + 'static,
@@ -350,12 +335,6 @@ impl File {
         self.blocking(move |f| f.write(off, &bufs)).await
     }
 
-    /// Writes the whole content of a file that is empty, past the page cache where that can be and is worth it: for much that is not about to be
-    /// read again, at the price of one copy in memory that goes round. Not durable before a sync (E-1).
-    pub async fn write_new(&self, bufs: Vec<Bytes>) -> io::Result<()> {
-        self.blocking(move |f| f.write_new(&bufs)).await
-    }
-
     /// Makes the content and the length durable (E-1). A failure is final (E-2).
     pub async fn sync_data(&self) -> io::Result<()> {
         self.blocking(|f| f.sync("sync", false)).await
@@ -412,31 +391,6 @@ impl File {
     }
 }
 
-/// Copies `bufs` piece by piece to an aligned buffer and writes that to `direct`; what is left behind the last whole block goes through `file`.
-fn write_direct(direct: &fs::File, file: &fs::File, bufs: &[Bytes], total: usize) -> io::Result<()> {
-    let whole = total / DIRECT_ALIGN * DIRECT_ALIGN;
-    let mut room = vec![0u8; DIRECT_CHUNK + DIRECT_ALIGN];
-    let from = room.as_ptr().align_offset(DIRECT_ALIGN);
-    let chunk = &mut room[from..from + DIRECT_CHUNK];
-    let (mut at, mut held) = (0usize, 0usize);
-    for b in bufs {
-        let mut left = &b[..];
-        while !left.is_empty() {
-            let n = left.len().min(chunk.len() - held);
-            chunk[held..held + n].copy_from_slice(&left[..n]);
-            left = &left[n..];
-            held += n;
-            if held == chunk.len() {
-                direct.write_all_at(chunk, at as u64)?;
-                (at, held) = (at + held, 0);
-            }
-        }
-    }
-    let aligned = whole - at;
-    direct.write_all_at(&chunk[..aligned], at as u64)?;
-    file.write_all_at(&chunk[aligned..held], whole as u64)
-}
-
 fn short(path: &Path, off: u64, len: usize, got: usize) -> io::Error {
     let Range { start, end } = off..off.saturating_add(len as u64);
     let text = format!("bytes {start}..{end} asked for, the file ends after {got} of them");
@@ -470,8 +424,9 @@ impl Thread {
     pub fn start(name: &str) -> io::Result<Thread> {
         let (tx, rx) = mpsc::sync_channel::<Job>(ROUNDS_MAX);
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let mut room = Room::default();
             while let Ok(job) = rx.recv() {
-                job.done.send(run(&job.round)).ok();
+                job.done.send(run(&job.round, &mut room)).ok();
             }
         })?;
         Ok(Thread { queue: Some(tx), thread: Some(thread) })
@@ -501,9 +456,12 @@ fn gone() -> io::Error {
     io::Error::other("the journal's thread has ended")
 }
 
-fn run(round: &Round) -> io::Result<()> {
+fn run(round: &Round, room: &mut Room) -> io::Result<()> {
     round.ops.iter().try_for_each(|op| match op {
-        Op::Write { file, off, bufs } => file.0.write(*off, bufs),
+        Op::Write { file, off, bufs } => match file.0.write_aligned(*off, bufs, room) {
+            Some(done) => done,
+            None => file.0.write(*off, bufs),
+        },
         Op::SyncData(file) => file.0.sync("sync", false),
         Op::SyncAll(file) => file.0.sync("sync", true),
     })

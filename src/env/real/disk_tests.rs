@@ -60,15 +60,20 @@ fn a_new_file_past_the_page_cache_is_what_was_written() {
     let here = std::env::current_dir().unwrap().join(format!("write-new-{}", std::process::id()));
     test(async {
         for (i, total) in
-            [0, 1, 4095, 1 << 20, (1 << 20) + 1, (3 << 20) - 1, (2 << 20) + 4096].into_iter().enumerate()
+            [0, 1, 4095, 256 << 10, (256 << 10) + 1, 1 << 20, (1 << 20) + 1, (3 << 20) - 1, (2 << 20) + 4096]
+                .into_iter()
+                .enumerate()
         {
             for path in [dir.at(&format!("f{i}")), here.clone()] {
                 let bytes: Vec<u8> = (0..total).map(|i: usize| (i * 7 + i / 4096) as u8).collect();
                 let all = Bytes::from(bytes);
                 let cut = [total / 3, total / 3 + 5, total].map(|c| c.min(total));
-                let bufs = vec![all.slice(..cut[0]), all.slice(cut[0]..cut[1]), all.slice(cut[1]..)];
                 let f = Disk::os().open(&path, OpenOptions::TRUNCATE).await.unwrap();
-                f.write_new(bufs).await.unwrap();
+                let mut a = f.appender(i % 2 == 0 || path == here);
+                for part in [&all[..cut[0]], &all[cut[0]..cut[1]], &all[cut[1]..]] {
+                    a.push(part).await.unwrap();
+                }
+                a.end().await.unwrap();
                 f.sync_data().await.unwrap();
                 assert_eq!(f.len().await.unwrap(), total as u64);
                 assert!(f.read_at(0, total + 1).await.unwrap() == all, "{total} bytes");

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod clock;
+mod direct;
 pub mod disk;
 pub mod linger;
 pub mod log;

@@ -180,14 +180,38 @@ pub fn map(f: &fs::File) -> io::Result<Option<memmap2::Mmap>> {
     unsafe { memmap2::Mmap::map(f) }.map(Some)
 }
 
-/// A second handle on a file, for writing past the page cache; `None` where that cannot be.
+/// A second handle on an open file, past the page cache; `None` where that cannot be.
 #[cfg(target_os = "linux")]
-pub fn open_direct(path: &Path) -> Option<fs::File> {
+pub fn reopen_direct(f: &fs::File) -> Option<fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
-    fs::OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path).ok()
+    // By its descriptor: another file may have its name by now.
+    let path = format!("/proc/self/fd/{}", f.as_raw_fd());
+    let open =
+        |write: bool| fs::OpenOptions::new().read(true).write(write).custom_flags(libc::O_DIRECT).open(&path);
+    open(true).or_else(|_| open(false)).ok()
 }
 
 #[cfg(not(target_os = "linux"))]
-pub fn open_direct(_: &Path) -> Option<fs::File> {
+pub fn reopen_direct(_: &fs::File) -> Option<fs::File> {
     None
+}
+
+/// Tells the allocator to keep memory for what comes next. What was given back to the system costs more, when it is needed again, than all that is done
+/// with it: the buffers of a busy server are taken and let go all the time.
+pub fn keep_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        /// Larger blocks are mapped by themselves: tables that grow, which can then grow without a copy.
+        const MAPPED_MIN: libc::c_int = 4 << 20;
+        /// Free bytes at an arena's end beyond which they go back.
+        const KEPT: libc::c_int = 64 << 20;
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| {
+            // SAFETY: plain numbers; an allocator that does not know them answers 0 and goes on as before.
+            unsafe {
+                libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_MIN);
+                libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+            }
+        });
+    }
 }

@@ -4,7 +4,7 @@ use std::{cell::Cell, future::Future, io, thread};
 
 use tokio::{runtime, sync::oneshot};
 
-use super::linger;
+use super::{linger, sys};
 use crate::time::Instant;
 
 /// A task's end, as a future. Dropping it does not stop the task; [`JoinHandle::abort`] does.
@@ -120,6 +120,7 @@ pub fn run<F: Future>(main: F) -> io::Result<F::Output> {
 }
 
 fn runtime() -> io::Result<runtime::Runtime> {
+    sys::keep_memory();
     // The disk's blocking calls run on this pool; it grows only when they do.
     runtime::Builder::new_current_thread().enable_all().max_blocking_threads(32).build()
 }

@@ -283,6 +283,42 @@ impl Drop for Inner {
     }
 }
 
+/// Bytes that an [`Appender`] writes at once.
+const APPEND_CHUNK: usize = 64 << 10;
+
+/// Writes a new file from its start to its end, part by part. Not durable before a sync of the file (E-1), and all of it there only after [`Appender::end`].
+#[derive(Debug)]
+pub struct Appender {
+    file: File,
+    at: u64,
+    held: Vec<u8>,
+}
+
+impl Appender {
+    /// Adds bytes.
+    pub async fn push(&mut self, mut b: &[u8]) -> io::Result<()> {
+        while !b.is_empty() {
+            let n = b.len().min(APPEND_CHUNK - self.held.len());
+            self.held.extend_from_slice(&b[..n]);
+            b = &b[n..];
+            if self.held.len() == APPEND_CHUNK {
+                self.write_out().await?;
+            }
+        }
+        Ok(())
+    }
+    async fn write_out(&mut self) -> io::Result<()> {
+        let part = Bytes::from(std::mem::take(&mut self.held));
+        let at = self.at;
+        self.at += part.len() as u64;
+        self.file.write_vectored_at(at, vec![part]).await
+    }
+    /// Writes what is left.
+    pub async fn end(mut self) -> io::Result<()> {
+        if self.held.is_empty() { Ok(()) } else { self.write_out().await }
+    }
+}
+
 impl File {
     async fn op<T>(
         &self,
@@ -339,9 +375,13 @@ impl File {
     pub async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
         self.write_at(off, bufs.concat()).await
     }
-    /// Writes the whole content of a file that is empty.
-    pub async fn write_new(&self, bufs: Vec<Bytes>) -> io::Result<()> {
-        self.write_vectored_at(0, bufs).await
+    /// As [`File::scan_at`], for somebody who reads much in order.
+    pub async fn stream_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        self.scan_at(off, len).await
+    }
+    /// Begins to write the content of a file that is empty, from its start to its end.
+    pub fn appender(&self, _past_cache: bool) -> Appender {
+        Appender { file: self.clone(), at: 0, held: Vec::new() }
     }
     /// Makes the content and the length durable (E-1). A failure is final (E-2).
     pub async fn sync_data(&self) -> io::Result<()> {

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-/// A set of `u64`.
+/// A set of `u64`, and how many are in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ranges(BTreeMap<u64, u64>);
+pub struct Ranges(BTreeMap<u64, u64>, u64);
 
 impl Ranges {
     /// Adds a range.
@@ -21,8 +21,10 @@ impl Ranges {
             start = start.min(s);
             end = end.max(e);
             self.0.remove(&s);
+            self.1 -= e - s;
         }
         self.0.insert(start, end);
+        self.1 += end - start;
     }
     /// Takes a range out.
     pub fn remove(&mut self, r: Range<u64>) {
@@ -34,6 +36,7 @@ impl Ranges {
                 break;
             }
             self.0.remove(&s);
+            self.1 -= e.min(r.end) - s.max(r.start);
             if e > r.end {
                 self.0.insert(r.end, e);
             }
@@ -59,7 +62,7 @@ impl Ranges {
     }
     /// How many offsets are in the set.
     pub fn total(&self) -> u64 {
-        self.0.iter().map(|(s, e)| e - s).sum()
+        self.1
     }
     /// The ranges, in order.
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {

@@ -50,7 +50,14 @@ impl Dir {
     }
     /// Runs the program as `nats-server` to its end.
     fn run(&self, args: &[&str]) -> (i32, String, String) {
-        let out = Command::new(self.program("nats-server")).args(args).current_dir(&self.0).output();
+        self.run_as("nats-server", args)
+    }
+    /// Runs it under its own name.
+    fn tool(&self, args: &[&str]) -> (i32, String, String) {
+        self.run_as("fulmar", args)
+    }
+    fn run_as(&self, name: &str, args: &[&str]) -> (i32, String, String) {
+        let out = Command::new(self.program(name)).args(args).current_dir(&self.0).output();
         let Output { status, stdout, stderr } = out.unwrap();
         let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
         (status.code().expect("it ends by itself"), text(stdout), text(stderr))
@@ -71,8 +78,12 @@ struct Running {
 
 impl Running {
     fn start_as(dir: &Dir, name: &str, args: &[&str]) -> Running {
+        Running::start_with(dir, name, args, &[])
+    }
+    fn start_with(dir: &Dir, name: &str, args: &[&str], variables: &[(&str, &str)]) -> Running {
         let mut child = Command::new(dir.program(name))
             .args(args)
+            .envs(variables.iter().copied())
             .current_dir(&dir.0)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -515,4 +526,112 @@ fn a_neighbours_data_is_named_and_left_alone() {
     let d = Dir::new();
     fs::create_dir_all(d.0.join("data/jetstream")).unwrap();
     Running::start(&d, &["-js", "-sd", "data"]);
+}
+
+/// Sends requests of JetStream's API and publishes, each with its answer.
+fn asked(address: &str, requests: &[(&str, &str)]) -> Vec<String> {
+    let mut tcp = logged_in(address);
+    let mut answers = Vec::new();
+    tcp.write_all(b"SUB answers 1\r\n").unwrap();
+    let mut lines = BufReader::new(tcp.try_clone().unwrap()).lines().map_while(Result::ok);
+    for (subject, body) in requests {
+        // Requests go without headers, publishes with some.
+        let head = format!("NATS/1.0\r\nA-HEADER: x\r\nNats-Msg-Id: once-only {body}\r\n\r\n");
+        let (verb, head) = if subject.starts_with('$') { ("PUB", "") } else { ("HPUB", head.as_str()) };
+        let all = head.len() + body.len();
+        let sizes = if head.is_empty() { all.to_string() } else { format!("{} {all}", head.len()) };
+        tcp.write_all(format!("{verb} {subject} answers {sizes}\r\n{head}{body}\r\n").as_bytes()).unwrap();
+        let mut answer = lines.find(|l| l.starts_with("MSG answers") || l.starts_with("HMSG answers"));
+        answer = answer.and_then(|_| lines.next());
+        answers.push(answer.expect("an answer"));
+    }
+    answers
+}
+
+/// Encryption at rest as operators use it: the key comes from a variable, is missing, is wrong, is changed, and the old one is dropped.
+#[test]
+fn a_store_is_sealed_with_the_key_of_the_configuration() {
+    let d = Dir::new();
+    let config = |name: &str, keys: &str| {
+        d.write(name, &format!("listen: \"127.0.0.1:-1\"\njetstream {{ store_dir: data {keys} }}"))
+    };
+    let first = config("first.conf", ", key: $STORE_KEY, cipher: aes");
+    let none = config("none.conf", "");
+    let both = config("both.conf", ", key: \"the second key\", prev_key: $STORE_KEY");
+    let second = config("second.conf", ", key: \"the second key\"");
+    let life = |conf: &str, secret: &str, requests: &[(&str, &str)]| {
+        let variables = [("STORE_KEY", secret)];
+        let mut s = Running::start_with(&d, "nats-server", &["-c", conf], &variables);
+        s.said("Server is ready");
+        let answers = asked(&s.address(), requests);
+        s.signal(Signal::Terminate);
+        assert_eq!(s.exit_code(), Some(0));
+        answers
+    };
+    let plain = |d: &Dir| {
+        let mut all = BTreeMap::new();
+        tree(&d.0.join("data"), &mut all);
+        let secrets = [&b"a body to hide"[..], b"hidden.subject", b"A-HEADER", b"once-only"];
+        let stands = |b: &Vec<u8>| secrets.iter().find(|s| b.windows(s.len()).any(|w| w == **s)).copied();
+        let found =
+            all.iter().find_map(|(p, b)| Some((p.clone(), String::from_utf8_lossy(stands(b)?).into_owned())));
+        assert!(all.len() > 4, "{:?}", all.keys());
+        found
+    };
+    let create = r#"{"name":"S","subjects":["hidden.*"],"storage":"file"}"#;
+    let said = life(
+        &first,
+        "from a variable",
+        &[
+            ("$JS.API.STREAM.CREATE.S", create),
+            ("hidden.subject", "a body to hide 1"),
+            ("hidden.subject", "a body to hide 2"),
+        ],
+    );
+    assert!(said[0].contains("\"created\"") && said[2].contains("\"seq\":2"), "{said:?}");
+    assert_eq!(plain(&d), None);
+
+    // Without the key, and with another one: refused by name, and nothing is touched.
+    let mut before = BTreeMap::new();
+    tree(&d.0.join("data"), &mut before);
+    for (conf, secret) in [(&none, ""), (&first, "another"), (&second, "")] {
+        let mut s = Running::start_with(&d, "nats-server", &["-c", conf], &[("STORE_KEY", secret)]);
+        assert_eq!(s.exit_code(), Some(1));
+        let said = s.all_said();
+        assert!(said.contains("Can't start JetStream") && said.contains("sealed with the key "), "{said}");
+        assert!(said.contains("jetstream.key") && said.contains("jetstream.prev_key"), "{said}");
+        assert!(!said.contains("from a variable") && !said.contains("second key"), "{said}");
+        let mut after = BTreeMap::new();
+        tree(&d.0.join("data"), &mut after);
+        assert!(before == after, "a refused start changes nothing");
+    }
+
+    let get = |seq: u64| format!("{{\"seq\":{seq}}}");
+    let body = |said: &String, n: u64| {
+        // "a body to hide N" in base64.
+        let known = ["YSBib2R5IHRvIGhpZGUgMQ==", "YSBib2R5IHRvIGhpZGUgMg==", "YSBib2R5IHRvIGhpZGUgMw=="];
+        assert!(said.contains(known[n as usize - 1]), "{said}");
+    };
+    let (one, two, three) = (get(1), get(2), get(3));
+    let read = ("$JS.API.STREAM.MSG.GET.S", one.as_str());
+    body(&life(&first, "from a variable", &[read])[0], 1);
+    let more = ("hidden.subject", "a body to hide 3");
+    let said = life(&both, "from a variable", &[read, more]);
+    body(&said[0], 1);
+    // Its last flush wrote a manifest with the second key: the first one need not be there any more.
+    let said =
+        life(&second, "", &[read, ("$JS.API.STREAM.MSG.GET.S", &two), ("$JS.API.STREAM.MSG.GET.S", &three)]);
+    said.iter().zip(1..).for_each(|(s, n)| body(s, n));
+    assert_eq!(plain(&d), None);
+
+    // The tools look at it with the server's configuration, and not without.
+    let data = d.path("data");
+    let (code, out, err) = d.tool(&["store", "verify", &data, "-c", &second]);
+    assert!(code == 0 && out.contains(": whole"), "{out}{err}");
+    let (code, out, err) = d.tool(&["store", "inspect", "-c", &second, &data]);
+    assert!(code == 0 && out.contains("sealed with the key "), "{out}{err}");
+    for words in [&["store", "verify", &data][..], &["store", "inspect", &data]] {
+        let (code, _, err) = d.tool(words);
+        assert!(code == 2 && err.contains("which is not configured"), "{err}");
+    }
 }

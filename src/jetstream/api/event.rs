@@ -354,6 +354,19 @@ pub enum Event<'a> {
         /// The cluster.
         cluster: &'a str,
     },
+    /// Messages of a stream cannot be read here. An event of our own: the original has none.
+    StreamDamaged {
+        /// The account.
+        account: &'a str,
+        /// The stream.
+        stream: &'a str,
+        /// The server that has the damage.
+        server: &'a str,
+        /// The first and the last message that it may have hit, if that is known.
+        messages: Option<(u64, u64)>,
+        /// What was found.
+        what: &'a str,
+    },
     /// A server was removed from the cluster.
     ServerRemoved {
         /// The server.
@@ -438,6 +451,10 @@ struct Body<'a> {
     batch: Option<&'a str>,
     #[serde(rename = "reason", skip_serializing_if = "Option::is_none")]
     abandoned: Option<Abandoned>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seq: Option<u64>,
 }
 
 fn given(text: &str) -> Option<&str> {
@@ -505,6 +522,7 @@ impl<'a> Event<'a> {
             Event::OutOfStorage { .. } => {
                 (format!("{ADVISORY}.SERVER.OUT_OF_STORAGE"), "server_out_of_space")
             }
+            Event::StreamDamaged { stream: name, .. } => (stream("DAMAGED", name), "stream_damaged"),
             Event::ServerRemoved { .. } => (format!("{ADVISORY}.SERVER.REMOVED"), "server_removed"),
         }
     }
@@ -517,7 +535,8 @@ impl<'a> Event<'a> {
     /// Its text, with an id that is unique, the time, and the domain (empty for none).
     pub fn body(&self, id: &'a str, time: Time, domain: &'a str) -> Bytes {
         let family = if matches!(self, Event::Acked { .. }) { "metric" } else { "advisory" };
-        let kind = format!("io.nats.jetstream.{family}.v1.{}", self.place().1);
+        let owner = if matches!(self, Event::StreamDamaged { .. }) { "io.fulmar" } else { "io.nats" };
+        let kind = format!("{owner}.jetstream.{family}.v1.{}", self.place().1);
         let mut body = Body { kind, id, timestamp: time, domain: given(domain), ..Body::default() };
         self.fill(&mut body);
         to_bytes(&body)
@@ -608,6 +627,11 @@ impl<'a> Event<'a> {
             Event::OutOfStorage { server, server_id, stream, cluster } => {
                 (to.server, to.server_id) = (Some(server), Some(server_id));
                 (to.stream, to.cluster) = (given(stream), Some(cluster));
+            }
+            Event::StreamDamaged { account, stream, server, messages, what } => {
+                (to.account, to.stream, to.server) = (given(account), Some(stream), Some(server));
+                (to.first_seq, to.last_seq) = messages.unzip();
+                to.error = Some(what);
             }
             Event::ServerRemoved { server, server_id, cluster } => {
                 (to.server, to.server_id, to.cluster) = (Some(server), Some(server_id), Some(cluster));

@@ -72,13 +72,13 @@ impl Time {
         }
         if self.nanos != 0 {
             out.push(b'.');
-            let mut digits = self.nanos;
-            let mut unit = 100_000_000;
-            while digits != 0 {
-                out.push(b'0' + u8::try_from(digits / unit).expect("below 10"));
-                digits %= unit;
-                unit /= 10;
+            let (mut digits, mut left) = ([b'0'; 9], self.nanos);
+            for d in digits.iter_mut().rev() {
+                *d += (left % 10) as u8;
+                left /= 10;
             }
+            let zeros = digits.iter().rev().take_while(|d| **d == b'0').count();
+            out.extend_from_slice(&digits[..digits.len() - zeros]);
         }
         out.push(b'Z');
     }

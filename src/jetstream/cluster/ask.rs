@@ -49,7 +49,7 @@ pub(crate) enum At {
 
 /// Who is responsible for a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Responsible<'a> {
+pub(crate) enum Responsible<'a> {
     /// Whoever it reached.
     Anybody,
     /// The meta group's leader.
@@ -58,7 +58,7 @@ enum Responsible<'a> {
     Stream(&'a str),
 }
 
-fn responsible(r: &Request) -> Responsible<'_> {
+pub(crate) fn responsible(r: &Request) -> Responsible<'_> {
     match r {
         Request::AccountInfo => Responsible::Anybody,
         Request::StreamCreate { .. }
@@ -195,6 +195,9 @@ impl JetStream {
                 let mut infos = Vec::new();
                 for s in names.iter().filter_map(|n| self.account(&account)?.stream(n)).filter(|s| s.leads())
                 {
+                    if s.confirm().await.is_err() {
+                        continue;
+                    }
                     let wanted = handlers::info::Wanted::default();
                     if let Ok((info, _)) =
                         handlers::info::stream(&s, &wanted, self.options.domain.as_deref()).await
@@ -335,6 +338,7 @@ impl JetStream {
 pub(crate) async fn settle_stream(s: &Arc<Stream>, config: Bytes) -> Result<StreamInfo, ApiError> {
     s.want(config);
     s.configured().await?;
+    s.confirm().await?;
     let wanted = handlers::info::Wanted::default();
     let (info, _) =
         handlers::info::stream(s, &wanted, None).await.map_err(|e| errors::STREAM_STORE_FAILED.with(e))?;

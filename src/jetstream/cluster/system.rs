@@ -24,6 +24,7 @@ use crate::{
         response::{Done, StreamInfo},
         text,
     },
+    leading::CONFIRM,
     meta::{Assigned, Command, NotAssigned},
     post::Posts,
 };
@@ -234,6 +235,9 @@ impl JetStream {
     /// Answers on the leader of the meta group.
     pub(crate) async fn operate_here(self: &Arc<JetStream>, subject: &str, body: &[u8]) -> Option<Bytes> {
         let order = Order::of(subject)?;
+        if self.servers_known().await.is_err() || !self.meta.leads() {
+            return order.refused(&errors::CLUSTER_NOT_AVAIL.error());
+        }
         let done = match (Asked::read(body), order) {
             (Err(e), _) => return order.refused(&e),
             (Ok(asked), Order::Evacuate) => {
@@ -325,6 +329,9 @@ impl JetStream {
         let no = |why: &str| errors::CLUSTER_NO_PEERS.with(why);
         let leader = self.meta.leader(self.me).ok_or_else(|| errors::CLUSTER_NOT_AVAIL.error())?;
         let p = p.unwrap_or_default();
+        if !p.preferred.is_empty() || !p.tags.is_empty() {
+            self.servers_known().await?;
+        }
         let own = self.cluster.as_ref().map(|c| c.name.clone()).unwrap_or_default();
         if !p.cluster.is_empty() && p.cluster != own {
             return Err(no("no replacement peer connected"));
@@ -363,7 +370,28 @@ impl JetStream {
         }
     }
 
+    /// Returns when what this node knows of the servers is all that was decided before the call (K-10): after a start it knows none of them until it has
+    /// heard how far the log goes.
+    ///
+    /// # Errors
+    /// Nobody says so in time.
+    async fn servers_known(&self) -> Result<(), ApiError> {
+        let until = env::now() + GRACE;
+        loop {
+            if let Some(h) = self.meta.handle()
+                && h.confirm(CONFIRM).await.is_ok()
+            {
+                return Ok(());
+            }
+            if env::now() >= until {
+                return Err(errors::CLUSTER_NOT_AVAIL.error());
+            }
+            env::sleep(AGAIN).await;
+        }
+    }
+
     async fn remove_server(self: &Arc<JetStream>, asked: &Asked) -> Result<Done, ApiError> {
+        self.servers_known().await?;
         let node = asked.node(self)?;
         match self.change_meta(&Command::Remove(node)).await {
             Ok(_) => Ok(Done::YES),

@@ -627,7 +627,7 @@ fn without_a_majority_nobody_answers_for_the_stream() {
         w.publish("S.x", "1").await;
         let (a, b) = (w.kill(1).await, w.kill(2).await);
         let v = w.eventually(0, "STREAM.INFO.S", |v| !v["error"].is_null()).await;
-        assert_eq!((&v["error"]["err_code"], &v["error"]["code"]), (&json!(10008), &json!(503)), "{v}");
+        assert_eq!((&v["error"]["err_code"], &v["error"]["code"]), (&json!(10008), &json!(503)), "K-10: {v}");
         assert!(w.at(0).node.unhealthy().is_some());
         w.start(1, &a).await;
         w.eventually(0, "STREAM.INFO.S", |v| v["error"].is_null() && v["state"]["messages"] == 1).await;

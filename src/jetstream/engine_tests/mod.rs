@@ -5,6 +5,7 @@
 mod backups;
 mod consumers;
 mod health;
+mod keeping;
 mod leading;
 mod limits;
 mod making;

@@ -77,8 +77,8 @@ impl Stream {
         };
         let mut sent = Sent::default();
         // What goes out now is written with all else that this publisher has sent, if it is here.
-        let mut now = |out: Vec<Out>| {
-            let Some(d) = &mut d else { return post(&assets, reply, &out) };
+        let now = |d: &mut Option<&mut Deliveries>, out: Vec<Out>| {
+            let Some(d) = d else { return post(&assets, reply, &out) };
             let mut text = Vec::new();
             for (head, body) in &out {
                 text.clear();
@@ -97,18 +97,28 @@ impl Stream {
                 d.publish(&assets.account, &assets.desk, &m);
             }
         };
-        let (out, mut r) = self.serve_direct(&ask, &mut sent);
-        now(out);
+        let mut serve = |sent: &mut Sent| {
+            if let Direct::One { which, no_headers } = &ask
+                && let Some(d) = &mut d
+            {
+                let mut text = Vec::new();
+                let header_len = self.one_whole(which, *no_headers, &mut text)?;
+                let (shared, shown) = (None, None);
+                let m = Message { subject: reply, reply: b"", header_len, body_crlf: &text, shared, shown };
+                d.publish(&assets.account, &assets.desk, &m);
+                return Ok(());
+            }
+            let (out, r) = self.serve_direct(&ask, sent);
+            now(&mut d, out);
+            r
+        };
+        let mut r = serve(&mut sent);
         while let Err(need) = r {
             let me = self.clone();
             let mut fetch = Box::pin(async move { me.group().fetch(need).await });
             // What the page cache holds is there at once.
             match fetch.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(Ok(())) => {
-                    let out;
-                    (out, r) = self.serve_direct(&ask, &mut sent);
-                    now(out);
-                }
+                Poll::Ready(Ok(())) => r = serve(&mut sent),
                 Poll::Ready(Err(_)) => return true,
                 Poll::Pending => {
                     let (me, reply) = (self.clone(), reply.to_vec());
@@ -166,17 +176,39 @@ impl Stream {
         }
     }
 
-    fn one(&self, v: &View<'_>, which: &Which, bare: bool, out: &mut Vec<Out>) -> Result<(), Need> {
+    /// What a request for one message finds.
+    fn found(v: &View<'_>, which: &Which) -> Result<Read, Need> {
         let seq = match which {
             Which::Seq(seq) => Some(StreamSeq(*seq)),
             Which::Last(subject) => last_matching(v, subject.as_bytes())?,
             other => find(v, other)?,
         };
-        let found = match seq {
-            Some(seq) => v.get(seq)?,
-            None => Read::Absent,
-        };
+        match seq {
+            Some(seq) => v.get(seq),
+            None => Ok(Read::Absent),
+        }
+    }
+
+    /// Writes the whole answer of one message, to the end of its line; how long its headers are.
+    fn one_whole(&self, which: &Which, bare: bool, text: &mut Vec<u8>) -> Result<usize, Need> {
+        let found = Self::found(&self.group().view(), which)?;
         let Read::Valid(m) = found else {
+            text.extend_from_slice(direct::NOT_FOUND);
+            text.extend_from_slice(b"\r\n");
+            return Ok(direct::NOT_FOUND.len());
+        };
+        let msg = m.message();
+        // The headers say the subject once more, and the stream's name.
+        text.reserve(m.record().len() + msg.subject.len() + self.name.len() + 160);
+        direct::push_headers(text, &self.about(&msg, bare));
+        let header_len = text.len();
+        text.extend_from_slice(msg.body);
+        text.extend_from_slice(b"\r\n");
+        Ok(header_len)
+    }
+
+    fn one(&self, v: &View<'_>, which: &Which, bare: bool, out: &mut Vec<Out>) -> Result<(), Need> {
+        let Read::Valid(m) = Self::found(v, which)? else {
             out.push((direct::NOT_FOUND.to_vec(), Default::default()));
             return Ok(());
         };

@@ -23,7 +23,10 @@ use crate::{
         self, Kind, Parsed, Request, Rules,
         response::{AccountInfo, AccountLimits, ApiStats, Tier},
     },
-    cluster::calls::{Call, Reply},
+    cluster::{
+        ask::{Responsible, responsible},
+        calls::{Call, Reply},
+    },
     meta::OfAccount,
     node::Usage,
     shell::Stream,
@@ -108,8 +111,32 @@ impl Desk<'_> {
         }
     }
 
-    /// Answers a request for which this node is responsible.
+    /// Answers a request for which this node is responsible, as far as it knows: before anything is read it makes sure of that (K-10).
     pub(crate) async fn run(&self, request: Request) -> Answer {
+        if self.node.is_clustered()
+            && let Err(e) = self.confirm(&request).await
+        {
+            let kind = str::from_utf8(&self.asked.full).ok().and_then(Kind::of_subject)?;
+            return Some((kind, Err(e)));
+        }
+        self.run_confirmed(request).await
+    }
+
+    /// Returns when what is applied here is all that was acknowledged before.
+    async fn confirm(&self, request: &Request) -> Result<(), ApiError> {
+        let stream = match responsible(request) {
+            Responsible::Anybody => return Ok(()),
+            Responsible::Meta => None,
+            Responsible::Stream(name) => self.assets.stream(name),
+        };
+        match stream {
+            Some(s) => s.confirm().await,
+            // Also of a stream that is not there: whoever leads the meta group says so.
+            None => self.node.meta.confirm().await,
+        }
+    }
+
+    async fn run_confirmed(&self, request: Request) -> Answer {
         match request {
             Request::AccountInfo => good(Kind::AccountInfo, &self.account_info().await),
             Request::StreamCreate { config, pedantic } => {

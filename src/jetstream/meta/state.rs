@@ -399,6 +399,30 @@ mod tests {
     }
 
     #[test]
+    fn subjects_are_taken_by_streams_of_their_account_as_long_as_they_have_them() {
+        let of = |id, name: &str, subjects: &str| Assignment {
+            config: Bytes::from(format!(r#"{{"name":"{name}","subjects":{subjects}}}"#)),
+            ..stream(id, name, &[1])
+        };
+        let mut s = State::default();
+        s.apply(Command::Create(of(2, "S", r#"["a.b","c.>"]"#))).unwrap();
+        s.apply(Command::Create(of(3, "T", r#"["*.x"]"#))).unwrap();
+        s.apply(Command::Create(of(4, "U", r#"["d"]"#))).unwrap();
+        let taken = |s: &State, account: &str, subject: &str, but: u64| {
+            s.sum_of(account).is_some_and(|of| of.overlaps(&[subject.to_owned()], but))
+        };
+        let read = State::decode(&s.encode()).unwrap();
+        for s in [&s, &read] {
+            assert!(taken(s, "A", "a.>", 2) && taken(s, "A", "a.b", 9) && taken(s, "A", "d", 9));
+            assert!(!taken(s, "A", "a.b", 2) && !taken(s, "A", "e", 9) && !taken(s, "B", "d", 9));
+        }
+        let config = Bytes::from_static(br#"{"name":"S","subjects":["e"]}"#);
+        s.apply(Command::Update { id: 2, config, members: vec![n(1)] }).unwrap();
+        s.apply(Command::Delete(3)).unwrap();
+        assert!(!taken(&s, "A", "a.>", 9) && taken(&s, "A", "e", 9) && !taken(&s, "A", "e", 2));
+    }
+
+    #[test]
     fn an_old_id_is_refused_j20() {
         let mut s = State::default();
         s.apply(Command::Create(stream(5, "S", &[1]))).unwrap();

@@ -274,6 +274,13 @@ impl Mesh {
         self.state.lock().members.get(id).and_then(|m| m.routes.get(slot)).cloned()
     }
 
+    /// The name of the server to which a connection leads.
+    pub fn name_at(&self, link: u64) -> Option<String> {
+        let s = self.state.lock();
+        let has = |m: &&Member| m.routes.values().any(|r| r.link.id == link);
+        s.members.values().find(has).map(|m| m.name.clone())
+    }
+
     /// Notes that a task opens connections for a place. False if there is one already.
     pub(super) fn begin_dialing(&self, id: &str, slot: &Slot) -> bool {
         self.state.lock().dialed.insert((id.to_owned(), slot.clone()))

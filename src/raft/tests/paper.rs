@@ -394,3 +394,26 @@ fn r20_what_is_left_of_a_group_goes_on() {
     assert!(t.force(2, &[2], 0).is_none(), "R-20: a leader needs no rescue");
     assert!(t.force(3, &[3, 9], 0).is_none(), "R-20: nobody comes in by it");
 }
+
+/// Not of the paper, in which disks forget nothing: a follower whose disk has lost the end of the log, and cannot tell, is fed again by the leader of the
+/// same term although nobody proposes anything.
+#[test]
+fn a_follower_that_forgot_and_does_not_know_is_fed_by_the_next_beat() {
+    let mut t = Table::new(3, 0);
+    t.elect(1);
+    t.propose(1, &["a", "b", "c"]);
+    t.settle(&[]);
+    let s = t.core(1).status();
+    assert_eq!((s.commit, t.core(2).status().last), (s.last, s.last));
+    t.crash(2, 0);
+    let disk = &mut t.at(2).disk;
+    drop(disk.entries.split_off(&2));
+    disk.hard.commit = LogIndex(1);
+    t.start(2);
+    t.settle(&[]);
+    assert_eq!(t.core(2).status().last, LogIndex(1), "the leader believes that it has everything");
+    t.step(2, message(1, 2, s.term.0, Body::Beat { commit: s.commit, round: 0 }));
+    t.settle(&[]);
+    assert_eq!((t.core(2).status().last, t.core(2).status().commit), (s.last, s.last));
+    assert_eq!(t.words(2), t.words(1));
+}

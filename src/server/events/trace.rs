@@ -19,11 +19,14 @@ pub fn traced(server: &Arc<Server>, d: &mut Deliveries, t: &Trace) {
     }
     let mut events = vec![ingress(server, t)];
     events.extend(t.steps.iter().map(|(at, step)| event(server, at.rfc3339(), step)));
-    let body = json!({
+    let mut body = json!({
         "server": parts::server(server),
         "request": { "header": header, "msgsize": t.size },
         "events": events,
     });
+    if t.hops > 0 {
+        body["hops"] = json!(t.hops);
+    }
     let (head, body) = Coding::wanted(&t.header).message(encode::json(&body));
     publish_with(server, d, &t.account, &t.dest, &head, &body);
 }
@@ -53,7 +56,11 @@ fn start(kind: &str, at: String) -> Map<String, Value> {
 fn connection(server: &Server, m: &mut Map<String, Value>, kind: Kind, cid: u64) {
     m.insert("kind".into(), json!(number(kind)));
     m.insert("cid".into(), json!(cid));
-    let name = server.links.clients.get(cid).map(|c| c.facts.lock().name.clone()).unwrap_or_default();
+    let name = match kind {
+        Kind::Route => server.cluster.mesh.as_ref().and_then(|mesh| mesh.name_at(cid)),
+        _ => server.links.clients.get(cid).map(|c| c.facts.lock().name.clone()),
+    };
+    let name = name.unwrap_or_default();
     if !name.is_empty() {
         m.insert("name".into(), json!(name));
     }
@@ -104,6 +111,12 @@ fn event(server: &Server, at: String, step: &Step) -> Value {
             if let Some(error) = error {
                 m.insert("error".into(), json!(error));
             }
+            m
+        }
+        Step::Hop { kind, cid, hop } => {
+            let mut m = start("eg", at);
+            connection(server, &mut m, *kind, *cid);
+            m.insert("hop".into(), json!(hop));
             m
         }
     };

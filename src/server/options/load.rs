@@ -64,11 +64,6 @@ fn finish(mut draft: Draft, warnings: Vec<String>, flags: &Flags) -> Result<Load
 /// server refuses to start on them; a later change that brings a feature deletes its lines.
 pub fn unsupported(options: &Options) -> Vec<String> {
     let mut out = Vec::new();
-    if let Some(js) = &options.jetstream
-        && js.key.is_some()
-    {
-        out.push("jetstream.key: encryption at rest is not yet supported".to_string());
-    }
     if options.log.syslog || options.log.remote_syslog.is_some() {
         out.push("syslog: logging to syslog is not yet supported".to_string());
     }

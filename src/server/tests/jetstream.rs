@@ -21,7 +21,7 @@ use async_nats::{
 use futures_util::{StreamExt, TryStreamExt};
 use server::{
     Server,
-    options::{Flags, JetStreamOptions, Options},
+    options::{Flags, JetStreamOptions, Options, Secret, StoreCipher},
 };
 use tokio::io::AsyncReadExt;
 
@@ -53,8 +53,11 @@ struct Running {
 
 impl Running {
     async fn start(dir: &Dir) -> Running {
+        Running::start_with(dir, JetStreamOptions::default()).await
+    }
+    async fn start_with(dir: &Dir, jetstream: JetStreamOptions) -> Running {
         let jetstream =
-            JetStreamOptions { store_dir: Some(dir.0.to_string_lossy().into_owned()), ..Default::default() };
+            JetStreamOptions { store_dir: Some(dir.0.to_string_lossy().into_owned()), ..jetstream };
         let o =
             Options { host: "127.0.0.1".into(), port: -1, jetstream: Some(jetstream), ..Options::default() };
         let server = Server::new(o, Flags::default()).unwrap();
@@ -94,6 +97,50 @@ fn run<F: Future<Output = ()>>(f: impl FnOnce(Dir) -> F) {
 async fn publish(js: &jetstream::Context, subject: &str, body: &str) -> u64 {
     let ack = js.publish(subject.to_string(), body.to_string().into()).await.unwrap();
     ack.await.unwrap().sequence
+}
+
+/// Encryption at rest with the configuration's key, which is then replaced: nothing can be read on the disk, all can be read over it.
+#[test]
+fn what_is_sealed_with_the_configured_key_is_read_with_it_and_after_its_change() {
+    fn holds(dir: &std::path::Path, text: &[u8]) -> bool {
+        std::fs::read_dir(dir).unwrap().any(|e| {
+            let path = e.unwrap().path();
+            if path.is_dir() {
+                return holds(&path, text);
+            }
+            std::fs::read(path).unwrap().windows(text.len()).any(|w| w == text)
+        })
+    }
+    run(|dir| async move {
+        let (first, second) = (Some(Secret::new("first")), Some(Secret::new("second")));
+        let keyed = |key: &Option<Secret>, previous_key: &Option<Secret>, cipher| JetStreamOptions {
+            key: key.clone(),
+            previous_key: previous_key.clone(),
+            cipher,
+            ..Default::default()
+        };
+        let options = [
+            keyed(&first, &None, StoreCipher::ChaCha),
+            keyed(&first, &None, StoreCipher::Aes),
+            keyed(&second, &first, StoreCipher::Aes),
+        ];
+        for (life, o) in options.into_iter().enumerate() {
+            let server = Running::start_with(&dir, o).await;
+            let js = server.client().await;
+            let config = Config { name: "S".into(), subjects: vec!["hidden.>".into()], ..Default::default() };
+            let stream = js.get_or_create_stream(config).await.unwrap();
+            let body = format!("body of life {life}");
+            assert_eq!(publish(&js, "hidden.subject", &body).await, life as u64 + 1);
+            for seq in 0..=life {
+                let m = stream.get_raw_message(seq as u64 + 1).await.unwrap();
+                assert_eq!(m.payload, format!("body of life {seq}"));
+            }
+            server.stop().await;
+            for text in [&b"body of life"[..], b"hidden.subject"] {
+                assert!(!holds(&dir.0, text), "life {life}");
+            }
+        }
+    });
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod shrink;
 
 pub use plan::{Class, Op, Plan};
 pub(crate) use run::salt;
+#[cfg(test)]
+pub(crate) use run::salts_from;
 pub use run::{DISK_OPS_MIN, FAULTS_MIN, Outcome, run};
 pub use shrink::shrink;
 

@@ -34,6 +34,8 @@ pub enum Op {
     PowerFailure,
     /// The process dies.
     Death,
+    /// The clean end.
+    End,
     /// The disk has no more room than it uses.
     Fill,
     /// The disk has room again.
@@ -84,7 +86,7 @@ impl Plan {
     pub fn random(seed: u64, n: usize, class: Class) -> Plan {
         let mut r = Rng::derived(seed, "l1 plan");
         // Swarm: what a plan does much of is drawn first.
-        let weights: Vec<u64> = (0..13).map(|_| r.pick(&[0, 1, 1, 4]).copied().unwrap_or(1)).collect();
+        let weights: Vec<u64> = (0..14).map(|_| r.pick(&[0, 1, 1, 4]).copied().unwrap_or(1)).collect();
         let mut ops = Vec::with_capacity(n);
         while ops.len() < n {
             let group = r.below(u64::from(GROUPS)) as u8;
@@ -122,6 +124,7 @@ impl Plan {
                     },
                 ),
                 (u64::from(weights[7] > 1), Op::Clear { group }),
+                (u64::from(weights[13] > 1), Op::End),
             ];
             let mut at = r.below(choices.iter().map(|c| c.0).sum());
             for (w, op) in choices {
@@ -153,21 +156,27 @@ impl Plan {
         Rng::derived(self.seed, "l1 interleaving").bool(0.5)
     }
 
-    /// The keys of the store's nth life: none in most plans, replaced now and then in the others.
-    fn keys(&self, life: u64) -> Keys {
+    /// Which key the store's nth life seals with; `None` for none. None ever in most plans, replaced now and then in the others, which may
+    /// begin without one.
+    pub fn turn(&self, life: u64) -> Option<u64> {
         let mut r = Rng::derived(self.seed, "l1 keys");
         if !r.bool(0.25) {
-            return Keys::default();
+            return None;
         }
-        let ciphers = [Cipher::ChaCha, Cipher::Aes];
-        // The newest first, and all that were ever used.
         let turn = life / r.between(2, 5);
-        let key = |n: u64| Key::new(ciphers[n as usize % 2], format!("key {n}").as_bytes());
-        Keys((0..=turn).rev().map(key).collect())
+        let plain_first = r.bool(0.3);
+        if plain_first { turn.checked_sub(1) } else { Some(turn) }
     }
 
-    /// The store's settings in its nth life: small, so that files turn over within a plan.
-    pub fn options(&self, life: u64) -> Options {
+    /// The keys of the store's nth life: the newest first, down to the one of the last life that published a manifest.
+    fn keys(&self, life: u64, since: u64) -> Keys {
+        let ciphers = [Cipher::ChaCha, Cipher::Aes];
+        let key = |n: u64| Key::new(ciphers[n as usize % 2], format!("key {n}").as_bytes());
+        Keys(self.turn(life).map_or(vec![], |turn| (since.min(turn)..=turn).rev().map(key).collect()))
+    }
+
+    /// The store's settings in its nth life: small, so that files turn over within a plan. Earlier keys than `since` are not configured any more.
+    pub fn options(&self, life: u64, since: u64) -> Options {
         let mut r = Rng::derived(self.seed, "l1 options");
         let pick = |r: &mut Rng, v: &[u64]| r.pick(v).copied().unwrap_or(v[0]);
         Options {
@@ -186,7 +195,9 @@ impl Plan {
             footer_cache: pick(&mut r, &[1, 1 << 20]) as usize,
             block_cache: pick(&mut r, &[1, 1 << 20]) as usize,
             compress: r.bool(0.3),
-            keys: self.keys(life),
+            subjects_saved_min: 1,
+            keys: self.keys(life, since),
+            reseal_bytes: pick(&mut r, &[1, 1 << 20]),
             threads: false,
             mutant: self.mutant,
             ..Options::default()

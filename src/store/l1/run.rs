@@ -72,6 +72,12 @@ thread_local! {
     static FLUSHED: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
+#[cfg(test)]
+/// Salts on this thread come from this number from now on.
+pub(crate) fn salts_from(n: u64) {
+    SALT.set(Some(n));
+}
+
 /// The salt of the next sealed file, if a plan is running on this thread.
 pub(crate) fn salt() -> Option<[u8; 16]> {
     let n = SALT.get()?;
@@ -142,6 +148,8 @@ struct World {
     left: Option<Round>,
     /// The last round that is known to be synced.
     last_round: Round,
+    /// The key of the last manifest that is known to be published: what earlier ones sealed is read without them (S-32).
+    keyed: u64,
     /// Damage was met and checked; what follows damage is another plan.
     ended: bool,
 }
@@ -162,6 +170,14 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
             Err(format!("panic: {}", text.unwrap_or_default()))
         }
     }
+}
+
+/// The files of the journal (0), of the segments (1) or the manifest's slots (2), and the one of them that a pick means.
+fn victim(d: &SimDisk, what: u8, pick: u16) -> Option<(Vec<String>, String)> {
+    let dir = ["/journal/", "/segments/", "/manifest-"][usize::from(what) % 3];
+    let files: Vec<String> = d.files().into_iter().filter(|f| f.contains(dir)).collect();
+    let path = files.get(usize::from(pick) % files.len().max(1))?.clone();
+    Some((files, path))
 }
 
 macro_rules! ensure {
@@ -189,7 +205,7 @@ impl World {
                     .with(Fault::StaleRead, 0.0005);
             }
         }
-        let mut disk = SimDisk::new(options, Rng::derived(plan.seed, "l1 disk"));
+        let mut disk = SimDisk::new(options.with(Fault::Slow, 0.01), Rng::derived(plan.seed, "l1 disk"));
         for (op, after) in &plan.crashes {
             disk.plan(*op, if *after { Planned::CrashAfter } else { Planned::CrashBefore });
         }
@@ -213,6 +229,7 @@ impl World {
             blind: 0,
             left: None,
             last_round: Round(0),
+            keyed: 0,
             ended: false,
         }
     }
@@ -285,7 +302,9 @@ impl World {
             }
         }
         self.out.disk_ops = self.disk.with(|d| d.ops());
-        self.out.faults = self.disk.with(|d| d.counts().values().sum());
+        // Being slow breaks nothing by itself.
+        let harms = |c: &(&Fault, &u64)| *c.0 != Fault::Slow;
+        self.out.faults = self.disk.with(|d| d.counts().iter().filter(harms).map(|c| c.1).sum());
         Ok(())
     }
 
@@ -339,7 +358,7 @@ impl World {
                 self.disk.with(|d| d.process_death());
             }
             self.out.restarts += 1;
-            let opts = self.plan.options(self.out.restarts);
+            let opts = self.plan.options(self.out.restarts, self.keyed);
             let r = now(Store::open(Disk::Sim(self.disk.clone()), "/s", opts));
             // What follows damage is another plan.
             self.ended |= self.note_lie() || self.rotten;
@@ -852,6 +871,11 @@ impl World {
             }
             Op::PowerFailure => self.restart(true)?,
             Op::Death => self.restart(false)?,
+            Op::End => {
+                // What went wrong with it is what the next life has to cope with.
+                now(store.close()).ok();
+                self.restart(self.plan.seed.is_multiple_of(2))?;
+            }
             Op::Fill => self.disk.with(|d| {
                 let used = d.space().0;
                 d.options().capacity = used;
@@ -860,10 +884,8 @@ impl World {
             Op::Rot { what, file, at } => {
                 // Only what a restart reads is of interest, and one bad sector at a time: the next step restarts.
                 self.settle();
-                let dir = ["/journal/", "/segments/", "/manifest-"][usize::from(what) % 3];
                 let hit = self.disk.with(|d| {
-                    let files: Vec<String> = d.files().into_iter().filter(|f| f.contains(dir)).collect();
-                    let path = files.get(usize::from(file) % files.len().max(1))?.clone();
+                    let (_, path) = victim(d, what, file)?;
                     let len = d.stat(&path).ok()?.len;
                     d.rot(&path, u64::from(at) % len.max(1), (at % 8) as u8).ok()
                 });
@@ -874,10 +896,8 @@ impl World {
             }
             Op::Lose { what, file, keep } => {
                 self.settle();
-                let dir = ["/journal/", "/segments/", "/manifest-"][usize::from(what) % 3];
                 let hit = self.disk.with(|d| {
-                    let files: Vec<String> = d.files().into_iter().filter(|f| f.contains(dir)).collect();
-                    let path = files.get(usize::from(file) % files.len().max(1))?.clone();
+                    let (files, path) = victim(d, what, file)?;
                     let len = d.stat(&path).ok()?.len;
                     let keep = keep.map(|k| len * u64::from(k) / 100);
                     // The newest file of a journal is named nowhere but in itself.
@@ -902,6 +922,7 @@ impl World {
         let (Some(ok), Some(store)) = (FLUSHED.take(), self.store()) else { return Ok(()) };
         if ok {
             self.out.flushes += 1;
+            self.keyed = self.plan.turn(self.out.restarts).unwrap_or(0);
             for (id, m) in &mut self.models {
                 let Ok(g) = store.group(GroupId(*id)) else { continue };
                 let c = g.applied().1;

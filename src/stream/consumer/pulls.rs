@@ -24,12 +24,17 @@ pub(super) struct Choice {
 impl Consumer {
     /// A pull request has come. Afterwards [`Consumer::pump`] is to be called.
     pub fn pull(&mut self, to: &Bytes, payload: &[u8], now: Now, out: &mut Vec<Output>) {
+        self.pull_of(to, payload, true, now, out);
+    }
+    /// The same. `sure`: what is known here is known to be the newest; else a request that does not want to wait is answered by the pump, which is
+    /// called only then.
+    pub fn pull_of(&mut self, to: &Bytes, payload: &[u8], sure: bool, now: Now, out: &mut Vec<Output>) {
         if !self.leading {
             return;
         }
         self.last_used = now.mono;
         self.reported_inactive = false;
-        if let Err((code, text)) = self.try_pull(to, payload, now, out)
+        if let Err((code, text)) = self.try_pull(to, payload, sure, now, out)
             && !text.is_empty()
         {
             out.push(Output::Status(Status::plain(to.clone(), code, text)));
@@ -40,6 +45,7 @@ impl Consumer {
         &mut self,
         to: &Bytes,
         payload: &[u8],
+        sure: bool,
         now: Now,
         out: &mut Vec<Output>,
     ) -> Result<(), (u16, Cow<'static, str>)> {
@@ -65,7 +71,7 @@ impl Consumer {
         if self.waiting.len() >= self.rules.max_waiting {
             self.requests_due(now, out);
         }
-        if r.no_wait {
+        if r.no_wait && sure {
             self.check_no_wait(&r)?;
         }
         if self.waiting.len() >= self.rules.max_waiting {

@@ -37,6 +37,7 @@ fn messages_queues_and_requests_cross() {
             p.settle().await;
             assert_eq!(p.msgs.len(), 0, "{:?}", p.msgs);
         }
+        traces_cross(&mut a, &mut b).await;
         // A request over a route, its answer back, and no answer where nobody listens.
         b.sub("svc", "").await;
         interest(&all[0], "$G", "svc", true).await;

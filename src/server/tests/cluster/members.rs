@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use env::net::{TcpListener, TcpStream};
 use links::route::Slot;
-use serde_json::Value;
+use serde_json::{Value, json};
 use server::Server;
 
 use super::support::*;
@@ -161,6 +162,47 @@ fn r1_servers_that_connect_to_each_other_keep_one_set_of_routes() {
 
 fn links_url(a: std::net::SocketAddr) -> links::route::RouteUrl {
     links::route::RouteUrl { host: a.ip().to_string(), port: a.port(), credentials: None }
+}
+
+/// What a nats-server says of itself at the beginning of a route, and of others.
+fn says_nats_server(id: &str, more: &Value) -> String {
+    let mut info = json!({
+        "server_id": id, "server_name": id, "version": "2.15.1", "proto": 1, "headers": true, "cluster": "C",
+        "max_payload": 1 << 20, "route_pool_size": 3, "host": "127.0.0.1", "port": 1,
+    });
+    info.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    format!("INFO {info}\r\n")
+}
+
+#[test]
+fn the_route_of_an_account_is_opened_to_a_nats_server_that_gossip_tells_of() {
+    run(async {
+        let ours = start("ours", &cluster("name: C", &[])).await;
+        let listener = TcpListener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let at = format!("nats-route://{}/", listener.local_addr().unwrap());
+        let mut routes = Vec::new();
+        for id in ["F", "G"] {
+            let mut p = Peer::on(TcpStream::connect(cluster_port(&ours)).await.unwrap());
+            assert_eq!(p.step().await, "INFO");
+            let connect =
+                json!({"echo": true, "verbose": false, "pedantic": false, "name": id, "cluster": "C"});
+            p.send(format!("CONNECT {connect}\r\n{}", says_nats_server(id, &json!({}))).as_bytes()).await;
+            p.settle().await;
+            routes.push(p);
+        }
+        let known = ours.clone();
+        eventually("both are members", move || counts(&known) == (2, 2)).await;
+        // F has opened the first connection. Of that for the system account only G tells.
+        let told = json!({"ip": at, "route_account": "$SYS", "gossip_mode": 1});
+        routes[1].send(says_nats_server("F", &told).as_bytes()).await;
+        let (accepted, _) =
+            env::timeout(PATIENCE, listener.accept()).await.expect("it is connected to").unwrap();
+        let mut p = Peer::on(accepted.attach().unwrap());
+        p.send(says_nats_server("F", &json!({})).as_bytes()).await;
+        while p.step().await != "INFO" {}
+        assert_eq!(p.infos[0]["route_account"], "$SYS", "{}", p.infos[0]);
+        ours.stop();
+    });
 }
 
 #[test]

@@ -9,22 +9,6 @@ const ACCOUNTS: &str = r#"accounts {
   B { users: [{user: b, password: pw}], imports: [{service: {account: A, subject: svc}}, {stream: {account: A, subject: "st.>"}}] }
 }"#;
 
-/// Waits until a message to `subject` of one client reaches the other.
-async fn flows(from: &mut Peer, to: &mut Peer, subject: &str) {
-    let deadline = env::now() + PATIENCE;
-    loop {
-        from.publish(subject, "", "probe").await;
-        to.settle().await;
-        if to.msgs.iter().any(|m| m.body == "probe") {
-            break;
-        }
-        assert!(env::now() < deadline, "{subject} never comes through");
-    }
-    // What was sent before is on its way on the same connection.
-    from.publish(subject, "", "last").await;
-    while to.body().await != "last" {}
-}
-
 /// Runs the same with us connecting to them, them connecting to us, and with these words in both cluster blocks.
 fn with_both(extra: &str, routes_each: usize) {
     with_each(extra, extra, routes_each, "off");
@@ -49,6 +33,8 @@ fn with_each(our_words: &str, their_words: &str, routes_each: usize, compression
             eventually(&format!("routes are compressed: {compression}"), all_so).await;
             let (mut a, mut b) = (Peer::new(&ours, "a").await, Peer::new(&ours, "b").await);
             let (mut ra, mut rb) = (Peer::at(theirs.client, "a").await, Peer::at(theirs.client, "b").await);
+            traces_cross(&mut a, &mut ra).await;
+            traces_cross(&mut ra, &mut a).await;
             // Messages, both ways.
             ra.sub("to.them.*", "").await;
             a.sub("to.us.>", "").await;

@@ -145,16 +145,19 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub async fn at(address: SocketAddr, user: &str) -> Peer {
-        let socket = TcpStream::connect(address).await.expect("the server listens");
-        let mut p = Peer {
+    /// One that has said nothing.
+    pub fn on(socket: TcpStream) -> Peer {
+        Peer {
             socket,
             buf: VecDeque::new(),
             info: Value::Null,
             infos: VecDeque::new(),
             msgs: VecDeque::new(),
             sid: 0,
-        };
+        }
+    }
+    pub async fn at(address: SocketAddr, user: &str) -> Peer {
+        let mut p = Peer::on(TcpStream::connect(address).await.expect("the server listens"));
         assert_eq!(p.step().await, "INFO");
         p.info = p.infos.pop_front().unwrap();
         let connect = json!({
@@ -363,5 +366,73 @@ impl Drop for Real {
             println!("--- nats-server said:\n{}", self.log());
         }
         std::fs::remove_dir_all(&self.dir).ok();
+    }
+}
+
+/// Waits until a message to `subject` of one client reaches the other.
+pub async fn flows(from: &mut Peer, to: &mut Peer, subject: &str) {
+    let deadline = env::now() + PATIENCE;
+    loop {
+        from.publish(subject, "", "probe").await;
+        to.settle().await;
+        if to.msgs.iter().any(|m| m.body == "probe") {
+            break;
+        }
+        assert!(env::now() < deadline, "{subject} never comes through");
+    }
+    // What was sent before is on its way on the same connection.
+    from.publish(subject, "", "last").await;
+    while to.body().await != "last" {}
+}
+
+/// A message from `a` to `b`, clients of two servers, is traced on both; one that is only to be traced reaches nobody.
+pub async fn traces_cross(a: &mut Peer, b: &mut Peer) {
+    let (traces, here) = (a.sub("trace.to", "").await, a.sub("traced.*", "").await);
+    let there = [b.sub("traced.>", "").await, b.sub("traced.1", "group").await];
+    flows(b, a, "trace.to").await;
+    flows(a, b, "traced.other").await;
+    a.settle().await;
+    a.msgs.clear();
+    let name = |p: &Peer| p.info["server_name"].as_str().unwrap().to_owned();
+    let (at_a, at_b) = (name(a), name(b));
+    for only in ["", "\r\nNats-Trace-Only: true"] {
+        a.publish_with_header("traced.1", "Nats-Trace-Dest", &format!("trace.to{only}"), "body").await;
+        let mut said: Vec<Value> = Vec::new();
+        let mut direct = 0;
+        while said.len() < 2 {
+            let m = a.next().await;
+            match &*m.subject {
+                "trace.to" => said.push(serde_json::from_str(&m.body).unwrap()),
+                _ => direct += 1,
+            }
+        }
+        said.sort_by_key(|v| v["hops"].is_null());
+        let [first, second] = &said[..] else { unreachable!("there are two") };
+        let kinds = |v: &Value| -> Vec<Value> {
+            let all = v["events"].as_array().unwrap().iter();
+            let short = |e: &Value| json!([e["type"], e["kind"], e["name"], e["hop"], e["sub"], e["queue"]]);
+            let mut all: Vec<Value> = all.map(short).collect();
+            all.sort_by_key(Value::to_string);
+            all
+        };
+        assert_eq!((&first["server"]["name"], &first["hops"]), (&json!(at_a), &json!(1)));
+        let named = |p: &Value, name: &str| p["events"].as_array().unwrap().iter().any(|e| e["name"] == name);
+        assert!(named(first, &at_b) && named(second, &at_a), "{first} {second}");
+        assert!(kinds(first).contains(&json!(["eg", 1, at_b, "1", null, null])), "{first}");
+        assert_eq!(second["server"]["name"], json!(at_b));
+        assert_eq!(second["request"]["header"]["Nats-Trace-Hop"], json!(["1"]), "{second}");
+        let at_second = kinds(second);
+        assert!(at_second.contains(&json!(["in", 1, at_a, null, null, null])), "{second}");
+        assert_eq!(at_second.iter().filter(|e| e[0] == "eg").count(), 2, "{second}");
+        b.settle().await;
+        let got: Vec<Msg> = b.msgs.drain(..).collect();
+        let n = if only.is_empty() { (1, 2) } else { (0, 0) };
+        assert_eq!((direct, got.len()), n, "B-7");
+        assert!(got.iter().all(|m| m.header.ends_with("Nats-Trace-Hop: 1\r\n\r\n")), "{:?}", got);
+    }
+    a.unsub(traces).await;
+    a.unsub(here).await;
+    for sid in there {
+        b.unsub(sid).await;
     }
 }

@@ -1,0 +1,284 @@
+//! Past the page cache: large writes and reads in order, through aligned memory that goes round.
+//!
+//! Memory that is used for the first time, of the page cache or of the heap, costs more than all else that is done with a byte: on a virtual machine the host has to find
+//! each page. Owns the aligned buffers and the choice between the two ways; where a file system has no way past its cache, or an offset or a length does not fit, everything
+//! goes through it. The kernel keeps the two ways coherent. Promises nothing about durability that `disk` does not (E-1).
+
+use std::{fs, io, ops::Range, sync::Mutex};
+
+use bytes::Bytes;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::{
+    disk::{File, Inner},
+    sys,
+};
+
+/// Where what goes past the page cache has to begin and end, in the file and in memory.
+const ALIGN: usize = 4096;
+/// What is written at once: larger parts save few calls and need more memory.
+const CHUNK: usize = 256 << 10;
+/// A round of writes below this goes through the page cache, which is quicker to take little.
+const ROUND_MIN: usize = 64 << 10;
+/// Rooms for reading that are kept for the next reader, and how large the largest of them is.
+const SPARE_MAX: usize = 8;
+const SPARE_BYTES_MAX: usize = (1 << 20) + 2 * ALIGN;
+
+/// Aligned memory.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    mem: Vec<u8>,
+    from: usize,
+}
+
+impl Room {
+    fn new(len: usize) -> Room {
+        let mem = vec![0u8; len + ALIGN];
+        let from = mem.as_ptr().align_offset(ALIGN);
+        Room { mem, from }
+    }
+    fn len(&self) -> usize {
+        self.mem.len().saturating_sub(ALIGN)
+    }
+    fn bytes(&mut self) -> &mut [u8] {
+        let end = self.from + self.len();
+        &mut self.mem[self.from..end]
+    }
+}
+
+/// Rooms that were read into and wait for the next reader.
+static SPARE: Mutex<Vec<Room>> = Mutex::new(Vec::new());
+
+/// What was read, in a room that goes round.
+struct Loan {
+    room: Room,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Loan {
+    fn as_ref(&self) -> &[u8] {
+        &self.room.mem[self.range.clone()]
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        let room = std::mem::take(&mut self.room);
+        if room.len() <= SPARE_BYTES_MAX
+            && let Ok(mut spare) = SPARE.lock()
+            && spare.len() < SPARE_MAX
+        {
+            spare.push(room);
+        }
+    }
+}
+
+fn room_for(len: usize) -> Room {
+    let found = SPARE.lock().ok().and_then(|mut spare| {
+        let i = spare.iter().position(|r| r.len() >= len)?;
+        Some(spare.swap_remove(i))
+    });
+    found.unwrap_or_else(|| Room::new(len))
+}
+
+impl Inner {
+    fn direct(&self) -> Option<&fs::File> {
+        self.direct.get_or_init(|| sys::reopen_direct(&self.file)).as_ref()
+    }
+
+    /// Writes the buffers one after another past the page cache, if they and the place fit; `None` if nothing was done.
+    pub(super) fn write_aligned(&self, off: u64, bufs: &[Bytes], room: &mut Room) -> Option<io::Result<()>> {
+        let total: usize = bufs.iter().map(Bytes::len).sum();
+        if total < ROUND_MIN || !total.is_multiple_of(ALIGN) || !off.is_multiple_of(ALIGN as u64) {
+            return None;
+        }
+        let direct = self.direct()?;
+        if room.mem.is_empty() {
+            *room = Room::new(CHUNK);
+        }
+        Some(self.writable("write").and_then(|()| {
+            let done = self.gather(direct, off, bufs, room);
+            done.map_err(|e| self.fail("write", e))
+        }))
+    }
+
+    fn gather(&self, direct: &fs::File, mut off: u64, bufs: &[Bytes], room: &mut Room) -> io::Result<()> {
+        let (room, mut held) = (room.bytes(), 0);
+        for b in bufs {
+            let mut left = &b[..];
+            while !left.is_empty() {
+                let n = left.len().min(room.len() - held);
+                room[held..held + n].copy_from_slice(&left[..n]);
+                (left, held) = (&left[n..], held + n);
+                if held == room.len() {
+                    self.put(Some(direct), room, off)?;
+                    (off, held) = (off + held as u64, 0);
+                }
+            }
+        }
+        self.put(Some(direct), &room[..held], off)
+    }
+
+    /// Writes one part, aligned if it goes past the page cache.
+    fn put(&self, direct: Option<&fs::File>, b: &[u8], at: u64) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        if b.is_empty() {
+            return Ok(());
+        }
+        match direct.map(|d| d.write_all_at(b, at)) {
+            // The file system took the flag and not the write.
+            Some(Err(e)) if e.kind() == io::ErrorKind::InvalidInput => self.file.write_all_at(b, at),
+            Some(done) => done,
+            None => self.file.write_all_at(b, at),
+        }
+    }
+
+    fn append(&self, direct: Option<&fs::File>, b: &[u8], at: u64) -> io::Result<()> {
+        self.writable("write")?;
+        self.put(direct, b, at).map_err(|e| self.fail("write", e))
+    }
+
+    /// Reads past the page cache, in one go but for signals; `None` where that cannot be.
+    fn read_past(&self, off: u64, len: usize) -> Option<io::Result<Bytes>> {
+        use std::os::unix::fs::FileExt;
+        let direct = self.direct()?;
+        let start = off / ALIGN as u64 * ALIGN as u64;
+        let lead = (off - start) as usize;
+        let want = (lead + len).div_ceil(ALIGN) * ALIGN;
+        let mut room = room_for(want);
+        let mut got = 0;
+        while got < want {
+            match direct.read_at(&mut room.bytes()[got..want], start + got as u64) {
+                Ok(0) => break,
+                Ok(n) => {
+                    got += n;
+                    // Only the end of the file is not a whole block.
+                    if !n.is_multiple_of(ALIGN) {
+                        break;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::InvalidInput => return None,
+                Err(e) => return Some(Err(self.fail("read", e))),
+            }
+        }
+        let from = room.from;
+        let range = (from + lead).min(from + got)..(from + lead + len).min(from + got);
+        Some(Ok(Bytes::from_owner(Loan { room, range })))
+    }
+}
+
+impl File {
+    /// Begins to write the content of a file that is empty, from its start to its end. With `past_cache` it is written past the page cache where that can
+    /// be and there is enough of it: for what is not about to be read through the cache.
+    pub fn appender(&self, past_cache: bool) -> Appender {
+        Appender {
+            file: self.clone(),
+            past_cache,
+            room: Room::default(),
+            held: 0,
+            at: 0,
+            spare: None,
+            under_way: None,
+        }
+    }
+
+    /// As [`File::scan_at`], past the page cache where that can be: for somebody who reads much in order, once. What it gives stays in memory that goes round.
+    pub async fn stream_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        let past = self
+            .blocking(move |f| match f.read_past(off, len) {
+                Some(done) => done.map(Some),
+                None => Ok(None),
+            })
+            .await?;
+        match past {
+            Some(b) => Ok(b),
+            None => self.scan_at(off, len).await,
+        }
+    }
+}
+
+/// Writes a new file from its start to its end through two buffers that go round: one is filled while the other is being written. Not durable before a
+/// sync of the file (E-1), and all of it there only after [`Appender::end`].
+#[derive(Debug)]
+pub struct Appender {
+    file: File,
+    past_cache: bool,
+    room: Room,
+    held: usize,
+    at: u64,
+    spare: Option<Room>,
+    under_way: Option<JoinHandle<(Room, io::Result<()>)>>,
+}
+
+impl Appender {
+    /// Adds bytes. Waits for the disk when both buffers are full.
+    ///
+    /// # Errors
+    /// That of this or of an earlier write; the file is of no use then.
+    pub async fn push(&mut self, mut b: &[u8]) -> io::Result<()> {
+        while !b.is_empty() {
+            if self.room.mem.is_empty() {
+                self.room = self.spare.take().unwrap_or_else(|| Room::new(CHUNK));
+            }
+            let n = b.len().min(CHUNK - self.held);
+            self.room.bytes()[self.held..self.held + n].copy_from_slice(&b[..n]);
+            (self.held, b) = (self.held + n, &b[n..]);
+            if self.held == CHUNK {
+                self.write_out().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to write the full buffer, once the other one is written.
+    async fn write_out(&mut self) -> io::Result<()> {
+        self.settle().await?;
+        let (mut room, at, past_cache) = (std::mem::take(&mut self.room), self.at, self.past_cache);
+        (self.held, self.at) = (0, at + CHUNK as u64);
+        let inner = self.file.0.clone();
+        self.under_way = Some(spawn_blocking(move || {
+            let direct = if past_cache { inner.direct() } else { None };
+            let done = inner.append(direct, room.bytes(), at);
+            (room, done)
+        }));
+        Ok(())
+    }
+
+    /// Waits for the write that is under way.
+    async fn settle(&mut self) -> io::Result<()> {
+        let Some(task) = self.under_way.take() else { return Ok(()) };
+        match task.await {
+            Ok((room, done)) => {
+                self.spare = Some(room);
+                done
+            }
+            Err(e) => match e.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(io::Error::other("the runtime is shutting down")),
+            },
+        }
+    }
+
+    /// Writes what is left. All of it is in the file now, and nothing is durable yet.
+    ///
+    /// # Errors
+    /// As [`Appender::push`].
+    pub async fn end(mut self) -> io::Result<()> {
+        self.settle().await?;
+        if self.held == 0 {
+            return Ok(());
+        }
+        let (mut room, held, at) = (self.room, self.held, self.at);
+        // A file that is all here is small.
+        let past_cache = self.past_cache && at > 0;
+        self.file
+            .blocking(move |f| {
+                let direct = if past_cache { f.direct() } else { None };
+                let whole = if direct.is_some() { held / ALIGN * ALIGN } else { 0 };
+                f.append(direct, &room.bytes()[..whole], at)?;
+                f.append(None, &room.bytes()[whole..held], at + whole as u64)
+            })
+            .await
+    }
+}
