@@ -43,6 +43,8 @@ pub struct Shape {
     pub image_mib: Option<u64>,
     /// All begin with the older version.
     pub old: bool,
+    /// Nothing stands between the nodes: for what is measured.
+    pub direct: bool,
 }
 
 /// Some nodes of one subject. Dropping it ends them.
@@ -95,7 +97,8 @@ impl Cluster {
             nodes.push(Node { name, port, disk, cluster_port, child, paused, unplugged, old: shape.old });
         }
         let targets: Vec<u16> = nodes.iter().map(|n| n.cluster_port).collect();
-        let links = if nodes.len() > 1 { Some(Links::start(&targets).await?) } else { None };
+        let proxied = nodes.len() > 1 && !shape.direct;
+        let links = if proxied { Some(Links::start(&targets).await?) } else { None };
         Ok(Cluster { subject, dir: dir.to_owned(), nodes, links })
     }
 
@@ -113,7 +116,9 @@ impl Cluster {
             return Ok(());
         }
         self.nodes[i].disk.mount()?;
-        let routes = self.links.as_ref().map(|l| l.routes(i));
+        let others = || self.nodes.iter().enumerate().filter(|(n, _)| *n != i).map(|(_, n)| n.cluster_port);
+        let direct = || (self.nodes.len() > 1).then(|| others().collect());
+        let routes = self.links.as_ref().map(|l| l.routes(i)).or_else(direct);
         let n = &self.nodes[i];
         let text = self.subject.config(&NodeConfig {
             name: &n.name,
@@ -182,6 +187,16 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.kill(i);
+    }
+
+    /// Asks all nodes to end at once and waits for them; kills what is still there when it takes longer.
+    pub async fn stop_all(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        (0..self.nodes.len()).for_each(|i| self.signal(i, Signal::TERM));
+        while (0..self.nodes.len()).any(|i| self.is_running(i)) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        (0..self.nodes.len()).for_each(|i| self.kill(i));
     }
 
     /// A node stands still.

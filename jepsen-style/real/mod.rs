@@ -6,6 +6,7 @@ pub mod command;
 pub mod damage;
 pub mod image;
 pub mod links;
+pub mod many;
 pub mod nemesis;
 pub mod recorder;
 pub mod report;

@@ -24,8 +24,6 @@ fn messages(s: &Scenario) -> u64 {
         _ => 1_000_000,
     }
 }
-/// Streams at scale 1, each with ten consumers.
-const STREAMS: u64 = 100;
 /// How long each part may take. Publishing ends when it is over, and goes on with what there is then.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Messages that a full reading must bring in a second, beyond [`LIMIT`].
@@ -68,21 +66,8 @@ pub async fn run(
             restart(c, load, row).await.map_err(late)?;
             remaining(load, row, &holes).await.map_err(late)?;
         }
-        _ => {
-            let n = (STREAMS as f64 * o.scale).max(1.0) as u64;
-            assets(load, n).await.map_err(late)?;
-            row.note += &format!("{n} streams, {} consumers; ", n * 10);
-            let cpu = c.cpu_ms(0);
-            let idle = Duration::from_secs(3);
-            tokio::time::sleep(idle).await;
-            row.note += &format!(
-                "idle {:.1} % of a core; ",
-                (c.cpu_ms(0) - cpu) as f64 / idle.as_millis() as f64 * 100.0
-            );
-            restart(c, load, row).await.map_err(late)?;
-            row.acknowledged = n * 11;
-            row.lost = (n * 11).saturating_sub(count(load).await.map_err(late)?);
-        }
+        Work::Failover => return super::many::failover(s, o, c, load, row).await,
+        _ => return super::many::assets(s, o, c, load, row).await,
     }
     row.state = State::Done;
     Ok(())
@@ -201,28 +186,4 @@ async fn remaining(load: &Load, row: &mut Row, holes: &Holes) -> Result<(), Wron
     row.duplicated = holes.confirmed.intersection(&came).count() as u64;
     row.note += &format!("{} confirmed, {} kept; ", holes.confirmed.len(), holes.kept.len());
     Ok(())
-}
-
-/// Creates streams with ten consumers each.
-async fn assets(load: &Load, n: u64) -> Result<(), Wrong> {
-    let client = client::connect(&load.ports, 0).await?;
-    for i in 0..n {
-        let name = format!("A{i}");
-        let config = json!({"name": name, "subjects": [format!("a{i}.>")], "storage": "file"});
-        client::insist(&client, &format!("STREAM.CREATE.{name}"), &config, Instant::now() + LIMIT).await?;
-        for k in 0..10 {
-            let config = json!({"stream_name": name, "config": {"durable_name": format!("c{k}"), "ack_policy": "explicit"}});
-            let what = format!("CONSUMER.DURABLE.CREATE.{name}.c{k}");
-            client::insist(&client, &what, &config, Instant::now() + LIMIT).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Streams and consumers of those that are there.
-async fn count(load: &Load) -> Result<u64, Wrong> {
-    let client = client::connect(&load.ports, 0).await?;
-    let said = client::insist(&client, "INFO", &serde_json::Value::Null, Instant::now() + LIMIT).await?;
-    // Without the stream that every run has.
-    Ok((said["streams"].as_u64().unwrap_or(0) + said["consumers"].as_u64().unwrap_or(0)).saturating_sub(1))
 }

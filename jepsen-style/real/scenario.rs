@@ -40,8 +40,10 @@ pub enum Work {
     Filter,
     /// A work queue of which all but every hundredth message is confirmed, then a restart.
     Interior,
-    /// Many streams with consumers, then a restart.
+    /// Many streams with consumers, then a restart, and the death of the node that leads them.
     Assets,
+    /// The leader of a stream dies again and again, and hands over again and again.
+    Failover,
     /// A subject for each message, then a restart.
     Subjects,
 }
@@ -193,6 +195,9 @@ pub fn all() -> Vec<Scenario> {
             .work(Work::Registers)
             .faults([(3_000, Stop(0)), (3_000, Stop(1)), (4_000, Start(0)), (4_000, Start(1)), (7_000, Kill(1)), (7_000, Kill(2)), (8_000, Start(1)), (8_000, Start(2))]),
         s(7, "assets", 1, 0, "1 node: many streams with 10 consumers each, idle and restarted").work(Work::Assets),
+        s(7, "assets-cluster", 3, 0, "3 nodes, R3: many streams with 10 consumers each, idle, all restarted, and the node that leads all of them dies")
+            .work(Work::Assets),
+        s(12, "failover", 3, 0, "3 nodes, R3: the leader dies and comes back, and hands over, again and again").work(Work::Failover),
         s(8, "subjects", 1, 0, "1 node: a subject for each message, restarted").work(Work::Subjects),
         s(8, "subjects-10m", 1, 0, "1 node: ten times as many subjects, restarted").work(Work::Subjects),
         s(9, "filter", 1, 0, "1 node: a consumer for one message in a thousand of a large stream").work(Work::Filter),
@@ -319,7 +324,7 @@ async fn attempt(
     if old && subject.old.is_none() {
         return Err((State::NotHere, "no binary of an older version was named".into()));
     }
-    let shape = Shape { nodes: s.nodes, image_mib: s.image_mib, old };
+    let shape = Shape { nodes: s.nodes, image_mib: s.image_mib, old, direct: s.load_ms == 0 };
     let mut c = Cluster::prepare(subject.clone(), dir, shape).await.map_err(halt(State::NotHere))?;
     // A server that does not even begin is one that cannot do it yet, if it is ours.
     let idle = if subject.kind == Kind::Fulmar { State::NotYet } else { State::Broken };

@@ -146,6 +146,10 @@ impl Assets {
     pub fn stream(&self, name: &str) -> Option<Arc<Stream>> {
         self.streams.read().get(name).cloned()
     }
+    /// A stream by its group.
+    pub(crate) fn stream_by_id(&self, id: u64) -> Option<Arc<Stream>> {
+        self.streams.read().values().find(|s| s.id == id).cloned()
+    }
     /// All streams, by name.
     pub fn streams(&self) -> Vec<Arc<Stream>> {
         self.streams.read().values().cloned().collect()
@@ -238,7 +242,7 @@ impl Assets {
     }
     fn take_forwarded(self: &Arc<Assets>, node: &JetStream, f: &Forward<'_>) {
         if f.way == Way::Publish {
-            return self.publish_given(f);
+            return self.publish_given(node, f);
         }
         let taken = self.limits.read().is_some() && self.take(None, f);
         if !taken && matches!(f.way, Way::Pull | Way::Direct) && !f.reply.is_empty() && !node.is_closed() {

@@ -4,6 +4,7 @@
 //! stream's configuration is at the moment: its own log says.
 
 mod state;
+mod tally;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +18,7 @@ use stream::{ApiError, errors};
 use tokio::sync::{oneshot, watch};
 
 pub use state::{Assigned, Assignment, Command, META_GROUP, Node, State};
+pub use tally::{OfAccount, Tally, aside};
 
 use crate::leading::CONFIRM;
 
@@ -122,31 +124,20 @@ impl Meta {
     pub fn of_account(&self, account: &str) -> Vec<Arc<Assigned>> {
         self.read(|s| s.of_account(account).cloned().collect())
     }
-    /// The same, and those that are on their way into the log: what limits and overlaps are judged by.
+    /// What an account's streams add up to, and those that are on their way into the log: what limits and overlaps are judged by.
     pub fn claimed<R>(
         &self,
         account: &str,
-        f: impl FnOnce(&mut dyn Iterator<Item = &Arc<Assigned>>) -> R,
+        f: impl FnOnce(Option<&OfAccount>, &mut dyn Iterator<Item = &Arc<Assigned>>) -> R,
     ) -> R {
         let inner = self.inner.lock();
-        let coming = inner.coming.values().filter(|a| *a.a.account == *account);
-        f(&mut inner.state.of_account(account).chain(coming))
+        let mut coming = inner.coming.values().filter(|a| *a.a.account == *account);
+        f(inner.state.sum_of(account), &mut coming)
     }
-    /// Of these, those whose subjects may have something in common with `subjects`.
-    pub fn claimed_near<R>(
-        &self,
-        account: &str,
-        subjects: &[String],
-        f: impl FnOnce(&mut dyn Iterator<Item = &Arc<Assigned>>) -> R,
-    ) -> R {
+    /// The state, and the streams that are on their way into it.
+    pub fn with_coming<R>(&self, f: impl FnOnce(&State, &mut dyn Iterator<Item = &Arc<Assigned>>) -> R) -> R {
         let inner = self.inner.lock();
-        let coming = inner.coming.values().filter(|a| *a.a.account == *account);
-        f(&mut inner.state.near(account, subjects).into_iter().chain(coming))
-    }
-    /// All streams, with those that are on their way.
-    pub fn all_claimed(&self) -> Vec<Arc<Assigned>> {
-        let inner = self.inner.lock();
-        inner.state.assignments().chain(inner.coming.values()).cloned().collect()
+        f(&inner.state, &mut inner.coming.values())
     }
     /// Whether this node leads, and has applied everything from before (K-3).
     pub fn leads(&self) -> bool {

@@ -22,6 +22,19 @@ use crate::{
 /// Turns of one activity after which it lets other tasks of the worker run.
 const TURNS_MAX: u32 = 32;
 
+/// Lets the other tasks of the worker run that are ready.
+pub(crate) async fn give_way() {
+    let mut first = true;
+    std::future::poll_fn(|cx| {
+        if std::mem::take(&mut first) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
 impl Group {
     /// Works until nothing is left to do.
     pub(crate) async fn activity(self: Arc<Self>) {
@@ -31,15 +44,7 @@ impl Group {
         loop {
             turns += 1;
             if turns % TURNS_MAX == 0 {
-                let mut first = true;
-                std::future::poll_fn(|cx| {
-                    if std::mem::take(&mut first) {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                    Poll::Ready(())
-                })
-                .await;
+                give_way().await;
             }
             // From here on a wake means: look again.
             self.run.swap(RUNNING, Ordering::AcqRel);
@@ -65,7 +70,8 @@ impl Group {
                 if apply.is_some() {
                     self.inner.lock().apply = apply;
                 }
-                self.take_up(fetched, &mut ready).await;
+                // Rare and large: an idle group begins an activity for every word that it hears.
+                Box::pin(self.take_up(fetched, &mut ready)).await;
                 continue;
             }
             if let Some(apply) = apply {

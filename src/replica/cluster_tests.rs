@@ -743,7 +743,8 @@ fn d12_a_member_that_forgot_is_fed_although_nothing_happens() {
         let journals: Vec<String> =
             node.disk.with(|d| d.files().into_iter().filter(|f| f.contains("/journal/")).collect());
         for path in &journals {
-            node.disk.with(|d| d.damage_file(path, Some(600))).expect("it is there");
+            // The group's making is in front of that.
+            node.disk.with(|d| d.damage_file(path, Some(1200))).expect("it is there");
         }
         c.start(id).await;
         assert!(c.list(id).handle().status().last < c.list(led).handle().status().last);
@@ -944,6 +945,58 @@ fn a_disk_that_does_not_answer_leads_nothing() {
         }
         c.nodes[&leader].disk.freeze(false);
         c.publish(5);
+        c.settle().await;
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// A node ends that led many groups: all are led again, so many at a time, and nearly all by the first that asks for votes.
+#[test]
+fn what_a_node_led_is_led_again_group_by_group() {
+    const GROUPS: u64 = 60;
+    env::run(async {
+        // Times that a busy machine keeps: nobody campaigns because it is late.
+        let raft = raft::Options { election_ns: 2_000_000_000, ..(*options().raft).clone() };
+        let patient =
+            Options { raft: Arc::new(raft), grant_ns: 3_000_000_000, beat_ns: 200_000_000, ..options() };
+        let mut c = Cluster::with(40, 3, 0, Options { elections_at_once: 4, ..patient }).await;
+        let mut lists: BTreeMap<NodeId, Vec<Arc<List>>> = BTreeMap::new();
+        for g in 0..GROUPS {
+            for id in [n(1), n(2), n(3)] {
+                let list = Arc::new(List::default());
+                let (members, sync) = (c.members.clone(), Sync::Always);
+                let new = New { id: GroupId(100 + g), memory: false, options: Bytes::new(), members, sync };
+                let r = c.nodes[&id].replicas.clone().expect("it is up");
+                r.create_led_by(new, Some(n(1)), list.clone()).await.expect("it is made");
+                lists.entry(id).or_default().push(list);
+            }
+        }
+        for list in &lists[&n(1)] {
+            env::timeout(Duration::from_secs(30), list.until(List::leads)).await.expect("it leads");
+        }
+        let terms: Vec<u64> = lists[&n(2)].iter().map(|l| l.handle().status().term.0).collect();
+        c.crash(n(1)).await;
+        let (mut most, mut by) = (0, BTreeMap::new());
+        for _ in 0..12_000 {
+            let campaigns = |l: &Arc<List>| {
+                let role = l.handle().status().role;
+                matches!(role, raft::RoleName::PreCandidate | raft::RoleName::Candidate)
+            };
+            most = most.max(lists[&n(2)].iter().filter(|l| campaigns(l)).count());
+            by = [n(2), n(3)].map(|id| (id, lists[&id].iter().filter(|l| l.leads()).count())).into();
+            if by.values().sum::<usize>() == GROUPS as usize {
+                break;
+            }
+            env::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(by.values().sum::<usize>(), GROUPS as usize, "all are led again: {by:?}");
+        assert!(by.values().all(|led| *led > GROUPS as usize / 4), "each does its part: {by:?}");
+        assert!(most <= 2 * 4, "{most} at a time");
+        let again =
+            lists[&n(2)].iter().zip(terms).filter(|(l, t)| l.handle().status().term.0 > t + 1).count();
+        assert!(again < GROUPS as usize / 10, "{again} groups were asked for votes more than once");
+        c.start(n(1)).await;
         c.settle().await;
         c.close().await;
     })

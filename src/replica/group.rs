@@ -21,6 +21,7 @@ use store::{NewEntry, Sync, Ticket};
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
+    campaigns::QUEUED,
     codec,
     lives::node,
     machine::{Machine, Proposal, Refusal, Role},
@@ -108,7 +109,7 @@ pub(crate) struct Inner {
     pub held: VecDeque<Proposal>,
     /// What happened elsewhere and waits for the activity.
     pub events: VecDeque<Event>,
-    /// When the shared timer wakes the group; `u64::MAX` for never.
+    /// When the shared timer wakes the group; `u64::MAX` for never, [`QUEUED`] while it waits for its turn to campaign.
     pub timer: u64,
     /// Reads that wait for an index, and those that wait until theirs is applied.
     pub next_read: u64,
@@ -242,7 +243,8 @@ impl Group {
         while let Some(e) = inner.events.pop_front() {
             self.take(inner, e, ready);
         }
-        if inner.core.deadline() <= env::now().0 {
+        // What waits for its turn to campaign is not begun by chance.
+        if inner.core.deadline() <= env::now().0 && inner.timer != QUEUED {
             self.step(inner, Event::Tick, ready);
         }
         inner.serve_barriers();

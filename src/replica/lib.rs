@@ -20,6 +20,7 @@
 //!   does not lead any more; nothing else.
 
 mod activity;
+mod campaigns;
 #[cfg(test)]
 mod cluster_tests;
 mod codec;

@@ -4,7 +4,7 @@
 //! deadline is over. A node on its own has neither. Does not own links: [`Peers`] does.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
@@ -17,6 +17,8 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::{
     Replicas,
+    activity::give_way,
+    campaigns::{Campaigns, QUEUED},
     frame::{EXCEPTED_MAX, Frame},
     group::{Group, Handle, Inner, from_store},
     lives::node,
@@ -31,6 +33,9 @@ const EVENTS_MAX: usize = 1024;
 const LAST_WORDS: u32 = 16;
 /// How long a read waits for its index and its apply: a request that was forwarded to a leader can be lost.
 const READ_WAIT: Duration = Duration::from_secs(5);
+
+/// Groups that are told something at a time.
+const TOLD_AT_ONCE: usize = 64;
 
 /// Pause before a replica that is not trusted asks again how far it has to catch up.
 const TRUST_PAUSE: Duration = Duration::from_millis(200);
@@ -53,6 +58,10 @@ pub(crate) struct Net {
     beat: Notify,
     timers: Mutex<BTreeSet<(u64, GroupId)>>,
     timer: Notify,
+    pub campaigns: Campaigns,
+    /// What groups have to be told, in order, and who has not been yet.
+    news: Mutex<VecDeque<(Event, VecDeque<Arc<Group>>)>>,
+    news_came: Notify,
 }
 
 impl Net {
@@ -64,6 +73,9 @@ impl Net {
             beat: Notify::new(),
             timers: Mutex::default(),
             timer: Notify::new(),
+            campaigns: Campaigns::default(),
+            news: Mutex::default(),
+            news_came: Notify::new(),
         }
     }
 
@@ -106,6 +118,8 @@ impl Net {
     pub(crate) fn wake(&self) {
         self.beat.notify_one();
         self.timer.notify_one();
+        self.campaigns.wake.notify_one();
+        self.news_came.notify_one();
     }
 }
 
@@ -140,26 +154,6 @@ impl Shared {
         answer
     }
 
-    /// Lets the groups that followed a node campaign, in random order and so many a second.
-    fn withdrawn(self: &Arc<Self>, node: NodeId) {
-        let mut groups: Vec<Arc<Group>> = self.groups().into_iter().filter(|g| !g.is_sole()).collect();
-        let some = (self.options.elections_per_s / 10).max(1);
-        if groups.len() <= some {
-            return groups.iter().for_each(|g| g.post(Event::Withdrawn(node)));
-        }
-        env::rng("replica elections").shuffle(&mut groups);
-        let shared = self.clone();
-        env::spawn(async move {
-            for some in groups.chunks(some) {
-                some.iter().for_each(|g| g.post(Event::Withdrawn(node)));
-                env::sleep(Duration::from_millis(100)).await;
-                if shared.is_closed() {
-                    return;
-                }
-            }
-        });
-    }
-
     /// What a disk that does not answer means for the groups here, if that changed.
     fn look_at_disk(self: &Arc<Self>, was_stuck: bool) -> bool {
         let took = self.store.stuck_for();
@@ -172,7 +166,7 @@ impl Shared {
             } else {
                 tracing::warn!("the journal answers again");
             }
-            self.groups().iter().filter(|g| !g.is_sole()).for_each(|g| g.post(Event::Ill(stuck)));
+            self.spread(Event::Ill(stuck));
         }
         stuck
     }
@@ -190,20 +184,67 @@ impl Shared {
                 return;
             }
         };
-        for g in self.groups() {
-            if !g.is_sole() {
-                g.post(event.clone());
+        self.spread(event);
+    }
+
+    /// Tells groups what happened to a node, or to this one. Of a node only leaders want to know. Many are told a few at a time: activities that are all begun at once
+    /// would keep heartbeats waiting until support is lost again, of which all have to be told.
+    fn spread(self: &Arc<Self>, event: Event) {
+        let all = self.groups();
+        let mut queue = self.net.news.lock();
+        if queue.is_empty() && all.len() <= TOLD_AT_ONCE {
+            drop(queue);
+            return all.iter().for_each(|g| g.told(&event));
+        }
+        queue.push_back((event, all.into()));
+        drop(queue);
+        self.net.news_came.notify_one();
+    }
+
+    async fn news(self: Arc<Self>) {
+        while !self.is_closed() {
+            let some = {
+                let mut queue = self.net.news.lock();
+                let some = queue.front_mut().map(|(event, groups)| {
+                    let count = groups.len().min(TOLD_AT_ONCE);
+                    (event.clone(), groups.drain(..count).collect::<Vec<_>>())
+                });
+                // The last of it stays until it is told, so that nothing that comes later overtakes it.
+                if some.as_ref().is_some_and(|(_, groups)| groups.is_empty()) {
+                    queue.pop_front();
+                }
+                some
+            };
+            match some {
+                None => self.net.news_came.notified().await,
+                Some((event, groups)) => {
+                    groups.iter().for_each(|g| g.told(&event));
+                    // What was begun goes first.
+                    give_way().await;
+                }
             }
         }
     }
 
     async fn beats(self: Arc<Self>) {
         let mut stuck = false;
+        let mut next = 0;
         while !self.is_closed() {
             if self.net.pairs.lock().is_empty() {
                 self.net.beat.notified().await;
                 continue;
             }
+            let now = env::now().0;
+            if now < next {
+                // Support ends when it ends, and not with the next heartbeat: so long a group of a node that has ended is without a leader.
+                let end = self.net.pairs.lock().next_end().map_or(next, |end| end.min(next));
+                env::sleep_until(env::Instant(end)).await;
+                if end < next {
+                    self.pairs(|pairs, now, out| pairs.tick(now, out));
+                }
+                continue;
+            }
+            next = now.saturating_add(self.options.beat_ns);
             let excepted: Vec<_> = {
                 let mut all = self.net.excepted.lock();
                 let said = all.iter_mut().take(EXCEPTED_MAX).map(|(g, (t, left))| {
@@ -223,7 +264,6 @@ impl Shared {
             if let Some(peers) = self.net.peers.get().filter(|_| !stuck) {
                 nodes.into_iter().for_each(|n| peers.send(n, frame.clone()));
             }
-            env::sleep(Duration::from_nanos(self.options.beat_ns)).await;
         }
     }
 
@@ -244,17 +284,40 @@ impl Shared {
             self.net.timers.lock().remove(&(at, id));
             if let Some(g) = self.group(id) {
                 let mut inner = g.inner.lock();
-                if inner.timer == at {
+                let waits = inner.timer == at && inner.core.status().role != raft::RoleName::Leader;
+                if waits {
+                    // A campaign, if it comes to one, waits for its turn; until then nothing else begins it.
+                    inner.timer = QUEUED;
+                } else if inner.timer == at {
                     inner.timer = u64::MAX;
                 }
                 drop(inner);
-                g.poke();
+                if waits {
+                    self.net.campaigns.timed(id);
+                } else {
+                    g.poke();
+                }
             }
         }
     }
 }
 
 impl Group {
+    /// Takes news of a node, or of this one's disk, if it has anything to do with them.
+    fn told(self: &Arc<Self>, event: &Event) {
+        {
+            let mut inner = self.inner.lock();
+            let leads = || inner.core.status().role == raft::RoleName::Leader;
+            // What has not happened yet may make a leader of it, who has to hear of what comes behind that.
+            let concerned = matches!(event, Event::Ill(_)) || !inner.events.is_empty() || leads();
+            if !concerned || sole(&inner) {
+                return;
+            }
+            inner.events.push_back(event.clone());
+        }
+        self.poke();
+    }
+
     /// Whether this node is the only member: then there is nobody to talk to, and no time to keep.
     pub(crate) fn is_sole(&self) -> bool {
         sole(&self.inner.lock())
@@ -263,6 +326,10 @@ impl Group {
     /// Sees to it that the group is woken when its core wants to be. A timer that is set earlier is left: it looks again then.
     pub(crate) fn arm(&self, inner: &mut Inner) {
         let at = inner.core.deadline();
+        if inner.timer == QUEUED && inner.core.status().role == raft::RoleName::Leader {
+            // It leads without having had its turn: leaders do not wait.
+            inner.timer = u64::MAX;
+        }
         if at >= inner.timer || sole(inner) || inner.stop.is_some() {
             return;
         }
@@ -387,6 +454,8 @@ impl Replicas {
         }
         env::spawn(self.0.clone().beats());
         env::spawn(self.0.clone().timers());
+        env::spawn(self.0.clone().campaigns());
+        env::spawn(self.0.clone().news());
     }
 
     /// A frame came from a node, over a link that is known to be that node's. Bad frames are dropped (D-6). Once a frame of a newer link

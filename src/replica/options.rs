@@ -37,9 +37,9 @@ pub struct Options {
     /// How long a journal round may take before this node stops to ask for support and to lead, nanoseconds. Too small: a busy disk costs elections. Too
     /// large: what is led here stands for that long when a disk hangs.
     pub stuck_ns: u64,
-    /// Groups that begin to campaign each second when a node's support ends. Too small: with many groups some are long without a leader. Too large: their votes
-    /// crowd out everything else.
-    pub elections_per_s: usize,
+    /// Groups that campaign at a time, where a node's end or a timer is the reason. Too small: with many groups some are long without a leader. Too large:
+    /// their votes crowd out everything else, and what is asked is answered when it was asked anew.
+    pub elections_at_once: usize,
     /// Pause before a write that the store refused for lack of room is tried again, nanoseconds.
     pub retry_ns: u64,
 }
@@ -73,7 +73,7 @@ impl Default for Options {
             transfer_window: 1 << 20,
             transfers_at_once: 4,
             stuck_ns: 5_000_000_000,
-            elections_per_s: 2000,
+            elections_at_once: 256,
             retry_ns: 5_000_000,
         }
     }

@@ -185,6 +185,11 @@ impl Pairs {
         }
     }
 
+    /// When the first support ends that this node gives, if it is not renewed.
+    pub(crate) fn next_end(&self) -> Option<u64> {
+        self.pairs.values().filter(|p| p.given != 0).map(|p| p.given_until).min()
+    }
+
     /// Ends what is over.
     pub(crate) fn tick(&mut self, now: u64, out: &mut Vec<Effect>) {
         for (node, p) in &mut self.pairs {
@@ -251,6 +256,7 @@ mod tests {
         assert_eq!((at_a.len(), at_b), (2, vec![Effect::Reachable(A)]), "reached, and supported");
         let epoch = live(&b).given(A);
         assert_eq!(live(&a).got_until(B, epoch), 110, "counted from when it left");
+        assert_eq!((a.next_end(), b.next_end()), (None, Some(115)));
         exchange(&mut a, &mut b, 60, 70, 80);
         assert_eq!((live(&b).given(A), live(&a).got_until(B, epoch)), (epoch, 160));
         let (mut out, mut out_b) = (Vec::new(), Vec::new());

@@ -235,6 +235,12 @@ impl Replicas {
         self.0.store.groups().into_iter().filter(|g| *g != COUNTER).map(|g| GroupId(g.0)).collect()
     }
 
+    /// Whether the store has a group; open or not.
+    #[must_use]
+    pub fn has(&self, id: GroupId) -> bool {
+        id.0 != COUNTER.0 && self.0.store.group(store::GroupId(id.0)).is_ok()
+    }
+
     /// What a stored group was made with: [`New::options`] and [`New::memory`].
     ///
     /// # Errors

@@ -138,7 +138,7 @@ impl JetStream {
     }
     /// An open stream by its group.
     pub(crate) fn stream_by_id(&self, id: u64) -> Option<Arc<Stream>> {
-        self.all_assets().iter().find_map(|a| a.streams().into_iter().find(|s| s.id == id))
+        self.all_assets().iter().find_map(|a| a.stream_by_id(id))
     }
 
     /// Answers a call of another node.

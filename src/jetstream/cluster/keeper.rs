@@ -50,6 +50,20 @@ struct Mind {
     leader: Option<NodeId>,
     /// When streams in memory were looked at last.
     remembered_at: u64,
+    /// Groups that are to be opened and wait until fewer are being opened: nothing else of them is looked at meanwhile.
+    waiting: BTreeSet<u64>,
+}
+
+/// What a look at a group found.
+enum Kept {
+    /// Nothing is left to do here.
+    Done,
+    /// It is being opened, and looked at again when that is done.
+    Opens,
+    /// It is to be opened, when others are.
+    Waits,
+    /// It is to be looked at again soon.
+    Left,
 }
 
 /// Runs until the engine ends.
@@ -79,7 +93,7 @@ impl JetStream {
         self.log_leader(c, mind);
         let nodes = self.keep_nodes(c).await;
         self.end_abandoned_restores().await;
-        let groups = self.keep_groups(c).await;
+        let groups = self.keep_groups(c, mind).await;
         let late = u128::from(env::now().0.saturating_sub(mind.remembered_at)) >= REMEMBER.as_nanos();
         let forgotten = late && self.keep_forgotten(c).await;
         if late {
@@ -223,6 +237,9 @@ impl JetStream {
     /// Streams that are on a server which was removed get another instead, if there is one.
     async fn leave_removed(self: &Arc<JetStream>) {
         let hit: Vec<(Arc<Assigned>, NodeId)> = self.meta.read(|s| {
+            if !s.is_any_on_removed() {
+                return Vec::new();
+            }
             let gone = |a: &Arc<Assigned>| a.a.members.iter().copied().find(|n| s.is_removed(*n));
             s.assignments().filter_map(|a| Some((a.clone(), gone(a)?))).collect()
         });
@@ -237,51 +254,60 @@ impl JetStream {
     }
 
     /// Opens, changes and removes groups until they are as assigned.
-    async fn keep_groups(self: &Arc<JetStream>, c: &Cluster) -> bool {
+    async fn keep_groups(self: &Arc<JetStream>, c: &Cluster, mind: &mut Mind) -> bool {
         let mut ids = self.meta.take_touched();
         ids.append(&mut c.due.lock());
+        let mut room = OPENING_MAX.saturating_sub(self.opening.lock().len());
+        for _ in 0..room.min(mind.waiting.len()) {
+            ids.extend(mind.waiting.pop_first());
+        }
         let mut left = BTreeSet::new();
         for id in ids {
-            if !self.keep_group(c, id).await {
-                left.insert(id);
+            match self.keep_group(c, id, room > 0).await {
+                Kept::Done => {}
+                Kept::Opens => room = room.saturating_sub(1),
+                Kept::Waits => drop(mind.waiting.insert(id)),
+                Kept::Left => drop(left.insert(id)),
             }
         }
-        let unfinished = !left.is_empty();
+        let unfinished = !left.is_empty() || !mind.waiting.is_empty();
         c.due.lock().append(&mut left);
         unfinished
     }
 
-    /// Looks at one group; whether nothing is left to do here.
-    async fn keep_group(self: &Arc<JetStream>, c: &Cluster, id: u64) -> bool {
+    /// Looks at one group.
+    async fn keep_group(self: &Arc<JetStream>, c: &Cluster, id: u64, room: bool) -> Kept {
         let (assigned, out) = self.meta.read(|s| {
             let out = s.outs().get(&id).is_some_and(|nodes| nodes.contains(&self.me));
             (s.get(id).cloned(), out)
         });
+        let done = |done: bool| if done { Kept::Done } else { Kept::Left };
         if out {
-            return self.drop_group(id).await;
+            return done(self.drop_group(id).await);
         }
-        let Some(assigned) = assigned.filter(|a| a.a.concerns(self.me)) else { return true };
+        let Some(assigned) = assigned.filter(|a| a.a.concerns(self.me)) else { return Kept::Done };
         let Some(handle) = self.replicas.get(GroupId(id)) else {
-            return self.open_assigned(&assigned);
+            if !room {
+                return Kept::Waits;
+            }
+            // Its opening says when it is to be looked at again.
+            if self.opening.lock().insert(id) {
+                self.open_assigned(&assigned);
+            }
+            return Kept::Opens;
         };
         if let Some(stream) = self.stream_of(&assigned) {
             stream.want(assigned.a.config.clone());
         }
-        self.keep_members(c, &assigned, &handle).await
+        done(self.keep_members(c, &assigned, &handle).await)
     }
 
     /// Opens a group beside the keeper.
-    fn open_assigned(self: &Arc<JetStream>, assigned: &Arc<Assigned>) -> bool {
+    fn open_assigned(self: &Arc<JetStream>, assigned: &Arc<Assigned>) {
         let id = assigned.a.id;
-        {
-            let mut opening = self.opening.lock();
-            if opening.len() >= OPENING_MAX || !opening.insert(id) {
-                return false;
-            }
-        }
         let (me, mut assigned) = (self.clone(), assigned.clone());
         env::spawn(async move {
-            let there = me.replicas.stored().binary_search(&GroupId(id)).is_ok();
+            let there = me.replicas.has(GroupId(id));
             if !there {
                 match me.still_assigned(id).await {
                     Some(now) => assigned = now,
@@ -316,7 +342,6 @@ impl JetStream {
                 c.look_at(id);
             }
         });
-        true
     }
 
     /// What is assigned once this node's view of the meta group is not older than its own life. K-5: after a start the log is applied again, and on the
@@ -344,7 +369,7 @@ impl JetStream {
             }
             stream.retire();
         }
-        if self.replicas.stored().binary_search(&GroupId(id)).is_ok()
+        if self.replicas.has(GroupId(id))
             && let Err(e) = self.replicas.remove(GroupId(id)).await
         {
             self.host.log("ERR", &format!("JetStream: group {id} could not be removed: {e}"));

@@ -10,7 +10,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use replica::{GroupId, NodeId};
+use replica::NodeId;
 use stream::{
     ApiError, errors,
     publish::{From, Publish},
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     JetStream,
     account::Assets,
+    api::ack::AckPrefix,
     leading::Standing,
     meta::Assigned,
     publish::Waiting,
@@ -259,19 +260,6 @@ impl JetStream {
             At::Node(_) => false,
         }
     }
-    /// Prepares all streams that are led here for other leaders.
-    pub(crate) async fn prepare_handing(&self) {
-        let led: Vec<Arc<Stream>> = self
-            .all_assets()
-            .iter()
-            .flat_map(|a| a.streams())
-            .filter(|s| s.leads() && self.is_shared(s))
-            .collect();
-        futures_util::future::join_all(led.iter().map(|s| s.prepare_handing())).await;
-    }
-    fn is_shared(&self, s: &Stream) -> bool {
-        self.replicas.get(GroupId(s.id)).is_some_and(|h| h.members().0.len() > 1)
-    }
 }
 
 impl Assets {
@@ -319,15 +307,22 @@ impl Assets {
         true
     }
 
-    /// Serves what waited for a stream's leader, or gives it on.
-    pub(crate) fn publish_given(self: &Arc<Assets>, f: &Forward<'_>) {
-        let stream = str::from_utf8(f.stream).ok().and_then(|name| self.stream(name));
-        let taken = stream.as_ref().is_some_and(|s| s.publish_given(f));
-        if !taken && !f.reply.is_empty() {
-            let error: ApiError = errors::CLUSTER_NOT_AVAIL.error();
-            if let Some(s) = stream {
-                s.refuse_waiting(VecDeque::from([Waiting::of(&given(f), f.hops)]), &error);
+    /// Serves what waited for a stream's leader, or gives it on. Whoever waits for an answer gets one (K-7): here, or from the node that it was given to.
+    pub(crate) fn publish_given(self: &Arc<Assets>, node: &JetStream, f: &Forward<'_>) {
+        let Ok(name) = str::from_utf8(f.stream) else { return };
+        let error: ApiError = errors::CLUSTER_NOT_AVAIL.error();
+        let Some(s) = self.stream(name) else {
+            // It may have moved on, or be gone.
+            if !self.pass_on(node, name, f) && !f.reply.is_empty() {
+                let mut text = Vec::new();
+                let domain = node.options.domain.as_deref().unwrap_or_default();
+                AckPrefix::new(name, domain).push_error(&mut text, &error);
+                self.posts.take().plain(f.reply, &text);
             }
+            return;
+        };
+        if !s.publish_given(f) && !f.reply.is_empty() {
+            s.refuse_waiting(VecDeque::from([Waiting::of(&given(f), f.hops)]), &error);
         }
     }
 }

@@ -321,14 +321,10 @@ impl JetStream {
         if !self.meta.leads() {
             return false;
         }
-        let of = |a: &&Arc<Assigned>| {
-            let shared = a.a.members.len() + a.a.leaving.len() > 1;
-            // Others have their log on the disk.
-            a.a.memory && a.a.first.len() == 1 && shared
-        };
+        // Others have their log on the disk.
         let all: Vec<Arc<Assigned>> = self.meta.read(|s| {
             let renews = s.nodes().values().all(|n| n.format >= RENEWS);
-            s.assignments().filter(|_| renews).filter(of).cloned().collect()
+            s.forgetful().filter(|_| renews).cloned().collect()
         });
         let mut left = false;
         for a in all {

@@ -23,7 +23,10 @@ use replica::NodeId;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
-use super::{Kind, Setup, Wires};
+use super::{
+    Kind, Setup, Wires,
+    calls::{Forward, Way},
+};
 use crate::{AccountLimits, ClientInfo, Host, JetStream, Options, post::Posts};
 
 /// How long anything may take before the test has failed.
@@ -661,6 +664,63 @@ fn c4_requests_are_answered_once_although_the_network_loses() {
             seen.insert(s.good("STREAM.NAMES", "").await["streams"].to_string());
         }
         assert_eq!(seen.len(), 1);
+        w.end().await;
+    });
+}
+
+/// K-7: a publish that another node gave on is stored by whoever leads, or refused; it never goes without an answer.
+#[test]
+fn a_publish_that_was_given_to_a_node_without_the_stream_is_answered() {
+    run(async {
+        let w = World::new(3).await;
+        w.formed().await;
+        let v = w.at(0).good("STREAM.CREATE.S", &stream("S", 1)).await;
+        let leader = w.find(v["cluster"]["leader"].as_str().expect("a leader"));
+        let other = (leader + 1) % 3;
+        // The one that is asked has to have heard of the stream.
+        w.at(other).good("STREAM.INFO.S", "").await;
+        let give = |stream: &'static str, subject: &'static str, reply: &str| {
+            let f = Forward {
+                way: Way::Publish,
+                hops: 1,
+                account: b"A",
+                stream: stream.as_bytes(),
+                subject: subject.as_bytes(),
+                reply: reply.as_bytes(),
+                headers: b"",
+                body: b"x",
+            };
+            let from = w.at((leader + 2) % 3).node.node_id();
+            w.at(other).node.received(from, Kind::Forward, f.encode());
+        };
+        let (gone, moved) = (w.at(other).inbox(), w.at(other).inbox());
+        give("GONE", "GONE.x", &gone);
+        let v: Value = serde_json::from_str(&w.at(other).wait(&gone, 1).await[0].body).expect("JSON");
+        assert_eq!((&v["error"]["code"], &v["stream"]), (&json!(503), &json!("GONE")), "{v}");
+        give("S", "S.x", &moved);
+        let v: Value = serde_json::from_str(&w.at(other).wait(&moved, 1).await[0].body).expect("JSON");
+        assert_eq!(v["seq"], json!(1), "{v}");
+        w.end().await;
+    });
+}
+
+/// A consumer is where its stream is: it does not leave a server by itself.
+#[test]
+fn a_consumer_does_not_leave_a_server_without_its_stream() {
+    run(async {
+        let w = World::new(3).await;
+        w.formed().await;
+        w.at(0).good("STREAM.CREATE.S", &stream("S", 3)).await;
+        let config =
+            json!({ "stream_name": "S", "config": { "durable_name": "D", "ack_policy": "explicit" } });
+        w.at(0).good("CONSUMER.DURABLE.CREATE.S.D", &config.to_string()).await;
+        for (consumer, peer, code) in [("D", "s1", 10075), ("D", "nobody", 10040), ("X", "s1", 10014)] {
+            for what in ["REMOVE", "EVACUATE"] {
+                let body = json!({ "peer": peer }).to_string();
+                let v = w.at(2).api(&format!("CONSUMER.PEER.{what}.S.{consumer}"), &body).await;
+                assert_eq!(v["error"]["err_code"], json!(code), "{consumer} {peer}: {v}");
+            }
+        }
         w.end().await;
     });
 }

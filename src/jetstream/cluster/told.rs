@@ -1,6 +1,6 @@
 //! What is told of leaders: advisories, lines in the log.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::LazyCell, sync::Arc, time::Duration};
 
 use replica::{GroupId, Role};
 
@@ -42,25 +42,30 @@ impl JetStream {
         if voters.len() < 2 {
             return;
         }
-        let replicas = self.peers_of(&handle, &voters, None);
+        // With many streams that change leaders at once it is mostly for nobody.
+        let replicas = LazyCell::new(|| self.peers_of(&handle, &voters, None));
         let leader = self.host.name();
-        let e = Event::StreamLeader {
+        let of_stream = |replicas| Event::StreamLeader {
             account: &assets.account.name,
             stream: &s.name,
             leader: &leader,
-            replicas: &replicas,
+            replicas,
         };
-        advisory::emit(self, &assets, &e);
+        if assets.posts.has_interest(of_stream(&[]).subject().as_bytes()) {
+            advisory::emit(self, &assets, &of_stream(&replicas));
+        }
         // A consumer's leader is its stream's.
         let names = s.core.lock().consumers.names();
         for consumer in &names {
-            let e = Event::ConsumerLeader {
+            let of_consumer = |replicas| Event::ConsumerLeader {
                 account: &assets.account.name,
                 who: crate::api::event::Who { stream: &s.name, consumer },
                 leader: &leader,
-                replicas: &replicas,
+                replicas,
             };
-            advisory::emit(self, &assets, &e);
+            if assets.posts.has_interest(of_consumer(&[]).subject().as_bytes()) {
+                advisory::emit(self, &assets, &of_consumer(&replicas));
+            }
         }
     }
 

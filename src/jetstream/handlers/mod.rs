@@ -27,6 +27,7 @@ use crate::{
         ask::{Responsible, responsible},
         calls::{Call, Reply},
     },
+    meta::OfAccount,
     node::Usage,
     shell::Stream,
 };
@@ -167,10 +168,8 @@ impl Desk<'_> {
             }
             Request::StreamRestore { config, .. } => done(Kind::StreamRestore, self.restore(*config).await),
             Request::StreamPeer { kind, stream, peer } => done(kind, self.replace_peer(&stream, &peer).await),
-            Request::ConsumerPeer { kind, stream, consumer, .. } => {
-                let known = self.known_consumer(&stream, &consumer);
-                let refused = known.and(Err::<(), _>(errors::PEER_REMAP.error()));
-                done(kind, refused)
+            Request::ConsumerPeer { kind, stream, consumer, peer } => {
+                done(kind, Err::<(), _>(self.keeps_consumer(&stream, &consumer, &peer)))
             }
             Request::StreamCancelMove { stream } => {
                 done(Kind::StreamCancelMove, self.cancel_move(&stream).await)
@@ -244,9 +243,11 @@ impl Desk<'_> {
                 u.storage += storage;
                 u.consumers += usize::try_from(consumers).unwrap_or(0);
             }
-            let all = self.node.meta.of_account(name);
-            u.streams = all.len();
-            (u.reserved_memory, u.reserved_storage) = streams::reserved(all.iter());
+            let (streams, reserved) = self.node.meta.read(|s| {
+                let of = s.sum_of(name);
+                (of.map_or(0, |of| of.names.len()), of.map_or((0, 0), OfAccount::reserved))
+            });
+            (u.streams, u.reserved_memory, u.reserved_storage) = (streams, reserved.0, reserved.1);
         }
         let l = self.assets.limits().unwrap_or_default();
         AccountInfo {

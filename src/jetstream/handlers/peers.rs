@@ -18,41 +18,36 @@ use crate::{
         status::peer_id,
     },
     leading::Standing,
-    meta::{Assigned, Command},
+    meta::{Assigned, Command, Node, Tally},
 };
 
 impl JetStream {
-    /// The nodes that could take a stream of this storage.
-    fn candidates(&self, storage: Storage, apart_from: Option<u64>) -> Vec<Candidate> {
+    /// The nodes that could take a stream of this storage; as if the stream `apart_from` were not there.
+    fn candidates(&self, storage: Storage, apart_from: Option<&Assigned>) -> Vec<Candidate> {
         let Some(c) = &self.cluster else { return Vec::new() };
-        let claimed = self.meta.all_claimed();
-        self.meta.read(|s| {
-            let mut all: Vec<Candidate> = s
-                .nodes()
-                .values()
-                .map(|n| Candidate {
+        let evacuated = c.evacuated.lock().clone();
+        self.meta.with_coming(|s, coming| {
+            // What is on its way is not in the sums yet.
+            let mut more = Tally::default();
+            coming.for_each(|a| more.add(a));
+            let mut less = Tally::default();
+            apart_from.and_then(|a| s.get(a.a.id)).into_iter().for_each(|a| less.add(a));
+            let candidate = |n: &Node| {
+                let (has, more, less) = (s.load_of(n.id), more.on(n.id), less.on(n.id));
+                let room = if storage == Storage::Memory { n.memory_max } else { n.storage_max };
+                let used = has.reserved(storage).saturating_add(more.reserved(storage));
+                Candidate {
                     id: n.id,
                     cluster: c.name.clone(),
                     tags: n.tags.clone(),
-                    up: (n.id == self.me || c.is_up(n.id)) && !c.evacuated.lock().contains(&n.id),
-                    assets: 0,
-                    shared: 0,
-                    leads: 0,
-                    room: if storage == Storage::Memory { n.memory_max } else { n.storage_max },
-                })
-                .collect();
-            for a in claimed.iter().filter(|a| Some(a.a.id) != apart_from) {
-                for (i, m) in a.a.members.iter().enumerate() {
-                    let Some(n) = all.iter_mut().find(|n| n.id == *m) else { continue };
-                    n.assets += 1;
-                    n.shared += usize::from(a.a.members.len() > 1);
-                    n.leads += usize::from(i == 0);
-                    if let Some(config) = a.config.as_ref().filter(|c| c.storage == storage) {
-                        n.room = n.room.saturating_sub(u64::try_from(config.max_bytes).unwrap_or(0));
-                    }
+                    up: (n.id == self.me || c.is_up(n.id)) && !evacuated.contains(&n.id),
+                    assets: has.assets + more.assets - less.assets,
+                    shared: has.shared + more.shared - less.shared,
+                    leads: has.leads + more.leads - less.leads,
+                    room: room.saturating_sub(used.saturating_sub(less.reserved(storage))),
                 }
-            }
-            all
+            };
+            s.nodes().values().map(candidate).collect()
         })
     }
 
@@ -134,6 +129,19 @@ impl Desk<'_> {
         let s = self.stream(stream)?;
         let known = s.core.lock().consumers.get(consumer).is_some();
         if known { Ok(()) } else { Err(errors::CONSUMER_NOT_FOUND.error()) }
+    }
+
+    /// Why a consumer stays on a server: it is where its stream is, and goes with that only.
+    pub(super) fn keeps_consumer(&self, stream: &str, consumer: &str, peer: &str) -> ApiError {
+        if let Err(e) = self.known_consumer(stream, consumer) {
+            return e;
+        }
+        let node = self.node.node_called(peer);
+        let a = self.node.meta.find(&self.assets.account.name, stream);
+        match node.is_some_and(|n| a.is_some_and(|a| a.a.members.contains(&n))) {
+            true => errors::PEER_REMAP.error(),
+            false => errors::CLUSTER_PEER_NOT_MEMBER.error(),
+        }
     }
 
     /// The node that a placement asks to lead, if it asks for any.
@@ -251,7 +259,7 @@ impl JetStream {
             bytes: u64::try_from(config.max_bytes).unwrap_or(0),
             keep,
         };
-        let mut all = self.candidates(config.storage, Some(a.a.id));
+        let mut all = self.candidates(config.storage, Some(a));
         all.retain(|c| Some(c.id) != out);
         let members = place(&wish, &all).map_err(|_| errors::PEER_REMAP.error())?;
         let update = Command::Update { id: a.a.id, config: a.a.config.clone(), members };

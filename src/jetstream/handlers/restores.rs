@@ -70,8 +70,7 @@ impl JetStream {
             return;
         }
         let left: Vec<_> = self.meta.read(|s| {
-            let all = s.assignments().filter(|a| a.config.as_ref().is_some_and(StreamConfig::is_restoring));
-            all.filter(|a| !self.restores.holds(&a.a.account, &a.a.name)).cloned().collect()
+            s.restoring().filter(|a| !self.restores.holds(&a.a.account, &a.a.name)).cloned().collect()
         });
         for a in left {
             let label = format!("'{} > {}'", a.a.account, a.a.name);

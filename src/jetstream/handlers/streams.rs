@@ -28,7 +28,7 @@ use crate::{
         ask::settle_stream,
         calls::{Call, Reply},
     },
-    meta::{Assigned, Assignment, Command as MetaCommand, NotAssigned, Proposed},
+    meta::{Assigned, Assignment, Command as MetaCommand, NotAssigned, OfAccount, Proposed, State, aside},
     shell::now,
     view,
 };
@@ -47,22 +47,6 @@ impl Streams for Others<'_> {
     fn find(&self, name: &str) -> Option<StreamConfig> {
         self.0.node.meta.find(&self.0.assets.account.name, name)?.config.clone()
     }
-}
-
-/// Bytes that streams have set aside, on all of their nodes: in memory, and in files.
-pub fn reserved<'a>(all: impl Iterator<Item = &'a Arc<Assigned>>) -> (u64, u64) {
-    let (mut memory, mut file) = (0u64, 0u64);
-    for c in all.filter_map(|a| a.config.as_ref()) {
-        let sum = if c.storage == Storage::Memory { &mut memory } else { &mut file };
-        *sum = sum.saturating_add(aside(c));
-    }
-    (memory, file)
-}
-
-/// Bytes that a stream sets aside, on all of its nodes.
-fn aside(c: &StreamConfig) -> u64 {
-    let copies = u64::try_from(c.num_replicas).unwrap_or(1).max(1);
-    u64::try_from(c.max_bytes).unwrap_or(0).saturating_mul(copies)
 }
 
 /// What it is to a client that the assignments did not change.
@@ -102,23 +86,32 @@ impl Desk<'_> {
             return Ok(());
         }
         let limits = self.assets.limits().unwrap_or_default();
-        let own = self.claimed(|all| reserved(all));
-        // In a cluster it is the placement that knows who has room.
-        let server = |max: u64, of: fn((u64, u64)) -> u64| match self.node.is_clustered() {
-            true => None,
-            false => Some((of(reserved(self.node.meta.all_claimed().iter())), max)),
+        let coming = |all: &mut dyn Iterator<Item = &Arc<Assigned>>| {
+            let of = all.filter_map(|a| a.config.as_ref()).filter(|o| o.storage == c.storage);
+            of.fold(0u64, |sum, o| sum.saturating_add(aside(o)))
         };
-        let (limit, own, server, error) = match c.storage {
-            Storage::Memory => (
-                limits.max_memory,
-                own.0,
-                server(self.node.tunable().memory_max, |r| r.0),
-                errors::MEMORY_RESOURCES_EXCEEDED,
-            ),
+        let own = self.claimed(|of, all| {
+            let (memory, file) = of.map_or((0, 0), OfAccount::reserved);
+            coming(all).saturating_add(if c.storage == Storage::Memory { memory } else { file })
+        });
+        // In a cluster it is the placement that knows who has room. Alone, all that there is lies here.
+        let server = |max: u64| match self.node.is_clustered() {
+            true => None,
+            false => {
+                let me = self.node.me;
+                let used = |s: &State, all: &mut dyn Iterator<Item = &Arc<Assigned>>| {
+                    s.load_of(me).reserved(c.storage).saturating_add(coming(all))
+                };
+                Some((self.node.meta.with_coming(used), max))
+            }
+        };
+        let (limit, server, error) = match c.storage {
+            Storage::Memory => {
+                (limits.max_memory, server(self.node.tunable().memory_max), errors::MEMORY_RESOURCES_EXCEEDED)
+            }
             Storage::File => (
                 limits.max_store,
-                own.1,
-                server(self.node.tunable().storage_max, |r| r.1),
+                server(self.node.tunable().storage_max),
                 errors::STORAGE_RESOURCES_EXCEEDED,
             ),
         };
@@ -132,11 +125,12 @@ impl Desk<'_> {
     pub(super) fn check_overlap(&self, c: &StreamConfig) -> Result<(), ApiError> {
         let overlaps =
             |other: &StreamConfig| other.name != c.name && subjects_overlap(&other.subjects, &c.subjects);
-        let account = &self.assets.account.name;
-        let any = |all: &mut dyn Iterator<Item = &Arc<Assigned>>| {
-            all.filter_map(|a| a.config.as_ref()).any(overlaps)
-        };
-        match self.node.meta.claimed_near(account, &c.subjects, any) {
+        let own = self.assigned(&c.name).map_or(0, |a| a.a.id);
+        let taken = self.claimed(|of, coming| {
+            of.is_some_and(|of| of.overlaps(&c.subjects, own))
+                || coming.filter_map(|a| a.config.as_ref()).any(overlaps)
+        });
+        match taken {
             true => Err(errors::STREAM_SUBJECT_OVERLAP.error()),
             false => Ok(()),
         }
@@ -148,7 +142,7 @@ impl Desk<'_> {
     }
     /// Whether there may be one more; who will have it.
     pub(super) fn admit(&self, c: &StreamConfig, limits: &AccountLimits) -> Result<Vec<NodeId>, ApiError> {
-        if limits.max_streams >= 0 && self.claimed(|all| all.count()) as i64 >= limits.max_streams {
+        if self.has_enough(limits) {
             return Err(errors::MAXIMUM_STREAMS_LIMIT.error());
         }
         self.fits(c)?;
@@ -158,9 +152,17 @@ impl Desk<'_> {
     pub(super) fn own(&self) -> Vec<Arc<Assigned>> {
         self.node.meta.of_account(&self.assets.account.name)
     }
-    /// The same with those that are being made: limits count them.
-    pub(super) fn claimed<R>(&self, f: impl FnOnce(&mut dyn Iterator<Item = &Arc<Assigned>>) -> R) -> R {
+    /// What they add up to, and those that are being made: limits count them.
+    fn claimed<R>(
+        &self,
+        f: impl FnOnce(Option<&OfAccount>, &mut dyn Iterator<Item = &Arc<Assigned>>) -> R,
+    ) -> R {
         self.node.meta.claimed(&self.assets.account.name, f)
+    }
+    /// Whether the account has as many streams as it may.
+    fn has_enough(&self, limits: &AccountLimits) -> bool {
+        let count = || self.claimed(|of, coming| of.map_or(0, |of| of.names.len()) + coming.count());
+        usize::try_from(limits.max_streams).is_ok_and(|max| count() >= max)
     }
     pub(super) fn assigned(&self, name: &str) -> Option<Arc<Assigned>> {
         self.node.meta.find(&self.assets.account.name, name)

@@ -15,6 +15,7 @@ use replica::{Members, NodeId};
 use serde::{Deserialize, Serialize};
 use stream::config::StreamConfig;
 
+use super::tally::{OfAccount, OfNode, Tally};
 use crate::codec;
 
 /// The group of the assignments themselves.
@@ -116,18 +117,14 @@ pub struct Assigned {
     pub config: Option<StreamConfig>,
 }
 
-/// Assignments by a token of their subjects.
-type ByToken = BTreeMap<Box<[u8]>, BTreeSet<u64>>;
-
 /// See the module.
 #[derive(Default, Debug)]
 pub struct State {
     /// The highest id given.
     pub last_id: u64,
     assignments: BTreeMap<u64, Arc<Assigned>>,
-    by_name: BTreeMap<(Arc<str>, Arc<str>), u64>,
-    /// By account and first token: who listens to subjects that begin with it.
-    by_first: BTreeMap<Arc<str>, ByToken>,
+    /// What follows from the assignments.
+    tally: Tally,
     outs: BTreeMap<u64, BTreeSet<NodeId>>,
     nodes: BTreeMap<NodeId, Node>,
     removed: BTreeSet<NodeId>,
@@ -139,58 +136,14 @@ impl Assigned {
         let config = serde_json::from_slice(&a.config).ok();
         Arc::new(Assigned { a, config })
     }
-    /// The first tokens of its subjects.
-    fn firsts(&self) -> BTreeSet<&[u8]> {
-        let all = self.config.iter().flat_map(|c| &c.subjects);
-        all.filter_map(|s| subject::tokens(s.as_bytes()).next()).collect()
-    }
 }
 
 impl State {
-    fn set(&mut self, a: Arc<Assigned>) {
-        self.unset(a.a.id);
-        let of = self.by_first.entry(a.a.account.clone()).or_default();
-        for first in a.firsts() {
-            of.entry(first.into()).or_default().insert(a.a.id);
-        }
-        self.assignments.insert(a.a.id, a);
-    }
-    fn unset(&mut self, id: u64) -> Option<Arc<Assigned>> {
-        let old = self.assignments.remove(&id)?;
-        if let Some(of) = self.by_first.get_mut(&old.a.account) {
-            for first in old.firsts() {
-                if let Some(ids) = of.get_mut(first) {
-                    ids.remove(&id);
-                    if ids.is_empty() {
-                        of.remove(first);
-                    }
-                }
-            }
-        }
-        Some(old)
-    }
-
-    /// An account's streams whose subjects may have something in common with these: all that do are among them.
-    pub fn near(&self, account: &str, subjects: &[String]) -> Vec<&Arc<Assigned>> {
-        let wild = |t: &[u8]| t == b"*" || t == b">";
-        let firsts: BTreeSet<&[u8]> =
-            subjects.iter().filter_map(|s| subject::tokens(s.as_bytes()).next()).collect();
-        if firsts.iter().any(|t| wild(t)) {
-            return self.of_account(account).collect();
-        }
-        let Some(of) = self.by_first.get(account) else { return Vec::new() };
-        let wilds = [&b"*"[..], b">"];
-        let ids: BTreeSet<u64> =
-            firsts.into_iter().chain(wilds).filter_map(|t| of.get(t)).flatten().copied().collect();
-        ids.into_iter().filter_map(|id| self.get(id)).collect()
-    }
-
     /// Carries a command out; the group that it is about, or 0. An error is an answer, and the same on every node.
     pub fn apply(&mut self, c: Command) -> Result<u64, &'static str> {
         match c {
             Command::Create(a) => {
-                let name = (a.account.clone(), a.name.clone());
-                if self.by_name.contains_key(&name) {
+                if self.find(&a.account, &a.name).is_some() {
                     return Err("there is a stream of that name");
                 }
                 // Its proposer may have led before others did.
@@ -204,8 +157,7 @@ impl State {
                 );
                 let id = a.id;
                 self.last_id = id;
-                self.by_name.insert(name, id);
-                self.set(Assigned::new(a));
+                self.put(Assigned::new(a));
                 Ok(id)
             }
             Command::Update { id, config, members } => {
@@ -218,12 +170,11 @@ impl State {
                 }
                 a.leaving.retain(|n| !members.contains(n));
                 (a.config, a.members) = (config, members);
-                self.set(Assigned::new(a));
+                self.put(Assigned::new(a));
                 Ok(id)
             }
             Command::Delete(id) => {
-                let old = self.unset(id).ok_or("there is no such stream")?;
-                self.by_name.remove(&(old.a.account.clone(), old.a.name.clone()));
+                let old = self.take(id).ok_or("there is no such stream")?;
                 let holders =
                     old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
                 self.outs.entry(id).or_default().extend(holders);
@@ -236,7 +187,7 @@ impl State {
                 let out: Vec<NodeId> = nodes.into_iter().filter(|n| a.leaving.contains(n)).collect();
                 a.leaving.retain(|n| !out.contains(n));
                 a.left.extend(out.iter().filter(|n| !old.a.left.contains(n)));
-                self.set(Assigned::new(a));
+                self.put(Assigned::new(a));
                 let out = out.into_iter().filter(|n| !self.removed.contains(n));
                 self.outs.entry(id).or_default().extend(out);
                 self.outs.retain(|_, nodes| !nodes.is_empty());
@@ -275,7 +226,7 @@ impl State {
                 if new <= self.last_id {
                     return Err("its id is not new any more");
                 }
-                let old = self.unset(id).expect("just seen");
+                let old = self.take(id).expect("just seen");
                 let holders =
                     old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
                 self.outs.entry(id).or_default().extend(holders);
@@ -283,12 +234,25 @@ impl State {
                 let mut a = old.a.clone();
                 (a.id, a.first) = (new, a.members.clone());
                 (a.leaving, a.left) = (Vec::new(), Vec::new());
-                self.by_name.insert((a.account.clone(), a.name.clone()), new);
                 self.last_id = new;
-                self.set(Assigned::new(a));
+                self.put(Assigned::new(a));
                 Ok(new)
             }
         }
+    }
+
+    /// An assignment comes, or another one takes its place.
+    fn put(&mut self, a: Arc<Assigned>) {
+        if let Some(old) = self.assignments.insert(a.a.id, a.clone()) {
+            self.tally.remove(&old);
+        }
+        self.tally.add(&a);
+    }
+    /// An assignment goes.
+    fn take(&mut self, id: u64) -> Option<Arc<Assigned>> {
+        let old = self.assignments.remove(&id)?;
+        self.tally.remove(&old);
+        Some(old)
     }
 
     /// An assignment.
@@ -297,7 +261,7 @@ impl State {
     }
     /// A stream's.
     pub fn find(&self, account: &str, name: &str) -> Option<&Arc<Assigned>> {
-        let id = self.by_name.get(&(account.into(), name.into()))?;
+        let id = self.tally.of(account)?.names.get(name)?;
         self.assignments.get(id)
     }
     /// All, by id.
@@ -306,9 +270,24 @@ impl State {
     }
     /// An account's, by the stream's name.
     pub fn of_account(&self, account: &str) -> impl Iterator<Item = &Arc<Assigned>> {
-        let from: (Arc<str>, Arc<str>) = (account.into(), "".into());
-        let of = from.0.clone();
-        self.by_name.range(from..).take_while(move |((a, _), _)| *a == of).filter_map(|(_, id)| self.get(*id))
+        let names = self.tally.of(account).into_iter().flat_map(|of| of.names.values());
+        names.filter_map(|id| self.get(*id))
+    }
+    /// What an account's streams add up to, if it has any.
+    pub fn sum_of(&self, account: &str) -> Option<&OfAccount> {
+        self.tally.of(account)
+    }
+    /// Streams into which a backup is being restored.
+    pub fn restoring(&self) -> impl Iterator<Item = &Arc<Assigned>> {
+        self.tally.restoring.iter().filter_map(|id| self.get(*id))
+    }
+    /// Streams that have several replicas and their log in memory.
+    pub fn forgetful(&self) -> impl Iterator<Item = &Arc<Assigned>> {
+        self.tally.forgetful.iter().filter_map(|id| self.get(*id))
+    }
+    /// What a node carries.
+    pub fn load_of(&self, node: NodeId) -> OfNode {
+        self.tally.on(node)
     }
     /// Whose data of which group may go.
     pub fn outs(&self) -> &BTreeMap<u64, BTreeSet<NodeId>> {
@@ -317,6 +296,10 @@ impl State {
     /// The nodes.
     pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
         &self.nodes
+    }
+    /// Whether streams are to be on a node that was removed.
+    pub fn is_any_on_removed(&self) -> bool {
+        self.removed.iter().any(|n| self.tally.on(*n).assets > 0)
     }
     /// Whether a node was removed for good.
     pub fn is_removed(&self, node: NodeId) -> bool {
@@ -333,11 +316,10 @@ impl State {
     pub fn decode(b: &[u8]) -> Option<State> {
         type Saved = (u64, Vec<Assignment>, BTreeMap<u64, BTreeSet<NodeId>>, Vec<Node>, BTreeSet<NodeId>);
         let (last_id, assignments, outs, nodes, removed): Saved = codec::decode(FORMAT, b)?;
-        let by_name = assignments.iter().map(|a| ((a.account.clone(), a.name.clone()), a.id)).collect();
         let nodes = nodes.into_iter().map(|n| (n.id, n)).collect();
-        let mut state = State { last_id, by_name, outs, nodes, removed, ..State::default() };
-        assignments.into_iter().for_each(|a| state.set(Assigned::new(a)));
-        Some(state)
+        let mut s = State { last_id, outs, nodes, removed, ..State::default() };
+        assignments.into_iter().for_each(|a| s.put(Assigned::new(a)));
+        Some(s)
     }
 }
 
@@ -417,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_found_by_what_their_subjects_begin_with() {
+    fn subjects_are_taken_by_streams_of_their_account_as_long_as_they_have_them() {
         let of = |id, name: &str, subjects: &str| Assignment {
             config: Bytes::from(format!(r#"{{"name":"{name}","subjects":{subjects}}}"#)),
             ..stream(id, name, &[1])
@@ -426,21 +408,18 @@ mod tests {
         s.apply(Command::Create(of(2, "S", r#"["a.b","c.>"]"#))).unwrap();
         s.apply(Command::Create(of(3, "T", r#"["*.x"]"#))).unwrap();
         s.apply(Command::Create(of(4, "U", r#"["d"]"#))).unwrap();
-        let near = |s: &State, subject: &str| -> Vec<u64> {
-            s.near("A", &[subject.to_owned()]).iter().map(|a| a.a.id).collect()
+        let taken = |s: &State, account: &str, subject: &str, but: u64| {
+            s.sum_of(account).is_some_and(|of| of.overlaps(&[subject.to_owned()], but))
         };
         let read = State::decode(&s.encode()).unwrap();
         for s in [&s, &read] {
-            assert_eq!(near(s, "a.>"), [2, 3]);
-            assert_eq!(near(s, "d"), [3, 4]);
-            assert_eq!(near(s, "e"), [3]);
-            assert_eq!(near(s, ">"), [2, 3, 4]);
-            assert!(s.near("B", &["a".to_owned()]).is_empty());
+            assert!(taken(s, "A", "a.>", 2) && taken(s, "A", "a.b", 9) && taken(s, "A", "d", 9));
+            assert!(!taken(s, "A", "a.b", 2) && !taken(s, "A", "e", 9) && !taken(s, "B", "d", 9));
         }
         let config = Bytes::from_static(br#"{"name":"S","subjects":["e"]}"#);
         s.apply(Command::Update { id: 2, config, members: vec![n(1)] }).unwrap();
         s.apply(Command::Delete(3)).unwrap();
-        assert_eq!((near(&s, "a.>"), near(&s, "e")), (vec![], vec![2]));
+        assert!(!taken(&s, "A", "a.>", 9) && taken(&s, "A", "e", 9) && !taken(&s, "A", "e", 2));
     }
 
     #[test]
@@ -557,6 +536,14 @@ mod tests {
                 }
                 let again = State::decode(&s.encode()).expect("it is ours");
                 prop_assert_eq!(again.encode(), s.encode());
+                // What is added up on the way is what a count of all says.
+                for node in (1..5).map(n) {
+                    prop_assert_eq!(again.load_of(node), s.load_of(node));
+                    let has = |a: &&Arc<Assigned>| a.a.members.contains(&node);
+                    let twice = s.assignments().any(|a| a.a.members.iter().filter(|m| **m == node).count() > 1);
+                    prop_assert!(twice || s.load_of(node).assets == s.assignments().filter(has).count());
+                }
+                prop_assert_eq!(s.sum_of("A").map_or(0, |of| of.names.len()), s.assignments().count());
                 for a in s.assignments() {
                     prop_assert_eq!(s.find(&a.a.account, &a.a.name).map(|f| f.a.id), Some(a.a.id));
                 }
