@@ -530,7 +530,8 @@ fn a_neighbours_data_is_named_and_left_alone() {
 
 /// Sends requests of JetStream's API and publishes, each with its answer.
 fn asked(address: &str, requests: &[(&str, &str)]) -> Vec<String> {
-    let mut tcp = logged_in(address);
+    let (mut tcp, _) = client(address);
+    tcp.write_all(b"CONNECT {\"verbose\":false,\"protocol\":1,\"headers\":true}\r\n").unwrap();
     let mut answers = Vec::new();
     tcp.write_all(b"SUB answers 1\r\n").unwrap();
     let mut lines = BufReader::new(tcp.try_clone().unwrap()).lines().map_while(Result::ok);
@@ -541,9 +542,10 @@ fn asked(address: &str, requests: &[(&str, &str)]) -> Vec<String> {
         let all = head.len() + body.len();
         let sizes = if head.is_empty() { all.to_string() } else { format!("{} {all}", head.len()) };
         tcp.write_all(format!("{verb} {subject} answers {sizes}\r\n{head}{body}\r\n").as_bytes()).unwrap();
-        let mut answer = lines.find(|l| l.starts_with("MSG answers") || l.starts_with("HMSG answers"));
-        answer = answer.and_then(|_| lines.next());
-        answers.push(answer.expect("an answer"));
+        let mut said = Vec::new();
+        let answer = lines.by_ref().inspect(|l| said.push(l.clone())).find(|l| l.starts_with("MSG answers"));
+        let answer = answer.and_then(|_| lines.next());
+        answers.push(answer.unwrap_or_else(|| panic!("no answer to {subject}: {said:?}")));
     }
     answers
 }
