@@ -244,19 +244,8 @@ impl Core {
             core.add_hole(first, last);
         }
         core.election_at =
-            if core.log.members().1.voters == [me] { live.now } else { core.first_election_time(live) };
+            if core.log.members().1.voters == [me] { live.now } else { core.election_time(live.now) };
         core
-    }
-
-    /// When a replica that begins campaigns, if it hears of nobody. After a restart of all, the replicas of each group go one after another, another one first in
-    /// each group: with many groups their campaigns would else be in each other's way, group by group.
-    fn first_election_time(&mut self, live: &Liveness) -> u64 {
-        let voters = &self.log.members().1.voters;
-        let count = voters.len().max(1) as u64;
-        let at = voters.iter().position(|n| *n == self.me).map_or(count, |at| at as u64);
-        let turn = if at < count { (at + count - self.group.0 % count) % count } else { count };
-        let from = live.now.max(live.no_vote_before).saturating_add(turn * self.options.election_ns);
-        self.election_time(from)
     }
 
     /// Plants a known bug.
