@@ -5,7 +5,7 @@ mod store_tool;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = env::process::args().into_iter().take(4).collect();
+    let args: Vec<String> = env::process::args().into_iter().take(6).collect();
     if args.first().is_some_and(|a| a == "store") {
         return ExitCode::from(store_tool::main(&args[1..]));
     }
