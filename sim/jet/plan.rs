@@ -407,6 +407,11 @@ pub struct Plan {
     pub events: Vec<Timed<Event>>,
 }
 
+/// From here on a window between servers takes any burst.
+const WIDE_WINDOW: usize = 256 << 10;
+/// Bytes of one burst through narrower ones, in windows: each takes as long as an answer from another server.
+const BURST_WINDOWS: usize = 8;
+
 impl Options {
     /// The options of a seed.
     pub fn draw(seed: u64) -> Options {
@@ -442,8 +447,6 @@ impl Options {
     /// The same with or without what takes stored bytes away: rot, and a disk that is wiped.
     pub fn draw_cluster_with(seed: u64, rot: bool) -> Options {
         let mut o = Options::draw(seed);
-        // Through 1,000 bytes at a time large entries hardly get to the other servers: open (docs/design/0022-known-bugs.md).
-        o.window = o.window.max(16 << 10);
         let mut sizes = Rng::derived(seed, "cluster/sizes");
         let mut swarm = Rng::derived(seed, "cluster/faults");
         o.servers = *sizes.pick(&[3, 3, 3, 3, 3, 1, 2, 5, 5, 7]).unwrap_or(&3);
@@ -525,7 +528,15 @@ impl Plan {
         let rng = &mut Rng::derived(seed, "cluster/actors");
         let count = *rng.pick(&[2, 4, 8]).unwrap_or(&4);
         let steps = *rng.pick(&[5, 15, 40]).unwrap_or(&15);
-        let actors = (0..count).map(|id| actor(&options, id, steps)).collect();
+        let mut actors: Vec<Actor> = (0..count).map(|id| actor(&options, id, steps)).collect();
+        // What is not answered within three seconds is sent again, all of it: so it must get through between the servers in that time.
+        if options.window < WIDE_WINDOW {
+            for op in actors.iter_mut().flat_map(|a| &mut a.steps).map(|s| &mut s.op) {
+                if let Op::Publish { size, times, .. } = op {
+                    *size = (*size).min(BURST_WINDOWS * options.window / *times as usize);
+                }
+            }
+        }
         let mut all = events(&options, count);
         all.extend(woes(&options));
         all.extend(more_woes(&options));
