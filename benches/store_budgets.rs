@@ -133,7 +133,7 @@ async fn fill(l: &mut Log, n: u64, body: &[u8], subject_of: impl Fn(u64, &mut St
         if i % 16 == 15 {
             apply_all(&l.group).await;
             // The background work runs on this thread too.
-            others().await;
+            env::give_way().await;
         }
         if i % 4096 == 4095 {
             l.group.checkpoint(bytes::Bytes::from_static(b"state"));
@@ -150,16 +150,6 @@ async fn apply_all(group: &Group) {
             group.apply(&e.head).await.expect("in order");
         }
     }
-}
-
-/// Lets other tasks run once.
-async fn others() {
-    let mut first = true;
-    std::future::poll_fn(|cx| {
-        cx.waker().wake_by_ref();
-        if std::mem::take(&mut first) { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
-    })
-    .await;
 }
 
 fn on_ten(seq: u64, s: &mut String) {

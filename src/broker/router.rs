@@ -158,9 +158,7 @@ impl Router {
             Wish::None => return self.publish_mapped_or_plain(m),
             Wish::Refused { only: true } => return Outcome::Delivered(0),
             Wish::Refused { only: false } => {
-                let mut body = trace::redirected(m.header(), trace::DISABLED);
-                let header_len = body.len();
-                body.extend_from_slice(&m.body_crlf[m.header_len..]);
+                let (header_len, body) = trace::changed(m, trace::TRACE_DEST, trace::DISABLED);
                 let m = Message { header_len, body_crlf: &body, shared: None, ..*m };
                 return self.publish_mapped_or_plain(&m);
             }
@@ -459,7 +457,10 @@ impl Deliveries {
             for name in queues.split(|b| matches!(b, b' ' | b'\t')).filter(|q| !q.is_empty()) {
                 let is_it = |g: &&Group| g.members.first().is_some_and(|s| s.queue() == name);
                 match matched.groups().iter().find(is_it) {
-                    Some(group) if traced => self.trace_group(&group.members, from, &m),
+                    Some(group) if traced => {
+                        let lot = self.below(group.members.len());
+                        self.trace_group(&group.members, lot, from, &m)
+                    }
                     Some(group) => self.deliver_group(&group.members, from, &m),
                     None => false,
                 };
@@ -601,8 +602,7 @@ impl Deliveries {
             let remote = if goes_on && !near { group.remote_weight } else { 0 };
             let lot = if members.len() + remote > 1 { self.below(members.len() + remote) } else { 0 };
             if lot < members.len() {
-                let (before, after) = members.split_at(lot);
-                n += usize::from(after.iter().chain(before).any(|s| self.trace_one(s, from, m)));
+                n += usize::from(self.trace_group(members, lot, from, m));
             } else if let Some(i) = group.remote_at(lot - members.len()).filter(|_| remote > 0) {
                 queues[i].extend_from_slice(group.name());
                 queues[i].push(b' ');
@@ -640,9 +640,9 @@ impl Deliveries {
         broker.crossing(|c| c.traced(self, trace));
     }
 
-    /// As [`Deliveries::deliver_group`], and notes who gets it.
-    fn trace_group(&mut self, members: &[Arc<Sub>], from: &Arc<Link>, m: &Message<'_>) -> bool {
-        let (before, after) = members.split_at(self.below(members.len()));
+    /// As [`Deliveries::deliver_group`] from the member that was drawn on, and notes who gets it.
+    fn trace_group(&mut self, members: &[Arc<Sub>], lot: usize, from: &Arc<Link>, m: &Message<'_>) -> bool {
+        let (before, after) = members.split_at(lot);
         after.iter().chain(before).any(|s| self.trace_one(s, from, m))
     }
 

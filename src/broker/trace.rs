@@ -138,11 +138,9 @@ impl Trace {
             Some(before) => format!("{}.{}", String::from_utf8_lossy(before), self.hops),
             None => self.hops.to_string(),
         };
-        let mut body = replaced(m.header(), TRACE_HOP, hop.as_bytes());
-        let header_len = body.len();
-        body.extend_from_slice(&m.body_crlf[m.header_len..]);
+        let changed = changed(m, TRACE_HOP, hop.as_bytes());
         self.note(Step::Hop { kind: link.kind, cid: link.id, hop });
-        (header_len, body)
+        changed
     }
     pub(crate) fn note(&mut self, step: Step) {
         self.steps.push((env::wall(), step));
@@ -219,6 +217,14 @@ pub(crate) fn has_hop(block: &[u8]) -> bool {
 /// A block whose destination is `dest` from here on.
 pub(crate) fn redirected(block: &[u8], dest: &[u8]) -> Vec<u8> {
     replaced(block, TRACE_DEST, dest)
+}
+
+/// A message whose header says `value` from here on: the length of its block, and the block and what follows.
+pub(crate) fn changed(m: &Message<'_>, key: &str, value: &[u8]) -> (usize, Vec<u8>) {
+    let mut body = replaced(m.header(), key, value);
+    let header_len = body.len();
+    body.extend_from_slice(&m.body_crlf[m.header_len..]);
+    (header_len, body)
 }
 
 fn replaced(block: &[u8], key: &str, value: &[u8]) -> Vec<u8> {

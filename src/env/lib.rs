@@ -21,6 +21,7 @@ pub mod signal;
 pub mod simdisk;
 pub mod time;
 pub mod trace;
+mod turn;
 
 #[cfg(not(madsim))]
 #[path = "real/mod.rs"]
@@ -36,6 +37,7 @@ pub use log_file::LogFile;
 pub use rng::{Rng, rng};
 pub use task::{Worker, Workers, current_worker, handled, run, spawn};
 pub use time::{Elapsed, Instant, Wall, now, sleep, sleep_until, timeout, wall};
+pub use turn::give_way;
 
 /// `tokio::select!` with a fixed order of branches. The unbiased form draws from a process-global counter, which
 /// would make a simulated run depend on what ran before it.

@@ -8,7 +8,6 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    task::Poll,
     time::Duration,
 };
 
@@ -22,19 +21,6 @@ use crate::{
 /// Turns of one activity after which it lets other tasks of the worker run.
 const TURNS_MAX: u32 = 32;
 
-/// Lets the other tasks of the worker run that are ready.
-pub(crate) async fn give_way() {
-    let mut first = true;
-    std::future::poll_fn(|cx| {
-        if std::mem::take(&mut first) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(())
-    })
-    .await;
-}
-
 impl Group {
     /// Works until nothing is left to do.
     pub(crate) async fn activity(self: Arc<Self>) {
@@ -44,7 +30,7 @@ impl Group {
         loop {
             turns += 1;
             if turns % TURNS_MAX == 0 {
-                give_way().await;
+                env::give_way().await;
             }
             // From here on a wake means: look again.
             self.run.swap(RUNNING, Ordering::AcqRel);

@@ -17,7 +17,6 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::{
     Replicas,
-    activity::give_way,
     campaigns::{Campaigns, QUEUED},
     frame::{EXCEPTED_MAX, Frame},
     group::{Group, Handle, Inner, from_store},
@@ -220,7 +219,7 @@ impl Shared {
                 Some((event, groups)) => {
                     groups.iter().for_each(|g| g.told(&event));
                     // What was begun goes first.
-                    give_way().await;
+                    env::give_way().await;
                 }
             }
         }

@@ -257,12 +257,7 @@ pub(crate) fn small_store() -> store::Options {
 
 pub(crate) async fn yield_some(n: u64) {
     for _ in 0..n {
-        let mut first = true;
-        std::future::poll_fn(|cx| {
-            cx.waker().wake_by_ref();
-            if std::mem::take(&mut first) { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
-        })
-        .await;
+        env::give_way().await;
     }
 }
 

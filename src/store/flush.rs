@@ -12,7 +12,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
-    task::Poll,
 };
 
 use bytes::Bytes;
@@ -133,15 +132,7 @@ pub(crate) async fn pause(done: &mut u64, more: u64) {
     *done += more;
     if *done >= TURN {
         *done = 0;
-        let mut first = true;
-        std::future::poll_fn(|cx| {
-            if std::mem::take(&mut first) {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            Poll::Ready(())
-        })
-        .await;
+        env::give_way().await;
     }
 }
 

@@ -6,26 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Chain, Disk, Options, Read, Store, Sync,
+    Chain, Disk, Read, Store, Sync,
     simio::{self, SimHandle},
 };
 
 fn now<F: Future>(f: F) -> F::Output {
     simio::finish(f, 100_000, || {})
-}
-
-fn options() -> Options {
-    Options {
-        sector: 512,
-        journal_file_min: 32 << 10,
-        journal_file_max: 128 << 10,
-        journal_budget: 1 << 20,
-        own_file_bytes: 8 << 10,
-        reserve: 4 << 10,
-        block: 600,
-        threads: false,
-        ..Options::default()
-    }
 }
 
 /// One step before the damage: entries of so many messages of so many bytes, then perhaps a flush, perhaps with a checkpoint.
@@ -74,7 +60,7 @@ impl World {
     fn open(&mut self) {
         self.store = None;
         self.disk.with(|d| d.process_death());
-        let s = now(Store::open(Disk::Sim(self.disk.clone()), "/s", self::options())).expect("it opens");
+        let s = now(Store::open(Disk::Sim(self.disk.clone()), "/s", simio::small())).expect("it opens");
         self.store = Some(s);
     }
     fn store(&self) -> &Store {

@@ -18,18 +18,7 @@ fn now<F: Future>(f: F) -> F::Output {
 }
 
 fn open(disk: &SimHandle) -> Store {
-    let options = Options {
-        sector: 512,
-        journal_file_min: 32 << 10,
-        journal_file_max: 128 << 10,
-        journal_budget: 1 << 20,
-        own_file_bytes: 8 << 10,
-        reserve: 4 << 10,
-        block: 600,
-        subjects_saved_min: 1,
-        threads: false,
-        ..Options::default()
-    };
+    let options = Options { subjects_saved_min: 1, ..simio::small() };
     now(Store::open(Disk::Sim(disk.clone()), "/s", options)).expect("it opens")
 }
 

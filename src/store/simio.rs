@@ -35,6 +35,22 @@ pub(crate) fn finish<F: Future>(f: F, polls_max: usize, mut between: impl FnMut(
     panic!("a future waits for something that never comes");
 }
 
+/// Options under which a few messages already make several files.
+#[cfg(test)]
+pub(crate) fn small() -> crate::Options {
+    crate::Options {
+        sector: 512,
+        journal_file_min: 32 << 10,
+        journal_file_max: 128 << 10,
+        journal_budget: 1 << 20,
+        own_file_bytes: 8 << 10,
+        reserve: 4 << 10,
+        block: 600,
+        threads: false,
+        ..crate::Options::default()
+    }
+}
+
 /// An operation that takes longer is late by a turn of the others for each such time, up to so many.
 const SLOW_NS: u64 = 500_000;
 const TURNS_MAX: u64 = 40;

@@ -10,16 +10,6 @@ fn parts(reply: &str) -> (u64, u64) {
     (t[5].parse().expect("a sequence"), t[4].parse().expect("a count"))
 }
 
-/// One life of a disk: `f` is given a running server, which then dies with the power.
-fn life<F: Future<Output = ()>>(disk: &SimHandle, f: impl FnOnce(Arc<Server>) -> F) {
-    env::run(async {
-        let server = Arc::new(Server::start(disk).await);
-        f(server).await;
-    })
-    .expect("a runtime starts");
-    disk.with(|d| d.power_failure());
-}
-
 #[test]
 fn c2_a_delivery_that_counts_is_logged_before_it_leaves() {
     env::run(async {

@@ -2,16 +2,6 @@
 
 use super::*;
 
-/// One life of a disk: `f` is given a running server, which then dies with the power.
-fn life<F: Future<Output = ()>>(disk: &SimHandle, f: impl FnOnce(Arc<Server>) -> F) {
-    env::run(async {
-        let server = Arc::new(Server::start(disk).await);
-        f(server).await;
-    })
-    .expect("a runtime starts");
-    disk.with(|d| d.power_failure());
-}
-
 /// Sends requests without waiting; where the answers come.
 fn send(s: &Server, all: &[(String, String)]) -> Vec<String> {
     let one = |(what, body): &(String, String)| {

@@ -233,3 +233,13 @@ impl Server {
         self.node.close().await;
     }
 }
+
+/// One life of a disk: `f` is given a running server, which then dies with the power.
+fn life<F: Future<Output = ()>>(disk: &SimHandle, f: impl FnOnce(Arc<Server>) -> F) {
+    env::run(async {
+        let server = Arc::new(Server::start(disk).await);
+        f(server).await;
+    })
+    .expect("a runtime starts");
+    disk.with(|d| d.power_failure());
+}
