@@ -523,7 +523,9 @@ mod tests {
 
     fn explore(config: Config, bug: Option<Bug>) -> (usize, Vec<String>, Vec<&'static str>) {
         let model = Redelivery { config, bug };
-        let checker = model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join();
+        // Which of the properties that a bug breaks is met first must not hang on a race of threads.
+        let threads = if bug.is_some() { 1 } else { 2 };
+        let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join();
         let found = checker.discoveries();
         let (mut failures, mut missing) = (Vec::new(), Vec::new());
         for p in model.properties() {
@@ -553,13 +555,15 @@ mod tests {
 
     #[test]
     fn planted_bugs_are_found() {
-        for (bug, world, id) in [
-            (Bug::DeliversUnlogged, 0, "RD-2"),
-            (Bug::LeadsUnapplied, 1, "RD-"),
-            (Bug::ConfirmsUnlogged, 1, "RD-3"),
+        // A delivery that no log tells of is counted wrongly (RD-2) and has no owner after a change of leaders (RD-4).
+        for (bug, world, ids) in [
+            (Bug::DeliversUnlogged, 0, ["RD-2", "RD-4"].as_slice()),
+            (Bug::LeadsUnapplied, 1, &["RD-"]),
+            (Bug::ConfirmsUnlogged, 1, &["RD-3"]),
         ] {
             let (_, failures, _) = explore(BOUNDED[world], Some(bug));
-            assert!(failures.iter().any(|f| f.contains(id)), "{bug:?} is not found: {failures:?}");
+            let breaks = |f: &String| ids.iter().any(|id| f.contains(id));
+            assert!(failures.iter().any(breaks), "{bug:?} is not found: {failures:?}");
         }
     }
 }
