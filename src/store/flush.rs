@@ -471,8 +471,8 @@ impl Shard {
         garbage.dedup();
         let eras = self.eras.lock().of_files(&after);
         let mut needed = eras.needed(&after);
-        // What stays of the journal needs its keys too (S-32).
-        needed.extend(self.journal.lock().full.iter().filter(|f| f.last >= replay_from).map(|f| f.at.key));
+        // What stays of the journal needs its keys too, and so do files that the next opening may still meet (S-32).
+        needed.extend(self.journal.lock().keys_needed(replay_from));
         if mutant!(self.opts, KeysForgotten) {
             needed.clear();
         }
