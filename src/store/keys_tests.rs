@@ -290,3 +290,50 @@ fn s32_a_round_that_was_given_up_asks_for_no_key_that_is_gone() {
     }
     assert!(crashes > 10, "{crashes} crashes in a flush");
 }
+
+/// The process dies at each operation of a flush that drops most of a piece, with and without a new key in the next life, and the power fails at
+/// each operation of the opening that follows: what the newer slot makes needless may go only once it is durable in both (S-23, S-70).
+#[test]
+fn s70_a_power_failure_while_a_manifest_from_the_page_cache_is_opened() {
+    let (first, second) = (key("first"), key("second"));
+    let mut opened = 0;
+    // What the power failure keeps is drawn.
+    for seed in 0..10 {
+        let keys = if seed % 4 == 0 { &[&first][..] } else { &[&second, &first] };
+        for died in (0..).step_by(2) {
+            let disk = SimHandle::yielding(seed);
+            let store = open(&disk, &[&first]).expect("opens");
+            let (g, _) = store.create(G, false, b"").expect("new");
+            add(&store, &g, 12);
+            now(store.flush()).expect("a flush");
+            let gone: Vec<u64> = (1..10).collect();
+            now(g.delete(&gone.iter().copied().map(StreamSeq).collect::<Vec<_>>())).expect("there");
+            g.checkpoint(Bytes::from_static(b"state"));
+            let ended = simio::some_polls(store.flush(), died);
+            drop((g, store));
+            disk.with(|d| d.process_death());
+            // However long the opening takes, it is met at each of its operations.
+            for after in 0.. {
+                let disk = disk.copy();
+                let at = disk.with(|d| d.ops()) + after;
+                disk.with(|d| d.plan(at, env::simdisk::Planned::CrashBefore));
+                open(&disk, keys).ok();
+                if !disk.with(|d| d.crashed()) {
+                    break;
+                }
+                disk.with(|d| d.power_failure());
+                let store = open(&disk, keys).unwrap_or_else(|e| panic!("died {died}, crash {after}: {e}"));
+                let g = store.group(G).expect("it is there");
+                apply(&g);
+                let left = g.state();
+                assert!([(12, 1), (3, 10)].contains(&(left.msgs, left.first.0)), "{died}, {after}: {left:?}");
+                whole(&store, 12, if left.msgs == 3 { &gone } else { &[] });
+                opened += 1;
+            }
+            if ended {
+                break;
+            }
+        }
+    }
+    assert!(opened > 200, "{opened} openings");
+}

@@ -223,6 +223,8 @@ impl Shard {
         for (number, at) in files {
             match last.get(&number) {
                 Some(l) => journal.full.push(Full { at, last: *l, unsynced: false }),
+                // S-23: the slots differ, so the newer one may lie in the page cache only; then the other one still needs it.
+                None if rewrite => journal.full.push(Full { at, last: Round(0), unsynced: false }),
                 None => journal.give_back(at),
             }
         }
@@ -267,21 +269,28 @@ impl Shard {
             shard.poison("it was opened for reading only");
             return Ok(Arc::new(shard));
         }
-        shard.remove_files(&garbage).await;
-        shard.remove_foreign().await;
+        if rewrite {
+            // S-70: nothing that the older slot needs is given up before both say the same again.
+            shard.leaked.lock().extend(&garbage);
+            match shard.flush().await {
+                Ok(_) | Err(Error::NoSpace(_)) => {}
+                Err(e) => return Err(e),
+            }
+        } else {
+            // S-82: a process that died behind the last write of a manifest may have left it in the page cache.
+            for slot in 0..if had_slots { 2 } else { 0 } {
+                let file = shard.disk.open(&slot_path(&shard.dir, slot), OpenOptions::READ).await?;
+                file.sync_data().await?;
+            }
+            shard.remove_files(&garbage).await;
+            shard.remove_foreign().await;
+        }
         match shard.prepare().await {
             // A full disk takes no appends and still serves reads.
             Ok(_) | Err(Error::NoSpace(_) | Error::Busy) => {}
             Err(e) => return Err(e),
         }
-        let shard = Arc::new(shard);
-        if rewrite {
-            match shard.flush().await {
-                Ok(_) | Err(Error::NoSpace(_)) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(shard)
+        Ok(Arc::new(shard))
     }
 
     /// Builds the groups from the manifest and the journal.

@@ -241,3 +241,22 @@ fn s82_a_journal_file_that_is_merely_there_is_made_durable() {
         crashes: vec![],
     });
 }
+
+/// A process died while it wrote the first manifest, and the next life found that in the page cache: it removed what the manifest made
+/// needless, before a power failure took the manifest.
+#[test]
+fn s23_what_only_the_page_cache_says_gives_nothing_up() {
+    let (step, checkpoint) = (Op::Step, Op::Checkpoint { group: 0 });
+    let ops = vec![
+        checkpoint,
+        step,
+        step,
+        step,
+        step,
+        checkpoint,
+        Op::Apply { group: 1, n: 5 },
+        Op::Flush,
+        Op::Death,
+    ];
+    must_hold(&Plan { seed: 78_629, class: Class::Lies, mutant: None, ops, crashes: vec![(52, false)] });
+}
