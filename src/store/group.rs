@@ -386,7 +386,10 @@ impl Group {
         if index <= self.flushed.0 {
             return Err(Error::Invalid(format!("truncate at {}, flushed {}", index.0, self.flushed.0.0)));
         }
-        if let Some(pinned) = self.oldest_round() {
+        // A flush under way may have given the rounds of what is applied up already, and nobody takes that back.
+        let open = self.tail.iter().filter(|t| t.entry.head.index > self.applied).map(|t| t.round);
+        let holes = self.holes.iter().filter(|o| o.hole.last > self.applied).map(|o| o.round);
+        if let Some(pinned) = open.chain(holes).min() {
             self.kept_rounds.push((round, pinned));
         }
         self.cut(index);
@@ -783,11 +786,6 @@ impl Group {
         self.patched.values_mut().for_each(|t| t.round = t.round.max(round));
         let holes = self.holes.iter_mut().filter(|o| o.hole.last <= last && o.hole.first > self.flushed.0);
         holes.for_each(|o| o.round = o.round.max(round));
-    }
-
-    fn oldest_round(&self) -> Option<Round> {
-        let holes = self.holes.iter().map(|o| o.round);
-        self.tail.iter().chain(self.patched.values()).map(|t| t.round).chain(holes).min()
     }
 
     /// The oldest round that a restart needs for what stays in the tail above `flushed`.

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::{
-    Batch, Chain, Cipher, Disk, Error, Group, GroupId, Key, Keys, Kind, Message, NewEntry, Options, Read,
-    Result, Store, StreamSeq, Sync, Term,
+    Batch, Chain, Cipher, Disk, Error, Group, GroupId, Key, Keys, Kind, LogIndex, Message, NewEntry, Options,
+    Read, Result, Store, StreamSeq, Sync, Term,
     simio::{self, SimHandle},
 };
 
@@ -43,29 +43,34 @@ fn body(seq: u64) -> Vec<u8> {
 /// Appends and applies `n` messages, one an entry.
 fn add(store: &Store, g: &Group, n: u64) {
     for _ in 0..n {
-        let (last, _, prev) = g.last();
-        let seq = g.log_seq().next();
-        let (subject, body) = (format!("hidden.{}", seq.0 % 3), body(seq.0));
-        let mut batch = Batch::new();
-        batch.push(
-            G,
-            &Message {
-                seq,
-                time: 1,
-                expires: None,
-                redacted: false,
-                subject: subject.as_bytes(),
-                headers: b"",
-                body: &body,
-            },
-        );
-        let (kind, term, payload) = (Kind::Messages, Term(1), batch.finish(b""));
-        let chain = Chain(prev.0.wrapping_mul(31) + last.0 + 1);
-        let e = NewEntry { kind, index: last.next(), term, prev, chain, payload, digest: None };
-        g.append(vec![e], Sync::Always).expect("room");
-        now(store.step()).expect("a round");
+        append(store, g);
         apply(g);
     }
+}
+
+/// Appends one message.
+fn append(store: &Store, g: &Group) {
+    let (last, _, prev) = g.last();
+    let seq = g.log_seq().next();
+    let (subject, body) = (format!("hidden.{}", seq.0 % 3), body(seq.0));
+    let mut batch = Batch::new();
+    batch.push(
+        G,
+        &Message {
+            seq,
+            time: 1,
+            expires: None,
+            redacted: false,
+            subject: subject.as_bytes(),
+            headers: b"",
+            body: &body,
+        },
+    );
+    let (kind, term, payload) = (Kind::Messages, Term(1), batch.finish(b""));
+    let chain = Chain(prev.0.wrapping_mul(31) + last.0 + 1);
+    let e = NewEntry { kind, index: last.next(), term, prev, chain, payload, digest: None };
+    g.append(vec![e], Sync::Always).expect("room");
+    now(store.step()).expect("a round");
 }
 
 fn apply(g: &Group) {
@@ -336,4 +341,42 @@ fn s70_a_power_failure_while_a_manifest_from_the_page_cache_is_opened() {
         }
     }
     assert!(opened > 200, "{opened} openings");
+}
+
+/// A truncation that came while a flush was writing its manifest pinned the round of an entry that the flush had just moved: the next manifest
+/// began its replay in a file that was gone (level 1, seed 52,552).
+#[test]
+fn s23_a_truncation_during_a_flush_needs_nothing_that_was_given_up() {
+    let (first, second) = (key("first"), key("second"));
+    let mut cut = 0;
+    for polls in 0.. {
+        let disk = SimHandle::yielding(1);
+        let store = open(&disk, &[&first]).expect("opens");
+        let (g, _) = store.create(G, false, b"").expect("new");
+        add(&store, &g, 3);
+        drop((g, store));
+        disk.with(|d| d.process_death());
+        let store = open(&disk, &[&second, &first]).expect("opens");
+        let g = store.group(G).expect("it is there");
+        apply(&g);
+        append(&store, &g);
+        let mut flush = std::pin::pin!(store.flush());
+        let ended = simio::some_polls(flush.as_mut(), polls);
+        g.truncate(LogIndex(4)).expect("it is not applied");
+        if !ended {
+            now(flush).expect("a flush");
+        }
+        now(store.flush()).expect("a flush");
+        disk.with(|d| d.power_failure());
+        let store = open(&disk, &[&second, &first]).expect("opens");
+        let g = store.group(G).expect("it is there");
+        // Nobody was told that the truncation is durable.
+        whole(&store, g.last().0.0, &[]);
+        assert!((3..=4).contains(&g.last().0.0), "{:?}", g.last());
+        if ended {
+            break;
+        }
+        cut += 1;
+    }
+    assert!(cut > 10, "{cut} truncations");
 }

@@ -75,6 +75,8 @@ pub(crate) struct Shard {
     prepare_lock: tokio::sync::Mutex<()>,
     pub flush_lock: tokio::sync::Mutex<()>,
     pub generation: AtomicU64,
+    /// The first round that the last manifest in both slots needs; those before it may be gone.
+    pub replay_from: AtomicU64,
     pub next_file: AtomicU64,
     /// Segment files of flushes that failed.
     pub leaked: Mutex<Vec<FileId>>,
@@ -240,6 +242,7 @@ impl Shard {
             prepare_lock: Default::default(),
             flush_lock: Default::default(),
             generation: AtomicU64::new(manifest.generation),
+            replay_from: AtomicU64::new(manifest.replay_from.0),
             next_file: AtomicU64::new(manifest.next_file.0.max(1)),
             leaked: Mutex::default(),
             eras: Mutex::new(eras),
