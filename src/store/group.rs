@@ -111,6 +111,8 @@ fn tail_msg(entry: LogIndex, r: &[u8], base: usize, counting: Counting) -> TailM
 /// A checkpoint that waits for the manifest, with the deletions as they were when it was taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
+    /// Counts a group's checkpoints: two of the same entry may differ in what is deleted.
+    pub number: u64,
     pub checkpoint: Checkpoint,
     pub pieces: BTreeMap<(FileId, u64), RoaringBitmap>,
     pub tail: Vec<StreamSeq>,
@@ -167,6 +169,8 @@ pub(crate) struct Group {
     /// The deletions of the durable checkpoint, for pieces that have any.
     pub checkpoint_deleted: BTreeMap<(FileId, u64), Bytes>,
     pub pending: Option<Pending>,
+    /// Checkpoints that were taken in this life.
+    checkpoints: u64,
     pub deleted: bool,
 }
 
@@ -237,6 +241,7 @@ impl Group {
             checkpoint: r.checkpoint,
             checkpoint_deleted,
             pending: None,
+            checkpoints: 0,
             deleted: false,
         };
         g.index_pieces();
@@ -593,7 +598,8 @@ impl Group {
             self.checkpoint = checkpoint;
             return self.trim_memory(self.applied);
         }
-        self.pending = Some(Pending { checkpoint, pieces, tail });
+        self.checkpoints += 1;
+        self.pending = Some(Pending { number: self.checkpoints, checkpoint, pieces, tail });
     }
 
     /// The entries that a flush may move to a piece: applied, and durable in the journal.
@@ -740,7 +746,8 @@ impl Group {
             .filter(|p| !p.deleted.is_empty())
             .map(|p| ((p.meta.file, p.meta.off), p.deleted.clone()))
             .collect();
-        if self.pending.as_ref().is_some_and(|p| p.checkpoint.index <= record.checkpoint.index) {
+        let published = plan.checkpoint.as_ref().map(|c| c.number);
+        if self.pending.as_ref().is_some_and(|p| Some(p.number) == published) {
             self.pending = None;
         } else if let Some(p) = &mut self.pending {
             // What the waiting checkpoint knows of the tail and of rewritten pieces now lies in the new ones.

@@ -316,3 +316,10 @@ fn s70_slots_that_differ_give_nothing_up() {
     let crashes = vec![(86, false), (113, true)];
     must_hold(&Plan { seed: 91_810, class: Class::Crash, mutant: None, ops, crashes });
 }
+
+/// The only round rotted, and the power failed while the store was opened without it: the next opening has nothing to say of it.
+#[test]
+fn a_last_round_that_was_given_up_before_a_crash_is_not_told_of() {
+    let ops = vec![Op::Step, Op::Rot { what: 0, file: 38_964, at: 4_024_877_583 }];
+    must_hold(&Plan { seed: 1_089_968, class: Class::Rot, mutant: None, ops, crashes: vec![(56, false)] });
+}
