@@ -462,6 +462,8 @@ impl Shard {
             t.retain(|(_, round)| *round >= replay_from);
             t.clone()
         };
+        let given_up = self.replay_from.load(Ordering::Relaxed);
+        debug_assert!(replay_from.0 >= given_up, "S-23: round {} was given up and is needed", replay_from.0);
         let after: BTreeSet<FileId> =
             records.values().flat_map(|r| r.pieces.iter().map(|p| p.meta.file)).collect();
         let leaked = self.leaked.lock().clone();
@@ -471,8 +473,8 @@ impl Shard {
         garbage.dedup();
         let eras = self.eras.lock().of_files(&after);
         let mut needed = eras.needed(&after);
-        // What stays of the journal needs its keys too (S-32).
-        needed.extend(self.journal.lock().full.iter().filter(|f| f.last >= replay_from).map(|f| f.at.key));
+        // What stays of the journal needs its keys too, and so do files that the next opening may still meet (S-32).
+        needed.extend(self.journal.lock().keys_needed(replay_from));
         if mutant!(self.opts, KeysForgotten) {
             needed.clear();
         }
@@ -519,6 +521,7 @@ impl Shard {
             }
         }
         self.remove_files(&garbage).await;
+        self.replay_from.store(replay_from.0, Ordering::Relaxed);
         self.journal.lock().release(replay_from);
         self.remove_foreign().await;
         self.wake.notify_one();

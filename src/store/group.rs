@@ -111,6 +111,8 @@ fn tail_msg(entry: LogIndex, r: &[u8], base: usize, counting: Counting) -> TailM
 /// A checkpoint that waits for the manifest, with the deletions as they were when it was taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
+    /// Counts a group's checkpoints: two of the same entry may differ in what is deleted.
+    pub number: u64,
     pub checkpoint: Checkpoint,
     pub pieces: BTreeMap<(FileId, u64), RoaringBitmap>,
     pub tail: Vec<StreamSeq>,
@@ -167,6 +169,8 @@ pub(crate) struct Group {
     /// The deletions of the durable checkpoint, for pieces that have any.
     pub checkpoint_deleted: BTreeMap<(FileId, u64), Bytes>,
     pub pending: Option<Pending>,
+    /// Checkpoints that were taken in this life.
+    checkpoints: u64,
     pub deleted: bool,
 }
 
@@ -237,6 +241,7 @@ impl Group {
             checkpoint: r.checkpoint,
             checkpoint_deleted,
             pending: None,
+            checkpoints: 0,
             deleted: false,
         };
         g.index_pieces();
@@ -386,7 +391,10 @@ impl Group {
         if index <= self.flushed.0 {
             return Err(Error::Invalid(format!("truncate at {}, flushed {}", index.0, self.flushed.0.0)));
         }
-        if let Some(pinned) = self.oldest_round() {
+        // A flush under way may have given the rounds of what is applied up already, and nobody takes that back.
+        let open = self.tail.iter().filter(|t| t.entry.head.index > self.applied).map(|t| t.round);
+        let holes = self.holes.iter().filter(|o| o.hole.last > self.applied).map(|o| o.round);
+        if let Some(pinned) = open.chain(holes).min() {
             self.kept_rounds.push((round, pinned));
         }
         self.cut(index);
@@ -590,7 +598,8 @@ impl Group {
             self.checkpoint = checkpoint;
             return self.trim_memory(self.applied);
         }
-        self.pending = Some(Pending { checkpoint, pieces, tail });
+        self.checkpoints += 1;
+        self.pending = Some(Pending { number: self.checkpoints, checkpoint, pieces, tail });
     }
 
     /// The entries that a flush may move to a piece: applied, and durable in the journal.
@@ -737,7 +746,8 @@ impl Group {
             .filter(|p| !p.deleted.is_empty())
             .map(|p| ((p.meta.file, p.meta.off), p.deleted.clone()))
             .collect();
-        if self.pending.as_ref().is_some_and(|p| p.checkpoint.index <= record.checkpoint.index) {
+        let published = plan.checkpoint.as_ref().map(|c| c.number);
+        if self.pending.as_ref().is_some_and(|p| Some(p.number) == published) {
             self.pending = None;
         } else if let Some(p) = &mut self.pending {
             // What the waiting checkpoint knows of the tail and of rewritten pieces now lies in the new ones.
@@ -783,11 +793,6 @@ impl Group {
         self.patched.values_mut().for_each(|t| t.round = t.round.max(round));
         let holes = self.holes.iter_mut().filter(|o| o.hole.last <= last && o.hole.first > self.flushed.0);
         holes.for_each(|o| o.round = o.round.max(round));
-    }
-
-    fn oldest_round(&self) -> Option<Round> {
-        let holes = self.holes.iter().map(|o| o.round);
-        self.tail.iter().chain(self.patched.values()).map(|t| t.round).chain(holes).min()
     }
 
     /// The oldest round that a restart needs for what stays in the tail above `flushed`.

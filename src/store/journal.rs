@@ -23,6 +23,9 @@ pub(crate) struct JournalFile {
     pub len: u64,
     /// The id of the key that seals the rounds in it; 0 if none does.
     pub key: u32,
+    /// The last round that an opening found in it, also one that was given up as torn; 0 for none. As long as the file is there, whoever opens
+    /// the store meets that round, and asks for its key unless the manifest says that all rounds up to it are needless.
+    pub top: Round,
 }
 
 /// The file that rounds go to.
@@ -53,7 +56,8 @@ pub(crate) struct Journal {
     pub active: Option<Active>,
     pub spare: Option<JournalFile>,
     pub free: Vec<JournalFile>,
-    /// No round in them is needed, and they are not used again: what another key sealed, or none, is not to lie about.
+    /// No round in them is needed, and they are not used again: what another key sealed, or none, is not to lie about. They stay here until
+    /// their removal is durable.
     pub foreign: Vec<JournalFile>,
     /// The id of the key that seals what is written now; 0 for none.
     pub key: u32,
@@ -145,6 +149,13 @@ impl Journal {
             std::mem::take(&mut self.full).into_iter().partition::<Vec<_>, _>(|f| f.last < from);
         self.full = kept;
         gone.into_iter().for_each(|f| self.give_back(f.at));
+    }
+
+    /// S-32: the ids of keys that journal files need which may still be there after a crash, for a manifest whose replay begins at `from`.
+    pub(crate) fn keys_needed(&self, from: Round) -> impl Iterator<Item = u32> + '_ {
+        let full = self.full.iter().map(|f| (f.last.max(f.at.top), f.at.key));
+        let foreign = self.foreign.iter().map(|f| (f.top, f.key));
+        full.chain(foreign).filter(move |(top, _)| *top >= from).map(|(_, key)| key).filter(|key| *key != 0)
     }
 
     /// No round in this file is needed.

@@ -8,7 +8,7 @@
 //! manifest is durable, the earlier keys need not be configured any more.
 //!
 //! - S-31: nothing is taken from a store whose manifest, or whose journal as far as it is needed, is sealed with a key that is not there.
-//! - S-32: a key leaves the ring only when no piece and no round that is needed is sealed with it.
+//! - S-32: a key leaves the ring only when no piece, and no round that an opening could still ask for, is sealed with it.
 
 use std::collections::BTreeSet;
 

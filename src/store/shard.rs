@@ -75,6 +75,8 @@ pub(crate) struct Shard {
     prepare_lock: tokio::sync::Mutex<()>,
     pub flush_lock: tokio::sync::Mutex<()>,
     pub generation: AtomicU64,
+    /// The first round that the last manifest in both slots needs; those before it may be gone.
+    pub replay_from: AtomicU64,
     pub next_file: AtomicU64,
     /// Segment files of flushes that failed.
     pub leaked: Mutex<Vec<FileId>>,
@@ -223,6 +225,8 @@ impl Shard {
         for (number, at) in files {
             match last.get(&number) {
                 Some(l) => journal.full.push(Full { at, last: *l, unsynced: false }),
+                // S-23: the slots differ, so the newer one may lie in the page cache only; then the other one still needs it.
+                None if rewrite => journal.full.push(Full { at, last: Round(0), unsynced: false }),
                 None => journal.give_back(at),
             }
         }
@@ -238,6 +242,7 @@ impl Shard {
             prepare_lock: Default::default(),
             flush_lock: Default::default(),
             generation: AtomicU64::new(manifest.generation),
+            replay_from: AtomicU64::new(manifest.replay_from.0),
             next_file: AtomicU64::new(manifest.next_file.0.max(1)),
             leaked: Mutex::default(),
             eras: Mutex::new(eras),
@@ -267,21 +272,28 @@ impl Shard {
             shard.poison("it was opened for reading only");
             return Ok(Arc::new(shard));
         }
-        shard.remove_files(&garbage).await;
-        shard.remove_foreign().await;
+        if rewrite {
+            // S-70: nothing that the older slot needs is given up before both say the same again.
+            shard.leaked.lock().extend(&garbage);
+            match shard.flush().await {
+                Ok(_) | Err(Error::NoSpace(_)) => {}
+                Err(e) => return Err(e),
+            }
+        } else {
+            // S-82: a process that died behind the last write of a manifest may have left it in the page cache.
+            for slot in 0..if had_slots { 2 } else { 0 } {
+                let file = shard.disk.open(&slot_path(&shard.dir, slot), OpenOptions::READ).await?;
+                file.sync_data().await?;
+            }
+            shard.remove_files(&garbage).await;
+            shard.remove_foreign().await;
+        }
         match shard.prepare().await {
             // A full disk takes no appends and still serves reads.
             Ok(_) | Err(Error::NoSpace(_) | Error::Busy) => {}
             Err(e) => return Err(e),
         }
-        let shard = Arc::new(shard);
-        if rewrite {
-            match shard.flush().await {
-                Ok(_) | Err(Error::NoSpace(_)) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(shard)
+        Ok(Arc::new(shard))
     }
 
     /// Builds the groups from the manifest and the journal.
@@ -654,7 +666,7 @@ impl Shard {
         if let Some(a) = j.active.take() {
             j.full.push(Full { at: a.at, last: a.last, unsynced: a.unsynced });
         }
-        let at = JournalFile { key: j.key, ..at };
+        let at = JournalFile { key: j.key, top: Round(0), ..at };
         j.epoch = Epoch(j.epoch.0 + 1);
         let salt = salt(&self.opts);
         let key = self.opts.keys.current().map(|k| k.for_file(&salt));
@@ -721,7 +733,7 @@ impl Shard {
             self.disk.sync_dir(&self.dir.join("journal")).await
         };
         match made.await {
-            Ok(()) => Ok(JournalFile { number, file, len, key: self.opts.keys.current_id() }),
+            Ok(()) => Ok(JournalFile { number, file, len, key: self.opts.keys.current_id(), top: Round(0) }),
             Err(e) => {
                 drop(file);
                 // It holds nothing yet: an empty file would only be met again by the next recovery.
@@ -809,12 +821,23 @@ impl Shard {
         groups.iter().map(of).sum()
     }
 
-    /// Removes journal files that are not used again. What fails is met again by the next opening.
+    /// Removes journal files that are not used again. What fails is tried again by the next flush, or opening.
     pub(crate) async fn remove_foreign(&self) {
-        let gone = std::mem::take(&mut self.journal.lock().foreign);
-        for f in gone {
-            // S-23: no round in it is needed, also if the removal does not reach the disk.
-            self.disk.remove_file(&journal_path(&self.dir, f.number)).await.ok();
+        let gone: Vec<u64> = self.journal.lock().foreign.iter().map(|f| f.number).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let mut removed = BTreeSet::new();
+        for number in gone {
+            // S-23: no round in it is needed.
+            match self.disk.remove_file(&journal_path(&self.dir, number)).await {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {}
+                _ => drop(removed.insert(number)),
+            }
+        }
+        // S-32: until that is durable a crash may bring them back, and with them rounds that were given up: their keys stay in the ring.
+        if self.disk.sync_dir(&self.dir.join("journal")).await.is_ok() {
+            self.journal.lock().foreign.retain(|f| !removed.contains(&f.number));
         }
     }
 
@@ -937,6 +960,7 @@ async fn read_journal(
         }
         let head = FileHead::decode(&bytes).filter(|h| h.shard == id);
         let newest = round::guess_epoch(&bytes, id, opts.sector);
+        let mut top = Round(0);
         let epoch = head.map(|h| h.epoch).or(newest);
         if let Some(epoch) = epoch {
             let (key, absent) = match head.map(|h| opts.keys.of_file(h.key, &h.salt)) {
@@ -945,9 +969,10 @@ async fn read_journal(
                 None => (None, None),
             };
             let mut rounds = round::scan(&bytes, id, epoch, opts.sector, key.as_ref());
+            top = rounds.iter().map(|r| r.head.round).max().unwrap_or(top);
             // S-31: without its key a file still says which rounds are in it. One that is not needed is passed over.
             if let Some(e) = absent
-                && rounds.iter().any(|r| r.head.round >= from)
+                && top >= from
             {
                 return Err(Error::Format(format!("the journal in {} is {e}", dir.display())));
             }
@@ -980,7 +1005,7 @@ async fn read_journal(
         }
         // One without a header is used again: what stands in it is not known.
         let sealed = head.map_or(opts.keys.current_id(), |h| h.key);
-        files.insert(number, JournalFile { number, file, len, key: sealed });
+        files.insert(number, JournalFile { number, file, len, key: sealed, top });
     }
     Ok(JournalScan { files, scans, saved })
 }

@@ -35,6 +35,14 @@ pub(crate) fn finish<F: Future>(f: F, polls_max: usize, mut between: impl FnMut(
     panic!("a future waits for something that never comes");
 }
 
+/// Polls a future so often and drops it then, as a process does that dies; whether it ended before.
+#[cfg(test)]
+pub(crate) fn some_polls<F: Future>(f: F, polls: usize) -> bool {
+    let mut f = pin!(f);
+    let mut cx = Context::from_waker(Waker::noop());
+    (0..polls).any(|_| f.as_mut().poll(&mut cx).is_ready())
+}
+
 /// Options under which a few messages already make several files.
 #[cfg(test)]
 pub(crate) fn small() -> crate::Options {
@@ -114,6 +122,18 @@ impl SimHandle {
         let mut options = env::simdisk::Options { sector: 512, ..env::simdisk::Options::default() };
         options.rates.clear();
         SimHandle::new(SimDisk::new(options, env::rng::Rng::derived(seed, "a disk of tests")), false)
+    }
+
+    /// The same, where every operation lets others run first.
+    #[cfg(test)]
+    pub(crate) fn yielding(seed: u64) -> SimHandle {
+        SimHandle { yields: true, ..SimHandle::faultless(seed) }
+    }
+
+    /// Another disk of the same content.
+    #[cfg(test)]
+    pub(crate) fn copy(&self) -> SimHandle {
+        SimHandle::new(self.with(|d| d.clone()), self.yields)
     }
 
     /// Whether every operation waits, as on a disk that does not answer. Needs a runtime while it is.

@@ -423,3 +423,37 @@ fn head_of(g: &Group, index: u64) -> Head {
         digest: 0,
     }
 }
+
+/// A checkpoint that came while a flush was publishing one of the same entry went with it: what had been deleted in between came back.
+#[test]
+fn s72_a_checkpoint_of_the_same_entry_waits_for_the_next_flush() {
+    let mut late = 0;
+    for polls in 0.. {
+        let disk = SimHandle::yielding(1);
+        let store = open(&disk);
+        let (g, _) = store.create(GroupId(1), false, b"").expect("new");
+        add(&g, &["a", "b", "c", "d"], 10).expect("room");
+        now(store.step()).expect("a round");
+        now(g.delete(&[StreamSeq(1)])).expect("there");
+        g.checkpoint(Bytes::from_static(b"one"));
+        let mut flush = std::pin::pin!(store.flush());
+        let ended = simio::some_polls(flush.as_mut(), polls);
+        now(g.delete(&[StreamSeq(3)])).expect("there");
+        g.checkpoint(Bytes::from_static(b"two"));
+        if !ended {
+            now(flush).expect("a flush");
+        }
+        now(store.flush()).expect("a flush");
+        disk.with(|d| d.power_failure());
+        let store = open(&disk);
+        let g = store.group(GroupId(1)).expect("it is there");
+        assert_eq!(g.applied().1.blob, b"two"[..], "{polls} polls");
+        let there = |seq| matches!(now(g.get(StreamSeq(seq))), Ok(Read::Valid(_)));
+        assert_eq!([1, 2, 3, 4].map(there), [false, true, false, true], "{polls} polls");
+        if ended {
+            break;
+        }
+        late += 1;
+    }
+    assert!(late > 5, "{late} late checkpoints");
+}

@@ -364,6 +364,8 @@ impl World {
             self.ended |= self.note_lie() || self.rotten;
             if self.disk.with(|d| d.crashed()) {
                 power = true;
+                // It may have given up a bad last round, and removed its file, before anybody could ask it.
+                self.blind = self.blind.max(u64::from(self.rotten));
                 continue;
             }
             match r {
@@ -375,6 +377,7 @@ impl World {
                         Ok(()) => return Ok(()),
                         Err(_) if self.disk.with(|d| d.crashed()) => {
                             self.store = None;
+                            self.blind = self.blind.max(u64::from(self.rotten));
                             power = true;
                             continue;
                         }

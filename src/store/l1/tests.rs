@@ -73,10 +73,10 @@ fn planted_bugs_are_found() {
     for (mutant, seed) in [
         (Mutant::ReplyBeforeSync, 1),
         (Mutant::NoDirectorySync, 0),
-        (Mutant::TruncateOnDamage, 518),
-        (Mutant::StaleRecycledRound, 1583),
-        (Mutant::IndexNotRebuilt, 52),
-        (Mutant::FreeBeforeManifest, 35),
+        (Mutant::TruncateOnDamage, 219),
+        (Mutant::StaleRecycledRound, 996),
+        (Mutant::IndexNotRebuilt, 16),
+        (Mutant::FreeBeforeManifest, 25),
         (Mutant::NoSegmentSync, 0),
         (Mutant::NoPadding, 0),
         (Mutant::KeysForgotten, 7),
@@ -240,4 +240,86 @@ fn s82_a_journal_file_that_is_merely_there_is_made_durable() {
         ops: vec![Op::Step],
         crashes: vec![],
     });
+}
+
+/// A process died while it wrote the first manifest, and the next life found that in the page cache: it removed what the manifest made
+/// needless, before a power failure took the manifest.
+#[test]
+fn s23_what_only_the_page_cache_says_gives_nothing_up() {
+    let (step, checkpoint) = (Op::Step, Op::Checkpoint { group: 0 });
+    let ops = vec![
+        checkpoint,
+        step,
+        step,
+        step,
+        step,
+        checkpoint,
+        Op::Apply { group: 1, n: 5 },
+        Op::Flush,
+        Op::Death,
+    ];
+    must_hold(&Plan { seed: 78_629, class: Class::Lies, mutant: None, ops, crashes: vec![(52, false)] });
+}
+
+/// A round that was given up as torn kept its file, and the file asked for a key that had left the ring.
+#[test]
+fn s32_a_round_that_was_given_up_refuses_no_store() {
+    let append = |group, msgs, size| Op::Append { group, msgs, size };
+    let (step, flush, hard) = (Op::Step, Op::Flush, |group| Op::Hard { group });
+    let ops = vec![
+        flush,
+        step,
+        append(1, 2, 100),
+        Op::Apply { group: 1, n: 3 },
+        Op::End,
+        Op::End,
+        hard(1),
+        step,
+        append(1, 4, 0),
+        hard(2),
+        step,
+        flush,
+        step,
+        append(2, 0, 100),
+        step,
+    ];
+    let crashes = vec![(120, false), (156, false)];
+    must_hold(&Plan { seed: 50_817, class: Class::Reads, mutant: None, ops, crashes });
+}
+
+/// The power failed while the slots of the manifest differed; what the newer one had made needless was gone.
+#[test]
+fn s70_slots_that_differ_give_nothing_up() {
+    let append = |group, msgs, size| Op::Append { group, msgs, size };
+    let (step, hard) = (Op::Step, |group| Op::Hard { group });
+    let ops = vec![
+        step,
+        append(0, 2, 900),
+        Op::Flush,
+        step,
+        Op::Truncate { group: 0, back: 1 },
+        step,
+        append(0, 3, 100),
+        step,
+        hard(0),
+        step,
+        hard(2),
+        step,
+        append(1, 4, 0),
+        step,
+        hard(0),
+        step,
+        append(2, 0, 0),
+        append(2, 0, 100),
+        step,
+    ];
+    let crashes = vec![(86, false), (113, true)];
+    must_hold(&Plan { seed: 91_810, class: Class::Crash, mutant: None, ops, crashes });
+}
+
+/// The only round rotted, and the power failed while the store was opened without it: the next opening has nothing to say of it.
+#[test]
+fn a_last_round_that_was_given_up_before_a_crash_is_not_told_of() {
+    let ops = vec![Op::Step, Op::Rot { what: 0, file: 38_964, at: 4_024_877_583 }];
+    must_hold(&Plan { seed: 1_089_968, class: Class::Rot, mutant: None, ops, crashes: vec![(56, false)] });
 }
