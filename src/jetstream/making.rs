@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(first.as_mut().poll(&mut cx), Poll::Pending);
         drop(made);
         assert_eq!(first.poll(&mut cx), Poll::Ready(()));
-        assert!(m.wait("a").is_none());
+        assert!(m.wait("a").is_none() && m.each(|all| all.count()) == 0);
     }
 
     #[test]

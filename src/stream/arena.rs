@@ -81,5 +81,9 @@ mod tests {
         a.truncate(at);
         assert_eq!(a.push(b"y"), at);
         assert_eq!(a.get(at, 1), b"y");
+        // The place of which only the lower bits are known, also where they have begun anew since.
+        for bits in [1, 4, 16, 36] {
+            assert_eq!(a.whole(at & ((1 << bits) - 1), bits), at);
+        }
     }
 }

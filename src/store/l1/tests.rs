@@ -72,11 +72,11 @@ fn random_plans() {
 fn planted_bugs_are_found() {
     for (mutant, seed) in [
         (Mutant::ReplyBeforeSync, 1),
-        (Mutant::NoDirectorySync, 0),
+        (Mutant::NoDirectorySync, 1),
         (Mutant::TruncateOnDamage, 518),
         (Mutant::StaleRecycledRound, 1583),
         (Mutant::IndexNotRebuilt, 52),
-        (Mutant::FreeBeforeManifest, 35),
+        (Mutant::FreeBeforeManifest, 25),
         (Mutant::NoSegmentSync, 0),
         (Mutant::NoPadding, 0),
         (Mutant::KeysForgotten, 7),
