@@ -525,7 +525,8 @@ mod tests {
         let model = Redelivery { config, bug };
         // Which of the properties that a bug breaks is met first must not hang on a race of threads.
         let threads = if bug.is_some() { 1 } else { 2 };
-        let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join();
+        let checker =
+            model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join();
         let found = checker.discoveries();
         let (mut failures, mut missing) = (Vec::new(), Vec::new());
         for p in model.properties() {

@@ -166,6 +166,8 @@ pub struct Record {
     pub done: u64,
     /// When the server was not running or not itself: from, to.
     pub outages: Vec<(u64, u64)>,
+    /// When leaders were told to change in peace.
+    pub moves: Vec<(u64, u64)>,
     /// Counters.
     pub counts: BTreeMap<&'static str, u64>,
     /// What is wrong.

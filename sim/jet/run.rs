@@ -395,7 +395,11 @@ impl Harness {
         if self.plan.options.servers > 1 {
             // A change of leaders may follow, also of what happens in no time.
             let now = self.ns();
-            self.record.lock().outages.push((now, now + UNREST_NS));
+            let mut record = self.record.lock();
+            let record = &mut *record;
+            let in_peace = matches!(e, Event::StepDown { .. } | Event::ConsumerStepDown { .. });
+            let times = if in_peace { &mut record.moves } else { &mut record.outages };
+            times.push((now, now + UNREST_NS));
         }
         match e {
             Event::Kill { power, ms } => {

@@ -508,9 +508,7 @@ impl Deliveries {
         if group.remote_weight == 0 {
             return self.deliver_group(&group.members, from, m);
         }
-        // Members of the one group that says so come before those elsewhere.
-        let near = here > 0 && group.name() == crate::LOCAL_FIRST;
-        let lot = self.below(if near { here } else { here + group.remote_weight });
+        let lot = group.draw(|n| self.below(n));
         if lot < here && self.deliver_group(&group.members, from, m) {
             return true;
         }
@@ -598,12 +596,11 @@ impl Deliveries {
         let mut queues = vec![Vec::new(); matched.remote().len()];
         for group in matched.groups() {
             let members = &group.members;
-            let near = !members.is_empty() && group.name() == crate::LOCAL_FIRST;
-            let remote = if goes_on && !near { group.remote_weight } else { 0 };
-            let lot = if members.len() + remote > 1 { self.below(members.len() + remote) } else { 0 };
+            let elsewhere = goes_on && group.remote_weight > 0;
+            let lot = if elsewhere { group.draw(|n| self.below(n)) } else { self.below(members.len()) };
             if lot < members.len() {
                 n += usize::from(self.trace_group(members, lot, from, m));
-            } else if let Some(i) = group.remote_at(lot - members.len()).filter(|_| remote > 0) {
+            } else if let Some(i) = group.remote_at(lot - members.len()).filter(|_| elsewhere) {
                 queues[i].extend_from_slice(group.name());
                 queues[i].push(b' ');
             }

@@ -465,28 +465,59 @@ pub(crate) struct Group {
     pub remote_weight: usize,
     /// One of the routes' members, for the name.
     far: Option<Arc<Sub>>,
+    /// See [`crate::FEWEST_FIRST`].
+    fewest_first: bool,
 }
 
 impl Group {
     pub fn new(id: QueueId) -> Group {
-        Group { id, members: Vec::new(), remote: Vec::new(), remote_weight: 0, far: None }
+        Group {
+            id,
+            members: Vec::new(),
+            remote: Vec::new(),
+            remote_weight: 0,
+            far: None,
+            fewest_first: false,
+        }
     }
     pub fn clear(&mut self) {
         self.members.clear();
         self.remote.clear();
         self.remote_weight = 0;
         self.far = None;
+        self.fewest_first = false;
     }
     /// Adds members of another server.
     pub fn push_remote(&mut self, place: usize, sub: &Arc<Sub>) {
         let weight = sub.weight();
         self.remote.push((place, weight));
         self.remote_weight += weight as usize;
+        self.fewest_first = sub.queue().starts_with(crate::FEWEST_FIRST);
         self.far.get_or_insert_with(|| sub.clone());
     }
     /// Its name.
     pub fn name(&self) -> &[u8] {
         self.members.first().or(self.far.as_ref()).map_or(b"", |s| s.queue())
+    }
+    /// Who gets a message, of the members here and those elsewhere: a draw below their number in which each has its place, those here first. `pick` draws
+    /// below a number.
+    pub fn draw(&self, pick: impl FnOnce(usize) -> usize) -> usize {
+        let here = self.members.len();
+        if here > 0 && self.name() == crate::LOCAL_FIRST {
+            return pick(here);
+        }
+        if !self.fewest_first {
+            return pick(here + self.remote_weight);
+        }
+        let mut best = (if here > 0 { here } else { usize::MAX }, 0);
+        let mut place = here;
+        for (_, weight) in &self.remote {
+            if (*weight as usize) < best.0 {
+                best = (*weight as usize, place);
+            }
+            place += *weight as usize;
+        }
+        best.1
     }
     /// The route that a draw below `remote_weight` falls on.
     pub fn remote_at(&self, mut lot: usize) -> Option<usize> {

@@ -4,7 +4,7 @@
 //! own, of which there is a bounded number.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering::*},
@@ -13,7 +13,10 @@ use std::{
 };
 
 use broker::{Account, Counter, Deliveries, Inbound, Kind, Link, LinkOptions, Message, Sub};
-use parking_lot::RwLock;
+use bytes::Bytes;
+use env::Instant;
+use parking_lot::{Mutex, RwLock};
+use replica::NodeId;
 use stream::{Now, consumer::AckTokens};
 
 use crate::{
@@ -21,6 +24,7 @@ use crate::{
     cluster::calls::{Forward, Way},
     handlers,
     making::Making,
+    node::Place,
     post::Posts,
     quota::Quota,
     shell::Stream,
@@ -56,11 +60,29 @@ pub struct Assets {
     pub(crate) quota: Arc<Quota>,
     pub(crate) posts: Posts,
     pub(crate) desk: Arc<Link>,
+    /// Messages for streams from other nodes, which wait for interest in their answers.
+    early: Mutex<EarlyOnes>,
     open: AtomicBool,
     /// Requests since the start.
     pub(crate) api_total: Counter,
     /// Those that were answered with an error.
     pub(crate) api_errors: Counter,
+}
+
+/// A message that another node gave on before it was known who waits for its answer.
+struct Early {
+    from: NodeId,
+    bytes: Bytes,
+    until: Instant,
+    _place: Place,
+}
+
+/// Those that keep their order.
+#[derive(Default)]
+struct EarlyOnes {
+    waiting: VecDeque<Early>,
+    /// A task takes them one by one; what comes meanwhile waits as well.
+    runs: bool,
 }
 
 /// A request that is answered in a task of its own.
@@ -106,6 +128,7 @@ impl Assets {
                 quota: Arc::default(),
                 posts: Posts::new(node.broker.clone(), desk.clone(), account.clone()),
                 desk,
+                early: Mutex::default(),
                 open: AtomicBool::new(false),
                 api_total: Counter::default(),
                 api_errors: Counter::default(),
@@ -222,27 +245,61 @@ impl Assets {
         self.take(Some(d), &f)
     }
     /// A message that another node gave on. It may be here before the interest in its answer is, which comes over a route: then it waits for that.
-    pub(crate) fn forwarded(self: &Arc<Assets>, node: &Arc<JetStream>, f: &Forward<'_>) {
+    /// Messages for streams wait in the order in which they came.
+    pub(crate) fn forwarded(self: &Arc<Assets>, node: &Arc<JetStream>, from: NodeId, f: &Forward<'_>) {
         let early = !f.reply.is_empty() && !self.posts.has_interest(f.reply);
-        let Some(place) = early.then(|| node.place()).flatten() else { return self.take_forwarded(node, f) };
-        let (me, node, bytes) = (self.clone(), node.clone(), f.encode());
-        env::spawn(async move {
-            let Some(f) = Forward::decode(&bytes) else { return };
-            me.await_interest(f.reply).await;
-            me.take_forwarded(&node, &f);
-            drop(place);
-        });
+        let in_order = f.way.is_in_order();
+        let mut queue = in_order.then(|| self.early.lock());
+        let runs = queue.as_ref().is_some_and(|q| q.runs);
+        let Some(place) = (early || runs).then(|| node.place()).flatten() else {
+            drop(queue);
+            return self.take_forwarded(node, from, f);
+        };
+        let until = env::now() + INTEREST_MAX;
+        let early = Early { from, bytes: f.encode(), until, _place: place };
+        let (me, node) = (self.clone(), node.clone());
+        let Some(queue) = &mut queue else {
+            env::spawn(async move { me.take_early(&node, early).await });
+            return;
+        };
+        queue.waiting.push_back(early);
+        if !std::mem::replace(&mut queue.runs, true) {
+            env::spawn(async move {
+                while let Some(early) = me.next_early() {
+                    me.take_early(&node, early).await;
+                }
+            });
+        }
+    }
+    fn next_early(&self) -> Option<Early> {
+        let mut queue = self.early.lock();
+        let next = queue.waiting.pop_front();
+        queue.runs = next.is_some();
+        next
+    }
+    async fn take_early(self: &Arc<Assets>, node: &JetStream, early: Early) {
+        let Some(f) = Forward::decode(&early.bytes) else { return };
+        if !f.reply.is_empty() {
+            self.await_interest_until(f.reply, early.until).await;
+        }
+        self.take_forwarded(node, early.from, &f);
     }
     /// Returns when somebody would get a message to `subject`, or not soon.
     pub(crate) async fn await_interest(&self, subject: &[u8]) {
-        let until = env::now() + INTEREST_MAX;
+        self.await_interest_until(subject, env::now() + INTEREST_MAX).await;
+    }
+    async fn await_interest_until(&self, subject: &[u8], until: Instant) {
         while !self.posts.has_interest(subject) && env::now() < until {
             env::sleep(INTEREST_LOOK).await;
         }
     }
-    fn take_forwarded(self: &Arc<Assets>, node: &JetStream, f: &Forward<'_>) {
+    fn take_forwarded(self: &Arc<Assets>, node: &JetStream, from: NodeId, f: &Forward<'_>) {
         if f.way == Way::Publish {
             return self.publish_given(node, f);
+        }
+        if f.way.is_in_order() {
+            let stream = named(f.stream).and_then(|name| self.stream(name));
+            return stream.into_iter().for_each(|s| s.succeeds(from, f.way));
         }
         let taken = self.limits.read().is_some() && self.take(None, f);
         if !taken && matches!(f.way, Way::Pull | Way::Direct) && !f.reply.is_empty() && !node.is_closed() {
@@ -276,7 +333,7 @@ impl Assets {
                 Way::Flow => {
                     rest.and_then(named).is_some_and(|consumer| stream.flow(consumer, f.subject, f.headers))
                 }
-                Way::Publish => false,
+                Way::Publish | Way::Heir | Way::Ready | Way::Opened | Way::Handed => false,
             };
         }
         self.pass_on(&node, name, f) || self.later(&node, name, f)
@@ -303,7 +360,7 @@ fn stream_in<'a>(f: &Forward<'a>) -> Option<(&'a str, Option<&'a [u8]>)> {
         Way::Direct => (f.subject.get(API.len() + DIRECT.len()..)?, usize::MAX),
         Way::Ack => (f.subject.get(b"$JS.ACK.".len()..)?, 9),
         Way::Flow => (f.subject.get(b"$JS.FC.".len()..)?, 5),
-        Way::Publish => return Some((named(f.stream)?, None)),
+        _ => return Some((named(f.stream)?, None)),
     };
     let (stream, rest) = if tokens_of_the_newer == usize::MAX {
         let mut t = rest.splitn(2, |b| *b == b'.');

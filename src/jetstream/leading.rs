@@ -185,6 +185,7 @@ impl Stream {
         if let Some(h) = handle {
             h.wake();
         }
+        self.drained.notify_waiters();
         if configured {
             self.serve();
         }
@@ -218,10 +219,7 @@ impl Stream {
             let led = core.term.take().is_some();
             let lost = core.give_up();
             let watched = if led { core.consumers.unlead(&mut tasks) } else { Vec::new() };
-            core.moving.handing = false;
-            if goes_on && (led || !core.slow.is_empty()) {
-                core.moving.hold(led);
-            }
+            core.cease_moving(led && goes_on);
             let slow = if goes_on { VecDeque::new() } else { core.take_waiting() };
             (led, lost, watched, slow)
         };

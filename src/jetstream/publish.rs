@@ -74,7 +74,12 @@ impl Waiting {
 }
 
 /// Who takes messages on a stream's subjects.
-pub struct Door(pub Weak<Stream>);
+pub struct Door {
+    /// The stream.
+    pub stream: Weak<Stream>,
+    /// Whether other servers are told of it.
+    pub is_told: bool,
+}
 
 /// What became of a publish.
 enum Done {
@@ -87,8 +92,11 @@ enum Done {
 }
 
 impl Inbound for Door {
+    fn is_local(&self) -> bool {
+        !self.is_told
+    }
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
-        let Some(stream) = self.0.upgrade() else { return false };
+        let Some(stream) = self.stream.upgrade() else { return false };
         if d.is_trace_only() {
             return false;
         }
@@ -104,7 +112,7 @@ impl Inbound for Door {
         };
         // One look at the clocks for all that was read together.
         let (wall, mono) = d.now();
-        let (told, at_once) = stream.publish(&p, Now { wall: wall.0, mono: mono.0 });
+        let (told, at_once) = stream.publish(&p, Now { wall: wall.0, mono: mono.0 }, Came::Here);
         if let Some(a) = at_once
             && let Some(assets) = stream.assets.upgrade()
         {
@@ -118,9 +126,23 @@ impl Inbound for Door {
     }
 }
 
+/// How a publish came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Came {
+    /// By the door.
+    Here,
+    /// From the node that led before, behind which all others wait.
+    Given,
+}
+
 impl Stream {
     /// Takes a message. False if the stream is not there any more; the answers are to be sent now.
-    pub(crate) fn publish(self: &Arc<Stream>, p: &Publish<'_>, now: Now) -> (bool, Option<Answers>) {
+    pub(crate) fn publish(
+        self: &Arc<Stream>,
+        p: &Publish<'_>,
+        now: Now,
+        came: Came,
+    ) -> (bool, Option<Answers>) {
         let mut at_once = Answers::default();
         let mut core = self.core.lock();
         if core.check_open().is_err() {
@@ -144,6 +166,10 @@ impl Stream {
                 at_once.push(p.reply, |out| self.acks.push_error(out, &e.error()));
             }
             return (true, Some(at_once));
+        }
+        if came == Came::Here && core.moving.is_behind() {
+            core.moving.follows(Waiting::of(p, 0));
+            return (true, None);
         }
         let at_once_decided = core.slow.is_empty() && !core.moving.handing;
         let done = if at_once_decided { core.decide(self, p, now, &mut at_once) } else { Done::Wait };
@@ -312,7 +338,9 @@ impl Core {
     /// None waits here any more.
     pub(crate) fn take_waiting(&mut self) -> VecDeque<Waiting> {
         self.moving.bytes = 0;
-        std::mem::take(&mut self.slow)
+        let mut all = std::mem::take(&mut self.slow);
+        all.append(&mut self.moving.later);
+        all
     }
 
     /// Whether no more publishes are taken for now.
@@ -320,7 +348,8 @@ impl Core {
         let (msgs, bytes) = self.log.waiting();
         let bytes = bytes + self.moving.bytes;
         let Some(node) = s.node.upgrade() else { return true };
-        msgs + self.slow.len() >= node.options.waiting_msgs_max || bytes >= node.options.waiting_bytes_max
+        msgs + self.slow.len() + self.moving.later.len() >= node.options.waiting_msgs_max
+            || bytes >= node.options.waiting_bytes_max
     }
 
     /// Decides one publish and carries the decision out.

@@ -38,7 +38,7 @@ use crate::{
         response::{ClusterInfo, SourceInfo},
     },
     apply::Progress,
-    cluster::moving::{Moving, doors_of},
+    cluster::moving::{Moving, Opens, doors_of},
     consumers::Consumers,
     handlers::info,
     leading::Standing,
@@ -80,6 +80,8 @@ pub struct Stream {
     pub(crate) core: Mutex<Core>,
     /// Who takes messages on its subjects.
     pub(crate) door: Arc<Link>,
+    /// The same for what is still on its way here when other servers are told of the door no more.
+    back_door: OnceLock<Arc<Link>>,
     /// Whether it leads with a configuration, or why it cannot.
     pub(crate) ready: watch::Sender<Option<Result<(), String>>>,
     listening: Mutex<Listening>,
@@ -126,11 +128,22 @@ pub(crate) struct Core {
     pub following: Following,
 }
 
-/// What it is subscribed to now, by sid.
+/// What it is subscribed to now: subjects, which of its subscriptions to them, and their sids.
 #[derive(Default)]
 struct Listening {
-    subjects: BTreeMap<u32, String>,
+    subjects: BTreeMap<(String, Entrance), u32>,
     last_sid: u32,
+}
+
+/// The subscriptions to a subject.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Entrance {
+    /// The door.
+    Door,
+    /// The door once more: who led before comes first ([`broker::FEWEST_FIRST`]).
+    Second,
+    /// The back door.
+    Back,
 }
 
 /// A stream at a glance.
@@ -190,7 +203,8 @@ impl Stream {
                 armed: None,
                 following: Following::default(),
             }),
-            door: internal(node, Some(Box::new(Door(me.clone())))),
+            door: internal(node, Some(Box::new(Door { stream: me.clone(), is_told: true }))),
+            back_door: OnceLock::new(),
             ready: watch::channel(None).0,
             listening: Mutex::default(),
             drained: tokio::sync::Notify::new(),
@@ -277,46 +291,55 @@ impl Stream {
     }
 
     /// Subscribes to the stream's subjects, as the configuration has them now, if this node leads.
-    pub(crate) fn listen(&self) {
-        let Some(assets) = self.assets.upgrade() else { return };
+    pub(crate) fn listen(self: &Arc<Stream>) {
+        let (Some(assets), Some(node)) = (self.assets.upgrade(), self.node.upgrade()) else { return };
         if assets.limits().is_none() {
             return;
         }
         // Held while the broker is told, so that nobody who comes later is overtaken.
         let mut listening = self.listening.lock();
-        let wanted: BTreeSet<String> = {
+        let wanted: BTreeSet<(String, Entrance)> = {
             let core = self.core.lock();
-            match &core.rules {
-                Some(r)
-                    if (core.term.is_some() || core.moving.listens)
-                        && core.stopped.is_none()
-                        && r.config().mirror.is_none() =>
-                {
-                    r.config().subjects.iter().cloned().collect()
-                }
-                _ => BTreeSet::new(),
-            }
+            let entrances: &[Entrance] = match core.moving.opens(core.term.is_some()) {
+                _ if core.stopped.is_some() => &[],
+                Opens::Nothing => &[],
+                Opens::Door => &[Entrance::Door],
+                Opens::DoorAfterAnother => &[Entrance::Door, Entrance::Second],
+                Opens::BackDoor => &[Entrance::Back],
+            };
+            let subjects = match &core.rules {
+                Some(r) if r.config().mirror.is_none() => r.config().subjects.as_slice(),
+                _ => &[],
+            };
+            subjects.iter().flat_map(|s| entrances.iter().map(|e| (s.clone(), *e))).collect()
         };
         // A message goes to one door also while two are open.
-        let clustered = self.node.upgrade().is_some_and(|n| n.is_clustered());
-        let queue = if clustered { doors_of(self.id) } else { Vec::new() };
+        let queue = if node.is_clustered() { doors_of(self.id) } else { Vec::new() };
         let listening = &mut *listening;
-        listening.subjects.retain(|sid, s| {
+        // First what is new: nobody is told in between that there is no door.
+        for new in wanted.iter().filter(|w| !listening.subjects.contains_key(w)).cloned().collect::<Vec<_>>()
+        {
+            listening.last_sid += 1;
+            let sid = listening.last_sid.to_string();
+            // A link of our own is open and without limits.
+            let link = self.link_of(&node, new.1);
+            link.subscribe(&assets.account, sid.as_bytes(), new.0.as_bytes(), &queue, false).ok();
+            listening.subjects.insert(new, listening.last_sid);
+        }
+        listening.subjects.retain(|s, sid| {
             let stays = wanted.contains(s);
             if !stays {
-                self.door.unsubscribe(&assets.account, sid.to_string().as_bytes(), 0);
+                self.link_of(&node, s.1).unsubscribe(&assets.account, sid.to_string().as_bytes(), 0);
             }
             stays
         });
-        for s in wanted {
-            if !listening.subjects.values().any(|l| *l == s) {
-                listening.last_sid += 1;
-                let sid = listening.last_sid.to_string();
-                // A link of our own is open and without limits.
-                self.door.subscribe(&assets.account, sid.as_bytes(), s.as_bytes(), &queue, false).ok();
-                listening.subjects.insert(listening.last_sid, s);
-            }
+    }
+    fn link_of(self: &Arc<Stream>, node: &Arc<JetStream>, e: Entrance) -> &Arc<Link> {
+        if e != Entrance::Back {
+            return &self.door;
         }
+        let door = || Door { stream: Arc::downgrade(self), is_told: false };
+        self.back_door.get_or_init(|| internal(node, Some(Box::new(door()))))
     }
     /// Takes all subscriptions away.
     pub(crate) fn unlisten(&self) {
@@ -324,6 +347,9 @@ impl Stream {
         listening.subjects.clear();
         if let Some(assets) = self.assets.upgrade() {
             self.door.unsubscribe_all(Some(&assets.account));
+            if let Some(door) = self.back_door.get() {
+                door.unsubscribe_all(Some(&assets.account));
+            }
         }
     }
 

@@ -119,6 +119,32 @@ pub enum Way {
     Direct = 4,
     /// A message for the stream itself.
     Publish = 5,
+    /// You are to take over this stream from me: wait for what I give you.
+    Heir = 6,
+    /// I know.
+    Ready = 7,
+    /// I have taken over, and every server knows my door.
+    Opened = 8,
+    /// You have got all that came to me.
+    Handed = 9,
+}
+
+impl Way {
+    const ALL: [Way; 9] = [
+        Way::Pull,
+        Way::Ack,
+        Way::Flow,
+        Way::Direct,
+        Way::Publish,
+        Way::Heir,
+        Way::Ready,
+        Way::Opened,
+        Way::Handed,
+    ];
+    /// Whether it is for a stream that its subject does not name, and keeps its place among others of those.
+    pub fn is_in_order(self) -> bool {
+        self as u8 >= Way::Publish as u8
+    }
 }
 
 /// A message of a client for a stream that is led elsewhere.
@@ -130,7 +156,7 @@ pub struct Forward<'a> {
     pub hops: u8,
     /// The account.
     pub account: &'a [u8],
-    /// The stream of a [`Way::Publish`], whose subject does not name it; else empty.
+    /// The stream, where the subject does not name it; else empty.
     pub stream: &'a [u8],
     /// The whole subject.
     pub subject: &'a [u8],
@@ -149,7 +175,7 @@ impl Forward<'_> {
         let mut out =
             Vec::with_capacity(7 + self.stream.len() + parts.iter().map(|p| p.len() + 4).sum::<usize>());
         out.extend([FORMAT, self.way as u8, self.hops]);
-        if self.way == Way::Publish {
+        if self.way.is_in_order() {
             put(&mut out, self.stream);
         }
         parts.iter().for_each(|p| put(&mut out, p));
@@ -161,16 +187,10 @@ impl Forward<'_> {
         if g.u8()? != FORMAT {
             return None;
         }
-        let way = match g.u8()? {
-            1 => Way::Pull,
-            2 => Way::Ack,
-            3 => Way::Flow,
-            4 => Way::Direct,
-            5 => Way::Publish,
-            _ => return None,
-        };
+        let way = g.u8()?;
+        let way = Way::ALL.into_iter().find(|w| *w as u8 == way)?;
         let hops = g.u8()?;
-        let stream = if way == Way::Publish { g.bytes()? } else { b"" };
+        let stream = if way.is_in_order() { g.bytes()? } else { b"" };
         let f = Forward {
             way,
             hops,
@@ -318,7 +338,11 @@ mod tests {
         };
         assert_eq!(Forward::decode(&f.encode()), Some(f.clone()));
         let f = Forward { way: Way::Publish, stream: b"S", subject: b"a.x", ..f };
-        assert_eq!(Forward::decode(&f.encode()), Some(f));
+        assert_eq!(Forward::decode(&f.encode()), Some(f.clone()));
+        for way in Way::ALL.into_iter().filter(|w| w.is_in_order()) {
+            let f = Forward { way, ..f.clone() };
+            assert_eq!(Forward::decode(&f.encode()), Some(f));
+        }
     }
 
     proptest! {

@@ -18,7 +18,7 @@ pub(crate) mod system;
 mod tests;
 mod told;
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use replica::NodeId;
@@ -99,6 +99,9 @@ pub trait Wires: Send + Sync + 'static {
     /// Sends a body, or drops it and says so if there is no link or too much waits in its lane. Never waits, and is called under locks: it must not
     /// call the engine.
     fn send(&self, to: NodeId, kind: Kind, body: Bytes) -> bool;
+    /// Ends when all servers have heard of the interest of this one as it is now, and what they had sent to it before is here. As slow as the
+    /// slowest connection.
+    fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 /// What makes an engine one of several.

@@ -3,10 +3,20 @@
 //! Owns the waiting of publishes, pulls and acknowledgements for the next leader, and the order in which a planned step-down goes. Does not own who leads
 //! (`replica`), nor what a leader does with what it gets.
 //!
-//! Who led listens on for a moment, and gives what still comes to whoever leads now. The doors of all nodes are one queue group, so that a message
-//! goes through one of them also while two are open.
+//! Who is deposed refuses what waits, and closes its door: another leads already, and what came in between must not come behind what came after it. Who
+//! hands over in peace (A, to its heir B) loses nothing and keeps the order of each publisher:
+//!
+//! 1. A decides nothing any more and keeps what comes. It tells B, which answers, and asks the group for the transfer.
+//! 2. B leads and opens its door. The doors of all nodes are one queue group of which the server with the fewest members gets everything
+//!    ([`broker::FEWEST_FIRST`]); B subscribes twice, so that all publish to A, which gives everything to B in order. What comes to B directly waits.
+//! 3. When every server knows B's door, B says so. A takes its door away from the other servers and keeps a back door for what they have sent before they
+//!    heard of it. From there on they publish to B.
+//! 4. When all have heard of it, A closes the back door and says that B has got everything. B takes in what waited, and subscribes once.
+//!
+//! Each step has its time; when that is over the next one is taken, and only the order may suffer.
 //!
 //! - K-7: a publish that waits while leadership moves is decided by one leader, or refused; never both, and never by two.
+//! - K-16: while one node hands over to another in peace, what one connection published is decided in its order.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -28,17 +38,21 @@ use crate::{
     api::ack::AckPrefix,
     leading::Standing,
     meta::Assigned,
-    publish::Waiting,
+    publish::{Came, Waiting},
     shell::{Core, Stream},
 };
 
 /// The queue group of the doors of a stream on all nodes. Each stream has its own: what one account exports and another imports goes to the streams of both.
 pub(crate) fn doors_of(group: u64) -> Vec<u8> {
-    format!("_fulmar.doors_.{group}").into_bytes()
+    [broker::FEWEST_FIRST, b".", group.to_string().as_bytes()].concat()
 }
 
-/// How long who led listens on when it knows who leads now: the others hear of the new door long before.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long an heir may take to say that it knows.
+const READY_MAX: Duration = Duration::from_millis(250);
+/// How long other servers may take to hear of a door that opens or closes.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// How long an heir waits for what who led before gives it.
+const BEHIND_MAX: Duration = Duration::from_secs(5);
 /// How often it is looked whether the new leader can be reached, while something waits for it.
 const LOOK: Duration = Duration::from_millis(10);
 /// Publishes that may wait on a node that does not lead, and their bytes.
@@ -50,30 +64,83 @@ const HANDOVER: Duration = Duration::from_secs(2);
 /// Pauses between attempts to find a leader: the first and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
+/// Who takes over in peace from whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Succession {
+    #[default]
+    Nobody,
+    /// From this node that one, which knows of it.
+    To { heir: NodeId, ready: bool },
+    /// This node from that one, which still gives what comes to it.
+    From(NodeId),
+}
+
+/// What a stream opens to publishers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Opens {
+    Nothing,
+    Door,
+    /// The door, but that of who led before comes first.
+    DoorAfterAnother,
+    BackDoor,
+}
+
 /// What a stream has in hand while leadership moves.
 #[derive(Default)]
 pub(crate) struct Moving {
     /// It leads and is about to hand over: nothing is decided any more.
     pub handing: bool,
-    /// It does not lead, and listens on.
-    pub listens: bool,
+    /// It does not lead, and listens on; at the back door alone when the others know another.
+    listens: bool,
+    at_back: bool,
     /// Until when what comes waits here, on the monotonic clock.
     until: Option<u64>,
     /// A task sees to the end of it.
     runs: bool,
-    /// Bytes of what waits.
+    /// Bytes of what waits, here and behind it.
     pub bytes: usize,
+    succession: Succession,
+    /// What came to a new leader by its own door before it has got all from who led before.
+    pub later: VecDeque<Waiting>,
 }
 
 impl Moving {
-    /// It leads, or will never: nothing is on its way any more.
+    /// It leads: nothing is on its way any more but what who led before gives.
     pub fn over(&mut self) {
-        (self.handing, self.listens, self.until) = (false, false, None);
+        (self.handing, self.listens, self.at_back, self.until) = (false, false, false, None);
+        if let Succession::To { .. } = self.succession {
+            self.succession = Succession::Nobody;
+        }
     }
-    /// What comes may wait from now on; with `listens` also for what comes through the door.
-    pub fn hold(&mut self, listens: bool) {
-        self.listens |= listens;
+    /// What comes may wait from now on.
+    fn hold(&mut self) {
         self.until = Some((env::now() + GRACE).0);
+    }
+    /// Whether what comes by the door stands behind what who led before gives.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        matches!(self.succession, Succession::From(_))
+    }
+    /// A publish waits behind those that are given.
+    pub fn follows(&mut self, w: Waiting) {
+        self.bytes += w.bytes();
+        self.later.push_back(w);
+    }
+    /// What is to be open.
+    pub fn opens(&self, leads: bool) -> Opens {
+        match (leads, self.listens) {
+            (true, _) if self.is_behind() => Opens::DoorAfterAnother,
+            (true, _) => Opens::Door,
+            (false, true) if self.at_back => Opens::BackDoor,
+            (false, true) => Opens::Door,
+            (false, false) => Opens::Nothing,
+        }
+    }
+    fn heir(&self) -> Option<NodeId> {
+        match self.succession {
+            Succession::To { heir, .. } => Some(heir),
+            _ => None,
+        }
     }
 }
 
@@ -81,6 +148,20 @@ impl Core {
     /// Something is on its way into the log, or waits to be.
     fn is_busy(&self) -> bool {
         self.log.has_work() || self.log.has_tail() || self.log.is_under_way() || self.consumers.has_notes()
+    }
+    /// It does not lead. What waits may wait for who leads next; if it `led` what comes by the door may too.
+    pub(crate) fn cease_moving(&mut self, led: bool) {
+        self.moving.handing = false;
+        if led {
+            self.slow.append(&mut self.moving.later);
+            if self.moving.is_behind() {
+                self.moving.succession = Succession::Nobody;
+            }
+            (self.moving.listens, self.moving.at_back) = (true, false);
+        }
+        if led || !self.slow.is_empty() {
+            self.moving.hold();
+        }
     }
     /// Keeps a publish that came to a node that does not lead, for the one that does. False if nobody is expected to.
     pub(crate) fn hold(&mut self, p: &Publish<'_>, hops: u8) -> bool {
@@ -101,30 +182,27 @@ enum Next {
 }
 
 impl Stream {
-    /// Gives what waits here to whoever leads, if that is known.
+    /// Gives what waits here to the heir once it leads, or refuses it if another one does.
     pub(crate) fn let_go(self: &Arc<Stream>) {
         let Some(node) = self.node.upgrade() else { return };
         let Some(c) = &node.cluster else { return };
-        let (to, waiting) = {
+        let mut refused = VecDeque::new();
+        {
             let mut core = self.core.lock();
             let Standing::Follows(Some(n)) = core.standing else { return };
-            if !c.is_up(n) {
+            if core.moving.is_behind() || !c.is_up(n) {
+                // It will lead itself, or the other one may be heard of yet.
                 return;
             }
-            if let Some(until) = &mut core.moving.until {
-                *until = (*until).min((env::now() + LINGER).0);
-            }
-            (n, core.take_waiting())
-        };
-        let mut refused = VecDeque::new();
-        for w in waiting {
-            if !self.give(&node, to, &w) {
-                refused.push_back(w);
+            let is_heir = core.moving.heir() == Some(n);
+            // Given under the lock: two that do so at a time would mix them up.
+            for w in core.take_waiting() {
+                if !is_heir || !self.give(&node, n, &w) {
+                    refused.push_back(w);
+                }
             }
         }
-        if !refused.is_empty() {
-            self.refuse_waiting(refused, &errors::CLUSTER_NOT_AVAIL.error());
-        }
+        self.refuse_waiting(refused, &errors::CLUSTER_NOT_AVAIL.error());
     }
 
     /// Gives a publish to another node (K-7: it is not here any more if this says so).
@@ -133,6 +211,24 @@ impl Stream {
         let Some(c) = &node.cluster else { return false };
         let reads = c.peer(to).and_then(|p| p.hello).is_some_and(|h| h.format >= RENEWS);
         reads && f.hops <= HOPS_MAX && c.wires.send(to, Kind::Forward, f.encode())
+    }
+    /// Says something of the succession to another node, behind what it was given.
+    fn say(&self, to: NodeId, way: Way) {
+        let Some(node) = self.node.upgrade() else { return };
+        let Some(c) = &node.cluster else { return };
+        let (account, stream) = (self.account.as_bytes(), self.name.as_bytes());
+        let empty: &[u8] = b"";
+        let f = Forward {
+            way,
+            hops: 1,
+            account,
+            stream,
+            subject: empty,
+            reply: empty,
+            headers: empty,
+            body: empty,
+        };
+        c.wires.send(to, Kind::Forward, f.encode());
     }
 
     /// Sees to it that what waits does not wait for ever, and that the door is closed in the end.
@@ -169,15 +265,25 @@ impl Stream {
         let mut core = self.core.lock();
         let now = env::now();
         let left = core.moving.until.map_or(0, |until| until.saturating_sub(now.0));
-        if core.term.is_none() && core.stopped.is_none() && !closed && left > 0 {
+        let (leads, heir) = (core.term.is_some(), core.moving.heir());
+        // Who is deposed has nothing to wait for.
+        let deposed = match core.standing {
+            Standing::Follows(Some(n)) => core.slow.is_empty() && heir != Some(n) && !core.moving.is_behind(),
+            _ => false,
+        };
+        if !leads && core.stopped.is_none() && !closed && left > 0 && !deposed {
             let left = Duration::from_nanos(left);
             return Next::Wait(if core.slow.is_empty() { left } else { left.min(LOOK) });
         }
         core.moving.runs = false;
-        let leads = core.term.is_some();
         core.moving.until = None;
-        core.moving.listens = false;
-        Next::Over(if leads { VecDeque::new() } else { core.take_waiting() })
+        (core.moving.listens, core.moving.at_back) = (false, false);
+        let over = Next::Over(if leads { VecDeque::new() } else { core.take_waiting() });
+        if let Some(heir) = heir.filter(|_| !leads) {
+            core.moving.succession = Succession::Nobody;
+            self.say(heir, Way::Handed);
+        }
+        over
     }
 
     /// A publish that another node gave on. False if it cannot be taken.
@@ -186,7 +292,7 @@ impl Stream {
         let held = {
             let mut core = self.core.lock();
             if core.term.is_none() && core.stopped.is_none() && core.moving.until.is_none() {
-                core.moving.hold(false);
+                core.moving.hold();
             }
             core.hold(&p, f.hops)
         };
@@ -195,7 +301,7 @@ impl Stream {
             self.linger();
             return true;
         }
-        let (told, at_once) = self.publish(&p, crate::shell::now());
+        let (told, at_once) = self.publish(&p, crate::shell::now(), Came::Given);
         if let Some(a) = at_once {
             self.send(&a);
         }
@@ -210,6 +316,10 @@ impl Stream {
                 return;
             }
             core.moving.handing = handing;
+            if !handing && core.term.is_some() {
+                // It leads on.
+                core.moving.succession = Succession::Nobody;
+            }
         }
         if !handing {
             self.wake_slow();
@@ -222,22 +332,130 @@ impl Stream {
             env::timeout(DRAIN_MAX, self.log_notes()).await.ok();
         }
     }
-    /// Hands leadership over to a node. Returns when this one does not lead any more, or goes on leading.
-    pub(crate) async fn hand_over(self: &Arc<Stream>, handle: &replica::Handle, to: NodeId) {
-        self.prepare_handing().await;
-        handle.transfer(to);
-        let wait = async {
-            loop {
-                let drained = self.drained.notified();
-                tokio::pin!(drained);
-                drained.as_mut().enable();
-                if !self.leads() {
+    /// Tells a node that it is to take over, and waits until it knows.
+    async fn name_heir(self: &Arc<Stream>, heir: NodeId) {
+        self.core.lock().moving.succession = Succession::To { heir, ready: false };
+        self.say(heir, Way::Heir);
+        let ready = || self.core.lock().moving.succession != Succession::To { heir, ready: false };
+        env::timeout(READY_MAX, self.until(ready)).await.ok();
+    }
+    /// Returns when the condition holds, which is looked at whenever something has changed.
+    async fn until(&self, holds: impl Fn() -> bool) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if holds() {
+                return;
+            }
+            drained.await;
+        }
+    }
+    /// Another node says something of the succession.
+    pub(crate) fn succeeds(self: &Arc<Stream>, from: NodeId, way: Way) {
+        match way {
+            Way::Heir => self.take_over(from),
+            Way::Ready => {
+                {
+                    let mut core = self.core.lock();
+                    if core.moving.heir() == Some(from) {
+                        core.moving.succession = Succession::To { heir: from, ready: true };
+                    }
+                }
+                self.drained.notify_waiters();
+            }
+            Way::Opened => self.step_back(from),
+            Way::Handed => self.catch_up(from),
+            Way::Pull | Way::Ack | Way::Flow | Way::Direct | Way::Publish => {}
+        }
+    }
+    /// As the heir: sees to it that what is given comes before all else.
+    fn take_over(self: &Arc<Stream>, from: NodeId) {
+        let Some(node) = self.node.upgrade() else { return };
+        {
+            let mut core = self.core.lock();
+            if core.stopped.is_some() || core.moving.succession != Succession::Nobody {
+                return;
+            }
+            core.moving.succession = Succession::From(from);
+        }
+        self.say(from, Way::Ready);
+        let me = self.clone();
+        env::spawn(async move {
+            let up = || node.cluster.as_ref().is_some_and(|c| c.is_up(from)) && !node.is_closed();
+            let taken = async {
+                me.until(|| me.leads() || !me.is_behind(from)).await;
+                // Where it led already its door is told of anew.
+                me.listen();
+                if let Some(c) = &node.cluster {
+                    env::timeout(SETTLE_MAX, c.wires.settled()).await.ok();
+                }
+                me.say(from, Way::Opened);
+                while me.is_behind(from) && up() {
+                    env::timeout(LOOK, me.until(|| !me.is_behind(from))).await.ok();
+                }
+            };
+            env::timeout(BEHIND_MAX, taken).await.ok();
+            me.catch_up(from);
+        });
+    }
+    fn is_behind(&self, giver: NodeId) -> bool {
+        self.core.lock().moving.succession == Succession::From(giver)
+    }
+    /// As the heir: all has come from who led before.
+    fn catch_up(self: &Arc<Stream>, from: NodeId) {
+        {
+            let mut core = self.core.lock();
+            if core.moving.succession != Succession::From(from) {
+                return;
+            }
+            core.moving.succession = Succession::Nobody;
+            let mut later = std::mem::take(&mut core.moving.later);
+            core.slow.append(&mut later);
+        }
+        self.drained.notify_waiters();
+        self.listen();
+        self.wake_slow();
+    }
+    /// As who led before: the heir's door is known everywhere.
+    fn step_back(self: &Arc<Stream>, from: NodeId) {
+        {
+            let mut core = self.core.lock();
+            if core.term.is_some() || core.moving.heir() != Some(from) || !core.moving.listens {
+                drop(core);
+                return self.say(from, Way::Handed);
+            }
+            core.moving.at_back = true;
+            core.moving.until = Some((env::now() + SETTLE_MAX * 2).0);
+        }
+        self.listen();
+        let (me, node) = (self.clone(), self.node.upgrade());
+        env::spawn(async move {
+            if let Some(c) = node.as_ref().and_then(|n| n.cluster.as_ref()) {
+                env::timeout(SETTLE_MAX, c.wires.settled()).await.ok();
+            }
+            {
+                // First nobody comes in any more, then what came is given: the task that lingers does the rest.
+                let mut core = me.core.lock();
+                if core.moving.heir() != Some(from) || core.term.is_some() {
                     return;
                 }
-                drained.await;
+                core.moving.listens = false;
             }
-        };
-        env::timeout(HANDOVER, wait).await.ok();
+            me.listen();
+            me.let_go();
+            me.core.lock().moving.until = Some(0);
+            me.linger();
+        });
+    }
+    /// Hands leadership over to a node. Returns when this one does not lead any more, or goes on leading.
+    pub(crate) async fn hand_over(self: &Arc<Stream>, handle: &replica::Handle, to: NodeId) {
+        // What who led before this one gives comes first.
+        env::timeout(HANDOVER, self.until(|| !self.core.lock().moving.is_behind())).await.ok();
+        self.prepare_handing().await;
+        self.name_heir(to).await;
+        handle.transfer(to);
+        env::timeout(HANDOVER, self.until(|| !self.leads())).await.ok();
         self.hand(false);
     }
     /// Whether it leads and will lead on: what comes is served here.
@@ -245,9 +463,10 @@ impl Stream {
         let core = self.core.lock();
         core.term.is_some() && !core.moving.handing
     }
-    /// Whether something waits here for another leader.
+    /// Whether something waits here for another leader, or may still come.
     pub(crate) fn has_waiting(&self) -> bool {
-        !self.core.lock().slow.is_empty()
+        let core = self.core.lock();
+        !core.slow.is_empty() || core.moving.heir().is_some()
     }
 }
 
@@ -267,7 +486,7 @@ impl Assets {
     pub(crate) fn later(self: &Arc<Assets>, node: &Arc<JetStream>, name: &str, f: &Forward<'_>) -> bool {
         let waits = match f.way {
             Way::Pull | Way::Ack | Way::Flow => true,
-            Way::Direct | Way::Publish => false,
+            Way::Direct | Way::Publish | Way::Heir | Way::Ready | Way::Opened | Way::Handed => false,
         };
         let Some(a) = node.meta.find(&self.account.name, name).filter(|_| waits && node.is_clustered())
         else {

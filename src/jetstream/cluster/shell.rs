@@ -231,7 +231,7 @@ impl JetStream {
                 let Some(f) = Forward::decode(&body) else { return };
                 let Ok(account) = str::from_utf8(f.account) else { return };
                 let account = self.broker.account_or_new(account);
-                self.assets(&account).forwarded(self, &f);
+                self.assets(&account).forwarded(self, from, &f);
             }
         }
     }

@@ -95,6 +95,10 @@ impl Drop for Asked {
 type Taken = (Arc<Link>, Option<watch::Receiver<bool>>);
 
 impl Hub {
+    /// Its mesh.
+    pub fn mesh(&self) -> &Arc<Mesh> {
+        &self.mesh
+    }
     /// Makes the hub of a mesh, which takes links from now on, and begins to open them.
     pub fn start(o: HubOptions) -> Arc<Hub> {
         let mut rng = env::rng("peer links");

@@ -30,7 +30,7 @@ use wire::{
 
 use super::{
     Compression, Level, Mesh, Route, RouteSettings, RouteUrl, Slot, dial,
-    mesh::{Agreement, Refused},
+    mesh::{Agreement, Pings, Refused},
 };
 use crate::{
     Job, Socket,
@@ -146,6 +146,7 @@ struct Conn {
     /// Its length in all, if known.
     need: usize,
     pings_out: u32,
+    pings: Arc<Pings>,
     ping_sent: Option<Instant>,
     measured: bool,
     last_read: Instant,
@@ -240,6 +241,7 @@ impl Conn {
             partial: BytesMut::new(),
             need: 0,
             pings_out: 0,
+            pings: Arc::default(),
             ping_sent: None,
             measured: false,
             last_read: now,
@@ -416,7 +418,8 @@ impl Conn {
     fn send_ping(&mut self, now: Instant) {
         self.pings_out += 1;
         self.ping_sent = Some(now);
-        self.send(|out| out.extend_from_slice(b"PING\r\n"));
+        self.pings.send(&self.link);
+        self.link.flush();
     }
 
     /// Reads what is there and handles it.
@@ -633,6 +636,7 @@ impl Conn {
 
     fn pong(&mut self) {
         self.pings_out = 0;
+        self.pings.answered();
         let Some(route) = self.route.clone() else { return };
         if let Some(t) = self.ping_sent.take() {
             let rtt = self.last_read.since(t).max(Duration::from_nanos(1));
@@ -830,6 +834,7 @@ impl Conn {
             since: env::now(),
             rtt_ns: AtomicU64::new(0),
             last_activity: AtomicU64::new(env::wall().0 as u64),
+            pings: self.pings.clone(),
         });
         let is_new = match self.mesh.register(&route, &info) {
             Ok(is_new) => is_new,

@@ -14,7 +14,7 @@ use std::{
 use broker::{Broker, Closed, Link};
 use env::{Instant, Wall, Worker, rng::Rng};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use wire::route::info::RouteInfo;
 
 use super::{RouteHooks, RouteSettings, RouteUrl, dial};
@@ -24,6 +24,9 @@ use crate::{Cpu, peer::Hub};
 const YOUNG: Duration = Duration::from_secs(2);
 /// Members that are connected to because of gossip, at most.
 const LEARNED_MAX: usize = 1024;
+
+/// How soon those who wait for a PONG see that there will be none.
+const CLOSED_LOOK: Duration = Duration::from_millis(50);
 
 /// A connection's place between two servers.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -61,6 +64,41 @@ pub struct Route {
     pub(super) since: Instant,
     pub(super) rtt_ns: AtomicU64,
     pub(super) last_activity: AtomicU64,
+    pub(super) pings: Arc<Pings>,
+}
+
+/// The PINGs of a connection, which the other end answers one by one, behind whatever it was sent before them.
+pub(super) struct Pings {
+    sent: Mutex<u64>,
+    answered: watch::Sender<u64>,
+}
+
+impl Default for Pings {
+    fn default() -> Pings {
+        Pings { sent: Mutex::new(0), answered: watch::Sender::new(0) }
+    }
+}
+
+impl Pings {
+    /// Sends one; its number.
+    pub(super) fn send(&self, link: &Link) -> u64 {
+        let mut sent = self.sent.lock();
+        link.push(|out| out.extend_from_slice(b"PING\r\n"));
+        link.wake.notify_one();
+        *sent += 1;
+        *sent
+    }
+    /// A PONG has come.
+    pub(super) fn answered(&self) {
+        self.answered.send_modify(|n| *n += 1);
+    }
+    /// Returns when PING `n` is answered, or the link closed.
+    async fn wait(&self, n: u64, link: &Link) {
+        let mut answered = self.answered.subscribe();
+        while *answered.borrow_and_update() < n && link.closed().is_none() {
+            env::timeout(CLOSED_LOOK, answered.changed()).await.ok();
+        }
+    }
 }
 
 impl Route {
@@ -254,6 +292,14 @@ impl Mesh {
             self.state.lock().members.values().flat_map(|m| m.routes.values().cloned()).collect();
         all.sort_by_key(|r| r.link.id);
         all
+    }
+    /// Returns when the servers at the other ends have taken in what they were told of our interest so far, and what they had sent before has come.
+    /// Connections that close meanwhile do not count. As slow as the slowest: give it a limit.
+    pub async fn settled(&self) {
+        let asked: Vec<_> = self.routes().into_iter().map(|r| (r.pings.send(&r.link), r)).collect();
+        for (n, r) in asked {
+            r.pings.wait(n, &r.link).await;
+        }
     }
     /// Connections that have their place, and members.
     pub fn counts(&self) -> (usize, usize) {

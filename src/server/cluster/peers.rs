@@ -2,7 +2,7 @@
 //!
 //! Owns the choice of lanes. Knows no frame beyond its kind and its urgency.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use jetstream::cluster::{Kind, Lane as Want, Wires};
@@ -63,6 +63,14 @@ impl Wires for Port {
         };
         let hub = self.hub.read();
         hub.as_ref().is_some_and(|h| to.incarnation == 0 && h.send(Node(to.id), lane, kind as u8, body))
+    }
+    fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let mesh = self.hub.read().as_ref().map(|h| h.mesh().clone());
+        Box::pin(async move {
+            if let Some(m) = mesh {
+                m.settled().await;
+            }
+        })
     }
 }
 

@@ -1,9 +1,10 @@
 //! Leadership that moves while clients work: what they see of it.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::*},
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
     time::Duration,
 };
@@ -127,6 +128,56 @@ fn k7_publishes_wait_while_leadership_moves() {
         let stored = s.info().await.expect("it answers").state.messages;
         assert_eq!(stored, seen.acked, "K-7: each is stored once");
         assert!(longest[10] < Duration::from_millis(700), "half of them take longer: {longest:?}");
+        for s in &all {
+            s.stop();
+        }
+    });
+}
+
+/// Publishes without waiting for each acknowledgement; the sequences in the order of sending.
+async fn streamer(js: jetstream::Context, stop: Arc<AtomicBool>, acked: Arc<AtomicU64>) -> Vec<u64> {
+    const WINDOW: usize = 32;
+    let (mut waiting, mut seqs) = (VecDeque::new(), Vec::new());
+    loop {
+        let over = stop.load(Acquire);
+        if !over {
+            waiting.push_back(js.publish("S.x", "x".into()).await.expect("it is sent"));
+        }
+        if waiting.len() >= WINDOW || over {
+            let Some(ack) = waiting.pop_front() else { return seqs };
+            seqs.push(ack.await.expect("none is refused or lost on the way").sequence);
+            acked.fetch_add(1, AcqRel);
+        }
+    }
+}
+
+#[test]
+fn k16_each_connection_keeps_its_order_while_leadership_moves() {
+    run(async {
+        let dir = Dir::new("order");
+        let all = three(&dir).await;
+        let js = context(&all[0]).await;
+        make(&js, stream::RetentionPolicy::Limits).await;
+        let (stop, acked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut tasks = Vec::new();
+        for s in &all {
+            tasks.push(env::spawn(streamer(context(s).await, stop.clone(), acked.clone())));
+        }
+        for _ in 0..15 {
+            step_down(&js).await;
+            let before = acked.load(Acquire);
+            eventually("publishing goes on", || acked.load(Acquire) > before + 200).await;
+        }
+        stop.store(true, Release);
+        let mut stored = 0;
+        for (i, t) in tasks.into_iter().enumerate() {
+            let seqs = t.await.expect("the publisher ends");
+            stored += seqs.len() as u64;
+            let swapped = seqs.windows(2).find(|w| w[0] >= w[1]);
+            assert_eq!(swapped, None, "K-16: of connection {i}, {} messages", seqs.len());
+        }
+        let mut s = js.get_stream("S").await.expect("it is there");
+        assert_eq!(s.info().await.expect("it answers").state.messages, stored, "K-7: each is stored once");
         for s in &all {
             s.stop();
         }
