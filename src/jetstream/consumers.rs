@@ -79,7 +79,8 @@ impl Slot {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Consumers {
-    slots: BTreeMap<Arc<str>, Slot>,
+    /// Apart: a node of the tree has room for eleven, and most streams have one.
+    slots: BTreeMap<Arc<str>, Box<Slot>>,
     /// Who wants what, if there are many.
     index: Option<Box<Index>>,
     /// Those to be pumped.
@@ -101,7 +102,7 @@ impl Consumers {
         self.slots.len()
     }
     pub(crate) fn get(&self, name: &str) -> Option<&Slot> {
-        self.slots.get(name)
+        self.slots.get(name).map(|s| &**s)
     }
     pub(crate) fn names(&self) -> Vec<String> {
         self.slots.iter().filter(|(_, s)| !s.rules.config().direct).map(|(n, _)| n.to_string()).collect()
@@ -111,7 +112,7 @@ impl Consumers {
     }
     /// All that is to be logged.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (&Arc<str>, &Slot)> {
-        self.slots.iter()
+        self.slots.iter().map(|(n, s)| (n, &**s))
     }
     pub(crate) fn has_work(&self) -> bool {
         !self.ready.is_empty()
@@ -296,7 +297,7 @@ impl Consumers {
         self.log_by = Some(now.mono.saturating_add(LAZY));
     }
     fn insert(&mut self, name: &Arc<str>, slot: Slot, now: Now) {
-        self.slots.insert(name.clone(), slot);
+        self.slots.insert(name.clone(), Box::new(slot));
         self.note_filters(name, false);
         self.touch(name, now, false);
     }
@@ -308,7 +309,7 @@ impl Consumers {
         if let Some(d) = slot.deadline {
             self.deadlines.remove(&(d, name));
         }
-        Some(slot)
+        Some(*slot)
     }
     /// Gives back all that is watched: nothing is delivered any more.
     pub(crate) fn retire(&mut self, out: &mut Vec<Task>) -> Vec<(Vec<u8>, u64)> {

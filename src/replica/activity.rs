@@ -85,7 +85,7 @@ impl Group {
                         self.run.store(WOKEN, Ordering::Release);
                     }
                     env::select! {
-                        _ = ticket.durable() => {}
+                        _ = ticket.settled() => {}
                         _ = self.notify.notified() => {}
                     }
                 }

@@ -65,7 +65,7 @@ impl Default for Options {
             inflight_batches: 2,
             inflight_bytes: 8 << 20,
             apply_bytes: 1 << 20,
-            checkpoint_bytes: 24 << 20,
+            checkpoint_bytes: 16 << 20,
             retain_bytes: 64 << 20,
             beat_ns: GRANT / 4,
             grant_ns: GRANT,

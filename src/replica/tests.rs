@@ -619,6 +619,32 @@ fn a_poisoned_store_stops_the_group() {
     .expect("a runtime starts");
 }
 
+/// They left before it, so that the end of the process took back what was acknowledged.
+#[test]
+fn a_relaxed_acknowledgement_waits_for_the_write_and_for_no_sync() {
+    let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
+    options.rates.clear();
+    let disk = SimHandle::new(SimDisk::new(options, Rng::derived(1, "disk")), false);
+    env::run(async {
+        let store = Store::open(Disk::Sim(disk.clone()), "/s", small_store()).await.expect("it opens");
+        let replicas = Replicas::new(store, ME, Options::default());
+        replicas.spawn();
+        let l = Arc::new(List::default());
+        replicas.create(New { sync: Sync::Relaxed, ..new(1) }, l.clone()).await.expect("it is made");
+        l.until(List::leads).await;
+        l.handle().quiet().await;
+        disk.freeze(true);
+        l.publish(1);
+        yield_some(1000).await;
+        assert!(l.acked().is_empty() && l.applied().is_empty(), "the disk has not taken it");
+        let syncs = replicas.store().syncs();
+        disk.freeze(false);
+        l.until(|l| l.acked() == [1]).await;
+        assert_eq!(replicas.store().syncs(), syncs);
+    })
+    .expect("a runtime starts");
+}
+
 /// Small proposals with a window of 1000, one group, on the disk of the machine. Printed, not judged.
 #[test]
 fn throughput_of_a_window_of_1000() {

@@ -9,8 +9,7 @@
 //! Ids are dense and stay until the owner renumbers, which it does when most subjects have no messages left. The order is
 //! a list of small sorted blocks of ids, so that a wildcard's literal start can be sought; a hash table finds one subject.
 
-use hashbrown::HashTable;
-use std::hash::BuildHasher;
+use std::{cell::Cell, hash::BuildHasher};
 
 use crate::{filter, types::StreamSeq};
 
@@ -88,9 +87,11 @@ impl Info {
 pub(crate) struct Dict {
     text: Vec<u8>,
     infos: Vec<Info>,
-    table: HashTable<u32>,
+    table: Table,
     order: Vec<Vec<u32>>,
     live: usize,
+    /// What was found last: who asks for a subject, then removes a message of it.
+    found: Cell<u32>,
 }
 
 /// Makes room for `more`. A large vector grows by an eighth and not to the double, whose empty half alone would break S-52.
@@ -100,14 +101,74 @@ fn make_room<T>(v: &mut Vec<T>, more: usize) {
     }
 }
 
-fn hash(s: &[u8]) -> u64 {
-    rustc_hash::FxBuildHasher.hash_one(s)
+fn hash(s: &[u8]) -> u32 {
+    // The upper half: it is what all of the text has a part in.
+    (rustc_hash::FxBuildHasher.hash_one(s).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+/// Ids by their subjects' hashes: open addressing in one array, so that a look at it costs one miss of the processor's cache. Both halves stand together, so that
+/// growing reads no text; the place rises with the hash, so that growing goes through old and new array once, in order. Nothing is taken out.
+#[derive(Default)]
+struct Table {
+    /// The hash in the upper half, the id in the lower.
+    slots: Vec<u64>,
+    len: usize,
+}
+
+/// No id stands there: ids are below `u32::MAX`.
+const EMPTY: u64 = u64::MAX;
+
+impl Table {
+    fn with_room(n: usize) -> Table {
+        Table { slots: vec![EMPTY; (n + n / 2).max(8)], len: 0 }
+    }
+    fn weight(&self) -> usize {
+        self.slots.capacity() * 8
+    }
+    fn place(&self, hash: u32) -> usize {
+        ((u64::from(hash) * self.slots.len() as u64) >> 32) as usize
+    }
+    fn find(&self, hash: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut at = self.place(hash);
+        loop {
+            let slot = self.slots[at];
+            if slot == EMPTY {
+                return None;
+            }
+            if (slot >> 32) as u32 == hash && is_it(slot as u32) {
+                return Some(slot as u32);
+            }
+            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
+        }
+    }
+    /// Adds an id that is not there.
+    fn insert(&mut self, hash: u32, id: u32) {
+        // At most three quarters are taken, and while it is large at least half.
+        if (self.len + 1) * 4 > self.slots.len() * 3 {
+            let more = if self.len < GROWS_SLOWLY { self.slots.len().max(8) } else { self.slots.len() / 2 };
+            let old = std::mem::take(&mut self.slots);
+            self.slots = vec![EMPTY; old.len() + more];
+            old.into_iter().filter(|s| *s != EMPTY).for_each(|s| self.put(s));
+        }
+        self.len += 1;
+        self.put((u64::from(hash) << 32) | u64::from(id));
+    }
+    fn put(&mut self, slot: u64) {
+        let mut at = self.place((slot >> 32) as u32);
+        while self.slots[at] != EMPTY {
+            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
+        }
+        self.slots[at] = slot;
+    }
 }
 
 impl Dict {
     /// An empty one with room for `n` subjects.
     pub(crate) fn with_room(n: usize) -> Dict {
-        Dict { infos: Vec::with_capacity(n), table: HashTable::with_capacity(n), ..Dict::default() }
+        Dict { infos: Vec::with_capacity(n), table: Table::with_room(n), ..Dict::default() }
     }
     /// Adds a subject that comes after all that are there, with what is known of it. False if that cannot be.
     pub(crate) fn push(&mut self, s: &[u8], k: &Known) -> bool {
@@ -128,8 +189,7 @@ impl Dict {
         make_room(&mut self.infos, 1);
         self.text.extend_from_slice(s);
         self.infos.push(Info { text, count, first: k.first, last: k.last });
-        let (texts, infos) = (&self.text, &self.infos);
-        self.table.insert_unique(hash(s), id, |id| hash(text_of(texts, &infos[*id as usize])));
+        self.table.insert(hash(s), id);
         match self.order.last_mut() {
             Some(b) if b.len() < BLOCK => b.push(id),
             _ => {
@@ -160,13 +220,19 @@ impl Dict {
     pub(crate) fn weight(&self) -> usize {
         self.text.capacity()
             + self.infos.capacity() * size_of::<Info>()
-            + self.table.capacity() * 5
+            + self.table.weight()
             + self.order.iter().map(|b| b.capacity() * 4 + 24).sum::<usize>()
     }
 
     /// The id of a subject, if it was ever seen.
     pub(crate) fn find(&self, s: &[u8]) -> Option<u32> {
-        self.table.find(hash(s), |id| self.subject(*id) == s).copied()
+        let last = self.found.get();
+        if self.infos.get(last as usize).is_some_and(|i| text_of(&self.text, i) == s) {
+            return Some(last);
+        }
+        let id = self.table.find(hash(s), |id| self.subject(id) == s)?;
+        self.found.set(id);
+        Some(id)
     }
 
     /// As [`Dict::intern`], for subjects that are asked for in order: `before` is the one that was asked for before. Where most of them are there
@@ -186,14 +252,14 @@ impl Dict {
         if let Some(id) = self.find(s) {
             return id;
         }
-        let id = u32::try_from(self.infos.len()).expect("fewer than 2^32 subjects in a stream");
+        let id = u32::try_from(self.infos.len()).ok().filter(|id| *id < u32::MAX);
+        let id = id.expect("fewer than 2^32 subjects in a stream");
         let text = self.text.len() as u64 | (s.len() as u64) << 48;
         make_room(&mut self.text, s.len());
         make_room(&mut self.infos, 1);
         self.text.extend_from_slice(s);
         self.infos.push(Info { text, count: 0, first: StreamSeq(0), last: StreamSeq(0) });
-        let (texts, infos) = (&self.text, &self.infos);
-        self.table.insert_unique(hash(s), id, |id| hash(text_of(texts, &infos[*id as usize])));
+        self.table.insert(hash(s), id);
         self.put_in_order(s, id);
         id
     }

@@ -123,6 +123,10 @@ impl Draft {
 
 /// Bytes that are laid out before other tasks get their turn.
 const TURN: u64 = 256 << 10;
+/// The same while much is published meanwhile: the turn grows by this part of what came since the flush began, up to the second figure. Publishers
+/// who share the worker get up to a mebibyte a turn, so with turns that do not grow what waits in memory does, up to all that the journal may hold.
+const TURN_GROWS: u64 = 8;
+const TURN_MAX: u64 = 4 << 20;
 
 /// What a group counts for in that, whatever it has.
 const GROUP_TURN: u64 = 4 << 10;
@@ -144,6 +148,17 @@ pub(crate) struct Work {
 }
 
 impl Shard {
+    /// As [`pause`], with turns that grow where the flush would fall behind those who publish.
+    async fn pause(&self, done: &mut u64, more: u64) {
+        if *done + more >= TURN
+            && *done + more < (TURN + self.journal.lock().unflushed / TURN_GROWS).min(TURN_MAX)
+        {
+            *done += more;
+            return;
+        }
+        pause(done, more).await;
+    }
+
     /// One flush. True if it published a new manifest.
     pub(crate) async fn flush(&self) -> Result<bool> {
         let _one = self.flush_lock.lock().await;
@@ -220,15 +235,21 @@ impl Shard {
                 if !plan.dropped_tail.is_empty() && e.head.index <= below {
                     b.push_live(e, |s| !plan.dropped_tail.contains(s.0));
                 } else {
-                    b.push(e);
+                    // A large entry goes to the file while the processor's cache still holds what was laid out of it.
+                    let mut part = b.open(e);
+                    while b.go_on(e, &mut part, POUR) {
+                        draft.pour(self, &mut b).await;
+                    }
                 }
                 n += 1;
                 draft.pour(self, &mut b).await;
-                pause(&mut turn, e.head.size()).await;
+                self.pause(&mut turn, e.head.size()).await;
             }
             if let Some(built) = b.finish() {
                 let (meta, feet) = draft.add(self, built).await;
-                self.cache.put_subjects((meta.file, meta.off), Arc::new(feet));
+                if group.lock().feet_wanted {
+                    self.cache.put_subjects((meta.file, meta.off), Arc::new(feet));
+                }
                 plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
             }
             drafts.extend(fresh);

@@ -165,6 +165,9 @@ pub(crate) struct Group {
     pub dict_upto: StreamSeq,
     /// What was fetched for questions that are not answered yet.
     pub pins: Pins,
+    /// Subjects of a piece were asked for: then those of new pieces are kept at hand. Where nothing is removed and nobody filters they would only
+    /// take memory, 50 bytes a message.
+    pub feet_wanted: bool,
     pub checkpoint: Checkpoint,
     /// The deletions of the durable checkpoint, for pieces that have any.
     pub checkpoint_deleted: BTreeMap<(FileId, u64), Bytes>,
@@ -228,6 +231,7 @@ impl Group {
             pieces,
             data: Vec::new(),
             pins: Pins::default(),
+            feet_wanted: false,
             lost: r.lost,
             holes: Vec::new(),
             patched: BTreeMap::new(),

@@ -106,6 +106,14 @@ impl File {
     pub(crate) async fn allocate(&self, off: u64, len: u64) -> io::Result<()> {
         both!(self, File, f => f.allocate(off, len).await)
     }
+    /// The same, written with zeros where that makes later syncs cheaper.
+    pub(crate) async fn allocate_written(&self, off: u64, len: u64) -> io::Result<()> {
+        match self {
+            File::Os(f) => f.allocate_written(off, len).await,
+            #[cfg(any(test, feature = "l1"))]
+            File::Sim(f) => f.allocate(off, len).await,
+        }
+    }
     pub(crate) async fn len(&self) -> io::Result<u64> {
         both!(self, File, f => f.len().await)
     }

@@ -39,7 +39,12 @@ pub(crate) struct Active {
     pub key: Option<FileKey>,
     /// Rounds were written that no sync covers yet.
     pub unsynced: bool,
+    /// When it was begun, on the monotonic clock.
+    pub began: u64,
 }
+
+/// Bytes a second below which there is time to write a new file full of zeros.
+const CALM: u64 = 64 << 20;
 
 /// A file whose rounds are all written.
 #[derive(Debug)]
@@ -141,6 +146,15 @@ impl Journal {
             (None, Some(a)) => a.used > a.at.len / 2 || self.active_left() < self.wanted,
             (None, None) => true,
         }
+    }
+
+    /// Whether little enough is written that the next file may be written with zeros first.
+    pub(crate) fn is_calm(&self, now: u64) -> bool {
+        let slow = |a: &Active| {
+            let ns = u128::from(now.saturating_sub(a.began));
+            u128::from(a.used) * 1_000_000_000 < u128::from(CALM) * ns
+        };
+        self.active.as_ref().is_some_and(slow)
     }
 
     /// Files whose rounds are all before `from` are free (S-23: the caller has made the manifest durable).

@@ -19,7 +19,8 @@ use crate::{
     codec::{Get, Put, u32_at, u64_at},
     crypt::FileKey,
     record::{
-        ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, record_len, record_seq,
+        ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, Records, record_len,
+        record_seq,
     },
     types::{Chain, FileId, GroupId, LogIndex, StreamSeq, Term},
 };
@@ -578,6 +579,14 @@ pub(crate) struct Builder<'a> {
     block_target: usize,
 }
 
+/// What is yet to be added of an entry.
+pub(crate) struct Opened<'e> {
+    records: Records<'e>,
+    /// Bytes of its records that are not there yet.
+    left: u32,
+    rest: Bytes,
+}
+
 /// A finished piece.
 #[derive(Debug)]
 pub(crate) struct Built {
@@ -698,33 +707,47 @@ impl<'a> Builder<'a> {
 
     /// Adds a whole entry.
     pub(crate) fn push(&mut self, e: &Entry) {
+        let mut part = self.open(e);
+        while self.go_on(e, &mut part, usize::MAX) {}
+    }
+
+    /// Begins an entry: [`Builder::go_on`] adds the rest of it.
+    pub(crate) fn open<'e>(&mut self, e: &'e Entry) -> Opened<'e> {
         self.cover(e.head.index, e.head.term, e.head.chain);
         self.meta.compacted |= e.head.compacted;
         self.begin(e.head.first, e.head.index);
         self.raw().extend_from_slice(&e.head.encode());
         if e.head.kind != Kind::Messages {
-            self.raw().extend_from_slice(&e.payload);
-            return self.end_if_full();
+            return Opened { records: Records::default(), left: 0, rest: e.payload.clone() };
         }
         self.raw().extend_from_slice(&e.payload[..PREAMBLE]);
-        let mut left = u32_at(&e.payload, 4);
-        let rest = e.rest();
-        for r in e.records().flatten() {
+        Opened { records: e.records(), left: u32_at(&e.payload, 4), rest: e.rest() }
+    }
+
+    /// Adds the entry's next messages, about `bytes` of them; false once all of it is there.
+    pub(crate) fn go_on(&mut self, e: &Entry, part: &mut Opened<'_>, bytes: usize) -> bool {
+        let mut added = 0;
+        while let Some(r) = part.records.next().flatten() {
             if self.line.is_none() {
-                self.lead = Lead { records: left, rest: rest.len() as u32 };
+                self.lead = Lead { records: part.left, rest: part.rest.len() as u32 };
             }
             let m = Message::parse(r).expect("S-10: entries are checked before they get here");
             self.begin(m.seq, e.head.index);
             self.note(&m);
             self.raw().extend_from_slice(r);
-            left -= r.len() as u32;
+            part.left -= r.len() as u32;
+            added += r.len();
             // A block may only end where more records follow: what comes after the last one belongs to it.
-            if left > 0 {
+            if part.left > 0 {
                 self.end_if_full();
+                if added >= bytes {
+                    return true;
+                }
             }
         }
-        self.raw().extend_from_slice(&rest);
+        self.raw().extend_from_slice(&part.rest);
         self.end_if_full();
+        false
     }
 
     /// Adds what is left of an entry that is state and no longer log: those of its messages that `keep` says.

@@ -672,14 +672,15 @@ impl Shard {
         let key = self.opts.keys.current().map(|k| k.for_file(&salt));
         let (epoch, used) = (j.epoch, j.sector);
         let last = Round(j.next.0 - 1);
-        j.active = Some(Active { at, epoch, used, last, salt, key, unsynced: false });
+        let began = env::now().0;
+        j.active = Some(Active { at, epoch, used, last, salt, key, unsynced: false, began });
         Ok(())
     }
 
     /// Reserves the next journal file if one is due. `NoSpace` and `Busy` leave everything as it was.
     pub(crate) async fn prepare(&self) -> Result<bool> {
         let _one = self.prepare_lock.lock().await;
-        let (number, len, reuse, too_small) = {
+        let (number, len, reuse, too_small, calm) = {
             let mut j = self.journal.lock();
             if !j.wants_spare() {
                 return Ok(false);
@@ -700,11 +701,11 @@ impl Shard {
             if reuse.is_none() {
                 j.next_number += 1;
             }
-            (j.next_number - 1, len, reuse, too_small)
+            (j.next_number - 1, len, reuse, too_small, j.is_calm(env::now().0))
         };
         let made = match reuse {
             Some(f) => Ok(f),
-            None => self.create_journal(number, len).await,
+            None => self.create_journal(number, len, calm).await,
         };
         let mut j = self.journal.lock();
         j.free.extend(too_small);
@@ -724,11 +725,15 @@ impl Shard {
         }
     }
 
-    async fn create_journal(&self, number: u64, len: u64) -> Result<JournalFile> {
+    /// With `written` it is written with zeros, as one that is used again is: then a sync of what is written to it changes nothing else.
+    async fn create_journal(&self, number: u64, len: u64, written: bool) -> Result<JournalFile> {
         let path = journal_path(&self.dir, number);
         let file = self.disk.open(&path, OpenOptions::TRUNCATE).await?;
         let made = async {
-            file.allocate(0, len).await?;
+            match written {
+                true => file.allocate_written(0, len).await?,
+                false => file.allocate(0, len).await?,
+            }
             file.sync_data().await?;
             self.disk.sync_dir(&self.dir.join("journal")).await
         };

@@ -14,7 +14,7 @@ use env::disk::Lock;
 use parking_lot::Mutex;
 
 use crate::{
-    feet::{Need, Pins},
+    feet::{Need, Pins, What},
     group::{Group as State, Piece},
     io::Disk,
     manifest::{Checkpoint, Lost, Totals},
@@ -136,6 +136,19 @@ impl Ticket {
             }
             if self.progress.changed().await.is_err() {
                 return Err(Error::Poisoned("the store was closed".to_owned()));
+            }
+        }
+    }
+    /// `Some` once what its append asked for has happened: the sync that covers it, or with [`Sync::Relaxed`] the write; or once it never will.
+    pub fn poll_settled(&self) -> Option<Result<()>> {
+        match self.sync {
+            Sync::Always => self.poll().map(|r| r.map(drop)),
+            Sync::Relaxed => {
+                let p = self.progress.borrow();
+                if p.written >= self.round {
+                    return Some(Ok(()));
+                }
+                p.poisoned.as_ref().map(|s| Err(Error::Poisoned(s.to_string())))
             }
         }
     }
@@ -911,6 +924,9 @@ impl Group {
 
     /// Reads what a question lacked; `None` if its piece was rewritten meanwhile: asked again, it lacks something else.
     async fn read(&self, need: &Need) -> Result<Option<Fetched>> {
+        if matches!(need.0, What::Subjects(_)) {
+            self.state.lock().feet_wanted = true;
+        }
         match self.shard.need(need).await {
             Err(Error::Damaged(_))
                 if need.0.piece().is_some_and(|p| !self.state.lock().has_piece(&p.meta)) =>

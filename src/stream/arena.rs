@@ -28,6 +28,11 @@ impl Arena {
         &self.bytes[from..from + len]
     }
 
+    /// The place of which the lowest `bits` bits are these: the first such that is not free. Less than that many bytes must be held.
+    pub fn whole(&self, low: u64, bits: u32) -> u64 {
+        self.base + (low.wrapping_sub(self.base) & ((1 << bits) - 1))
+    }
+
     /// Frees all before a place.
     pub fn free_to(&mut self, at: u64) {
         self.free = (at - self.base) as usize;
@@ -76,5 +81,9 @@ mod tests {
         a.truncate(at);
         assert_eq!(a.push(b"y"), at);
         assert_eq!(a.get(at, 1), b"y");
+        // The place of which only the lower bits are known, also where they have begun anew since.
+        for bits in [1, 4, 16, 36] {
+            assert_eq!(a.whole(at & ((1 << bits) - 1), bits), at);
+        }
     }
 }

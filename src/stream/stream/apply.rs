@@ -423,6 +423,10 @@ fn shrink<M: MessagesMut>(msgs: &mut M, subject: &[u8], max: i64) -> Result<(), 
     let Some(max) = u64::try_from(max).ok().filter(|n| *n > 0) else { return Ok(()) };
     while let Some(t) = msgs.subject(subject)?.filter(|t| t.msgs > max) {
         msgs.remove(t.first)?;
+        // As a rule one goes as one comes: it need not be asked for again.
+        if t.msgs == max + 1 {
+            break;
+        }
     }
     Ok(())
 }
