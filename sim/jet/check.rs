@@ -138,7 +138,7 @@ fn may_be_gone(r: &Record, o: &Options, a: &Attempt, seq: u64, last: u64) -> boo
 fn order(r: &Record, o: &Options, out: &mut Vec<Violation>) {
     // Sequence, value, and when it was sent.
     let mut last: BTreeMap<(u64, Stream), (u64, usize, u64)> = BTreeMap::new();
-    // Over several servers what is on its way to a leader that is none any more may come to it when it leads again. Not where it was told to step down (K-16).
+    // Over several servers what is on its way to a leader that is none any more may come to it when it leads again. Not where it was told to step down (K-11).
     let moved = |from: u64, to: Option<u64>| {
         o.servers > 1 && r.outages.iter().any(|(a, b)| *a <= to.unwrap_or(u64::MAX) && *b >= from)
     };

@@ -38,9 +38,9 @@ pub mod trace;
 /// takes requests away from its server.
 pub const LOCAL_FIRST: &[u8] = b"_fulmar.desks_";
 
-/// Queue groups whose names begin so are never shared out: the server with the fewest members gets every message, of several the nearest. Who is to take
-/// over later joins with more members, and those who publish all change at once: no message is overtaken by the next.
-pub const FEWEST_FIRST: &[u8] = b"_fulmar.doors_";
+/// Queue groups whose names begin so are never shared out: the server with the most members gets every message, of several the nearest. Who is to
+/// leave joins once more before another comes: those who publish change once, and no message is overtaken by the next.
+pub const MOST_FIRST: &[u8] = b"_fulmar.doors_";
 
 pub use account::{Account, AccountLimits, Broker, Watch};
 pub use imports::{Crossing, Latency, REQUEST_INFO};

@@ -78,6 +78,15 @@ pub struct Router {
     out: Deliveries,
 }
 
+/// What became of a message for a route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sent {
+    Yes,
+    No,
+    /// A door has closed.
+    Late,
+}
+
 /// The receivers' side of a batch of messages.
 pub struct Deliveries {
     broker: Arc<Broker>,
@@ -86,6 +95,8 @@ pub struct Deliveries {
     route_head: RouteHead,
     /// Queue names for each route of the message at hand.
     route_queues: Vec<Vec<u8>>,
+    /// Its doors ([`crate::MOST_FIRST`]) at the other ends, by the places of their routes.
+    route_doors: Vec<(usize, Arc<Sub>)>,
     touched: Vec<Arc<Link>>,
     /// From how many bytes on an outbox is written in the middle of a batch, now that so many are `touched`.
     flush_bytes: usize,
@@ -342,6 +353,7 @@ impl Deliveries {
             plain_head: MsgHead::default(),
             route_head: RouteHead::default(),
             route_queues: Vec::new(),
+            route_doors: Vec::new(),
             touched: Vec::new(),
             flush_bytes: FLUSH_BYTES,
             expired: Vec::new(),
@@ -485,13 +497,67 @@ impl Deliveries {
         }
         let (header_len, size) = (m.header_len, m.body_crlf.len() - 2);
         self.route_head.set(m.subject, m.shown, m.reply, (header_len > 0).then_some(header_len), size);
-        for (r, queues) in remote.iter().zip(&mut queues) {
-            if r.plain || !queues.is_empty() {
-                n += usize::from(self.deliver_route(&r.sub, queues, m));
-                queues.clear();
+        let mut doors = std::mem::take(&mut self.route_doors);
+        for (i, r) in remote.iter().enumerate() {
+            if !r.plain && queues[i].is_empty() {
+                continue;
+            }
+            let mut sent = self.deliver_route(&r.sub, &queues[i], &doors, i, m);
+            if sent == Sent::Late {
+                n += self.deliver_elsewhere(matched, i, &mut queues, &mut doors, from, m);
+                sent = match r.plain || !queues[i].is_empty() {
+                    true => self.deliver_route(&r.sub, &queues[i], &[], i, m),
+                    false => Sent::No,
+                };
+            }
+            n += usize::from(sent == Sent::Yes);
+            queues[i].clear();
+        }
+        doors.clear();
+        (self.route_queues, self.route_doors) = (queues, doors);
+        n
+    }
+
+    /// A door at the other end of route `at` has closed since the message was to go there, and the other end may have been told already that nothing
+    /// more comes: its group's next door gets the message.
+    #[cold]
+    fn deliver_elsewhere(
+        &mut self,
+        matched: &Receivers,
+        at: usize,
+        queues: &mut [Vec<u8>],
+        doors: &mut Vec<(usize, Arc<Sub>)>,
+        from: &Arc<Link>,
+        m: &Message<'_>,
+    ) -> usize {
+        let remote = matched.remote();
+        let mut n = 0;
+        let of_here = |d: &(usize, Arc<Sub>)| d.0 == at;
+        for (_, closed) in doors.extract_if(.., |d| of_here(d) && d.1.is_closed()).collect::<Vec<_>>() {
+            let name = closed.queue();
+            let rest: Vec<&[u8]> =
+                queues[at].split(|b| *b == b' ').filter(|q| !q.is_empty() && *q != name).collect();
+            queues[at] = rest.iter().flat_map(|q| [*q, b" "].concat()).collect();
+            let Some(group) = matched.groups().iter().find(|g| g.name() == name) else { continue };
+            let lot = group.draw(|_| 0);
+            if lot < group.members.len() {
+                n += usize::from(self.deliver_group(&group.members, from, m));
+                continue;
+            }
+            let next = group.remote_at(lot - group.members.len()).filter(|i| *i != at);
+            // A route that has had the message for others gets it no second time.
+            let Some(i) = next.filter(|i| *i > at || (!remote[*i].plain && queues[*i].is_empty())) else {
+                continue;
+            };
+            match i > at {
+                true => queues[i].extend([name, b" "].concat()),
+                false => {
+                    n += usize::from(
+                        self.deliver_route(&remote[i].sub, &[name, b" "].concat(), &[], i, m) == Sent::Yes,
+                    )
+                }
             }
         }
-        self.route_queues = queues;
         n
     }
 
@@ -516,6 +582,9 @@ impl Deliveries {
         let drawn = group.remote_at(lot.saturating_sub(here)).filter(is_open);
         match drawn.or_else(|| group.remote.iter().map(|(i, _)| *i).find(is_open)) {
             Some(i) => {
+                if let Some(door) = group.door(i) {
+                    self.route_doors.push((i, door.clone()));
+                }
                 queues[i].extend_from_slice(group.name());
                 queues[i].push(b' ');
                 // Whether it went out is counted with the route.
@@ -525,20 +594,31 @@ impl Deliveries {
         }
     }
 
-    /// Puts a message into the outbox of a route.
-    fn deliver_route(&mut self, sub: &Arc<Sub>, queues: &[u8], m: &Message<'_>) -> bool {
+    /// Puts a message into the outbox of a route, `at` by its place, unless one of the `doors` that it is to go to there has closed.
+    fn deliver_route(
+        &mut self,
+        sub: &Arc<Sub>,
+        queues: &[u8],
+        doors: &[(usize, Arc<Sub>)],
+        at: usize,
+        m: &Message<'_>,
+    ) -> Sent {
         let link = &*sub.link;
         if sub.flags() & FILTERED != 0 {
-            return false;
+            return Sent::No;
         }
         if m.header_len > 0 && !link.flags().has(LinkFlags::HEADERS) {
-            return self.deliver_route_plain(sub, queues, m);
+            return self.deliver_route_plain(sub, queues, doors, at, m);
         }
         let head = &self.route_head;
         let (account, n) = (sub.sid(), m.body_crlf.len());
         let mut out = link.out.lock();
         if out.closed {
-            return false;
+            return Sent::No;
+        }
+        // Whoever reads the route closes a door before it answers the next PING, for which it takes this lock.
+        if doors.iter().any(|(i, door)| *i == at && door.is_closed()) {
+            return Sent::Late;
         }
         match m.shared {
             Some(b) if n >= SHARE_BYTES_MIN => {
@@ -571,16 +651,23 @@ impl Deliveries {
         if pending > max / 4 * 3 {
             self.crowded(link, pending, max);
         }
-        true
+        Sent::Yes
     }
 
     /// The same for a server that takes no headers.
     #[cold]
-    fn deliver_route_plain(&mut self, sub: &Arc<Sub>, queues: &[u8], m: &Message<'_>) -> bool {
+    fn deliver_route_plain(
+        &mut self,
+        sub: &Arc<Sub>,
+        queues: &[u8],
+        doors: &[(usize, Arc<Sub>)],
+        at: usize,
+        m: &Message<'_>,
+    ) -> Sent {
         let bare = Message { header_len: 0, body_crlf: &m.body_crlf[m.header_len..], shared: None, ..*m };
         let head = std::mem::take(&mut self.route_head);
         self.route_head.set(m.subject, m.shown, m.reply, None, bare.body_crlf.len() - 2);
-        let done = self.deliver_route(sub, queues, &bare);
+        let done = self.deliver_route(sub, queues, doors, at, &bare);
         self.route_head = head;
         done
     }
@@ -627,7 +714,7 @@ impl Deliveries {
             let size = body_crlf.len() - 2;
             self.route_head.set(m.subject, m.shown, m.reply, Some(header_len), size);
             let m = Message { header_len, body_crlf: &body_crlf, shared: None, ..*m };
-            n += usize::from(self.deliver_route(&r.sub, queues, &m));
+            n += usize::from(self.deliver_route(&r.sub, queues, &[], 0, &m) == Sent::Yes);
         }
         n
     }

@@ -465,34 +465,29 @@ pub(crate) struct Group {
     pub remote_weight: usize,
     /// One of the routes' members, for the name.
     far: Option<Arc<Sub>>,
-    /// See [`crate::FEWEST_FIRST`].
-    fewest_first: bool,
+    /// The routes' members, in the order of `remote`, of a group that is not shared out ([`crate::MOST_FIRST`]); else empty.
+    doors: Vec<Arc<Sub>>,
 }
 
 impl Group {
     pub fn new(id: QueueId) -> Group {
-        Group {
-            id,
-            members: Vec::new(),
-            remote: Vec::new(),
-            remote_weight: 0,
-            far: None,
-            fewest_first: false,
-        }
+        Group { id, members: Vec::new(), remote: Vec::new(), remote_weight: 0, far: None, doors: Vec::new() }
     }
     pub fn clear(&mut self) {
         self.members.clear();
         self.remote.clear();
         self.remote_weight = 0;
         self.far = None;
-        self.fewest_first = false;
+        self.doors.clear();
     }
     /// Adds members of another server.
     pub fn push_remote(&mut self, place: usize, sub: &Arc<Sub>) {
         let weight = sub.weight();
         self.remote.push((place, weight));
         self.remote_weight += weight as usize;
-        self.fewest_first = sub.queue().starts_with(crate::FEWEST_FIRST);
+        if sub.queue().starts_with(crate::MOST_FIRST) {
+            self.doors.push(sub.clone());
+        }
         self.far.get_or_insert_with(|| sub.clone());
     }
     /// Its name.
@@ -506,18 +501,21 @@ impl Group {
         if here > 0 && self.name() == crate::LOCAL_FIRST {
             return pick(here);
         }
-        if !self.fewest_first {
+        if self.doors.is_empty() {
             return pick(here + self.remote_weight);
         }
-        let mut best = (if here > 0 { here } else { usize::MAX }, 0);
-        let mut place = here;
-        for (_, weight) in &self.remote {
-            if (*weight as usize) < best.0 {
+        let (mut best, mut place) = ((here, 0), here);
+        for ((_, weight), door) in self.remote.iter().zip(&self.doors) {
+            if *weight as usize > best.0 && !door.is_closed() {
                 best = (*weight as usize, place);
             }
             place += *weight as usize;
         }
         best.1
+    }
+    /// Of a group that is not shared out: the member at the other end of a route, by the route's place.
+    pub fn door(&self, place: usize) -> Option<&Arc<Sub>> {
+        self.remote.iter().zip(&self.doors).find(|((i, _), _)| *i == place).map(|(_, door)| door)
     }
     /// The route that a draw below `remote_weight` falls on.
     pub fn remote_at(&self, mut lot: usize) -> Option<usize> {

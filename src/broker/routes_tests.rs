@@ -303,3 +303,42 @@ fn imports_are_done_once() {
     far.send("A", reply, "", "", "!");
     assert_eq!(client.said(), "MSG inbox 1 1\r\n!\r\n");
 }
+
+#[test]
+fn a_group_that_is_not_shared_out_changes_hands_for_all_at_once() {
+    let b = broker();
+    let (one, two) = (Far::new(&b, Carries::All), Far::new(&b, Carries::All));
+    let (here, mut publisher) = (Near::new(&b, "A"), Near::new(&b, "A"));
+    let doors = format!("{}.7", String::from_utf8_lossy(MOST_FIRST));
+    // Who gets the next hundred.
+    let mut gets = || {
+        (0..100).for_each(|_| drop(publisher.publish("s", "", "x")));
+        let is_message = |l: &&str| l.starts_with("RMSG") || l.starts_with("MSG");
+        [one.said(), two.said(), here.said()].map(|s| s.lines().filter(is_message).count())
+    };
+    one.wants(&b, "A", "s", &doors, 1);
+    assert_eq!(gets(), [100, 0, 0]);
+    // It says that it is about to leave; a second one joins: all go to the first as long as it is there.
+    one.wants(&b, "A", "s", &doors, 2);
+    two.wants(&b, "A", "s", &doors, 1);
+    assert_eq!(gets(), [100, 0, 0]);
+    one.link.unsubscribe_route(&b.account_or_new("A"), b"A", b"s", doors.as_bytes());
+    assert_eq!(gets(), [0, 100, 0]);
+    // The same with this server's own.
+    two.wants(&b, "A", "s", &doors, 2);
+    here.sub("s", &doors, "1");
+    assert_eq!(gets(), [0, 100, 0]);
+    two.wants(&b, "A", "s", &doors, 1);
+    assert_eq!(gets(), [0, 0, 100], "of those with as many the nearest");
+    here.sub("s", &doors, "2");
+    one.wants(&b, "A", "s", &doors, 1);
+    assert_eq!(gets(), [0, 0, 100]);
+    here.unsub("2");
+    // Others are shared out.
+    here.unsub("1");
+    two.link.unsubscribe_route(&b.account_or_new("A"), b"A", b"s", doors.as_bytes());
+    one.wants(&b, "A", "s", "workers", 1);
+    two.wants(&b, "A", "s", "workers", 1);
+    let [a, c, _] = gets();
+    assert!(a > 20 && c > 20 && a + c == 100, "{a} {c}");
+}

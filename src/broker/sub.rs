@@ -138,6 +138,9 @@ impl Sub {
             self.max_and_flags.fetch_and(!FILTERED, Relaxed);
         }
     }
+    pub(crate) fn is_closed(&self) -> bool {
+        self.flags() & CLOSED != 0
+    }
     pub(crate) fn close(&self) {
         self.max_and_flags.fetch_or(CLOSED, Relaxed);
     }

@@ -140,7 +140,7 @@ struct Listening {
 enum Entrance {
     /// The door.
     Door,
-    /// The door once more: who led before comes first ([`broker::FEWEST_FIRST`]).
+    /// The door once more: it comes before that of the next leader ([`broker::MOST_FIRST`]).
     Second,
     /// The back door.
     Back,
@@ -304,7 +304,7 @@ impl Stream {
                 _ if core.stopped.is_some() => &[],
                 Opens::Nothing => &[],
                 Opens::Door => &[Entrance::Door],
-                Opens::DoorAfterAnother => &[Entrance::Door, Entrance::Second],
+                Opens::DoorBeforeAnother => &[Entrance::Door, Entrance::Second],
                 Opens::BackDoor => &[Entrance::Back],
             };
             let subjects = match &core.rules {

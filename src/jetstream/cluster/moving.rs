@@ -6,17 +6,18 @@
 //! Who is deposed refuses what waits, and closes its door: another leads already, and what came in between must not come behind what came after it. Who
 //! hands over in peace (A, to its heir B) loses nothing and keeps the order of each publisher:
 //!
-//! 1. A decides nothing any more and keeps what comes. It tells B, which answers, and asks the group for the transfer.
-//! 2. B leads and opens its door. The doors of all nodes are one queue group of which the server with the fewest members gets everything
-//!    ([`broker::FEWEST_FIRST`]); B subscribes twice, so that all publish to A, which gives everything to B in order. What comes to B directly waits.
-//! 3. When every server knows B's door, B says so. A takes its door away from the other servers and keeps a back door for what they have sent before they
+//! 1. A tells B, which answers. The doors of all nodes are one queue group of which the server with the most members gets everything
+//!    ([`broker::MOST_FIRST`]): A subscribes a second time, and waits until every server knows that.
+//! 2. A decides nothing any more and keeps what comes; what is decided is applied; it asks the group for the transfer.
+//! 3. B leads and opens its door. All still publish to A, which gives everything to B in order. What comes to B directly waits.
+//! 4. When every server knows B's door, B says so. A takes its own away from the other servers and keeps a back door for what they have sent before they
 //!    heard of it. From there on they publish to B.
-//! 4. When all have heard of it, A closes the back door and says that B has got everything. B takes in what waited, and subscribes once.
+//! 5. When all have heard of it, A closes the back door and says that B has got everything. B takes in what waited.
 //!
 //! Each step has its time; when that is over the next one is taken, and only the order may suffer.
 //!
 //! - K-7: a publish that waits while leadership moves is decided by one leader, or refused; never both, and never by two.
-//! - K-16: while one node hands over to another in peace, what one connection published is decided in its order.
+//! - K-11: while one node hands over to another in peace, what one connection published is decided in its order.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -44,7 +45,7 @@ use crate::{
 
 /// The queue group of the doors of a stream on all nodes. Each stream has its own: what one account exports and another imports goes to the streams of both.
 pub(crate) fn doors_of(group: u64) -> Vec<u8> {
-    [broker::FEWEST_FIRST, b".", group.to_string().as_bytes()].concat()
+    [broker::MOST_FIRST, b".", group.to_string().as_bytes()].concat()
 }
 
 /// How long an heir may take to say that it knows.
@@ -80,8 +81,8 @@ enum Succession {
 pub(crate) enum Opens {
     Nothing,
     Door,
-    /// The door, but that of who led before comes first.
-    DoorAfterAnother,
+    /// The door, before that of the next leader.
+    DoorBeforeAnother,
     BackDoor,
 }
 
@@ -129,11 +130,10 @@ impl Moving {
     /// What is to be open.
     pub fn opens(&self, leads: bool) -> Opens {
         match (leads, self.listens) {
-            (true, _) if self.is_behind() => Opens::DoorAfterAnother,
-            (true, _) => Opens::Door,
-            (false, true) if self.at_back => Opens::BackDoor,
-            (false, true) => Opens::Door,
             (false, false) => Opens::Nothing,
+            (false, true) if self.at_back => Opens::BackDoor,
+            _ if self.heir().is_some() => Opens::DoorBeforeAnother,
+            _ => Opens::Door,
         }
     }
     fn heir(&self) -> Option<NodeId> {
@@ -322,6 +322,7 @@ impl Stream {
             }
         }
         if !handing {
+            self.listen();
             self.wake_slow();
         }
     }
@@ -332,12 +333,27 @@ impl Stream {
             env::timeout(DRAIN_MAX, self.log_notes()).await.ok();
         }
     }
-    /// Tells a node that it is to take over, and waits until it knows.
+    /// Tells a node that it is to take over, and all servers that this one's door comes before that node's; waits until they know.
     async fn name_heir(self: &Arc<Stream>, heir: NodeId) {
-        self.core.lock().moving.succession = Succession::To { heir, ready: false };
+        {
+            let mut core = self.core.lock();
+            if core.term.is_none() {
+                return;
+            }
+            core.moving.succession = Succession::To { heir, ready: false };
+        }
         self.say(heir, Way::Heir);
-        let ready = || self.core.lock().moving.succession != Succession::To { heir, ready: false };
-        env::timeout(READY_MAX, self.until(ready)).await.ok();
+        self.listen();
+        let ready =
+            self.until(|| self.core.lock().moving.succession != Succession::To { heir, ready: false });
+        env::timeout(READY_MAX, async { tokio::join!(ready, self.doors_known()) }).await.ok();
+    }
+    /// Returns when all servers know the doors as they are, or take too long.
+    async fn doors_known(&self) {
+        let node = self.node.upgrade();
+        if let Some(c) = node.as_ref().and_then(|n| n.cluster.as_ref()) {
+            env::timeout(SETTLE_MAX, c.wires.settled()).await.ok();
+        }
     }
     /// Returns when the condition holds, which is looked at whenever something has changed.
     async fn until(&self, holds: impl Fn() -> bool) {
@@ -385,11 +401,9 @@ impl Stream {
             let up = || node.cluster.as_ref().is_some_and(|c| c.is_up(from)) && !node.is_closed();
             let taken = async {
                 me.until(|| me.leads() || !me.is_behind(from)).await;
-                // Where it led already its door is told of anew.
+                // Who has just begun to lead may not have opened it yet.
                 me.listen();
-                if let Some(c) = &node.cluster {
-                    env::timeout(SETTLE_MAX, c.wires.settled()).await.ok();
-                }
+                me.doors_known().await;
                 me.say(from, Way::Opened);
                 while me.is_behind(from) && up() {
                     env::timeout(LOOK, me.until(|| !me.is_behind(from))).await.ok();
@@ -414,7 +428,6 @@ impl Stream {
             core.slow.append(&mut later);
         }
         self.drained.notify_waiters();
-        self.listen();
         self.wake_slow();
     }
     /// As who led before: the heir's door is known everywhere.
@@ -429,11 +442,9 @@ impl Stream {
             core.moving.until = Some((env::now() + SETTLE_MAX * 2).0);
         }
         self.listen();
-        let (me, node) = (self.clone(), self.node.upgrade());
+        let me = self.clone();
         env::spawn(async move {
-            if let Some(c) = node.as_ref().and_then(|n| n.cluster.as_ref()) {
-                env::timeout(SETTLE_MAX, c.wires.settled()).await.ok();
-            }
+            me.doors_known().await;
             {
                 // First nobody comes in any more, then what came is given: the task that lingers does the rest.
                 let mut core = me.core.lock();
@@ -452,8 +463,8 @@ impl Stream {
     pub(crate) async fn hand_over(self: &Arc<Stream>, handle: &replica::Handle, to: NodeId) {
         // What who led before this one gives comes first.
         env::timeout(HANDOVER, self.until(|| !self.core.lock().moving.is_behind())).await.ok();
-        self.prepare_handing().await;
         self.name_heir(to).await;
+        self.prepare_handing().await;
         handle.transfer(to);
         env::timeout(HANDOVER, self.until(|| !self.leads())).await.ok();
         self.hand(false);

@@ -264,6 +264,38 @@ fn n1_three_nodes_have_one_link_a_pair_and_frames_come_whole_and_in_order() {
 }
 
 #[test]
+fn who_waits_for_the_routes_finds_its_interest_everywhere() {
+    run(async {
+        let all = three(|_| How::default()).await;
+        let met = || all.iter().all(|s| s.mesh.routes().len() >= 2);
+        eventually("the routes are there", met).await;
+        let link = broker::Link::new(broker::LinkOptions {
+            id: all[0].mesh.broker.next_id(),
+            kind: broker::Kind::Client,
+            worker: 0,
+            pending_bytes_max: 1 << 20,
+            transport: None,
+            inbound: None,
+        });
+        let account = all[0].mesh.broker.account_or_new("A");
+        for i in 0..200 {
+            let (subject, sid) = (format!("s.{i}"), i.to_string());
+            link.subscribe(&account, sid.as_bytes(), subject.as_bytes(), b"", false).unwrap();
+            all[0].mesh.settled().await;
+            for other in &all[1..] {
+                let there = other.mesh.broker.account_or_new("A").has_interest(subject.as_bytes());
+                assert!(there, "{} does not know {subject}", other.node);
+            }
+        }
+        // Nobody is waited for in vain.
+        for s in &all[1..] {
+            s.mesh.stop();
+        }
+        all[0].mesh.settled().await;
+    });
+}
+
+#[test]
 fn n2_a_link_that_breaks_is_replaced_and_nothing_of_it_comes_late() {
     run(async {
         let all = three(|_| How::default()).await;

@@ -152,7 +152,7 @@ async fn streamer(js: jetstream::Context, stop: Arc<AtomicBool>, acked: Arc<Atom
 }
 
 #[test]
-fn k16_each_connection_keeps_its_order_while_leadership_moves() {
+fn k11_each_connection_keeps_its_order_while_leadership_moves() {
     run(async {
         let dir = Dir::new("order");
         let all = three(&dir).await;
@@ -174,7 +174,7 @@ fn k16_each_connection_keeps_its_order_while_leadership_moves() {
             let seqs = t.await.expect("the publisher ends");
             stored += seqs.len() as u64;
             let swapped = seqs.windows(2).find(|w| w[0] >= w[1]);
-            assert_eq!(swapped, None, "K-16: of connection {i}, {} messages", seqs.len());
+            assert_eq!(swapped, None, "K-11: of connection {i}, {} messages", seqs.len());
         }
         let mut s = js.get_stream("S").await.expect("it is there");
         assert_eq!(s.info().await.expect("it answers").state.messages, stored, "K-7: each is stored once");
