@@ -5,7 +5,14 @@
 
 #![allow(clippy::disallowed_methods, missing_docs)]
 
-use std::{collections::VecDeque, fmt::Write, hint::black_box, path::PathBuf, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt::Write,
+    hint::black_box,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use store::{
     Batch, Chain, Error, Group, GroupId, Kind, Message, NewEntry, Store, StreamSeq, Sync, Term, Ticket,
@@ -18,12 +25,18 @@ impl Dir {
     pub fn new() -> Dir {
         Dir::named("store")
     }
-    /// Another one beside it.
+    /// Another one beside it. No name is given twice: what a store does in the background may end after its directory, and leave something.
     pub fn named(name: &str) -> Dir {
-        let base = std::env::var_os("FULMAR_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-        let dir = base.join(format!("fulmar-bench-{}-{name}", std::process::id()));
+        static GIVEN: AtomicU64 = AtomicU64::new(0);
+        let number = GIVEN.fetch_add(1, Ordering::Relaxed);
+        let dir = Dir::all().join(format!("{number}-{name}"));
         std::fs::remove_dir_all(&dir).ok();
         Dir(dir)
+    }
+    /// What holds all of this process.
+    pub fn all() -> PathBuf {
+        let base = std::env::var_os("FULMAR_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        base.join(format!("fulmar-bench-{}", std::process::id()))
     }
 }
 impl Drop for Dir {
