@@ -70,10 +70,20 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_m
 enum Succession {
     #[default]
     Nobody,
-    /// From this node that one, which knows of it.
-    To { heir: NodeId, ready: bool },
+    /// From this node that one.
+    To { heir: NodeId, heard: Heard },
     /// This node from that one, which still gives what comes to it.
     From(NodeId),
+}
+
+/// What an heir has said so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Heard {
+    Nothing,
+    /// It knows that it is.
+    Ready,
+    /// It leads, and its door is known everywhere. This node may not know yet that it leads no more.
+    Opened,
 }
 
 /// What a stream opens to publishers.
@@ -248,6 +258,8 @@ impl Stream {
         env::spawn(async move {
             let waiting = loop {
                 let drained = me.drained.notified();
+                let heir = me.core.lock().moving.heir();
+                heir.into_iter().for_each(|h| me.step_back(h));
                 me.let_go();
                 match me.next_of_moving() {
                     Next::Wait(pause) => drop(env::timeout(pause, drained).await),
@@ -340,12 +352,12 @@ impl Stream {
             if core.term.is_none() {
                 return;
             }
-            core.moving.succession = Succession::To { heir, ready: false };
+            core.moving.succession = Succession::To { heir, heard: Heard::Nothing };
         }
         self.say(heir, Way::Heir);
         self.listen();
-        let ready =
-            self.until(|| self.core.lock().moving.succession != Succession::To { heir, ready: false });
+        let named = Succession::To { heir, heard: Heard::Nothing };
+        let ready = self.until(|| self.core.lock().moving.succession != named);
         env::timeout(READY_MAX, async { tokio::join!(ready, self.doors_known()) }).await.ok();
     }
     /// Returns when all servers know the doors as they are, or take too long.
@@ -371,19 +383,23 @@ impl Stream {
     pub(crate) fn succeeds(self: &Arc<Stream>, from: NodeId, way: Way) {
         match way {
             Way::Heir => self.take_over(from),
-            Way::Ready => {
-                {
-                    let mut core = self.core.lock();
-                    if core.moving.heir() == Some(from) {
-                        core.moving.succession = Succession::To { heir: from, ready: true };
-                    }
-                }
-                self.drained.notify_waiters();
+            Way::Ready => self.hear(from, Heard::Ready),
+            Way::Opened => {
+                self.hear(from, Heard::Opened);
+                self.step_back(from);
             }
-            Way::Opened => self.step_back(from),
             Way::Handed => self.catch_up(from),
             Way::Pull | Way::Ack | Way::Flow | Way::Direct | Way::Publish => {}
         }
+    }
+    fn hear(&self, from: NodeId, heard: Heard) {
+        {
+            let mut core = self.core.lock();
+            if core.moving.heir() == Some(from) {
+                core.moving.succession = Succession::To { heir: from, heard };
+            }
+        }
+        self.drained.notify_waiters();
     }
     /// As the heir: sees to it that what is given comes before all else.
     fn take_over(self: &Arc<Stream>, from: NodeId) {
@@ -430,13 +446,17 @@ impl Stream {
         self.drained.notify_waiters();
         self.wake_slow();
     }
-    /// As who led before: the heir's door is known everywhere.
+    /// As who led before, once it knows that, and that the heir's door is known everywhere.
     fn step_back(self: &Arc<Stream>, from: NodeId) {
         {
             let mut core = self.core.lock();
-            if core.term.is_some() || core.moving.heir() != Some(from) || !core.moving.listens {
+            if core.moving.heir() != Some(from) {
                 drop(core);
                 return self.say(from, Way::Handed);
+            }
+            let opened = core.moving.succession == Succession::To { heir: from, heard: Heard::Opened };
+            if !opened || core.term.is_some() || !core.moving.listens || core.moving.at_back {
+                return;
             }
             core.moving.at_back = true;
             core.moving.until = Some((env::now() + SETTLE_MAX * 2).0);
