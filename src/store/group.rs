@@ -760,6 +760,9 @@ impl Group {
                 let of_tail = p.tail.iter().chain(&waiting).filter(in_it).map(|s| n.rel(*s));
                 p.pieces.entry(n.key()).or_default().extend(of_tail);
             }
+            // And only there: what was not written at all has no place in them.
+            let left = self.msgs.front().map_or(StreamSeq(u64::MAX), |m| m.seq);
+            p.tail.retain(|s| *s >= left);
         }
     }
 

@@ -323,3 +323,24 @@ fn a_last_round_that_was_given_up_before_a_crash_is_not_told_of() {
     let ops = vec![Op::Step, Op::Rot { what: 0, file: 38_964, at: 4_024_877_583 }];
     must_hold(&Plan { seed: 1_089_968, class: Class::Rot, mutant: None, ops, crashes: vec![(56, false)] });
 }
+
+/// A checkpoint waited while the one before it left a deleted message of the tail out of its piece: the next flush marked that one in the piece all
+/// the same.
+#[test]
+fn s72_a_waiting_checkpoint_marks_nothing_that_was_not_written() {
+    let (group, checkpoint) = (2, Op::Checkpoint { group: 2 });
+    let ops = vec![
+        Op::Append { group, msgs: 3, size: 0 },
+        Op::Apply { group, n: 5 },
+        Op::Delete { group, pick: 27_646 },
+        checkpoint,
+        Op::Step,
+        Op::Flush,
+        Op::Delete { group, pick: 15_035 },
+        checkpoint,
+        Op::Flush,
+        Op::Step,
+        Op::Clear { group: 1 },
+    ];
+    must_hold(&Plan { seed: 2_029_693, class: Class::Crash, mutant: None, ops, crashes: vec![] });
+}
