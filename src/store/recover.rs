@@ -87,7 +87,10 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
             // all from there on in older epochs is void. A file whose first round never became whole says nothing,
             // since its header was written with that round.
             if f.rounds.iter().any(|r| r.head.round == first) || f.first.is_some() {
-                vouched = vouched.max(Round(first.0.saturating_sub(1)));
+                // Where the header is lost the first round may be, too: those behind it say themselves what they vouch for.
+                if f.first.is_some() {
+                    vouched = vouched.max(Round(first.0.saturating_sub(1)));
+                }
                 let before = rounds.len();
                 rounds.retain(|n, r| *n < first || r.head.epoch >= f.epoch);
                 torn |= rounds.len() < before;
@@ -227,6 +230,10 @@ mod tests {
         let stale = FileScan { first: None, ..file(2, 3, vec![s(2, 3, 2, true), s(2, 4, 3, true)]) };
         let older = file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, true)]);
         assert_eq!(run(vec![stale, older], 1, 0), "1t 2t 3t 4t end 4");
+        // Header and first round were lost with the power, and what was written behind them without a sync was not: nobody waited for them.
+        let headless = FileScan { first: None, ..file(2, 3, vec![s(2, 4, 2, false)]) };
+        let older = file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, true)]);
+        assert_eq!(run(vec![headless, older], 1, 0), "1t 2t end 2 torn");
         // A round that stands twice, once where it does not belong, voids nothing of its own epoch.
         let twice = FileScan { first: None, ..file(2, 3, vec![s(2, 2, 1, true)]) };
         let whole = file(2, 1, vec![s(2, 1, 0, true), s(2, 2, 1, true), s(2, 3, 2, true)]);
