@@ -73,7 +73,7 @@ fn planted_bugs_are_found() {
     for (mutant, seed) in [
         (Mutant::ReplyBeforeSync, 1),
         (Mutant::NoDirectorySync, 0),
-        (Mutant::TruncateOnDamage, 219),
+        (Mutant::TruncateOnDamage, 518),
         (Mutant::StaleRecycledRound, 996),
         (Mutant::IndexNotRebuilt, 16),
         (Mutant::FreeBeforeManifest, 25),
