@@ -336,7 +336,9 @@ fn a_group_that_is_not_shared_out_changes_hands_for_all_at_once() {
     here.unsub("2");
     // Others are shared out.
     here.unsub("1");
-    two.link.unsubscribe_route(&b.account_or_new("A"), b"A", b"s", doors.as_bytes());
+    for far in [&one, &two] {
+        far.link.unsubscribe_route(&b.account_or_new("A"), b"A", b"s", doors.as_bytes());
+    }
     one.wants(&b, "A", "s", "workers", 1);
     two.wants(&b, "A", "s", "workers", 1);
     let [a, c, _] = gets();
