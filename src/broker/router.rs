@@ -78,6 +78,12 @@ pub struct Router {
     out: Deliveries,
 }
 
+/// Adds a queue group to those that a route is to name.
+fn add_name(queues: &mut Vec<u8>, name: &[u8]) {
+    queues.extend_from_slice(name);
+    queues.push(b' ');
+}
+
 /// What became of a message for a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Sent {
@@ -532,12 +538,12 @@ impl Deliveries {
     ) -> usize {
         let remote = matched.remote();
         let mut n = 0;
-        let of_here = |d: &(usize, Arc<Sub>)| d.0 == at;
-        for (_, closed) in doors.extract_if(.., |d| of_here(d) && d.1.is_closed()).collect::<Vec<_>>() {
+        for (_, closed) in doors.extract_if(.., |(i, door)| *i == at && door.is_closed()) {
             let name = closed.queue();
-            let rest: Vec<&[u8]> =
-                queues[at].split(|b| *b == b' ').filter(|q| !q.is_empty() && *q != name).collect();
-            queues[at] = rest.iter().flat_map(|q| [*q, b" "].concat()).collect();
+            let all = std::mem::take(&mut queues[at]);
+            all.split(|b| *b == b' ')
+                .filter(|q| !q.is_empty() && *q != name)
+                .for_each(|q| add_name(&mut queues[at], q));
             let Some(group) = matched.groups().iter().find(|g| g.name() == name) else { continue };
             let lot = group.draw(|_| 0);
             if lot < group.members.len() {
@@ -549,13 +555,10 @@ impl Deliveries {
             let Some(i) = next.filter(|i| *i > at || (!remote[*i].plain && queues[*i].is_empty())) else {
                 continue;
             };
-            match i > at {
-                true => queues[i].extend([name, b" "].concat()),
-                false => {
-                    n += usize::from(
-                        self.deliver_route(&remote[i].sub, &[name, b" "].concat(), &[], i, m) == Sent::Yes,
-                    )
-                }
+            add_name(&mut queues[i], name);
+            if i < at {
+                n += usize::from(self.deliver_route(&remote[i].sub, &queues[i], &[], i, m) == Sent::Yes);
+                queues[i].clear();
             }
         }
         n
@@ -585,8 +588,7 @@ impl Deliveries {
                 if let Some(door) = group.door(i) {
                     self.route_doors.push((i, door.clone()));
                 }
-                queues[i].extend_from_slice(group.name());
-                queues[i].push(b' ');
+                add_name(&mut queues[i], group.name());
                 // Whether it went out is counted with the route.
                 false
             }
@@ -688,8 +690,7 @@ impl Deliveries {
             if lot < members.len() {
                 n += usize::from(self.trace_group(members, lot, from, m));
             } else if let Some(i) = group.remote_at(lot - members.len()).filter(|_| elsewhere) {
-                queues[i].extend_from_slice(group.name());
-                queues[i].push(b' ');
+                add_name(&mut queues[i], group.name());
             }
         }
         if goes_on {

@@ -104,16 +104,23 @@ impl Stream {
     /// # Errors
     /// If this node does not lead, or not any more.
     pub(crate) async fn configured(&self) -> Result<(), ApiError> {
+        self.until(|| {
+            let core = self.core.lock();
+            match core.check_open() {
+                Ok(()) => core.config_to_propose(self).is_none().then_some(Ok(())),
+                Err(e) => Some(Err(e)),
+            }
+        })
+        .await
+    }
+    /// Returns what `look` finds, which looks whenever something has changed.
+    pub(crate) async fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
         loop {
             let drained = self.drained.notified();
             tokio::pin!(drained);
             drained.as_mut().enable();
-            {
-                let core = self.core.lock();
-                core.check_open()?;
-                if core.config_to_propose(self).is_none() {
-                    return Ok(());
-                }
+            if let Some(found) = look() {
+                return found;
             }
             drained.await;
         }

@@ -462,13 +462,10 @@ impl Group {
             };
             let relaxed =
                 young || self.relaxed.load(Ordering::Relaxed) || env::planted!("js-ack-before-sync");
-            if relaxed && !self.memory {
-                // The end of the process takes nothing back that was acknowledged: it waits for the write, though not for the sync.
-                tickets[1] = Some(append(entries.collect(), Sync::Relaxed)?);
-            } else {
-                // A group in memory waits for the reservation of its numbers only, which is nearly always there.
-                tickets[1] = Some(append(entries.collect(), Sync::Always)?);
-            }
+            // The end of the process takes nothing back that was acknowledged: what is relaxed waits for the write, though not for the sync. A group in memory
+            // waits for the reservation of its numbers only, which is nearly always there.
+            let sync = if relaxed && !self.memory { Sync::Relaxed } else { Sync::Always };
+            tickets[1] = Some(append(entries.collect(), sync)?);
             self.shared.grew(bytes);
             self.since_checkpoint.fetch_add(bytes, Ordering::Relaxed);
         }

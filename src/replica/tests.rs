@@ -239,6 +239,21 @@ pub(crate) async fn start(replicas: &Replicas, id: u64) -> Result<Arc<List>, cra
     Ok(list)
 }
 
+/// A disk that does what it is told.
+fn faultless(mut options: DiskOptions) -> SimHandle {
+    options.sector = 512;
+    options.rates.clear();
+    SimHandle::new(SimDisk::new(options, Rng::derived(1, "disk")), false)
+}
+
+/// The groups of a new store on a disk, at work.
+async fn on(disk: &SimHandle, options: Options) -> Replicas {
+    let store = Store::open(Disk::Sim(disk.clone()), "/s", small_store()).await.expect("it opens");
+    let replicas = Replicas::new(store, ME, options);
+    replicas.spawn();
+    replicas
+}
+
 pub(crate) fn small_store() -> store::Options {
     store::Options {
         sector: 512,
@@ -565,13 +580,9 @@ fn a_removed_group_is_gone_for_good() {
 
 #[test]
 fn d5_a_full_disk_refuses_and_recovers() {
-    let mut options = DiskOptions { sector: 512, capacity: 128 << 10, ..DiskOptions::default() };
-    options.rates.clear();
-    let disk = SimHandle::new(SimDisk::new(options, Rng::derived(1, "disk")), false);
+    let disk = faultless(DiskOptions { capacity: 128 << 10, ..DiskOptions::default() });
     env::run(async {
-        let store = Store::open(Disk::Sim(disk.clone()), "/s", small_store()).await.expect("it opens");
-        let replicas = Replicas::new(store, ME, Options { checkpoint_bytes: 1 << 30, ..Options::default() });
-        replicas.spawn();
+        let replicas = on(&disk, Options { checkpoint_bytes: 1 << 30, ..Options::default() }).await;
         let l = start(&replicas, 1).await.expect("there is room for one");
         l.until(List::leads).await;
         l.state.lock().padding = 5000;
@@ -601,13 +612,9 @@ fn d5_a_full_disk_refuses_and_recovers() {
 
 #[test]
 fn a_poisoned_store_stops_the_group() {
-    let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
-    options.rates.clear();
-    let disk = SimHandle::new(SimDisk::new(options, Rng::derived(1, "disk")), false);
+    let disk = faultless(DiskOptions::default());
     env::run(async {
-        let store = Store::open(Disk::Sim(disk.clone()), "/s", small_store()).await.expect("it opens");
-        let replicas = Replicas::new(store, ME, Options::default());
-        replicas.spawn();
+        let replicas = on(&disk, Options::default()).await;
         let l = start(&replicas, 1).await.expect("it opens");
         l.until(List::leads).await;
         disk.with(|d| d.options().rates.insert(env::simdisk::Fault::SyncError, 1.0));
@@ -622,13 +629,9 @@ fn a_poisoned_store_stops_the_group() {
 /// They left before it, so that the end of the process took back what was acknowledged.
 #[test]
 fn a_relaxed_acknowledgement_waits_for_the_write_and_for_no_sync() {
-    let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
-    options.rates.clear();
-    let disk = SimHandle::new(SimDisk::new(options, Rng::derived(1, "disk")), false);
+    let disk = faultless(DiskOptions::default());
     env::run(async {
-        let store = Store::open(Disk::Sim(disk.clone()), "/s", small_store()).await.expect("it opens");
-        let replicas = Replicas::new(store, ME, Options::default());
-        replicas.spawn();
+        let replicas = on(&disk, Options::default()).await;
         let l = Arc::new(List::default());
         replicas.create(New { sync: Sync::Relaxed, ..new(1) }, l.clone()).await.expect("it is made");
         l.until(List::leads).await;

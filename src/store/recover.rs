@@ -81,20 +81,16 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
     let cut = files.last().map_or(0, |f| f.cut);
     for f in files {
         epoch = epoch.max(f.epoch).max(f.newest);
-        let first = f.first.or_else(|| f.rounds.iter().map(|r| r.head.round).min());
-        if let Some(first) = first {
-            // A new use of a file begins where a recovery, or the file before it, ended: all before it is vouched for and
-            // all from there on in older epochs is void. A file whose first round never became whole says nothing,
-            // since its header was written with that round.
-            if f.rounds.iter().any(|r| r.head.round == first) || f.first.is_some() {
-                // Where the header is lost the first round may be, too: those behind it say themselves what they vouch for.
-                if f.first.is_some() {
-                    vouched = vouched.max(Round(first.0.saturating_sub(1)));
-                }
-                let before = rounds.len();
-                rounds.retain(|n, r| *n < first || r.head.epoch >= f.epoch);
-                torn |= rounds.len() < before;
-            }
+        // A new use of a file begins where a recovery, or the file before it, ended: all before it is vouched for. Where the header is lost the first round
+        // may be, too: those behind it say themselves what they vouch for.
+        if let Some(first) = f.first {
+            vouched = vouched.max(Round(first.0.saturating_sub(1)));
+        }
+        // All from there on in older epochs is void.
+        if let Some(first) = f.first.or_else(|| f.rounds.iter().map(|r| r.head.round).min()) {
+            let before = rounds.len();
+            rounds.retain(|n, r| *n < first || r.head.epoch >= f.epoch);
+            torn |= rounds.len() < before;
         }
         for r in f.rounds {
             vouched = vouched.max(if f.cut > 0 { r.head.round } else { r.head.synced });

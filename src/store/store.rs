@@ -143,13 +143,7 @@ impl Ticket {
     pub fn poll_settled(&self) -> Option<Result<()>> {
         match self.sync {
             Sync::Always => self.poll().map(|r| r.map(drop)),
-            Sync::Relaxed => {
-                let p = self.progress.borrow();
-                if p.written >= self.round {
-                    return Some(Ok(()));
-                }
-                p.poisoned.as_ref().map(|s| Err(Error::Poisoned(s.to_string())))
-            }
+            Sync::Relaxed => self.poll_written(),
         }
     }
     /// Waits for what its append asked for: the sync, or with [`Sync::Relaxed`] the write.
@@ -159,17 +153,18 @@ impl Ticket {
             Sync::Relaxed => self.written().await,
         }
     }
+    fn poll_written(&self) -> Option<Result<()>> {
+        let p = self.progress.borrow();
+        if p.written >= self.round {
+            return Some(Ok(()));
+        }
+        p.poisoned.as_ref().map(|s| Err(Error::Poisoned(s.to_string())))
+    }
     /// Waits until it is written, which a power failure may take back.
     pub async fn written(mut self) -> Result<()> {
         loop {
-            {
-                let p = self.progress.borrow();
-                if p.written >= self.round {
-                    return Ok(());
-                }
-                if let Some(s) = &p.poisoned {
-                    return Err(Error::Poisoned(s.to_string()));
-                }
+            if let Some(done) = self.poll_written() {
+                return done;
             }
             if self.progress.changed().await.is_err() {
                 return Err(Error::Poisoned("the store was closed".to_owned()));

@@ -347,17 +347,17 @@ impl Stream {
     }
     /// Tells a node that it is to take over, and all servers that this one's door comes before that node's; waits until they know.
     async fn name_heir(self: &Arc<Stream>, heir: NodeId) {
+        let named = Succession::To { heir, heard: Heard::Nothing };
         {
             let mut core = self.core.lock();
             if core.term.is_none() {
                 return;
             }
-            core.moving.succession = Succession::To { heir, heard: Heard::Nothing };
+            core.moving.succession = named;
         }
         self.say(heir, Way::Heir);
         self.listen();
-        let named = Succession::To { heir, heard: Heard::Nothing };
-        let ready = self.until(|| self.core.lock().moving.succession != named);
+        let ready = self.until(|| (self.core.lock().moving.succession != named).then_some(()));
         env::timeout(READY_MAX, async { tokio::join!(ready, self.doors_known()) }).await.ok();
     }
     /// Returns when all servers know the doors as they are, or take too long.
@@ -365,18 +365,6 @@ impl Stream {
         let node = self.node.upgrade();
         if let Some(c) = node.as_ref().and_then(|n| n.cluster.as_ref()) {
             env::timeout(SETTLE_MAX, c.wires.settled()).await.ok();
-        }
-    }
-    /// Returns when the condition holds, which is looked at whenever something has changed.
-    async fn until(&self, holds: impl Fn() -> bool) {
-        loop {
-            let drained = self.drained.notified();
-            tokio::pin!(drained);
-            drained.as_mut().enable();
-            if holds() {
-                return;
-            }
-            drained.await;
         }
     }
     /// Another node says something of the succession.
@@ -416,13 +404,13 @@ impl Stream {
         env::spawn(async move {
             let up = || node.cluster.as_ref().is_some_and(|c| c.is_up(from)) && !node.is_closed();
             let taken = async {
-                me.until(|| me.leads() || !me.is_behind(from)).await;
+                me.until(|| (me.leads() || !me.is_behind(from)).then_some(())).await;
                 // Who has just begun to lead may not have opened it yet.
                 me.listen();
                 me.doors_known().await;
                 me.say(from, Way::Opened);
                 while me.is_behind(from) && up() {
-                    env::timeout(LOOK, me.until(|| !me.is_behind(from))).await.ok();
+                    env::timeout(LOOK, me.until(|| (!me.is_behind(from)).then_some(()))).await.ok();
                 }
             };
             env::timeout(BEHIND_MAX, taken).await.ok();
@@ -482,11 +470,13 @@ impl Stream {
     /// Hands leadership over to a node. Returns when this one does not lead any more, or goes on leading.
     pub(crate) async fn hand_over(self: &Arc<Stream>, handle: &replica::Handle, to: NodeId) {
         // What who led before this one gives comes first.
-        env::timeout(HANDOVER, self.until(|| !self.core.lock().moving.is_behind())).await.ok();
+        env::timeout(HANDOVER, self.until(|| (!self.core.lock().moving.is_behind()).then_some(())))
+            .await
+            .ok();
         self.name_heir(to).await;
         self.prepare_handing().await;
         handle.transfer(to);
-        env::timeout(HANDOVER, self.until(|| !self.leads())).await.ok();
+        env::timeout(HANDOVER, self.until(|| (!self.leads()).then_some(()))).await.ok();
         self.hand(false);
     }
     /// Whether it leads and will lead on: what comes is served here.
