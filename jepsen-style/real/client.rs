@@ -12,11 +12,28 @@ use super::Wrong;
 /// How long an answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long nodes that refuse are tried again: one that greeted a moment ago can be on its way up still, or be passed over by a handshake that a busy machine
+/// kept waiting.
+const REFUSED_MAX: Duration = Duration::from_secs(5);
+/// Pause before they are.
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
+
 /// Connects, trying the nodes from the `n`-th on, and comes back to them for ever.
 ///
 /// # Errors
-/// No node can be reached.
+/// No node could be reached for some seconds.
 pub async fn connect(ports: &[u16], n: usize) -> Result<Client, Wrong> {
+    let deadline = Instant::now() + REFUSED_MAX;
+    loop {
+        let done = connect_once(ports, n).await;
+        if done.is_ok() || Instant::now() >= deadline {
+            return done;
+        }
+        tokio::time::sleep(REFUSED_PAUSE).await;
+    }
+}
+
+async fn connect_once(ports: &[u16], n: usize) -> Result<Client, Wrong> {
     let urls: Vec<String> =
         (0..ports.len()).map(|i| format!("127.0.0.1:{}", ports[(n + i) % ports.len()])).collect();
     let options = ConnectOptions::new()

@@ -32,6 +32,9 @@ pub(crate) const GRACE: Duration = Duration::from_millis(3500);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long other nodes are given to see a change before its author is told.
 const SEEN: Duration = Duration::from_millis(250);
+/// How long a node that is asked waits for word of who answers, before it says that it does not know: it may be about to lead itself, which who asked it
+/// cannot see.
+const SOON: Duration = Duration::from_millis(500);
 /// Pause before a request is tried again although nothing was heard to change.
 const AGAIN: Duration = Duration::from_millis(50);
 /// Nodes that one message of a client goes through at most.
@@ -132,6 +135,22 @@ impl JetStream {
         }
     }
 
+    /// What `look` says; while that is nobody it is waited for, but not for long.
+    async fn at_soon(&self, look: impl Fn() -> At) -> At {
+        let Some(c) = &self.cluster else { return look() };
+        let until = env::now() + SOON;
+        loop {
+            // Before the look, so that nothing is missed.
+            let mut changes = c.changed.subscribe();
+            let at = look();
+            let left = until.since(env::now());
+            if !matches!(at, At::Nobody) || left.is_zero() {
+                return at;
+            }
+            env::timeout(left, changes.changed()).await.ok();
+        }
+    }
+
     /// The open stream of an assignment.
     pub(crate) fn stream_of(&self, a: &Assigned) -> Option<Arc<Stream>> {
         self.account(&a.a.account)?.stream(&a.a.name).filter(|s| s.id == a.a.id)
@@ -169,13 +188,17 @@ impl JetStream {
                 }
             }
             Call::Settle { group, config } => {
-                let Some(a) = self.meta.read(|s| s.get(group).cloned()) else {
-                    return Reply::Elsewhere(None);
-                };
-                match self.at_group(&a) {
-                    At::Here => self.settle_here(&a, config).await,
-                    At::Node(n) => Reply::Elsewhere(Some(n).filter(|n| *n != from)),
-                    At::Nobody => Reply::Elsewhere(None),
+                let assigned = || self.meta.read(|s| s.get(group).cloned());
+                let at = self.at_soon(|| match assigned() {
+                    // It is being opened here, or the word of it has not come yet.
+                    Some(a) if a.a.members.contains(&self.me) && self.stream_of(&a).is_none() => At::Nobody,
+                    Some(a) => self.at_group(&a),
+                    None => At::Nobody,
+                });
+                match (at.await, assigned()) {
+                    (At::Here, Some(a)) => self.settle_here(&a, config).await,
+                    (At::Node(n), _) => Reply::Elsewhere(Some(n).filter(|n| *n != from)),
+                    _ => Reply::Elsewhere(None),
                 }
             }
             Call::Sync(index) => {
@@ -237,7 +260,7 @@ impl JetStream {
         let desk = Desk { node: self, assets, asked };
         // The one who asks has read it already, under the same rules.
         let Parsed::Ask(request) = desk.parse() else { return Reply::Silence };
-        match self.at(assets, responsible(&request)) {
+        match self.at_soon(|| self.at(assets, responsible(&request))).await {
             At::Here => match desk.run(request).await {
                 None => Reply::Silence,
                 Some((_, Err(e))) if errors::CLUSTER_NOT_LEADER.is(&e) => Reply::Elsewhere(None),
