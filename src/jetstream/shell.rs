@@ -623,6 +623,12 @@ impl Stream {
         if let Some(assets) = self.assets.upgrade() {
             assets.add(self);
         }
+        // Somebody may have been told that it is here, and wait for it.
+        if let Some(node) = self.node.upgrade()
+            && let Some(c) = &node.cluster
+        {
+            c.changed.send_modify(|n| *n += 1);
+        }
     }
 }
 

@@ -129,14 +129,19 @@ pub fn parse(b: &[u8]) -> Result<Parsed<'_>, Error> {
 #[derive(Debug)]
 pub struct Joiner {
     open: [Option<(u8, BytesMut)>; LANES],
+    /// Bytes of the frame before of each lane that came in pieces: room for the next one, so that growing copies nothing.
+    before: [usize; LANES],
     frame_bytes_max: usize,
 }
+
+/// Room that is made for a frame at its first piece at most: who sends one large frame does not make us keep room for many.
+const ROOM_MAX: usize = 1 << 20;
 
 impl Joiner {
     /// A joiner that takes frames of up to `frame_bytes_max` bytes. It holds at most one of them a lane.
     #[must_use]
     pub fn new(frame_bytes_max: usize) -> Joiner {
-        Joiner { open: Default::default(), frame_bytes_max }
+        Joiner { open: Default::default(), before: [0; LANES], frame_bytes_max }
     }
 
     /// Takes a piece that [`parse`] gave; the frame's body if it is the last one. Bodies are copies: a small frame must not keep a large
@@ -152,14 +157,21 @@ impl Joiner {
         }
         match open {
             None if !p.more => return Ok(Some(Bytes::copy_from_slice(p.body))),
-            None => *open = Some((p.kind, BytesMut::from(p.body))),
+            None => {
+                let room = self.before[usize::from(p.lane)].min(ROOM_MAX).max(p.body.len());
+                let mut bytes = BytesMut::with_capacity(room);
+                bytes.extend_from_slice(p.body);
+                *open = Some((p.kind, bytes));
+            }
             Some((kind, _)) if *kind != p.kind => return Err(Error::Order),
             Some((_, bytes)) => bytes.extend_from_slice(p.body),
         }
         if p.more {
             return Ok(None);
         }
-        Ok(open.take().map(|o| o.1.freeze()))
+        let whole = open.take().map(|o| o.1.freeze());
+        self.before[usize::from(p.lane)] = whole.as_ref().map_or(0, Bytes::len);
+        Ok(whole)
     }
 
     /// Bytes of frames that have begun.
