@@ -18,23 +18,15 @@ const BLOCK: usize = 256;
 /// Bits of a count that say that a bound is a bound only.
 const LOOSE_FIRST: u64 = 1 << 63;
 const LOOSE_LAST: u64 = 1 << 62;
-/// Elements from which on the table no longer doubles.
+/// Elements from which on a vector no longer doubles.
 const GROWS_SLOWLY: usize = 4096;
-/// What is known of subjects stands in pieces of so many, so that growing moves little: memory that is used for the first time, to copy what is there
-/// into it, was a tenth of what putting a new key cost. A piece begins with an eighth of that and doubles. Too few, and finding a piece costs a miss of the
-/// processor's cache; too many, and the last piece's empty half breaks S-52.
-const PIECE: usize = 4096;
-/// Bytes of a piece of texts: as many as its places tell apart. It begins with an eighth, too.
-const TEXT_PIECE: usize = 64 << 10;
-/// Texts from that length on have a piece of their own, so that little is left empty at the ends of the others.
-const TEXT_ALONE: usize = 1 << 10;
 /// Subjects without messages that are kept before a renumbering is thought of.
 const DEAD_KEPT: usize = 4096;
 
 /// What is known of a subject.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Info {
-    /// Where its text is: see [`Texts`].
+    /// Where its text begins, and how long it is in the top 16 bits.
     text: u64,
     /// Live messages, and which bounds are not exact.
     count: u64,
@@ -93,8 +85,8 @@ impl Info {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Dict {
-    texts: Texts,
-    infos: Infos,
+    text: Vec<u8>,
+    infos: Vec<Info>,
     table: Table,
     order: Vec<Vec<u32>>,
     live: usize,
@@ -102,86 +94,10 @@ pub(crate) struct Dict {
     found: Cell<u32>,
 }
 
-/// What is known of subjects, by their ids.
-#[derive(Default)]
-struct Infos {
-    pieces: Vec<Vec<Info>>,
-    len: usize,
-}
-
-impl Infos {
-    fn with_room(n: usize) -> Infos {
-        Infos { pieces: if n == 0 { Vec::new() } else { vec![Vec::with_capacity(n.min(PIECE))] }, len: 0 }
-    }
-    fn get(&self, id: u32) -> Option<&Info> {
-        self.pieces.get(id as usize / PIECE)?.get(id as usize % PIECE)
-    }
-    fn get_mut(&mut self, id: u32) -> &mut Info {
-        &mut self.pieces[id as usize / PIECE][id as usize % PIECE]
-    }
-    fn last(&self) -> Option<&Info> {
-        self.pieces.last()?.last()
-    }
-    fn push(&mut self, i: Info) {
-        match self.pieces.last_mut() {
-            Some(p) if p.len() < PIECE => {
-                if p.len() == p.capacity() {
-                    p.reserve_exact(p.len().min(PIECE - p.len()).max(1));
-                }
-                p.push(i);
-            }
-            first => {
-                let mut p = Vec::with_capacity(if first.is_some() { PIECE / 8 } else { 4 });
-                p.push(i);
-                self.pieces.push(p);
-            }
-        }
-        self.len += 1;
-    }
-    fn weight(&self) -> usize {
-        self.pieces.iter().map(|p| p.capacity() * size_of::<Info>() + size_of_val(p)).sum()
-    }
-}
-
-/// The texts of subjects. A place is its length in the top 16 bits, the number of its piece in the next 32, and where it begins there in the lowest 16.
-#[derive(Default)]
-struct Texts {
-    pieces: Vec<Vec<u8>>,
-    /// The piece that is being filled.
-    open: usize,
-}
-
-impl Texts {
-    /// Adds a text of at most 65,535 bytes; its place.
-    fn push(&mut self, s: &[u8]) -> u64 {
-        debug_assert!(s.len() <= usize::from(u16::MAX));
-        // Never quite full: also the place behind its last text is one for a text of no bytes.
-        let fits = self.pieces.get(self.open).is_some_and(|p| p.len() + s.len() < TEXT_PIECE);
-        let n = if fits {
-            self.open
-        } else {
-            let alone = s.len() >= TEXT_ALONE;
-            let first = self.pieces.is_empty();
-            self.pieces.push(Vec::with_capacity(if alone || first { s.len() } else { TEXT_PIECE / 8 }));
-            if !alone || first {
-                self.open = self.pieces.len() - 1;
-            }
-            self.pieces.len() - 1
-        };
-        let p = &mut self.pieces[n];
-        let at = p.len() as u64;
-        if p.capacity() - p.len() < s.len() {
-            p.reserve_exact(s.len().max(p.len().min(TEXT_PIECE - p.len())));
-        }
-        p.extend_from_slice(s);
-        (s.len() as u64) << 48 | (n as u64) << 16 | at
-    }
-    fn get(&self, place: u64) -> &[u8] {
-        let (at, len) = ((place & 0xffff) as usize, (place >> 48) as usize);
-        &self.pieces[(place >> 16) as u32 as usize][at..at + len]
-    }
-    fn weight(&self) -> usize {
-        self.pieces.iter().map(|p| p.capacity() + size_of_val(p)).sum()
+/// Makes room for `more`. A large vector grows by an eighth and not to the double, whose empty half alone would break S-52.
+fn make_room<T>(v: &mut Vec<T>, more: usize) {
+    if v.capacity() - v.len() < more && v.len() >= GROWS_SLOWLY {
+        v.reserve_exact(more.max(v.len() / 8));
     }
 }
 
@@ -252,11 +168,11 @@ impl Table {
 impl Dict {
     /// An empty one with room for `n` subjects.
     pub(crate) fn with_room(n: usize) -> Dict {
-        Dict { infos: Infos::with_room(n), table: Table::with_room(n), ..Dict::default() }
+        Dict { infos: Vec::with_capacity(n), table: Table::with_room(n), ..Dict::default() }
     }
     /// Adds a subject that comes after all that are there, with what is known of it. False if that cannot be.
     pub(crate) fn push(&mut self, s: &[u8], k: &Known) -> bool {
-        let rises = self.infos.last().is_none_or(|l| self.texts.get(l.text) < s);
+        let rises = self.infos.last().is_none_or(|l| text_of(&self.text, l) < s);
         if !rises
             || k.count == 0
             || k.count >= LOOSE_LAST
@@ -265,10 +181,13 @@ impl Dict {
         {
             return false;
         }
-        let Ok(id) = u32::try_from(self.infos.len) else { return false };
+        let Ok(id) = u32::try_from(self.infos.len()) else { return false };
         let loose = |l: bool, bit: u64| if l { bit } else { 0 };
         let count = k.count | loose(k.loose_first, LOOSE_FIRST) | loose(k.loose_last, LOOSE_LAST);
-        let text = self.texts.push(s);
+        let text = self.text.len() as u64 | (s.len() as u64) << 48;
+        make_room(&mut self.text, s.len());
+        make_room(&mut self.infos, 1);
+        self.text.extend_from_slice(s);
         self.infos.push(Info { text, count, first: k.first, last: k.last });
         self.table.insert(hash(s), id);
         match self.order.last_mut() {
@@ -285,22 +204,22 @@ impl Dict {
 
     /// How many ids were given.
     pub(crate) fn ids(&self) -> usize {
-        self.infos.len
+        self.infos.len()
     }
     /// Subjects that have messages.
     pub(crate) fn live(&self) -> usize {
         self.live
     }
     pub(crate) fn info(&self, id: u32) -> &Info {
-        &self.infos.pieces[id as usize / PIECE][id as usize % PIECE]
+        &self.infos[id as usize]
     }
     pub(crate) fn subject(&self, id: u32) -> &[u8] {
-        self.texts.get(self.info(id).text)
+        text_of(&self.text, &self.infos[id as usize])
     }
     /// Bytes of memory, texts included.
     pub(crate) fn weight(&self) -> usize {
-        self.texts.weight()
-            + self.infos.weight()
+        self.text.capacity()
+            + self.infos.capacity() * size_of::<Info>()
             + self.table.weight()
             + self.order.iter().map(|b| b.capacity() * 4 + 24).sum::<usize>()
     }
@@ -308,7 +227,7 @@ impl Dict {
     /// The id of a subject, if it was ever seen.
     pub(crate) fn find(&self, s: &[u8]) -> Option<u32> {
         let last = self.found.get();
-        if self.infos.get(last).is_some_and(|i| self.texts.get(i.text) == s) {
+        if self.infos.get(last as usize).is_some_and(|i| text_of(&self.text, i) == s) {
             return Some(last);
         }
         let id = self.table.find(hash(s), |id| self.subject(id) == s)?;
@@ -320,8 +239,8 @@ impl Dict {
     /// already, the next id is the next subject's.
     pub(crate) fn intern_next(&mut self, s: &[u8], before: Option<u32>) -> u32 {
         let next = before.map_or(0, |b| b + 1);
-        if let Some(i) = self.infos.get(next)
-            && self.texts.get(i.text) == s
+        if let Some(i) = self.infos.get(next as usize)
+            && text_of(&self.text, i) == s
         {
             return next;
         }
@@ -333,9 +252,12 @@ impl Dict {
         if let Some(id) = self.find(s) {
             return id;
         }
-        let id = u32::try_from(self.infos.len).ok().filter(|id| *id < u32::MAX);
+        let id = u32::try_from(self.infos.len()).ok().filter(|id| *id < u32::MAX);
         let id = id.expect("fewer than 2^32 subjects in a stream");
-        let text = self.texts.push(s);
+        let text = self.text.len() as u64 | (s.len() as u64) << 48;
+        make_room(&mut self.text, s.len());
+        make_room(&mut self.infos, 1);
+        self.text.extend_from_slice(s);
         self.infos.push(Info { text, count: 0, first: StreamSeq(0), last: StreamSeq(0) });
         self.table.insert(hash(s), id);
         self.put_in_order(s, id);
@@ -372,7 +294,7 @@ impl Dict {
 
     /// Notes a live message. Returns what was the last one of its subject, if that is known and before it.
     pub(crate) fn add(&mut self, id: u32, seq: StreamSeq) -> Option<StreamSeq> {
-        let i = self.infos.get_mut(id);
+        let i = &mut self.infos[id as usize];
         let mut before = None;
         if i.count() == 0 {
             (i.first, i.last, i.count) = (seq, seq, 0);
@@ -394,7 +316,7 @@ impl Dict {
 
     /// Notes that a live message is gone.
     pub(crate) fn remove(&mut self, id: u32, seq: StreamSeq) {
-        let i = self.infos.get_mut(id);
+        let i = &mut self.infos[id as usize];
         assert!(i.count() > 0, "S-50: a subject without messages loses one");
         i.count -= 1;
         if i.count() == 0 {
@@ -415,7 +337,7 @@ impl Dict {
 
     /// Makes the bounds exact, after a search found them.
     pub(crate) fn tighten(&mut self, id: u32, first: Option<StreamSeq>, last: Option<StreamSeq>) {
-        let i = self.infos.get_mut(id);
+        let i = &mut self.infos[id as usize];
         if let Some(f) = first {
             i.first = f;
             i.count &= !LOOSE_FIRST;
@@ -429,20 +351,21 @@ impl Dict {
 
     /// Whether most subjects have no messages left.
     pub(crate) fn is_mostly_dead(&self) -> bool {
-        self.infos.len - self.live > self.live + DEAD_KEPT
+        self.infos.len() - self.live > self.live + DEAD_KEPT
     }
 
     /// Forgets the subjects without messages; the new number of each old one, `u32::MAX` for those that are gone.
     pub(crate) fn renumber(&mut self) -> Vec<u32> {
         let mut new = Dict::default();
-        let mut ids = vec![u32::MAX; self.infos.len];
+        new.infos.reserve_exact(self.live);
+        let mut ids = vec![u32::MAX; self.infos.len()];
         // In order, so that the blocks are filled one after another.
         for &old in self.order.iter().flatten() {
-            let i = *self.info(old);
+            let i = self.infos[old as usize];
             if i.count() > 0 {
-                let id = new.intern(self.texts.get(i.text));
-                let text = new.info(id).text;
-                *new.infos.get_mut(id) = Info { text, ..i };
+                let id = new.intern(text_of(&self.text, &i));
+                let text = new.infos[id as usize].text;
+                new.infos[id as usize] = Info { text, ..i };
                 ids[old as usize] = id;
             }
         }
@@ -474,7 +397,7 @@ impl Dict {
     pub(crate) fn matching(&self, filter: &[u8], mut f: impl FnMut(u32) -> bool) {
         if filter::is_literal(filter) && !filter.is_empty() {
             if let Some(id) = self.find(filter)
-                && self.info(id).count() > 0
+                && self.infos[id as usize].count() > 0
             {
                 f(id);
             }
@@ -491,12 +414,17 @@ impl Dict {
                 if !s.starts_with(prefix) {
                     return;
                 }
-                if self.info(id).count() > 0 && (all || filter::matches(filter, s)) && !f(id) {
+                if self.infos[id as usize].count() > 0 && (all || filter::matches(filter, s)) && !f(id) {
                     return;
                 }
             }
         }
     }
+}
+
+fn text_of<'a>(text: &'a [u8], i: &Info) -> &'a [u8] {
+    let (at, len) = ((i.text & 0xffff_ffff_ffff) as usize, (i.text >> 48) as usize);
+    &text[at..at + len]
 }
 
 #[cfg(test)]
@@ -570,47 +498,10 @@ mod tests {
         assert!(d.is_mostly_dead());
         let old = d.find(b"s.10").expect("it has a message");
         let ids = d.renumber();
-        assert!(!d.is_mostly_dead() && d.live() == 2000 && d.infos.len == 2000);
+        assert!(!d.is_mostly_dead() && d.live() == 2000 && d.infos.len() == 2000);
         assert_eq!(d.find(b"s.11"), None);
         let new = d.find(b"s.10").expect("it still has a message");
         assert_eq!((ids[old as usize], d.info(new).first), (new, StreamSeq(11)));
-    }
-
-    #[test]
-    fn texts_of_all_lengths_are_found_again() {
-        let (mut d, mut all) = (Dict::default(), Vec::new());
-        for i in 0..3_000usize {
-            // Few are long; some have a piece of their own, one fills what is left of one.
-            let len = [8, 40, 700, TEXT_ALONE - 1, TEXT_ALONE, TEXT_PIECE / 2, 65_535]
-                [(i * i) % 97 % 7 * usize::from(i % 40 == 0)];
-            let mut s = format!("{:05}", (i * 7_919) % 3_000).into_bytes();
-            s.resize(len, b'x');
-            let id = d.intern(&s);
-            d.add(id, StreamSeq(i as u64 + 1));
-            all.push(s);
-        }
-        for (i, s) in all.iter().enumerate() {
-            assert_eq!((d.find(s), d.subject(i as u32)), (Some(i as u32), &s[..]));
-        }
-        let mut listed = Vec::new();
-        d.matching(b">", |id| {
-            listed.push(d.subject(id).to_vec());
-            true
-        });
-        all.sort();
-        assert_eq!(listed, all);
-    }
-
-    #[test]
-    fn places_of_texts_are_told_apart_at_the_end_of_a_piece() {
-        for last in 0..4 {
-            let mut t = Texts::default();
-            let whole = vec![b'x'; 1_000];
-            (0..65).for_each(|_| drop(t.push(&whole)));
-            let left = vec![b'y'; TEXT_PIECE - 65_000 - last];
-            let all = [&left[..], b"", b"z", b""].map(|s| (t.push(s), s.to_vec()));
-            all.iter().for_each(|(place, s)| assert_eq!(t.get(*place), s));
-        }
     }
 
     #[test]
