@@ -44,7 +44,7 @@ pub(crate) type At = (FileId, u64);
 /// Bytes of a block from which on it is one of the large ones, which have a budget of their own: they are read in order as a rule, in memory that goes
 /// round, and would go through all that there is for blocks. On most machines memory that is used for the first time costs more than reading into it.
 pub(crate) const LARGE: usize = 64 << 10;
-/// Their budget is this part of that for blocks.
+/// Their budget is this part of that for blocks, and besides it.
 const LARGE_PART: usize = 4;
 
 /// The part of a budget that new items may fill before they have to make room for each other.
@@ -174,7 +174,7 @@ impl Cache {
             files: Mutex::default(),
             subjects: Mutex::new(Budgeted::new(footers / 4 * 3)),
             index: Mutex::new(Budgeted::new(footers / 4)),
-            blocks: Mutex::new(Budgeted::new(blocks - blocks / LARGE_PART)),
+            blocks: Mutex::new(Budgeted::new(blocks)),
             large: Mutex::new(Budgeted::new(blocks / LARGE_PART)),
             recent: Mutex::default(),
             ahead: Mutex::default(),

@@ -243,6 +243,27 @@ fn a_clean_end_leaves_one_journal_file() {
     assert_eq!(subjects(&g), walked(&g));
 }
 
+/// S-23: a round that was written while the last flush ran, or after it, is in no piece; the file that holds it stays.
+#[test]
+fn s23_a_clean_end_keeps_a_journal_file_that_is_needed() {
+    let disk = SimHandle::faultless(1);
+    let store = open(&disk);
+    let (g, _) = store.create(G, false, b"").expect("new");
+    add(&store, &g, &[1; 10]);
+    g.checkpoint(Bytes::new());
+    now(store.flush()).expect("a flush");
+    add(&store, &g, &[2; 10]);
+    let last = g.last();
+    now(store.shards()[0].leave());
+    drop((g, store));
+    let store = open(&disk);
+    let g = store.group(G).expect("it is there");
+    assert_eq!(g.last(), last);
+    apply_all(&g);
+    assert_eq!(subjects(&g), walked(&g));
+    assert!(store.damage().is_empty() && !store.torn_tail());
+}
+
 fn journal_files(disk: &SimHandle) -> usize {
     let all = now(Disk::Sim(disk.clone()).read_dir(std::path::Path::new("/s/shard-000/journal")));
     all.expect("it is there").iter().filter(|e| e.name.ends_with(".fj")).count()
