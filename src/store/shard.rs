@@ -19,9 +19,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use env::disk::OpenOptions;
+use env::{disk::OpenOptions, watch};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::{
     cache::Cache,
