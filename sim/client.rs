@@ -9,8 +9,7 @@ use std::{
     time::Duration,
 };
 
-use env::{Instant, net::TcpStream, sim::World};
-use tokio::sync::watch;
+use env::{Instant, net::TcpStream, sim::World, watch};
 
 use crate::{
     history::{Conn, History, Msg, Pub, Session, Shared, Sub, Violation},

@@ -7,9 +7,9 @@ use env::{
     signal::Signal,
     sim::{Death, Link, Machine, Trigger, World},
     simdisk::{self, Fault, SimDisk},
+    watch,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 use crate::{plan::Way, storm::Host};
 

@@ -11,6 +11,7 @@ use env::{
     disk::OpenOptions,
     signal::{Signal, Signals},
     sim::{Config, Death, Link, Machine, NetOptions, Trigger, World},
+    watch,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,6 @@ use server::{
     Server,
     options::{self, Flags},
 };
-use tokio::sync::watch;
 
 use crate::{
     check,
@@ -79,18 +79,24 @@ pub fn run(plan: &Plan) -> Report {
     in_world(config, |w| async move { Harness::new(w, plan).run().await })
 }
 
-/// Runs a harness in a world of its own, and adds to its report what the trace and the marks say.
-pub(crate) fn in_world<F>(config: Config, harness: impl FnOnce(World) -> F) -> Report
+/// Runs a harness in a world and on a thread of its own, and adds to its report what the trace and the marks say. The thread is
+/// part of the world: what std and others keep for each thread, the keys of hash maps first of all, begins anew with it.
+pub(crate) fn in_world<F>(config: Config, harness: impl FnOnce(World) -> F + Send) -> Report
 where
     F: Future<Output = Report> + 'static,
 {
-    crate::said::show();
-    env::check::take_marks();
-    let mut report = env::sim::run(config, harness);
-    let trace = env::sim::trace();
-    (report.hash, report.events) = (trace.hash, trace.events);
-    report.marks = env::check::take_marks().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    report
+    let on_its_thread = || {
+        crate::said::show();
+        env::check::take_marks();
+        let mut report = env::sim::run(config, harness);
+        let trace = env::sim::trace();
+        (report.hash, report.events) = (trace.hash, trace.events);
+        report.marks = env::check::take_marks().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        report
+    };
+    #[allow(clippy::disallowed_methods)]
+    let done = std::thread::scope(|s| s.spawn(on_its_thread).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The server's process, as a harness sees it.
@@ -101,7 +107,7 @@ pub(crate) struct Host {
     /// How it ended.
     pub exit: Arc<Mutex<Option<i32>>>,
     /// Its number of starts.
-    pub boots: watch::Sender<u64>,
+    pub boots: Arc<watch::Sender<u64>>,
 }
 
 struct Text(Vec<u8>);
@@ -116,7 +122,7 @@ impl conf::Source for Text {
 
 impl Host {
     pub fn new(machine: Machine) -> Host {
-        Host { machine, server: Arc::default(), exit: Arc::default(), boots: watch::channel(0).0 }
+        Host { machine, server: Arc::default(), exit: Arc::default(), boots: Arc::default() }
     }
     /// Whether it listens.
     pub fn serves(&self) -> bool {

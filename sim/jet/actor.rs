@@ -8,8 +8,7 @@ use std::{
 };
 
 use base64::Engine;
-use env::{Instant, sim::World};
-use tokio::sync::watch;
+use env::{Instant, sim::World, watch};
 
 use crate::wire;
 

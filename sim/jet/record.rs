@@ -168,6 +168,8 @@ pub struct Record {
     pub outages: Vec<(u64, u64)>,
     /// When leaders were told to change in peace.
     pub moves: Vec<(u64, u64)>,
+    /// Clocks of servers were further apart than the duplicate window is long.
+    pub clocks_apart: bool,
     /// Counters.
     pub counts: BTreeMap<&'static str, u64>,
     /// What is wrong.

@@ -46,6 +46,8 @@ const UNREST_NS: u64 = 10_000_000_000;
 const AUDIT_NS: u64 = 100_000_000;
 /// The code of an answer that names a server which is no member.
 const NOT_A_MEMBER: u64 = 10044;
+/// The streams' duplicate window, which is nats-server's default, in milliseconds.
+const DUPLICATE_WINDOW_MS: u64 = 120_000;
 /// The streams that have a consumer.
 const CONSUMED: [Stream; 2] = [Stream::Log, Stream::Queue];
 
@@ -412,7 +414,14 @@ impl Harness {
                 self.record.lock().outages.push((now, now + ms * 1_000_000));
             }
             Event::Clock { ms } => self.fleet.happen(&fleet::Event::ClockServer { server: 0, ms }),
-            Event::Servers(e) => self.fleet.happen(&e),
+            Event::Servers(e) => {
+                if let fleet::Event::ClockServer { ms, .. } = &e
+                    && ms.unsigned_abs() >= DUPLICATE_WINDOW_MS
+                {
+                    self.record.lock().clocks_apart = true;
+                }
+                self.fleet.happen(&e);
+            }
             Event::Reset { actor } => self.link(actor, |w, a, s| w.reset(a, s)),
             Event::Cut { actor, ms } => {
                 self.link(actor, |w, a, s| w.part(a, s));

@@ -3,9 +3,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use env::{Instant, sim::World};
+use env::{Instant, sim::World, watch};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::{
     history::Violation,

@@ -2,9 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use env::sim::{Config, Link, NetOptions, World};
+use env::{
+    sim::{Config, Link, NetOptions, World},
+    watch,
+};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::{
     fleet::Fleet,

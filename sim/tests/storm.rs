@@ -2,6 +2,7 @@
 #![cfg(madsim)]
 
 use sim::{
+    jet,
     options::{Fault, Options},
     plan::{Op, Plan},
     storm,
@@ -30,7 +31,7 @@ fn one_run_as_a_child() {
     }
 }
 
-/// One process a seed: what a process keeps from an earlier run may shift a later one.
+/// In a process of its own.
 fn trace_of(seed: u64) -> String {
     let out = std::process::Command::new(std::env::current_exe().expect("the test has a file"))
         .args(["--exact", "one_run_as_a_child", "--nocapture"])
@@ -47,6 +48,17 @@ fn e7_the_same_seed_gives_the_same_trace_in_two_processes() {
         assert_eq!(trace_of(seed), trace_of(seed), "seed {seed}");
     }
     assert_ne!(trace_of(3), trace_of(8));
+}
+
+#[test]
+fn e7_a_run_behind_another_is_the_run_that_it_is_alone() {
+    let traces = |seeds: &[u64]| -> Vec<u64> {
+        let core = seeds.iter().map(|s| storm::run(&Plan::draw(*s)).hash);
+        let jet = seeds.iter().map(|s| jet::run::run(&jet::plan::Plan::draw(*s)).hash);
+        core.chain(jet).collect()
+    };
+    let (first, second) = (traces(&[3, 8]), traces(&[8, 3]));
+    assert_eq!((first[0], first[1], first[2], first[3]), (second[1], second[0], second[3], second[2]));
 }
 
 #[test]

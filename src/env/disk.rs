@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 
-pub use crate::imp::disk::{Appender, Disk, File, Lock, Map, Round, Thread};
+pub use crate::imp::disk::{Appender, Disk, File, Lock, Map, Round, Soon, Thread};
 
 /// How to open a file; see the constants. Reading is always allowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,8 @@
 //! operating system) and `sim` (a madsim world with our own network and disk). Both export the same names; the rest
 //! of the product has no `cfg` at all and touches nothing of `std::{time,fs,net,thread}` (clippy.toml keeps it so).
 //!
-//! `tokio::sync` and the `tokio::io` traits are used directly by everybody: they work under both backends.
+//! `tokio::sync` and the `tokio::io` traits are used directly by everybody: they work under both backends, but for
+//! `tokio::sync::watch`, in whose place stands [`watch`].
 
 // The ban of tokio::select! would strike every use of our own select!, which wraps it.
 #![allow(clippy::disallowed_macros)]
@@ -22,6 +23,7 @@ pub mod simdisk;
 pub mod time;
 pub mod trace;
 mod turn;
+pub mod watch;
 
 #[cfg(not(madsim))]
 #[path = "real/mod.rs"]

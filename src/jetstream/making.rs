@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 
+use env::watch;
 use parking_lot::Mutex;
-use tokio::sync::{MutexGuard, watch};
+use tokio::sync::MutexGuard;
 
 /// See the module. `T` is what others need to know of what is being made.
 #[derive(Debug)]

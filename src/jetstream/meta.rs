@@ -12,10 +12,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use env::watch;
 use parking_lot::Mutex;
 use replica::{BoxFuture, Committed, Handle, Machine, NodeId, Role, Term};
 use stream::{ApiError, errors};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 pub use state::{Assigned, Assignment, Command, META_GROUP, Node, State};
 pub use tally::{OfAccount, Tally, aside};

@@ -16,7 +16,7 @@ use std::{
 
 use broker::Link;
 use bytes::Bytes;
-use env::Instant;
+use env::{Instant, watch};
 use parking_lot::Mutex;
 use replica::{BoxFuture, Committed, Handle, Machine, Proposal, Refusal, Role, Term};
 use store::Need;
@@ -27,7 +27,6 @@ use stream::{
     consumer::ConsumerConfig,
     errors,
 };
-use tokio::sync::watch;
 
 use crate::{
     JetStream,

@@ -107,6 +107,10 @@ fn plan(now: &Members, target: &[NodeId], said: &BTreeMap<u64, u32>) -> Step {
     Step::Change(Change { voters: wanted, learners: Vec::new() })
 }
 
+fn left_behind(now: &Members, node: NodeId, said: u32) -> Option<NodeId> {
+    now.spent.iter().find(|s| s.id == node.id && s.incarnation >= said).copied()
+}
+
 impl Group {
     /// One step towards a membership.
     fn reach(self: &Arc<Self>, target: &[NodeId]) -> Result<Reach, ChangeError> {
@@ -295,6 +299,20 @@ impl Handle {
         answer
     }
 
+    /// The replica of a node that this node's log has as one that left, if the node said last that it still is that one. Whoever is to come to the
+    /// group must come as another.
+    #[must_use]
+    pub fn left_behind(&self, node: NodeId) -> Option<NodeId> {
+        let inner = self.0.inner.lock();
+        let said = *inner.rare.as_ref()?.said.get(&node.id)?;
+        left_behind(inner.core.members().1, node, said)
+    }
+    /// Which life of this node's replica it is.
+    #[must_use]
+    pub fn life(&self) -> u32 {
+        self.0.inner.lock().core.me().incarnation
+    }
+
     /// Makes those of its members that are on these nodes all the members, and leads them, without a majority's consent: see `raft::rescue` for who may
     /// call it. `above` is the highest term that any of them has seen. It is done when it is committed, which shows in the status.
     ///
@@ -359,6 +377,8 @@ mod tests {
         assert_eq!((bcd.voters.clone(), steps), (vec![n(2), n(3), r(4, 7)], 2));
         // What was said before it left is not what is there now.
         assert_eq!(plan(&bcd, &[n(1), n(2), n(3)], &BTreeMap::from([(1, 0)])), Step::Ask(vec![n(1)]));
+        assert_eq!((left_behind(&bcd, n(1), 0), left_behind(&bcd, n(1), 9)), (Some(n(1)), None));
+        assert_eq!(left_behind(&bcd, n(2), 0), None, "it is a member");
         let (abc, _) = walk(bcd, &[n(1), n(2), n(3)], &said);
         assert_eq!(abc.voters, [r(1, 9), n(2), n(3)]);
     }

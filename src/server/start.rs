@@ -14,11 +14,12 @@ use env::{
     Wall, Workers,
     net::TcpListener,
     signal::{Signal, Signals},
+    watch,
 };
 use identity::{Authenticator, ServerKey};
 use links::Context;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use wire::info::Info;
 
 use crate::{

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use env::collections::HashMap;
+use env::{collections::HashMap, disk::Soon};
 use parking_lot::Mutex;
 
 use crate::{
@@ -28,6 +28,9 @@ const FILES_MAX: usize = 512;
 /// Readers that are remembered, so that one that reads in order is known.
 const READERS_MAX: usize = 16;
 
+/// Readings ahead that wait for their reader, of a mebibyte at most each.
+const AHEAD_MAX: usize = 8;
+
 /// An open segment file.
 #[derive(Debug)]
 pub(crate) struct Open {
@@ -37,6 +40,12 @@ pub(crate) struct Open {
 
 /// A place in a file.
 pub(crate) type At = (FileId, u64);
+
+/// Bytes of a block from which on it is one of the large ones, which have a budget of their own: they are read in order as a rule, in memory that goes
+/// round, and would go through all that there is for blocks. On most machines memory that is used for the first time costs more than reading into it.
+pub(crate) const LARGE: usize = 64 << 10;
+/// Their budget is this part of that for blocks, and besides it.
+const LARGE_PART: usize = 4;
 
 /// The part of a budget that new items may fill before they have to make room for each other.
 const PROBATION_PART: usize = 8;
@@ -152,8 +161,11 @@ pub(crate) struct Cache {
     pub subjects: Mutex<Budgeted<Arc<SubjectFoot>>>,
     pub index: Mutex<Budgeted<Arc<IndexFoot>>>,
     pub blocks: Mutex<Budgeted<Block>>,
+    large: Mutex<Budgeted<Block>>,
     /// The last blocks that were read, each by another reader as far as one can tell.
     recent: Mutex<VecDeque<At>>,
+    /// What those who read in order are about to ask for.
+    ahead: Mutex<VecDeque<(At, Soon)>>,
 }
 
 impl Cache {
@@ -163,7 +175,9 @@ impl Cache {
             subjects: Mutex::new(Budgeted::new(footers / 4 * 3)),
             index: Mutex::new(Budgeted::new(footers / 4)),
             blocks: Mutex::new(Budgeted::new(blocks)),
+            large: Mutex::new(Budgeted::new(blocks / LARGE_PART)),
             recent: Mutex::default(),
+            ahead: Mutex::default(),
         }
     }
     pub(crate) fn file(&self, id: FileId) -> Option<Arc<Open>> {
@@ -191,19 +205,24 @@ impl Cache {
         self.index.lock().put(at, f, w);
     }
     pub(crate) fn get_block(&self, at: At) -> Option<Block> {
-        self.blocks.lock().get(at)
+        let small = self.blocks.lock().get(at);
+        small.or_else(|| self.large.lock().get(at))
     }
     /// A record of a block, unchecked, if it is there: for one that is read alone, since two counts less are touched than with the block.
     pub(crate) fn record_of(&self, at: At, seq: StreamSeq) -> Option<Bytes> {
-        self.blocks.lock().look(at)?.find(seq)
+        if let Some(b) = self.blocks.lock().look(at) {
+            return b.find(seq);
+        }
+        self.large.lock().look(at)?.find(seq)
     }
     pub(crate) fn put_block(&self, at: At, b: Block) {
         let w = b.weight();
-        self.blocks.lock().put(at, b, w);
+        let which = if w >= LARGE { &self.large } else { &self.blocks };
+        which.lock().put(at, b, w);
     }
     /// Whether a block is there, without counting as a use of it.
     pub(crate) fn holds_block(&self, at: At) -> bool {
-        self.blocks.lock().holds(at)
+        self.blocks.lock().holds(at) || self.large.lock().holds(at)
     }
     /// Notes that the block at `now` is asked for, and `last` with it; whether the one at `before` was among the last ones, so that
     /// somebody goes through a piece in order.
@@ -220,24 +239,46 @@ impl Cache {
         recent.push_back(last);
         follows
     }
+    /// Keeps a reading that is under way for who asks for what stands there. One that nobody asks for goes when others come.
+    pub(crate) fn put_ahead(&self, at: At, soon: Soon) {
+        let mut ahead = self.ahead.lock();
+        if ahead.len() >= AHEAD_MAX {
+            ahead.pop_front();
+        }
+        ahead.push_back((at, soon));
+    }
+    /// Whether a reading begins there.
+    pub(crate) fn holds_ahead(&self, at: At) -> bool {
+        self.ahead.lock().iter().any(|(a, _)| *a == at)
+    }
+    /// Takes the reading that begins there.
+    pub(crate) fn take_ahead(&self, at: At) -> Option<Soon> {
+        let mut ahead = self.ahead.lock();
+        let i = ahead.iter().position(|(a, _)| *a == at)?;
+        ahead.remove(i).map(|(_, soon)| soon)
+    }
     /// Whether S-90 holds.
     #[cfg(any(test, feature = "l1"))]
     pub(crate) fn is_within_budget(&self) -> bool {
         self.subjects.lock().is_within_budget()
             && self.index.lock().is_within_budget()
             && self.blocks.lock().is_within_budget()
+            && self.large.lock().is_within_budget()
             && self.files.lock().len() <= FILES_MAX
     }
     /// Drops one block, which was found to be bad.
     pub(crate) fn drop_block(&self, at: At) {
         self.blocks.lock().remove(at);
+        self.large.lock().remove(at);
     }
     /// Drops all that belongs to a file.
     pub(crate) fn forget(&self, id: FileId) {
         self.files.lock().remove(&id);
+        self.ahead.lock().retain(|((file, _), _)| *file != id);
         self.subjects.lock().forget(id);
         self.index.lock().forget(id);
         self.blocks.lock().forget(id);
+        self.large.lock().forget(id);
     }
 }
 

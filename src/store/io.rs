@@ -89,6 +89,14 @@ impl File {
             File::Sim(f) => f.scan_at(off, len).await,
         }
     }
+    /// Begins such a reading, where that is of use.
+    pub(crate) fn stream_soon(&self, off: u64, len: usize) -> Option<env::disk::Soon> {
+        match self {
+            File::Os(f) => f.stream_soon(off, len),
+            #[cfg(any(test, feature = "l1"))]
+            File::Sim(_) => None,
+        }
+    }
     pub(crate) async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
         both!(self, File, f => f.write_vectored_at(off, bufs).await)
     }

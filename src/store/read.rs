@@ -9,7 +9,7 @@ use bytes::Bytes;
 use env::disk::OpenOptions;
 
 use crate::{
-    cache::Open,
+    cache::{LARGE, Open},
     feet::{Need, What},
     group::Piece,
     mend::intact,
@@ -34,8 +34,8 @@ pub(crate) enum Fetched {
 /// Bytes that are read at once by somebody who goes through a piece in order: of small messages, and of those that fill a block each.
 const READ_AHEAD: u32 = 256 << 10;
 const READ_AHEAD_LARGE: u32 = 1 << 20;
-/// Bytes of a block from which on it is kept as it was read, with its neighbours, and not copied.
-const LARGE: usize = 64 << 10;
+/// Parts of a piece that are being read ahead of who goes through it in order.
+const PARTS_AHEAD: usize = 2;
 /// How often a read that finds damage is tried.
 pub(crate) const TRIES: usize = 3;
 
@@ -290,12 +290,19 @@ impl Shard {
             return Ok(());
         }
         let end_of = |k: usize| f.blocks.get(k + 1).map_or(meta.data, |b| b.off);
-        let ahead = if (end_of(i) - start) as usize >= LARGE { READ_AHEAD_LARGE } else { READ_AHEAD };
-        let fits = |k: &usize| *k < f.blocks.len() && end_of(*k) - start <= ahead;
-        let last = (i..).take_while(fits).last().unwrap_or(i);
+        let large = (end_of(i) - start) as usize >= LARGE;
+        let ahead = if large { READ_AHEAD_LARGE } else { READ_AHEAD };
+        let last_from = |i: usize| {
+            let start = f.blocks[i].off;
+            let fits = |k: &usize| *k < f.blocks.len() && end_of(*k) - start <= ahead;
+            (i..).take_while(fits).last().unwrap_or(i)
+        };
+        let last = last_from(i);
         let before = place(f.blocks[i.saturating_sub(1)].off);
-        let in_order =
-            self.cache.follows(before, |in_order| place(f.blocks[if in_order { last } else { i }].off));
+        // Whoever begins a piece of large messages goes on as a rule.
+        let begins = large && i == 0;
+        let follows = |known: bool| place(f.blocks[if known || begins { last } else { i }].off);
+        let in_order = self.cache.follows(before, follows) || begins;
         if !in_order || last == i {
             return Ok(());
         }
@@ -304,7 +311,30 @@ impl Shard {
             // Whoever reads the block itself says so.
             Err(_) => return Ok(()),
         };
-        let bytes = open.file.stream_at(meta.off + u64::from(start), (end_of(last) - start) as usize).await?;
+        let (off, len) = (meta.off + u64::from(start), (end_of(last) - start) as usize);
+        let begun = match self.cache.take_ahead((meta.file, off)) {
+            Some(soon) => soon.read().await,
+            None => None,
+        };
+        let bytes = match begun {
+            Some(Ok(b)) => b,
+            _ => open.file.stream_at(off, len).await?,
+        };
+        // What comes after is read while this is being sent.
+        let mut next = last + 1;
+        for _ in 0..PARTS_AHEAD {
+            if next >= f.blocks.len() {
+                break;
+            }
+            let (from, upto) = (f.blocks[next].off, last_from(next));
+            let at = place(from);
+            if !self.cache.holds_ahead(at)
+                && let Some(soon) = open.file.stream_soon(at.1, (end_of(upto) - from) as usize)
+            {
+                self.cache.put_ahead(at, soon);
+            }
+            next = upto + 1;
+        }
         for k in i..=last {
             let (from, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
             let Some(raw) = bytes.get(from..to) else { break };

@@ -423,6 +423,8 @@ fn record_crc(group: GroupId, b: &[u8]) -> u32 {
 
 /// Bytes that a batch reserves before it needs them, at most.
 const BATCH_RESERVE_MAX: usize = (1 << 20) + (64 << 10);
+/// And this part more than the one before took: batches of a busy publisher are alike and not the same, and the one that outgrows its room is copied.
+const BATCH_MORE_PART: usize = 16;
 
 /// Builds a payload of [`Kind::Messages`] in a buffer that is used again once nobody holds what was made from it.
 #[derive(Debug, Default)]
@@ -441,10 +443,10 @@ impl Batch {
     /// Adds a message. Sequences must rise.
     pub fn push(&mut self, group: GroupId, m: &Message<'_>) {
         if self.buf.is_empty() {
-            let needed = PREAMBLE + m.record_size();
-            if self.buf.capacity() < needed {
-                // Growing step by step would copy everything twice; what is left over serves the batches after this one.
-                self.buf.reserve(needed.max(self.usual.min(BATCH_RESERVE_MAX)));
+            // Growing on the way would copy everything again, up to once for each byte; what is left over serves later batches only if one fits.
+            let wanted = (PREAMBLE + m.record_size()).max(self.usual.min(BATCH_RESERVE_MAX));
+            if self.buf.capacity() < wanted {
+                self.buf.reserve(wanted + wanted / BATCH_MORE_PART);
             }
             self.buf.extend_from_slice(&[0; PREAMBLE]);
         }
@@ -475,11 +477,11 @@ impl Batch {
             self.buf.extend_from_slice(&[0; PREAMBLE]);
         }
         let len = (self.buf.len() - PREAMBLE) as u32;
-        self.usual = self.buf.len();
         self.buf[0..4].copy_from_slice(&self.count.to_le_bytes());
         self.buf[4..8].copy_from_slice(&len.to_le_bytes());
         self.buf.extend_from_slice(rest);
         self.count = 0;
+        self.usual = self.buf.len();
         self.buf.split().freeze()
     }
 }

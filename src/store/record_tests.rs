@@ -111,3 +111,23 @@ fn a_batch_with_falling_sequences_is_refused() {
         Err("the payload is not what its proposer made")
     );
 }
+
+/// A batch as large as the one before, or a little larger, is made in one place: it was copied once more when what follows the messages was added.
+#[test]
+fn a_batch_like_the_one_before_is_not_copied() {
+    let mut batch = Batch::new();
+    for round in 0..20u64 {
+        let mut place = None;
+        for i in 1..=100 + round % 4 {
+            let (seq, body) = (StreamSeq(1000 * round + i), [7; 300]);
+            let (subject, headers, body) = (&b"a.b"[..], &b""[..], &body[..]);
+            batch.push(
+                GroupId(1),
+                &Message { seq, time: 1, expires: None, redacted: false, subject, headers, body },
+            );
+            place = place.or(Some(batch.buf.as_ptr()));
+        }
+        let payload = batch.finish(b"what follows");
+        assert!(round == 0 || place == Some(payload.as_ptr()), "batch {round} was moved");
+    }
+}

@@ -19,9 +19,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use env::disk::OpenOptions;
+use env::{disk::OpenOptions, watch};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::{
     cache::Cache,
@@ -796,21 +796,28 @@ impl Shard {
         Ok(())
     }
 
-    /// The clean end, after its flush, when nothing is taken any more: journal files that wait to be used again go, so that the next start
-    /// does not read through them, and dictionaries are kept for it.
+    /// The clean end, after its flush, when nothing is taken any more: journal files without a round that is needed go, also the one that was written last,
+    /// so that the next start does not read through them; a small one that was never written waits for it in their place. Dictionaries are kept for it.
     pub(crate) async fn leave(&self) {
         self.save_subjects().await;
         // A round that began before the end may still want the file that waits.
         let _round = self.round_lock.lock().await;
         let _one = self.prepare_lock.lock().await;
-        let free: Vec<JournalFile> = {
+        let needed = Round(self.replay_from.load(Ordering::Relaxed));
+        let (free, next) = {
             let mut j = self.journal.lock();
-            let spare = j.spare.take();
-            j.free.drain(..).chain(spare).collect()
+            let (spare, done) = (j.spare.take(), j.active.take_if(|a| a.last < needed));
+            let next = (j.active.is_none() && j.full.is_empty()).then_some(j.next_number);
+            j.next_number += u64::from(next.is_some());
+            (j.free.drain(..).chain(spare).chain(done.map(|a| a.at)).collect::<Vec<_>>(), next)
         };
         for f in free {
             // S-23: no round in it is needed, also if the removal does not reach the disk.
             self.disk.remove_file(&journal_path(&self.dir, f.number)).await.ok();
+        }
+        if let Some(number) = next {
+            // Without it the next start makes one.
+            self.create_journal(number, self.opts.journal_file_min, false).await.ok();
         }
     }
 

@@ -112,7 +112,7 @@ impl DamageWatch {
 pub struct Ticket {
     round: Round,
     sync: Sync,
-    progress: tokio::sync::watch::Receiver<Progress>,
+    progress: env::watch::Receiver<Progress>,
 }
 
 impl Ticket {

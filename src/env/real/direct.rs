@@ -74,7 +74,11 @@ impl Drop for Loan {
     }
 }
 
+/// Rooms for reading come in two sizes, so that one that was given back fits the next reader, whose place in the file has another remainder.
+const READ_SIZES: [usize; 2] = [(256 << 10) + 2 * ALIGN, SPARE_BYTES_MAX];
+
 fn room_for(len: usize) -> Room {
+    let len = READ_SIZES.into_iter().find(|size| *size >= len).unwrap_or(len);
     let found = SPARE.lock().ok().and_then(|mut spare| {
         let i = spare.iter().position(|r| r.len() >= len)?;
         Some(spare.swap_remove(i))
@@ -213,6 +217,25 @@ impl File {
             Some(b) => Ok(b),
             None => self.scan_at(off, len).await,
         }
+    }
+}
+
+/// A reading that is under way. Dropping it lets it end by itself.
+#[derive(Debug)]
+pub struct Soon(JoinHandle<Option<io::Result<Bytes>>>);
+
+impl Soon {
+    /// What was read; `None` where it could not be read this way.
+    pub async fn read(self) -> Option<io::Result<Bytes>> {
+        self.0.await.ok().flatten()
+    }
+}
+
+impl File {
+    /// Begins to read past the page cache what is about to be asked for, in memory that goes round. `None` where nothing is read ahead.
+    pub fn stream_soon(&self, off: u64, len: usize) -> Option<Soon> {
+        let inner = self.0.clone();
+        Some(Soon(spawn_blocking(move || inner.read_past(off, len))))
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::oneshot, task::spawn_blocking};
 
-pub use super::direct::Appender;
+pub use super::direct::{Appender, Soon};
 use super::{direct::Room, sys};
 use crate::disk::{Entry, Metadata, Op, OpenOptions, Space, fail, parent, poisoned, refuse, temporary};
 

@@ -102,6 +102,17 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap_or("..")
 }
 
+/// A reading that is under way: there is none.
+#[derive(Debug)]
+pub enum Soon {}
+
+impl Soon {
+    /// What was read.
+    pub async fn read(self) -> Option<io::Result<Bytes>> {
+        match self {}
+    }
+}
+
 impl Disk {
     /// The disk of the machine that this code runs on. Panics outside a simulated task.
     pub fn os() -> Disk {
@@ -327,6 +338,11 @@ impl File {
     ) -> io::Result<T> {
         let h = self.0.handle;
         self.0.disk.op(op, &self.0.path, |d| f(d, h)).await
+    }
+
+    /// Nothing is read ahead: whoever reads has what stands on the disk then.
+    pub fn stream_soon(&self, _off: u64, _len: usize) -> Option<Soon> {
+        None
     }
 
     /// The path that it was opened with.

@@ -2,7 +2,7 @@
 //! disks, the nodes' clocks, signals and process facts are our own.
 //!
 //! The harness begins with [`run`], makes machines with [`World::machine`] and does to them what storms do. One run a
-//! thread at a time, one process a seed where exact repetition counts.
+//! thread at a time. A run needs a thread of its own where exact repetition counts.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(crate) mod clock;

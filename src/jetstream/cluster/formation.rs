@@ -7,7 +7,8 @@
 //! How it works: the lowest id among the fresh nodes that see each other proposes the set of all that it sees. Each of them promises itself to that one
 //! proposal, durably, and says so. When all have, the proposer makes the group, which is the decision; the others make it, with the members that they promised
 //! themselves to, when they see that the proposer has. A promise is given back only on the proposer's word that it has dropped its proposal, which
-//! it has noted durably before. Who is free and sees a group joins it.
+//! it has noted durably before. Who is free and sees a group joins it when it has a leader; until then it waits, since a group that is without one
+//! for good (its others went on without this member, K-8) would never let it go.
 //!
 //! - K-1: at most one meta group forms among servers that configure each other: a group's first members are more than half of them, and
 //!   a node is a first member of one group only.
@@ -58,6 +59,13 @@ pub struct Standing {
     /// The group that it is a member of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<u64>,
+    /// That group has a leader, as far as this node knows. Nodes of earlier versions do not say so.
+    #[serde(default = "yes")]
+    pub led: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What is to be done.
@@ -122,9 +130,9 @@ impl Formation {
     pub fn member(&self) -> Option<u64> {
         self.member
     }
-    /// What this node says of itself: nothing that is not durable.
-    pub fn standing(&self) -> Standing {
-        Standing { ballot: self.saved.ballot, promise: self.saved.promise.clone(), member: self.member }
+    /// What this node says of itself: nothing that is not durable. `led`: its group has a leader.
+    pub fn standing(&self, led: bool) -> Standing {
+        Standing { ballot: self.saved.ballot, promise: self.saved.promise.clone(), member: self.member, led }
     }
 
     /// A node said what it is.
@@ -160,8 +168,11 @@ impl Formation {
     fn promise(&mut self, p: Option<Proposal>) -> Option<Action> {
         self.save(Saved { promise: p, ..self.saved.clone() })
     }
-    fn group_in_sight(&self) -> Option<(NodeId, u64)> {
-        self.seen.iter().find_map(|(n, s)| s.member.map(|g| (*n, g)))
+    fn is_group_in_sight(&self) -> bool {
+        self.seen.values().any(|s| s.member.is_some())
+    }
+    fn led_group(&self) -> Option<(NodeId, u64)> {
+        self.seen.iter().filter(|(_, s)| s.led).find_map(|(n, s)| s.member.map(|g| (*n, g)))
     }
 
     /// What is to be done now. To be called after each event, and now and then; `random` names a group that is proposed.
@@ -183,9 +194,12 @@ impl Formation {
             Some(p) if p.proposer == self.me => self.as_proposer(&p, now),
             Some(p) => self.as_promised(&p),
             None => {
-                if let Some((via, genesis)) = self.group_in_sight() {
+                if let Some((via, genesis)) = self.led_group() {
                     self.making = true;
                     return Some(Action::Join { via, genesis });
+                }
+                if self.is_group_in_sight() {
+                    return None;
                 }
                 if let Some(p) = self.worthy() {
                     return self.promise(Some(p));
@@ -228,7 +242,7 @@ impl Formation {
             return Some(Action::Make(p.clone()));
         }
         // It is not decided, so it can be dropped: for a group that is there, for a lower proposer, or because somebody does not answer.
-        let yields = self.group_in_sight().is_some()
+        let yields = self.is_group_in_sight()
             || self.worthy().is_some_and(|other| other.proposer < self.me)
             || now.saturating_sub(self.proposed) >= GIVE_UP;
         if yields { self.promise(None) } else { None }
@@ -325,7 +339,7 @@ mod tests {
             if from == to || self.cut.contains(&(from.min(to), from.max(to))) {
                 return;
             }
-            let standing = self.nodes[from].f.standing();
+            let standing = self.nodes[from].f.standing(true);
             if self.nodes[from].up && self.nodes[to].up {
                 self.nodes[to].f.saw(n(from as u64 + 1), standing);
             }
@@ -431,6 +445,19 @@ mod tests {
         assert!(w.nodes[0].joined.is_some());
     }
 
+    /// K-8: a member of a group that others have left behind is back while servers with empty directories come.
+    #[test]
+    fn nobody_joins_a_group_without_a_leader() {
+        let mut fresh = Formation::new(n(3), 2, Saved::default(), None, 0);
+        let member = |genesis, led| Standing { member: Some(genesis), led, ..Standing::default() };
+        fresh.saw(n(1), member(7, false));
+        fresh.saw(n(2), Standing::default());
+        fresh.saw(n(4), Standing::default());
+        assert_eq!(fresh.next(100 * STEP, 1), None, "nor is another one made beside it");
+        fresh.saw(n(5), member(8, true));
+        assert_eq!(fresh.next(101 * STEP, 1), Some(Action::Join { via: n(5), genesis: 8 }));
+    }
+
     #[test]
     fn a_promise_outlives_its_giver_and_ends_on_the_proposers_word_only() {
         let mut w = World::new(3);
@@ -438,21 +465,21 @@ mod tests {
             w.say(from, to);
         }
         w.work(0, false);
-        assert_eq!(w.nodes[0].f.standing().promise.map(|p| p.members.len()), Some(3));
+        assert_eq!(w.nodes[0].f.standing(true).promise.map(|p| p.members.len()), Some(3));
         w.say(0, 1);
         w.work(1, false);
-        let promise = w.nodes[1].f.standing().promise;
+        let promise = w.nodes[1].f.standing(true).promise;
         assert!(promise.is_some());
         w.restart(1);
         w.now += 100 * STEP;
         w.say(2, 1);
         w.work(1, false);
-        assert_eq!(w.nodes[1].f.standing().promise, promise);
+        assert_eq!(w.nodes[1].f.standing(true).promise, promise);
         w.work(0, false);
-        assert_eq!(w.nodes[0].f.standing().promise, None, "nobody else has answered for long");
+        assert_eq!(w.nodes[0].f.standing(true).promise, None, "nobody else has answered for long");
         w.say(0, 1);
         w.work(1, false);
-        assert_eq!(w.nodes[1].f.standing().promise, None);
+        assert_eq!(w.nodes[1].f.standing(true).promise, None);
         w.heal();
     }
 

@@ -19,7 +19,7 @@ use super::{
     calls::{Call, Reply},
     formation::Action,
     identity,
-    shell::Cluster,
+    shell::{Cluster, SPENDS},
 };
 use crate::{
     JetStream,
@@ -277,13 +277,14 @@ impl JetStream {
 
     /// Looks at one group.
     async fn keep_group(self: &Arc<JetStream>, c: &Cluster, id: u64, room: bool) -> Kept {
-        let (assigned, out) = self.meta.read(|s| {
+        let (assigned, out, spent) = self.meta.read(|s| {
             let out = s.outs().get(&id).is_some_and(|nodes| nodes.contains(&self.me));
-            (s.get(id).cloned(), out)
+            (s.get(id).cloned(), out, s.spent(id, self.me))
         });
         let done = |done: bool| if done { Kept::Done } else { Kept::Left };
         if out {
-            return done(self.drop_group(id).await);
+            let gone = self.drop_group(id).await;
+            return done(gone && self.change_meta(&Command::Gone { id, node: self.me }).await.is_ok());
         }
         let Some(assigned) = assigned.filter(|a| a.a.concerns(self.me)) else { return Kept::Done };
         let Some(handle) = self.replicas.get(GroupId(id)) else {
@@ -296,6 +297,11 @@ impl JetStream {
             }
             return Kept::Opens;
         };
+        // What comes in its place is looked at next.
+        if spent.is_some_and(|life| handle.life() <= life) {
+            self.drop_group(id).await;
+            return Kept::Left;
+        }
         if let Some(stream) = self.stream_of(&assigned) {
             stream.want(assigned.a.config.clone());
         }
@@ -358,7 +364,7 @@ impl JetStream {
         })
     }
 
-    /// Removes a group that this node is out of (K-5), and says so.
+    /// Removes what this node has of a group: it is out of it (K-5), or was left behind. Whether it is gone.
     async fn drop_group(self: &Arc<JetStream>, id: u64) -> bool {
         if self.opening.lock().contains(&id) {
             return false;
@@ -375,7 +381,7 @@ impl JetStream {
             self.host.log("ERR", &format!("JetStream: group {id} could not be removed: {e}"));
             return false;
         }
-        self.change_meta(&Command::Gone { id, node: self.me }).await.is_ok()
+        true
     }
 
     /// The leader of a group brings its members to what is assigned.
@@ -405,10 +411,28 @@ impl JetStream {
                 c.changed.send_modify(|n| *n += 1);
                 nodes.is_empty() || self.change_meta(&Command::Out { id: a.id, nodes }).await.is_ok()
             }
+            Ok(Reach::Asking(nodes)) => {
+                self.renew_left_behind(a.id, handle, &nodes).await;
+                false
+            }
             Ok(_) => false,
             Err(e) => {
                 tracing::debug!(group = a.id, "members: {e}");
                 false
+            }
+        }
+    }
+
+    /// Who was wanted again after the group had left it behind and before its node was told to leave still has the replica that left. It can never be a
+    /// member again, and nobody would tell it to go: that is done here.
+    async fn renew_left_behind(&self, id: u64, handle: &replica::Handle, nodes: &[NodeId]) {
+        for replica in nodes.iter().filter_map(|n| handle.left_behind(*n)) {
+            let is_news = self.meta.read(|s| {
+                let known = s.spent(id, replica).is_some_and(|life| life >= replica.incarnation);
+                !known && s.nodes().values().all(|n| n.format >= SPENDS)
+            });
+            if is_news && let Err(e) = self.change_meta(&Command::Spent { id, replica }).await {
+                tracing::debug!(group = id, "a replica that was left behind: {e:?}");
             }
         }
     }

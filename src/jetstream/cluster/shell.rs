@@ -11,10 +11,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use env::watch;
 use parking_lot::{Mutex, RwLock};
 use replica::{NodeId, Peers};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::{
     Kind, Setup, Wires,
@@ -24,9 +25,11 @@ use super::{
 use crate::{JetStream, meta};
 
 /// The version of what nodes say of themselves, and the newest format of everything that this node reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// From that format on a node knows of streams that begin anew, and of publishes that are given on.
 pub const RENEWS: u32 = 2;
+/// From that format on a node knows of replicas that their group has left behind.
+pub const SPENDS: u32 = 3;
 
 /// What a node says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -256,8 +259,8 @@ impl JetStream {
             if p.hello.as_ref() == Some(&hello) {
                 return;
             }
-            p.hello = Some(hello.clone());
-            hello.standing.member.zip(c.genesis()).filter(|(a, b)| a != b)
+            let before = p.hello.replace(hello.clone()).and_then(|h| h.standing.member);
+            hello.standing.member.zip(c.genesis()).filter(|(a, b)| a != b && before != Some(*a))
         };
         if other.is_some() {
             let text = format!(
@@ -279,7 +282,7 @@ impl JetStream {
             format: FORMAT,
             name: self.host.name(),
             cluster: c.name.clone(),
-            standing: c.formation.lock().standing(),
+            standing: c.formation.lock().standing(self.meta.leader(self.me).is_some()),
             tags: c.tags.clone(),
             memory_max: self.tunable().memory_max,
             storage_max: self.tunable().storage_max,

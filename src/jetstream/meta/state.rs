@@ -22,6 +22,9 @@ use crate::codec;
 pub const META_GROUP: u64 = 1;
 /// The version of the commands and of the checkpoint.
 const FORMAT: u8 = 3;
+/// The state's, when it tells of lives of replicas that are spent; without those it is written as before, so that nodes that do not know of them
+/// read it.
+const WITH_SPENT: u8 = 4;
 
 /// A stream and its log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -106,6 +109,14 @@ pub enum Command {
         /// The one that it gets: above all given so far.
         new: u64,
     },
+    /// The group has left this replica behind, by a committed membership, before its node was told to leave; and the node is wanted again. What it has of that
+    /// life never counts any more and goes; the node comes anew.
+    Spent {
+        /// The group.
+        id: u64,
+        /// The node, and the life.
+        replica: NodeId,
+    },
 }
 
 /// An assignment with its configuration.
@@ -126,9 +137,13 @@ pub struct State {
     /// What follows from the assignments.
     tally: Tally,
     outs: BTreeMap<u64, BTreeSet<NodeId>>,
+    /// By group and node: the last life of its replica that was spent.
+    spent: Spent,
     nodes: BTreeMap<NodeId, Node>,
     removed: BTreeSet<NodeId>,
 }
+
+type Spent = BTreeMap<u64, BTreeMap<u64, u32>>;
 
 impl Assigned {
     /// With its configuration read.
@@ -238,6 +253,18 @@ impl State {
                 self.put(Assigned::new(a));
                 Ok(new)
             }
+            Command::Spent { id, replica } => {
+                let old = self.assignments.get(&id).ok_or("there is no such stream")?;
+                let node = NodeId::new(replica.id, 0);
+                if !old.a.left.contains(&node) {
+                    let mut a = old.a.clone();
+                    a.left.push(node);
+                    self.put(Assigned::new(a));
+                }
+                let last = self.spent.entry(id).or_default().entry(node.id).or_default();
+                *last = replica.incarnation.max(*last);
+                Ok(id)
+            }
         }
     }
 
@@ -252,6 +279,7 @@ impl State {
     fn take(&mut self, id: u64) -> Option<Arc<Assigned>> {
         let old = self.assignments.remove(&id)?;
         self.tally.remove(&old);
+        self.spent.remove(&id);
         Some(old)
     }
 
@@ -293,6 +321,10 @@ impl State {
     pub fn outs(&self) -> &BTreeMap<u64, BTreeSet<NodeId>> {
         &self.outs
     }
+    /// The last life of a node's replica that was spent, if any.
+    pub fn spent(&self, group: u64, node: NodeId) -> Option<u32> {
+        self.spent.get(&group)?.get(&node.id).copied()
+    }
     /// The nodes.
     pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
         &self.nodes
@@ -310,14 +342,24 @@ impl State {
     pub fn encode(&self) -> Bytes {
         let assignments: Vec<&Assignment> = self.assignments.values().map(|a| &a.a).collect();
         let nodes: Vec<&Node> = self.nodes.values().collect();
-        codec::encode(FORMAT, &(self.last_id, assignments, &self.outs, nodes, &self.removed))
+        if self.spent.is_empty() {
+            return codec::encode(FORMAT, &(self.last_id, assignments, &self.outs, nodes, &self.removed));
+        }
+        codec::encode(WITH_SPENT, &(self.last_id, assignments, &self.outs, nodes, &self.removed, &self.spent))
     }
     /// Reads what [`State::encode`] wrote.
     pub fn decode(b: &[u8]) -> Option<State> {
         type Saved = (u64, Vec<Assignment>, BTreeMap<u64, BTreeSet<NodeId>>, Vec<Node>, BTreeSet<NodeId>);
-        let (last_id, assignments, outs, nodes, removed): Saved = codec::decode(FORMAT, b)?;
+        type More =
+            (u64, Vec<Assignment>, BTreeMap<u64, BTreeSet<NodeId>>, Vec<Node>, BTreeSet<NodeId>, Spent);
+        let (last_id, assignments, outs, nodes, removed, spent) = if b.first() == Some(&WITH_SPENT) {
+            codec::decode::<More>(WITH_SPENT, b)?
+        } else {
+            let (last_id, assignments, outs, nodes, removed) = codec::decode::<Saved>(FORMAT, b)?;
+            (last_id, assignments, outs, nodes, removed, Spent::new())
+        };
         let nodes = nodes.into_iter().map(|n| (n.id, n)).collect();
-        let mut s = State { last_id, outs, nodes, removed, ..State::default() };
+        let mut s = State { last_id, outs, spent, nodes, removed, ..State::default() };
         assignments.into_iter().for_each(|a| s.put(Assigned::new(a)));
         Some(s)
     }
@@ -450,6 +492,28 @@ mod tests {
     }
 
     #[test]
+    fn a_life_that_its_group_left_behind_is_spent_for_good() {
+        let mut s = State::default();
+        s.apply(Command::Create(stream(2, "S", &[1, 2, 3]))).unwrap();
+        let before = s.encode();
+        assert_eq!((before[0], s.spent(2, n(1))), (FORMAT, None));
+        s.apply(Command::Spent { id: 2, replica: n(1) }).unwrap();
+        assert_eq!((s.spent(2, n(1)), s.spent(2, n(2)), s.spent(3, n(1))), (Some(0), None, None));
+        assert_eq!(outs(&s, 2), [], "it stays wanted");
+        let a = s.get(2).unwrap().a.clone();
+        assert!(a.concerns(n(1)) && a.members_for(n(1)) == Members::default(), "K-2: it comes as a newcomer");
+        // Words that come late and again change nothing.
+        s.apply(Command::Spent { id: 2, replica: NodeId::new(1, 7) }).unwrap();
+        s.apply(Command::Spent { id: 2, replica: n(1) }).unwrap();
+        assert_eq!((s.spent(2, n(1)), s.get(2).unwrap().a.left.len()), (Some(7), 1));
+        let read = State::decode(&s.encode()).expect("it is ours");
+        assert_eq!((read.spent(2, n(1)), s.encode()[0]), (Some(7), WITH_SPENT));
+        s.apply(Command::Delete(2)).unwrap();
+        assert_eq!((s.spent(2, n(1)), s.encode()[0]), (None, FORMAT));
+        assert!(s.apply(Command::Spent { id: 2, replica: n(1) }).is_err());
+    }
+
+    #[test]
     fn a_removed_node_is_waited_for_no_more() {
         let mut s = State::default();
         let node = |id| Node {
@@ -511,6 +575,8 @@ mod tests {
             })),
             (1u64..5).prop_map(|id| Command::Remove(n(id))),
             (2u64..9, 2u64..12).prop_map(|(id, new)| Command::Renew { id, new }),
+            (2u64..9, 1u64..5, 0u32..3)
+                .prop_map(|(id, node, life)| Command::Spent { id, replica: NodeId::new(node, life) }),
         ]
     }
 
@@ -556,6 +622,8 @@ mod tests {
             b.splice(0..0, [FORMAT]);
             State::decode(&b);
             Command::decode(&b);
+            b[0] = WITH_SPENT;
+            State::decode(&b);
         }
     }
 }

@@ -12,9 +12,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use env::Rng;
+use env::{Rng, watch};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use wire::peer::{Hello, VERSION, VERSION_MIN, hex, unhex};
 
 use super::{

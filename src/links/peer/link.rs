@@ -14,9 +14,9 @@ use std::{
 
 use broker::Transport;
 use bytes::{Bytes, BytesMut};
-use env::{Instant, Wall};
+use env::{Instant, Wall, watch};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use wire::peer::{HEADER_BYTES, Joiner, PIECE_BYTES_MAX, Parsed, Piece, header, parse};
 
 use super::{

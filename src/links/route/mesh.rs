@@ -12,9 +12,9 @@ use std::{
 };
 
 use broker::{Broker, Closed, Link};
-use env::{Instant, Wall, Worker, rng::Rng};
+use env::{Instant, Wall, Worker, rng::Rng, watch};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use wire::route::info::RouteInfo;
 
 use super::{RouteHooks, RouteSettings, RouteUrl, dial};

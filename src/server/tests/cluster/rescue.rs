@@ -53,14 +53,20 @@ async fn operate(s: &Server, what: &str, body: Value, fits: impl Fn(&Value) -> b
 
 async fn publish(js: &jetstream::Context, id: &str) -> u64 {
     let deadline = env::now() + PATIENCE;
+    let mut said = std::collections::BTreeMap::<String, u32>::new();
     loop {
-        assert!(env::now() < deadline, "message {id} is never acknowledged");
+        assert!(env::now() < deadline, "message {id} is never acknowledged: {said:?}");
         let m = jetstream::message::PublishMessage::build().payload("x".into()).message_id(id);
-        let Ok(ack) = js.send_publish("S.x", m).await else { continue };
-        match env::timeout(Duration::from_secs(2), ack.into_future()).await {
-            Ok(Ok(ack)) => return ack.sequence,
-            _ => env::sleep(Duration::from_millis(20)).await,
-        }
+        let why = match js.send_publish("S.x", m).await {
+            Ok(ack) => match env::timeout(Duration::from_secs(2), ack.into_future()).await {
+                Ok(Ok(ack)) => return ack.sequence,
+                Ok(Err(e)) => e.to_string(),
+                Err(_) => "no answer".to_owned(),
+            },
+            Err(e) => format!("not sent: {e}"),
+        };
+        *said.entry(why).or_default() += 1;
+        env::sleep(Duration::from_millis(20)).await;
     }
 }
 
