@@ -836,7 +836,8 @@ impl Conn {
             last_activity: AtomicU64::new(env::wall().0 as u64),
             pings: self.pings.clone(),
         });
-        let is_new = match self.mesh.register(&route, &info) {
+        let first = self.dialed.is_some().then(|| self.info_for_place());
+        let is_new = match self.mesh.register(&route, &info, first) {
             Ok(is_new) => is_new,
             Err(why) => return self.no_place(why, id),
         };
@@ -844,8 +845,6 @@ impl Conn {
         self.greeting = None;
         self.pool = if pooled { ours.max(theirs) } else { 0 };
         if let Some(d) = &self.dialed {
-            let info = self.info_for_place();
-            self.link.push(|out| info.push(out));
             // The PONG says that the other end has given the connection its place: the others may follow.
             if d.slot == Slot::Pool(0) {
                 self.goes_on = true;

@@ -381,7 +381,15 @@ impl Mesh {
     }
 
     /// Gives a connection its place, or says why not. The bool says whether its server is new.
-    pub(super) fn register(&self, route: &Arc<Route>, info: &RouteInfo) -> Result<bool, Refused> {
+    ///
+    /// `first` is what the other end is to be told before all else: it takes the first server that it hears of on this connection for the one at this end, and
+    /// from the moment that the connection is known others tell it of further ones.
+    pub(super) fn register(
+        &self,
+        route: &Arc<Route>,
+        info: &RouteInfo,
+        first: Option<RouteInfo>,
+    ) -> Result<bool, Refused> {
         if self.stopping.load(Acquire) {
             return Err(Refused::Stopping);
         }
@@ -414,6 +422,9 @@ impl Mesh {
                 return Err(Refused::Duplicate);
             }
             old.link.close(Closed::DuplicateRoute);
+        }
+        if let Some(first) = first {
+            route.link.push(|out| first.push(out));
         }
         member.routes.insert(route.slot.clone(), route.clone());
         member.info = info.clone();

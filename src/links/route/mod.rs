@@ -11,6 +11,7 @@
 //! * between two servers at most one connection has a place in the pool, or an account; both ends keep the same one.
 //! * no server is a member that has our id, our name, or another cluster's name.
 //! * nothing but CONNECT, INFO and pings is done for a connection that has no place yet.
+//! * the first server that is named on a connection is the one at its end.
 
 mod conn;
 mod dial;
