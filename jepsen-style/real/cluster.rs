@@ -288,10 +288,22 @@ impl Cluster {
     /// # Errors
     /// One has ended, or does not greet in time.
     pub async fn greets(&mut self, deadline: Instant) -> Result<(), Wrong> {
+        self.rise(deadline, 0).await.map(drop)
+    }
+    /// Waits until every node greets or has ended, as one may that refuses to start with what it finds on its disk; those that have, `may_end` at most.
+    ///
+    /// # Errors
+    /// More have ended, or one does not greet in time.
+    pub async fn rise(&mut self, deadline: Instant, may_end: usize) -> Result<Vec<String>, Wrong> {
+        let mut ended = Vec::new();
         for i in 0..self.nodes.len() {
             while !greets(self.nodes[i].port).await {
                 let name = self.nodes[i].name.clone();
                 if !self.is_running(i) {
+                    ended.push(name.clone());
+                    if ended.len() <= may_end {
+                        break;
+                    }
                     return Err(format!("{name} has ended: {}", self.last_words(i)));
                 }
                 if Instant::now() > deadline {
@@ -300,7 +312,7 @@ impl Cluster {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
-        Ok(())
+        Ok(ended)
     }
 
     /// The end of a node's log, for a person.

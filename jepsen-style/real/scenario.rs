@@ -360,7 +360,8 @@ async fn attempt(
     stormed.map_err(halt(State::NotHere))?;
     c.mend().map_err(halt(State::Broken))?;
     let deadline = Instant::now() + SERVE;
-    c.greets(deadline).await.map_err(halt(State::Broken))?;
+    // The others are asked for all that was acknowledged.
+    let ended = c.rise(deadline, (s.nodes - 1) / 2).await.map_err(halt(State::Broken))?;
     for t in clients {
         t.await.map_err(|e| (State::Broken, e.to_string()))?;
     }
@@ -380,6 +381,9 @@ async fn attempt(
         _ => Ok(()),
     };
     judge(s, rec, drained, row);
+    for name in ended {
+        row.note += &format!("{name} refuses to start with what is on its disk; ");
+    }
     if let Err(e) = &probed {
         let waited = (deadline - calm).as_secs();
         (row.state, row.note) =
