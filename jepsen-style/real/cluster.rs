@@ -300,11 +300,11 @@ impl Cluster {
             while !greets(self.nodes[i].port).await {
                 let name = self.nodes[i].name.clone();
                 if !self.is_running(i) {
-                    ended.push(name.clone());
-                    if ended.len() <= may_end {
-                        break;
+                    if ended.len() == may_end {
+                        return Err(format!("{name} has ended: {}", self.last_words(i)));
                     }
-                    return Err(format!("{name} has ended: {}", self.last_words(i)));
+                    ended.push(name);
+                    break;
                 }
                 if Instant::now() > deadline {
                     return Err(format!("{name} does not listen"));

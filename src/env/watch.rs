@@ -4,12 +4,9 @@
 //! `tokio::sync::watch` is, but for one thing: waiters wake in the order in which they began to wait, where tokio's are
 //! spread by random draws from a counter of the whole process, so that a simulated run would depend on what ran before it.
 
-use std::{
-    ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::*},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::*},
 };
 
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -39,8 +36,7 @@ pub struct Receiver<T> {
 }
 
 /// The value, locked while this lives: to be dropped before anything is awaited or set.
-#[derive(Debug)]
-pub struct Ref<'a, T>(RwLockReadGuard<'a, T>);
+pub type Ref<'a, T> = RwLockReadGuard<'a, T>;
 
 /// The sender is gone; the value will not change any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +61,7 @@ impl<T> Sender<T> {
     }
     /// What is set.
     pub fn borrow(&self) -> Ref<'_, T> {
-        Ref(self.0.value.read())
+        self.0.value.read()
     }
     /// Sets the value; the one before.
     pub fn send_replace(&self, value: T) -> T {
@@ -101,13 +97,13 @@ impl<T> Drop for Sender<T> {
 impl<T> Receiver<T> {
     /// What is set; a change that is seen by this still counts as one for [`Receiver::changed`].
     pub fn borrow(&self) -> Ref<'_, T> {
-        Ref(self.shared.value.read())
+        self.shared.value.read()
     }
     /// What is set, and that it has been seen.
     pub fn borrow_and_update(&mut self) -> Ref<'_, T> {
         let value = self.shared.value.read();
         self.seen = self.shared.version.load(Acquire) & !CLOSED;
-        Ref(value)
+        value
     }
     /// Waits for a value that has not been seen, and counts it as seen.
     ///
@@ -128,7 +124,7 @@ impl<T> Receiver<T> {
                 let value = shared.value.read();
                 *seen = shared.version.load(Acquire) & !CLOSED;
                 if fits(&value) {
-                    return Ok(Ref(value));
+                    return Ok(value);
                 }
             }
             changed(shared, seen).await?;
@@ -155,13 +151,6 @@ async fn changed<T>(shared: &Shared<T>, seen: &mut u64) -> Result<(), Closed> {
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Receiver<T> {
         Receiver { shared: self.shared.clone(), seen: self.seen }
-    }
-}
-
-impl<T> Deref for Ref<'_, T> {
-    type Target = T;
-    fn deref(&self) -> &T {
-        &self.0
     }
 }
 

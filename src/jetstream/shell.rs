@@ -626,7 +626,7 @@ impl Stream {
         if let Some(node) = self.node.upgrade()
             && let Some(c) = &node.cluster
         {
-            c.changed.send_modify(|n| *n += 1);
+            c.tell();
         }
     }
 }

@@ -311,14 +311,14 @@ impl Shard {
             // Whoever reads the block itself says so.
             Err(_) => return Ok(()),
         };
-        let (off, len) = (meta.off + u64::from(start), (end_of(last) - start) as usize);
-        let begun = match self.cache.take_ahead((meta.file, off)) {
+        let (here, len) = (place(start), (end_of(last) - start) as usize);
+        let begun = match self.cache.take_ahead(here) {
             Some(soon) => soon.read().await,
             None => None,
         };
         let bytes = match begun {
             Some(Ok(b)) => b,
-            _ => open.file.stream_at(off, len).await?,
+            _ => open.file.stream_at(here.1, len).await?,
         };
         // What comes after is read while this is being sent.
         let mut next = last + 1;

@@ -298,7 +298,6 @@ impl JetStream {
         let mut hint = None;
         loop {
             let mut changes = c.changed.subscribe();
-            changes.borrow_and_update();
             let Some(a) = self.meta.read(|s| s.get(id).cloned()) else {
                 return Err(errors::STREAM_NOT_FOUND.error());
             };

@@ -73,13 +73,12 @@ pub(crate) async fn keep(node: Weak<JetStream>) {
         let Some(me) = node.upgrade().filter(|n| !n.is_closed()) else { return };
         let Some(c) = me.cluster.clone() else { return };
         let mut meta = me.meta.changes();
-        meta.borrow_and_update();
         let unfinished = me.look(&c, &mut mind).await;
         drop(me);
         let pause = if unfinished { AGAIN } else { HELLO };
         env::select! {
             _ = c.stir.notified() => {}
-            _ = meta.changed() => c.changed.send_modify(|n| *n += 1),
+            _ = meta.changed() => c.tell(),
             _ = env::sleep(pause) => {}
         }
     }
@@ -408,7 +407,7 @@ impl JetStream {
             Ok(Reach::Done) => {
                 let nodes = a.leaving.clone();
                 // For those who wait for the members. The keeper itself is not stirred: while nobody leads the meta group it would turn without a pause.
-                c.changed.send_modify(|n| *n += 1);
+                c.tell();
                 nodes.is_empty() || self.change_meta(&Command::Out { id: a.id, nodes }).await.is_ok()
             }
             Ok(Reach::Asking(nodes)) => {

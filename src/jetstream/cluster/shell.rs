@@ -151,8 +151,12 @@ impl Cluster {
     }
     /// Something changed that the keeper and those who wait should look at.
     pub fn touch(&self) {
-        self.changed.send_modify(|n| *n += 1);
+        self.tell();
         self.stir.notify_one();
+    }
+    /// Something changed that is of use only to those who wait.
+    pub fn tell(&self) {
+        self.changed.send_modify(|n| *n += 1);
     }
     /// The keeper is to look at a group.
     pub fn look_at(&self, group: u64) {

@@ -342,21 +342,19 @@ impl State {
     pub fn encode(&self) -> Bytes {
         let assignments: Vec<&Assignment> = self.assignments.values().map(|a| &a.a).collect();
         let nodes: Vec<&Node> = self.nodes.values().collect();
+        let saved = (self.last_id, assignments, &self.outs, nodes, &self.removed);
         if self.spent.is_empty() {
-            return codec::encode(FORMAT, &(self.last_id, assignments, &self.outs, nodes, &self.removed));
+            codec::encode(FORMAT, &saved)
+        } else {
+            codec::encode(WITH_SPENT, &(saved, &self.spent))
         }
-        codec::encode(WITH_SPENT, &(self.last_id, assignments, &self.outs, nodes, &self.removed, &self.spent))
     }
     /// Reads what [`State::encode`] wrote.
     pub fn decode(b: &[u8]) -> Option<State> {
         type Saved = (u64, Vec<Assignment>, BTreeMap<u64, BTreeSet<NodeId>>, Vec<Node>, BTreeSet<NodeId>);
-        type More =
-            (u64, Vec<Assignment>, BTreeMap<u64, BTreeSet<NodeId>>, Vec<Node>, BTreeSet<NodeId>, Spent);
-        let (last_id, assignments, outs, nodes, removed, spent) = if b.first() == Some(&WITH_SPENT) {
-            codec::decode::<More>(WITH_SPENT, b)?
-        } else {
-            let (last_id, assignments, outs, nodes, removed) = codec::decode::<Saved>(FORMAT, b)?;
-            (last_id, assignments, outs, nodes, removed, Spent::new())
+        let ((last_id, assignments, outs, nodes, removed), spent): (Saved, Spent) = match b.first() {
+            Some(&WITH_SPENT) => codec::decode(WITH_SPENT, b)?,
+            _ => (codec::decode(FORMAT, b)?, Spent::new()),
         };
         let nodes = nodes.into_iter().map(|n| (n.id, n)).collect();
         let mut s = State { last_id, outs, spent, nodes, removed, ..State::default() };

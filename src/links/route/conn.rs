@@ -844,12 +844,10 @@ impl Conn {
         self.end = End::Registered { id: id.clone() };
         self.greeting = None;
         self.pool = if pooled { ours.max(theirs) } else { 0 };
-        if let Some(d) = &self.dialed {
+        if self.dialed.is_some() && slot == Slot::Pool(0) {
             // The PONG says that the other end has given the connection its place: the others may follow.
-            if d.slot == Slot::Pool(0) {
-                self.goes_on = true;
-                self.send_ping(env::now());
-            }
+            self.goes_on = true;
+            self.send_ping(env::now());
         }
         let carries = match &slot {
             Slot::Account(a) => Carries::One(a.clone()),
