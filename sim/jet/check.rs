@@ -89,7 +89,14 @@ fn writes(r: &Record, o: &Options, out: &mut Vec<Violation>) {
                 tries.iter().filter(|a| !matches!(a.outcome, Outcome::Refused(_))).count()
             };
             if seqs.len() > may {
-                wrong(out, "JS-2", format!("{name} has value {v} at {seqs:?}, at most {may} times it may"));
+                let said: Vec<_> = tries.iter().map(|a| (a.sent_at, a.done_at, &a.outcome)).collect();
+                wrong(
+                    out,
+                    "JS-2",
+                    format!(
+                        "{name} has value {v} at {seqs:?}, at most {may} times it may: sent and answered {said:?}"
+                    ),
+                );
             }
         }
         for a in r.attempts.iter().filter(|a| a.stream == *s) {

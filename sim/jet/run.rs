@@ -265,9 +265,9 @@ impl Harness {
         for (actor, since, until) in std::mem::take(&mut self.cut) {
             if until <= now {
                 self.link(actor, |w, a, s| w.join(a, s));
-                // What was sent before comes after this only, together with what was sent since.
+                // What was sent before comes after this only, together with what was sent since, and with retries that wait longer each time.
                 let now = self.ns();
-                self.record.lock().outages.push((since, now));
+                self.record.lock().outages.push((since, now + (now - since)));
             } else {
                 self.cut.push((actor, since, until));
             }

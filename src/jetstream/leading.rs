@@ -247,8 +247,9 @@ impl Stream {
         self.refuse_waiting(slow, error);
         self.fail(lost.void, error);
         if stops {
-            // Nobody goes on with what was handed out: here it ends.
-            self.fail(lost.open, error);
+            // What was handed out may be durable, here or elsewhere: who published hears nothing rather than that it is refused.
+            let commands = lost.open.into_iter().filter(|o| matches!(o, Outcome::Command(_)));
+            self.fail(commands.collect(), error);
         }
         self.drained.notify_waiters();
         if goes_on {

@@ -64,6 +64,8 @@ pub struct JetStream {
     pub(crate) opening: Mutex<BTreeSet<u64>>,
     /// In this life everything was applied that was in the meta group's log when it began.
     pub(crate) caught_up: AtomicBool,
+    /// The highest id of a group that had been given by then.
+    pub(crate) older: AtomicU64,
     /// The highest id of a group that the store had at the start.
     stored_max: u64,
     pub(crate) wheel: Arc<Wheel>,
@@ -200,6 +202,7 @@ impl JetStream {
             system_desk: Mutex::default(),
             opening: Mutex::default(),
             caught_up: AtomicBool::new(false),
+            older: AtomicU64::new(0),
             stored_max: stored.last().map_or(0, |g| g.0),
             wheel: Wheel::new(),
             accounts: RwLock::default(),
@@ -629,7 +632,12 @@ async fn tell_damage(node: Weak<JetStream>, mut watch: store::DamageWatch) {
 
 /// What names the meta group that the store has.
 fn genesis_of(replicas: &Replicas) -> Result<u64, String> {
-    let (options, _) = replicas.options(GroupId(META_GROUP)).map_err(|e| e.to_string())?;
+    let (options, _) = replicas.options(GroupId(META_GROUP)).map_err(|e| {
+        format!(
+            "the meta group: {e}, as a part of the journal is gone. The other servers of the cluster have it: move the store directory away, start again, and \
+             remove the server that this one was with SERVER.REMOVE"
+        )
+    })?;
     let bytes = options.as_ref().try_into().map_err(|_| "the meta group has no name".to_owned())?;
     Ok(u64::from_le_bytes(bytes))
 }

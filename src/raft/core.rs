@@ -148,7 +148,7 @@ pub struct Core {
     /// Holes in the log, in order and apart.
     pub(crate) damage: Vec<(LogIndex, LogIndex)>,
     pub(crate) ill: bool,
-    /// See [`Core::distrust`].
+    /// See [`HardState::doubt`].
     pub(crate) doubt: bool,
     pub(crate) halted: Option<Fault>,
     /// The snapshot that the driver was asked to fetch.
@@ -226,7 +226,7 @@ impl Core {
             next_seq: 0,
             damage: Vec::new(),
             ill: false,
-            doubt: false,
+            doubt: hard.doubt,
             halted: None,
             incoming: None,
             election_at: NEVER,
@@ -389,7 +389,12 @@ impl Core {
         cx.out.writes.push(Write {
             group: self.group,
             token,
-            hard: write_hard.then_some(HardState { term: hard.0, vote: hard.1, commit: self.log.commit }),
+            hard: write_hard.then_some(HardState {
+                term: hard.0,
+                vote: hard.1,
+                commit: self.log.commit,
+                doubt: self.doubt,
+            }),
             reset: cx.reset.take(),
             truncate,
             patch: std::mem::take(&mut cx.patch),

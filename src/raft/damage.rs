@@ -14,14 +14,7 @@ use crate::types::{Entry, LogIndex, NodeId, Term};
 const TERMS_PASSED: u64 = 1 << 20;
 
 impl Core {
-    /// The disk has lost an end of the log, or the hard state, and nobody knows how much was in it: what this replica acknowledged or
-    /// voted for may be gone. Until [`crate::Event::Trusted`] it follows, but neither votes nor campaigns: whoever leads meanwhile was chosen
-    /// by others, of whom one has each entry that it may have forgotten. Right after [`Core::new`].
-    pub fn distrust(&mut self) {
-        self.doubt = true;
-    }
-
-    /// Whether this replica is distrusted.
+    /// Whether this replica is distrusted: see [`HardState::doubt`](crate::HardState).
     #[must_use]
     pub fn is_distrusted(&self) -> bool {
         self.doubt

@@ -93,7 +93,7 @@ pub enum Event {
         /// Last.
         last: LogIndex,
     },
-    /// A replica that was distrusted ([`crate::Core::distrust`]) has applied everything that anybody was told of before it began to ask:
+    /// A replica that was distrusted ([`crate::HardState::doubt`]) has applied everything that anybody was told of before it began to ask:
     /// the answer to a read that began in this life.
     Trusted,
     /// Campaign without waiting, unless a promise binds; for operators and tests.

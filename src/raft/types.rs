@@ -174,6 +174,11 @@ pub struct HardState {
     pub vote: Option<NodeId>,
     /// An index that was committed when this was written.
     pub commit: LogIndex,
+    /// The disk has lost an end of the log, or this state, and nobody knows how much was in it: what this replica acknowledged or voted for
+    /// may be gone. Until [`crate::Event::Trusted`], in this life or a later one, it follows, but neither votes nor campaigns: whoever
+    /// leads meanwhile was chosen by others, of whom one has each entry that it may have forgotten. A driver that finds such a loss makes this
+    /// durable before it changes anything else.
+    pub doubt: bool,
 }
 
 /// What a log stands on: the state up to `index`, and the membership in force there.

@@ -9,11 +9,11 @@ use raft::{HardState, LogIndex, Members, NodeId, Term};
 /// The version that this code writes and the only one it reads.
 const VERSION: u8 = 1;
 
-/// A hard state: version, whether there is a vote, term, commit, the vote's id and incarnation.
+/// A hard state: version, flags (1: there is a vote, 2: the replica is distrusted), term, commit, the vote's id and incarnation.
 pub(crate) fn hard_state(h: &HardState) -> Bytes {
     let mut b = BytesMut::with_capacity(30);
     b.put_u8(VERSION);
-    b.put_u8(u8::from(h.vote.is_some()));
+    b.put_u8(u8::from(h.vote.is_some()) | u8::from(h.doubt) << 1);
     b.put_u64_le(h.term.0);
     b.put_u64_le(h.commit.0);
     let vote = h.vote.unwrap_or_default();
@@ -45,14 +45,13 @@ pub(crate) fn read_hard_state(mut b: &[u8]) -> Option<HardState> {
     if b.len() != HARD_STATE || b.get_u8() != VERSION {
         return None;
     }
-    let voted = match b.get_u8() {
-        0 => false,
-        1 => true,
-        _ => return None,
-    };
+    let flags = b.get_u8();
+    if flags > 3 {
+        return None;
+    }
     let (term, commit) = (Term(b.get_u64_le()), LogIndex(b.get_u64_le()));
     let vote = NodeId::new(b.get_u64_le(), b.get_u32_le());
-    Some(HardState { term, vote: voted.then_some(vote), commit })
+    Some(HardState { term, vote: (flags & 1 > 0).then_some(vote), commit, doubt: flags & 2 > 0 })
 }
 
 /// Members, and behind them the bytes of the layer above: a group's options, and its checkpoints.
@@ -83,7 +82,12 @@ mod tests {
 
     #[test]
     fn golden_hard_state() {
-        let h = HardState { term: Term(7), vote: Some(NodeId::new(3, 2)), commit: LogIndex(0x0102) };
+        let h = HardState {
+            term: Term(7),
+            vote: Some(NodeId::new(3, 2)),
+            commit: LogIndex(0x0102),
+            doubt: false,
+        };
         let b = hard_state(&h);
         assert_eq!(
             b[..],
@@ -94,11 +98,14 @@ mod tests {
         assert!((1..b.len()).all(|n| read_hard_state(&b[..n]).is_none()));
         let none = HardState { vote: None, ..h };
         assert_eq!(read_hard_state(&hard_state(&none)), Some(none));
+        let doubted = hard_state(&HardState { doubt: true, ..h });
+        assert_eq!((doubted[1], &doubted[2..]), (3, &b[2..]));
+        assert_eq!(read_hard_state(&doubted), Some(HardState { doubt: true, ..h }));
     }
 
     #[test]
     fn golden_memory_state() {
-        let h = HardState { term: Term(7), vote: None, commit: LogIndex(3) };
+        let h = HardState { term: Term(7), vote: None, commit: LogIndex(3), doubt: false };
         let m = Members::of([NodeId::new(1, 4)]);
         let b = memory_state(&h, &m);
         assert_eq!(b[..], [&hard_state(&h)[..], &m.encode()].concat());

@@ -222,3 +222,67 @@ fn d12_a_member_whose_journal_was_cut_votes_for_nobody_before_it_has_caught_up()
     })
     .expect("a runtime starts");
 }
+
+/// D-12: what was forgotten stays forgotten in the next life, which finds a log without a gap and a hard state that is newer than the loss.
+#[test]
+fn d12_doubt_outlives_a_restart() {
+    env::run(async {
+        let mut c = Cluster::new(31, 3, 0).await;
+        c.settle().await;
+        for _ in 0..40 {
+            c.publish(5);
+            env::sleep(Duration::from_millis(2)).await;
+        }
+        c.settle().await;
+        let ids = c.ids();
+        for id in &ids {
+            c.crash(*id).await;
+        }
+        let (id, other) = (ids[0], ids[1]);
+        cut(&c.disk(id), &mut c.rng);
+        c.start(id).await;
+        let handle = c.list(id).handle();
+        assert!(handle.status().damaged, "the end of its journal is gone");
+        // Somebody leads and gives it one entry; then it ends.
+        let (index, term, chain) = handle.store().last();
+        let (before, term) = (raft::Chain(chain.0), raft::Term(term.0 + 1));
+        let entry = raft::Entry::after(
+            before,
+            raft::LogIndex(index.0 + 1),
+            term,
+            raft::EntryKind::Empty,
+            0,
+            Default::default(),
+        );
+        let append = raft::Append {
+            prev: raft::LogIndex(index.0),
+            prev_term: raft::Term(term.0 - 1),
+            prev_chain: Some(before),
+            entries: vec![entry],
+            commit: raft::LogIndex(1),
+            round: 0,
+        };
+        let (group, body) = (raft::GroupId(GROUP.0), raft::Body::Append(append));
+        handle.0.post(raft::Event::Message(raft::Message { group, from: other, to: id, term, body }));
+        while handle.status().durable.0 <= index.0 {
+            env::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(handle.status().damaged);
+        drop(handle);
+        c.crash(id).await;
+        c.start(id).await;
+        let status = c.list(id).handle().status();
+        assert_eq!((status.term.0, status.last.0), (term.0, index.0 + 1), "it found what it was given");
+        assert!(status.damaged, "and still does not know what it acknowledged before");
+        for id in &ids[1..] {
+            c.start(*id).await;
+        }
+        c.settle().await;
+        let handle = c.list(id).handle();
+        while handle.status().damaged {
+            env::sleep(Duration::from_millis(20)).await;
+        }
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}

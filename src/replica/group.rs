@@ -428,7 +428,12 @@ impl Group {
         if self.memory && (write.hard.is_some() || members) {
             // Its log does not outlive a restart, and it must be known then whether others are counting on it.
             let s = inner.core.status();
-            let hard = write.hard.unwrap_or(HardState { term: s.term, vote: s.vote, commit: s.commit });
+            let hard = write.hard.unwrap_or(HardState {
+                term: s.term,
+                vote: s.vote,
+                commit: s.commit,
+                doubt: false,
+            });
             let state = codec::memory_state(&hard, inner.core.members().1);
             tickets[0] = Some(self.store.set_hard_state(state)?);
         } else if let Some(hard) = &write.hard {

@@ -14,6 +14,8 @@ use crate::{options::Error, replicas::Shared};
 /// The group under whose hard state the counter is kept. No group of the layer above has this id.
 pub(crate) const COUNTER: store::GroupId = store::GroupId(0);
 const VERSION: u8 = 1;
+/// More numbers than rounds that are lost at once can hold: a number is a round, and a file of the journal has fewer of them.
+const LOST_MAX: u32 = 1 << 20;
 
 /// The machine that a replica is on: what the layers above and the links know.
 pub(crate) fn node(replica: NodeId) -> NodeId {
@@ -50,7 +52,7 @@ impl Shared {
         self.count(0).await.map(|_| ())
     }
     async fn count(&self, by: u32) -> Result<u32, Error> {
-        let _one = self.counting.lock().await;
+        let mut counted = self.counting.lock().await;
         let (group, made) = match self.store.group(COUNTER) {
             Ok(g) => (g, None),
             Err(store::Error::NoGroup(_)) => {
@@ -60,13 +62,17 @@ impl Shared {
             Err(e) => return Err(e.into()),
         };
         let unfit = || Error::Unfit("the counter of this node's replicas is damaged".to_owned());
-        let last = group.hard_state().as_deref().and_then(decode).ok_or_else(unfit)?;
-        let next = last.checked_add(by).ok_or_else(unfit)?;
+        let last = decode(&group.known_hard_state()).ok_or_else(unfit)?;
+        // Numbers that were given may stand in what is damaged or gone of the journal.
+        let lost = group.hard_state().is_none() || self.store.lost_rounds() && !*counted;
+        let leap = if lost { LOST_MAX } else { 0 };
+        let next = last.checked_add(by + leap).ok_or_else(unfit)?;
         let written = group.set_hard_state(encode(next))?;
         if let Some(made) = made {
             made.durable().await?;
         }
         written.durable().await?;
+        *counted = true;
         Ok(next)
     }
 }

@@ -288,6 +288,10 @@ impl Shared {
 }
 
 impl Handle {
+    /// Tells a node which replica of the group this one is. If that node's replica leads and knows it under an earlier life, it takes this one in.
+    pub fn announce(&self, to: NodeId) {
+        self.0.shared.on_ask(self.0.id, to);
+    }
     /// Takes the next step towards having exactly these nodes as voters, and says how far the group is. Cheap; never waits; may be repeated as
     /// often as one likes, also with another target. Only a leader can take steps.
     ///

@@ -125,7 +125,26 @@ pub(crate) async fn open(
     };
     let mut tail = raft::Tail::new(base.clone());
     let mut damage = Vec::new();
-    let (mut surveyed, mut forgot, mut unsure) = (false, group.is_doubtful(), LogIndex(u64::MAX));
+    let (mut surveyed, mut unsure) = (false, LogIndex(u64::MAX));
+    let read = |b: bytes::Bytes| {
+        codec::read_hard_state(&b[..b.len().min(codec::HARD_STATE)])
+            .ok_or_else(|| unfit("its hard state cannot be read"))
+    };
+    let mut hard = hard.map(read).transpose()?;
+    let doubted = hard.is_some_and(|h| h.doubt);
+    // Where rounds of the journal are gone between others, nobody knows the terms of what stood there, nor whether a later entry took the place of an earlier one.
+    let mut forgot =
+        hard.is_none() || doubted || group.is_doubtful() || group.holes().iter().any(|h| !h.known);
+    forgot &= !sole;
+    if forgot && !doubted {
+        // First of all: the next life must not take what this one mends for all that there ever was.
+        let known = hard.unwrap_or(HardState { term: Term(group.last().1.0), ..HardState::default() });
+        let doubtful = HardState { doubt: true, ..known };
+        if !group.is_memory() {
+            group.set_hard_state(codec::hard_state(&doubtful))?.durable().await?;
+        }
+        hard = Some(doubtful);
+    }
     let mut at = store::LogIndex(base.index.0.max(1));
     if checkpoint.index.0 != 0 {
         at = first;
@@ -146,17 +165,18 @@ pub(crate) async fn open(
             Err(store::Error::Damaged(d)) => {
                 let hole = group.holes().into_iter().find(|h| h.first <= at && at <= h.last);
                 let hole = hole.ok_or_else(|| unfit(&d.to_string()))?;
-                if hole.chain.0 == 0 && hole.last == group.last().0 {
-                    // Where the log ends is not known; nor is anything there that could be kept.
-                    group.truncate(hole.first)?.durable().await?;
-                    forgot = true;
-                    break;
-                }
-                if !hole.known {
-                    // Its terms are taken for the highest that they can be. If they were not, its leader replaces what conflicts, which
-                    // must not be counted on before it has.
-                    forgot = true;
-                    unsure = unsure.min(LogIndex(at.0).prev());
+                if !hole.known && !sole {
+                    // What stands behind it is good, but cannot be compared with a leader's log entry by entry, and this replica's copies count
+                    // for nothing before it has caught up.
+                    match group.truncate(at) {
+                        Ok(ticket) => {
+                            ticket.durable().await?;
+                            break;
+                        }
+                        // In a segment whose index is gone too: it was committed. Its terms are taken for the highest that they can be.
+                        Err(store::Error::Invalid(_)) => unsure = unsure.min(LogIndex(at.0).prev()),
+                        Err(e) => return Err(e.into()),
+                    }
                 }
                 for i in at.0..=hole.last.0 {
                     let chain = if i == hole.last.0 { Chain(hole.chain.0) } else { Chain::default() };
@@ -190,25 +210,20 @@ pub(crate) async fn open(
             at = e.head.index.next();
         }
     }
-    let (mut hard, sure) = match hard {
-        Some(b) => {
-            let read = codec::read_hard_state(&b[..b.len().min(codec::HARD_STATE)]);
-            (read.ok_or_else(|| unfit("its hard state cannot be read"))?, true)
-        }
-        // With one voter nobody else could have been voted for: the log says which terms there were.
-        None => (HardState { term: tail.last_term(), vote: None, commit: base.index }, false),
-    };
+    // With one voter nobody else could have been voted for: the log says which terms there were.
+    let mut hard = hard.unwrap_or(HardState { term: tail.last_term(), ..HardState::default() });
     hard.commit = hard.commit.min(unsure).max(base.index);
+    hard.doubt = forgot || unsure < LogIndex(u64::MAX);
+    let forgot = hard.doubt;
     let restored = Restored { hard, applied: base.index, tail, damage };
     let seed = env::rng("raft elections").next_u64();
-    let mut core =
+    let core =
         shared.with_live(sole, |live| Core::new(id, me, shared.options.raft.clone(), seed, restored, live));
-    if !sole && (!sure || forgot) {
+    if forgot {
         tracing::error!(
             group = id.0,
             "the end of its log is lost here: it follows, and votes for nobody until it has caught up"
         );
-        core.distrust();
     }
     let mut inner = Inner::new(core);
     // An answer to a read of an earlier life must not look like one to a read of this one.

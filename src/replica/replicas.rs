@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     /// Flushes run one at a time, or a later one would think the checkpoints of an earlier one its own.
     flushing: tokio::sync::Mutex<()>,
     /// Numbers of replicas are given one at a time.
-    pub counting: tokio::sync::Mutex<()>,
+    pub counting: tokio::sync::Mutex<bool>,
     pub transfers: Transfers,
     pub closed: AtomicBool,
 }
@@ -249,6 +249,12 @@ impl Replicas {
         let group = self.0.store.group(store::GroupId(id.0))?;
         let unfit = || Error::Unfit(format!("group {}: its options cannot be read", id.0));
         Ok((own_options(&group).ok_or_else(unfit)?.1, group.is_memory()))
+    }
+
+    /// Whether what a stored group was made with is lost, with a part of the journal.
+    #[must_use]
+    pub fn is_orphan(&self, id: GroupId) -> bool {
+        self.0.store.group(store::GroupId(id.0)).is_ok_and(|g| own_options(&g).is_none())
     }
 
     /// The handle of an open group.

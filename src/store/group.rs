@@ -556,7 +556,8 @@ impl Group {
     /// Takes what recovery found for durable.
     pub(crate) fn replay_hard(&mut self, hard: Option<Bytes>) {
         self.hard_valid = hard.is_some();
-        self.hard = hard.unwrap_or_default();
+        // The last that is known stays, for those to whom it is better than nothing.
+        self.hard = hard.unwrap_or(std::mem::take(&mut self.hard));
         self.hard_durable = (self.hard.clone(), self.hard_valid);
     }
     /// The hard state that a manifest may name.

@@ -58,6 +58,10 @@ impl Replay {
     pub(crate) fn damaged(&self) -> usize {
         self.steps.iter().filter(|s| !matches!(s.1, Verdict::Take(_))).count()
     }
+    /// Whether there are rounds of which nothing is left.
+    pub(crate) fn lost_rounds(&self) -> bool {
+        self.cut > 0 || self.steps.iter().any(|s| matches!(s.1, Verdict::Missing(_)))
+    }
 }
 
 /// The table. `from` is the first round that the manifest does not hold, `synced` what the manifest vouches for.

@@ -101,6 +101,8 @@ pub(crate) struct Shard {
     pub damaged: Notify,
     /// Recovery gave up something behind the last good round.
     pub torn: bool,
+    /// Rounds of the journal are gone altogether, and nobody knows what they held.
+    pub lost_rounds: bool,
 }
 
 pub(crate) fn slot_path(dir: &Path, slot: usize) -> PathBuf {
@@ -259,6 +261,7 @@ impl Shard {
             damage: Mutex::default(),
             damaged: Notify::new(),
             torn: replay.torn,
+            lost_rounds: replay.lost_rounds(),
             disk,
             dir,
             opts,

@@ -603,6 +603,11 @@ impl Store {
         self.shards.all.iter().any(|s| s.torn)
     }
 
+    /// Whether opening met rounds of the journal that are gone altogether: what they held is not known, which may be whole groups.
+    pub fn lost_rounds(&self) -> bool {
+        self.shards.all.iter().any(|s| s.lost_rounds)
+    }
+
     /// Bytes that lie in segments: what [`Store::verify`] reads.
     pub fn segment_bytes(&self) -> u64 {
         let groups: Vec<_> = self
@@ -793,6 +798,11 @@ impl Group {
     pub fn hard_state(&self) -> Option<Bytes> {
         let s = self.state.lock();
         s.hard_valid.then(|| s.hard.clone())
+    }
+
+    /// The last hard state that is known, although a later one may be lost.
+    pub fn known_hard_state(&self) -> Bytes {
+        self.state.lock().hard.clone()
     }
 
     /// The last entry of the log.

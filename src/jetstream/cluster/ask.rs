@@ -123,7 +123,9 @@ impl JetStream {
         } else if a.a.members.contains(&self.me) && a.a.members.len() == 1 {
             return At::Nobody;
         }
+        // Whoever answered once may be out of it since, and believe the same of this node.
         let hint = c.hints.lock().get(&a.a.id).copied();
+        let hint = hint.filter(|n| a.a.concerns(*n));
         let others = a.a.members.iter().copied().filter(|n| *n != self.me);
         hint.into_iter().chain(others).find(|n| c.is_up(*n)).map_or(At::Nobody, At::Node)
     }
@@ -394,8 +396,11 @@ impl Desk<'_> {
                         return Some(Answered { kind, failed, body });
                     }
                     Some(Reply::Silence) => return None,
-                    Some(Reply::Elsewhere(n)) => hint = n.filter(|n| *n != self.node.me && c.is_up(*n)),
-                    _ => {}
+                    Some(Reply::Elsewhere(next)) => {
+                        self.unlearn(c, &request, n);
+                        hint = next.filter(|n| *n != self.node.me && c.is_up(*n));
+                    }
+                    _ => self.unlearn(c, &request, n),
                 },
                 At::Nobody => {}
             }
@@ -433,6 +438,18 @@ impl Desk<'_> {
             body: Bytes::copy_from_slice(&self.asked.body),
         };
         c.calls.call(&*c.wires, to, &call, PATIENCE).await
+    }
+
+    /// Who did not answer is not asked first the next time.
+    fn unlearn(&self, c: &Cluster, r: &Request, asked: NodeId) {
+        if let Responsible::Stream(name) = responsible(r)
+            && let Some(a) = self.node.meta.find(&self.assets.account.name, name)
+        {
+            let mut hints = c.hints.lock();
+            if hints.get(&a.a.id) == Some(&asked) {
+                hints.remove(&a.a.id);
+            }
+        }
     }
 
     /// Who answered for a stream is asked first the next time.

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     JetStream,
-    meta::{Assigned, Command, META_GROUP, NotAssigned},
+    meta::{Assigned, Assignment, Command, META_GROUP, NotAssigned},
 };
 
 /// How often what is not finished is looked at.
@@ -304,6 +304,12 @@ impl JetStream {
         if let Some(stream) = self.stream_of(&assigned) {
             stream.want(assigned.a.config.clone());
         }
+        if handle.members().0.is_empty() && self.may_have_had(&assigned.a) {
+            // Its members have no reason to ask for it: they take it for the one that they know, who has nothing to say.
+            let others = assigned.a.members.iter().filter(|n| **n != self.me);
+            others.for_each(|n| handle.announce(*n));
+            return Kept::Left;
+        }
         done(self.keep_members(c, &assigned, &handle).await)
     }
 
@@ -312,7 +318,11 @@ impl JetStream {
         let id = assigned.a.id;
         let (me, mut assigned) = (self.clone(), assigned.clone());
         env::spawn(async move {
-            let there = me.replicas.has(GroupId(id));
+            let mut there = me.replicas.has(GroupId(id));
+            if there && me.replicas.is_orphan(GroupId(id)) && me.goes_on_elsewhere(&assigned.a).await {
+                // Its log could be kept, but nobody knows what it was: it comes back with nothing, as somebody else.
+                there = me.replicas.remove(GroupId(id)).await.is_err();
+            }
             if !there {
                 match me.still_assigned(id).await {
                     Some(now) => assigned = now,
@@ -328,7 +338,11 @@ impl JetStream {
                 }
             }
             let label = format!("{} > {}", assigned.a.account, assigned.a.name);
-            match me.open_group(assigned.a.clone(), there).await {
+            let mut a = assigned.a.clone();
+            if !there && me.may_have_had(&a) {
+                a.left.push(me.me);
+            }
+            match me.open_group(a, there).await {
                 Ok(stream) => {
                     stream.want(assigned.a.config.clone());
                     me.faults.lock().remove(&label);
@@ -355,12 +369,32 @@ impl JetStream {
     async fn still_assigned(self: &Arc<JetStream>, id: u64) -> Option<Arc<Assigned>> {
         if !self.caught_up.load(Acquire) {
             self.meta.handle()?.read_barrier().await.ok()?;
+            self.older.fetch_max(self.meta.read(|s| s.last_id), Relaxed);
             self.caught_up.store(true, Release);
         }
         self.meta.read(|s| {
             let out = s.outs().get(&id).is_some_and(|nodes| nodes.contains(&self.me));
             s.get(id).filter(|a| !out && a.a.concerns(self.me)).cloned()
         })
+    }
+
+    /// Whether this node may have been a member of a group that it does not have: it has lost a part of its journal, and the group is older than its
+    /// life. K-5: it is made as one that comes later then, since what it acknowledged and voted for is forgotten. A group that has no other members
+    /// has lost everything, and begins again.
+    fn may_have_had(&self, a: &Assignment) -> bool {
+        self.replicas.store().lost_rounds() && a.id <= self.older.load(Relaxed) && a.members.len() > 1
+    }
+
+    /// Whether another member of a group has more of it than its beginning.
+    async fn goes_on_elsewhere(self: &Arc<JetStream>, a: &Assignment) -> bool {
+        let Some(c) = &self.cluster else { return false };
+        for n in a.members.iter().filter(|n| **n != self.me && c.is_up(**n)) {
+            let left = self.left_at(c, *n, &[a.id]).await.unwrap_or_default();
+            if left.iter().any(|l| l.last.1 > 1) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Removes what this node has of a group: it is out of it (K-5), or was left behind. Whether it is gone.

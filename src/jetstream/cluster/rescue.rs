@@ -179,7 +179,12 @@ impl JetStream {
         all.into_iter().filter_map(report).collect()
     }
 
-    async fn left_at(self: &Arc<JetStream>, c: &Cluster, node: NodeId, groups: &[u64]) -> Option<Vec<Left>> {
+    pub(super) async fn left_at(
+        self: &Arc<JetStream>,
+        c: &Cluster,
+        node: NodeId,
+        groups: &[u64],
+    ) -> Option<Vec<Left>> {
         if node == self.me {
             return Some(self.left_here(groups));
         }
