@@ -235,10 +235,14 @@ impl Dict {
     pub(crate) fn asked_for(&self, id: u32) {
         self.found.set(id);
     }
+    /// The id of a subject, if it is the one that was found last.
+    pub(crate) fn found_last(&self, s: &[u8]) -> Option<u32> {
+        let last = self.found.get();
+        self.infos.get(last as usize).is_some_and(|i| text_of(&self.text, i) == s).then_some(last)
+    }
     /// The id of a subject, if it was ever seen.
     pub(crate) fn find(&self, s: &[u8]) -> Option<u32> {
-        let last = self.found.get();
-        if self.infos.get(last as usize).is_some_and(|i| text_of(&self.text, i) == s) {
+        if let Some(last) = self.found_last(s) {
             return Some(last);
         }
         let id = self.table.find(hash(s), |id| self.subject(id) == s)?;

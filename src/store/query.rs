@@ -253,13 +253,30 @@ impl Group {
                 let record = &payload[m.off as usize..(m.off + m.len) as usize];
                 *s = Message::parse(record).expect("S-10: entries are checked before they get here").subject;
             }
+            // Who publishes to one subject again and again has it compared and not looked up.
             let mut ids = [None; ABREAST];
-            self.dict.find_each(&subjects[..n], |i, id| ids[i] = id);
+            ids[0] = self.dict.found_last(subjects[0]);
+            let (mut asked, mut places, mut k): ([&[u8]; ABREAST], _, _) = ([&[]; ABREAST], [0; ABREAST], 0);
+            for i in 0..n {
+                let known = if i == 0 { ids[0].is_some() } else { subjects[i] == subjects[i - 1] };
+                if !known {
+                    (asked[k], places[k]) = (subjects[i], i);
+                    k += 1;
+                }
+            }
+            self.dict.find_each(&asked[..k], |i, id| ids[places[i]] = id);
+            let mut before = NONE;
             for (i, s) in subjects[..n].iter().enumerate() {
                 // One that is new may be there by now: the batch may have it twice.
-                let id = ids[i].unwrap_or_else(|| self.dict.intern(s));
+                let id = match ids[i] {
+                    Some(id) => id,
+                    None if i > 0 && *s == subjects[i - 1] => before,
+                    None => self.dict.intern(s),
+                };
                 self.note_id(slot + i, id);
+                before = id;
             }
+            self.dict.asked_for(before);
             slot += n;
         }
     }
