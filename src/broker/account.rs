@@ -15,10 +15,13 @@ use subject::{Mappings, Member, Trie};
 use crate::{
     Kind, Link, LinkOptions, Stats, Sub,
     imports::{AnswerBack, Crossing, REPLY_PREFIX, Replies, ServiceImport, StreamImport},
-    plan::Receivers,
+    plan::{Named, Receivers},
     routes::{Advert, RouteOut},
     rules::{self, Rules},
 };
+
+/// Subscriptions by name that are looked at to find out that none of a family of subjects is among them.
+const NAMES_LOOKED_AT: usize = 64;
 
 /// Limits of an account; `None` is no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -239,10 +242,13 @@ impl Account {
         self.stats.matches.add(1);
         self.interest.read().visit_wide(subject, |queue, sub| into.push(queue, sub))
     }
-    /// Whether somebody listens to exactly this subject.
+    /// Whether somebody listens by name.
     #[inline]
-    pub(crate) fn has_literal(&self, subject: &[u8]) -> bool {
-        self.interest.read().has_literal(subject)
+    pub(crate) fn has_named(&self, n: Named<'_>) -> bool {
+        match n {
+            Named::Subject(subject) => self.interest.read().has_literal(subject),
+            Named::Prefix(prefix) => self.interest.read().may_have_literal_in(prefix, NAMES_LOOKED_AT),
+        }
     }
     /// The subscriptions that a message to `subject` reaches, queue members included.
     pub fn matching(&self, subject: &[u8]) -> Vec<Arc<Sub>> {

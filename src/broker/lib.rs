@@ -16,9 +16,10 @@
 //! * B-5: an outbox never holds more than its limit and one message.
 //! * B-6: whoever makes an outbox non-empty sees to it that it is flushed; nobody else needs to.
 //! * B-7: a message that is only to be traced reaches nobody.
-//! * B-8 and B-9 stand in `routes`.
+//! * B-8 and B-9 stand in `routes`, B-10 in `gather`.
 
 mod account;
+mod gather;
 mod imports;
 mod link;
 mod outbox;
@@ -43,6 +44,7 @@ pub const LOCAL_FIRST: &[u8] = b"_fulmar.desks_";
 pub const MOST_FIRST: &[u8] = b"_fulmar.doors_";
 
 pub use account::{Account, AccountLimits, Broker, Watch};
+pub use gather::{Gathered, Gatherer};
 pub use imports::{Crossing, Latency, REQUEST_INFO};
 pub use link::{Closed, Inbound, Kind, Link, LinkFlags, LinkOptions, Transport};
 pub use outbox::{Chunk, Out, SHARE_BYTES_MIN};

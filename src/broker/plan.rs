@@ -116,6 +116,15 @@ pub(crate) struct Plan {
     pub matched: Receivers,
 }
 
+/// What somebody may listen to by name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Named<'a> {
+    /// Exactly this subject.
+    Subject(&'a [u8]),
+    /// Any subject that begins so; if that is much to find out, the answer may be that somebody does.
+    Prefix(&'a [u8]),
+}
+
 /// A plan for all subjects that begin as its own does, have as many tokens, and that nobody listens to by name.
 struct Wide {
     plan: Box<Plan>,
@@ -123,6 +132,8 @@ struct Wide {
     prefix: usize,
     /// Dots behind them.
     dots: usize,
+    /// Somebody may listen to one of them by name: that is asked for each.
+    named: bool,
 }
 
 impl Wide {
@@ -135,17 +146,32 @@ impl Wide {
     }
 }
 
-/// How many dots are in the rest of a subject; `None` if one of its tokens is empty.
+/// How many dots are in the rest of a subject; `None` if one of its tokens is empty. Eight bytes at a time: it is asked for each message.
 #[inline]
 fn dots(rest: &[u8]) -> Option<usize> {
-    let (mut n, mut before) = (0, b'.');
-    let mut empty = false;
-    for &b in rest {
-        empty |= b == b'.' && before == b'.';
-        n += usize::from(b == b'.');
-        before = b;
+    // What stands before the rest, and what would follow it: an empty token is a dot beside another, or at either end.
+    let (mut n, mut before, mut empty) = (0, 0x80, 0);
+    let mut words = rest.chunks_exact(8);
+    for w in &mut words {
+        let marks = dot_marks(u64::from_le_bytes([w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]]));
+        empty |= marks & (marks << 8 | before);
+        before = marks >> 56;
+        n += marks.count_ones();
     }
-    (!empty && before != b'.').then_some(n)
+    let tail = words.remainder();
+    let mut word = [0; 8];
+    word[..tail.len()].copy_from_slice(tail);
+    let marks = dot_marks(u64::from_le_bytes(word));
+    empty |= marks & (marks << 8 | before);
+    n += marks.count_ones();
+    (empty == 0 && rest.last().is_some_and(|b| *b != b'.')).then_some(n as usize)
+}
+/// The highest bit of each byte that is a dot.
+#[inline]
+fn dot_marks(word: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let x = word ^ 0x2e2e_2e2e_2e2e_2e2e;
+    !(((x & LOW) + LOW) | x | LOW)
 }
 
 /// A publisher's plans.
@@ -195,14 +221,14 @@ impl Plans {
     }
 
     /// The same where `fill` can say that the plan is good for more subjects: all that share so many bytes, as
-    /// [`subject::Trie::visit_wide`] has it; `is_named` says whether somebody listens to exactly this one. So a publisher of ever
+    /// [`subject::Trie::visit_wide`] has it; `is_named` says whether somebody listens by name. So a publisher of ever
     /// new subjects, such as acknowledgements or keys, does not look each of them up.
     #[inline]
     pub fn get_wide(
         &mut self,
         subject: &[u8],
         generation: u64,
-        is_named: impl Fn() -> bool,
+        is_named: impl Fn(Named<'_>) -> bool,
         fill: impl FnOnce(&mut Plan) -> Option<usize>,
     ) -> &Plan {
         if let Some(Some(p)) = self.entries.get(self.last)
@@ -218,11 +244,11 @@ impl Plans {
         &mut self,
         subject: &[u8],
         generation: u64,
-        is_named: impl Fn() -> bool,
+        is_named: impl Fn(Named<'_>) -> bool,
         fill: impl FnOnce(&mut Plan) -> Option<usize>,
     ) -> &Plan {
         if let Some(i) = self.wide.iter().position(|w| w.covers(subject, generation))
-            && !is_named()
+            && !(self.wide[i].named && is_named(Named::Subject(subject)))
         {
             if i > 0 {
                 self.wide.swap(0, i);
@@ -244,7 +270,9 @@ impl Plans {
         self.receivers -= plan.matched.len();
         self.wide.retain(|w| w.plan.generation == generation);
         self.wide.truncate(WIDE_MAX - 1);
-        self.wide.insert(0, Wide { plan, prefix, dots });
+        // As long as the generation is the same, so is the answer.
+        let named = is_named(Named::Prefix(&subject[..prefix]));
+        self.wide.insert(0, Wide { plan, prefix, dots, named });
         &self.wide[0].plan
     }
 
@@ -364,7 +392,11 @@ mod tests {
                 p.allowed = s.len() > 2;
                 (!named(s) && s.len() > 4 && s.starts_with("a.b.")).then_some(4)
             };
-            let p = plans.get_wide(s.as_bytes(), generation, || named(s), fill);
+            let is_named = |n: Named<'_>| match n {
+                Named::Subject(s) => named(str::from_utf8(s).expect("a text")),
+                Named::Prefix(p) => "a.b.7".as_bytes().starts_with(p),
+            };
+            let p = plans.get_wide(s.as_bytes(), generation, is_named, fill);
             assert_eq!(p.allowed, s.len() > 2, "{s}");
             made - before
         };
@@ -380,6 +412,28 @@ mod tests {
         let all = ["a", "a.b", "a..b", ".a", "a.", "", "$JS.x.1"];
         let counted = all.map(|s| dots(s.as_bytes()));
         assert_eq!(counted, [Some(0), Some(1), None, None, None, None, Some(2)]);
+    }
+
+    #[test]
+    fn a_family_without_names_is_not_asked_for_them() {
+        let (mut plans, asked) = (Plans::default(), std::cell::Cell::new(0));
+        let is_named = |n: Named<'_>| {
+            asked.set(asked.get() + usize::from(matches!(n, Named::Subject(_))));
+            false
+        };
+        for i in 0..100 {
+            plans.get_wide(format!("a.{i}").as_bytes(), 1, is_named, |_| Some(2));
+        }
+        assert_eq!((asked.get(), plans.wide.len()), (0, 1));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn dots_are_counted_as_one_by_one(s in "[ab.]{0,40}") {
+            let tokens: Vec<&str> = s.split('.').collect();
+            let want = tokens.iter().all(|t| !t.is_empty()).then_some(tokens.len() - 1);
+            proptest::prop_assert_eq!(dots(s.as_bytes()), want);
+        }
     }
 
     #[test]

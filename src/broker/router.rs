@@ -9,8 +9,9 @@ use wire::{frame::MsgHead, route::RouteHead};
 
 use crate::{
     Account, Broker, Closed, Inbound, Kind, Link, LinkFlags, Sub,
+    gather::Gathered,
     outbox::SHARE_BYTES_MIN,
-    plan::{Plans, Receivers},
+    plan::{Named, Plans, Receivers},
     routes::{Group, Remote},
     sub::{CLOSED, Extra, FILTERED},
     trace::{self, Step, Trace, Wish, why},
@@ -107,6 +108,10 @@ pub struct Deliveries {
     /// From how many bytes on an outbox is written in the middle of a batch, now that so many are `touched`.
     flush_bytes: usize,
     expired: Vec<Arc<Sub>>,
+    /// Requests that are answered at the end of the batch.
+    pub(crate) gathered: Gathered,
+    /// They are being answered: nothing is gathered meanwhile.
+    pub(crate) answers_gathered: bool,
     random: u64,
     depth: u8,
     /// The trace of the message at hand, if it has one.
@@ -121,6 +126,9 @@ pub struct Deliveries {
     in_bytes: u64,
     out_msgs: u64,
     out_bytes: u64,
+    /// Of these, what an account was told of already.
+    told_msgs: u64,
+    told_bytes: u64,
     route_msgs: u64,
     route_bytes: u64,
 }
@@ -233,7 +241,7 @@ impl Router {
         self.out.in_msgs += 1;
         self.out.in_bytes += size as u64;
         let (account, permissions) = (&self.account, &self.permissions);
-        let named = || account.has_literal(m.subject);
+        let named = |n: Named<'_>| account.has_named(n);
         let plan = self.plans.get_wide(m.subject, account.generation(), named, |p| {
             p.allowed = permissions.as_ref().is_none_or(|p| p.can_publish(m.subject));
             p.literal = true;
@@ -281,8 +289,7 @@ impl Router {
             self.link.in_bytes.add(b);
             self.account.stats.in_msgs.add(n);
             self.account.stats.in_bytes.add(b);
-            self.account.stats.out_msgs.add(self.out.out_msgs);
-            self.account.stats.out_bytes.add(self.out.out_bytes);
+            self.out.tell(&self.account);
         }
         self.out.flush();
     }
@@ -318,7 +325,7 @@ impl Sender {
     #[inline]
     pub fn send(&mut self, m: &Message<'_>) -> usize {
         let account = &self.account;
-        let named = || account.has_literal(m.subject);
+        let named = |n: Named<'_>| account.has_named(n);
         let plan = self.plans.get_wide(m.subject, account.generation(), named, |p| {
             p.allowed = true;
             p.literal = true;
@@ -328,8 +335,7 @@ impl Sender {
     }
     /// Writes out what was sent since the last flush.
     pub fn flush(&mut self) {
-        self.account.stats.out_msgs.add(self.out.out_msgs);
-        self.account.stats.out_bytes.add(self.out.out_bytes);
+        self.out.tell(&self.account);
         self.out.flush();
     }
     /// Whether a receiver since the last call is nearly full. Resets the mark.
@@ -363,6 +369,8 @@ impl Deliveries {
             touched: Vec::new(),
             flush_bytes: FLUSH_BYTES,
             expired: Vec::new(),
+            gathered: Gathered::default(),
+            answers_gathered: false,
             random: seed | 1,
             depth: 0,
             trace: None,
@@ -374,6 +382,8 @@ impl Deliveries {
             in_bytes: 0,
             out_msgs: 0,
             out_bytes: 0,
+            told_msgs: 0,
+            told_bytes: 0,
             route_msgs: 0,
             route_bytes: 0,
         }
@@ -904,6 +914,10 @@ impl Deliveries {
         if self.depth >= NESTED_MAX {
             return false;
         }
+        self.apart(f)
+    }
+    /// The same however deep it is.
+    pub(crate) fn apart<T>(&mut self, f: impl FnOnce(&mut Deliveries) -> T) -> T {
         self.depth += 1;
         let (head, plain) = (std::mem::take(&mut self.head), std::mem::take(&mut self.plain_head));
         let done = f(self);
@@ -954,16 +968,29 @@ impl Deliveries {
         if inner.account.as_ref().is_none_or(|a| !Arc::ptr_eq(a, &account.name)) {
             inner = Inner { account: Some(account.name.clone()), ..Inner::default() };
         }
-        let named = || account.has_literal(m.subject);
+        let named = |n: Named<'_>| account.has_named(n);
         let plan = inner.plans.get_wide(m.subject, account.generation(), named, |p| {
             account.match_wide(m.subject, &mut p.matched)
         });
-        let (msgs, bytes) = (self.out_msgs, self.out_bytes);
+        let before = (self.out_msgs - self.told_msgs, self.out_bytes - self.told_bytes);
         let n = self.deliver(&plan.matched, from, m);
         self.inner = inner;
-        account.stats.out_msgs.add(self.out_msgs - msgs);
-        account.stats.out_bytes.add(self.out_bytes - bytes);
+        self.tell_since(account, before);
         n
+    }
+
+    /// Tells an account what went out since `before`, and that nobody was told of yet: what is answered on the way is another's, or its own once.
+    fn tell_since(&mut self, account: &Account, before: (u64, u64)) {
+        let msgs = self.out_msgs - self.told_msgs - before.0;
+        let bytes = self.out_bytes - self.told_bytes - before.1;
+        account.stats.out_msgs.add(msgs);
+        account.stats.out_bytes.add(bytes);
+        self.told_msgs += msgs;
+        self.told_bytes += bytes;
+    }
+    /// Tells an account of the rest.
+    fn tell(&mut self, account: &Account) {
+        self.tell_since(account, (0, 0));
     }
 
     /// Removes subscriptions that have had their maximum.
@@ -991,6 +1018,7 @@ impl Deliveries {
     }
     /// Writes out what was put into outboxes (B-6).
     pub fn flush(&mut self) {
+        self.answer_gathered();
         self.at = None;
         self.flush_bytes = FLUSH_BYTES;
         let stats = &self.broker.stats;
@@ -998,6 +1026,7 @@ impl Deliveries {
         stats.in_bytes.add(std::mem::take(&mut self.in_bytes));
         stats.out_msgs.add(std::mem::take(&mut self.out_msgs));
         stats.out_bytes.add(std::mem::take(&mut self.out_bytes));
+        (self.told_msgs, self.told_bytes) = (0, 0);
         stats.route_out_msgs.add(std::mem::take(&mut self.route_msgs));
         stats.route_out_bytes.add(std::mem::take(&mut self.route_bytes));
         for link in self.touched.drain(..) {

@@ -17,7 +17,10 @@ use bytes::Bytes;
 use env::Instant;
 use parking_lot::{Mutex, RwLock};
 use replica::NodeId;
-use stream::{Now, consumer::AckTokens};
+use stream::{
+    Now,
+    consumer::{AckKind, AckTokens},
+};
 
 use crate::{
     AccountLimits, JetStream,
@@ -32,6 +35,8 @@ use crate::{
 
 /// Where requests begin.
 pub const API: &[u8] = b"$JS.API.";
+/// What the subjects of acknowledgements begin with.
+pub const ACK: &[u8] = b"$JS.ACK.";
 
 /// How long a message that another server gave on waits for interest in its answer, and how often it looks.
 const INTEREST_MAX: Duration = Duration::from_millis(500);
@@ -192,11 +197,12 @@ impl Assets {
     fn request(
         self: &Arc<Assets>,
         d: &mut Deliveries,
-        full: &[u8],
+        sub: &Sub,
         rest: &[u8],
         from: &Arc<Link>,
         m: &Message<'_>,
     ) -> bool {
+        let full = m.subject;
         let enabled = self.limits.read().is_some();
         if enabled {
             let way = if rest.starts_with(PULL) {
@@ -206,6 +212,9 @@ impl Assets {
             } else {
                 None
             };
+            if way == Some(Way::Direct) && self.gather_direct(d, sub, m) {
+                return true;
+            }
             if let Some(way) = way {
                 return self.data(d, way, full, m);
             }
@@ -230,6 +239,32 @@ impl Assets {
         true
     }
 
+    /// Whether a direct get of a subject's last message waits for the others of its batch.
+    fn gather_direct(&self, d: &mut Deliveries, sub: &Sub, m: &Message<'_>) -> bool {
+        if m.body_crlf.len() > 2 || m.reply.is_empty() {
+            return false;
+        }
+        let before = API.len() + DIRECT.len();
+        let Some(end) = m.subject.get(before..).and_then(|rest| rest.iter().position(|b| *b == b'.')) else {
+            return false;
+        };
+        let stream = named(&m.subject[before..before + end]).and_then(|name| self.stream(name));
+        let Some((stream, node)) = stream.zip(self.node.upgrade()) else { return false };
+        let serves = !node.is_clustered() || stream.takes() || stream.is_current();
+        serves && stream.allows_direct() && d.gather(sub, before + end + 1, m, || stream.clone())
+    }
+    /// Whether an acknowledgement that nobody wants to have confirmed waits for the others of its batch.
+    fn gather_ack(&self, d: &mut Deliveries, sub: &Sub, m: &Message<'_>) -> bool {
+        if !m.reply.is_empty() || !matches!(AckKind::parse(m.body()), AckKind::Ack) {
+            return false;
+        }
+        let Some(t) = AckTokens::parse(m.subject) else { return false };
+        let prefix = ACK.len() + t.stream.len() + t.consumer.len() + 2;
+        let stream = named(t.stream).and_then(|name| self.stream(name));
+        let Some((stream, node)) = stream.zip(self.node.upgrade()) else { return false };
+        let here = !node.is_clustered() || stream.takes();
+        here && d.gather(sub, prefix, m, || stream.clone())
+    }
     /// A message of a client for a stream's leader. False if nobody is there to take it.
     fn data(self: &Arc<Assets>, d: &mut Deliveries, way: Way, subject: &[u8], m: &Message<'_>) -> bool {
         let f = Forward {
@@ -358,7 +393,7 @@ fn stream_in<'a>(f: &Forward<'a>) -> Option<(&'a str, Option<&'a [u8]>)> {
     let (rest, tokens_of_the_newer) = match f.way {
         Way::Pull => (f.subject.get(API.len() + PULL.len()..)?, usize::MAX),
         Way::Direct => (f.subject.get(API.len() + DIRECT.len()..)?, usize::MAX),
-        Way::Ack => (f.subject.get(b"$JS.ACK.".len()..)?, 9),
+        Way::Ack => (f.subject.get(ACK.len()..)?, 9),
         Way::Flow => (f.subject.get(b"$JS.FC.".len()..)?, 5),
         _ => return Some((named(f.stream)?, None)),
     };
@@ -383,12 +418,18 @@ struct Desk(Weak<Assets>);
 
 impl Inbound for Desk {
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
+        if d.gather_more(sub, m) {
+            return true;
+        }
+        // What comes behind others does not overtake them.
+        d.answer_gathered();
         let Some(assets) = self.0.upgrade() else { return false };
         if d.is_trace_only() {
             return false;
         }
         match sub.sid() {
-            SID_API => assets.request(d, m.subject, &m.subject[API.len()..], from, m),
+            SID_API => assets.request(d, sub, &m.subject[API.len()..], from, m),
+            SID_ACK if assets.gather_ack(d, sub, m) => true,
             SID_ACK => assets.data(d, Way::Ack, m.subject, m),
             SID_FLOW => assets.data(d, Way::Flow, m.subject, m),
             SID_DOMAIN => assets.of_domain(d, sub, from, m),

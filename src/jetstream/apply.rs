@@ -95,6 +95,9 @@ impl Messages for Removing<'_, '_> {
     fn subject(&self, subject: &[u8]) -> Result<Option<SubjectTotals>, Need> {
         self.view.subject(subject)
     }
+    fn subject_of(&self, seq: u64, subject: &[u8]) -> Result<Option<SubjectTotals>, Need> {
+        self.view.subject_of(seq, subject)
+    }
     fn subjects(&self, filter: &[u8], f: &mut dyn FnMut(&[u8], SubjectTotals) -> bool) -> Result<(), Need> {
         self.view.subjects(filter, f)
     }

@@ -691,6 +691,27 @@ impl Stream {
         };
         self.with_consumer_of(consumer, to.is_some(), at, |_, _| true, ack).is_some()
     }
+    /// Acknowledgements without answers that came together, by the numbers of their subjects. `None` if there is no such consumer; `odd` are the places of
+    /// those that are none.
+    pub(crate) fn acks<'a>(
+        self: &Arc<Stream>,
+        consumer: &str,
+        numbers: impl Iterator<Item = &'a [u8]>,
+        body: &[u8],
+        at: Now,
+        odd: &mut Vec<usize>,
+    ) -> Option<()> {
+        let (stream, name) = (self.name.as_bytes(), consumer.as_bytes());
+        let acks = |slot: &mut Slot, now: Now, _: bool, out: &mut Vec<Output>| {
+            for (i, numbers) in numbers.enumerate() {
+                match AckTokens::of_numbers(stream, name, numbers) {
+                    Some(t) => slot.rules.ack(&t, body, None, now, out),
+                    None => odd.push(i),
+                }
+            }
+        };
+        self.with_consumer_of(consumer, false, Some(at), |_, _| true, acks)
+    }
     /// An answer to a flow control request. False if there is no such consumer.
     pub(crate) fn flow(self: &Arc<Stream>, consumer: &str, subject: &[u8], headers: &[u8]) -> bool {
         let number =

@@ -96,6 +96,8 @@ impl Inbound for Door {
         !self.is_told
     }
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
+        // Who acknowledges or asks and then publishes is heard in that order.
+        d.answer_gathered();
         let Some(stream) = self.stream.upgrade() else { return false };
         if d.is_trace_only() {
             return false;

@@ -66,7 +66,7 @@ pub struct Stream {
     pub created: i64,
     /// Its messages are in memory only.
     pub memory: bool,
-    me: Weak<Stream>,
+    pub(crate) me: Weak<Stream>,
     pub(crate) node: Weak<JetStream>,
     pub(crate) assets: Weak<Assets>,
     /// What its log begins with, if nothing else is wanted by then.

@@ -64,6 +64,9 @@ impl Messages for StoreView<'_> {
     fn subject(&self, subject: &[u8]) -> Result<Option<SubjectTotals>, Need> {
         Ok(self.store().subject(subject)?.map(totals_of))
     }
+    fn subject_of(&self, seq: u64, subject: &[u8]) -> Result<Option<SubjectTotals>, Need> {
+        Ok(self.store().subject_of(StreamSeq(seq), subject)?.map(totals_of))
+    }
     fn subjects(&self, filter: &[u8], f: &mut dyn FnMut(&[u8], SubjectTotals) -> bool) -> Result<(), Need> {
         self.store().subjects(filter, |s, t| f(s, totals_of(t)))
     }

@@ -7,6 +7,7 @@
 //! - S-90: the weight of what is kept never exceeds the budget by more than the one item being added.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
@@ -55,7 +56,7 @@ struct Item<V> {
     value: V,
     weight: usize,
     /// Read since it entered its queue, or was last passed over.
-    again: bool,
+    again: Cell<bool>,
     kept: bool,
 }
 
@@ -81,14 +82,12 @@ impl<V: Clone> Budgeted<V> {
             budget,
         }
     }
-    fn get(&mut self, at: At) -> Option<V> {
-        let i = self.map.get_mut(&at)?;
-        i.again = true;
-        Some(i.value.clone())
+    fn get(&self, at: At) -> Option<V> {
+        self.look(at).cloned()
     }
-    fn look(&mut self, at: At) -> Option<&V> {
-        let i = self.map.get_mut(&at)?;
-        i.again = true;
+    pub(crate) fn look(&self, at: At) -> Option<&V> {
+        let i = self.map.get(&at)?;
+        i.again.set(true);
         Some(&i.value)
     }
     fn holds(&self, at: At) -> bool {
@@ -103,7 +102,7 @@ impl<V: Clone> Budgeted<V> {
                 self.new_weight = self.new_weight - old + weight;
             }
         } else {
-            self.map.insert(at, Item { value, weight, again: false, kept: false });
+            self.map.insert(at, Item { value, weight, again: Cell::new(false), kept: false });
             self.probation.push_back(at);
             self.weight += weight;
             self.new_weight += weight;
@@ -121,7 +120,7 @@ impl<V: Clone> Budgeted<V> {
         let queue = if from_new { &mut self.probation } else { &mut self.kept };
         let Some(at) = queue.pop_front() else { return };
         let Some(i) = self.map.get_mut(&at).filter(|i| i.kept != from_new) else { return };
-        if std::mem::take(&mut i.again) {
+        if i.again.take() {
             if !std::mem::replace(&mut i.kept, true) {
                 self.new_weight -= i.weight;
             }

@@ -11,6 +11,7 @@
 //!
 //! This crate knows no JetStream rule and touches the disk through `env::disk` only.
 
+mod abreast;
 mod cache;
 mod codec;
 mod crypt;
@@ -48,6 +49,7 @@ mod transfer;
 mod types;
 mod view;
 
+pub use abreast::Last;
 pub use crypt::{Cipher, KEY_ABSENT, Key, Keys};
 pub use feet::Need;
 pub use inspect::{GroupReport, Inspection, ShardReport, inspect};

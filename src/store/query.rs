@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::{
+    dict::ABREAST,
     feet::{Feet, Need, What},
     filter,
     group::{Group, NONE, Piece, Place, TailMsg},
@@ -173,6 +174,7 @@ impl Group {
         let in_step = self.dict_ready();
         let at = self.tail_from(h.first);
         let payload = self.entry(h.index).map(|e| e.payload.clone()).unwrap_or_default();
+        let mut upto = at;
         for i in at..self.msgs.len() {
             let m = self.msgs[i];
             if m.entry != h.index {
@@ -180,9 +182,10 @@ impl Group {
             }
             self.join(m.seq, m.size);
             self.totals.last_time = m.time;
-            if in_step {
-                self.note_subject(i, &payload);
-            }
+            upto = i + 1;
+        }
+        if in_step {
+            self.note_subjects(at..upto, &payload);
         }
         self.totals.last = self.totals.last.max(h.first);
         if in_step {
@@ -228,11 +231,53 @@ impl Group {
         let record = &payload[m.off as usize..(m.off + m.len) as usize];
         let d = Message::parse(record).expect("S-10: entries are checked before they get here");
         let id = self.dict.intern(d.subject);
-        self.msgs[slot].subject = id;
-        if let Some(before) = self.dict.add(id, m.seq)
+        self.note_id(slot, id);
+    }
+    fn note_id(&mut self, slot: usize, id: u32) {
+        let m = &mut self.msgs[slot];
+        m.subject = id;
+        let seq = m.seq;
+        if let Some(before) = self.dict.add(id, seq)
             && let Some(j) = self.tail_slot(before)
         {
             self.msgs[j].next = (slot - j) as u32;
+        }
+    }
+    /// Puts messages of the tail that are of one entry into the dictionary: those that it knows are looked up side by side.
+    fn note_subjects(&mut self, slots: std::ops::Range<usize>, payload: &[u8]) {
+        let mut slot = slots.start;
+        while slot < slots.end {
+            let n = ABREAST.min(slots.end - slot);
+            let mut subjects: [&[u8]; ABREAST] = [&[]; ABREAST];
+            for (m, s) in self.msgs.range(slot..slot + n).zip(&mut subjects) {
+                let record = &payload[m.off as usize..(m.off + m.len) as usize];
+                *s = Message::parse(record).expect("S-10: entries are checked before they get here").subject;
+            }
+            // Who publishes to one subject again and again has it compared and not looked up.
+            let mut ids = [None; ABREAST];
+            ids[0] = self.dict.found_last(subjects[0]);
+            let (mut asked, mut places, mut k): ([&[u8]; ABREAST], _, _) = ([&[]; ABREAST], [0; ABREAST], 0);
+            for i in 0..n {
+                let known = if i == 0 { ids[0].is_some() } else { subjects[i] == subjects[i - 1] };
+                if !known {
+                    (asked[k], places[k]) = (subjects[i], i);
+                    k += 1;
+                }
+            }
+            self.dict.find_each(&asked[..k], |i, id| ids[places[i]] = id);
+            let mut before = NONE;
+            for (i, s) in subjects[..n].iter().enumerate() {
+                // One that is new may be there by now: the batch may have it twice.
+                let id = match ids[i] {
+                    Some(id) => id,
+                    None if i > 0 && *s == subjects[i - 1] => before,
+                    None => self.dict.intern(s),
+                };
+                self.note_id(slot + i, id);
+                before = id;
+            }
+            self.dict.asked_for(before);
+            slot += n;
         }
     }
 
@@ -316,7 +361,7 @@ impl Group {
             None => self.msgs.partition_point(|m| m.seq < seq),
         }
     }
-    fn tail_slot(&self, seq: StreamSeq) -> Option<usize> {
+    pub(crate) fn tail_slot(&self, seq: StreamSeq) -> Option<usize> {
         // Without gaps this is it; with gaps it is further to the front.
         let guess = usize::try_from(seq.0.checked_sub(self.msgs.front()?.seq.0)?).ok()?;
         if self.msgs.get(guess).is_some_and(|m| m.seq == seq) {
@@ -326,7 +371,15 @@ impl Group {
         (self.msgs.get(i)?.seq == seq).then_some(i)
     }
 
-    fn piece_of(&self, seq: StreamSeq) -> Option<usize> {
+    /// The subject of a message of the tail, which is asked for next as a rule. The dictionary must be ready.
+    pub(crate) fn subject_of(&self, seq: StreamSeq) -> Option<u32> {
+        let id = self.msgs[self.tail_slot(seq)?].subject;
+        let known = (id as usize) < self.dict.ids();
+        known.then(|| self.dict.asked_for(id));
+        known.then_some(id)
+    }
+
+    pub(crate) fn piece_of(&self, seq: StreamSeq) -> Option<usize> {
         let i = *self.data.get(self.data_from(seq))? as usize;
         self.pieces[i].meta.holds(seq).then_some(i)
     }

@@ -1044,13 +1044,27 @@ impl Block {
         Parts { raw: &self.raw, at: 0, mode }
     }
 
-    /// The record of a message, unchecked, if the block's structure leads to it.
-    pub(crate) fn find(&self, seq: StreamSeq) -> Option<Bytes> {
-        let Table { first, places: table } = self.table.get_or_init(|| {
+    fn table(&self) -> &Table {
+        self.table.get_or_init(|| {
             let start = self.raw.as_ptr().addr();
             let first = self.records().next().and_then(record_seq).unwrap_or_default();
             Table { first, places: self.records().map(|r| (r.as_ptr().addr() - start) as u32).collect() }
-        });
+        })
+    }
+    /// Where the record of a message begins if the block has no gaps.
+    pub(crate) fn guess(&self, seq: StreamSeq) -> Option<usize> {
+        let table = self.table();
+        let i = usize::try_from(seq.0.wrapping_sub(table.first.0)).ok()?;
+        table.places.get(i).map(|at| *at as usize)
+    }
+
+    /// The record of a message, unchecked, if the block's structure leads to it.
+    pub(crate) fn find(&self, seq: StreamSeq) -> Option<Bytes> {
+        self.place_of(seq).map(|r| self.raw.slice(r))
+    }
+    /// Where it stands.
+    pub(crate) fn place_of(&self, seq: StreamSeq) -> Option<Range<usize>> {
+        let Table { first, places: table } = self.table();
         let seq_at = |at: u32| record_seq(&self.raw[at as usize..]);
         // Without gaps it stands as far behind the first as its number says, and no other record has to be looked at.
         let guess = usize::try_from(seq.0.wrapping_sub(first.0)).unwrap_or(usize::MAX);
@@ -1061,13 +1075,15 @@ impl Block {
         {
             // The table holds what the walk found to fit.
             let len = record_len(&self.raw[at..])?;
-            return Some(self.raw.slice(at..at + len));
+            return (len <= self.raw.len() - at).then(|| at..at + len);
         }
         // In a block with a wrong checksum sequences need not rise.
         if self.sure {
             return None;
         }
-        self.records().find(|r| record_seq(r) == Some(seq)).map(|r| self.raw.slice_ref(r))
+        let r = self.records().find(|r| record_seq(r) == Some(seq))?;
+        let at = r.as_ptr().addr() - self.raw.as_ptr().addr();
+        Some(at..at + r.len())
     }
 
     /// Bytes of memory.

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use parking_lot::MutexGuard;
 
 use crate::{
+    abreast::Last,
     feet::{Feet, Near, Need, Pins, What},
     group::Group as State,
     manifest::Totals,
@@ -106,6 +107,14 @@ impl<'a> View<'a> {
         id.map_or(Ok(None), |id| self.totals_of(id))
     }
 
+    /// The totals of `subject`, which the message with this number has or had: while it is in the tail it names its subject, and nothing is searched.
+    pub fn subject_of(&self, seq: StreamSeq, subject: &[u8]) -> Asked<Option<SubjectTotals>> {
+        match self.ask_ready(|s, _| Ok(s.subject_of(seq)))? {
+            Some(id) => self.totals_of(id),
+            None => self.subject(subject),
+        }
+    }
+
     fn totals_of(&self, id: u32) -> Asked<Option<SubjectTotals>> {
         let t = self.ask(|s, feet| s.subject_totals(id, feet))?;
         if let Some(t) = t
@@ -171,6 +180,15 @@ impl<'a> View<'a> {
             s.dict.tighten(id, None, Some(seq));
         }
         Ok(hit)
+    }
+
+    /// The last messages of literal subjects, in their order, as far as they are at hand; a few at a time, so that memory is waited for once for all of
+    /// them. `found` must not ask the view.
+    pub fn last_each(&self, subjects: &[&[u8]], mut found: impl FnMut(usize, Last<'_>)) {
+        if self.ask_ready(|_, _| Ok(())).is_err() {
+            return (0..subjects.len()).for_each(|i| found(i, Last::Unsure));
+        }
+        self.state.borrow().last_each(subjects, &self.feet(), found);
     }
 
     /// The first message from `from` on whose subject matches any of `filters`; no filter matches all.

@@ -38,6 +38,21 @@ impl Slot {
     }
 }
 
+/// What was found of an id. Good until the ids change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Looked {
+    hash: u32,
+    /// The sequence and the time of its message.
+    known: Option<(u64, i64)>,
+}
+
+impl Looked {
+    /// The sequence of its message, if that came after `since`.
+    pub fn after(&self, since: i64) -> Option<u64> {
+        self.known.filter(|(_, time)| *time > since).map(|(seq, _)| seq)
+    }
+}
+
 fn short_hash(id: &[u8]) -> u32 {
     let h = hash(id);
     (h >> 32) as u32 ^ h as u32
@@ -73,24 +88,33 @@ impl Dedup {
         self.ids.back().map_or(0, |id| id.seq)
     }
 
-    /// The sequence of the message with this id, if it came after `since`.
-    pub fn get(&self, id: &[u8], since: i64) -> Option<u64> {
-        let (h, id) = (short_hash(id), &id[..id.len().min(LEN_MAX)]);
+    /// What is known of an id.
+    pub fn look(&self, id: &[u8]) -> Looked {
+        let (hash, id) = (short_hash(id), &id[..id.len().min(LEN_MAX)]);
         let of = |s: &Slot| nth(&self.ids, self.gone, s.number);
-        let slot = self.table.find(Slot::spread(h), |s| s.hash == h && text_of(&self.text, of(s)) == id)?;
-        let found = of(slot);
-        (found.time > since).then_some(found.seq)
+        let same = |s: &Slot| s.hash == hash && text_of(&self.text, of(s)) == id;
+        Looked { hash, known: self.table.find(Slot::spread(hash), same).map(of).map(|id| (id.seq, id.time)) }
+    }
+    /// The sequence of the message with this id, if it came after `since`.
+    #[cfg(test)]
+    pub fn get(&self, id: &[u8], since: i64) -> Option<u64> {
+        self.look(id).after(since)
     }
 
     /// Notes an id. Sequences rise.
     pub fn push(&mut self, id: &[u8], seq: u64, time: i64) {
-        let (h, id) = (short_hash(id), &id[..id.len().min(LEN_MAX)]);
+        self.push_looked(self.look(id), id, seq, time);
+    }
+    /// The same for one that was just looked for.
+    pub fn push_looked(&mut self, looked: Looked, id: &[u8], seq: u64, time: i64) {
+        let (h, id) = (looked.hash, &id[..id.len().min(LEN_MAX)]);
         let number = (self.gone + self.ids.len() as u64) as u32;
         let at = self.text.push(id);
         self.ids.push_back(Id { seq, time, text: (at << LEN_BITS) | id.len() as u64 });
         let Dedup { ids, gone, table, text } = self;
         let same = |s: &Slot| s.hash == h && text_of(text, nth(ids, *gone, s.number)) == id;
-        match table.find_mut(Slot::spread(h), same) {
+        // What is not there need not be searched for again.
+        match if looked.known.is_some() { table.find_mut(Slot::spread(h), same) } else { None } {
             Some(s) => s.number = number,
             None => {
                 table.insert_unique(Slot::spread(h), Slot { hash: h, number }, |s| Slot::spread(s.hash));

@@ -142,6 +142,10 @@ pub trait Messages {
     fn num_subjects(&self) -> Result<u64, Self::Miss>;
     /// The totals of one literal subject; `None` if it has no message.
     fn subject(&self, subject: &[u8]) -> Result<Option<SubjectTotals>, Self::Miss>;
+    /// The totals of `subject`, which the message with this number has, or had before it was removed: who knows messages by number need not search.
+    fn subject_of(&self, _seq: u64, subject: &[u8]) -> Result<Option<SubjectTotals>, Self::Miss> {
+        self.subject(subject)
+    }
     /// Calls `f` for each subject with messages that matches `filter`, in byte order, until `f` returns false.
     fn subjects(
         &self,

@@ -276,6 +276,13 @@ impl<T> Trie<T> {
         self.find_literal(subject).is_some()
     }
 
+    /// Whether a subject without wildcards that begins so stands in the trie. With more than `most` places to look at the answer is yes.
+    pub fn may_have_literal_in(&self, prefix: &[u8], most: usize) -> bool {
+        let mut places = self.literals.from(0);
+        let hit = |(_, l): (u32, &Literal<T>)| l.subject.as_bytes().starts_with(prefix);
+        places.by_ref().take(most).flatten().any(hit) || places.next().is_some()
+    }
+
     /// Whether a publish to `subject` reaches anybody. Stops at the first one found.
     #[inline]
     pub fn has_interest(&self, subject: &[u8]) -> bool {

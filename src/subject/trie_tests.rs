@@ -88,6 +88,18 @@ fn agrees(trie: &Trie<u64>, model: &[Sub], subjects: &[&[u8]]) -> Result<(), Tes
     Ok(())
 }
 
+#[test]
+fn names_of_a_family_are_found_or_assumed() {
+    let mut trie = Trie::new(1);
+    for (i, s) in ["a.b.c", "a.b.d", "x.y"].into_iter().enumerate() {
+        trie.insert(s.as_bytes(), None, i as u64).unwrap();
+    }
+    trie.insert(b"q.>", None, 9).unwrap();
+    assert!(trie.may_have_literal_in(b"a.b.", 3) && trie.may_have_literal_in(b"x.", 3));
+    assert!(!trie.may_have_literal_in(b"a.c.", 3) && !trie.may_have_literal_in(b"q.", 3));
+    assert!(trie.may_have_literal_in(b"a.c.", 2), "too many to look at");
+}
+
 /// I-1, I-2, I-3: nothing is left over in any structure.
 fn is_tight(trie: &Trie<u64>, model: &[Sub]) -> Result<(), TestCaseError> {
     let mut names: Vec<&[u8]> = model.iter().filter_map(|m| m.1.as_deref()).collect();

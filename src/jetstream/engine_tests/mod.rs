@@ -4,6 +4,7 @@
 
 mod backups;
 mod consumers;
+mod direct;
 mod health;
 mod keeping;
 mod leading;

@@ -1,22 +1,29 @@
-//! Direct gets: messages as messages, past the JSON API. Served in the asker's task if nothing has to be read from the disk.
+//! Direct gets: messages as messages, past the JSON API. Served in the asker's task if nothing has to be read from the disk; those for the last messages of
+//! subjects that were read together are looked up together.
 
 use std::{
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use broker::{Deliveries, Message};
-use store::{Need, Read, StreamSeq, View};
+use broker::{Deliveries, Gathered, Gatherer, Message};
+use store::{Last, Need, Read, StreamSeq, View};
+
+use stream::Now;
 
 use super::streams::last_matching;
 use crate::{
-    account::Assets,
+    account::{ACK, Assets, named},
     api::direct::{self, About, Direct, Start, UpTo, Which},
+    cluster::calls::{Forward, Way},
     shell::Stream,
 };
 
 /// Bytes of one batch where the request sets none.
 const BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of answers that are made before the first of them is sent.
+const TOGETHER_MAX: usize = 256 << 10;
 
 /// What a batch has sent so far, so that a need in between does not send twice.
 #[derive(Default)]
@@ -42,7 +49,109 @@ fn post(assets: &Assets, reply: &[u8], out: &[Out]) {
     }
 }
 
+impl Gatherer for Stream {
+    fn take(&self, d: &mut Deliveries, asked: &Gathered) {
+        let (Some(me), Some(assets)) = (self.me.upgrade(), self.assets.upgrade()) else { return };
+        match asked.prefix().starts_with(ACK) {
+            true => me.take_acks(&assets, d, asked),
+            false => me.take_gets(&assets, d, asked),
+        }
+    }
+}
+
 impl Stream {
+    /// Acknowledgements of one consumer that came together: one look for it, under one lock.
+    fn take_acks(self: &Arc<Stream>, assets: &Arc<Assets>, d: &mut Deliveries, acks: &Gathered) {
+        let prefix = acks.prefix();
+        let names = prefix.strip_prefix(ACK).and_then(|names| names.strip_suffix(b"."));
+        let consumer = names.and_then(|n| n.get(self.name.len() + 1..)).and_then(named);
+        let (wall, mono) = d.now();
+        let mut odd = Vec::new();
+        let taken = consumer.and_then(|consumer| {
+            let at = Now { wall: wall.0, mono: mono.0 };
+            self.acks(consumer, acks.iter().map(|(rest, _)| rest), acks.payload(), at, &mut odd)
+        });
+        let mut subject = prefix.to_vec();
+        for (i, (rest, reply)) in acks.iter().enumerate() {
+            // What looks like one and is not, or has no consumer here any more, goes the way of those that come alone.
+            if taken.is_some() && !odd.contains(&i) {
+                continue;
+            }
+            subject.truncate(prefix.len());
+            subject.extend_from_slice(rest);
+            let (way, hops, account, stream, headers) = (Way::Ack, 0, &b""[..], &b""[..], &b""[..]);
+            let (subject, body) = (&subject[..], acks.payload());
+            assets.take(Some(d), &Forward { way, hops, account, stream, subject, reply, headers, body });
+        }
+    }
+
+    /// Direct gets of subjects' last messages that came together.
+    fn take_gets(self: &Arc<Stream>, assets: &Arc<Assets>, d: &mut Deliveries, asked: &Gathered) {
+        let subjects: Vec<&[u8]> = asked.iter().map(|(subject, _)| subject).collect();
+        // Ends of headers and answer in `text`, for those that are answered at once.
+        let (mut text, mut ends) = (Vec::new(), Vec::with_capacity(asked.len()));
+        if self.allows_direct() {
+            // The view is gone before anything is sent.
+            self.group().view().last_each(&subjects, |i, last| {
+                let header_len = match last {
+                    // Wildcards are found by another way, what is no text is nobody's, and much is sent one by one.
+                    Last::Absent if !is_plain(subjects[i]) => None,
+                    Last::Message(_) if text.len() >= TOGETHER_MAX || has_marks(subjects[i]) => None,
+                    Last::Unsure => None,
+                    Last::Absent => {
+                        text.extend_from_slice(direct::NOT_FOUND);
+                        Some(direct::NOT_FOUND.len())
+                    }
+                    Last::Message(m) => {
+                        let start = text.len();
+                        direct::push_headers(&mut text, &self.about(&m, false));
+                        let header_len = text.len() - start;
+                        text.extend_from_slice(m.body);
+                        Some(header_len)
+                    }
+                };
+                text.extend_from_slice(if header_len.is_some() { b"\r\n" } else { b"" });
+                ends.push((header_len, text.len()));
+            });
+        }
+        let mut at = 0;
+        for (i, (subject, reply)) in asked.iter().enumerate() {
+            let Some(&(header_len, end)) = ends.get(i) else {
+                // It serves none any more, and the client was told that somebody does.
+                assets.posts.take().status(reply, b"NATS/1.0 503\r\n\r\n");
+                continue;
+            };
+            match header_len {
+                Some(header_len) => {
+                    let (body_crlf, shared, shown) = (&text[at..end], None, None);
+                    let m = Message { subject: reply, reply: b"", header_len, body_crlf, shared, shown };
+                    d.publish(&assets.account, &assets.desk, &m);
+                }
+                None => drop(self.direct_get(Some(d), Some(subject), reply, b"", b"")),
+            }
+            at = end;
+        }
+    }
+}
+
+/// Whether a wildcard's mark is anywhere in a subject.
+fn has_marks(subject: &[u8]) -> bool {
+    subject.iter().fold(false, |marks, b| marks | (*b == b'*') | (*b == b'>'))
+}
+/// Whether a subject means itself alone.
+fn is_plain(subject: &[u8]) -> bool {
+    !subject.is_empty() && str::from_utf8(subject).is_ok_and(|s| subject::is_literal(s.as_bytes()))
+}
+
+impl Stream {
+    /// Whether it serves such requests.
+    pub(crate) fn allows_direct(&self) -> bool {
+        self.core.lock().rules.as_ref().is_some_and(|r| {
+            let c = r.config();
+            c.allow_direct || c.mirror_direct && c.mirror.is_some()
+        })
+    }
+
     /// Takes a request. False if this stream does not serve such requests.
     pub(crate) fn direct_get(
         self: &Arc<Stream>,
@@ -52,11 +161,7 @@ impl Stream {
         headers: &[u8],
         body: &[u8],
     ) -> bool {
-        let allowed = self.core.lock().rules.as_ref().is_some_and(|r| {
-            let c = r.config();
-            c.allow_direct || c.mirror_direct && c.mirror.is_some()
-        });
-        if !allowed {
+        if !self.allows_direct() {
             return false;
         }
         let Some(assets) = self.assets.upgrade() else { return false };

@@ -625,6 +625,31 @@ impl World {
                 ensure!(got == want, "last of {s} at {upto}: {got:?}, must be {want:?}");
             }
         }
+        // What is not at hand takes a question of its own; the rest is right.
+        let literal = ["s.2", "s", "none", "s.0", "t", "s.1", "s.3", "s.0"];
+        let mut each = Vec::new();
+        asked(g, |v| {
+            each.clear();
+            v.last_each(&literal.map(str::as_bytes), |i, last| {
+                each.push((
+                    i,
+                    match last {
+                        crate::Last::Message(m) => Some(Some((m.seq.0, m.time, m.body.to_vec()))),
+                        crate::Last::Absent => Some(None),
+                        crate::Last::Unsure => None,
+                    },
+                ));
+            });
+            Ok(())
+        })?;
+        ensure!(each.iter().map(|e| e.0).eq(0..literal.len()), "last of each: {each:?}");
+        for (s, (_, got)) in literal.iter().zip(&each) {
+            let want = live.iter().rfind(|x| x.1.subject == *s).map(|x| (*x.0, x.1.time, x.1.body.clone()));
+            ensure!(
+                got.as_ref().is_none_or(|got| *got == want),
+                "last of each, {s}: {got:?}, must be {want:?}"
+            );
+        }
         let mut bounds = BTreeMap::new();
         for (q, m) in live {
             bounds.entry(m.subject.clone()).or_insert((0, *q, *q)).2 = *q;

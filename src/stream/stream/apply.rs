@@ -51,8 +51,8 @@ pub(super) enum Todo {
     Subject { subject: Bytes, below: u64 },
     /// All messages before a sequence.
     Below(u64),
-    /// What a subject has too many of.
-    PerSubject(Bytes),
+    /// What the subject of the message with this number has too many of; it stands there among the subjects.
+    PerSubject { seq: u64, at: u64, len: u32 },
     /// What any subject has too many of.
     EverySubject,
     /// A message, if nobody wants it.
@@ -119,7 +119,8 @@ impl Stream {
             self.schedules.remove(m.subject);
         }
         if self.config.max_msgs_per_subject > 0 {
-            self.todo.push_back(Todo::PerSubject(Bytes::copy_from_slice(m.subject)));
+            let (at, len) = (self.todo_subjects.push(m.subject), m.subject.len() as u32);
+            self.todo.push_back(Todo::PerSubject { seq: m.seq, at, len });
         }
         if self.config.retention == Retention::Interest {
             self.todo.push_back(Todo::Unwanted { seq: m.seq, subject: Bytes::copy_from_slice(m.subject) });
@@ -186,9 +187,10 @@ impl Stream {
                     }
                 }
                 Todo::Below(seq) => msgs.remove_below(*seq)?,
-                Todo::PerSubject(subject) => {
+                Todo::PerSubject { seq, at, len } => {
                     let max = self.config.max_msgs_per_subject;
-                    shrink(msgs, subject, max)?;
+                    shrink(msgs, Some(*seq), self.todo_subjects.get(*at, *len as usize), max)?;
+                    self.todo_subjects.free_to(*at + u64::from(*len));
                 }
                 Todo::EverySubject => every_subject(msgs, self.config.max_msgs_per_subject)?,
                 Todo::Unwanted { seq, subject } => {
@@ -418,10 +420,14 @@ impl Stream {
     }
 }
 
-/// Removes a subject's oldest messages until it has no more than `max`.
-fn shrink<M: MessagesMut>(msgs: &mut M, subject: &[u8], max: i64) -> Result<(), M::Miss> {
+/// Removes a subject's oldest messages until it has no more than `max`; `of` is one of its messages, if that is known.
+fn shrink<M: MessagesMut>(msgs: &mut M, of: Option<u64>, subject: &[u8], max: i64) -> Result<(), M::Miss> {
     let Some(max) = u64::try_from(max).ok().filter(|n| *n > 0) else { return Ok(()) };
-    while let Some(t) = msgs.subject(subject)?.filter(|t| t.msgs > max) {
+    let totals = |msgs: &M| match of {
+        Some(seq) => msgs.subject_of(seq, subject),
+        None => msgs.subject(subject),
+    };
+    while let Some(t) = totals(msgs)?.filter(|t| t.msgs > max) {
         msgs.remove(t.first)?;
         // As a rule one goes as one comes: it need not be asked for again.
         if t.msgs == max + 1 {
@@ -446,7 +452,7 @@ fn every_subject<M: MessagesMut>(msgs: &mut M, max: i64) -> Result<(), M::Miss> 
             return Ok(());
         }
         for subject in large {
-            shrink(msgs, &subject, max)?;
+            shrink(msgs, None, &subject, max)?;
         }
     }
 }

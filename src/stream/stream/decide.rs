@@ -257,9 +257,10 @@ impl Stream {
         }
         let remembers =
             !asked.msg_id.is_empty() && self.config.duplicate_window > 0 && !self.config.is_mirror();
-        if remembers {
+        let looked = remembers.then(|| self.dedup.look(asked.msg_id));
+        if let Some(looked) = &looked {
             let since = self.stamp(now) - self.config.duplicate_window;
-            match (self.dedup.get(asked.msg_id, since), batch) {
+            match (looked.after(since), batch) {
                 (None, _) => {}
                 (Some(seq), None) => return Ok(Verdict::Duplicate { seq }),
                 (Some(_), Some(_)) => {
@@ -328,8 +329,8 @@ impl Stream {
         let sweeps = allows_purge && (rollup == Rollup::All || stops_schedule);
         let new_headers = block.new;
         self.tail.push(New { seq, subject, size: bytes, sweeps, schedule: is_schedule });
-        if remembers {
-            self.dedup.push(asked.msg_id, seq, time);
+        if let Some(looked) = looked {
+            self.dedup.push_looked(looked, asked.msg_id, seq, time);
         }
         let value = counter.map(|c| {
             let value = c.total.to_string();

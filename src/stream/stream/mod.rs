@@ -36,7 +36,7 @@ pub use due::{Deadlines, Due};
 
 use self::apply::{Progress, Todo};
 use self::batch::Batches;
-use crate::arena::hash;
+use crate::arena::{Arena, hash};
 use crate::config::{Discard, Retention, StreamConfig};
 use crate::counter::Counter;
 use crate::dedup::Dedup;
@@ -131,6 +131,8 @@ pub struct Stream {
     schedules: Schedules,
     sources: BTreeMap<String, SourceAt>,
     todo: VecDeque<Todo>,
+    /// The subjects that it names.
+    todo_subjects: Arena,
     progress: Progress,
     /// An entry is applied and not yet enforced: what is stored is not what the rules will leave.
     unfinished: bool,
@@ -179,6 +181,7 @@ impl Stream {
             schedules: Schedules::default(),
             sources: BTreeMap::new(),
             todo: VecDeque::new(),
+            todo_subjects: Arena::default(),
             progress: Progress::default(),
             unfinished: false,
             ageless: 0,
