@@ -223,6 +223,8 @@ pub struct Fleet {
     ending: Vec<bool>,
     /// Servers that nobody starts again.
     retired: Vec<bool>,
+    /// Servers that have listened since their disks were empty.
+    born: Vec<bool>,
     /// Starts of all servers together.
     boots: watch::Sender<u64>,
 }
@@ -242,6 +244,7 @@ impl Fleet {
             paused: vec![false; n],
             ending: vec![false; n],
             retired: vec![false; n],
+            born: vec![false; n],
             boots: watch::channel(0).0,
         }
     }
@@ -276,6 +279,7 @@ impl Fleet {
     }
     /// All that a dead server has stored is gone.
     pub fn erase(&mut self, i: usize) {
+        self.born[i] = false;
         self.hosts[i].machine.disk(|d| {
             for path in d.files().iter().filter(|p| p.starts_with("/data/")) {
                 d.damage_file(path, None).ok();
@@ -401,7 +405,8 @@ impl Fleet {
             Event::ClockServer { server, ms } if there(server) => {
                 self.machine(server).jump_wall(ms * 1_000_000);
             }
-            Event::FullDisk { server, spare, ms } if there(server) => {
+            // Who has no room to begin in says so and ends, which is right and shows nothing.
+            Event::FullDisk { server, spare, ms } if there(server) && self.born[server] => {
                 self.machine(server).disk(|d| d.options().capacity = d.space().0 + spare);
                 self.undo.push((now + ms, Undo::Room(server)));
             }
@@ -463,6 +468,7 @@ impl Fleet {
         }
         let mut wrong = Vec::new();
         for i in 0..self.hosts.len() {
+            self.born[i] |= self.serves(i);
             let starts = self.undo.iter().any(|u| matches!(u.1, Undo::Start(s) if s == i));
             if self.hosts[i].machine.is_running() || starts || self.retired[i] {
                 continue;

@@ -170,6 +170,8 @@ pub struct Record {
     pub moves: Vec<(u64, u64)>,
     /// Clocks of servers were further apart than the duplicate window is long.
     pub clocks_apart: bool,
+    /// When clocks of servers were set on, and by how much.
+    pub jumps: Vec<(u64, u64)>,
     /// Counters.
     pub counts: BTreeMap<&'static str, u64>,
     /// What is wrong.

@@ -47,7 +47,7 @@ const AUDIT_NS: u64 = 100_000_000;
 /// The code of an answer that names a server which is no member.
 const NOT_A_MEMBER: u64 = 10044;
 /// The streams' duplicate window, which is nats-server's default, in milliseconds.
-const DUPLICATE_WINDOW_MS: u64 = 120_000;
+pub const DUPLICATE_WINDOW_MS: u64 = 120_000;
 /// The streams that have a consumer.
 const CONSUMED: [Stream; 2] = [Stream::Log, Stream::Queue];
 
@@ -376,6 +376,11 @@ impl Harness {
         }
     }
 
+    fn note_jump(&self, ms: i64) {
+        let now = self.ns();
+        self.record.lock().jumps.push((now, ms.max(0) as u64 * 1_000_000));
+    }
+
     fn happen(&mut self, e: Event, now: u64) {
         let name = match &e {
             Event::Kill { power: false, .. } => "fault kill",
@@ -413,12 +418,16 @@ impl Harness {
                 let now = self.ns();
                 self.record.lock().outages.push((now, now + ms * 1_000_000));
             }
-            Event::Clock { ms } => self.fleet.happen(&fleet::Event::ClockServer { server: 0, ms }),
+            Event::Clock { ms } => {
+                self.note_jump(ms);
+                self.fleet.happen(&fleet::Event::ClockServer { server: 0, ms });
+            }
             Event::Servers(e) => {
-                if let fleet::Event::ClockServer { ms, .. } = &e
-                    && ms.unsigned_abs() >= DUPLICATE_WINDOW_MS
-                {
-                    self.record.lock().clocks_apart = true;
+                if let fleet::Event::ClockServer { ms, .. } = &e {
+                    self.note_jump(*ms);
+                    if ms.unsigned_abs() >= DUPLICATE_WINDOW_MS {
+                        self.record.lock().clocks_apart = true;
+                    }
                 }
                 self.fleet.happen(&e);
             }
