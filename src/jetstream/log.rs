@@ -152,8 +152,8 @@ impl Log {
         }
         let size = (self.batch.count() as usize, self.batch.len());
         let answers = std::mem::replace(&mut self.answers, self.spare.pop().unwrap_or_default());
-        let payload = self.batch.finish(&[]);
-        self.ready.push_back((replica::messages(payload), Outcome::Answers(answers)));
+        let batch = replica::messages_digested(self.batch.finish_digested(&[]));
+        self.ready.push_back((batch, Outcome::Answers(answers)));
         self.sizes.push_back(size);
     }
     /// Messages that wait to be applied, and their bytes.

@@ -44,7 +44,9 @@ mod transfer;
 
 pub use frame::{FRAME_MAX, Urgency, urgency};
 pub use group::Handle;
-pub use machine::{BoxFuture, Committed, Machine, Proposal, Refusal, Role, control, messages};
+pub use machine::{
+    BoxFuture, Committed, Machine, Proposal, Refusal, Role, control, messages, messages_digested,
+};
 pub use membership::{ChangeError, Membership, Reach};
 pub use metrics::{Metrics, PairMetrics};
 pub use net::Peers;

@@ -25,6 +25,12 @@ pub fn messages(payload: Bytes) -> Proposal {
     Proposal { kind: EntryKind::Normal, digest: crc32c::crc32c(&payload), payload }
 }
 
+/// The same with the digest that `store::Batch::finish_digested` returned.
+#[must_use]
+pub fn messages_digested((payload, digest): (Bytes, u32)) -> Proposal {
+    Proposal { kind: EntryKind::Normal, digest, payload }
+}
+
 /// A command of the layer above; opaque here and in the store.
 #[must_use]
 pub fn control(payload: Bytes) -> Proposal {

@@ -73,8 +73,10 @@ impl Draft {
 
     /// Writes what is finished of the piece, if that is much.
     pub(crate) async fn pour(&mut self, shard: &Shard, b: &mut Builder<'_>) {
-        if b.finished().len() >= POUR {
-            self.append(shard, b.finished()).await;
+        let [laid, far] = b.finished();
+        if !far.is_empty() || laid.len() >= POUR {
+            self.append(shard, laid).await;
+            self.append(shard, far).await;
             b.taken();
         }
     }
@@ -94,6 +96,9 @@ impl Draft {
     }
 
     async fn try_append(&mut self, shard: &Shard, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         if self.out.is_none() {
             let file = shard.disk.open(&segment_path(&shard.dir, self.id), OpenOptions::TRUNCATE).await?;
             let mut appender = file.appender(true);

@@ -142,6 +142,8 @@ impl Journal {
     pub(crate) fn wants_spare(&self) -> bool {
         let enough = |len: u64| len >= self.wanted;
         match (&self.spare, &self.active) {
+            // S-22: what was let in because of the spare file still needs it.
+            (Some(_), _) if !self.queue.is_empty() && self.need(0) > self.active_left() => false,
             (Some(s), _) => !enough(s.len) && self.active_left() < self.wanted,
             (None, Some(a)) => a.used > a.at.len / 2 || self.active_left() < self.wanted,
             (None, None) => true,

@@ -131,12 +131,14 @@ pub enum Mutant {
     NoPadding,
     /// The manifest does not bring the earlier keys that are still needed.
     KeysForgotten,
+    /// A journal file vouches for the rounds before it although they were not synced.
+    UnsyncedVouched,
 }
 
 #[cfg(any(test, feature = "l1"))]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 9] = [
+    pub const ALL: [Mutant; 10] = [
         Mutant::ReplyBeforeSync,
         Mutant::NoDirectorySync,
         Mutant::TruncateOnDamage,
@@ -146,6 +148,7 @@ impl Mutant {
         Mutant::NoSegmentSync,
         Mutant::NoPadding,
         Mutant::KeysForgotten,
+        Mutant::UnsyncedVouched,
     ];
 }
 

@@ -421,6 +421,54 @@ fn record_crc(group: GroupId, b: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&front), &b[8..])
 }
 
+/// Bytes of a record from which on its checksum is carried into that of what it stands in, instead of being computed of its bytes once more.
+pub(crate) const CARRIED: usize = 16 << 10;
+
+/// `crc` with a record behind what it covers. The record's own checksum was right a moment ago (S-10), and tells this one for a large record without a look at its bytes:
+/// checksums are sums of what each part contributes, moved on by the bytes behind it.
+pub(crate) fn append_record(crc: u32, group: GroupId, record: &[u8]) -> u32 {
+    if record.len() < CARRIED {
+        return crc32c::crc32c_append(crc, record);
+    }
+    let mut front = [0; 12];
+    front[..8].copy_from_slice(&group.0.to_le_bytes());
+    front[8..].copy_from_slice(&record[..4]);
+    let before = crc32c::crc32c_append(crc, &record[..8]) ^ crc32c::crc32c(&front);
+    let all = u32_at(record, 4) ^ moved_on(before, record.len() - 8);
+    debug_assert_eq!(all, crc32c::crc32c_append(crc, record), "S-10: a record's checksum is right");
+    all
+}
+
+/// What a difference of two checksums becomes when `bytes` more are covered by both: its polynomial times x to the power of their bits, modulo that of crc32c.
+fn moved_on(crc: u32, bytes: usize) -> u32 {
+    // The powers x^8, x^16, x^32 and so on.
+    const POWERS: [u32; 40] = {
+        let mut all = [0; 40];
+        let (mut i, mut power) = (0, 1 << 23);
+        while i < all.len() {
+            all[i] = power;
+            power = times(power, power);
+            i += 1;
+        }
+        all
+    };
+    let ones = POWERS.iter().enumerate().filter(|(i, _)| bytes >> i & 1 == 1);
+    ones.fold(crc, |crc, (_, power)| times(crc, *power))
+}
+
+/// The product of two polynomials modulo that of crc32c; the highest bit stands for 1, the lowest for x^31.
+const fn times(a: u32, mut b: u32) -> u32 {
+    let (mut product, mut bit) = (0, 1 << 31);
+    while bit > 0 {
+        if a & bit != 0 {
+            product ^= b;
+        }
+        b = (b >> 1) ^ (0x82f6_3b78 & (b & 1).wrapping_neg());
+        bit >>= 1;
+    }
+    product
+}
+
 /// Bytes that a batch reserves before it needs them, at most.
 const BATCH_RESERVE_MAX: usize = (1 << 20) + (64 << 10);
 /// And this part more than the one before took: batches of a busy publisher are alike and not the same, and the one that outgrows its room is copied.
@@ -431,6 +479,9 @@ const BATCH_MORE_PART: usize = 16;
 pub struct Batch {
     buf: BytesMut,
     count: u32,
+    group: GroupId,
+    /// It holds a record that is large.
+    large: bool,
     /// Bytes of the batch before: the next one is likely to need as many.
     usual: usize,
 }
@@ -450,14 +501,16 @@ impl Batch {
             }
             self.buf.extend_from_slice(&[0; PREAMBLE]);
         }
+        let at = self.buf.len();
         m.encode(group, &mut self.buf);
-        self.count += 1;
+        self.large |= self.buf.len() - at >= CARRIED;
+        (self.group, self.count) = (group, self.count + 1);
     }
     /// A batch of records that were checked.
     pub(crate) fn of_records(records: &[Bytes]) -> Batch {
         let mut buf = BytesMut::zeroed(PREAMBLE);
         records.iter().for_each(|r| buf.extend_from_slice(r));
-        Batch { buf, count: records.len() as u32, usual: 0 }
+        Batch { buf, count: records.len() as u32, ..Batch::default() }
     }
     /// How many messages are in it.
     pub fn count(&self) -> u32 {
@@ -480,9 +533,24 @@ impl Batch {
         self.buf[0..4].copy_from_slice(&self.count.to_le_bytes());
         self.buf[4..8].copy_from_slice(&len.to_le_bytes());
         self.buf.extend_from_slice(rest);
-        self.count = 0;
+        (self.count, self.large) = (0, false);
         self.usual = self.buf.len();
         self.buf.split().freeze()
+    }
+    /// The same with its crc32c, for [`NewEntry::digest`].
+    pub fn finish_digested(&mut self, rest: &[u8]) -> (Bytes, u32) {
+        let (group, large) = (self.group, self.large);
+        let payload = self.finish(rest);
+        if !large {
+            let digest = crc32c::crc32c(&payload);
+            return (payload, digest);
+        }
+        let (mut digest, mut end) = (crc32c::crc32c(&payload[..PREAMBLE]), PREAMBLE);
+        for r in Records::of_payload(&payload).unwrap_or_default().flatten() {
+            (digest, end) = (append_record(digest, group, r), end + r.len());
+        }
+        let digest = crc32c::crc32c_append(digest, &payload[end..]);
+        (payload, digest)
     }
 }
 

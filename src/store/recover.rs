@@ -23,6 +23,8 @@ pub(crate) struct FileScan {
     /// The first round of this use of the file: rounds from here on in older epochs were given up. `None` if the file's
     /// header is bad.
     pub first: Option<Round>,
+    /// The rounds before that one were not synced when the file was begun.
+    pub loose: bool,
     pub rounds: Vec<Scanned>,
     /// Bytes that were reserved and are not there any more: somebody cut the file.
     pub cut: u64,
@@ -86,8 +88,8 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
     for f in files {
         epoch = epoch.max(f.epoch).max(f.newest);
         // A new use of a file begins where a recovery, or the file before it, ended: all before it is vouched for. Where the header is lost the first round
-        // may be, too: those behind it say themselves what they vouch for.
-        if let Some(first) = f.first {
+        // may be, too: those behind it say themselves what they vouch for. So they do where the rounds before were not synced.
+        if let Some(first) = f.first.filter(|_| !f.loose) {
             vouched = vouched.max(Round(first.0.saturating_sub(1)));
         }
         // All from there on in older epochs is void.
@@ -167,7 +169,14 @@ mod tests {
     }
 
     fn file(epoch: u64, first: u64, rounds: Vec<Scanned>) -> FileScan {
-        FileScan { epoch: Epoch(epoch), newest: Epoch(epoch), first: Some(Round(first)), rounds, cut: 0 }
+        FileScan {
+            epoch: Epoch(epoch),
+            newest: Epoch(epoch),
+            first: Some(Round(first)),
+            loose: false,
+            rounds,
+            cut: 0,
+        }
     }
 
     fn shape(r: &Replay) -> String {
@@ -234,6 +243,12 @@ mod tests {
         let headless = FileScan { first: None, ..file(2, 3, vec![s(2, 4, 2, false)]) };
         let older = file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, true)]);
         assert_eq!(run(vec![headless, older], 1, 0), "1t 2t end 2 torn");
+        // A file that was begun when rounds before it were not synced, and what of it came to the disk by chance: nobody vouched for what did not.
+        let loose = FileScan { loose: true, ..file(2, 3, vec![s(2, 3, 1, true)]) };
+        let before = file(1, 1, vec![s(1, 1, 0, true)]);
+        assert_eq!(run(vec![before.clone(), loose.clone()], 1, 0), "1t end 1 torn");
+        let vouches = FileScan { loose: false, ..loose };
+        assert_eq!(run(vec![before, vouches], 1, 0), "1t 2m 3t end 3");
         // A round that stands twice, once where it does not belong, voids nothing of its own epoch.
         let twice = FileScan { first: None, ..file(2, 3, vec![s(2, 2, 1, true)]) };
         let whole = file(2, 1, vec![s(2, 1, 0, true), s(2, 2, 1, true), s(2, 3, 2, true)]);

@@ -391,6 +391,8 @@ pub(crate) struct FileHead {
     pub key: u32,
     /// Bytes of the file when it was reserved: one that is shorter was cut.
     pub len: u64,
+    /// Rounds before it were not synced when it was begun: it does not vouch for them. Written to what was zero before, so an older binary takes it for one that does.
+    pub loose: bool,
 }
 
 impl FileHead {
@@ -398,7 +400,8 @@ impl FileHead {
         let mut b = Vec::with_capacity(sector as usize);
         b.u32(FILE_MAGIC);
         b.u8(FORMAT);
-        b.extend_from_slice(&[0; 3]);
+        b.u8(u8::from(self.loose));
+        b.extend_from_slice(&[0; 2]);
         b.u32(self.shard);
         b.u32(self.key);
         b.u64(self.epoch.0);
@@ -429,6 +432,7 @@ impl FileHead {
             salt,
             key: u32_at(b, 12),
             len: u64::from(u32_at(b, 48)) * 512,
+            loose: b[5] & 1 != 0,
         })
     }
 

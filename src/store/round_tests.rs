@@ -44,7 +44,15 @@ fn frames() -> Vec<Frame> {
 
 /// A file of rounds `first..first + n`, each of [`frames`].
 fn file(epoch: u64, n: u64, key: Option<&FileKey>) -> (Vec<u8>, Vec<std::ops::Range<usize>>) {
-    let head = FileHead { shard: 4, epoch: Epoch(epoch), first: Round(1), salt: [0; 16], key: 0, len: 0 };
+    let head = FileHead {
+        shard: 4,
+        epoch: Epoch(epoch),
+        first: Round(1),
+        salt: [0; 16],
+        key: 0,
+        len: 0,
+        loose: false,
+    };
     let (mut out, mut at) = (head.encode(SECTOR).to_vec(), Vec::new());
     for r in 1..=n {
         let head = RoundHead {
@@ -84,7 +92,15 @@ fn rounds_come_back_plain_and_sealed() {
             assert!(matches!(&s.found[3], Found::Control(l, p) if l.group.0 == 2 && &p[..] == b"vote"));
         }
     }
-    let head = FileHead { shard: 1, epoch: Epoch(2), first: Round(3), salt: [9; 16], key: 8, len: 4 << 20 };
+    let head = FileHead {
+        shard: 1,
+        epoch: Epoch(2),
+        first: Round(3),
+        salt: [9; 16],
+        key: 8,
+        len: 4 << 20,
+        loose: true,
+    };
     assert_eq!(FileHead::decode(&head.encode(SECTOR)), Some(head));
 }
 

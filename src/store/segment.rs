@@ -19,8 +19,8 @@ use crate::{
     codec::{Get, Put, u32_at, u64_at},
     crypt::FileKey,
     record::{
-        ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, Records, record_len,
-        record_seq,
+        ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, Records, append_record,
+        record_len, record_seq,
     },
     types::{Chain, FileId, GroupId, LogIndex, StreamSeq, Term},
 };
@@ -568,6 +568,8 @@ pub(crate) struct Builder<'a> {
     block: Vec<u8>,
     /// Where in `out` the last block that was begun stands.
     start: usize,
+    /// What follows `out`: the large record that ends the last block. No block is open then.
+    far: Option<Bytes>,
     lead: Lead,
     line: Option<BlockLine>,
     meta: PieceMeta,
@@ -632,6 +634,7 @@ impl<'a> Builder<'a> {
             out: Vec::new(),
             block: Vec::new(),
             start: 0,
+            far: None,
             lead: Lead::default(),
             line: None,
             meta,
@@ -652,20 +655,28 @@ impl<'a> Builder<'a> {
 
     /// Bytes so far, footers left out.
     pub(crate) fn len(&self) -> usize {
-        self.base + self.out.len() + self.block.len()
+        self.base + self.out.len() + self.far.as_ref().map_or(0, Bytes::len) + self.block.len()
     }
 
-    /// Blocks that are finished, as bytes: they follow what was taken away before.
-    pub(crate) fn finished(&self) -> &[u8] {
+    /// Blocks that are finished, as bytes in two parts: they follow what was taken away before.
+    pub(crate) fn finished(&self) -> [&[u8]; 2] {
         let open = self.line.is_some() && self.codec.is_plain();
-        &self.out[..if open { self.start } else { self.out.len() }]
+        let laid = &self.out[..if open { self.start } else { self.out.len() }];
+        [laid, self.far.as_deref().unwrap_or_default()]
     }
     /// What [`Builder::finished`] gives was written and is no longer needed here.
     pub(crate) fn taken(&mut self) {
-        let n = self.finished().len();
-        self.out.drain(..n);
-        self.base += n;
-        self.start = self.start.saturating_sub(n);
+        let [laid, far] = self.finished().map(<[u8]>::len);
+        self.out.drain(..laid);
+        self.far = None;
+        self.base += laid + far;
+        self.start = self.start.saturating_sub(laid);
+    }
+    /// Nobody took it: more is about to follow.
+    fn lay_far(&mut self) {
+        if let Some(far) = self.far.take() {
+            self.out.extend_from_slice(&far);
+        }
     }
 
     /// The bytes of the open block.
@@ -734,9 +745,19 @@ impl<'a> Builder<'a> {
             let m = Message::parse(r).expect("S-10: entries are checked before they get here");
             self.begin(m.seq, e.head.index);
             self.note(&m);
-            self.raw().extend_from_slice(r);
             part.left -= r.len() as u32;
             added += r.len();
+            // A record that fills a block ends it, and is not laid out.
+            let ends = part.left > 0 || part.rest.is_empty();
+            if ends && r.len() >= self.block_target && self.codec.is_plain() {
+                self.end_far(e.payload.slice_ref(r));
+                // Before more follows it can be written from where it is.
+                if part.left > 0 {
+                    return true;
+                }
+                continue;
+            }
+            self.raw().extend_from_slice(r);
             // A block may only end where more records follow: what comes after the last one belongs to it.
             if part.left > 0 {
                 self.end_if_full();
@@ -745,9 +766,26 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        self.raw().extend_from_slice(&part.rest);
+        if !part.rest.is_empty() {
+            self.raw().extend_from_slice(&part.rest);
+        }
         self.end_if_full();
         false
+    }
+
+    /// Ends the open block with a large record that stays where it is.
+    fn end_far(&mut self, record: Bytes) {
+        let line = self.line.take().expect("a record stands in a block");
+        self.index.blocks.push(line);
+        let at = self.off + (self.base + self.start) as u64;
+        let (head, raw) = self.out[self.start..].split_at_mut(BLOCK_HEADER);
+        let len = (raw.len() + record.len()) as u32;
+        let header = block_header(len, len, self.lead);
+        let crc = append_record(block_crc(self.meta.file, at, &header, raw), self.meta.group, &record);
+        head[..BLOCK_HEADER - 4].copy_from_slice(&header);
+        head[BLOCK_HEADER - 4..].copy_from_slice(&crc.to_le_bytes());
+        self.lead = Lead::default();
+        self.far = Some(record);
     }
 
     /// Adds what is left of an entry that is state and no longer log: those of its messages that `keep` says.
@@ -763,6 +801,7 @@ impl<'a> Builder<'a> {
             let known = if seq.0 > 0 { seq } else { StreamSeq(self.meta.last_seq.0 + 1) };
             let seq = if self.meta.msgs == 0 { 0 } else { (known.0 - self.meta.first_seq.0) as u32 };
             let index = (index.0 - self.meta.first_index.0) as u32;
+            self.lay_far();
             self.start = self.out.len();
             self.line = Some(BlockLine { off: (self.base + self.start) as u32, seq, index });
             if self.codec.is_plain() {
@@ -824,6 +863,7 @@ impl<'a> Builder<'a> {
             return None;
         }
         self.end();
+        self.lay_far();
         self.meta.data = (self.base + self.out.len()) as u32;
         let subjects = sorted(std::mem::take(&mut self.names), std::mem::take(&mut self.slots));
         self.index.ttl.sort_unstable();

@@ -68,14 +68,78 @@ fn what_is_taken_away_while_it_is_built_and_the_rest_are_the_piece() {
         for (i, e) in all.iter().enumerate() {
             b.push(e);
             if i % 5 == 0 {
-                taken.extend_from_slice(b.finished());
+                b.finished().iter().for_each(|part| taken.extend_from_slice(part));
                 b.taken();
-                assert!(b.finished().is_empty());
+                assert_eq!(b.finished(), [b""; 2]);
             }
         }
         let rest = b.finish().expect("entries were added");
         assert!(!taken.is_empty() && rest.meta == whole.meta && rest.index == whole.index);
         assert_eq!([&taken[..], &rest.bytes].concat(), whole.bytes);
+    }
+}
+
+#[test]
+fn a_large_record_that_is_not_laid_out_stands_in_the_piece_as_if_it_were() {
+    let sizes = [10, 40 << 10, 33 << 10, 100, 20 << 10, 64 << 10, 70 << 10, 5, 1];
+    for counts in [vec![1; 9], vec![3, 2, 4], vec![9], vec![0, 4, 0, 5]] {
+        let (mut all, mut seq) = (Vec::new(), 0u64);
+        for (i, count) in counts.iter().enumerate() {
+            let mut batch = Batch::new();
+            for _ in 0..*count {
+                seq += 1;
+                let body = vec![seq as u8; sizes[seq as usize - 1]];
+                let (subject, headers) = (&b"far"[..], &b""[..]);
+                let seq = StreamSeq(seq);
+                let m =
+                    Message { seq, time: 1, expires: None, redacted: false, subject, headers, body: &body };
+                batch.push(G, &m);
+            }
+            // Some are followed by what is no message.
+            let (payload, digest) = batch.finish_digested(if i % 3 == 1 { b"rest" } else { b"" });
+            assert_eq!(digest, crc32c::crc32c(&payload));
+            let (index, chain) = (LogIndex(i as u64 + 1), Chain(i as u64 + 1));
+            let e = NewEntry {
+                kind: Kind::Messages,
+                index,
+                term: Term(1),
+                prev: Chain(i as u64),
+                chain,
+                payload,
+                digest: Some(digest),
+            };
+            all.push(e.seal(G).expect("valid"));
+        }
+        let new = || {
+            let codec = BlockCodec::default();
+            Builder::new(G, FileId(1), FILE_HEADER as u64, Counting::default(), codec).block_target(700)
+        };
+        // Laid out, since nobody takes anything away on the way.
+        let mut whole = new();
+        all.iter().for_each(|e| whole.push(e));
+        let whole = whole.finish().expect("entries were added");
+        let (mut b, mut taken, mut far) = (new(), Vec::new(), 0);
+        for e in &all {
+            let mut part = b.open(e);
+            let mut more = true;
+            while more {
+                more = b.go_on(e, &mut part, 1000);
+                let [laid, record] = b.finished();
+                far += usize::from(!record.is_empty());
+                taken.extend_from_slice(laid);
+                taken.extend_from_slice(record);
+                b.taken();
+            }
+        }
+        let rest = b.finish().expect("entries were added");
+        assert!(far >= 3, "{far} records stayed where they are");
+        assert!(rest.meta == whole.meta && rest.index == whole.index);
+        assert_eq!([&taken[..], &rest.bytes].concat(), whole.bytes);
+        for b in blocks(&whole, None) {
+            assert!(b.sure, "its checksum is that of its bytes");
+        }
+        let records: Vec<usize> = all.iter().flat_map(|e| e.records().flatten().map(<[u8]>::len)).collect();
+        assert_eq!(records.len(), 9);
     }
 }
 

@@ -544,6 +544,8 @@ impl Shard {
             j.next = number.next();
             let others: Vec<File> = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone()).collect();
             let (sector, shard) = (j.sector, self.id);
+            let sync = frames.iter().any(|f| f.sync);
+            let loose = !sync && !others.is_empty() && !mutant!(self.opts, UnsyncedVouched);
             let active = j.active.as_mut().expect("a file was just found or rotated in");
             let head =
                 RoundHead { shard, epoch: active.epoch, round: number, synced, off: active.used, total: 0 };
@@ -561,6 +563,7 @@ impl Shard {
                         0
                     },
                     len: active.at.len,
+                    loose,
                 };
                 bufs.insert(0, head.encode(sector));
                 off = 0;
@@ -573,7 +576,6 @@ impl Shard {
             active.used += total;
             assert!(active.used <= active.at.len, "S-22: a round outgrew its file");
             active.last = number;
-            let sync = frames.iter().any(|f| f.sync);
             active.unsynced = !sync;
             let file = active.at.file.clone();
             j.unflushed += total;
@@ -1005,7 +1007,10 @@ async fn read_journal(
                 let mut rounds = round::scan(&bytes, id, newer, opts.sector, None);
                 without_key(&mut rounds, opts);
                 let cut = h.len.saturating_sub(len);
-                scans.push((number, FileScan { epoch: newer, newest: newer, first: None, rounds, cut }));
+                scans.push((
+                    number,
+                    FileScan { epoch: newer, newest: newer, first: None, loose: false, rounds, cut },
+                ));
             }
             scans.push((
                 number,
@@ -1013,6 +1018,7 @@ async fn read_journal(
                     epoch,
                     newest: newest.unwrap_or(epoch),
                     first: head.map(|h| h.first),
+                    loose: head.is_some_and(|h| h.loose),
                     rounds,
                     cut: head.map_or(0, |h| h.len.saturating_sub(len)),
                 },

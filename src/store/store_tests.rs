@@ -457,3 +457,31 @@ fn s72_a_checkpoint_of_the_same_entry_waits_for_the_next_flush() {
     }
     assert!(late > 5, "{late} late checkpoints");
 }
+
+/// A file that waits was given back for a larger one although rounds had been let in because of it.
+#[test]
+fn s22_the_file_that_waits_stays_while_something_was_let_in_because_of_it() {
+    let disk = SimHandle::yielding(1);
+    let store = open(&disk);
+    let (g, _) = store.create(GroupId(1), false, b"").expect("new");
+    now(store.step()).expect("a round");
+    let shard = &store.shards()[0];
+    // Until little is left of the first file, and the next one is there.
+    while shard.journal.lock().active_left() > 20 << 10 {
+        add(&g, &["a"], 4000).expect("room");
+        now(store.step()).expect("a round");
+    }
+    assert!(shard.journal.lock().spare.is_some());
+    let waits = add(&g, &["a"], 40 << 10).expect("the next file has room");
+    assert!(matches!(add(&g, &["a"], 200 << 10), Err(Error::Busy)), "a larger file is wanted");
+    // The round is written while the larger file is being made.
+    let mut prepare = std::pin::pin!(shard.prepare());
+    let ended = simio::some_polls(prepare.as_mut(), 2);
+    assert!(now(shard.run_round()).expect("what was let in has its room"));
+    assert!(acked(&waits));
+    if !ended {
+        now(prepare).expect("there is room for files");
+    }
+    now(store.step()).expect("a round");
+    assert!(add(&g, &["a"], 200 << 10).is_ok(), "the larger file was made");
+}

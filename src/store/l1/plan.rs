@@ -156,6 +156,13 @@ impl Plan {
         Rng::derived(self.seed, "l1 interleaving").bool(0.5)
     }
 
+    /// Whether most appends wait for no sync of their own. Not where the disk loses what it said was synced: which rounds nothing vouches for yet, so that they
+    /// cannot be told from torn ones, is known to the model for rounds with a sync each.
+    pub fn relaxes(&self) -> bool {
+        let honest = !matches!(self.class, Class::Rot | Class::Lies);
+        honest && Rng::derived(self.seed, "l1 relaxed").bool(0.3)
+    }
+
     /// Which key the store's nth life seals with; `None` for none. None ever in most plans, replaced now and then in the others, which may
     /// begin without one.
     pub fn turn(&self, life: u64) -> Option<u64> {

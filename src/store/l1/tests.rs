@@ -71,15 +71,16 @@ fn random_plans() {
 #[test]
 fn planted_bugs_are_found() {
     for (mutant, seed) in [
-        (Mutant::ReplyBeforeSync, 1),
+        (Mutant::ReplyBeforeSync, 0),
         (Mutant::NoDirectorySync, 0),
         (Mutant::TruncateOnDamage, 518),
-        (Mutant::StaleRecycledRound, 996),
+        (Mutant::StaleRecycledRound, 56),
         (Mutant::IndexNotRebuilt, 16),
         (Mutant::FreeBeforeManifest, 25),
         (Mutant::NoSegmentSync, 0),
         (Mutant::NoPadding, 0),
         (Mutant::KeysForgotten, 7),
+        (Mutant::UnsyncedVouched, 17_124),
     ] {
         let plan = Plan::mixed(seed, 60);
         must_hold(&plan);
