@@ -86,6 +86,8 @@ struct Harness {
     /// Since when not all is as it should be.
     troubled_since: Option<u64>,
     operators: u64,
+    /// Changes that were asked for and not answered yet.
+    asking: Arc<AtomicUsize>,
     /// Servers that have lost their disks: since when they may start again, in milliseconds, and whether the operator is done.
     wiped: Vec<(usize, u64, Arc<AtomicBool>)>,
     /// By group and term: who led.
@@ -131,6 +133,7 @@ impl Harness {
             cut: Vec::new(),
             troubled_since: None,
             operators: OPERATOR,
+            asking: Arc::default(),
             wiped: Vec::new(),
             led: BTreeMap::new(),
             audited_at: 0,
@@ -468,11 +471,14 @@ impl Harness {
     fn operate(&mut self, subject: String, body: String) {
         self.operators += 1;
         let (machine, run) = self.actor(Actor { id: self.operators, stream: Stream::Log, steps: Vec::new() });
+        let asking = self.asking.clone();
+        asking.fetch_add(1, Relaxed);
         machine.start(async move {
             let mut c = run.connect().await;
             let answer = run.ask(&mut c, &subject, &body, env::now() + Duration::from_secs(5)).await;
             let done = answer.is_some_and(|m| m.json()["error"].is_null());
             run.record.lock().count(if done { "changes: done" } else { "changes: refused" });
+            asking.fetch_sub(1, Relaxed);
         });
     }
 
@@ -553,8 +559,11 @@ impl Harness {
         }
     }
 
-    /// Whether every group has a majority without this server, and no change of its members is under way.
+    /// Whether every group has a majority without this server, and no change of its members is under way or asked for.
     fn can_spare(&self, server: usize) -> bool {
+        if self.asking.load(Relaxed) > 0 {
+            return false;
+        }
         let all = self.audits();
         let groups: std::collections::BTreeSet<u64> =
             all.iter().flat_map(|(_, g)| g).map(|a| a.group).collect();
@@ -564,7 +573,9 @@ impl Harness {
                 return false;
             };
             let without = on().filter(|(i, _)| *i != server).count();
-            on().count() == leader.voters.len() && without * 2 > leader.voters.len()
+            on().count() == leader.voters.len()
+                && without * 2 > leader.voters.len()
+                && !on().any(|(_, a)| a.moving)
         })
     }
 

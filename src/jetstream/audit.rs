@@ -2,9 +2,11 @@
 //!
 //! Owns nothing and changes nothing. Cheap enough to be asked for often.
 
+use std::collections::BTreeSet;
+
 use replica::{NodeId, RoleName};
 
-use crate::JetStream;
+use crate::{JetStream, meta::META_GROUP};
 
 /// A group's replica on this node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,7 +25,9 @@ pub struct Audit {
     pub last: (u64, u64),
     /// Who decides.
     pub voters: Vec<NodeId>,
-    /// Why it does nothing any more, if so.
+    /// As this node knows the meta group, others are to decide than do.
+    pub moving: bool,
+    /// Why it does nothing any more, if so, and will not.
     pub stopped: Option<String>,
     /// A hole is in the log, or another node's state is being fetched.
     pub mending: bool,
@@ -36,7 +40,13 @@ impl JetStream {
     pub fn audit(&self) -> Vec<Audit> {
         let one = |h: replica::Handle| {
             let (s, last, stored) = (h.status(), h.store().last(), h.store().state());
+            let moving = self.meta.read(|m| {
+                let a = m.get(h.id().0)?;
+                let wanted: BTreeSet<_> = a.a.members.iter().collect();
+                Some(!a.a.leaving.is_empty() || wanted != s.voters.iter().collect())
+            });
             Audit {
+                moving: moving.unwrap_or(false),
                 group: h.id().0,
                 term: s.term.0,
                 leads: s.role == RoleName::Leader && s.stopped.is_none(),
@@ -44,7 +54,11 @@ impl JetStream {
                 applied: s.applied.0,
                 last: (last.0.0, last.2.0),
                 voters: s.voters,
-                stopped: s.stopped.map(|w| w.to_string()),
+                // A stream's replica that is contradicted comes back.
+                stopped: s
+                    .stopped
+                    .filter(|_| !s.contradicted || h.id().0 == META_GROUP)
+                    .map(|w| w.to_string()),
                 mending: s.damaged || s.installing,
                 stored: (stored.first.0, stored.last.0, stored.msgs, stored.bytes),
             }

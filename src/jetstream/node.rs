@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
     },
     time::Duration,
@@ -62,10 +62,8 @@ pub struct JetStream {
     pub(crate) system_desk: Mutex<Option<Arc<cluster::system::SystemDesk>>>,
     /// Groups that are being opened.
     pub(crate) opening: Mutex<BTreeSet<u64>>,
-    /// In this life everything was applied that was in the meta group's log when it began.
-    pub(crate) caught_up: AtomicBool,
-    /// The highest id of a group that had been given by then.
-    pub(crate) older: AtomicU64,
+    /// The highest id of a group that had been given when everything was applied that was in the meta group's log as this life began; none before that.
+    pub(crate) older: OnceLock<u64>,
     /// The highest id of a group that the store had at the start.
     stored_max: u64,
     pub(crate) wheel: Arc<Wheel>,
@@ -179,13 +177,33 @@ impl JetStream {
         let cluster = match setup {
             None => None,
             Some(setup) => {
-                let saved = cluster::identity::formation(&Disk::os(), &options.dir).await?;
-                let genesis = match stored.contains(&GroupId(META_GROUP)) {
+                let mut saved = cluster::identity::formation(&Disk::os(), &options.dir).await?;
+                let is_there =
+                    stored.contains(&GroupId(META_GROUP)) && !replicas.is_orphan(GroupId(META_GROUP));
+                if !is_there && replicas.store().lost_rounds() && !saved.forgot {
+                    // Durable before anything else: the next life may not see any more that something is lost.
+                    saved.forgot = true;
+                    cluster::identity::save_formation(&Disk::os(), &options.dir, &saved).await?;
+                }
+                if !is_there && saved.forgot {
+                    host.log(
+                        "ERR",
+                        "JetStream: what this server knew of its cluster is lost with a part of its journal: it joins the cluster again as a new member \
+                         when it sees one that has a leader",
+                    );
+                }
+                let genesis = match is_there {
                     true => match cluster::identity::rescued(&Disk::os(), &options.dir).await? {
                         Some(since) => Some(since),
                         None => Some(genesis_of(&replicas)?),
                     },
-                    false => None,
+                    false if saved.forgot || stored.is_empty() => None,
+                    false => {
+                        return Err(format!(
+                            "the store holds {} groups, but not that of their assignments",
+                            stored.len()
+                        ));
+                    }
                 };
                 let c = Cluster::new(setup, me, saved, genesis);
                 replicas.join(Arc::new(cluster::Port(c.clone())));
@@ -201,8 +219,7 @@ impl JetStream {
             cluster,
             system_desk: Mutex::default(),
             opening: Mutex::default(),
-            caught_up: AtomicBool::new(false),
-            older: AtomicU64::new(0),
+            older: OnceLock::new(),
             stored_max: stored.last().map_or(0, |g| g.0),
             wheel: Wheel::new(),
             accounts: RwLock::default(),
@@ -250,7 +267,9 @@ impl JetStream {
 
     async fn recover(self: &Arc<JetStream>, stored: Vec<GroupId>) -> Result<(), String> {
         let id = GroupId(META_GROUP);
-        if stored.contains(&id) {
+        if self.cluster.as_ref().is_some_and(|c| c.genesis().is_none()) {
+            // It is made or joined with others.
+        } else if stored.contains(&id) {
             let opened = self.replicas.restore(id, self.meta_sync(), self.meta.clone()).await;
             let (voters, _) = opened.map_err(|e| format!("the meta group: {e}"))?.members();
             if self.cluster.is_none() && voters.iter().any(|n| *n != self.me) {
@@ -264,7 +283,7 @@ impl JetStream {
                 "the store holds {} groups, but not that of their assignments",
                 stored.len()
             ));
-        } else if self.cluster.is_none() {
+        } else {
             let genesis = env::rng("genesis").next_u64().max(1);
             let made = self.make_meta(genesis, Members::of([self.me])).await;
             made.map_err(|e| format!("the meta group: {e}"))?;
@@ -632,12 +651,7 @@ async fn tell_damage(node: Weak<JetStream>, mut watch: store::DamageWatch) {
 
 /// What names the meta group that the store has.
 fn genesis_of(replicas: &Replicas) -> Result<u64, String> {
-    let (options, _) = replicas.options(GroupId(META_GROUP)).map_err(|e| {
-        format!(
-            "the meta group: {e}, as a part of the journal is gone. The other servers of the cluster have it: move the store directory away, start again, and \
-             remove the server that this one was with SERVER.REMOVE"
-        )
-    })?;
+    let (options, _) = replicas.options(GroupId(META_GROUP)).map_err(|e| format!("the meta group: {e}"))?;
     let bytes = options.as_ref().try_into().map_err(|_| "the meta group has no name".to_owned())?;
     Ok(u64::from_le_bytes(bytes))
 }

@@ -667,6 +667,11 @@ impl Core {
         let was_following = self.leader.is_some();
         self.election_at = NEVER;
         if self.promise_holds(cx.live) {
+            if let Some(promise) = self.promise.filter(|p| p.term < self.term) {
+                // It leads a term that is over here, and may have nothing to say for long: nobody would lead this replica until then.
+                self.send(promise.node, Body::Behind, cx);
+                self.election_at = self.election_time(cx.live.now);
+            }
             return;
         }
         if self.eligible() {

@@ -62,7 +62,10 @@ impl Core {
         // The leader knows this much to be in our log; less is there only if our disk lost what it had synced.
         self.log.commit_to(commit.min(self.log.last()));
         self.send(from, Body::BeatOk { commit: self.log.commit, round, epoch: self.epoch() }, cx);
-        if commit > self.log.last() {
+        if !self.damage.is_empty() && self.incoming.is_none() {
+            // Of a leader that took it for whole, or whose entries were lost on the way, and has nothing else to send.
+            self.ask_for_the_forgotten(from, round, cx);
+        } else if commit > self.log.last() {
             // Also where the disk cannot tell that it lost something. In a group in which nothing happens the leader would never learn of it.
             self.ask_for_the_forgotten(from, round, cx);
         }

@@ -244,6 +244,14 @@ pub enum Fault {
     StoreDisagrees(LogIndex),
 }
 
+impl Fault {
+    /// A leader's log is another one where both should be the same.
+    #[must_use]
+    pub fn is_contradiction(self) -> bool {
+        matches!(self, Fault::Diverged(_) | Fault::CommittedConflict(_))
+    }
+}
+
 /// Something worth a metric, a log line or a health report.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Note {

@@ -131,6 +131,8 @@ pub(crate) struct Inner {
     /// What most groups never need.
     pub rare: Option<Box<Rare>>,
     pub stop: Option<Arc<str>>,
+    /// A leader contradicts what is applied here, of a log that is in doubt.
+    pub contradicted: bool,
     /// Who waits for a checkpoint to be taken, or for the group to have nothing under way.
     pub wants_checkpoint: Vec<oneshot::Sender<()>>,
     pub wants_quiet: Vec<oneshot::Sender<()>>,
@@ -175,6 +177,7 @@ impl Inner {
             rare: None,
             eager: false,
             forgot: false,
+            contradicted: false,
             told: None,
             told_members: None,
             stop: None,
@@ -386,6 +389,7 @@ impl Group {
         match note {
             Note::Patched(index) => tracing::info!(group = self.id.0, "entry {} is mended", index.0),
             Note::Halted(fault) => {
+                inner.contradicted |= fault.is_contradiction() && inner.core.is_distrusted();
                 tracing::error!(group = self.id.0, "halted: {fault:?}");
                 inner.stop.get_or_insert_with(|| format!("halted: {fault:?}").into());
                 self.stopped(inner);
@@ -447,7 +451,11 @@ impl Group {
         }
         if let Some(from) = write.truncate {
             // A later round implies the earlier ones.
-            tickets[0] = Some(self.store.truncate(store::LogIndex(from.0))?);
+            let truncated = self.store.truncate(store::LogIndex(from.0));
+            // What is applied is not taken back; only guessed terms lead there.
+            inner.contradicted |=
+                matches!(truncated, Err(store::Error::Invalid(_))) && inner.core.is_distrusted();
+            tickets[0] = Some(truncated?);
         }
         if !write.entries.is_empty() {
             let mut prev = self.store.last().2;

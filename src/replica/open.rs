@@ -214,12 +214,11 @@ pub(crate) async fn open(
     let mut hard = hard.unwrap_or(HardState { term: tail.last_term(), ..HardState::default() });
     hard.commit = hard.commit.min(unsure).max(base.index);
     hard.doubt = forgot || unsure < LogIndex(u64::MAX);
-    let forgot = hard.doubt;
     let restored = Restored { hard, applied: base.index, tail, damage };
     let seed = env::rng("raft elections").next_u64();
     let core =
         shared.with_live(sole, |live| Core::new(id, me, shared.options.raft.clone(), seed, restored, live));
-    if forgot {
+    if hard.doubt {
         tracing::error!(
             group = id.0,
             "the end of its log is lost here: it follows, and votes for nobody until it has caught up"

@@ -42,6 +42,9 @@ pub struct Status {
     pub forgot: bool,
     /// It does nothing any more on this node, and why.
     pub stopped: Option<Arc<str>>,
+    /// It has stopped because a leader contradicts what it took for committed, and what it has is in doubt (D-12): nothing of it counts, and it can
+    /// only come back as another life.
+    pub contradicted: bool,
     /// Who decides, by the newest membership in the log. Empty for a newcomer that has heard nothing yet.
     pub voters: Vec<NodeId>,
     /// In the middle of a change: who decided before, and has to agree too.
@@ -107,6 +110,7 @@ impl Inner {
             installing: self.core.installing().is_some(),
             forgot: self.forgot,
             stopped: self.stop.clone(),
+            contradicted: self.contradicted,
             voters: nodes(&m.voters),
             outgoing: nodes(&m.outgoing),
             learners: nodes(&m.learners),

@@ -557,7 +557,9 @@ impl Group {
     pub(crate) fn replay_hard(&mut self, hard: Option<Bytes>) {
         self.hard_valid = hard.is_some();
         // The last that is known stays, for those to whom it is better than nothing.
-        self.hard = hard.unwrap_or(std::mem::take(&mut self.hard));
+        if let Some(hard) = hard {
+            self.hard = hard;
+        }
         self.hard_durable = (self.hard.clone(), self.hard_valid);
     }
     /// The hard state that a manifest may name.

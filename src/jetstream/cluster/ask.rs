@@ -124,8 +124,7 @@ impl JetStream {
             return At::Nobody;
         }
         // Whoever answered once may be out of it since, and believe the same of this node.
-        let hint = c.hints.lock().get(&a.a.id).copied();
-        let hint = hint.filter(|n| a.a.concerns(*n));
+        let hint = c.hints.lock().get(&a.a.id).copied().filter(|n| a.a.concerns(*n));
         let others = a.a.members.iter().copied().filter(|n| *n != self.me);
         hint.into_iter().chain(others).find(|n| c.is_up(*n)).map_or(At::Nobody, At::Node)
     }
@@ -416,18 +415,15 @@ impl Desk<'_> {
     /// Why nobody answers: all servers of the stream are away, or they have no leader.
     fn nobody(&self, c: &Cluster, r: &Request) -> ApiError {
         let away = |n: &NodeId| *n != self.node.me && !c.is_up(*n);
-        match responsible(r) {
-            Responsible::Stream(name)
-                if self
-                    .node
-                    .meta
-                    .find(&self.assets.account.name, name)
-                    .is_some_and(|a| a.a.members.iter().all(away)) =>
-            {
-                errors::STREAM_OFFLINE.error()
-            }
+        match self.stream_asked(r) {
+            Some(a) if a.a.members.iter().all(away) => errors::STREAM_OFFLINE.error(),
             _ => errors::CLUSTER_NOT_AVAIL.error(),
         }
+    }
+    /// The assigned stream that a request is for.
+    fn stream_asked(&self, r: &Request) -> Option<Arc<Assigned>> {
+        let Responsible::Stream(name) = responsible(r) else { return None };
+        self.node.meta.find(&self.assets.account.name, name)
     }
 
     async fn ask(&self, c: &Cluster, to: NodeId) -> Option<Reply> {
@@ -442,9 +438,7 @@ impl Desk<'_> {
 
     /// Who did not answer is not asked first the next time.
     fn unlearn(&self, c: &Cluster, r: &Request, asked: NodeId) {
-        if let Responsible::Stream(name) = responsible(r)
-            && let Some(a) = self.node.meta.find(&self.assets.account.name, name)
-        {
+        if let Some(a) = self.stream_asked(r) {
             let mut hints = c.hints.lock();
             if hints.get(&a.a.id) == Some(&asked) {
                 hints.remove(&a.a.id);
@@ -454,9 +448,7 @@ impl Desk<'_> {
 
     /// Who answered for a stream is asked first the next time.
     fn remember(&self, c: &Cluster, r: &Request, answered: NodeId) {
-        if let Responsible::Stream(name) = responsible(r)
-            && let Some(a) = self.node.meta.find(&self.assets.account.name, name)
-        {
+        if let Some(a) = self.stream_asked(r) {
             c.hints.lock().insert(a.a.id, answered);
         }
     }

@@ -10,6 +10,9 @@
 //! it has noted durably before. Who is free and sees a group joins it when it has a leader; until then it waits, since a group that is without one
 //! for good (its others went on without this member, K-8) would never let it go.
 //!
+//! A node that was a member of a group and has forgotten it, with a part of its journal, founds none: neither does it propose, nor is it free for others. It
+//! joins the group that it sees, as another life.
+//!
 //! - K-1: at most one meta group forms among servers that configure each other: a group's first members are more than half of them, and
 //!   a node is a first member of one group only.
 //! - K-2: a group's first members are the same on each of them: they are the promised ones.
@@ -46,6 +49,9 @@ pub struct Saved {
     pub ballot: u64,
     /// What it is promised to; its own proposal too.
     pub promise: Option<Proposal>,
+    /// It may have been a member of a group that it has forgotten.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forgot: bool,
 }
 
 /// What a node says of itself.
@@ -132,7 +138,12 @@ impl Formation {
     }
     /// What this node says of itself: nothing that is not durable. `led`: its group has a leader.
     pub fn standing(&self, led: bool) -> Standing {
-        Standing { ballot: self.saved.ballot, promise: self.saved.promise.clone(), member: self.member, led }
+        let Saved { ballot, mut promise, forgot } = self.saved.clone();
+        if forgot && self.member.is_none() {
+            // Nobody's: so it is not free.
+            promise = Some(Proposal { ballot: 0, genesis: 0, proposer: self.me, members: Vec::new() });
+        }
+        Standing { ballot, promise, member: self.member, led }
     }
 
     /// A node said what it is.
@@ -190,7 +201,7 @@ impl Formation {
             self.free.clone_from(&free);
             self.changed = now;
         }
-        match self.saved.promise.clone() {
+        match self.saved.promise.clone().filter(|_| !self.saved.forgot) {
             Some(p) if p.proposer == self.me => self.as_proposer(&p, now),
             Some(p) => self.as_promised(&p),
             None => {
@@ -198,7 +209,7 @@ impl Formation {
                     self.making = true;
                     return Some(Action::Join { via, genesis });
                 }
-                if self.is_group_in_sight() {
+                if self.is_group_in_sight() || self.saved.forgot {
                     return None;
                 }
                 if let Some(p) = self.worthy() {
@@ -217,7 +228,7 @@ impl Formation {
                 self.proposed = now;
                 let ballot = self.saved.ballot + 1;
                 let p = Proposal { ballot, genesis: random.max(1), proposer: self.me, members: free };
-                self.save(Saved { ballot, promise: Some(p) })
+                self.save(Saved { ballot, promise: Some(p), forgot: false })
             }
         }
     }
@@ -400,13 +411,8 @@ mod tests {
                 }
             }
         }
-        fn heal(&mut self) {
-            self.cut.clear();
-            for i in 0..self.nodes.len() {
-                if !self.nodes[i].up {
-                    self.restart(i);
-                }
-            }
+        /// For long.
+        fn talk(&mut self) {
             for _ in 0..200 {
                 self.now += STEP;
                 for from in 0..self.nodes.len() {
@@ -416,6 +422,15 @@ mod tests {
                 }
                 (0..self.nodes.len()).for_each(|i| self.work(i, false));
             }
+        }
+        fn heal(&mut self) {
+            self.cut.clear();
+            for i in 0..self.nodes.len() {
+                if !self.nodes[i].up {
+                    self.restart(i);
+                }
+            }
+            self.talk();
             self.check();
             assert!(self.nodes.iter().all(|n| n.f.member().is_some()), "all are in the group in the end");
         }
@@ -456,6 +471,29 @@ mod tests {
         assert_eq!(fresh.next(100 * STEP, 1), None, "nor is another one made beside it");
         fresh.saw(n(5), member(8, true));
         assert_eq!(fresh.next(101 * STEP, 1), Some(Action::Join { via: n(5), genesis: 8 }));
+    }
+
+    /// K-5: what it acknowledged in the group that it has forgotten it cannot stand for, so it is no first member of any.
+    #[test]
+    fn who_has_forgotten_its_group_founds_none_and_joins() {
+        // Its promise of then is on its disk.
+        let p = Proposal { ballot: 1, genesis: 7, proposer: n(1), members: vec![n(1), n(2), n(3)] };
+        let saved = Saved { ballot: 0, promise: Some(p.clone()), forgot: true };
+        let mut w = World::new(3);
+        w.nodes[2].f = Formation::new(n(3), 2, saved, None, 0);
+        w.cut = vec![(0, 1)];
+        w.talk();
+        assert!(
+            w.nodes.iter().all(|n| n.made.is_none()),
+            "K-1: one who can be a first member is not more than half"
+        );
+        let said = w.nodes[2].f.standing(false);
+        assert!(said.promise.is_some_and(|p| p.members.is_empty()), "it is not free");
+        let f = &mut w.nodes[2].f;
+        f.saw(n(1), Standing { member: Some(7), led: false, ..Standing::default() });
+        assert_eq!(f.next(100 * STEP, 1), None, "also not the one that it once promised itself to");
+        f.saw(n(1), Standing { member: Some(7), led: true, ..Standing::default() });
+        assert_eq!(f.next(101 * STEP, 1), Some(Action::Join { via: n(1), genesis: 7 }));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Weak, atomic::Ordering::*},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -140,7 +140,12 @@ impl JetStream {
     /// A step of the formation.
     async fn form(self: &Arc<JetStream>, c: &Arc<Cluster>) -> bool {
         if c.genesis().is_some() {
-            return false;
+            let Some(newcomer) = self.meta.handle().filter(|h| h.members().0.is_empty()) else {
+                return false;
+            };
+            // Its leader may take it for the one that it was, which has nothing to say.
+            c.up().into_iter().for_each(|n| newcomer.announce(n));
+            return true;
         }
         let disk = env::disk::Disk::os();
         loop {
@@ -187,6 +192,10 @@ impl JetStream {
             members,
             sync: self.meta_sync(),
         };
+        if self.replicas.is_orphan(new.id) {
+            // Nobody knows what it was, and another life takes its place.
+            self.replicas.remove(new.id).await.map_err(|e| e.to_string())?;
+        }
         self.replicas.create(new, self.meta.clone()).await.map(|_| ()).map_err(|e| e.to_string())
     }
 
@@ -296,6 +305,11 @@ impl JetStream {
             }
             return Kept::Opens;
         };
+        // Its leader has all that was acknowledged, and contradicts what this replica made of a damaged disk.
+        if handle.status().contradicted && spent.is_none_or(|life| handle.life() > life) {
+            self.spend(id, NodeId::new(self.me.id, handle.life())).await;
+            return Kept::Left;
+        }
         // What comes in its place is looked at next.
         if spent.is_some_and(|life| handle.life() <= life) {
             self.drop_group(id).await;
@@ -304,7 +318,7 @@ impl JetStream {
         if let Some(stream) = self.stream_of(&assigned) {
             stream.want(assigned.a.config.clone());
         }
-        if handle.members().0.is_empty() && self.may_have_had(&assigned.a) {
+        if handle.members().0.is_empty() && (spent.is_some() || self.may_have_had(&assigned.a)) {
             // Its members have no reason to ask for it: they take it for the one that they know, who has nothing to say.
             let others = assigned.a.members.iter().filter(|n| **n != self.me);
             others.for_each(|n| handle.announce(*n));
@@ -367,10 +381,9 @@ impl JetStream {
     /// way it says of groups that this node has left since that they are to be made. A replica made of such a word would have forgotten what it
     /// once acknowledged, and could make a leader together with others like it.
     async fn still_assigned(self: &Arc<JetStream>, id: u64) -> Option<Arc<Assigned>> {
-        if !self.caught_up.load(Acquire) {
+        if self.older.get().is_none() {
             self.meta.handle()?.read_barrier().await.ok()?;
-            self.older.fetch_max(self.meta.read(|s| s.last_id), Relaxed);
-            self.caught_up.store(true, Release);
+            self.older.get_or_init(|| self.meta.read(|s| s.last_id));
         }
         self.meta.read(|s| {
             let out = s.outs().get(&id).is_some_and(|nodes| nodes.contains(&self.me));
@@ -382,7 +395,9 @@ impl JetStream {
     /// life. K-5: it is made as one that comes later then, since what it acknowledged and voted for is forgotten. A group that has no other members
     /// has lost everything, and begins again.
     fn may_have_had(&self, a: &Assignment) -> bool {
-        self.replicas.store().lost_rounds() && a.id <= self.older.load(Relaxed) && a.members.len() > 1
+        self.replicas.store().lost_rounds()
+            && self.older.get().is_some_and(|last| a.id <= *last)
+            && a.members.len() > 1
     }
 
     /// Whether another member of a group has more of it than its beginning.
@@ -460,13 +475,18 @@ impl JetStream {
     /// member again, and nobody would tell it to go: that is done here.
     async fn renew_left_behind(&self, id: u64, handle: &replica::Handle, nodes: &[NodeId]) {
         for replica in nodes.iter().filter_map(|n| handle.left_behind(*n)) {
-            let is_news = self.meta.read(|s| {
-                let known = s.spent(id, replica).is_some_and(|life| life >= replica.incarnation);
-                !known && s.nodes().values().all(|n| n.format >= SPENDS)
-            });
-            if is_news && let Err(e) = self.change_meta(&Command::Spent { id, replica }).await {
-                tracing::debug!(group = id, "a replica that was left behind: {e:?}");
-            }
+            self.spend(id, replica).await;
+        }
+    }
+
+    /// A replica can never count again: its node is to remove it and to come as another life. Said once, and only when all nodes read it.
+    async fn spend(&self, id: u64, replica: NodeId) {
+        let is_news = self.meta.read(|s| {
+            let known = s.spent(id, replica).is_some_and(|life| life >= replica.incarnation);
+            !known && s.nodes().values().all(|n| n.format >= SPENDS)
+        });
+        if is_news && let Err(e) = self.change_meta(&Command::Spent { id, replica }).await {
+            tracing::debug!(group = id, "a replica that is spent: {e:?}");
         }
     }
 

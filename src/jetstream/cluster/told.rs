@@ -29,7 +29,9 @@ impl JetStream {
                     }
                 });
             }
-            _ => c.touch(),
+            // It may be one that comes back as another life.
+            Role::Stopped(_) => c.look_at(s.id),
+            Role::Follower { .. } => c.touch(),
         }
     }
 

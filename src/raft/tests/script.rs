@@ -93,6 +93,8 @@ fn run(table: &mut Option<Table>, line: &str) -> String {
             t.crash(id(), keep);
         }
         "start" => t.start(id()),
+        "doubt" => t.at(id()).disk.hard.doubt = true,
+        "trust" => t.step(id(), Event::Trusted),
         "wipe" => {
             t.crash(id(), 0);
             let r = t.at(id());
