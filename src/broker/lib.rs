@@ -29,6 +29,7 @@ mod routes;
 #[cfg(test)]
 mod routes_tests;
 pub mod rules;
+mod run;
 mod stats;
 mod sub;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use link::{Closed, Inbound, Kind, Link, LinkFlags, LinkOptions, Transport};
 pub use outbox::{Chunk, Out, SHARE_BYTES_MIN};
 pub use router::{Deliveries, Message, Outcome, Router, Sender};
 pub use routes::{Carries, RouteInbox, RouteOut};
+pub use run::Run;
 pub use stats::{Counter, Stats, Traffic};
 pub use sub::{Sub, SubscribeError};
 pub use trace::{Step, Trace};

@@ -37,6 +37,16 @@ pub trait Transport: Send + Sync {
 pub trait Inbound: Send + Sync {
     /// Takes one message of `from`. Further messages may be sent through `d`. False if, after all, nobody got it.
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool;
+    /// Whether it takes several messages at once: then those that follow each other may come by [`Inbound::deliver_run`].
+    fn takes_runs(&self) -> bool {
+        false
+    }
+    /// Takes messages that follow each other, from the front, and says how many it has taken. The others come one by one, so that it may stop
+    /// wherever that is simpler.
+    fn deliver_run(&self, d: &mut Deliveries, ms: &[Message<'_>]) -> usize {
+        let _ = (d, ms);
+        0
+    }
     /// Whether it serves the connections of this server alone, so that other servers of the cluster are not told of it.
     fn is_local(&self) -> bool {
         false

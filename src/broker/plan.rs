@@ -41,6 +41,17 @@ impl Receivers {
     pub fn is_empty(&self) -> bool {
         self.plain.is_empty() && self.live == 0 && self.remote.is_empty()
     }
+    /// The only receiver, if there is just one and on this server.
+    #[inline]
+    pub fn sole(&self) -> Option<&Arc<Sub>> {
+        match (&self.plain[..], self.groups(), &self.remote[..]) {
+            ([sub], [], []) => Some(sub),
+            ([], [group], []) if group.members.len() == 1 && group.remote_weight == 0 => {
+                group.members.first()
+            }
+            _ => None,
+        }
+    }
     /// Subscriptions in all.
     pub fn len(&self) -> usize {
         self.plain.len() + self.groups().iter().map(|g| g.members.len()).sum::<usize>() + self.remote.len()

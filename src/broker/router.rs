@@ -11,8 +11,9 @@ use crate::{
     Account, Broker, Closed, Inbound, Kind, Link, LinkFlags, Sub,
     gather::Gathered,
     outbox::SHARE_BYTES_MIN,
-    plan::{Named, Plans, Receivers},
+    plan::{Named, Plan, Plans, Receivers},
     routes::{Group, Remote},
+    run::Run,
     sub::{CLOSED, Extra, FILTERED},
     trace::{self, Step, Trace, Wish, why},
 };
@@ -114,6 +115,9 @@ pub struct Deliveries {
     pub(crate) answers_gathered: bool,
     random: u64,
     depth: u8,
+    /// The receiver inside the server that got the last message, if it takes several at once; and whether it got the one before as well.
+    inside: Option<Arc<Sub>>,
+    inside_again: bool,
     /// The trace of the message at hand, if it has one.
     pub(crate) trace: Option<Box<Trace>>,
     inner: Inner,
@@ -240,15 +244,7 @@ impl Router {
         let size = m.body_crlf.len() - 2;
         self.out.in_msgs += 1;
         self.out.in_bytes += size as u64;
-        let (account, permissions) = (&self.account, &self.permissions);
-        let named = |n: Named<'_>| account.has_named(n);
-        let plan = self.plans.get_wide(m.subject, account.generation(), named, |p| {
-            p.allowed = permissions.as_ref().is_none_or(|p| p.can_publish(m.subject));
-            p.literal = true;
-            let wide = account.match_wide(m.subject, &mut p.matched);
-            // What may be published is asked for each subject.
-            wide.filter(|_| permissions.is_none())
-        });
+        let plan = plan_of(&mut self.plans, &self.account, self.permissions.as_deref(), m.subject);
         if !plan.allowed && !self.link.use_reply(m.subject) {
             return Outcome::Denied;
         }
@@ -258,6 +254,43 @@ impl Router {
             self.no_responders(m);
         }
         Outcome::Delivered(n)
+    }
+
+    /// Whether the last two messages went to one receiver inside the server that takes several at once: those that come next may join a run.
+    #[inline]
+    pub fn runs(&self) -> bool {
+        self.out.inside_again
+    }
+    /// Whether a message goes where the last one went, to nobody else, and needs no more than that: then it may be part of a run for
+    /// [`Router::publish_run`]. If it is not, there is no run until two more messages have gone one way.
+    #[inline]
+    pub fn joins(&mut self, m: &Message<'_>) -> bool {
+        let account = &self.account;
+        let as_it_is = (m.header_len == 0 || !trace::may_ask(account, m.header())) && !account.has_mappings();
+        let joins = as_it_is && {
+            let plan = plan_of(&mut self.plans, account, self.permissions.as_deref(), m.subject);
+            let to = plan.matched.sole().filter(|_| plan.allowed);
+            to.zip(self.out.inside.as_ref()).is_some_and(|(to, last)| Arc::ptr_eq(to, last))
+        };
+        if !joins {
+            (self.out.inside, self.out.inside_again) = (None, false);
+        }
+        joins
+    }
+    /// Sends the messages of a run on their way, in their order (B-1); it is empty then. Messages that their receiver does not take together go alone.
+    pub fn publish_run(&mut self, run: &mut Run<'_>) {
+        let mut rest = run.messages();
+        while !rest.is_empty() {
+            let (taken, left) = rest.split_at(self.out.deliver_run(rest));
+            self.out.in_msgs += taken.len() as u64;
+            self.out.in_bytes += taken.iter().map(|m| m.body().len() as u64).sum::<u64>();
+            rest = left;
+            if let Some((first, left)) = rest.split_first() {
+                self.publish_plain(first);
+                rest = left;
+            }
+        }
+        run.clear();
     }
 
     /// Answers a request that nobody got with 503, to the requestor's own subscription.
@@ -301,6 +334,24 @@ impl Router {
     pub fn touched(&self) -> usize {
         self.out.touched.len()
     }
+}
+
+/// Where a publisher's messages to a subject go.
+#[inline]
+fn plan_of<'p>(
+    plans: &'p mut Plans,
+    account: &Account,
+    permissions: Option<&Permissions>,
+    subject: &[u8],
+) -> &'p Plan {
+    let named = |n: Named<'_>| account.has_named(n);
+    plans.get_wide(subject, account.generation(), named, |p| {
+        p.allowed = permissions.is_none_or(|p| p.can_publish(subject));
+        p.literal = true;
+        let wide = account.match_wide(subject, &mut p.matched);
+        // What may be published is asked for each subject.
+        wide.filter(|_| permissions.is_none())
+    })
 }
 
 /// A publisher inside the server, on one account: what JetStream delivers and answers. It remembers receivers as a
@@ -373,6 +424,8 @@ impl Deliveries {
             answers_gathered: false,
             random: seed | 1,
             depth: 0,
+            inside: None,
+            inside_again: false,
             trace: None,
             inner: Inner::default(),
             at: None,
@@ -933,7 +986,27 @@ impl Deliveries {
         }
         let Some(to) = &sub.link.inbound else { return false };
         sub.count();
+        if self.depth == 0 && to.takes_runs() {
+            self.inside_again = self.inside.as_ref().is_some_and(|last| Arc::ptr_eq(last, sub));
+            if !self.inside_again {
+                self.inside = Some(sub.clone());
+            }
+        }
         self.nested(|d| to.deliver(d, sub, from, m))
+    }
+
+    /// Hands messages to the receiver inside the server that got the last one; how many it took.
+    fn deliver_run(&mut self, ms: &[Message<'_>]) -> usize {
+        let Some(sub) = self.inside.take() else { return 0 };
+        let mut n = 0;
+        if sub.flags() == 0
+            && let Some(to) = &sub.link.inbound
+        {
+            n = self.apart(|d| to.deliver_run(d, ms));
+            sub.count_inside(n);
+        }
+        self.inside = Some(sub);
+        n
     }
 
     /// Gives a message of another account to the importer's subscription, under its local subject.

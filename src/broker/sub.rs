@@ -157,6 +157,14 @@ impl Sub {
     }
 }
 
+impl Sub {
+    /// Counts deliveries to a receiver inside the server, which has no maximum.
+    #[inline]
+    pub(crate) fn count_inside(&self, n: usize) {
+        self.delivered.fetch_add(n as u64, Relaxed);
+    }
+}
+
 impl fmt::Debug for Sub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sub")

@@ -412,3 +412,94 @@ fn a_full_account_takes_no_more() {
     a.unbind(&p.link);
     assert!(a.bind(&a, &extra));
 }
+
+/// A receiver inside the server that takes at most so many messages together.
+struct Mill {
+    most: usize,
+    got: Arc<Mutex<Vec<(String, bool)>>>,
+}
+
+impl Mill {
+    fn take(&self, m: &Message<'_>, together: bool) {
+        self.got.lock().push((String::from_utf8(m.payload().to_vec()).unwrap(), together));
+    }
+}
+
+impl Inbound for Mill {
+    fn deliver(&self, _: &mut Deliveries, _: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
+        self.take(m, false);
+        m.payload() != b"refused"
+    }
+    fn takes_runs(&self) -> bool {
+        true
+    }
+    fn deliver_run(&self, _: &mut Deliveries, ms: &[Message<'_>]) -> usize {
+        let taken = ms.iter().take(self.most).take_while(|m| m.payload() != b"refused");
+        taken.map(|m| self.take(m, true)).count()
+    }
+}
+
+/// Publishes as a connection does: what joins a run goes with it.
+fn publish_together(p: &mut Peer, all: &[(&str, &str)]) {
+    let bodies: Vec<String> = all.iter().map(|(_, body)| format!("{body}\r\n")).collect();
+    let mut run = Run::default();
+    for ((subject, _), body) in all.iter().zip(&bodies) {
+        let (subject, reply, body_crlf) = (subject.as_bytes(), &b"inbox.1"[..], body.as_bytes());
+        let m = Message { subject, reply, header_len: 0, body_crlf, shared: None, shown: None };
+        if p.router.runs() && p.router.joins(&m) {
+            run.push(m);
+            if run.is_full() {
+                p.router.publish_run(&mut run);
+            }
+        } else {
+            p.router.publish_run(&mut run);
+            p.router.publish(&m);
+        }
+    }
+    p.router.publish_run(&mut run);
+    p.router.flush();
+}
+
+#[test]
+fn b1_what_goes_together_keeps_its_order_and_reaches_nobody_twice() {
+    let b = Arc::new(Broker::default());
+    let mut p = Peer::new(&b, "A");
+    let q = Peer::new(&b, "A");
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let mill = Link::new(LinkOptions {
+        id: b.next_id(),
+        kind: Kind::Internal,
+        worker: 0,
+        pending_bytes_max: 0,
+        transport: None,
+        inbound: Some(Box::new(Mill { most: 20, got: got.clone() })),
+    });
+    mill.subscribe(p.router.account(), b"1", b"m.>", b"", false).unwrap();
+    q.sub("other", "", "1");
+    p.sub("inbox.*", "", "9");
+    let bodies: Vec<String> = (0..100).map(|i| i.to_string()).collect();
+    let subject = |i: usize| if i % 50 == 30 { "other" } else { ["m.1", "m.2"][i % 2] };
+    let mut all: Vec<(&str, &str)> = bodies.iter().enumerate().map(|(i, s)| (subject(i), &s[..])).collect();
+    all[70].1 = "refused";
+    publish_together(&mut p, &all);
+    let (want, others): (Vec<_>, Vec<_>) = all.iter().partition(|(s, _)| s.starts_with("m."));
+    let came: Vec<String> = got.lock().iter().map(|(body, _)| body.clone()).collect();
+    assert_eq!(came, want.iter().map(|(_, body)| body.to_string()).collect::<Vec<_>>());
+    assert!(got.lock().iter().filter(|(_, together)| *together).count() > 80, "{:?}", got.lock());
+    assert_eq!(q.got().matches("MSG other 1 inbox.1").count(), others.len());
+    // Who is refused hears of it, and only he.
+    assert_eq!(p.got().matches("NATS/1.0 503").count(), 1);
+    assert_eq!((b.stats.in_msgs.get(), p.link.in_msgs.get()), (100, 100));
+    // Somebody else listens as well: nothing goes by another way than alone.
+    got.lock().clear();
+    q.sub("m.2", "", "2");
+    publish_together(&mut p, &all[..30]);
+    let came = got.lock().clone();
+    assert_eq!(came.iter().map(|(body, _)| &body[..]).collect::<Vec<_>>(), bodies[..30]);
+    assert!(came.iter().all(|(body, together)| !together || body.parse::<usize>().unwrap() % 2 == 0));
+    assert_eq!(q.got().matches("MSG m.2 2 inbox.1").count(), 15);
+    // The receiver has gone.
+    mill.unsubscribe(p.router.account(), b"1", 0);
+    publish_together(&mut p, &[("m.1", "x"); 3]);
+    assert_eq!(p.got().matches("NATS/1.0 503").count(), 3);
+}

@@ -13,6 +13,7 @@ use std::{
 
 use broker::{Deliveries, Inbound, Link, Message, Sub};
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 use store::{GroupId, Need, StreamSeq};
 use stream::{
     Now, errors,
@@ -20,7 +21,7 @@ use stream::{
 };
 
 use crate::{
-    answer,
+    Options, answer,
     cluster::calls::{Forward, Way},
     log::{Answers, Log},
     shell::{Core, Stream, now},
@@ -104,28 +105,28 @@ impl Inbound for Door {
         }
         // Two subjects of one stream never match the same message: they must not overlap.
         let _ = sub;
-        let p = Publish {
-            subject: m.subject,
-            reply: m.reply,
-            headers: if env::planted!("js-headers-ignored") { b"" } else { m.header() },
-            payload: m.payload(),
-            from: stream::publish::From::Client,
-            no_room_for_batches: stream.share.no_room_for_batches(),
-        };
-        // One look at the clocks for all that was read together.
-        let (wall, mono) = d.now();
-        let (told, at_once) = stream.publish(&p, Now { wall: wall.0, mono: mono.0 }, Came::Here);
-        if let Some(a) = at_once
-            && let Some(assets) = stream.assets.upgrade()
-        {
-            for (to, body_crlf) in a.iter() {
-                let (reply, header_len, shared, shown) = (&b""[..], 0, None, None);
-                let m = Message { subject: to, reply, header_len, body_crlf, shared, shown };
-                d.publish(&assets.account, &stream.door, &m);
-            }
-        }
+        let now = read_at(d);
+        let (told, at_once) = stream.publish(&stream.asked_by(m), now, Came::Here);
+        stream.answer(d, at_once);
         told
     }
+    fn takes_runs(&self) -> bool {
+        true
+    }
+    fn deliver_run(&self, d: &mut Deliveries, ms: &[Message<'_>]) -> usize {
+        d.answer_gathered();
+        let Some(stream) = self.stream.upgrade() else { return 0 };
+        let now = read_at(d);
+        let (taken, at_once) = stream.publish_run(ms, now);
+        stream.answer(d, at_once);
+        taken
+    }
+}
+
+/// One look at the clocks for all that was read together.
+fn read_at(d: &mut Deliveries) -> Now {
+    let (wall, mono) = d.now();
+    Now { wall: wall.0, mono: mono.0 }
 }
 
 /// How a publish came.
@@ -138,6 +139,81 @@ pub(crate) enum Came {
 }
 
 impl Stream {
+    /// A client's message as the rules see it.
+    #[inline]
+    fn asked_by<'a>(&self, m: &Message<'a>) -> Publish<'a> {
+        Publish {
+            subject: m.subject,
+            reply: m.reply,
+            headers: if env::planted!("js-headers-ignored") { b"" } else { m.header() },
+            payload: m.payload(),
+            from: stream::publish::From::Client,
+            no_room_for_batches: self.share.no_room_for_batches(),
+        }
+    }
+    /// Sends what is to be answered at once.
+    fn answer(&self, d: &mut Deliveries, at_once: Option<Answers>) {
+        let Some(a) = at_once else { return };
+        let Some(assets) = self.assets.upgrade() else { return };
+        for (to, body_crlf) in a.iter() {
+            let (reply, header_len, shared, shown) = (&b""[..], 0, None, None);
+            let m = Message { subject: to, reply, header_len, body_crlf, shared, shown };
+            d.publish(&assets.account, &self.door, &m);
+        }
+    }
+
+    /// Takes messages from the front of those that were read together, under one lock; how many, and the answers to be sent now. It ends before the
+    /// first that is not simply decided (that one comes again, alone), and behind the first that is answered at once, so that nothing which is decided
+    /// later is answered before it.
+    fn publish_run(self: &Arc<Stream>, ms: &[Message<'_>], now: Now) -> (usize, Option<Answers>) {
+        let Some(node) = self.node.upgrade() else { return (0, None) };
+        let mut at_once = Answers::default();
+        let mut core = self.core.lock();
+        let waits = core.moving.is_behind() || core.moving.handing || !core.slow.is_empty();
+        if waits || core.check_open().is_err() {
+            return (0, None);
+        }
+        if let Some(rules) = &core.rules {
+            rules.foresee(ms.iter().map(Message::header));
+        }
+        let mut taken = 0;
+        for m in ms {
+            let p = self.asked_by(m);
+            if core.is_full(&node.options) || self.share.refuses(&p, core.log.waiting().1).is_some() {
+                break;
+            }
+            let Done::Decided = core.decide(self, &p, now, &mut at_once) else { break };
+            taken += 1;
+            if !at_once.is_empty() {
+                break;
+            }
+        }
+        if taken == 0 {
+            return (0, None);
+        }
+        (taken, self.decided(core, at_once, now))
+    }
+
+    /// Something was decided: its group is woken, and what can be answered now is given back.
+    fn decided(
+        self: &Arc<Stream>,
+        core: MutexGuard<'_, Core>,
+        at_once: Answers,
+        now: Now,
+    ) -> Option<Answers> {
+        let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
+        let sure = at_once.is_empty() || core.is_sure(now.mono);
+        drop(core);
+        if let Some(h) = handle {
+            h.wake();
+        }
+        if !sure {
+            env::spawn(self.clone().answer_when_sure(at_once));
+            return None;
+        }
+        (!at_once.is_empty()).then_some(at_once)
+    }
+
     /// Takes a message. False if the stream is not there any more; the answers are to be sent now.
     pub(crate) fn publish(
         self: &Arc<Stream>,
@@ -155,7 +231,7 @@ impl Stream {
             }
             return (held, None);
         }
-        let full = core.is_full(self);
+        let full = self.node.upgrade().is_none_or(|node| core.is_full(&node.options));
         if full {
             if !p.reply.is_empty() {
                 let e = errors::STREAM_TOO_MANY_REQUESTS.error();
@@ -175,30 +251,18 @@ impl Stream {
         }
         let at_once_decided = core.slow.is_empty() && !core.moving.handing;
         let done = if at_once_decided { core.decide(self, p, now, &mut at_once) } else { Done::Wait };
-        match done {
-            Done::Decided => {
-                let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
-                let sure = at_once.is_empty() || core.is_sure(now.mono);
-                drop(core);
-                if let Some(h) = handle {
-                    h.wake();
-                }
-                if !sure {
-                    env::spawn(self.clone().answer_when_sure(at_once));
-                    return (true, None);
-                }
-            }
-            Done::Wait | Done::Need(_) => {
-                core.put_aside(Waiting::of(p, 0));
-                let need = if let Done::Need(n) = done { Some(n) } else { None };
-                let starts = !core.moving.handing && !std::mem::replace(&mut core.slow_runs, true);
-                drop(core);
-                if starts {
-                    env::spawn(self.clone().decide_slowly(need));
-                }
-            }
+        let need = match done {
+            Done::Decided => return (true, self.decided(core, at_once, now)),
+            Done::Need(n) => Some(n),
+            Done::Wait => None,
+        };
+        core.put_aside(Waiting::of(p, 0));
+        let starts = !core.moving.handing && !std::mem::replace(&mut core.slow_runs, true);
+        drop(core);
+        if starts {
+            env::spawn(self.clone().decide_slowly(need));
         }
-        (true, (!at_once.is_empty()).then_some(at_once))
+        (true, None)
     }
 
     /// Decides what waits, in order, until nothing does or what is on its way has to be applied first.
@@ -346,12 +410,10 @@ impl Core {
     }
 
     /// Whether no more publishes are taken for now.
-    fn is_full(&self, s: &Stream) -> bool {
+    fn is_full(&self, o: &Options) -> bool {
         let (msgs, bytes) = self.log.waiting();
         let bytes = bytes + self.moving.bytes;
-        let Some(node) = s.node.upgrade() else { return true };
-        msgs + self.slow.len() + self.moving.later.len() >= node.options.waiting_msgs_max
-            || bytes >= node.options.waiting_bytes_max
+        msgs + self.slow.len() + self.moving.later.len() >= o.waiting_msgs_max || bytes >= o.waiting_bytes_max
     }
 
     /// Decides one publish and carries the decision out.

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use broker::{Closed, Kind, Link, LinkFlags, LinkOptions, Message, Outcome, Router, SubscribeError};
+use broker::{Closed, Kind, Link, LinkFlags, LinkOptions, Message, Outcome, Router, Run, SubscribeError};
 use bytes::{Bytes, BytesMut};
 use env::{
     Instant,
@@ -262,6 +262,19 @@ fn info(
         info.host = local.ip().to_string();
     }
     info
+}
+
+/// Gateway replies are the servers' own.
+#[inline]
+fn is_reserved(subject: &[u8]) -> bool {
+    matches!(subject.first(), Some(b'_' | b'$')) && identity::is_reserved_subject(subject)
+}
+
+/// A publish as the broker knows it.
+#[inline]
+fn message<'a>(p: &Pub<'a>, shared: Option<&'a Bytes>) -> Message<'a> {
+    let Pub { subject, reply, header_len, body_crlf } = *p;
+    Message { subject, reply, header_len, body_crlf, shared, shown: None }
 }
 
 /// One client's connection, as its task holds it.
@@ -773,8 +786,14 @@ impl Connection {
 
     /// Handles whole operations. Returns how many bytes they were.
     fn operations(&mut self, buf: &[u8], owner: Option<&Bytes>) -> usize {
-        let mut at = 0;
+        let (mut at, mut run) = (0, None);
         while at < buf.len() {
+            if self.may_run() && owner.is_none() {
+                at += self.publish_run(&buf[at..], run.get_or_insert_default());
+                if at == buf.len() {
+                    break;
+                }
+            }
             match parse(&buf[at..], &self.limits) {
                 Ok(Parsed::Op { op: Op::Pub(p), used }) if self.router.is_some() => {
                     let shared = owner.map(|b| b.slice_ref(p.body_crlf));
@@ -822,27 +841,43 @@ impl Connection {
         }
     }
 
+    /// Whether the next publishes may go on their way together: nothing is said to the client of each.
+    #[inline]
+    fn may_run(&self) -> bool {
+        self.router.as_ref().is_some_and(Router::runs) && !self.verbose && !self.pedantic
+    }
+
+    /// Publishes the messages at the front of `buf` that go where the last one went. Returns how many bytes they were; what follows is none of them.
+    fn publish_run<'a>(&mut self, buf: &'a [u8], run: &mut Run<'a>) -> usize {
+        let router = self.router.as_mut().expect("checked by the caller");
+        let mut at = 0;
+        loop {
+            let next = match parse(&buf[at..], &self.limits) {
+                Ok(Parsed::Op { op: Op::Pub(p), used }) => Some((message(&p, None), used)),
+                _ => None,
+            };
+            let next = next.filter(|(m, _)| !is_reserved(m.subject) && !identity::is_reserved_reply(m.reply));
+            let Some((m, used)) = next.filter(|(m, _)| router.joins(m)) else { break };
+            run.push(m);
+            at += used;
+            if run.is_full() {
+                router.publish_run(run);
+            }
+        }
+        router.publish_run(run);
+        at
+    }
+
     #[inline]
     fn publish(&mut self, p: &Pub<'_>, shared: Option<&Bytes>) {
         let router = self.router.as_mut().expect("checked by the caller");
-        if p.subject.first() == Some(&b'_') || p.subject.first() == Some(&b'$') {
-            // Gateway replies are the servers' own.
-            if identity::is_reserved_subject(p.subject) {
-                return self.denied(p.subject);
-            }
+        if is_reserved(p.subject) {
+            return self.denied(p.subject);
         }
         if !p.reply.is_empty() && identity::is_reserved_reply(p.reply) {
             return self.reserved_reply(p);
         }
-        let m = Message {
-            subject: p.subject,
-            reply: p.reply,
-            header_len: p.header_len,
-            body_crlf: p.body_crlf,
-            shared,
-            shown: None,
-        };
-        match router.publish(&m) {
+        match router.publish(&message(p, shared)) {
             Outcome::Delivered(_) => {}
             Outcome::Denied => return self.denied(p.subject),
             Outcome::DeniedAs(subject) => return self.denied(&subject),

@@ -76,12 +76,14 @@ impl Group {
             }
             black_box(touched);
             for (i, (s, b)) in spots.iter().zip(&blocks).enumerate() {
+                // Another subject with the same hash may have been found.
+                let own = |m: &Message<'_>| m.subject == some[i];
                 let last = match (s, b) {
                     (Spot::Nowhere, _) => Last::Absent,
-                    (Spot::Here(r), _) => Message::parse(r).map_or(Last::Unsure, Last::Message),
+                    (Spot::Here(r), _) => Message::parse(r).filter(own).map_or(Last::Unsure, Last::Message),
                     (Spot::Block(_, seq), Some(b)) => {
                         let m = b.place_of(*seq).and_then(|r| Message::decode(self.id, &b.raw[r]));
-                        m.map_or(Last::Unsure, Last::Message)
+                        m.filter(own).map_or(Last::Unsure, Last::Message)
                     }
                     _ => Last::Unsure,
                 };
@@ -93,10 +95,10 @@ impl Group {
     /// Where the last messages of a few subjects are.
     fn spots_of<'a>(&'a self, subjects: &[&[u8]], feet: &Feet<'_>, spots: &mut [Spot<'a>; ABREAST]) {
         let mut seqs = [None; ABREAST];
-        self.dict.find_each(subjects, |i, id| {
-            let Some(info) = id.map(|id| self.dict.info(id)).filter(|info| info.count() > 0) else { return };
+        self.dict.guess_each(subjects, |i, id| {
+            let Some(info) = id.map(|id| self.dict.info(id)) else { return };
             spots[i] = Spot::Unsure;
-            seqs[i] = info.last_is_exact().then_some(info.last);
+            seqs[i] = (info.count() > 0 && info.last_is_exact()).then_some(info.last);
         });
         // What is in the tail without gaps stands at its number.
         let front = self.msgs.front().map_or(StreamSeq(u64::MAX), |m| m.seq);

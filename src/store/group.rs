@@ -8,6 +8,7 @@
 //! - S-54: only applied entries are flushed, so a truncation never reaches a piece.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
@@ -161,6 +162,8 @@ pub(crate) struct Group {
     /// Floors whose round may not be synced yet.
     floor_queue: VecDeque<(Round, StreamSeq, LogIndex)>,
     pub dict: Dict,
+    /// Which of `data` was asked for a message last: who reads in order asks for its next one.
+    pub near_piece: Cell<usize>,
     /// Live messages up to here are in the dictionary.
     pub dict_upto: StreamSeq,
     /// What was fetched for questions that are not answered yet.
@@ -241,6 +244,7 @@ impl Group {
             floor: (r.floor_seq, r.floor_index),
             floor_queue: VecDeque::new(),
             dict: Dict::default(),
+            near_piece: Cell::new(0),
             dict_upto: if fresh { r.checkpoint.totals.last } else { StreamSeq(0) },
             checkpoint: r.checkpoint,
             checkpoint_deleted,

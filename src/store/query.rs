@@ -5,12 +5,12 @@
 //!
 //! - S-50: the totals equal what a walk over all live messages counts.
 
-use std::sync::Arc;
+use std::{hint::black_box, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
 use crate::{
-    dict::ABREAST,
+    dict::{ABREAST, Dict},
     feet::{Feet, Need, What},
     filter,
     group::{Group, NONE, Piece, Place, TailMsg},
@@ -265,6 +265,7 @@ impl Group {
                 }
             }
             self.dict.find_each(&asked[..k], |i, id| ids[places[i]] = id);
+            self.touch_lasts(&ids[..n]);
             let mut before = NONE;
             for (i, s) in subjects[..n].iter().enumerate() {
                 // One that is new may be there by now: the batch may have it twice.
@@ -279,6 +280,15 @@ impl Group {
             self.dict.asked_for(before);
             slot += n;
         }
+    }
+
+    /// Reads the last messages of subjects where they stand in the tail without gaps: they are told of what comes after them, and where only so many are
+    /// kept they are removed.
+    fn touch_lasts(&self, ids: &[Option<u32>]) {
+        let front = self.msgs.front().map_or(u64::MAX, |m| m.seq.0);
+        let slots = ids.iter().flatten().filter_map(|id| self.dict.info(*id).last.0.checked_sub(front));
+        let lasts = slots.filter_map(|slot| self.msgs.get(usize::try_from(slot).ok()?));
+        black_box(lasts.fold(0, |touched, m| touched ^ m.seq.0));
     }
 
     // ---- the dictionary
@@ -380,8 +390,16 @@ impl Group {
     }
 
     pub(crate) fn piece_of(&self, seq: StreamSeq) -> Option<usize> {
-        let i = *self.data.get(self.data_from(seq))? as usize;
-        self.pieces[i].meta.holds(seq).then_some(i)
+        let holds = |at: usize| {
+            let i = *self.data.get(at)? as usize;
+            self.pieces[i].meta.holds(seq).then_some(i)
+        };
+        if let Some(i) = holds(self.near_piece.get()) {
+            return Some(i);
+        }
+        let at = self.data_from(seq);
+        self.near_piece.set(at);
+        holds(at)
     }
 
     /// Where a message is.
@@ -528,8 +546,10 @@ impl Group {
         let slot = f.slots[at];
         Arc::make_mut(&mut self.pieces[i]).deleted.insert(rel);
         let p = &self.pieces[i];
+        // Whose message it is does not have to be read where that was asked just now.
+        let known = |d: &Dict| d.found_first(seq).or_else(|| d.find(f.subject(slot.subject)));
         if seq <= self.dict_upto
-            && let Some(id) = self.dict.find(f.subject(slot.subject))
+            && let Some(id) = known(&self.dict)
         {
             let was = *self.dict.info(id);
             self.dict.remove(id, seq);

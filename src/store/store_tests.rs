@@ -5,7 +5,7 @@ use env::simdisk::SimDisk;
 
 use super::*;
 use crate::{
-    Batch, Chain, Kind, Term,
+    Batch, Chain, Kind, Last, Term,
     simio::{self, SimHandle},
 };
 
@@ -60,6 +60,48 @@ fn add(g: &Group, subjects: &[&str], size: usize) -> Result<Ticket> {
 
 fn acked(t: &Ticket) -> bool {
     matches!(t.poll(), Some(Ok(_)))
+}
+
+/// Looked up side by side a subject is found by its hash, which another may have as well.
+#[test]
+fn last_messages_of_subjects_with_one_hash() {
+    let mut seen = rustc_hash::FxHashMap::default();
+    let alike = (0..1 << 20).map(|i| format!("s.{i}")).find_map(|s| {
+        let before = seen.insert(crate::dict::hash(s.as_bytes()), s.clone())?;
+        Some((before, s))
+    });
+    let (a, b) = alike.expect("two of a million have one hash");
+    let mut store = open(&SimHandle::faultless(1));
+    let (g, _) = store.create(GroupId(1), false, b"").expect("new");
+    add(&g, &[&b, &a, "x"], 10).expect("room");
+    for round in 0..2 {
+        if round == 1 {
+            now(store.flush()).expect("a flush");
+        }
+        let asked = [a.as_bytes(), b.as_bytes(), b"x", b"none"];
+        let mut found = Vec::new();
+        g.view().last_each(&asked, |i, last| {
+            found.push(match last {
+                Last::Message(m) => {
+                    assert_eq!(m.subject, asked[i]);
+                    "found"
+                }
+                Last::Absent => "absent",
+                Last::Unsure => "unsure",
+            });
+        });
+        // On the disk they are not at hand until somebody has read them.
+        let want = if round == 0 {
+            ["unsure", "found", "found", "absent"]
+        } else {
+            ["unsure", "unsure", "unsure", "absent"]
+        };
+        assert_eq!(found, want, "round {round}");
+        assert_eq!(
+            now(g.last_by_subject(a.as_bytes(), StreamSeq(9))).expect("it is read"),
+            Some(StreamSeq(2))
+        );
+    }
 }
 
 #[test]

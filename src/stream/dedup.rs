@@ -2,7 +2,7 @@
 //!
 //! Owns the table. In order of sequence and time, so the oldest leave first and a refused tail leaves last; one buffer holds all ids.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, hint::black_box};
 
 use hashbrown::HashTable;
 
@@ -94,6 +94,11 @@ impl Dedup {
         let of = |s: &Slot| nth(&self.ids, self.gone, s.number);
         let same = |s: &Slot| s.hash == hash && text_of(&self.text, of(s)) == id;
         Looked { hash, known: self.table.find(Slot::spread(hash), same).map(of).map(|id| (id.seq, id.time)) }
+    }
+    /// Reads where an id is looked for first, so that it is there when it is: for ids that are looked for one after the other, whose places are
+    /// waited for together.
+    pub fn touch(&self, id: &[u8]) {
+        black_box(self.table.find(Slot::spread(short_hash(id)), |_| false).is_some());
     }
     /// The sequence of the message with this id, if it came after `since`.
     #[cfg(test)]

@@ -4,7 +4,7 @@
 //! letters, the first of a name counts. Bad blocks never panic: what cannot be understood is passed over. A block is its version
 //! line, its lines and a blank line, each ended by CR LF; it is empty if there are no headers.
 
-use memchr::memmem;
+use memchr::memchr;
 
 /// The first line of a block.
 pub const VERSION: &[u8] = b"NATS/1.0\r\n";
@@ -224,27 +224,54 @@ pub enum Rollup {
     Unknown,
 }
 
+/// Where the first CR LF stands. Blocks are short: two bytes are sought as one, which is quicker here than a search for two.
+#[inline]
+fn line_end(block: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + memchr(b'\n', &block[from..])?;
+        if at > 0 && block[at - 1] == b'\r' {
+            return Some(at - 1);
+        }
+        from = at + 1;
+    }
+}
+
+/// A value without the blanks before it.
+#[inline]
+fn value_of(value: &[u8]) -> &[u8] {
+    let start = value.iter().position(|b| *b != b' ' && *b != b'\t').unwrap_or(value.len());
+    &value[start..]
+}
+
 /// The lines of a block as names and values; lines without a colon are passed over.
 pub fn lines(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = match memmem::find(block, b"\r\n") {
+    let mut rest = match line_end(block) {
         Some(end) => &block[end + 2..],
         None => &[],
     };
     std::iter::from_fn(move || {
         loop {
-            let end = memmem::find(rest, b"\r\n")?;
+            let end = line_end(rest)?;
             let line = &rest[..end];
             rest = &rest[end + 2..];
             if line.is_empty() {
                 return None;
             }
-            if let Some(colon) = memchr::memchr(b':', line) {
-                let value = &line[colon + 1..];
-                let start = value.iter().position(|b| *b != b' ' && *b != b'\t').unwrap_or(value.len());
-                return Some((&line[..colon], &value[start..]));
+            if let Some(colon) = memchr(b':', line) {
+                return Some((&line[..colon], value_of(&line[colon + 1..])));
             }
         }
     })
+}
+
+/// The message id of a block that says nothing else; `None` for every other block.
+#[inline]
+pub fn sole_id(block: &[u8]) -> Option<&[u8]> {
+    let line = block.strip_prefix(b"NATS/1.0\r\nNats-Msg-Id:")?;
+    let end = line_end(line)?;
+    let id = value_of(&line[..end]);
+    (&line[end..] == b"\r\n\r\n" && !id.is_empty()).then_some(id)
 }
 
 /// The first value of a name.
@@ -267,9 +294,9 @@ pub fn add(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 /// Takes out all lines for whose name `drop` says true; a block without lines becomes empty.
 pub fn remove(block: &mut Vec<u8>, mut drop: impl FnMut(&[u8]) -> bool) {
-    let Some(first) = memmem::find(block, b"\r\n").map(|i| i + 2) else { return };
+    let Some(first) = line_end(block).map(|i| i + 2) else { return };
     let (mut from, mut to, mut kept) = (first, first, false);
-    while let Some(end) = memmem::find(&block[from..], b"\r\n").map(|i| from + i + 2) {
+    while let Some(end) = line_end(&block[from..]).map(|i| from + i + 2) {
         let line = &block[from..end - 2];
         let name = memchr::memchr(b':', line).map_or(line, |colon| &line[..colon]);
         if line.is_empty() || !drop(name) {
@@ -368,6 +395,33 @@ mod tests {
         assert_eq!(get(BLOCK, b"Other"), Some(&b"x"[..]));
         let a = Asked::parse(b"NATS/1.0\r\nNats-Rollup: SUB\r\nKV-Operation: PURGE\r\n\r\n");
         assert!(a.is_marker() && a.rollup() == Rollup::Subject);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn lines_end_as_a_search_for_both_says(text in "[ab\r\n]{0,12}") {
+            let two = text.as_bytes().windows(2).position(|w| w == b"\r\n");
+            proptest::prop_assert_eq!(line_end(text.as_bytes()), two);
+        }
+
+        #[test]
+        fn a_sole_id_is_all_that_is_said(text in "(Nats-Msg-Id|Nats-TTL|x): ?[a\r\n]{0,3}\r\n(Nats-Msg-Id:b\r\n)?(\r\n)?.{0,2}") {
+            let block = format!("NATS/1.0\r\n{text}");
+            let all = Asked::parse(block.as_bytes());
+            if let Some(id) = sole_id(block.as_bytes()) {
+                proptest::prop_assert_eq!((id, lines(block.as_bytes()).count()), (all.msg_id, 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_with_an_id_alone() {
+        let id = |lines: &str| sole_id(format!("NATS/1.0\r\n{lines}\r\n").as_bytes()).map(<[u8]>::to_vec);
+        assert_eq!(id("Nats-Msg-Id: a b\r\n"), Some(b"a b".to_vec()));
+        assert_eq!(id("Nats-Msg-Id:a\r\n"), Some(b"a".to_vec()));
+        for more in ["", "Nats-Msg-Id: \r\n", "Nats-Msg-Id: a\r\nx: y\r\n", "Nats-Msg-Ids: a\r\n"] {
+            assert_eq!(id(more), None, "{more}");
+        }
     }
 
     #[test]

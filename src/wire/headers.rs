@@ -33,10 +33,10 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// Whether `key` occurs in the block, be it as a key or elsewhere: a cheap first look.
+/// Whether a line of the block begins with `key`, be it a whole key or not: a cheap first look.
 #[inline]
 pub fn holds(block: &[u8], key: &str) -> bool {
-    memchr::memmem::find(block, key.as_bytes()).is_some()
+    memchr::memchr_iter(b'\n', block).any(|end| block[end + 1..].starts_with(key.as_bytes()))
 }
 
 /// The first value of `key` (exact case, as nats-server looks keys up).

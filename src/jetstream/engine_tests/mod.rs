@@ -10,6 +10,7 @@ mod keeping;
 mod leading;
 mod limits;
 mod making;
+mod runs;
 mod sources;
 
 use std::{sync::Arc, time::Duration};
@@ -91,6 +92,7 @@ impl Inbound for Ear {
 pub(super) struct Server {
     pub node: Arc<JetStream>,
     pub account: Arc<Account>,
+    broker: Arc<Broker>,
     link: Arc<Link>,
     posts: Posts,
     inbox: Arc<Inbox>,
@@ -134,8 +136,8 @@ impl Server {
             transport: None,
             inbound: Some(Box::new(Ear(inbox.clone()))),
         });
-        let posts = Posts::new(broker, link.clone(), account.clone());
-        let s = Server { node, account, link, posts, inbox, asked: Mutex::new(0) };
+        let posts = Posts::new(broker.clone(), link.clone(), account.clone());
+        let s = Server { node, account, broker, link, posts, inbox, asked: Mutex::new(0) };
         s.subscribe("_INBOX.>");
         s
     }

@@ -433,3 +433,90 @@ fn new_limits_of_a_stream_must_suit_its_consumers() {
         server.stop().await;
     });
 }
+
+/// Messages to streams that stand beside each other in what is read go on their way together; what stands between them keeps its place, wherever a read ends.
+#[test]
+fn what_a_client_sends_at_once_is_published_in_its_order() {
+    use std::fmt::Write;
+    use tokio::io::AsyncWriteExt;
+
+    run(async |dir: Dir| {
+        let server = Running::start(&dir).await;
+        let js = server.client().await;
+        for (name, subject) in [("A", "a.>"), ("B", "b.>")] {
+            let config = Config { name: name.into(), subjects: vec![subject.into()], ..Config::default() };
+            js.create_stream(config).await.unwrap();
+        }
+        let mut text =
+            String::from("CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB r.> 1\r\nSUB core 2\r\n");
+        let (mut of_a, mut of_b, mut of_core, mut pings) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for i in 0..2000 {
+            match i % 100 {
+                20..30 => {
+                    write!(text, "PUB b.x r.{i} 1\r\nx\r\n").unwrap();
+                    of_b.push(i);
+                }
+                40 | 71 => {
+                    write!(text, "PUB core {}\r\n{i}\r\n", i.to_string().len()).unwrap();
+                    of_core.push(i);
+                }
+                50 => {
+                    text.push_str("PING\r\n");
+                    pings += 1;
+                }
+                60 => text.push_str("SUB other 3\r\nUNSUB 3\r\n"),
+                // A reply that is the servers' own is refused, and so is one message.
+                80 => text.push_str("PUB a.y $JS.ACK.x 1\r\nx\r\n"),
+                _ => {
+                    let head = format!("NATS/1.0\r\nNats-Msg-Id: {i}\r\n\r\n");
+                    let (h, all) = (head.len(), head.len() + 5);
+                    write!(text, "HPUB a.x r.{i} {h} {all}\r\n{head}hello\r\n").unwrap();
+                    of_a.push(i);
+                }
+            }
+        }
+        text.push_str("PING\r\n");
+        pings += 1;
+        let address = server.server.bound.lock().client.unwrap();
+        let (mut from, mut to) = tokio::net::TcpStream::connect(address).await.unwrap().into_split();
+        let send = async {
+            // Reads end in the middle of messages.
+            for (n, part) in text.as_bytes().chunks(7001).enumerate() {
+                to.write_all(part).await.unwrap();
+                if n % 3 == 0 {
+                    env::sleep(Duration::from_millis(2)).await;
+                }
+            }
+        };
+        let mut got = String::new();
+        let receive = async {
+            let answers = of_a.len() + of_b.len();
+            let mut part = [0; 64 << 10];
+            while got.matches("\"seq\":").count() < answers || got.matches("PONG\r\n").count() < pings {
+                let n = from.read(&mut part).await.unwrap();
+                assert!(n > 0, "the server hung up: {got}");
+                got.push_str(std::str::from_utf8(&part[..n]).unwrap());
+            }
+        };
+        env::timeout(PATIENCE, async { tokio::join!(send, receive) }).await.expect("all is answered");
+        let acks = |stream: &str| -> Vec<(usize, usize)> {
+            let body = format!("{{\"stream\":\"{stream}\",\"seq\":");
+            let lines: Vec<&str> = got.lines().collect();
+            let ack = |w: &[&str]| {
+                let seq = w[1].strip_prefix(&body)?.strip_suffix('}')?;
+                let reply = w[0].strip_prefix("MSG r.")?.split(' ').next()?;
+                Some((reply.parse().unwrap(), seq.parse().unwrap()))
+            };
+            lines.windows(2).filter_map(ack).collect()
+        };
+        let want = |of: &[usize]| of.iter().copied().zip(1..).collect::<Vec<_>>();
+        assert_eq!(acks("A"), want(&of_a));
+        assert_eq!(acks("B"), want(&of_b));
+        let core: Vec<usize> =
+            got.split("MSG core 2 ").skip(1).map(|m| m.lines().nth(1).unwrap().parse().unwrap()).collect();
+        assert_eq!(core, of_core);
+        assert_eq!(got.matches("Permissions Violation for Publish with Reply").count(), 20);
+        assert_eq!(got.matches("PONG\r\n").count(), pings);
+        server.stop().await;
+    });
+}

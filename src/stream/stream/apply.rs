@@ -92,8 +92,10 @@ impl Stream {
         if !self.counters.is_empty() && self.counters.get(m.subject).is_some_and(|(seq, _)| *seq <= m.seq) {
             self.counters.remove(m.subject);
         }
-        let asked = if m.headers.is_empty() { None } else { Some(Asked::parse(m.headers)) };
-        let id = asked.as_ref().map_or(&b""[..], |a| a.msg_id);
+        let sole_id = headers::sole_id(m.headers);
+        let says_more = !m.headers.is_empty() && sole_id.is_none();
+        let asked = says_more.then(|| Asked::parse(m.headers));
+        let id = sole_id.or(asked.as_ref().map(|a| a.msg_id)).unwrap_or_default();
         if !(id.is_empty() && self.last_id.is_empty()) {
             self.last_id.clear();
             self.last_id.extend_from_slice(id);

@@ -14,7 +14,7 @@ use super::decide::Verdict;
 use crate::errors::{self, ApiError};
 use crate::headers::{self, Asked};
 use crate::messages::{Messages, Now, Stored};
-use crate::publish::{Abandoned, Answer, Decision, Publish};
+use crate::publish::{Abandoned, Answer, Decision, From, Publish};
 
 /// A batch's id may be so long, bytes.
 const ID_MAX: usize = 64;
@@ -383,6 +383,24 @@ impl Stream {
         self.batches.atomic.remove(id);
         let applied = self.answers(p).then(|| Answer::batch(self.given, false, id, count as u64));
         Ok(Decision::StoreAll { entries, applied })
+    }
+
+    /// Notes the next message of an open fast batch, which meets no rule of its own: the acknowledgement that is due at it, if one is. `None`, with nothing
+    /// changed, for any other message of a batch: those are decided one rule after another.
+    pub(super) fn goes_on(&mut self, p: &Publish<'_>, now: Now) -> Option<Option<Answer>> {
+        if p.from != From::Client || !p.headers.is_empty() || !self.config.allow_batched {
+            return None;
+        }
+        let Some(Fast::Message(f)) = Fast::parse(p.reply, None) else { return None };
+        let id = std::str::from_utf8(f.id).ok()?;
+        let open = self.batches.fast.len();
+        let b = self.batches.fast.get_mut(id)?;
+        if f.op != Op::Append || f.seq != b.last + 1 || b.deadline <= now.mono {
+            return None;
+        }
+        (b.last, b.stored) = (f.seq, self.given + 1);
+        b.deadline = now.mono.saturating_add(self.limits.batch_timeout);
+        Some(b.flow(open))
     }
 
     pub(super) fn decide_fast<'a, M: Messages>(

@@ -88,6 +88,12 @@ fn ensure(condition: bool, error: errors::Known) -> Rule<()> {
     if condition { Ok(()) } else { Err(Verdict::refuse(error)) }
 }
 
+/// The message id of a block that says nothing else; empty for one that says nothing.
+#[inline]
+fn plain_id(block: &[u8]) -> Option<&[u8]> {
+    if block.is_empty() { Some(b"") } else { headers::sole_id(block) }
+}
+
 impl Stream {
     /// Decides about a publish. On a miss the caller fetches and asks again; until then no later publish may be decided.
     pub fn decide<'a, M: Messages>(
@@ -99,34 +105,69 @@ impl Stream {
         if self.holding > 0 || self.unfinished {
             return Ok(Decision::Wait);
         }
-        if self.plain && p.headers.is_empty() && !p.reply.ends_with(b".$FI") && self.fits(p) {
-            return Ok(self.take_plain(p, now));
+        if self.plain
+            && let Some(id) = plain_id(p.headers)
+            && self.fits(p)
+        {
+            if !p.reply.ends_with(b".$FI") {
+                return Ok(self.take_plain(p, id, now));
+            }
+            if let Some(flow) = self.goes_on(p, now) {
+                let mut decision = self.take_plain(p, id, now);
+                if let Decision::Store { applied, .. } = &mut decision {
+                    *applied = flow.filter(|_| self.answers(p));
+                }
+                return Ok(decision);
+            }
         }
         self.decide_by_rules(p, msgs, now)
     }
 
-    fn fits(&self, p: &Publish<'_>) -> bool {
-        let max = self.config.max_msg_size;
-        p.subject.len() + p.payload.len() <= self.limits.record_max
-            && (max < 0 || p.payload.len() <= max as usize)
+    /// Looks at what the decisions about messages with these headers will look at, for all of them together. Changes nothing.
+    pub fn foresee<'a>(&self, headers: impl Iterator<Item = &'a [u8]>) {
+        if self.config.duplicate_window > 0 && self.dedup.len() > 0 {
+            headers.filter_map(headers::sole_id).for_each(|id| self.dedup.touch(id));
+        }
     }
 
-    fn take_plain<'a>(&mut self, p: &Publish<'a>, now: Now) -> Decision<'a> {
+    fn fits(&self, p: &Publish<'_>) -> bool {
+        let (max, body) = (self.config.max_msg_size, p.headers.len() + p.payload.len());
+        p.subject.len() + body <= self.limits.record_max
+            && p.headers.len() <= HEADERS_MAX
+            && (max < 0 || body <= max as usize)
+    }
+
+    /// Takes a message that meets no rule: one without headers, or with an id only.
+    fn take_plain<'a>(&mut self, p: &Publish<'a>, id: &[u8], now: Now) -> Decision<'a> {
         let (seq, time) = (self.given + 1, self.stamp(now));
+        if !id.is_empty() && self.config.duplicate_window > 0 {
+            let looked = self.dedup.look(id);
+            if let Some(seq) = looked.after(time - self.config.duplicate_window) {
+                return self.duplicate(p, seq);
+            }
+            self.dedup.push_looked(looked, id, seq, time);
+        }
         self.tail.push(New {
             seq,
             subject: p.subject,
-            size: size(self.config.storage, p.subject.len(), 0, p.payload.len()),
+            size: size(self.config.storage, p.subject.len(), p.headers.len(), p.payload.len()),
             sweeps: false,
             schedule: false,
         });
-        self.give(seq, time, b"");
+        self.give(seq, time, id);
         let applied = self.answers(p).then(|| Answer::ack(seq));
+        let Publish { subject, headers, payload, .. } = *p;
         Decision::Store {
-            entry: Entry { seq, time, expires: None, subject: p.subject, headers: b"", payload: p.payload },
+            entry: Entry { seq, time, expires: None, subject, headers, payload },
             now: None,
             applied,
         }
+    }
+
+    /// The answer to a message that is there already.
+    fn duplicate<'a>(&self, p: &Publish<'_>, seq: u64) -> Decision<'a> {
+        let answer = Answer::Ack(Ack { seq, duplicate: true, extra: None });
+        Decision::Answer { answers: [self.answers(p).then_some(answer), None], after: self.wait_for(seq) }
     }
 
     /// Whether anybody wants to hear of it.
@@ -134,7 +175,8 @@ impl Stream {
         !p.reply.is_empty() && !self.config.no_ack
     }
 
-    fn decide_by_rules<'a, M: Messages>(
+    /// The same one rule after another: what is decided quicker is decided like this.
+    pub(super) fn decide_by_rules<'a, M: Messages>(
         &'a mut self,
         p: &Publish<'a>,
         msgs: &M,
@@ -161,10 +203,7 @@ impl Stream {
                 let after = if on_tail { self.tail_end() } else { 0 };
                 Decision::Answer { answers: [answers.then_some(Answer::Error(error)), None], after }
             }
-            Verdict::Duplicate { seq } => {
-                let answer = Answer::Ack(Ack { seq, duplicate: true, extra: None });
-                Decision::Answer { answers: [answers.then_some(answer), None], after: self.wait_for(seq) }
-            }
+            Verdict::Duplicate { seq } => self.duplicate(p, seq),
             Verdict::Wait => Decision::Wait,
         };
         Ok(decision)

@@ -116,7 +116,7 @@ pub struct Stream {
     limits: Limits,
     transform: Option<Transform>,
     republish: Option<Transform>,
-    /// A message without headers meets no rule but its size.
+    /// A message without headers meets no rule but its size, and one with an id alone but that.
     plain: bool,
 
     // What is applied: the same on all replicas.
@@ -217,7 +217,7 @@ impl Stream {
         self.plain = !config.sealed
             && !config.is_mirror()
             && !config.allow_msg_counter
-            && config.discard == Discard::Old
+            && !refuses_when_full(&config)
             && self.transform.is_none();
         if !config.allow_atomic {
             self.batches.atomic.clear();
@@ -400,6 +400,12 @@ impl Stream {
         self.give(m.seq, m.time, b"");
         Decision::Store { entry: crate::publish::Entry::of(m), now: None, applied: None }
     }
+}
+
+/// Whether there may be no room for a message: then what is stored is looked at for each.
+fn refuses_when_full(c: &StreamConfig) -> bool {
+    let per_subject = c.discard_new_per_subject && c.max_msgs_per_subject > 0;
+    c.discard == Discard::New && (c.max_msgs > 0 || c.max_bytes > 0 || per_subject)
 }
 
 /// A number below `n`, by a generator that is enough for spreading messages.

@@ -187,11 +187,13 @@ impl<I: Interest> Shell<I> {
 
     pub fn decide(&mut self, p: &Publish<'_>) {
         let tag = self.tag;
+        let twin = self.stream.clone();
         let decision = loop {
             if let Ok(d) = self.stream.decide(p, &self.msgs, self.now) {
                 break d;
             }
         };
+        is_by_the_rules(twin, &self.msgs, self.now, p, &decision);
         match decision {
             Decision::Store { entry, now, applied } => {
                 self.open.push(Stored {
@@ -331,6 +333,22 @@ impl<I: Interest> Shell<I> {
     pub fn message(&self, seq: u64) -> Stored {
         self.msgs.inner.get(seq).unwrap().unwrap()
     }
+}
+
+/// Holds a decision against what the rules say one after another, whichever way it was found, and against where they stand then.
+fn is_by_the_rules(mut twin: Stream, msgs: &Flaky, now: Now, p: &Publish<'_>, decision: &Decision<'_>) {
+    if twin.holding > 0 || twin.unfinished {
+        return assert_eq!(decision, &Decision::Wait);
+    }
+    let (mut quick, msgs) = (twin.clone(), Flaky { misses: 0, ..msgs.clone() });
+    assert_eq!(twin.decide_by_rules(p, &msgs, now).as_ref(), Ok(decision));
+    quick.decide(p, &msgs, now).expect("nothing misses");
+    let state = |s: Stream| {
+        let ids: Vec<_> = s.dedup.iter().map(|(id, seq, time)| (id.to_vec(), seq, time)).collect();
+        let given = (s.given, s.given_time, s.given_id, s.tail.len(), s.tail.bytes());
+        (given, ids, format!("{:?}", s.batches))
+    };
+    assert_eq!(state(quick), state(twin), "{p:?}");
 }
 
 pub fn apply_one<I: Interest>(
