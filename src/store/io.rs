@@ -192,6 +192,23 @@ impl Writer {
         }
     }
 
+    /// Writes each where it belongs; the first that fails ends it.
+    pub(crate) async fn write_all(&self, writes: Vec<(File, u64, Vec<Bytes>)>) -> io::Result<()> {
+        let mut round = env::disk::Round::default();
+        for (file, off, bufs) in writes {
+            match (self, file) {
+                (Writer::Thread(_), File::Os(file)) => {
+                    round.ops.push(env::disk::Op::Write { file, off, bufs });
+                }
+                (_, file) => file.write_vectored_at(off, bufs).await?,
+            }
+        }
+        match self {
+            Writer::Thread(t) if !round.ops.is_empty() => t.submit(round).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Writes at `off`, then syncs if asked to.
     pub(crate) async fn write(&self, file: &File, off: u64, bufs: Vec<Bytes>, sync: bool) -> io::Result<()> {
         if let (Writer::Thread(t), File::Os(f)) = (self, file) {

@@ -54,6 +54,9 @@ pub(crate) fn small() -> crate::Options {
         own_file_bytes: 8 << 10,
         reserve: 4 << 10,
         block: 600,
+        refer_min: 700,
+        refer_synced_min: 1,
+        early_max: 20 << 10,
         threads: false,
         ..crate::Options::default()
     }
