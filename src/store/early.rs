@@ -53,6 +53,8 @@ pub(crate) struct Early {
     builder: Builder<'static>,
     /// Bytes in the file: whole sectors.
     written: u64,
+    /// Bytes that the file has room for: a write that makes it longer takes half as long again, and its sync many times as long.
+    reserved: u64,
     /// What follows them.
     held: Vec<Bytes>,
     pub first: LogIndex,
@@ -208,7 +210,7 @@ impl Shard {
             };
             let large = pays && self.is_large(f);
             let entry = Entry { head, payload: f.payload.clone() };
-            let full = |e: &Early| e.end() >= self.opts.early_max || !e.builder.fits(&entry);
+            let full = |e: &Early| e.end() + head.size() > self.opts.early_max || !e.builder.fits(&entry);
             if laying.open.get(&group).is_some_and(|e| !e.follows(&head) || full(e)) {
                 laying.close(group);
             }
@@ -286,6 +288,7 @@ impl Shard {
             file,
             builder: builder.block_target(self.opts.block),
             written: 0,
+            reserved: 0,
             held: vec![head.encode().into()],
             first: LogIndex(0),
             entries: 0,
@@ -299,23 +302,36 @@ impl Shard {
 
     /// Writes whole sectors of what this round refers to, and of what waits for long (S-25). Drops what cannot be written.
     async fn write_early(&self, laying: &mut Laying, laid: &[Laid]) {
-        let (mut writes, mut of) = (Vec::new(), Vec::new());
+        let (mut reserve, mut writes, mut of) = (Vec::new(), Vec::new(), Vec::new());
         for e in laying.open.values_mut().chain(&mut laying.closed) {
             let held = bytes_of(&e.held);
             if !laid.iter().any(|l| l.file == e.id) && held < HELD_MAX {
                 continue;
             }
-            let whole = (e.written + held) / self.opts.sector * self.opts.sector;
+            let unit = self.opts.sector;
+            let whole = (e.written + held) / unit * unit;
             let bufs = split(&mut e.held, whole - e.written);
             // What is left keeps no entry alive.
             e.held = vec![Bytes::from(e.held.concat())];
+            if whole > e.reserved {
+                // The first part is all that it is to have as a rule.
+                let more = (whole - e.reserved).max(self.opts.early_max) / unit * unit;
+                reserve.push((e.file.clone(), e.reserved, more));
+                e.reserved += more;
+            }
             if !bufs.is_empty() {
                 writes.push((e.file.clone(), e.written, bufs));
             }
             e.written = whole;
             of.push(e.id);
         }
-        if writes.is_empty() || self.write_all(writes).await.is_ok() {
+        let done = async {
+            for (file, from, more) in reserve {
+                file.allocate(from, more).await?;
+            }
+            self.write_all(writes).await
+        };
+        if done.await.is_ok() {
             return;
         }
         laying.failed = true;

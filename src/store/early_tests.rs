@@ -39,6 +39,10 @@ fn body(seq: u64, size: usize) -> Vec<u8> {
 
 /// Appends an entry of two messages, not applied.
 fn append(g: &Group, size: usize) -> Ticket {
+    append_with(g, size, Sync::Always)
+}
+
+fn append_with(g: &Group, size: usize, sync: Sync) -> Ticket {
     let (last, _, prev) = g.last();
     let (mut seq, mut batch) = (g.log_seq(), Batch::new());
     for subject in [b"a", b"b"] {
@@ -51,8 +55,16 @@ fn append(g: &Group, size: usize) -> Ticket {
     // Each history has chains of its own.
     let chain = Chain(prev.0.wrapping_mul(31) + last.0 + size as u64);
     let payload = batch.finish(b"more");
-    let e = NewEntry { kind: Kind::Messages, index: last.next(), term: Term(1), prev, chain, payload, digest: None };
-    g.append(vec![e], Sync::Always).expect("room")
+    let e = NewEntry {
+        kind: Kind::Messages,
+        index: last.next(),
+        term: Term(1),
+        prev,
+        chain,
+        payload,
+        digest: None,
+    };
+    g.append(vec![e], sync).expect("room")
 }
 
 fn apply(g: &Group) {
@@ -139,6 +151,28 @@ fn s24_what_is_referred_to_comes_back() {
     }
 }
 
+/// A process died before anything was synced; what the next one found in the page cache it served, so a power failure may not take it from it.
+#[test]
+fn s82_what_is_referred_to_is_durable_once_it_is_served() {
+    let disk = SimHandle::faultless(9);
+    let (store, g) = referring(&disk);
+    now(store.flush()).expect("a flush");
+    for _ in 0..3 {
+        append_with(&g, 3000, Sync::Relaxed);
+        step(&store);
+    }
+    assert!(store.shards()[0].is_unsynced() && store.shards()[0].journal.lock().referred_bytes > 0);
+    let last = g.last();
+    drop((store, g));
+    disk.with(|d| d.process_death());
+    for _ in 0..2 {
+        let store = open(&disk);
+        assert_eq!((store.group(Id(1)).expect("it is there").last(), store.damage().len()), (last, 0));
+        drop(store);
+        disk.with(|d| d.power_failure());
+    }
+}
+
 /// A flush adds the footers: the piece is the file that the journal refers to, and small entries among the large ones are in it.
 #[test]
 fn a_flush_takes_what_was_laid_out() {
@@ -158,7 +192,10 @@ fn a_flush_takes_what_was_laid_out() {
     g.checkpoint(Bytes::from_static(b"here"));
     now(store.flush()).expect("a flush");
     let of = pieces();
-    assert!(of.iter().any(|p| named.contains(&p.0) && p.2 - p.1 >= 5 && p.2 == g.last().0.0), "{of:?}, {named:?}");
+    assert!(
+        of.iter().any(|p| named.contains(&p.0) && p.2 - p.1 >= 5 && p.2 == g.last().0.0),
+        "{of:?}, {named:?}"
+    );
     let shard = &store.shards()[0];
     for p in shard.group(Id(1)).expect("it is there").lock().pieces.clone() {
         assert!(now(shard.feet_are_right(&p.meta)).expect("readable"));
@@ -171,7 +208,15 @@ fn a_flush_takes_what_was_laid_out() {
     let g = store.group(Id(1)).expect("it is there");
     assert_eq!(g.applied().0, g.last().0);
     let n = g.log_seq().0 - 10;
-    all_there(&g, |seq| if seq <= n { 2000 } else if [2, 3, 8, 9].contains(&(seq - n - 1)) { 50 } else { 3000 });
+    all_there(&g, |seq| {
+        if seq <= n {
+            2000
+        } else if [2, 3, 8, 9].contains(&(seq - n - 1)) {
+            50
+        } else {
+            3000
+        }
+    });
 }
 
 /// What a truncation takes back is not in any piece, and the file goes once no round names it; also where the entry that took its place is in the same round.
@@ -202,7 +247,15 @@ fn s26_what_was_taken_back_leaves_with_the_rounds_that_name_it() {
     assert_eq!(g.last().0, index.next());
     apply(&g);
     let n = g.log_seq().0 - 6;
-    let size = |seq: u64| if seq <= n { 2000 } else if seq <= n + 2 { 3000 } else { 2900 };
+    let size = |seq: u64| {
+        if seq <= n {
+            2000
+        } else if seq <= n + 2 {
+            3000
+        } else {
+            2900
+        }
+    };
     all_there(&g, size);
     let given = store.shards()[0].next_file.load(std::sync::atomic::Ordering::Relaxed);
     assert!(of_both.iter().all(|f| f.0 < given), "no id is given twice");
@@ -277,7 +330,7 @@ fn s80_a_reference_that_leads_to_damage_is_a_bad_round() {
         step(&store);
         let index = g.last().0;
         let path = segments(&disk).pop().expect("there is one");
-        let end = disk.with(|d| d.stat(&path).expect("it is there").len);
+        let end = now(store.shards()[0].round_lock.lock()).open[&Id(1)].written;
         if vouched {
             append(&g, 10);
             step(&store);

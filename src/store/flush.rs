@@ -132,7 +132,10 @@ impl Draft {
                 file
             }
             (None, Some((file, at, rest))) => {
+                let end = at + rest.iter().map(|b| b.len() as u64).sum::<u64>();
                 file.write_vectored_at(at, rest).await?;
+                // What was reserved beyond it.
+                file.set_len(end).await?;
                 file
             }
             (None, None) => return Ok(false),

@@ -114,6 +114,9 @@ impl File {
     pub(crate) async fn allocate(&self, off: u64, len: u64) -> io::Result<()> {
         both!(self, File, f => f.allocate(off, len).await)
     }
+    pub(crate) async fn set_len(&self, len: u64) -> io::Result<()> {
+        both!(self, File, f => f.set_len(len).await)
+    }
     /// The same, written with zeros where that makes later syncs cheaper.
     pub(crate) async fn allocate_written(&self, off: u64, len: u64) -> io::Result<()> {
         match self {

@@ -497,7 +497,7 @@ impl FileHead {
         (crc32c::crc32c(&b[..FILE_HEADER - 4]) == u32_at(b, FILE_HEADER - 4)
             && u32_at(b, 0) == FILE_MAGIC
             && !is_known(b[4]))
-            .then(|| b[4])
+        .then(|| b[4])
     }
 }
 

@@ -811,10 +811,14 @@ impl Shard {
         let upto = {
             let j = self.journal.lock();
             let full = j.full.iter().map(|f| f.last).max();
-            match full.max(j.referred.back().map(|r| r.0)) {
-                Some(l) if (j.in_use() + j.referred_bytes) * 2 > self.opts.journal_budget => l,
-                _ => return Ok(false),
-            }
+            let upto = match self.opts.journal_budget / 2 {
+                half if j.in_use() > half => full,
+                // What the rounds of the file that is written refer to is in memory too.
+                half if j.is_over(0, half) => full.max(j.referred.back().map(|r| r.0)),
+                _ => None,
+            };
+            let Some(upto) = upto else { return Ok(false) };
+            upto
         };
         let groups: Vec<_> = self.groups.lock().values().cloned().collect();
         let mut moved = Vec::new();

@@ -230,6 +230,9 @@ impl SimFile {
     pub(crate) async fn allocate(&self, off: u64, len: u64) -> io::Result<()> {
         self.op(|d, h| d.allocate(h, off, len)).await
     }
+    pub(crate) async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.op(|d, h| d.set_len(h, len)).await
+    }
     pub(crate) async fn len(&self) -> io::Result<u64> {
         self.0.disk.disk.lock().len(self.0.handle).map_err(|e| error(&self.0.path, e))
     }
