@@ -19,6 +19,7 @@ use env::disk::OpenOptions;
 use parking_lot::Mutex;
 
 use crate::{
+    early::Early,
     group::{Group, Piece, Plan, TailEntry, bitmap_bytes},
     io::{Appender, File},
     manifest::{GroupRecord, Manifest},
@@ -38,6 +39,8 @@ pub(crate) struct Draft {
     key: Option<Arc<crate::crypt::FileKey>>,
     /// The file, once there is something in it.
     out: Option<(File, Appender)>,
+    /// Of a piece that grew with the rounds: its file, and what is not in there yet, with its place.
+    rest: Option<(File, u64, Vec<Bytes>)>,
     failed: Option<Error>,
 }
 
@@ -51,7 +54,13 @@ impl Draft {
         let current = shard.opts.keys.current();
         let head = FileHead { shard: shard.id, id, salt, key: current.map_or(0, |k| k.id()) };
         let key = current.map(|k| Arc::new(k.for_file(&salt)));
-        Draft { id, head: head.encode(), len: FILE_HEADER as u64, key, out: None, failed: None }
+        Draft { id, head: head.encode(), len: FILE_HEADER as u64, key, out: None, rest: None, failed: None }
+    }
+
+    /// A file that is there, but for these last bytes.
+    pub(crate) fn of_rest(id: FileId, file: File, at: u64, rest: Vec<Bytes>) -> Draft {
+        let rest = Some((file, at, rest));
+        Draft { id, head: Vec::new(), len: 0, key: None, out: None, rest, failed: None }
     }
 
     /// What seals the file.
@@ -117,8 +126,20 @@ impl Draft {
         if let Some(e) = self.failed {
             return Err(e);
         }
-        let Some((file, appender)) = self.out else { return Ok(false) };
-        appender.end().await?;
+        let file = match (self.out, self.rest) {
+            (Some((file, appender)), _) => {
+                appender.end().await?;
+                file
+            }
+            (None, Some((file, at, rest))) => {
+                let end = at + rest.iter().map(|b| b.len() as u64).sum::<u64>();
+                file.write_vectored_at(at, rest).await?;
+                // What was reserved beyond it.
+                file.set_len(end).await?;
+                file
+            }
+            (None, None) => return Ok(false),
+        };
         if sync {
             file.sync_data().await?;
         }
@@ -152,6 +173,19 @@ pub(crate) struct Work {
     pub plan: Plan,
 }
 
+/// What a flush makes of all groups.
+struct Made {
+    drafts: Vec<Draft>,
+    /// The file that small pieces share.
+    shared: Option<Draft>,
+    /// Bytes that may still be sealed anew.
+    reseal: u64,
+    /// Pieces that grew with the rounds and wait for the next flush.
+    left: Vec<Early>,
+    /// The files of those that are in this one.
+    grown: BTreeSet<FileId>,
+}
+
 impl Shard {
     /// As [`pause`], with turns that grow where the flush would fall behind those who publish.
     async fn pause(&self, done: &mut u64, more: u64) {
@@ -175,21 +209,34 @@ impl Shard {
             j.unflushed = 0;
         }
         let groups: Vec<_> = self.groups.lock().iter().map(|(id, g)| (*id, g.clone())).collect();
-        let (mut drafts, mut work) = (Vec::new(), Vec::new());
-        let mut shared = None;
+        let mut early = self.round_lock.lock().await.take();
+        let mut work = Vec::new();
+        let mut made = Made {
+            drafts: Vec::new(),
+            shared: None,
+            reseal: self.opts.reseal_bytes.max(1),
+            left: Vec::new(),
+            grown: BTreeSet::new(),
+        };
         let mut turn = 0;
-        let mut reseal = self.opts.reseal_bytes.max(1);
         for (id, group) in groups {
             pause(&mut turn, GROUP_TURN).await;
-            let plan = self.plan(id, &group, synced, &mut shared, &mut drafts, &mut reseal).await;
+            let grown = early.remove(&id).unwrap_or_default();
+            let plan = self.plan(id, &group, synced, grown, &mut made).await;
             work.push(Work { group, id, plan });
         }
-        drafts.extend(shared);
+        // Their groups have ended.
+        early.values().flatten().for_each(|e| self.end_early(e));
+        self.round_lock.lock().await.put_back(made.left);
+        let mut drafts = made.drafts;
+        drafts.extend(made.shared);
         let files: Vec<FileId> = drafts.iter().map(|d| d.id).collect();
         let done = self.publish(drafts, &work, synced).await;
-        if done.is_err() {
+        match done {
+            // They are pieces as others are.
+            Ok(_) => self.leaked.lock().retain(|f| !made.grown.contains(f)),
             // One slot may name them already: they are garbage only once a later manifest says so.
-            self.leaked.lock().extend(files);
+            Err(_) => self.leaked.lock().extend(files),
         }
         done
     }
@@ -200,18 +247,18 @@ impl Shard {
         id: GroupId,
         group: &Arc<Mutex<Group>>,
         synced: Round,
-        shared: &mut Option<Draft>,
-        drafts: &mut Vec<Draft>,
-        reseal: &mut u64,
+        grown: Vec<Early>,
+        made: &mut Made,
     ) -> Plan {
         let mut plan = Plan::default();
-        let (entries, memory) = {
+        let (mut entries, memory) = {
             let g = group.lock();
             (if g.memory { Vec::new() } else { g.flushable(synced) }, g.memory)
         };
         if memory {
             return plan;
         }
+        let mut grown = self.choose_grown(&mut entries, grown, made);
         if let Some(last) = entries.last() {
             plan.flushed = Some((last.head.index, last.head.term, last.head.chain));
         }
@@ -223,13 +270,29 @@ impl Shard {
             }
             plan.checkpoint.as_ref().map_or(LogIndex(0), |c| c.checkpoint.index)
         };
-        let bytes: u64 = entries.iter().map(|e| e.head.size()).sum();
+        // What is deleted is not to stand in a piece.
+        if !plan.dropped_tail.is_empty() {
+            grown.drain(..).for_each(|(_, e)| self.end_early(&e));
+        }
+        let laid = |at: usize| grown.iter().any(|(from, e)| (*from..from + e.entries).contains(&at));
+        let bytes: u64 =
+            entries.iter().enumerate().filter(|(i, _)| !laid(*i)).map(|(_, e)| e.head.size()).sum();
         let own = bytes >= self.opts.own_file_bytes && plan.dropped_tail.is_empty();
-        let mut rest = &entries[..];
-        let mut turn = 0;
-        while !rest.is_empty() {
+        let (mut at, mut turn) = (0, 0);
+        let mut grown = grown.into_iter().peekable();
+        while at < entries.len() {
+            if let Some((_, e)) = grown.next_if(|(from, _)| *from == at) {
+                at += e.entries;
+                self.end_early(&e);
+                let (meta, feet, draft) = e.finish();
+                made.grown.insert(draft.id);
+                made.drafts.push(draft);
+                self.add_piece(group, &mut plan, meta, feet);
+                continue;
+            }
+            let rest = &entries[at..grown.peek().map_or(entries.len(), |(from, _)| *from)];
             let mut fresh = own.then(|| Draft::new(self));
-            let draft = fresh.as_mut().unwrap_or_else(|| shared.get_or_insert_with(|| Draft::new(self)));
+            let draft = fresh.as_mut().unwrap_or_else(|| made.shared.get_or_insert_with(|| Draft::new(self)));
             let mut n = 0;
             let key = draft.key();
             let mut b = draft.builder(&key, self, id);
@@ -252,25 +315,61 @@ impl Shard {
             }
             if let Some(built) = b.finish() {
                 let (meta, feet) = draft.add(self, built).await;
-                if group.lock().feet_wanted {
-                    self.cache.put_subjects((meta.file, meta.off), Arc::new(feet));
-                }
-                plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
+                self.add_piece(group, &mut plan, meta, feet);
             }
-            drafts.extend(fresh);
-            rest = &rest[n..];
+            made.drafts.extend(fresh);
+            at += n;
         }
         let (record, patched) = {
             let g = group.lock();
             let durable = |t: &&TailEntry| t.round <= synced;
             (g.record(&plan), g.patched.values().filter(durable).map(|t| t.entry.clone()).collect::<Vec<_>>())
         };
-        plan.foreign = self.foreign(&record, reseal);
+        plan.foreign = self.foreign(&record, &mut made.reseal);
+        let (shared, drafts) = (&mut made.shared, &mut made.drafts);
         if !patched.is_empty() || !plan.foreign.is_empty() {
             self.plan_mending(id, group, &record, patched, &mut plan, drafts).await;
         }
         self.plan_rewrites(id, &record, &mut plan, shared, drafts).await;
         plan
+    }
+
+    fn add_piece(&self, group: &Mutex<Group>, plan: &mut Plan, meta: PieceMeta, feet: SubjectFoot) {
+        if group.lock().feet_wanted {
+            self.cache.put_subjects((meta.file, meta.off), Arc::new(feet));
+        }
+        plan.new.push(Arc::new(Piece { meta, deleted: Default::default() }));
+    }
+
+    /// The pieces that grew with the rounds and are what stands in the log: where each begins among the entries. One that is not applied to its end is left
+    /// to the next flush, once, with what follows it.
+    fn choose_grown(
+        &self,
+        entries: &mut Vec<Entry>,
+        mut grown: Vec<Early>,
+        made: &mut Made,
+    ) -> Vec<(usize, Early)> {
+        let hurry = self.closing.load(Ordering::Acquire)
+            || self.journal.lock().is_over(0, self.opts.journal_budget / 2);
+        grown.sort_by_key(|e| e.first);
+        let (mut chosen, mut end) = (Vec::new(), 0);
+        for mut e in grown {
+            let at = entries.partition_point(|x| x.head.index < e.first);
+            let begins = entries.get(at).is_none_or(|x| x.head.index == e.first);
+            match entries.get(at..at + e.entries) {
+                Some(same) if at >= end && e.is(same) => {
+                    end = at + e.entries;
+                    chosen.push((at, e));
+                }
+                None if begins && at >= end && !e.left && !hurry => {
+                    entries.truncate(at);
+                    e.left = true;
+                    made.left.push(e);
+                }
+                _ => self.end_early(&e),
+            }
+        }
+        chosen
     }
 
     /// Pieces that another key than the one of today has sealed, or none has, as far as this flush's budget goes.
@@ -546,6 +645,8 @@ impl Shard {
                 w.group.lock().installed(&w.plan, r);
             }
         }
+        // S-26: what only rounds before it name is named no more.
+        self.named.lock().retain(|_, last| *last >= replay_from);
         self.remove_files(&garbage).await;
         self.replay_from.store(replay_from.0, Ordering::Relaxed);
         self.journal.lock().release(replay_from);

@@ -1,4 +1,4 @@
-//! A store's directory as format 1 has it, byte by byte: what is written today is what was written then, and what was written
+//! A store's directory as format 1 has it, and format 2 for a journal that refers to segments, byte by byte: what is written today is what was written then, and what was written
 //! then is read today. `REWRITE=1` writes the files anew, for a new format. In `format-1-sealed` it is sealed: begun with one key, gone on with
 //! another one, which alone opens it.
 
@@ -31,7 +31,15 @@ fn newer() -> Key {
 }
 
 fn open(disk: &SimHandle, keys: &[Key]) -> Store {
-    let options = Options {
+    open_with(disk, options(keys))
+}
+
+fn open_with(disk: &SimHandle, options: Options) -> Store {
+    now(Store::open(Disk::Sim(disk.clone()), "/s", options)).expect("it opens")
+}
+
+fn options(keys: &[Key]) -> Options {
+    Options {
         sector: 512,
         journal_file_min: 8 << 10,
         journal_file_max: 16 << 10,
@@ -41,8 +49,7 @@ fn open(disk: &SimHandle, keys: &[Key]) -> Store {
         keys: Keys(keys.to_vec()),
         threads: false,
         ..Options::default()
-    };
-    now(Store::open(Disk::Sim(disk.clone()), "/s", options)).expect("it opens")
+    }
 }
 
 /// Message `seq` of the stream, as it is told to a batch and asked for later.
@@ -167,14 +174,80 @@ fn is_golden(name: &str, disk: &SimHandle) {
     }
 }
 
+/// Message `seq` of a stream of large ones.
+fn large(seq: u64, f: impl FnOnce(&Message<'_>)) {
+    let body = vec![seq as u8; if seq.is_multiple_of(5) { 100 } else { 1500 }];
+    message(seq, |m| f(&Message { body: &body, ..*m }));
+}
+
+fn append_large(g: &Group, seq: u64) {
+    let (last, _, prev) = g.last();
+    let mut batch = Batch::new();
+    large(seq, |m| batch.push(g.id(), m));
+    let chain = Chain(prev.0.wrapping_mul(31) + last.0 + 1);
+    let payload = batch.finish(b"");
+    let e = NewEntry {
+        kind: Kind::Messages,
+        index: last.next(),
+        term: Term(3),
+        prev,
+        chain,
+        payload,
+        digest: None,
+    };
+    g.append(vec![e], Sync::Always).expect("room");
+}
+
+/// Rounds that refer to a segment, before and after a flush that takes what was laid out.
+#[test]
+fn format_2_is_what_it_was() {
+    let disk = SimHandle::faultless(1);
+    let referring = Options {
+        refer_min: 1000,
+        refer_synced_min: 1,
+        own_file_bytes: 1,
+        early_max: 8 << 10,
+        ..options(&[])
+    };
+    let store = open_with(&disk, referring.clone());
+    let (g, _) = store.create(GroupId(7), false, b"options").expect("new");
+    for seq in 1..=12 {
+        append_large(&g, seq);
+        now(store.step()).expect("a round");
+    }
+    apply(&g);
+    g.checkpoint(Bytes::from_static(b"checkpoint"));
+    now(store.flush()).expect("a flush");
+    for seq in 13..=16 {
+        append_large(&g, seq);
+        now(store.step()).expect("a round");
+    }
+    assert!(!store.shards()[0].named.lock().is_empty(), "rounds refer to a segment");
+    drop((g, store));
+    is_golden("format-2", &disk);
+    let disk = restored("format-2");
+    let store = open_with(&disk, referring);
+    assert!(store.damage().is_empty() && !store.torn_tail(), "{:?}", store.damage());
+    let g = store.group(GroupId(7)).expect("it is there");
+    assert_eq!((g.last().0, g.applied().0), (LogIndex(16), LogIndex(12)));
+    apply(&g);
+    now(g.verify()).expect("whole");
+    for seq in 1..=16 {
+        match now(g.get(StreamSeq(seq))).expect("readable") {
+            Read::Valid(r) => large(seq, |m| assert_eq!(r.message(), *m)),
+            other => panic!("{seq}: {other:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_store_of_format_1_is_read() {
     is_read("format-1", &[]);
     is_read("format-1-sealed", &[newer()]);
 }
 
-fn is_read(name: &str, keys: &[Key]) {
-    let sealed = !keys.is_empty();
+/// A disk with these files on it.
+fn restored(name: &str) -> SimHandle {
     let golden = || golden(name);
     let disk = SimHandle::faultless(1);
     disk.with(|d| {
@@ -196,6 +269,12 @@ fn is_read(name: &str, keys: &[Key]) {
             d.sync(h).expect("synced");
         }
     });
+    disk
+}
+
+fn is_read(name: &str, keys: &[Key]) {
+    let sealed = !keys.is_empty();
+    let disk = restored(name);
     let store = open(&disk, keys);
     assert!(store.damage().is_empty() && !store.torn_tail(), "{:?}", store.damage());
     assert_eq!(store.groups(), [GroupId(7), GroupId(8)]);

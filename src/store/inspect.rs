@@ -40,7 +40,7 @@ pub struct ShardReport {
     pub cut: u64,
     /// The groups of the manifest; what the journal adds is not in here.
     pub groups: Vec<GroupReport>,
-    /// Segment files with their bytes, and whether the manifest needs them.
+    /// Segment files with their bytes, and whether the manifest or the journal needs them.
     pub segments: Vec<(String, u64, bool)>,
 }
 
@@ -110,12 +110,10 @@ pub async fn inspect(disk: impl Into<Disk>, dir: impl Into<PathBuf>, opts: &Opti
         };
         opts.keys.learn(&manifest.ring);
         let from = Round(manifest.replay_from.0.max(1));
-        let (_, replay) = read_replay(&disk, &dir, id, &opts, from, manifest.synced, &mut |_| {}).await?;
-        let needed: Vec<String> = manifest
-            .groups
-            .iter()
-            .flat_map(|g| g.pieces.iter().map(|p| format!("{:010}.fs", p.meta.file.0)))
-            .collect();
+        let (scan, replay) = read_replay(&disk, &dir, id, &opts, from, manifest.synced, &mut |_| {}).await?;
+        let pieces = manifest.groups.iter().flat_map(|g| g.pieces.iter().map(|p| p.meta.file));
+        let needed: Vec<String> =
+            pieces.chain(scan.referred.files.into_keys()).map(|f| format!("{:010}.fs", f.0)).collect();
         let files = disk.read_dir(&dir.join("segments")).await?;
         let bad = replay.steps.iter().filter(|s| !matches!(s.1, Verdict::Take(_)));
         all.shards.push(ShardReport {

@@ -114,6 +114,9 @@ impl File {
     pub(crate) async fn allocate(&self, off: u64, len: u64) -> io::Result<()> {
         both!(self, File, f => f.allocate(off, len).await)
     }
+    pub(crate) async fn set_len(&self, len: u64) -> io::Result<()> {
+        both!(self, File, f => f.set_len(len).await)
+    }
     /// The same, written with zeros where that makes later syncs cheaper.
     pub(crate) async fn allocate_written(&self, off: u64, len: u64) -> io::Result<()> {
         match self {
@@ -189,6 +192,23 @@ impl Writer {
         match disk {
             Disk::Os(_) if threads => Ok(Writer::Thread(env::disk::Thread::start(name)?)),
             _ => Ok(Writer::Direct),
+        }
+    }
+
+    /// Writes each where it belongs; the first that fails ends it.
+    pub(crate) async fn write_all(&self, writes: Vec<(File, u64, Vec<Bytes>)>) -> io::Result<()> {
+        let mut round = env::disk::Round::default();
+        for (file, off, bufs) in writes {
+            match (self, file) {
+                (Writer::Thread(_), File::Os(file)) => {
+                    round.ops.push(env::disk::Op::Write { file, off, bufs });
+                }
+                (_, file) => file.write_vectored_at(off, bufs).await?,
+            }
+        }
+        match self {
+            Writer::Thread(t) if !round.ops.is_empty() => t.submit(round).await,
+            _ => Ok(()),
         }
     }
 

@@ -7,6 +7,8 @@
 //!   refuses new frames and never meets an admitted one.
 //! - S-23: a file is used again only after the manifest that makes its rounds needless is durable in both slots.
 
+use std::collections::VecDeque;
+
 use crate::{
     codec::align,
     crypt::FileKey,
@@ -37,6 +39,8 @@ pub(crate) struct Active {
     pub last: Round,
     pub salt: [u8; 16],
     pub key: Option<FileKey>,
+    /// Its header says that there may be references in it.
+    pub refers: bool,
     /// Rounds were written that no sync covers yet.
     pub unsynced: bool,
     /// When it was begun, on the monotonic clock.
@@ -75,6 +79,11 @@ pub(crate) struct Journal {
     /// Frames that wait for the next round.
     pub queue: Vec<Frame>,
     pub queued: u64,
+    /// There was something that a file with references would have referred to: the next one is such a file.
+    pub refers: bool,
+    /// What rounds refer to that are still needed, and how much that is. It is in memory as what the journal holds is.
+    pub referred: VecDeque<(Round, u64)>,
+    pub referred_bytes: u64,
     /// Length that the next spare file needs at least, because something larger was refused.
     pub wanted: u64,
     /// The last attempt to reserve space failed with this.
@@ -112,6 +121,19 @@ impl Journal {
     /// What the queue and `more` need as one round.
     pub(crate) fn need(&self, more: u64) -> u64 {
         align(self.queued + more + round_overhead(self.sector), self.sector)
+    }
+
+    /// Notes what a round refers to.
+    pub(crate) fn refer(&mut self, round: Round, bytes: u64) {
+        if bytes > 0 {
+            self.referred.push_back((round, bytes));
+            self.referred_bytes += bytes;
+        }
+    }
+
+    /// Whether what is in memory for the journal's sake is more than the budget. A journal that refers to nothing is held by its files' lengths alone.
+    pub(crate) fn is_over(&self, more: u64, budget: u64) -> bool {
+        self.referred_bytes > 0 && self.in_use() + self.referred_bytes + self.queued + more > budget
     }
 
     /// S-22: `more` joins the queue only if all of it then fits in one file that is there.
@@ -161,6 +183,9 @@ impl Journal {
 
     /// Files whose rounds are all before `from` are free (S-23: the caller has made the manifest durable).
     pub(crate) fn release(&mut self, from: Round) {
+        while let Some((_, bytes)) = self.referred.pop_front_if(|r| r.0 < from) {
+            self.referred_bytes -= bytes;
+        }
         let (gone, kept) =
             std::mem::take(&mut self.full).into_iter().partition::<Vec<_>, _>(|f| f.last < from);
         self.full = kept;

@@ -16,6 +16,7 @@ mod cache;
 mod codec;
 mod crypt;
 mod dict;
+mod early;
 mod feet;
 mod filter;
 mod flush;

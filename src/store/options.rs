@@ -53,6 +53,14 @@ pub struct Options {
     pub reseal_bytes: u64,
     /// How long the background work rests between two flushes that seal pieces anew.
     pub reseal_pause: Duration,
+    /// Bytes of messages, one with another, from which on the journal refers to an entry that stands in a segment, instead of holding it too. Too small, and
+    /// what is soon deleted costs index footers; too large, and large messages are written twice. `usize::MAX` turns it off. What is sealed or compressed is not
+    /// referred to.
+    pub refer_min: usize,
+    /// The same for all of a round that somebody waits to be synced: a reference costs one sync more.
+    pub refer_synced_min: u64,
+    /// Bytes after which a piece that the journal refers to ends and another one begins.
+    pub early_max: u64,
     /// Whether new pieces are compressed, also those of groups that did not ask for it ([`crate::Group::set_compress`]).
     pub compress: bool,
     /// How long what was appended with [`crate::Sync::Relaxed`] may stay unsynced; `None` leaves it to the next append that is
@@ -97,6 +105,9 @@ impl Default for Options {
             keys: Keys::default(),
             reseal_bytes: 8 << 20,
             reseal_pause: Duration::from_secs(2),
+            refer_min: 16 << 10,
+            refer_synced_min: 1 << 20,
+            early_max: 16 << 20,
             compress: false,
             sync_interval: Some(Duration::from_secs(120)),
             lock_wait: Duration::from_secs(10),
@@ -133,12 +144,16 @@ pub enum Mutant {
     KeysForgotten,
     /// A journal file vouches for the rounds before it although they were not synced.
     UnsyncedVouched,
+    /// A round is called synced although the segments that it refers to are not.
+    ReferenceUnsynced,
+    /// A segment file is removed although a round names it that an opening may still read.
+    ReferenceRemoved,
 }
 
 #[cfg(any(test, feature = "l1"))]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 10] = [
+    pub const ALL: [Mutant; 12] = [
         Mutant::ReplyBeforeSync,
         Mutant::NoDirectorySync,
         Mutant::TruncateOnDamage,
@@ -149,6 +164,8 @@ impl Mutant {
         Mutant::NoPadding,
         Mutant::KeysForgotten,
         Mutant::UnsyncedVouched,
+        Mutant::ReferenceUnsynced,
+        Mutant::ReferenceRemoved,
     ];
 }
 

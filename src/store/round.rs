@@ -15,12 +15,15 @@ use crate::{
     crypt::FileKey,
     mend::Hole,
     record::{ENTRY_HEADER, Entry, FORMAT, Head, Kind},
-    types::{Chain, Epoch, GroupId, LogIndex, Round, StreamSeq, Term},
+    types::{Chain, Epoch, FileId, GroupId, LogIndex, Round, StreamSeq, Term},
 };
 
 const ROUND_MAGIC: u32 = 0x8152_5546;
 const TRAIL_MAGIC: u32 = 0x8254_5546;
 const FILE_MAGIC: u32 = 0x834a_5546;
+/// The version of rounds with references, and of files that may hold some: a binary that does not know these refuses such a file by its version, and takes
+/// such a round for none where the file's header is lost.
+const REFERRING: u8 = 2;
 /// Bytes of a round's header before its table.
 pub(crate) const ROUND_HEADER: usize = 72;
 /// Bytes of one line of a round's table.
@@ -50,7 +53,7 @@ pub(crate) enum FrameKind {
     Delete = 5,
     /// A memory group's sequences and indexes up to these may have been used.
     Floor = 6,
-    /// An entry that lies in a segment file instead; reserved.
+    /// An entry whose bytes lie in a segment file, and where ([`Reference`]).
     Reference = 7,
     /// An entry in the place of one that was damaged: nothing else of the log moves.
     Patch = 8,
@@ -141,7 +144,11 @@ impl Frame {
     pub(crate) fn control(kind: FrameKind, group: GroupId, index: LogIndex, payload: Bytes) -> Frame {
         Frame { line: Line::control(kind, group, index), head: None, payload, sync: true }
     }
-    /// Memberships stand twice, as all that is no entry does: without them a damaged log cannot be mended.
+    /// An entry that was laid out in a segment file.
+    pub(crate) fn reference(r: &Reference, sync: bool) -> Frame {
+        Frame { line: line_of(FrameKind::Reference, &r.head), head: None, payload: r.encode(), sync }
+    }
+    /// Memberships stand twice, as all that is no entry does: without them a damaged log cannot be mended. So do references, which stand for much.
     fn is_doubled(&self) -> bool {
         self.head.is_none_or(|h| h.kind == Kind::Config)
     }
@@ -162,6 +169,43 @@ fn line_of(kind: FrameKind, h: &Head) -> Line {
         count: h.count,
         term: h.term,
         chain: h.chain,
+    }
+}
+
+/// An entry as the journal names it when its bytes lie in a segment file, as blocks that hold it and nothing else.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Reference {
+    pub head: Head,
+    pub file: FileId,
+    /// Where its first block begins in the file.
+    pub off: u64,
+    /// Bytes of its blocks.
+    pub len: u32,
+    /// Those of them that are not in the file yet: what does not fill a sector, so that nothing is written later to a sector that was synced.
+    pub end: Bytes,
+}
+
+impl Reference {
+    fn encode(&self) -> Bytes {
+        let mut b = Vec::with_capacity(ENTRY_HEADER + 20 + self.end.len());
+        b.extend_from_slice(&self.head.encode());
+        b.u64(self.file.0);
+        b.u64(self.off);
+        b.u32(self.len);
+        b.extend_from_slice(&self.end);
+        b.into()
+    }
+    fn decode(line: &Line, b: &Bytes) -> Option<Reference> {
+        let head = Head::decode(b)?;
+        let mut g = Get(b.get(ENTRY_HEADER..)?);
+        let (file, off, len) = (FileId(g.u64()?), g.u64()?, g.u32()?);
+        let end = b.slice_ref(g.0);
+        let same = line_of(FrameKind::Reference, &head) == *line && end.len() <= len as usize;
+        (same && off.checked_add(u64::from(len)).is_some()).then_some(Reference { head, file, off, len, end })
+    }
+    /// Bytes that it says the file holds.
+    pub(crate) fn stored(&self) -> usize {
+        self.len as usize - self.end.len()
     }
 }
 
@@ -213,15 +257,17 @@ pub(crate) fn build(head: RoundHead, frames: &[Frame], sector: u64, key: Option<
         pieces.push_shared(&payload);
         at += u64::from(len);
     }
+    let version = if frames.iter().any(|f| f.line.kind == FrameKind::Reference) { REFERRING } else { FORMAT };
     let total = align(at + (head_len + TRAIL_END) as u64, sector);
     let total32 =
         u32::try_from(total).expect("S-22: rounds are smaller than a journal file, which is below 4 GiB");
     let mut front = Vec::with_capacity(head_len);
-    put_round_head(&mut front, &RoundHead { total: total32, ..head }, lines as u32, &table, ROUND_MAGIC);
+    let head = RoundHead { total: total32, ..head };
+    put_round_head(&mut front, &head, version, lines as u32, &table, ROUND_MAGIC);
     front.extend_from_slice(&table);
     let mut back = Vec::with_capacity(head_len + sector as usize);
     back.resize((total - at) as usize - head_len - TRAIL_END, 0);
-    put_round_head(&mut back, &RoundHead { total: total32, ..head }, lines as u32, &table, TRAIL_MAGIC);
+    put_round_head(&mut back, &head, version, lines as u32, &table, TRAIL_MAGIC);
     back.extend_from_slice(&table);
     back.u32(head_len as u32);
     back.u32(TRAIL_MAGIC);
@@ -266,10 +312,10 @@ impl Pieces {
     }
 }
 
-fn put_round_head(out: &mut Vec<u8>, h: &RoundHead, lines: u32, table: &[u8], magic: u32) {
+fn put_round_head(out: &mut Vec<u8>, h: &RoundHead, version: u8, lines: u32, table: &[u8], magic: u32) {
     let at = out.len();
     out.u32(magic);
-    out.u8(FORMAT);
+    out.u8(version);
     out.extend_from_slice(&[0; 3]);
     out.u32(h.shard);
     out.u32(lines);
@@ -305,7 +351,7 @@ fn parse_head(b: &[u8], magic: u32) -> Option<(RoundHead, Vec<Placed>)> {
     let h = b.get(..ROUND_HEADER)?;
     if u32_at(h, 0) != magic
         || crc32c::crc32c(&h[..ROUND_HEADER - 4]) != u32_at(h, ROUND_HEADER - 4)
-        || h[4] != FORMAT
+        || !is_known(h[4])
     {
         return None;
     }
@@ -349,6 +395,10 @@ fn parse_head(b: &[u8], magic: u32) -> Option<(RoundHead, Vec<Placed>)> {
     (off <= u64::from(head.total)).then_some((head, placed))
 }
 
+fn is_known(version: u8) -> bool {
+    matches!(version, FORMAT | REFERRING)
+}
+
 /// What a round was found to hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Found {
@@ -358,6 +408,8 @@ pub(crate) enum Found {
     Patch(Entry),
     /// Another frame's payload, checked.
     Control(Line, Bytes),
+    /// An entry that lies in a segment file, which is yet to be read: the line is the entry's.
+    Reference(Line, Reference),
     /// The frame is known and its content is bad; what was found of an entry's payload, unchecked.
     Bad(Line, Bytes),
 }
@@ -391,6 +443,8 @@ pub(crate) struct FileHead {
     pub key: u32,
     /// Bytes of the file when it was reserved: one that is shorter was cut.
     pub len: u64,
+    /// There may be references in it.
+    pub refers: bool,
     /// Rounds before it were not synced when it was begun: it does not vouch for them. Written to what was zero before, so an older binary takes it for one that does.
     pub loose: bool,
 }
@@ -399,7 +453,7 @@ impl FileHead {
     pub(crate) fn encode(&self, sector: u64) -> Bytes {
         let mut b = Vec::with_capacity(sector as usize);
         b.u32(FILE_MAGIC);
-        b.u8(FORMAT);
+        b.u8(if self.refers { REFERRING } else { FORMAT });
         b.u8(u8::from(self.loose));
         b.extend_from_slice(&[0; 2]);
         b.u32(self.shard);
@@ -419,7 +473,7 @@ impl FileHead {
         let b = b.get(..FILE_HEADER)?;
         if crc32c::crc32c(&b[..FILE_HEADER - 4]) != u32_at(b, FILE_HEADER - 4)
             || u32_at(b, 0) != FILE_MAGIC
-            || b[4] != FORMAT
+            || !is_known(b[4])
         {
             return None;
         }
@@ -432,6 +486,7 @@ impl FileHead {
             salt,
             key: u32_at(b, 12),
             len: u64::from(u32_at(b, 48)) * 512,
+            refers: b[4] == REFERRING,
             loose: b[5] & 1 != 0,
         })
     }
@@ -441,8 +496,8 @@ impl FileHead {
         let b = b.get(..FILE_HEADER)?;
         (crc32c::crc32c(&b[..FILE_HEADER - 4]) == u32_at(b, FILE_HEADER - 4)
             && u32_at(b, 0) == FILE_MAGIC
-            && b[4] != FORMAT)
-            .then(|| b[4])
+            && !is_known(b[4]))
+        .then(|| b[4])
     }
 }
 
@@ -548,7 +603,12 @@ fn read_frame(round: &Bytes, number: Round, ordinal: usize, p: &Placed, key: Opt
         (true, None) => round.slice((start + ENTRY_HEADER).min(end).min(round.len())..end.min(round.len())),
         _ => Bytes::new(),
     };
-    let bad = Found::Bad(p.line, left);
+    // What is referred to is an entry like any other.
+    let line = match p.line.kind {
+        FrameKind::Reference => Line { kind: FrameKind::Entry, ..p.line },
+        _ => p.line,
+    };
+    let bad = Found::Bad(line, left);
     if end > round.len() {
         return bad;
     }
@@ -561,7 +621,13 @@ fn read_frame(round: &Bytes, number: Round, ordinal: usize, p: &Placed, key: Opt
         if crc32c::crc32c(&bytes) != p.crc {
             return bad;
         }
-        return open(&[], bytes).map_or(bad, |b| Found::Control(p.line, b));
+        return match open(&[], bytes) {
+            Some(b) if p.line.kind == FrameKind::Reference => {
+                Reference::decode(&p.line, &b).map_or(bad, |r| Found::Reference(line, r))
+            }
+            Some(b) => Found::Control(p.line, b),
+            None => bad,
+        };
     }
     if bytes.len() < ENTRY_HEADER || crc32c::crc32c(&bytes[..ENTRY_HEADER]) != p.crc {
         return bad;

@@ -51,6 +51,7 @@ fn file(epoch: u64, n: u64, key: Option<&FileKey>) -> (Vec<u8>, Vec<std::ops::Ra
         salt: [0; 16],
         key: 0,
         len: 0,
+        refers: false,
         loose: false,
     };
     let (mut out, mut at) = (head.encode(SECTOR).to_vec(), Vec::new());
@@ -99,9 +100,13 @@ fn rounds_come_back_plain_and_sealed() {
         salt: [9; 16],
         key: 8,
         len: 4 << 20,
+        refers: false,
         loose: true,
     };
-    assert_eq!(FileHead::decode(&head.encode(SECTOR)), Some(head));
+    for refers in [false, true] {
+        let head = FileHead { refers, ..head };
+        assert_eq!(FileHead::decode(&head.encode(SECTOR)), Some(head));
+    }
 }
 
 #[test]

@@ -672,6 +672,17 @@ impl<'a> Builder<'a> {
         self.base += laid + far;
         self.start = self.start.saturating_sub(laid);
     }
+    /// Moves the blocks that are finished to `out`; a large record is not copied.
+    pub(crate) fn take(&mut self, out: &mut Vec<Bytes>) {
+        let [laid, _] = self.finished();
+        let laid = Bytes::copy_from_slice(laid);
+        out.extend([Some(laid), self.far.clone()].into_iter().flatten().filter(|b| !b.is_empty()));
+        self.taken();
+    }
+    /// What follows begins a block of its own.
+    pub(crate) fn end_block(&mut self) {
+        self.end();
+    }
     /// Nobody took it: more is about to follow.
     fn lay_far(&mut self) {
         if let Some(far) = self.far.take() {
@@ -1289,6 +1300,22 @@ impl Joiner {
     /// An entry that was begun and not ended: its header.
     pub(crate) fn cut(&mut self) -> Option<Head> {
         self.open.take().map(|(h, _)| h)
+    }
+}
+
+/// The one entry that the blocks at `at` of a file that is not sealed hold; `None` if they hold anything else, or are not whole.
+pub(crate) fn entry_of(file: FileId, at: u64, blocks: &Bytes) -> Option<Entry> {
+    let (mut joiner, mut off, mut all) = (Joiner::default(), 0, Vec::new());
+    while off < blocks.len() {
+        let block = Block::read(None, file, at + off as u64, &blocks.slice(off..)).filter(|b| b.sure)?;
+        if !joiner.push(&block, |e| all.push(e.ok())) {
+            return None;
+        }
+        off += BLOCK_HEADER + (u32_at(blocks, off) & !COMPRESSED) as usize;
+    }
+    match (joiner.cut(), all.len()) {
+        (None, 1) => all.pop().flatten(),
+        _ => None,
     }
 }
 

@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use crate::{
     cache::Cache,
     crypt,
+    early::{Laying, Referred},
     group::Group,
     io::{Disk, File, Writer},
     journal::{Active, Admission, Full, Journal, JournalFile},
@@ -71,7 +72,7 @@ pub(crate) struct Shard {
     pub tombs: Mutex<Vec<(GroupId, Round)>>,
     pub progress: watch::Sender<Progress>,
     /// Rounds, file preparation and flushes each run one at a time.
-    round_lock: tokio::sync::Mutex<()>,
+    pub round_lock: tokio::sync::Mutex<Laying>,
     prepare_lock: tokio::sync::Mutex<()>,
     pub flush_lock: tokio::sync::Mutex<()>,
     pub generation: AtomicU64,
@@ -84,6 +85,8 @@ pub(crate) struct Shard {
     pub eras: Mutex<Eras>,
     /// Files that somebody reads or receives outside of a flush, and how many do: they are not removed meanwhile.
     pub kept: Mutex<BTreeMap<FileId, u32>>,
+    /// S-26: files that rounds name, and the last round that does.
+    pub named: Mutex<BTreeMap<FileId, Round>>,
     pub cache: Cache,
     pub wake: Notify,
     pub wake_flush: Notify,
@@ -183,7 +186,6 @@ impl Shard {
         };
         opts.keys.learn(&manifest.ring);
         let mut eras = manifest.eras.clone();
-        eras.begin(manifest.next_file, opts.keys.current_id());
         // S-31: all of it is known before anything is served.
         for key in eras.needed(&manifest.files()) {
             opts.keys
@@ -191,8 +193,13 @@ impl Shard {
                 .map_err(|e| Error::Format(format!("segments in {} are {e}", dir.display())))?;
         }
         let from = Round(manifest.replay_from.0.max(1));
-        let (JournalScan { files, scans, saved }, replay) =
+        let (JournalScan { files, scans, referred, saved }, replay) =
             read_replay(&disk, &dir, id, &opts, from, manifest.synced, hears).await?;
+        // S-26: also above what rounds name that were given up.
+        let next_file = manifest.next_file.max(referred.next).max(FileId(1));
+        eras.begin(next_file, opts.keys.current_id());
+        let of_manifest = manifest.files();
+        let leaked = referred.files.keys().filter(|f| !of_manifest.contains(f)).copied().collect();
         // It holds subjects, so where files are sealed it is one of before.
         let sealed = opts.keys.current().is_some();
         if saved && sealed && writes {
@@ -212,6 +219,9 @@ impl Shard {
                 }
             }
         }
+        if writes {
+            referred.sync(&disk, &dir).await?;
+        }
         // Also where nothing is in them: files that wait are used again, and one of an attempt that failed may be merely there.
         if !files.is_empty() && writes {
             disk.sync_dir(&dir.join("journal")).await?;
@@ -224,6 +234,8 @@ impl Shard {
             key: opts.keys.current_id(),
             ..Journal::default()
         };
+        let read = referred.rounds.iter().filter(|r| *r.0 <= replay.end);
+        read.for_each(|(round, bytes)| journal.refer(*round, *bytes));
         for (number, at) in files {
             match last.get(&number) {
                 Some(l) => journal.full.push(Full { at, last: *l, unsynced: false }),
@@ -245,10 +257,11 @@ impl Shard {
             flush_lock: Default::default(),
             generation: AtomicU64::new(manifest.generation),
             replay_from: AtomicU64::new(manifest.replay_from.0),
-            next_file: AtomicU64::new(manifest.next_file.0.max(1)),
-            leaked: Mutex::default(),
+            next_file: AtomicU64::new(next_file.0),
+            leaked: Mutex::new(leaked),
             eras: Mutex::new(eras),
             kept: Mutex::default(),
+            named: Mutex::new(referred.files),
             cache: Cache::new(opts.footer_cache, opts.block_cache),
             wake: Notify::new(),
             wake_flush: Notify::new(),
@@ -380,7 +393,7 @@ impl Shard {
     ) {
         let line = match &f {
             Found::Entry(e) | Found::Patch(e) => Frame::entry(e, true).line,
-            Found::Control(l, _) | Found::Bad(l, _) => *l,
+            Found::Control(l, _) | Found::Bad(l, _) | Found::Reference(l, _) => *l,
         };
         if tombs.get(&line.group).is_some_and(|end| n <= *end) {
             return;
@@ -417,6 +430,7 @@ impl Shard {
         match f {
             Found::Entry(e) => g.replay(e, n),
             Found::Patch(e) => g.replay_patch(e, n),
+            Found::Reference(l, _) => g.replay_bad(l, Bytes::new(), n),
             Found::Bad(l @ Line { kind: FrameKind::Entry | FrameKind::Patch, .. }, left) => {
                 g.replay_bad(l, left, n)
             }
@@ -479,9 +493,10 @@ impl Shard {
         if cost + reserve + 2 * self.opts.sector > self.opts.journal_file_max {
             return Err(Error::Invalid(format!("{cost} bytes are more than a journal file holds")));
         }
+        let over = !control && j.is_over(cost, self.opts.journal_budget);
         match j.admit(cost, reserve) {
-            Admission::Yes => {}
-            Admission::NoRoom => {
+            Admission::Yes if !over => {}
+            _ => {
                 self.wake.notify_one();
                 self.wake_prepare.notify_one();
                 self.wake_flush.notify_one();
@@ -511,7 +526,8 @@ impl Shard {
             return Err(Error::Invalid(format!("{cost} bytes are more than a journal file holds")));
         }
         let mut j = self.journal.lock();
-        if j.admit(cost, self.opts.reserve) == Admission::Yes {
+        let over = j.is_over(cost, self.opts.journal_budget);
+        if j.admit(cost, self.opts.reserve) == Admission::Yes && !over {
             return Ok(());
         }
         self.wake.notify_one();
@@ -524,12 +540,13 @@ impl Shard {
 
     /// Writes and syncs one round of what waits; false if nothing does.
     pub(crate) async fn run_round(&self) -> Result<bool> {
-        let _one = self.round_lock.lock().await;
+        let mut laying = self.round_lock.lock().await;
         if let Some(p) = &self.progress.borrow().poisoned {
             return Err(Error::Poisoned(p.to_string()));
         }
         let synced = self.progress.borrow().synced;
-        let (file, off, bufs, sync, number, others) = {
+        // Taken first, and given its place once it is known what of it is laid out.
+        let (mut frames, cost, number, refers) = {
             let mut j = self.journal.lock();
             if j.queue.is_empty() {
                 return Ok(false);
@@ -538,15 +555,36 @@ impl Shard {
                 let spare = j.spare.take().expect("S-22: what was admitted has its room");
                 self.rotate(&mut j, spare)?;
             }
-            let frames = std::mem::take(&mut j.queue);
-            j.queued = 0;
             let number = j.next;
             j.next = number.next();
+            let frames = std::mem::take(&mut j.queue);
+            // S-22: nobody is let in meanwhile to the room that it may need.
+            let cost = j.need(0);
+            j.queued = 0;
+            let large = frames.iter().any(|f| self.is_large(f));
+            j.refers |= large;
+            let active = j.active.as_mut().expect("a file was just found or rotated in");
+            active.used += cost;
+            let refers = active.refers && large;
+            (frames, cost, number, refers)
+        };
+        self.round_began.store(env::now().0.max(1), Ordering::Relaxed);
+        let mut referred = 0;
+        if refers || !laying.is_idle() {
+            let sync = frames.iter().any(|f| f.sync);
+            let large: u64 = frames.iter().filter(|f| self.is_large(f)).map(Frame::cost).sum();
+            let pays = refers && (!sync || large >= self.opts.refer_synced_min);
+            referred = self.lay(&mut laying, number, &mut frames, pays).await;
+        }
+        let (file, off, bufs, sync, others) = {
+            let mut j = self.journal.lock();
+            j.refer(number, referred);
             let others: Vec<File> = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone()).collect();
             let (sector, shard) = (j.sector, self.id);
             let sync = frames.iter().any(|f| f.sync);
             let loose = !sync && !others.is_empty() && !mutant!(self.opts, UnsyncedVouched);
-            let active = j.active.as_mut().expect("a file was just found or rotated in");
+            let active = j.active.as_mut().expect("only a round takes it away");
+            active.used -= cost;
             let head =
                 RoundHead { shard, epoch: active.epoch, round: number, synced, off: active.used, total: 0 };
             let built = round::build(head, &frames, sector, active.key.as_ref());
@@ -563,6 +601,7 @@ impl Shard {
                         0
                     },
                     len: active.at.len,
+                    refers: active.refers,
                     loose,
                 };
                 bufs.insert(0, head.encode(sector));
@@ -578,13 +617,12 @@ impl Shard {
             active.last = number;
             active.unsynced = !sync;
             let file = active.at.file.clone();
-            j.unflushed += total;
-            (file, off, bufs, sync, number, others)
+            j.unflushed += total + referred;
+            (file, off, bufs, sync, others)
         };
         if mutant!(self.opts, ReplyBeforeSync) {
             self.progress.send_modify(|p| (p.written, p.synced) = (number, number));
         }
-        self.round_began.store(env::now().0.max(1), Ordering::Relaxed);
         let mut r = Ok(());
         if sync {
             for f in &others {
@@ -592,6 +630,9 @@ impl Shard {
                 if r.is_err() {
                     break;
                 }
+            }
+            if r.is_ok() {
+                r = self.sync_early(&mut laying).await;
             }
         }
         if r.is_ok() {
@@ -637,7 +678,7 @@ impl Shard {
 
     /// Syncs what was written without a sync.
     pub(crate) async fn sync(&self) -> Result<()> {
-        let _one = self.round_lock.lock().await;
+        let mut laying = self.round_lock.lock().await;
         let written = {
             let p = self.progress.borrow();
             if let Some(s) = &p.poisoned {
@@ -653,6 +694,9 @@ impl Shard {
             let full = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone());
             full.chain(j.active.iter().filter(|a| a.unsynced).map(|a| a.at.file.clone())).collect()
         };
+        if let Err(e) = self.sync_early(&mut laying).await {
+            return Err(self.poison(&e.to_string()));
+        }
         for f in files {
             if let Err(e) = f.sync_data().await {
                 return Err(self.poison(&e.to_string()));
@@ -667,6 +711,11 @@ impl Shard {
         Ok(())
     }
 
+    /// Writes to segments, before their round.
+    pub(crate) async fn write_all(&self, writes: Vec<(File, u64, Vec<Bytes>)>) -> std::io::Result<()> {
+        self.writer.write_all(writes).await
+    }
+
     fn rotate(&self, j: &mut Journal, at: JournalFile) -> Result<()> {
         if let Some(a) = j.active.take() {
             j.full.push(Full { at: a.at, last: a.last, unsynced: a.unsynced });
@@ -678,7 +727,8 @@ impl Shard {
         let (epoch, used) = (j.epoch, j.sector);
         let last = Round(j.next.0 - 1);
         let began = env::now().0;
-        j.active = Some(Active { at, epoch, used, last, salt, key, unsynced: false, began });
+        let refers = j.refers;
+        j.active = Some(Active { at, epoch, used, last, salt, key, refers, unsynced: false, began });
         Ok(())
     }
 
@@ -760,10 +810,15 @@ impl Shard {
     async fn unpin(&self) -> Result<bool> {
         let upto = {
             let j = self.journal.lock();
-            match j.full.iter().map(|f| f.last).max() {
-                Some(l) if j.in_use() * 2 > self.opts.journal_budget => l,
-                _ => return Ok(false),
-            }
+            let full = j.full.iter().map(|f| f.last).max();
+            let upto = match self.opts.journal_budget / 2 {
+                half if j.in_use() > half => full,
+                // What the rounds of the file that is written refer to is in memory too.
+                half if j.is_over(0, half) => full.max(j.referred.back().map(|r| r.0)),
+                _ => None,
+            };
+            let Some(upto) = upto else { return Ok(false) };
+            upto
         };
         let groups: Vec<_> = self.groups.lock().values().cloned().collect();
         let mut moved = Vec::new();
@@ -861,7 +916,8 @@ impl Shard {
     /// Removes segment files that a durable manifest has declared garbage. What fails is left for the next opening.
     pub(crate) async fn remove_files(&self, ids: &[FileId]) {
         for id in ids {
-            if self.kept.lock().contains_key(id) {
+            let named = self.named.lock().contains_key(id) && !mutant!(self.opts, ReferenceRemoved);
+            if named || self.kept.lock().contains_key(id) {
                 // Later then, and also after a crash.
                 self.leaked.lock().push(*id);
                 continue;
@@ -947,6 +1003,7 @@ pub(crate) async fn read_replay(
 pub(crate) struct JournalScan {
     pub files: BTreeMap<u64, JournalFile>,
     pub scans: Vec<(u64, FileScan)>,
+    pub referred: Referred,
     /// The dictionaries of a clean end are there.
     pub saved: bool,
 }
@@ -960,6 +1017,7 @@ async fn read_journal(
     read: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<JournalScan> {
     let (mut files, mut scans, mut saved) = (BTreeMap::new(), Vec::new(), false);
+    let mut referred = Referred::default();
     let there = disk.read_dir(&dir.join("journal")).await?;
     let total = there.iter().map(|e| e.len).sum();
     for e in there {
@@ -971,7 +1029,7 @@ async fn read_journal(
         read(len, total);
         if let Some(v) = FileHead::foreign_version(&bytes) {
             return Err(Error::Format(format!(
-                "journal file {} was written by format {v}, this is 1",
+                "journal file {} was written by format {v}, this knows 1 and 2",
                 e.name
             )));
         }
@@ -1028,7 +1086,10 @@ async fn read_journal(
         let sealed = head.map_or(opts.keys.current_id(), |h| h.key);
         files.insert(number, JournalFile { number, file, len, key: sealed, top });
     }
-    Ok(JournalScan { files, scans, saved })
+    for (_, scan) in &mut scans {
+        referred.follow(disk, dir, from, &mut scan.rounds).await?;
+    }
+    Ok(JournalScan { files, scans, referred, saved })
 }
 
 /// What may be sealed in a file whose header is gone cannot be told from what is plain: entries show it by their own checksums, frames that

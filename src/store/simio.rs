@@ -54,6 +54,9 @@ pub(crate) fn small() -> crate::Options {
         own_file_bytes: 8 << 10,
         reserve: 4 << 10,
         block: 600,
+        refer_min: 700,
+        refer_synced_min: 1,
+        early_max: 20 << 10,
         threads: false,
         ..crate::Options::default()
     }
@@ -226,6 +229,9 @@ impl SimFile {
     }
     pub(crate) async fn allocate(&self, off: u64, len: u64) -> io::Result<()> {
         self.op(|d, h| d.allocate(h, off, len)).await
+    }
+    pub(crate) async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.op(|d, h| d.set_len(h, len)).await
     }
     pub(crate) async fn len(&self) -> io::Result<u64> {
         self.0.disk.disk.lock().len(self.0.handle).map_err(|e| error(&self.0.path, e))

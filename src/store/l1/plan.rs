@@ -90,7 +90,7 @@ impl Plan {
         let mut ops = Vec::with_capacity(n);
         while ops.len() < n {
             let group = r.below(u64::from(GROUPS)) as u8;
-            let size = r.pick(&[0u16, 10, 100, 100, 900]).copied().unwrap_or(0);
+            let size = r.pick(&[0u16, 10, 100, 100, 900, 900, 2500]).copied().unwrap_or(0);
             let choices = [
                 (6, Op::Append { group, msgs: r.below(5) as u8, size }),
                 (8, Op::Step),
@@ -205,6 +205,9 @@ impl Plan {
             subjects_saved_min: 1,
             keys: self.keys(life, since),
             reseal_bytes: pick(&mut r, &[1, 1 << 20]),
+            refer_min: pick(&mut r, &[500, 500, 1 << 20]) as usize,
+            refer_synced_min: pick(&mut r, &[1, 4000]),
+            early_max: pick(&mut r, &[3000, 20_000]),
             threads: false,
             mutant: self.mutant,
             ..Options::default()

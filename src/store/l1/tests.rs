@@ -73,14 +73,16 @@ fn planted_bugs_are_found() {
     for (mutant, seed) in [
         (Mutant::ReplyBeforeSync, 0),
         (Mutant::NoDirectorySync, 0),
-        (Mutant::TruncateOnDamage, 518),
-        (Mutant::StaleRecycledRound, 56),
+        (Mutant::TruncateOnDamage, 219),
+        (Mutant::StaleRecycledRound, 1004),
         (Mutant::IndexNotRebuilt, 16),
-        (Mutant::FreeBeforeManifest, 25),
+        (Mutant::FreeBeforeManifest, 1),
         (Mutant::NoSegmentSync, 0),
         (Mutant::NoPadding, 0),
         (Mutant::KeysForgotten, 7),
-        (Mutant::UnsyncedVouched, 17_124),
+        (Mutant::UnsyncedVouched, 2412),
+        (Mutant::ReferenceUnsynced, 11),
+        (Mutant::ReferenceRemoved, 11),
     ] {
         let plan = Plan::mixed(seed, 60);
         must_hold(&plan);
