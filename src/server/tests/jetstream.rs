@@ -478,7 +478,7 @@ fn what_a_client_sends_at_once_is_published_in_its_order() {
         text.push_str("PING\r\n");
         pings += 1;
         let address = server.server.bound.lock().client.unwrap();
-        let (mut from, mut to) = tokio::net::TcpStream::connect(address).await.unwrap().into_split();
+        let (mut from, mut to) = tokio::io::split(env::net::TcpStream::connect(address).await.unwrap());
         let send = async {
             // Reads end in the middle of messages.
             for (n, part) in text.as_bytes().chunks(7001).enumerate() {
