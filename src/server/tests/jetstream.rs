@@ -493,7 +493,7 @@ fn what_a_client_sends_at_once_is_published_in_its_order() {
         let mut got = String::new();
         let receive = async {
             let answers = of_a.len() + of_b.len();
-            let mut part = [0; 64 << 10];
+            let mut part = vec![0; 64 << 10];
             while got.matches("\"seq\":").count() < answers || got.matches("PONG\r\n").count() < pings {
                 socket.readable().await.unwrap();
                 let n = match socket.try_read(&mut part) {
