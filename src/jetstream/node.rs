@@ -198,12 +198,7 @@ impl JetStream {
                         None => Some(genesis_of(&replicas)?),
                     },
                     false if saved.forgot || stored.is_empty() => None,
-                    false => {
-                        return Err(format!(
-                            "the store holds {} groups, but not that of their assignments",
-                            stored.len()
-                        ));
-                    }
+                    false => return Err(no_meta(&stored)),
                 };
                 let c = Cluster::new(setup, me, saved, genesis);
                 replicas.join(Arc::new(cluster::Port(c.clone())));
@@ -279,10 +274,7 @@ impl JetStream {
                 ));
             }
         } else if !stored.is_empty() {
-            return Err(format!(
-                "the store holds {} groups, but not that of their assignments",
-                stored.len()
-            ));
+            return Err(no_meta(&stored));
         } else {
             let genesis = env::rng("genesis").next_u64().max(1);
             let made = self.make_meta(genesis, Members::of([self.me])).await;
@@ -647,6 +639,11 @@ async fn tell_damage(node: Weak<JetStream>, mut watch: store::DamageWatch) {
         let Some(node) = node.upgrade() else { return };
         node.damaged(&d);
     }
+}
+
+/// Why a store with groups and without the meta group is not opened.
+fn no_meta(stored: &[GroupId]) -> String {
+    format!("the store holds {} groups, but not that of their assignments", stored.len())
 }
 
 /// What names the meta group that the store has.
