@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use replica::{NodeId, RoleName};
 
-use crate::{JetStream, meta::META_GROUP};
+use crate::JetStream;
 
 /// A group's replica on this node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,11 +54,8 @@ impl JetStream {
                 applied: s.applied.0,
                 last: (last.0.0, last.2.0),
                 voters: s.voters,
-                // A stream's replica that is contradicted comes back.
-                stopped: s
-                    .stopped
-                    .filter(|_| !s.contradicted || h.id().0 == META_GROUP)
-                    .map(|w| w.to_string()),
+                // A replica that is contradicted comes back.
+                stopped: s.stopped.filter(|_| !s.contradicted).map(|w| w.to_string()),
                 mending: s.damaged || s.installing,
                 stored: (stored.first.0, stored.last.0, stored.msgs, stored.bytes),
             }

@@ -79,6 +79,8 @@ pub struct Meta {
 #[derive(Default)]
 struct Inner {
     state: State,
+    /// How often it began anew.
+    anew: u64,
     /// Up to where the log is applied.
     applied: u64,
     /// Who waits for an entry, by its index.
@@ -172,6 +174,19 @@ impl Meta {
     /// The group's handle, while it is open.
     pub fn handle(&self) -> Option<Handle> {
         self.inner.lock().handle.clone()
+    }
+    /// Which of the group's replicas on this node it is for, from 1 on.
+    pub fn life(&self) -> u64 {
+        self.inner.lock().anew + 1
+    }
+    /// Forgets what was applied and that it was stopped: another replica of the group, with nothing, takes the place of the one that was removed. What is open of
+    /// the groups stays, and is looked at again when the state comes.
+    pub fn begin_anew(&self) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        inner.anew += 1;
+        (inner.state, inner.applied, inner.stopped) = (State::default(), 0, None);
+        inner.early.clear();
     }
     /// Groups that were changed since the last call.
     pub fn take_touched(&self) -> BTreeSet<u64> {

@@ -64,6 +64,8 @@ pub struct JetStream {
     pub(crate) opening: Mutex<BTreeSet<u64>>,
     /// The highest id of a group that had been given when everything was applied that was in the meta group's log as this life began; none before that.
     pub(crate) older: OnceLock<u64>,
+    /// For which of the meta group's replicas here everything was applied that was in its log as that began.
+    pub(crate) current: AtomicU64,
     /// The highest id of a group that the store had at the start.
     stored_max: u64,
     pub(crate) wheel: Arc<Wheel>,
@@ -215,6 +217,7 @@ impl JetStream {
             system_desk: Mutex::default(),
             opening: Mutex::default(),
             older: OnceLock::new(),
+            current: AtomicU64::new(0),
             stored_max: stored.last().map_or(0, |g| g.0),
             wheel: Wheel::new(),
             accounts: RwLock::default(),

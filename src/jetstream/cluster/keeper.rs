@@ -8,7 +8,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::Ordering::{AcqRel, Acquire},
+    },
     time::Duration,
 };
 
@@ -17,13 +20,13 @@ use replica::{GroupId, Members, New, NodeId, Reach};
 use super::{
     Kind,
     calls::{Call, Reply},
-    formation::Action,
+    formation::{Action, Saved},
     identity,
     shell::{Cluster, SPENDS},
 };
 use crate::{
     JetStream,
-    meta::{Assigned, Assignment, Command, META_GROUP, NotAssigned},
+    meta::{Assigned, Assignment, Command, META_GROUP, NotAssigned, State},
 };
 
 /// How often what is not finished is looked at.
@@ -32,6 +35,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const HELLO: Duration = Duration::from_secs(5);
 /// How long another node may take for a call of the keeper's.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it is waited for the leader's word on what is committed.
+const CURRENT: Duration = Duration::from_millis(500);
 /// How often it is looked whether streams in memory are forgotten.
 const REMEMBER: Duration = Duration::from_secs(1);
 /// Groups that are opened at a time.
@@ -139,7 +144,10 @@ impl JetStream {
 
     /// A step of the formation.
     async fn form(self: &Arc<JetStream>, c: &Arc<Cluster>) -> bool {
-        if c.genesis().is_some() {
+        if let Some(genesis) = c.genesis() {
+            if self.is_meta_to_renew() {
+                return self.renew_meta(genesis).await;
+            }
             let Some(newcomer) = self.meta.handle().filter(|h| h.members().0.is_empty()) else {
                 return false;
             };
@@ -177,6 +185,43 @@ impl JetStream {
                 }
             }
         }
+    }
+
+    /// Whether the meta group's own replica is to come back as another life: its leader contradicts what it made of a damaged disk. Or it was removed for that,
+    /// and what comes in its place could not be made yet.
+    fn is_meta_to_renew(&self) -> bool {
+        self.replicas.get(GroupId(META_GROUP)).is_none_or(|h| h.status().contradicted)
+    }
+
+    /// See [`JetStream::is_meta_to_renew`]. Whether something is left to do.
+    async fn renew_meta(self: &Arc<JetStream>, genesis: u64) -> bool {
+        let done = async {
+            // Durable before anything goes: who starts without a meta group then founds none, and comes as another life too.
+            let (disk, dir) = (env::disk::Disk::os(), &self.options.dir);
+            let saved = identity::formation(&disk, dir).await?;
+            if !saved.forgot {
+                identity::save_formation(&disk, dir, &Saved { forgot: true, ..saved }).await?;
+            }
+            if self.replicas.has(GroupId(META_GROUP)) {
+                self.replicas.remove(GroupId(META_GROUP)).await.map_err(|e| e.to_string())?;
+            }
+            self.meta.begin_anew();
+            self.make_meta(genesis, Members::default()).await
+        };
+        match done.await {
+            Ok(()) => {
+                self.host.log(
+                    "WRN",
+                    "JetStream: what the meta group's replica made of a damaged disk was not what its leader has: it comes back as a new member",
+                );
+            }
+            Err(e) if self.is_closed() => drop(e),
+            Err(e) => {
+                self.host.log("ERR", &format!("JetStream: the meta group's replica could not be made anew: {e}"));
+                env::sleep(AGAIN * 10).await;
+            }
+        }
+        true
     }
 
     /// Makes the meta group on this node.
@@ -265,13 +310,17 @@ impl JetStream {
     async fn keep_groups(self: &Arc<JetStream>, c: &Cluster, mind: &mut Mind) -> bool {
         let mut ids = self.meta.take_touched();
         ids.append(&mut c.due.lock());
+        // K-5: while the log is being applied again this node may be out of a group of which it is a member again since.
+        let out = |s: &State, id: &u64| s.outs().get(id).is_some_and(|nodes| nodes.contains(&self.me));
+        let any_out = self.meta.read(|s| ids.iter().any(|id| out(s, id)));
+        let current = any_out && self.is_current().await;
         let mut room = OPENING_MAX.saturating_sub(self.opening.lock().len());
         for _ in 0..room.min(mind.waiting.len()) {
             ids.extend(mind.waiting.pop_first());
         }
         let mut left = BTreeSet::new();
         for id in ids {
-            match self.keep_group(c, id, room > 0).await {
+            match self.keep_group(c, id, room > 0, current).await {
                 Kept::Done => {}
                 Kept::Opens => room = room.saturating_sub(1),
                 Kept::Waits => drop(mind.waiting.insert(id)),
@@ -283,13 +332,16 @@ impl JetStream {
         unfinished
     }
 
-    /// Looks at one group.
-    async fn keep_group(self: &Arc<JetStream>, c: &Cluster, id: u64, room: bool) -> Kept {
+    /// Looks at one group. `current`: it is known to which group this node does not belong any more.
+    async fn keep_group(self: &Arc<JetStream>, c: &Cluster, id: u64, room: bool, current: bool) -> Kept {
         let (assigned, out, spent) = self.meta.read(|s| {
             let out = s.outs().get(&id).is_some_and(|nodes| nodes.contains(&self.me));
             (s.get(id).cloned(), out, s.spent(id, self.me))
         });
         let done = |done: bool| if done { Kept::Done } else { Kept::Left };
+        if out && !current {
+            return Kept::Left;
+        }
         if out {
             let gone = self.drop_group(id).await;
             return done(gone && self.change_meta(&Command::Gone { id, node: self.me }).await.is_ok());
@@ -381,14 +433,26 @@ impl JetStream {
     /// way it says of groups that this node has left since that they are to be made. A replica made of such a word would have forgotten what it
     /// once acknowledged, and could make a leader together with others like it.
     async fn still_assigned(self: &Arc<JetStream>, id: u64) -> Option<Arc<Assigned>> {
-        if self.older.get().is_none() {
-            self.meta.handle()?.read_barrier().await.ok()?;
-            self.older.get_or_init(|| self.meta.read(|s| s.last_id));
+        if !self.is_current().await {
+            return None;
         }
         self.meta.read(|s| {
             let out = s.outs().get(&id).is_some_and(|nodes| nodes.contains(&self.me));
             s.get(id).filter(|a| !out && a.a.concerns(self.me)).cloned()
         })
+    }
+
+    /// Whether this node's view of the meta group is not older than its own life, and than that of the replica from which it has it. Waits a moment for it.
+    async fn is_current(&self) -> bool {
+        let life = self.meta.life();
+        if self.current.load(Acquire) == life {
+            return true;
+        }
+        let Some(handle) = self.meta.handle() else { return false };
+        let Ok(Ok(_)) = env::timeout(CURRENT, handle.read_barrier()).await else { return false };
+        self.older.get_or_init(|| self.meta.read(|s| s.last_id));
+        self.current.fetch_max(life, AcqRel);
+        self.meta.life() == life
     }
 
     /// Whether this node may have been a member of a group that it does not have: it has lost a part of its journal, and the group is older than its
