@@ -55,6 +55,9 @@ struct Mind {
     leader: Option<NodeId>,
     /// When streams in memory were looked at last.
     remembered_at: u64,
+    /// The meta group's own replica is to come back as another life, until that is made. Set only by its own word: one that is not there may have been
+    /// closed.
+    renews: bool,
     /// Groups that are to be opened and wait until fewer are being opened: nothing else of them is looked at meanwhile.
     waiting: BTreeSet<u64>,
 }
@@ -92,7 +95,7 @@ pub(crate) async fn keep(node: Weak<JetStream>) {
 impl JetStream {
     /// Does what is to be done; whether something is left.
     async fn look(self: &Arc<JetStream>, c: &Arc<Cluster>, mind: &mut Mind) -> bool {
-        let forming = self.form(c).await;
+        let forming = self.form(c, mind).await;
         self.speak(c, mind);
         self.log_leader(c, mind);
         let nodes = self.keep_nodes(c).await;
@@ -143,10 +146,13 @@ impl JetStream {
     }
 
     /// A step of the formation.
-    async fn form(self: &Arc<JetStream>, c: &Arc<Cluster>) -> bool {
+    async fn form(self: &Arc<JetStream>, c: &Arc<Cluster>, mind: &mut Mind) -> bool {
         if let Some(genesis) = c.genesis() {
-            if self.is_meta_to_renew() {
-                return self.renew_meta(genesis).await;
+            let contradicted = |h: replica::Handle| h.status().contradicted;
+            mind.renews |= self.replicas.get(GroupId(META_GROUP)).is_some_and(contradicted);
+            if mind.renews {
+                mind.renews = !self.renew_meta(genesis).await;
+                return true;
             }
             let Some(newcomer) = self.meta.handle().filter(|h| h.members().0.is_empty()) else {
                 return false;
@@ -187,13 +193,7 @@ impl JetStream {
         }
     }
 
-    /// Whether the meta group's own replica is to come back as another life: its leader contradicts what it made of a damaged disk. Or it was removed for that,
-    /// and what comes in its place could not be made yet.
-    fn is_meta_to_renew(&self) -> bool {
-        self.replicas.get(GroupId(META_GROUP)).is_none_or(|h| h.status().contradicted)
-    }
-
-    /// See [`JetStream::is_meta_to_renew`]. Whether something is left to do.
+    /// The meta group's own replica comes back as another life, since its leader contradicts what it made of a damaged disk. Whether it did.
     async fn renew_meta(self: &Arc<JetStream>, genesis: u64) -> bool {
         let done = async {
             // Durable before anything goes: who starts without a meta group then founds none, and comes as another life too.
@@ -210,18 +210,19 @@ impl JetStream {
         };
         match done.await {
             Ok(()) => {
-                self.host.log(
-                    "WRN",
-                    "JetStream: what the meta group's replica made of a damaged disk was not what its leader has: it comes back as a new member",
-                );
+                let text = "what the meta group's replica made of a damaged disk is not what its leader has: it comes back as a new member";
+                self.host.log("WRN", &format!("JetStream: {text}"));
+                true
             }
-            Err(e) if self.is_closed() => drop(e),
+            // What is noted is enough for the next start.
+            Err(_) if self.is_closed() => true,
             Err(e) => {
-                self.host.log("ERR", &format!("JetStream: the meta group's replica could not be made anew: {e}"));
+                let text = format!("JetStream: the meta group's replica could not be made anew: {e}");
+                self.host.log("ERR", &text);
                 env::sleep(AGAIN * 10).await;
+                false
             }
         }
-        true
     }
 
     /// Makes the meta group on this node.
