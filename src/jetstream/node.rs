@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
     },
     time::Duration,
@@ -62,10 +62,12 @@ pub struct JetStream {
     pub(crate) system_desk: Mutex<Option<Arc<cluster::system::SystemDesk>>>,
     /// Groups that are being opened.
     pub(crate) opening: Mutex<BTreeSet<u64>>,
-    /// The highest id of a group that had been given when everything was applied that was in the meta group's log as this life began; none before that.
-    pub(crate) older: OnceLock<u64>,
+    /// Groups up to this one that are not here may have been: rounds of the journal are gone. Larger than all while that is not known.
+    pub(crate) suspect: AtomicU64,
     /// For which of the meta group's replicas here everything was applied that was in its log as that began.
     pub(crate) current: AtomicU64,
+    /// Who changes the file of the formation once there is a group.
+    pub(crate) noting: tokio::sync::Mutex<()>,
     /// The highest id of a group that the store had at the start.
     stored_max: u64,
     pub(crate) wheel: Arc<Wheel>,
@@ -176,17 +178,22 @@ impl JetStream {
         let replicas = Replicas::new(store, me, replica::Options::default());
         replicas.spawn();
         let stored = replicas.stored();
+        let mut suspect = 0;
         let cluster = match setup {
             None => None,
             Some(setup) => {
                 let mut saved = cluster::identity::formation(&Disk::os(), &options.dir).await?;
                 let is_there =
                     stored.contains(&GroupId(META_GROUP)) && !replicas.is_orphan(GroupId(META_GROUP));
-                if !is_there && replicas.store().lost_rounds() && !saved.forgot {
-                    // Durable before anything else: the next life may not see any more that something is lost.
-                    saved.forgot = true;
+                if replicas.store().lost_rounds() && !(saved.lost && (is_there || saved.forgot)) {
+                    // K-5: durable before anything else, since the next life may not see any more that something is lost.
+                    (saved.lost, saved.forgot) = (true, saved.forgot || !is_there);
                     cluster::identity::save_formation(&Disk::os(), &options.dir, &saved).await?;
                 }
+                if saved.lost {
+                    replicas.may_have_lost_numbers().await;
+                }
+                suspect = if saved.lost { u64::MAX } else { saved.lost_upto };
                 if !is_there && saved.forgot {
                     host.log(
                         "ERR",
@@ -216,8 +223,9 @@ impl JetStream {
             cluster,
             system_desk: Mutex::default(),
             opening: Mutex::default(),
-            older: OnceLock::new(),
+            suspect: AtomicU64::new(suspect),
             current: AtomicU64::new(0),
+            noting: tokio::sync::Mutex::default(),
             stored_max: stored.last().map_or(0, |g| g.0),
             wheel: Wheel::new(),
             accounts: RwLock::default(),

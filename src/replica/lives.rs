@@ -52,7 +52,7 @@ impl Shared {
         self.count(0).await.map(|_| ())
     }
     async fn count(&self, by: u32) -> Result<u32, Error> {
-        let mut counted = self.counting.lock().await;
+        let mut unsure = self.counting.lock().await;
         let (group, made) = match self.store.group(COUNTER) {
             Ok(g) => (g, None),
             Err(store::Error::NoGroup(_)) => {
@@ -64,15 +64,14 @@ impl Shared {
         let unfit = || Error::Unfit("the counter of this node's replicas is damaged".to_owned());
         let last = decode(&group.known_hard_state()).ok_or_else(unfit)?;
         // Numbers that were given may stand in what is damaged or gone of the journal.
-        let lost = group.hard_state().is_none() || self.store.lost_rounds() && !*counted;
-        let leap = if lost { LOST_MAX } else { 0 };
+        let leap = if group.hard_state().is_none() || *unsure { LOST_MAX } else { 0 };
         let next = last.checked_add(by + leap).ok_or_else(unfit)?;
         let written = group.set_hard_state(encode(next))?;
         if let Some(made) = made {
             made.durable().await?;
         }
         written.durable().await?;
-        *counted = true;
+        *unsure = false;
         Ok(next)
     }
 }

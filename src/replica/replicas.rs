@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     flush: Notify,
     /// Flushes run one at a time, or a later one would think the checkpoints of an earlier one its own.
     flushing: tokio::sync::Mutex<()>,
-    /// Numbers of replicas are given one at a time.
+    /// Numbers of replicas are given one at a time; whether some may have been given that the store does not know.
     pub counting: tokio::sync::Mutex<bool>,
     pub transfers: Transfers,
     pub closed: AtomicBool,
@@ -174,6 +174,7 @@ impl Replicas {
         let mut live = Liveness::at(env::now().0, 0);
         live.machines = true;
         let transfers = Transfers::new(options.transfers_at_once);
+        let lost = store.lost_rounds();
         Replicas(Arc::new(Shared {
             store,
             me,
@@ -186,7 +187,7 @@ impl Replicas {
             touched: Mutex::default(),
             flush: Notify::new(),
             flushing: tokio::sync::Mutex::default(),
-            counting: tokio::sync::Mutex::default(),
+            counting: tokio::sync::Mutex::new(lost),
             transfers,
             closed: AtomicBool::new(false),
         }))
@@ -227,6 +228,12 @@ impl Replicas {
     /// What the store says. A disk that does not answer keeps this from returning: bound it with a timeout.
     pub async fn probe(&self) -> Result<(), Error> {
         self.0.probe().await
+    }
+
+    /// An earlier life of this node has lost rounds of its journal, and nobody has noted since that numbers of replicas were passed over for them: the next
+    /// number is far above all that they may have held (D-9), and so is what the next [`Replicas::probe`] makes durable.
+    pub async fn may_have_lost_numbers(&self) {
+        *self.0.counting.lock().await = true;
     }
 
     /// Ids of all groups that the store has, in order; open or not.

@@ -52,6 +52,16 @@ pub struct Saved {
     /// It may have been a member of a group that it has forgotten.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forgot: bool,
+    /// Rounds of its journal are gone, and it is not known yet up to which group it may have had what it has not any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+    /// Groups up to this one it may have had although it does not have them: the last one that there was when rounds had been lost.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_upto: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// What a node says of itself.
@@ -138,7 +148,7 @@ impl Formation {
     }
     /// What this node says of itself: nothing that is not durable. `led`: its group has a leader.
     pub fn standing(&self, led: bool) -> Standing {
-        let Saved { ballot, mut promise, forgot } = self.saved.clone();
+        let Saved { ballot, mut promise, forgot, .. } = self.saved.clone();
         if forgot && self.member.is_none() {
             // Nobody's: so it is not free.
             promise = Some(Proposal { ballot: 0, genesis: 0, proposer: self.me, members: Vec::new() });
@@ -228,7 +238,7 @@ impl Formation {
                 self.proposed = now;
                 let ballot = self.saved.ballot + 1;
                 let p = Proposal { ballot, genesis: random.max(1), proposer: self.me, members: free };
-                self.save(Saved { ballot, promise: Some(p), forgot: false })
+                self.save(Saved { ballot, promise: Some(p), ..self.saved.clone() })
             }
         }
     }
@@ -478,7 +488,7 @@ mod tests {
     fn who_has_forgotten_its_group_founds_none_and_joins() {
         // Its promise of then is on its disk.
         let p = Proposal { ballot: 1, genesis: 7, proposer: n(1), members: vec![n(1), n(2), n(3)] };
-        let saved = Saved { ballot: 0, promise: Some(p.clone()), forgot: true };
+        let saved = Saved { promise: Some(p.clone()), forgot: true, ..Saved::default() };
         let mut w = World::new(3);
         w.nodes[2].f = Formation::new(n(3), 2, saved, None, 0);
         w.cut = vec![(0, 1)];

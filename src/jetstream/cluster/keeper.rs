@@ -10,7 +10,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Weak,
-        atomic::Ordering::{AcqRel, Acquire},
+        atomic::Ordering::{AcqRel, Acquire, Release},
     },
     time::Duration,
 };
@@ -197,11 +197,7 @@ impl JetStream {
     async fn renew_meta(self: &Arc<JetStream>, genesis: u64) -> bool {
         let done = async {
             // Durable before anything goes: who starts without a meta group then founds none, and comes as another life too.
-            let (disk, dir) = (env::disk::Disk::os(), &self.options.dir);
-            let saved = identity::formation(&disk, dir).await?;
-            if !saved.forgot {
-                identity::save_formation(&disk, dir, &Saved { forgot: true, ..saved }).await?;
-            }
+            self.note(|saved| saved.forgot = true).await?;
             if self.replicas.has(GroupId(META_GROUP)) {
                 self.replicas.remove(GroupId(META_GROUP)).await.map_err(|e| e.to_string())?;
             }
@@ -451,18 +447,45 @@ impl JetStream {
         }
         let Some(handle) = self.meta.handle() else { return false };
         let Ok(Ok(_)) = env::timeout(CURRENT, handle.read_barrier()).await else { return false };
-        self.older.get_or_init(|| self.meta.read(|s| s.last_id));
+        if self.suspect.load(Acquire) == u64::MAX && !self.name_suspects().await {
+            return false;
+        }
         self.current.fetch_max(life, AcqRel);
         self.meta.life() == life
     }
 
-    /// Whether this node may have been a member of a group that it does not have: it has lost a part of its journal, and the group is older than its
-    /// life. K-5: it is made as one that comes later then, since what it acknowledged and voted for is forgotten. A group that has no other members
-    /// has lost everything, and begins again.
+    /// Changes what is noted of this node and its group, durably.
+    async fn note(&self, change: impl FnOnce(&mut Saved)) -> Result<(), String> {
+        let _one = self.noting.lock().await;
+        let (disk, dir) = (env::disk::Disk::os(), &self.options.dir);
+        let mut saved = identity::formation(&disk, dir).await?;
+        let before = saved.clone();
+        change(&mut saved);
+        if saved == before { Ok(()) } else { identity::save_formation(&disk, dir, &saved).await }
+    }
+
+    /// Rounds of the journal are gone: notes which groups this node may have had, all that there are now, since the life that lost them may have ended before it
+    /// made them anew; and that numbers of replicas are passed over for them (D-9), which the next life does not know to do.
+    async fn name_suspects(&self) -> bool {
+        let last = self.meta.read(|s| s.last_id);
+        let noted = async {
+            self.replicas.probe().await.map_err(|e| e.to_string())?;
+            self.note(|saved| (saved.lost, saved.lost_upto) = (false, last)).await
+        };
+        match noted.await {
+            Ok(()) => self.suspect.store(last, Release),
+            Err(e) => {
+                self.host.log("ERR", &format!("JetStream: which groups may be lost could not be noted: {e}"))
+            }
+        }
+        self.suspect.load(Acquire) != u64::MAX
+    }
+
+    /// Whether this node may have been a member of a group that it does not have: it has lost a part of its journal, in this life or an earlier one, and
+    /// the group is older than that. K-5: it is made as one that comes later then, since what it acknowledged and voted for is forgotten. A group that has no
+    /// other members has lost everything, and begins again.
     fn may_have_had(&self, a: &Assignment) -> bool {
-        self.replicas.store().lost_rounds()
-            && self.older.get().is_some_and(|last| a.id <= *last)
-            && a.members.len() > 1
+        a.id <= self.suspect.load(Acquire) && a.members.len() > 1
     }
 
     /// Whether another member of a group has more of it than its beginning.
