@@ -737,6 +737,10 @@ impl Group {
             self.pieces.push(Arc::new(p));
         }
         self.pieces.sort_by_key(|p| p.meta.first_index);
+        debug_assert!(
+            self.pieces.windows(2).all(|p| p[0].meta.last_index < p[1].meta.first_index),
+            "S-41: two pieces lie over each other"
+        );
         self.index_pieces();
         if self.memory {
             return;
