@@ -10,6 +10,7 @@
 //! - S-82: a shard serves and acknowledges only after recovery has synced what it will build on.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
@@ -357,9 +358,13 @@ impl Shard {
             }
         }
         if replay.cut > 0 {
+            let bytes = match replay.cut {
+                u64::MAX => "an unknown part".to_owned(),
+                n => format!("{n} bytes"),
+            };
             let what = format!(
-                "the journal was cut behind round {}: {} bytes of it are gone; what they held is not known",
-                replay.end.0, replay.cut
+                "the journal was cut behind round {}: {bytes} of it is gone; what was there is not known",
+                replay.end.0
             );
             self.note_damage(None, None, None, what);
             doubt(&mut groups, replay.cut);
@@ -985,10 +990,9 @@ pub(crate) async fn read_replay(
         } else {
             classify(found, from, synced)
         };
-        let whole = !replay.torn && replay.damaged() == 0;
-        let better = best.as_ref().is_none_or(|(_, b)| {
-            (replay.end, std::cmp::Reverse(replay.damaged())) > (b.end, std::cmp::Reverse(b.damaged()))
-        });
+        let whole = !replay.torn && replay.damaged() == 0 && replay.cut == 0;
+        let merit = |r: &Replay| (r.end, Reverse((r.damaged(), r.cut)));
+        let better = best.as_ref().is_none_or(|(_, b)| merit(&replay) > merit(b));
         if better {
             best = Some((scan, replay));
         }
@@ -1037,6 +1041,13 @@ async fn read_journal(
         let newest = round::guess_epoch(&bytes, id, opts.sector);
         let mut top = Round(0);
         let epoch = head.map(|h| h.epoch).or(newest);
+        let is_cut = |epoch, rounds: &[Scanned]| {
+            round::is_cut(&bytes, id, (epoch, rounds), opts.sector, opts.journal_file_min)
+        };
+        // Of a file that nothing is known of, not even how long it was, and where it belongs: the log may have ended in it.
+        if epoch.is_none() && is_cut(None, &[]) {
+            scans.push((number, FileScan::nameless()));
+        }
         if let Some(epoch) = epoch {
             let (key, absent) = match head.map(|h| opts.keys.of_file(h.key, &h.salt)) {
                 Some(Ok(key)) => (key, None),
@@ -1070,6 +1081,11 @@ async fn read_journal(
                     FileScan { epoch: newer, newest: newer, first: None, loose: false, rounds, cut },
                 ));
             }
+            let cut = match head {
+                Some(h) => h.len.saturating_sub(len),
+                None if is_cut(Some(epoch), &rounds) => u64::MAX,
+                None => 0,
+            };
             scans.push((
                 number,
                 FileScan {
@@ -1078,7 +1094,7 @@ async fn read_journal(
                     first: head.map(|h| h.first),
                     loose: head.is_some_and(|h| h.loose),
                     rounds,
-                    cut: head.map_or(0, |h| h.len.saturating_sub(len)),
+                    cut,
                 },
             ));
         }
