@@ -57,6 +57,16 @@ impl World {
         now(w.store().step()).expect("a round");
         w
     }
+    /// Another disk of the same content.
+    fn copy(&self) -> World {
+        World {
+            disk: self.disk.copy(),
+            store: None,
+            given: self.given.clone(),
+            log: self.log.clone(),
+            records: self.records.clone(),
+        }
+    }
     fn open(&mut self) {
         self.store = None;
         self.disk.with(|d| d.process_death());
@@ -588,4 +598,64 @@ fn s112_a_damaged_header_alone_leaves_no_doubt() {
         assert_eq!(Some(&w.group().state.lock().log_seq().0), w.given.keys().next_back(), "{turns}");
     }
     assert!(recycled > 5, "{recycled} files were used again");
+}
+
+/// Numbers of a memory group are reserved in the journal: what may have been reserved in a part of it that is gone is not given again.
+#[test]
+fn s112_a_memory_group_gives_no_number_again_behind_a_cut() {
+    const M: GroupId = GroupId(2);
+    let batch = |i: u64| {
+        let mut b = Batch::new();
+        for seq in (i - 1) * 1000 + 1..=i * 1000 {
+            let m = Message {
+                seq: StreamSeq(seq),
+                time: 1,
+                expires: None,
+                redacted: false,
+                subject: b"s",
+                headers: b"",
+                body: b"",
+            };
+            b.push(M, &m);
+        }
+        b.finish(b"")
+    };
+    let w = {
+        let mut w = World::new();
+        w.store().create(M, true, b"opts").expect("new");
+        now(w.store().step()).expect("a round");
+        // Rounds of others go between.
+        w.append(1, 1);
+        let g = w.store().group(M).expect("it is there");
+        for i in 1..=150 {
+            let (last, term, prev) = g.last();
+            let (index, term, payload) = (last.next(), term.max(Term(1)), batch(i));
+            let e =
+                NewEntry { kind: Kind::Messages, index, term, prev, chain: Chain(i), payload, digest: None };
+            g.append(vec![e], Sync::Always).expect("there is room");
+            now(w.store().step()).expect("a round");
+            if i % 10 == 0 {
+                w.append(1, 1);
+            }
+        }
+        w
+    };
+    let path = w.files()[0].clone();
+    let used = w.bytes(&path).iter().rposition(|b| *b != 0).expect("it was written") as u64 + 1;
+    let mut met = 0;
+    for (keep, header) in (1024..used).step_by(256).flat_map(|k| [(k, false), (k, true)]) {
+        let mut w = w.copy();
+        if header {
+            w.disk.with(|d| d.rot(&path, 20, 3)).expect("it is there");
+        }
+        w.disk.with(|d| d.damage_file(&path, Some(keep))).expect("it is there");
+        w.open();
+        assert!(!w.store().damage().is_empty(), "cut to {keep}");
+        let Ok(g) = w.store().group(M) else { continue };
+        met += 1;
+        let last = g.state.lock().log_seq().0;
+        assert!(last >= 150_000, "S-112: cut to {keep}: it goes on behind {last}");
+        assert!(!g.is_doubtful(), "it has no log to be doubted");
+    }
+    assert!(met > 20, "{met}");
 }

@@ -331,13 +331,16 @@ impl Shard {
             *last = (*last).max(*round);
         }
         let mut orphans: BTreeSet<GroupId> = BTreeSet::new();
-        let doubt = |groups: &mut BTreeMap<GroupId, Group>, bytes: u64| {
-            // What a group voted for may have stood there too.
-            for g in groups.values_mut().filter(|g| !g.memory) {
-                g.doubt = bytes.min(self.opts.journal_file_max).max(1);
-                g.hard_valid = false;
+        // Rounds that are gone one after another say each how much room there is for all of them: that counts once.
+        let doubt = |groups: &mut BTreeMap<GroupId, Group>, bytes: u64, goes_on: bool| {
+            for g in groups.values_mut() {
+                let bytes = bytes.min(self.opts.journal_file_max).max(1);
+                g.doubt = if goes_on { g.doubt.max(bytes) } else { g.doubt.saturating_add(bytes) };
+                // What a group voted for may have stood there too. One in memory with other members comes back as another life in any case.
+                g.hard_valid &= g.memory;
             }
         };
+        let mut gap = None;
         for (n, verdict) in replay.steps {
             let found = match verdict {
                 Verdict::Take(f) => f,
@@ -349,7 +352,8 @@ impl Shard {
                     let what = format!("round {} of the journal is gone; what it held is not known", n.0);
                     self.note_damage(None, None, None, what);
                     // Any group may have had entries there; only what follows can tell.
-                    doubt(&mut groups, bytes);
+                    doubt(&mut groups, bytes, gap == Some(n));
+                    gap = Some(n.next());
                     continue;
                 }
             };
@@ -367,7 +371,7 @@ impl Shard {
                 replay.end.0
             );
             self.note_damage(None, None, None, what);
-            doubt(&mut groups, replay.cut);
+            doubt(&mut groups, replay.cut, false);
         }
         for id in orphans {
             let what = "the journal has entries of a group that was never created here".to_owned();
@@ -453,8 +457,12 @@ impl Shard {
             Found::Control(Line { kind: FrameKind::Floor, .. }, p) => {
                 if let Some((s, i)) = round::parse_floor(&p) {
                     g.floor = (g.floor.0.max(s), g.floor.1.max(i));
+                    // It says how far all before it went.
+                    g.doubt = 0;
                 }
             }
+            // One that is known and cannot be read.
+            Found::Bad(Line { kind: FrameKind::Floor, .. }, _) => g.doubt = g.doubt.saturating_add(1),
             Found::Control(..) | Found::Bad(..) => {}
         }
     }
