@@ -472,7 +472,11 @@ impl Shard {
             let deleted = roaring::RoaringBitmap::deserialize_from(&r.deleted[..]).unwrap_or_default();
             let piece = Piece { meta: r.meta.clone(), deleted };
             if plan.old.contains(&key) {
-                // It is being mended.
+                // It is being mended, and the new one stands where it stood: its neighbours may not become one piece around it.
+                if small.len() >= self.opts.merge_at {
+                    runs.push(std::mem::take(&mut small));
+                }
+                small.clear();
                 continue;
             }
             let state = r.meta.last_index <= below && !fresh.contains(&key);

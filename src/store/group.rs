@@ -29,6 +29,8 @@ use crate::{
 
 /// How many numbers of a memory group are reserved at once.
 const FLOOR_STEP: u64 = 1 << 16;
+/// Bytes that a reservation takes in a round at least: its payload twice, and four lines of tables.
+const FLOOR_BYTES: u64 = 2 * 16 + 4 * 56;
 /// Dead messages of a memory group that are kept before memory is given back.
 const MEMORY_DEAD_KEPT: u64 = 1024;
 
@@ -265,6 +267,12 @@ impl Group {
 
     /// A memory group after a restart: its log is empty, and its stream goes on behind all numbers that it may have given.
     pub(crate) fn restart_memory(&mut self) {
+        // S-112: each reservation that may have stood in what is gone of the journal went a step further, and by the messages of an append.
+        if self.doubt > 0 {
+            let steps = 2 * (self.doubt / FLOOR_BYTES + 1);
+            self.floor.0 = StreamSeq(self.floor.0.0.saturating_add(steps.saturating_mul(FLOOR_STEP)));
+            self.doubt = 0;
+        }
         let seq = self.floor.0;
         self.totals = Totals { first: seq.next(), last: seq, ..Totals::default() };
         self.dict_upto = seq;
@@ -737,6 +745,10 @@ impl Group {
             self.pieces.push(Arc::new(p));
         }
         self.pieces.sort_by_key(|p| p.meta.first_index);
+        debug_assert!(
+            self.pieces.windows(2).all(|p| p[0].meta.last_index < p[1].meta.first_index),
+            "S-41: two pieces lie over each other"
+        );
         self.index_pieces();
         if self.memory {
             return;

@@ -36,7 +36,7 @@ pub struct ShardReport {
     pub damaged_rounds: Vec<Round>,
     /// Whether something stands behind the journal's end, as a write under way at a power failure leaves it.
     pub torn: bool,
-    /// Bytes that somebody cut off the journal's end.
+    /// Bytes that somebody cut off the journal's end; `u64::MAX` if it is not known how many.
     pub cut: u64,
     /// The groups of the manifest; what the journal adds is not in here.
     pub groups: Vec<GroupReport>,
@@ -152,8 +152,10 @@ impl fmt::Display for Inspection {
             for r in &s.damaged_rounds {
                 writeln!(f, "  journal: round {} is damaged", r.0)?;
             }
-            if s.cut > 0 {
-                writeln!(f, "  journal: {} bytes of its end were cut off", s.cut)?;
+            match s.cut {
+                0 => {}
+                u64::MAX => writeln!(f, "  journal: its end was cut off")?,
+                n => writeln!(f, "  journal: {n} bytes of its end were cut off")?,
             }
             for (name, len, needed) in &s.segments {
                 let needed = if *needed { "" } else { ", not needed" };

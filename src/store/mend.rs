@@ -7,7 +7,8 @@
 //!
 //! - S-110: a hole ends only by a patch frame that is in the journal: the very entry, or what is left of it.
 //! - S-111: what is left of a damaged entry is the records whose own checksums are right; every other sequence that it gave is named as lost.
-//! - S-112: where it is not known what the journal's end held, the sequences that it could have given are never given again.
+//! - S-112: where it is not known what the journal's end held (it was cut, also behind a damaged header), the sequences that it could have given are
+//!   never given again.
 
 use std::ops::Range;
 

@@ -57,6 +57,16 @@ impl World {
         now(w.store().step()).expect("a round");
         w
     }
+    /// Another disk of the same content.
+    fn copy(&self) -> World {
+        World {
+            disk: self.disk.copy(),
+            store: None,
+            given: self.given.clone(),
+            log: self.log.clone(),
+            records: self.records.clone(),
+        }
+    }
     fn open(&mut self) {
         self.store = None;
         self.disk.with(|d| d.process_death());
@@ -146,6 +156,10 @@ impl World {
         let used = |f: &String| self.bytes(f).iter().any(|b| *b != 0);
         all.into_iter().filter(|f| f.contains("/journal/") || f.contains("/segments/")).filter(used).collect()
     }
+    /// Journal files that were ever made, if none was removed.
+    fn journals(&self) -> u64 {
+        self.disk.with(|d| d.files()).iter().filter(|f| f.contains("/journal/")).count() as u64
+    }
     fn bytes(&self, path: &str) -> Vec<u8> {
         self.disk.with(|d| {
             let len = d.stat(path).expect("it is there").len;
@@ -174,19 +188,33 @@ impl World {
                 Ok(e) => at = e.last().expect("at least one").head.index.next(),
                 Err(Error::Damaged(_)) => {
                     assert!(now(g.survey(at)).expect("a well disk"), "what cannot be read is a hole");
-                    while let Some(t) = g.give_up().expect("there is room") {
-                        now(self.store().step()).expect("a round");
-                        assert!(matches!(t.poll(), Some(Ok(_))));
-                    }
+                    self.give_up();
                 }
                 Err(e) => panic!("{e}"),
             }
         }
-        while let Some(t) = g.give_up().expect("there is room") {
-            now(self.store().step()).expect("a round");
-            assert!(matches!(t.poll(), Some(Ok(_))));
-        }
+        self.give_up();
         assert!(!g.is_doubtful() && g.holes().is_empty());
+    }
+    fn give_up(&self) {
+        let g = self.group();
+        let mut busy = 0;
+        loop {
+            match g.give_up() {
+                Ok(Some(t)) => {
+                    now(self.store().step()).expect("a round");
+                    assert!(matches!(t.poll(), Some(Ok(_))));
+                    busy = 0;
+                }
+                Ok(None) => return,
+                // No file that is there has the room: the step makes one.
+                Err(Error::Busy) if busy < 2 => {
+                    now(self.store().step()).expect("a file");
+                    busy += 1;
+                }
+                Err(e) => panic!("there is room: {e}"),
+            }
+        }
     }
 
     /// Reads everything; the sequences that are damaged. All else has to be as it was given, up to the log's end.
@@ -221,11 +249,12 @@ impl World {
     /// A life after the damage, with more messages, a flush, and another life.
     fn goes_on(&mut self, lost: &BTreeSet<u64>) {
         let before = self.given.keys().next_back().copied().unwrap_or(0);
+        // The last round alone, which is of one message, may count as torn.
+        let last = self.group().state.lock().log_seq().0;
+        assert!(last + 1 >= before, "S-112: {} is given again, {before} was the last", last + 1);
         for n in [2, 1] {
             self.append(n, 50);
         }
-        let first_new = self.given.range(before + 1..).next().map(|g| *g.0);
-        assert!(first_new.is_some(), "S-112: a sequence above all that were given");
         self.apply();
         assert_eq!(&self.read(), lost);
         for checkpoint in [false, true] {
@@ -469,4 +498,164 @@ fn s111_neighbours_keep_their_own_records() {
         assert!(lost.contains(&1) && lost.iter().all(|s| *s <= 3), "header byte {header}: {lost:?}");
         w.goes_on(&lost);
     }
+}
+
+/// The neighbours of a piece that is being mended are not merged around it: two pieces would lie over each other, and one of them would not be found.
+#[test]
+fn s110_a_piece_that_is_mended_stays_between_its_neighbours() {
+    let mut w = World::new();
+    for _ in 0..10 {
+        w.append(1, 20);
+        w.apply();
+        now(w.store().flush()).expect("a well disk");
+    }
+    w.append(1, 1);
+    let pieces = w.group().state.lock().pieces.len();
+    assert!(pieces > simio::small().merge_at, "{pieces} pieces are enough for a merge");
+    rot_message(&w, 2);
+    w.open();
+    w.settle();
+    w.apply();
+    let lost = w.read();
+    assert_eq!(lost, [2].into());
+    // One flush mends the piece and merges what is small.
+    w.group().checkpoint(Bytes::from_static(b"blob"));
+    now(w.store().flush()).expect("a well disk");
+    let g = w.group();
+    let all: Vec<_> = g.state.lock().pieces.iter().map(|p| (p.meta.first_index, p.meta.last_index)).collect();
+    assert!(all.len() < pieces, "some were merged: {all:?}");
+    assert!(all.windows(2).all(|p| p[0].1 < p[1].0), "S-41: {all:?}");
+    drop(g);
+    assert_eq!(w.read(), lost);
+    w.goes_on(&lost);
+}
+
+/// With its header a journal file loses how long it was; what is left of it tells all the same that something is missing behind it.
+#[test]
+fn s112_a_cut_behind_a_damaged_header_is_named() {
+    let world = || {
+        let mut w = World::new();
+        w.append(0, 0);
+        (0..4).for_each(|_| w.append(1, 300));
+        w.append(1, 1);
+        w
+    };
+    let w = world();
+    let path = w.files()[0].clone();
+    let used = w.bytes(&path).iter().rposition(|b| *b != 0).expect("it was written") as u64 + 1;
+    let (mut without_group, mut with_group) = (0, 0);
+    for keep in (512..used).step_by(73).chain((512..used).step_by(512)) {
+        let mut w = world();
+        w.disk.with(|d| d.rot(&path, 20, 3)).expect("it is there");
+        w.disk.with(|d| d.damage_file(&path, Some(keep))).expect("it is there");
+        w.open();
+        assert!(w.store().lost_rounds() && !w.store().torn_tail(), "cut to {keep}");
+        let unknown = |d: &Damage| d.what.contains("was cut");
+        assert!(w.store().damage().iter().any(unknown), "cut to {keep}: {:?}", w.store().damage());
+        if w.store().groups().is_empty() {
+            without_group += 1;
+            continue;
+        }
+        with_group += 1;
+        let given = *w.given.keys().next_back().expect("some were given");
+        assert!(w.group().is_doubtful(), "cut to {keep}");
+        w.settle();
+        assert!(w.group().state.lock().log_seq().0 >= given, "S-112: cut to {keep}");
+        w.apply();
+        let lost = w.read();
+        w.goes_on(&lost);
+    }
+    assert!(without_group > 2 && with_group > 20, "{without_group} {with_group}");
+}
+
+/// A damaged header alone costs nothing: a file that has room behind its last round, or what an older use left there, was not cut in what is needed.
+#[test]
+fn s112_a_damaged_header_alone_leaves_no_doubt() {
+    let mut recycled = 0;
+    for turns in 1..60 {
+        let mut w = World::new();
+        for i in 0..turns {
+            w.append(3, 400);
+            w.apply();
+            if i % 12 == 11 {
+                now(w.store().flush()).expect("a well disk");
+                now(w.store().step()).expect("a well disk");
+            }
+        }
+        // Two rounds of the newest file: the second one says that the first was synced, and the header with it.
+        (0..2).for_each(|_| w.append(1, 1));
+        let newest = |f: &String| crate::round::FileHead::decode(&w.bytes(f)).map(|h| h.epoch);
+        let path = w
+            .files()
+            .into_iter()
+            .filter(|f| f.contains("/journal/"))
+            .max_by_key(newest)
+            .expect("one is written");
+        recycled += u64::from(newest(&path) > Some(crate::types::Epoch(w.journals())));
+        w.disk.with(|d| d.rot(&path, 20, 3)).expect("it is there");
+        w.open();
+        assert!(!w.group().is_doubtful() && !w.store().lost_rounds(), "{turns}: {:?}", w.store().damage());
+        assert_eq!(Some(&w.group().state.lock().log_seq().0), w.given.keys().next_back(), "{turns}");
+    }
+    assert!(recycled > 5, "{recycled} files were used again");
+}
+
+/// Numbers of a memory group are reserved in the journal: what may have been reserved in a part of it that is gone is not given again.
+#[test]
+fn s112_a_memory_group_gives_no_number_again_behind_a_cut() {
+    const M: GroupId = GroupId(2);
+    let batch = |i: u64| {
+        let mut b = Batch::new();
+        for seq in (i - 1) * 1000 + 1..=i * 1000 {
+            let m = Message {
+                seq: StreamSeq(seq),
+                time: 1,
+                expires: None,
+                redacted: false,
+                subject: b"s",
+                headers: b"",
+                body: b"",
+            };
+            b.push(M, &m);
+        }
+        b.finish(b"")
+    };
+    let w = {
+        let mut w = World::new();
+        w.store().create(M, true, b"opts").expect("new");
+        now(w.store().step()).expect("a round");
+        // Rounds of others go between.
+        w.append(1, 1);
+        let g = w.store().group(M).expect("it is there");
+        for i in 1..=150 {
+            let (last, term, prev) = g.last();
+            let (index, term, payload) = (last.next(), term.max(Term(1)), batch(i));
+            let e =
+                NewEntry { kind: Kind::Messages, index, term, prev, chain: Chain(i), payload, digest: None };
+            g.append(vec![e], Sync::Always).expect("there is room");
+            now(w.store().step()).expect("a round");
+            if i % 10 == 0 {
+                w.append(1, 1);
+            }
+        }
+        w
+    };
+    let path = w.files()[0].clone();
+    let used = w.bytes(&path).iter().rposition(|b| *b != 0).expect("it was written") as u64 + 1;
+    let mut met = 0;
+    for (keep, header) in (1024..used).step_by(256).flat_map(|k| [(k, false), (k, true)]) {
+        let mut w = w.copy();
+        if header {
+            w.disk.with(|d| d.rot(&path, 20, 3)).expect("it is there");
+        }
+        w.disk.with(|d| d.damage_file(&path, Some(keep))).expect("it is there");
+        w.open();
+        assert!(!w.store().damage().is_empty(), "cut to {keep}");
+        let Ok(g) = w.store().group(M) else { continue };
+        met += 1;
+        let last = g.state.lock().log_seq().0;
+        assert!(last >= 150_000, "S-112: cut to {keep}: it goes on behind {last}");
+        assert!(!g.is_doubtful(), "it has no log to be doubted");
+    }
+    assert!(met > 20, "{met}");
 }

@@ -26,8 +26,16 @@ pub(crate) struct FileScan {
     /// The rounds before that one were not synced when the file was begun.
     pub loose: bool,
     pub rounds: Vec<Scanned>,
-    /// Bytes that were reserved and are not there any more: somebody cut the file.
+    /// Bytes that were reserved and are not there any more: somebody cut the file. `u64::MAX` if it is not known how many.
     pub cut: u64,
+}
+
+impl FileScan {
+    /// A file that was cut, and of which nothing else is known.
+    pub(crate) fn nameless() -> FileScan {
+        let none = Epoch(0);
+        FileScan { epoch: none, newest: none, first: None, loose: false, rounds: Vec::new(), cut: u64::MAX }
+    }
 }
 
 /// What to do about a round.
@@ -51,7 +59,8 @@ pub(crate) struct Replay {
     pub torn: bool,
     /// The highest epoch met anywhere.
     pub epoch: Epoch,
-    /// Bytes after the end that are gone, since the file that the log ends in was cut: nobody knows what stood there.
+    /// Bytes after the end that are gone, since the file that the log ends in was cut: nobody knows what stood there. `u64::MAX` if it is not known
+    /// how many.
     pub cut: u64,
 }
 
@@ -84,7 +93,9 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
     let mut vouched = synced.max(Round(from.0.saturating_sub(1)));
     let mut rounds: BTreeMap<Round, Scanned> = BTreeMap::new();
     let mut torn = false;
-    let cut = files.last().map_or(0, |f| f.cut);
+    // One that was cut before anything that could be read may be the newest as well as any other.
+    let nameless = files.iter().filter(|f| f.first.is_none() && f.rounds.is_empty()).map(|f| f.cut).max();
+    let cut = files.last().map_or(0, |f| f.cut).max(nameless.unwrap_or(0));
     for f in files {
         epoch = epoch.max(f.epoch).max(f.newest);
         // A new use of a file begins where a recovery, or the file before it, ended: all before it is vouched for. Where the header is lost the first round

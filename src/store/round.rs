@@ -550,6 +550,36 @@ pub(crate) fn guess_epoch(file: &Bytes, shard: u32, sector: u64) -> Option<Epoch
         .max()
 }
 
+/// Whether a file was cut whose header is bad, and with it how long it was reserved. `epoch` is that of `rounds`, which were found in it; no file is
+/// reserved with less than `least` bytes.
+///
+/// In a file that was not cut the last sector was never written, or is the end of a round: of this use, if that filled the file to its end, or of an
+/// older one, and then no round of this use reached it.
+pub(crate) fn is_cut(
+    file: &Bytes,
+    shard: u32,
+    (epoch, rounds): (Option<Epoch>, &[Scanned]),
+    sector: u64,
+    least: u64,
+) -> bool {
+    let len = file.len() as u64;
+    if rounds.iter().any(|r| r.head.off + u64::from(r.head.total) > len) {
+        return true;
+    }
+    let last = len.saturating_sub(sector) as usize;
+    let older = || {
+        let end = trailer_of(file, last, shard, sector).map(|(h, _)| h.epoch);
+        end.is_some_and(|e| epoch.is_some_and(|this| e < this))
+    };
+    if file[last..].iter().all(|b| *b == 0) || older() {
+        return false;
+    }
+    // A power failure leaves a header bad only as long as no sync covered the file, and leaves the file as long as it was reserved.
+    let first = rounds.iter().map(|r| r.head.round).min();
+    let synced = rounds.iter().any(|r| first.is_some_and(|f| r.head.synced >= f));
+    synced || !len.is_multiple_of(sector) || len < least
+}
+
 fn fits(h: &RoundHead, shard: u32, epoch: Epoch, at: usize, len: usize, sector: u64) -> bool {
     // S-20. A length that leads out of the file is a file that was cut: what is left of the round is still read.
     h.shard == shard
@@ -568,6 +598,11 @@ fn trailer_from(
     epoch: Epoch,
     sector: u64,
 ) -> Option<(RoundHead, Vec<Placed>)> {
+    trailer_of(file, at, shard, sector).filter(|(h, _)| h.epoch == epoch)
+}
+
+/// The same, of any epoch.
+fn trailer_of(file: &Bytes, at: usize, shard: u32, sector: u64) -> Option<(RoundHead, Vec<Placed>)> {
     let end = at + sector as usize;
     let tail = file.get(end - TRAIL_END..end)?;
     if u32_at(tail, 4) != TRAIL_MAGIC {
@@ -576,8 +611,7 @@ fn trailer_from(
     let len = u32_at(tail, 0) as usize;
     let start = (end - TRAIL_END).checked_sub(len)?;
     let (h, t) = parse_head(&file[start..end - TRAIL_END], TRAIL_MAGIC)?;
-    (h.shard == shard && h.epoch == epoch && h.off.checked_add(u64::from(h.total)) == Some(end as u64))
-        .then_some((h, t))
+    (h.shard == shard && h.off.checked_add(u64::from(h.total)) == Some(end as u64)).then_some((h, t))
 }
 
 fn read_frames(round: &Bytes, number: Round, table: &[Placed], key: Option<&FileKey>) -> Vec<Found> {

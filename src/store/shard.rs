@@ -10,6 +10,7 @@
 //! - S-82: a shard serves and acknowledges only after recovery has synced what it will build on.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
@@ -330,13 +331,16 @@ impl Shard {
             *last = (*last).max(*round);
         }
         let mut orphans: BTreeSet<GroupId> = BTreeSet::new();
-        let doubt = |groups: &mut BTreeMap<GroupId, Group>, bytes: u64| {
-            // What a group voted for may have stood there too.
-            for g in groups.values_mut().filter(|g| !g.memory) {
-                g.doubt = bytes.min(self.opts.journal_file_max).max(1);
-                g.hard_valid = false;
+        // Rounds that are gone one after another say each how much room there is for all of them: that counts once.
+        let doubt = |groups: &mut BTreeMap<GroupId, Group>, bytes: u64, goes_on: bool| {
+            for g in groups.values_mut() {
+                let bytes = bytes.min(self.opts.journal_file_max).max(1);
+                g.doubt = if goes_on { g.doubt.max(bytes) } else { g.doubt.saturating_add(bytes) };
+                // What a group voted for may have stood there too. One in memory with other members comes back as another life in any case.
+                g.hard_valid &= g.memory;
             }
         };
+        let mut gap = None;
         for (n, verdict) in replay.steps {
             let found = match verdict {
                 Verdict::Take(f) => f,
@@ -348,7 +352,8 @@ impl Shard {
                     let what = format!("round {} of the journal is gone; what it held is not known", n.0);
                     self.note_damage(None, None, None, what);
                     // Any group may have had entries there; only what follows can tell.
-                    doubt(&mut groups, bytes);
+                    doubt(&mut groups, bytes, gap == Some(n));
+                    gap = Some(n.next());
                     continue;
                 }
             };
@@ -357,12 +362,16 @@ impl Shard {
             }
         }
         if replay.cut > 0 {
+            let bytes = match replay.cut {
+                u64::MAX => "an unknown part".to_owned(),
+                n => format!("{n} bytes"),
+            };
             let what = format!(
-                "the journal was cut behind round {}: {} bytes of it are gone; what they held is not known",
-                replay.end.0, replay.cut
+                "the journal was cut behind round {}: {bytes} of it is gone; what was there is not known",
+                replay.end.0
             );
             self.note_damage(None, None, None, what);
-            doubt(&mut groups, replay.cut);
+            doubt(&mut groups, replay.cut, false);
         }
         for id in orphans {
             let what = "the journal has entries of a group that was never created here".to_owned();
@@ -448,8 +457,12 @@ impl Shard {
             Found::Control(Line { kind: FrameKind::Floor, .. }, p) => {
                 if let Some((s, i)) = round::parse_floor(&p) {
                     g.floor = (g.floor.0.max(s), g.floor.1.max(i));
+                    // It says how far all before it went.
+                    g.doubt = 0;
                 }
             }
+            // One that is known and cannot be read.
+            Found::Bad(Line { kind: FrameKind::Floor, .. }, _) => g.doubt = g.doubt.saturating_add(1),
             Found::Control(..) | Found::Bad(..) => {}
         }
     }
@@ -985,10 +998,9 @@ pub(crate) async fn read_replay(
         } else {
             classify(found, from, synced)
         };
-        let whole = !replay.torn && replay.damaged() == 0;
-        let better = best.as_ref().is_none_or(|(_, b)| {
-            (replay.end, std::cmp::Reverse(replay.damaged())) > (b.end, std::cmp::Reverse(b.damaged()))
-        });
+        let whole = !replay.torn && replay.damaged() == 0 && replay.cut == 0;
+        let merit = |r: &Replay| (r.end, Reverse((r.damaged(), r.cut)));
+        let better = best.as_ref().is_none_or(|(_, b)| merit(&replay) > merit(b));
         if better {
             best = Some((scan, replay));
         }
@@ -1037,6 +1049,13 @@ async fn read_journal(
         let newest = round::guess_epoch(&bytes, id, opts.sector);
         let mut top = Round(0);
         let epoch = head.map(|h| h.epoch).or(newest);
+        let is_cut = |epoch, rounds: &[Scanned]| {
+            round::is_cut(&bytes, id, (epoch, rounds), opts.sector, opts.journal_file_min)
+        };
+        // Of a file that nothing is known of, not even how long it was, and where it belongs: the log may have ended in it.
+        if epoch.is_none() && is_cut(None, &[]) {
+            scans.push((number, FileScan::nameless()));
+        }
         if let Some(epoch) = epoch {
             let (key, absent) = match head.map(|h| opts.keys.of_file(h.key, &h.salt)) {
                 Some(Ok(key)) => (key, None),
@@ -1070,6 +1089,11 @@ async fn read_journal(
                     FileScan { epoch: newer, newest: newer, first: None, loose: false, rounds, cut },
                 ));
             }
+            let cut = match head {
+                Some(h) => h.len.saturating_sub(len),
+                None if is_cut(Some(epoch), &rounds) => u64::MAX,
+                None => 0,
+            };
             scans.push((
                 number,
                 FileScan {
@@ -1078,7 +1102,7 @@ async fn read_journal(
                     first: head.map(|h| h.first),
                     loose: head.is_some_and(|h| h.loose),
                     rounds,
-                    cut: head.map_or(0, |h| h.len.saturating_sub(len)),
+                    cut,
                 },
             ));
         }
