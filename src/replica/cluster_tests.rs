@@ -223,7 +223,7 @@ impl Cluster {
     }
 
     /// Brings the group to these nodes, whoever leads.
-    async fn reach(&mut self, nodes: &[NodeId]) {
+    pub(crate) async fn reach(&mut self, nodes: &[NodeId]) {
         for _ in 0..500 {
             if let Some(l) = self.leader()
                 && let Ok(Ok(())) =

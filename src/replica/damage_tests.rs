@@ -286,3 +286,32 @@ fn d12_doubt_outlives_a_restart() {
     })
     .expect("a runtime starts");
 }
+
+/// What one that came later was made with names no voter: that does not make it the only member, which gives up what it cannot read.
+#[test]
+fn d12_a_newcomer_whose_journal_was_cut_is_not_alone() {
+    env::run(async {
+        let mut c = Cluster::new(37, 3, 1).await;
+        let ids = c.ids();
+        c.reach(&ids).await;
+        for _ in 0..10 {
+            c.publish(3);
+            env::sleep(Duration::from_millis(2)).await;
+        }
+        c.settle().await;
+        let id = ids[3];
+        assert_eq!(c.list(id).handle().store().applied().1.index.0, 0, "it has no checkpoint yet");
+        c.crash(id).await;
+        cut(&c.disk(id), &mut c.rng);
+        c.start(id).await;
+        let handle = c.list(id).handle();
+        assert!(handle.status().damaged, "the end of its journal is gone, and it is no member alone");
+        c.settle().await;
+        while handle.status().damaged {
+            env::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(handle.status().stopped, None);
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use raft::{Event, GroupId, Load, Loaded, LogIndex, Message, NodeId, SnapshotMeta, Term};
+use raft::{Event, GroupId, Load, Loaded, LogIndex, Members, Message, NodeId, SnapshotMeta, Term};
 use store::{Kind, NewEntry, Sync};
 use tokio::sync::{Notify, oneshot};
 
@@ -436,11 +436,12 @@ impl Group {
 }
 
 pub(crate) fn sole(inner: &Inner) -> bool {
-    let members = inner.core.members().1;
-    members.voters.len() == 1
-        && members.voters[0] == inner.core.me()
-        && members.outgoing.is_empty()
-        && members.learners.is_empty()
+    is_sole(inner.core.members().1, inner.core.me())
+}
+
+/// Whether nobody else has anything of the group. One that has only come to it, and knows no member yet, does not decide alone.
+pub(crate) fn is_sole(members: &Members, me: NodeId) -> bool {
+    members.voters == [me] && members.outgoing.is_empty() && members.learners.is_empty()
 }
 
 impl Replicas {

@@ -15,6 +15,7 @@ use crate::{
     codec,
     group::{Inner, from_store, own_options},
     machine::Machine,
+    net::is_sole,
     options::Error,
     replicas::Shared,
 };
@@ -90,7 +91,7 @@ pub(crate) async fn open(
     let known = known.unwrap_or_else(|| first_members.clone());
     let own = |m: &Members| m.all().into_iter().find(|n| n.id == shared.me.id);
     let me = own(&known).or_else(|| own(&first_members)).unwrap_or(shared.me);
-    if group.is_memory() && !fresh && known.all() != [me] {
+    if group.is_memory() && !fresh && !is_sole(&known, me) {
         return forgotten(shared, group).await;
     }
     if group.last().0 == store::LogIndex(0) && !group.is_doubtful() {
@@ -106,7 +107,7 @@ pub(crate) async fn open(
     } else {
         None
     };
-    let sole = state.as_ref().unwrap_or(&first_members).all() == [me];
+    let sole = is_sole(state.as_ref().unwrap_or(&first_members), me);
     let first = checkpoint.index.next();
     if sole && (group.is_doubtful() || !group.holes().is_empty()) {
         give_up(shared, group).await?;
