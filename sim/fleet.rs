@@ -182,6 +182,7 @@ impl Event {
 fn ruin(d: &mut SimDisk, hit: Hit, dead: bool) {
     let files: Vec<String> = d.files().into_iter().filter(|p| may_rot(p)).collect();
     let Some(path) = files.get((hit.file % files.len().max(1) as u64) as usize) else { return };
+    tracing::debug!("damage: {path}, {} bytes: {hit:?}", d.stat(path).map_or(0, |s| s.len));
     let done = match hit.what {
         Ruin::Gone if dead => d.damage_file(path, None),
         Ruin::Cut if dead => {
@@ -225,6 +226,8 @@ pub struct Fleet {
     retired: Vec<bool>,
     /// Servers that have listened since their disks were empty.
     born: Vec<bool>,
+    /// Servers that have not listened since their disks were damaged.
+    hurt: Vec<bool>,
     /// Starts of all servers together.
     boots: watch::Sender<u64>,
 }
@@ -245,6 +248,7 @@ impl Fleet {
             ending: vec![false; n],
             retired: vec![false; n],
             born: vec![false; n],
+            hurt: vec![false; n],
             boots: watch::channel(0).0,
         }
     }
@@ -424,6 +428,7 @@ impl Fleet {
                 }
                 let dead = !m.is_running();
                 m.disk(|d| hits.iter().for_each(|h| ruin(d, *h, dead)));
+                self.hurt[server] = true;
             }
             _ => {}
         }
@@ -469,12 +474,18 @@ impl Fleet {
         let mut wrong = Vec::new();
         for i in 0..self.hosts.len() {
             self.born[i] |= self.serves(i);
+            self.hurt[i] &= !self.serves(i);
             let starts = self.undo.iter().any(|u| matches!(u.1, Undo::Start(s) if s == i));
             if self.hosts[i].machine.is_running() || starts || self.retired[i] {
                 continue;
             }
             let code = *self.hosts[i].exit.lock();
-            if !std::mem::take(&mut self.ending[i]) || code != Some(0) {
+            // What it finds damaged it has to note before it goes on: without room it says so and ends, and is started again.
+            let full = |u: &(u64, Undo)| matches!(u.1, Undo::Room(s) if s == i);
+            let may_end = self.hurt[i] && code == Some(1) && self.undo.iter().any(full);
+            if may_end {
+                self.ending[i] = false;
+            } else if !std::mem::take(&mut self.ending[i]) || code != Some(0) {
                 wrong.push(format!("server s{i} ended by itself, or badly, with {code:?}"));
             }
             self.undo.push((now + 5, Undo::Start(i)));

@@ -185,9 +185,14 @@ impl JetStream {
                 let mut saved = cluster::identity::formation(&Disk::os(), &options.dir).await?;
                 let is_there =
                     stored.contains(&GroupId(META_GROUP)) && !replicas.is_orphan(GroupId(META_GROUP));
-                if replicas.store().lost_rounds() && !(saved.lost && (is_there || saved.forgot)) {
-                    // K-5: durable before anything else, since the next life may not see any more that something is lost.
+                let before = saved.clone();
+                // The store may not know that it has lost something: all of a journal is a journal that never was.
+                if replicas.store().lost_rounds() || saved.member && !is_there {
                     (saved.lost, saved.forgot) = (true, saved.forgot || !is_there);
+                }
+                saved.member |= is_there;
+                if saved != before {
+                    // K-5: durable before anything else, since the next life may not see any more that something is lost.
                     cluster::identity::save_formation(&Disk::os(), &options.dir, &saved).await?;
                 }
                 if saved.lost {

@@ -68,6 +68,9 @@ impl Disk {
     pub(crate) async fn read_dir(&self, path: &Path) -> io::Result<Vec<Entry>> {
         both!(self, Disk, d => d.read_dir(path).await)
     }
+    pub(crate) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        both!(self, Disk, d => d.rename(from, to).await)
+    }
     pub(crate) async fn remove_file(&self, path: &Path) -> io::Result<()> {
         both!(self, Disk, d => d.remove_file(path).await)
     }

@@ -544,7 +544,7 @@ fn s112_a_cut_behind_a_damaged_header_is_named() {
     let path = w.files()[0].clone();
     let used = w.bytes(&path).iter().rposition(|b| *b != 0).expect("it was written") as u64 + 1;
     let (mut without_group, mut with_group) = (0, 0);
-    for keep in (512..used).step_by(73).chain((512..used).step_by(512)) {
+    for keep in (512..used).step_by(73).chain((512..used).step_by(512)).chain([0, 1, 12]) {
         let mut w = world();
         w.disk.with(|d| d.rot(&path, 20, 3)).expect("it is there");
         w.disk.with(|d| d.damage_file(&path, Some(keep))).expect("it is there");

@@ -83,14 +83,20 @@ impl Shard {
         Err(Error::Damaged(Damage { group: None, entries: None, messages: None, what }))
     }
 
-    async fn bytes(&self, meta: &PieceMeta, off: u64, len: usize) -> Result<Bytes> {
+    /// A piece's file. One that is not there is damage; or the piece was rewritten while it was read.
+    async fn file_of(&self, meta: &PieceMeta) -> Result<Arc<Open>> {
         match self.segment(meta.file).await {
-            Ok(f) => Ok(f.file.scan_at(off, len).await?),
             Err(Error::Io(e)) if e.kind() == std::io::ErrorKind::NotFound => {
                 Err(Self::damaged(meta, "the file is missing"))
             }
-            Err(e) => Err(e),
+            found => found,
         }
+    }
+
+    /// Bytes of a piece, and the file that they are from.
+    async fn bytes(&self, meta: &PieceMeta, off: u64, len: usize) -> Result<(Bytes, Arc<Open>)> {
+        let open = self.file_of(meta).await?;
+        Ok((open.file.scan_at(off, len).await?, open))
     }
 
     /// A piece's sparse index.
@@ -107,8 +113,8 @@ impl Shard {
     /// The footer as it stands in the file; `None` if it is damaged.
     pub(crate) async fn stored_index_foot(&self, meta: &PieceMeta) -> Result<Option<IndexFoot>> {
         for _ in 0..TRIES {
-            let b = self.bytes(meta, meta.off + u64::from(meta.data), meta.index_foot as usize).await?;
-            let open = self.segment(meta.file).await?;
+            let (b, open) =
+                self.bytes(meta, meta.off + u64::from(meta.data), meta.index_foot as usize).await?;
             let f = read_index_foot(meta, open.key.as_ref(), &b);
             if f.is_some() {
                 return Ok(f);
@@ -124,8 +130,7 @@ impl Shard {
         }
         // S-40: the blocks tell where they are, as far as they can be read. One that was cut off with its file cannot.
         for _ in 0..TRIES {
-            let b = self.bytes(meta, meta.off, meta.data as usize).await?;
-            let open = self.segment(meta.file).await?;
+            let (b, open) = self.bytes(meta, meta.off, meta.data as usize).await?;
             if let Some(f) = rebuild_index(meta, open.key.as_ref(), &b) {
                 return Ok(f);
             }
@@ -148,8 +153,7 @@ impl Shard {
     pub(crate) async fn fresh_subject_foot(&self, meta: &PieceMeta) -> Result<SubjectFoot> {
         let off = meta.off + u64::from(meta.data) + u64::from(meta.index_foot);
         for _ in 0..TRIES {
-            let b = self.bytes(meta, off, meta.subject_foot as usize).await?;
-            let open = self.segment(meta.file).await?;
+            let (b, open) = self.bytes(meta, off, meta.subject_foot as usize).await?;
             if let Some(f) = read_subject_foot(meta, open.key.as_ref(), &b) {
                 return Ok(f);
             }
@@ -175,8 +179,7 @@ impl Shard {
     /// S-40: whether a piece's footers, as they are kept and as they are stored, say what its blocks say. Reads all of the piece.
     #[cfg(any(test, feature = "l1"))]
     pub(crate) async fn feet_are_right(&self, meta: &PieceMeta) -> Result<bool> {
-        let b = self.bytes(meta, meta.off, meta.data as usize).await?;
-        let open = self.segment(meta.file).await?;
+        let (b, open) = self.bytes(meta, meta.off, meta.data as usize).await?;
         let again = rebuild_index(meta, open.key.as_ref(), &b).unwrap_or_default();
         let (_, _, records) = self.read_rest(meta).await?;
         let subjects = rebuild(meta, self.opts.counting, records.iter().map(|(_, r)| r));
@@ -276,8 +279,7 @@ impl Shard {
         if !fresh && let Some(b) = self.cache.get_block((meta.file, at)) {
             return Ok(Some(b));
         }
-        let b = self.bytes(meta, at, (end - start) as usize).await?;
-        let open = self.segment(meta.file).await?;
+        let (b, open) = self.bytes(meta, at, (end - start) as usize).await?;
         Ok(Block::read(open.key.as_ref(), meta.file, at, &b))
     }
 
@@ -359,12 +361,11 @@ impl Shard {
         let start = f.blocks[i].off;
         let end = f.blocks.get(i + 1).map_or(meta.data, |b| b.off);
         let at = meta.off + u64::from(start);
-        let b = match self.bytes(meta, at, end.saturating_sub(start) as usize).await {
-            Ok(b) => b,
+        let (b, open) = match self.bytes(meta, at, end.saturating_sub(start) as usize).await {
+            Ok(found) => found,
             Err(Error::Damaged(_)) => return Ok((None, Bytes::new())),
             Err(e) => return Err(e),
         };
-        let open = self.segment(meta.file).await?;
         Ok((Block::read(open.key.as_ref(), meta.file, at, &b), b))
     }
 
@@ -446,8 +447,7 @@ impl Shard {
             let fits = |k: &usize| *k < f.blocks.len() && f.blocks[*k].off - start < wanted;
             let last = (at..).take_while(fits).last().unwrap_or(at);
             let len = end_of(last).saturating_sub(start) as usize;
-            let raw = self.bytes(meta, meta.off + u64::from(start), len).await?;
-            let open = self.segment(meta.file).await?;
+            let (raw, open) = self.bytes(meta, meta.off + u64::from(start), len).await?;
             for k in at..=last {
                 let (from_off, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
                 let place = meta.off + u64::from(f.blocks[k].off);

@@ -563,7 +563,8 @@ pub(crate) fn is_cut(
     least: u64,
 ) -> bool {
     let len = file.len() as u64;
-    if rounds.iter().any(|r| r.head.off + u64::from(r.head.total) > len) {
+    // None has its name before it has its length.
+    if len == 0 || rounds.iter().any(|r| r.head.off + u64::from(r.head.total) > len) {
         return true;
     }
     let last = len.saturating_sub(sector) as usize;

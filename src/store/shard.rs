@@ -796,21 +796,25 @@ impl Shard {
     /// With `written` it is written with zeros, as one that is used again is: then a sync of what is written to it changes nothing else.
     async fn create_journal(&self, number: u64, len: u64, written: bool) -> Result<JournalFile> {
         let path = journal_path(&self.dir, number);
-        let file = self.disk.open(&path, OpenOptions::TRUNCATE).await?;
+        // It gets its name when it is as long as it is to be: one of that name that is empty was cut (S-112).
+        let unborn = path.with_extension("new");
+        let file = self.disk.open(&unborn, OpenOptions::TRUNCATE).await?;
         let made = async {
             match written {
                 true => file.allocate_written(0, len).await?,
                 false => file.allocate(0, len).await?,
             }
             file.sync_data().await?;
+            self.disk.rename(&unborn, &path).await?;
             self.disk.sync_dir(&self.dir.join("journal")).await
         };
         match made.await {
             Ok(()) => Ok(JournalFile { number, file, len, key: self.opts.keys.current_id(), top: Round(0) }),
             Err(e) => {
                 drop(file);
-                // It holds nothing yet: an empty file would only be met again by the next recovery.
+                // It holds nothing yet: it would only be met again by the next recovery.
                 self.disk.remove_file(&path).await.ok();
+                self.disk.remove_file(&unborn).await.ok();
                 Err(e.into())
             }
         }

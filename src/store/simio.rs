@@ -202,6 +202,10 @@ impl SimHandle {
         let all = self.op(path, |d| d.list(path)).await?;
         Ok(all.into_iter().map(|(name, s)| Entry { name, is_dir: s.is_dir, len: s.len }).collect())
     }
+    pub(crate) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (text(from), text(to));
+        self.op(from, |d| d.rename(from, to)).await
+    }
     pub(crate) async fn remove_file(&self, path: &Path) -> io::Result<()> {
         let path = text(path);
         self.op(path, |d| d.remove_file(path)).await

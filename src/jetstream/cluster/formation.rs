@@ -49,6 +49,9 @@ pub struct Saved {
     pub ballot: u64,
     /// What it is promised to; its own proposal too.
     pub promise: Option<Proposal>,
+    /// It is a member of a group: a start that finds none has forgotten it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub member: bool,
     /// It may have been a member of a group that it has forgotten.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forgot: bool,

@@ -182,6 +182,10 @@ impl JetStream {
             match self.make_meta(genesis, members).await {
                 Ok(()) => {
                     c.joined(genesis);
+                    if let Err(e) = self.note(|saved| saved.member = true).await {
+                        // The next start does.
+                        tracing::debug!("the formation of the cluster: {e}");
+                    }
                     return true;
                 }
                 Err(e) => {

@@ -73,14 +73,14 @@ fn planted_bugs_are_found() {
     for (mutant, seed) in [
         (Mutant::ReplyBeforeSync, 0),
         (Mutant::NoDirectorySync, 0),
-        (Mutant::TruncateOnDamage, 219),
-        (Mutant::StaleRecycledRound, 1004),
-        (Mutant::IndexNotRebuilt, 16),
-        (Mutant::FreeBeforeManifest, 1),
+        (Mutant::TruncateOnDamage, 509),
+        (Mutant::StaleRecycledRound, 56),
+        (Mutant::IndexNotRebuilt, 52),
+        (Mutant::FreeBeforeManifest, 23),
         (Mutant::NoSegmentSync, 0),
         (Mutant::NoPadding, 0),
         (Mutant::KeysForgotten, 7),
-        (Mutant::UnsyncedVouched, 2412),
+        (Mutant::UnsyncedVouched, 460),
         (Mutant::ReferenceUnsynced, 11),
         (Mutant::ReferenceRemoved, 11),
     ] {
@@ -89,6 +89,11 @@ fn planted_bugs_are_found() {
         let planted = Plan { mutant: Some(mutant), ..plan };
         assert!(run(&planted).is_err(), "{mutant:?} is not found by plan {seed}");
     }
+}
+
+#[test]
+fn a_piece_that_is_rewritten_while_it_is_read() {
+    must_hold(&Plan::mixed(213_492, 60));
 }
 
 /// A dead piece between two that were merged left its deletions in the new one, so that the message behind was passed over.
