@@ -3,7 +3,12 @@
 //! Owns the plan of the next step, which is pure, and the waiting between steps. The rules of a single change are raft's. Nodes are named without
 //! incarnations here; which replica of a node is meant is what that node itself says ([`crate::frame::Frame::Here`]).
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use raft::{Change, ChangeRefusal, Event, GroupId, LogIndex, Members, NodeId, Ready, Refusal, RoleName};
 
@@ -107,6 +112,15 @@ fn plan(now: &Members, target: &[NodeId], said: &BTreeMap<u64, u32>) -> Step {
     Step::Change(Change { voters: wanted, learners: Vec::new() })
 }
 
+/// All that there are, and those that are to be taken in again. Also who has just come and does not vote yet: who is left out is left behind for good.
+fn healed(now: &Members, healing: &BTreeSet<u64>) -> Vec<NodeId> {
+    let here = now.all().into_iter().map(|n| n.id);
+    let mut ids: Vec<u64> = here.chain(healing.iter().copied()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_iter().map(|id| NodeId::new(id, 0)).collect()
+}
+
 fn left_behind(now: &Members, node: NodeId, said: u32) -> Option<NodeId> {
     now.spent.iter().find(|s| s.id == node.id && s.incarnation >= said).copied()
 }
@@ -207,15 +221,11 @@ impl Group {
                 let all = m.all();
                 let rare = inner.rare.get_or_insert_default();
                 rare.healing.retain(|id| all.iter().any(|n| n.id == *id));
-                let voters = m.voters.iter().chain(&m.outgoing).map(|n| n.id);
-                let mut ids: Vec<u64> = voters.chain(rare.healing.iter().copied()).collect();
-                ids.sort_unstable();
-                ids.dedup();
                 if rare.healing.is_empty() {
                     rare.heals = false;
                     return;
                 }
-                ids.into_iter().map(|id| NodeId::new(id, 0)).collect()
+                healed(m, &rare.healing)
             };
             let step = self.reach(&target);
             self.poke();
@@ -370,6 +380,16 @@ mod tests {
             }
         }
         panic!("it does not end: {now:?}");
+    }
+
+    #[test]
+    fn who_is_taken_in_again_leaves_no_newcomer_behind() {
+        let now = Members { learners: vec![r(4, 2)], ..Members::of([n(1), n(2), n(3)]) };
+        let said = BTreeMap::from([(3, 5), (4, 2)]);
+        let target = healed(&now, &BTreeSet::from([3]));
+        let (then, _) = walk(now, &target, &said);
+        assert_eq!(then.voters, [n(1), n(2), r(3, 5), r(4, 2)]);
+        assert!(then.spent.iter().all(|s| s.id != 4), "{:?}", then.spent);
     }
 
     #[test]
