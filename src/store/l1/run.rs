@@ -15,7 +15,7 @@ use env::{
 
 use super::{
     inside,
-    model::{Model, Msg},
+    model::{Model, Msg, Version},
     plan::{Class, GROUPS, Op, Plan},
 };
 use crate::{
@@ -522,7 +522,10 @@ impl World {
     fn group_is(&mut self, g: &Group, m: &mut Model) -> Result<(), String> {
         let (last, _, chain) = g.last();
         let hard = g.hard_state().ok_or("the hard state is damaged")?;
-        let found = m.versions[m.durable..].iter().rposition(|v| v.is(last, chain, &hard));
+        let is = |v: &Version| v.is(last, chain, &hard);
+        // A log that was cut back is what it was before: the later rounds need not be there.
+        let round = m.versions[m.durable..].iter().find(|v| is(v)).map_or(Round(0), |v| v.round);
+        let found = m.versions[m.durable..].iter().rposition(is);
         let Some(found) = found else {
             let may = &m.versions[m.durable..];
             return Err(format!("S-1: found {} {chain:?} {hard:?}, must be one of {may:?}", last.0));
@@ -539,7 +542,8 @@ impl World {
         m.hard = hard;
         m.durable += found;
         m.versions.truncate(m.durable + 1);
-        self.last_round = self.last_round.max(m.versions[m.durable].round);
+        m.versions[m.durable].round = round;
+        self.last_round = self.last_round.max(round);
         let (applied, c) = g.applied();
         ensure!(applied == c.index, "applied {} beyond the checkpoint {}", applied.0, c.index.0);
         let snapshot =
