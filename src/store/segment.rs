@@ -1348,7 +1348,8 @@ pub(crate) fn rebuild<'a>(
 }
 
 impl SubjectFoot {
-    /// The same with a place for every sequence of a piece without gaps: a subject of no bytes for those whose own is lost.
+    /// The same with a place for every sequence of a piece without gaps: a subject of no bytes for those whose own is lost, and of the bytes that the piece
+    /// counts for (S-50) what the others leave, so that nothing of it stays counted when all of them are gone.
     pub(crate) fn filled(self, meta: &PieceMeta) -> SubjectFoot {
         let missing = (meta.msgs as usize).saturating_sub(self.slots.len());
         if missing == 0 {
@@ -1360,9 +1361,15 @@ impl SubjectFoot {
             names.number(self.subject(i));
         }
         let nameless = names.number(b"");
+        let left = meta.bytes.saturating_sub(self.slots.iter().map(|s| u64::from(s.size)).sum());
+        let (each, mut odd) = (left / missing as u64, left % missing as u64);
+        let mut guess = |seq| {
+            let size = each + u64::from(odd > 0);
+            odd = odd.saturating_sub(1);
+            Slot { seq, subject: nameless, size: u32::try_from(size).unwrap_or(u32::MAX) }
+        };
         let mut known = self.slots.into_iter().peekable();
-        let slots = (0..meta.msgs)
-            .map(|seq| known.next_if(|s| s.seq == seq).unwrap_or(Slot { seq, subject: nameless, size: 0 }));
+        let slots = (0..meta.msgs).map(|seq| known.next_if(|s| s.seq == seq).unwrap_or_else(|| guess(seq)));
         sorted(names, slots.collect())
     }
 }

@@ -56,6 +56,20 @@ fn piece(entries: &[Entry], codec: BlockCodec<'_>, target: usize) -> Built {
     b.finish().expect("entries were added")
 }
 
+/// When all of a damaged piece is removed nothing of it stays counted.
+#[test]
+fn s50_messages_that_cannot_be_read_count_for_what_the_others_leave() {
+    let of = |f: &SubjectFoot| f.slots.iter().map(|s| u64::from(s.size)).sum::<u64>();
+    for keep in [0, 1, 7, 11, 12] {
+        let Built { meta, mut subjects, .. } =
+            piece(&entries(&[3, 4, 5], 40), BlockCodec::default(), 1 << 20);
+        assert_eq!(of(&subjects), meta.bytes);
+        subjects.slots.truncate(keep);
+        let filled = subjects.filled(&meta);
+        assert_eq!((filled.slots.len(), of(&filled)), (12, meta.bytes), "{keep} are known");
+    }
+}
+
 #[test]
 fn what_is_taken_away_while_it_is_built_and_the_rest_are_the_piece() {
     let all = entries(&(0..200).map(|i| i % 9).collect::<Vec<u8>>(), 40);
