@@ -500,8 +500,9 @@ impl Group {
             }
         };
         self.totals.msgs -= 1;
-        let left = self.totals.bytes.checked_sub(u64::from(size));
-        self.totals.bytes = left.expect("S-50: a stream has the bytes of its messages");
+        // What cannot be read of a damaged piece counts by guess, and by what it is once that is mended: the two may differ.
+        let left = self.totals.bytes.saturating_sub(u64::from(size));
+        self.totals.bytes = if self.totals.msgs == 0 { 0 } else { left };
         self.totals.first = if self.totals.msgs == 0 { self.totals.last.next() } else { first };
         if self.dict.is_mostly_dead() {
             let ids = self.dict.renumber();
