@@ -473,8 +473,9 @@ impl Fleet {
         }
         let mut wrong = Vec::new();
         for i in 0..self.hosts.len() {
-            self.born[i] |= self.serves(i);
-            self.hurt[i] &= !self.serves(i);
+            let serves = self.serves(i);
+            self.born[i] |= serves;
+            self.hurt[i] &= !serves;
             let starts = self.undo.iter().any(|u| matches!(u.1, Undo::Start(s) if s == i));
             if self.hosts[i].machine.is_running() || starts || self.retired[i] {
                 continue;
@@ -483,9 +484,8 @@ impl Fleet {
             // What it finds damaged it has to note before it goes on: without room it says so and ends, and is started again.
             let full = |u: &(u64, Undo)| matches!(u.1, Undo::Room(s) if s == i);
             let may_end = self.hurt[i] && code == Some(1) && self.undo.iter().any(full);
-            if may_end {
-                self.ending[i] = false;
-            } else if !std::mem::take(&mut self.ending[i]) || code != Some(0) {
+            let well = std::mem::take(&mut self.ending[i]) && code == Some(0);
+            if !well && !may_end {
                 wrong.push(format!("server s{i} ended by itself, or badly, with {code:?}"));
             }
             self.undo.push((now + 5, Undo::Start(i)));

@@ -12,7 +12,7 @@
 //! | JS-8 | no message comes more often than max_deliver, or again after a confirmed acknowledgement, or early |
 //! | JS-9 | every message comes at least once |
 //! | JS-10 | a work queue is empty in the end, and holds nothing whose acknowledgement was confirmed |
-//! | JS-11 | a stream's last sequence never goes back |
+//! | JS-11 | a stream's last sequence never goes back, nor is it before what was acknowledged when it was asked for |
 //! | JS-12 | limits hold |
 //!
 //! Of several servers, judged during the run: one leader a term (CL-1), no replica gives up (CL-2), all replicas of a group become
@@ -342,8 +342,37 @@ fn deliveries(r: &Record, o: &Options, out: &mut Vec<Violation>) {
     }
 }
 
+/// The highest sequence of each stream that was acknowledged up to each time, in the order of the times.
+fn acknowledged(r: &Record) -> BTreeMap<Stream, Vec<(u64, u64)>> {
+    let mut all = BTreeMap::<Stream, Vec<(u64, u64)>>::new();
+    for a in &r.attempts {
+        if let (Outcome::Acked { seq, .. }, Some(at)) = (&a.outcome, a.done_at) {
+            all.entry(a.stream).or_default().push((at, *seq));
+        }
+    }
+    for list in all.values_mut() {
+        list.sort_unstable();
+        let mut most = 0;
+        list.iter_mut().for_each(|a| {
+            most = most.max(a.1);
+            a.1 = most;
+        });
+    }
+    all
+}
+
 fn streams(r: &Record, o: &Options, out: &mut Vec<Violation>) {
+    let acked = acknowledged(r);
     for seen in &r.seen {
+        let before = acked.get(&seen.stream).map_or(&[][..], Vec::as_slice);
+        let before = &before[..before.partition_point(|a| a.0 < seen.sent_at)];
+        if let Some((at, seq)) = before.last().filter(|a| a.1 > seen.last) {
+            let (name, last) = (seen.stream.name(), seen.last);
+            let text = format!(
+                "{name} ended at {last}, and {seq} had been acknowledged before, at {at} ns or earlier"
+            );
+            wrong(out, "JS-11", text);
+        }
         // Compared with what was answered before this was asked.
         for earlier in r.seen.iter().filter(|e| e.stream == seen.stream && e.done_at < seen.sent_at) {
             if earlier.last > seen.last {

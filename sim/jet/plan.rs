@@ -411,6 +411,8 @@ pub struct Plan {
 const WIDE_WINDOW: usize = 256 << 10;
 /// Bytes of one burst through narrower ones, in windows: each takes as long as an answer from another server.
 const BURST_WINDOWS: usize = 8;
+/// How often each server is asked how far the streams are, where one stands still.
+const WATCHES: u64 = 60;
 
 impl Options {
     /// The options of a seed.
@@ -537,6 +539,9 @@ impl Plan {
                 }
             }
         }
+        if options.has_woe(Woe::Pause) {
+            actors.extend((count..count + options.servers as u64).map(|id| watcher(&options, id)));
+        }
         let mut all = events(&options, count);
         all.extend(woes(&options));
         all.extend(more_woes(&options));
@@ -566,6 +571,15 @@ fn actor(o: &Options, id: u64, steps: u64) -> Actor {
         })
         .collect();
     Actor { id, stream, steps }
+}
+
+/// Asks the server that it is connected to how far the streams are, again and again: also one that has stood still meanwhile.
+fn watcher(o: &Options, id: u64) -> Actor {
+    let rng = &mut Rng::derived(o.seed, &format!("cluster/watcher/{id}"));
+    let wait_max = o.spread_ms * 2_000 / WATCHES + 100_000;
+    let mut steps =
+        || Step { wait_us: rng.below(wait_max), op: Op::Info { stream: STREAMS[rng.below(4) as usize] } };
+    Actor { id, stream: Stream::Log, steps: (0..WATCHES).map(|_| steps()).collect() }
 }
 
 fn size(rng: &mut Rng) -> usize {

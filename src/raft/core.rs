@@ -855,6 +855,7 @@ impl Core {
         }
         if let Role::Leader(leader) = &mut self.role {
             due(&mut leader.resend_at);
+            leader.peers.iter_mut().for_each(crate::progress::Progress::forget_pace);
             // A model has no silence: its leaders step down by events.
             leader.quorum_at = NEVER;
         }

@@ -412,6 +412,7 @@ impl Core {
             let next = peer.next;
             peer.probe(next);
             peer.paused = true;
+            peer.forget_pace();
         }
     }
 
@@ -539,8 +540,7 @@ impl Core {
             return;
         }
         let peer = &mut leader.peers[at];
-        let moved = std::mem::take(&mut peer.moved);
-        if peer.matched < self.log.last() && !moved {
+        if peer.gives_up(self.log.last()) {
             match peer.feed {
                 Feed::Snapshot(_) => {
                     // The offer may be lost; a follower that has it at work takes it for what it is. The base may be newer.
@@ -574,6 +574,7 @@ impl Core {
         let Some(at) = leader.peer(node) else { return };
         let peer = &mut leader.peers[at];
         peer.moved = false;
+        peer.forget_pace();
         self.resend(at, cx);
     }
 

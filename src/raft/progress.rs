@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 use crate::config::Options;
 use crate::types::{LogIndex, NodeId};
 
+/// Most ticks without a move before what was sent is sent again.
+const PATIENCE_MAX: u8 = 16;
+
 /// How a follower is fed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Feed {
@@ -48,6 +51,9 @@ pub struct Progress {
     pub heard: bool,
     /// `matched` or `next` moved since the last tick.
     pub moved: bool,
+    /// Ticks since something moved, and how many of them are borne before what was sent counts as lost.
+    quiet: u8,
+    patience: u8,
     /// Last index and cost of each append under way.
     // Boxed, since most followers of most groups have nothing under way.
     #[allow(clippy::box_collection, reason = "an idle peer must be small")]
@@ -72,6 +78,8 @@ impl Progress {
             epoch: 0,
             heard: false,
             moved: false,
+            quiet: 0,
+            patience: 0,
             inflight: None,
             inflight_bytes: 0,
         }
@@ -204,6 +212,34 @@ impl Progress {
         self.inflight_bytes = 0;
     }
 
+    /// A tick at which answers are still owed, for entries if the leader's log ends at `end`: whether what was sent counts as lost.
+    ///
+    /// Links lose little and can be slow, and what is repeated too early has to pass through them as well, before all that
+    /// follows: so a silence that ended is borne from then on, and in one that does not end each repetition waits twice as
+    /// long as the one before. An offer of a snapshot is small, and taking it in may need long: it is repeated each time.
+    pub fn gives_up(&mut self, end: LogIndex) -> bool {
+        if std::mem::take(&mut self.moved) || self.matched >= end {
+            self.patience = (self.quiet + 1).max(self.patience / 2).min(PATIENCE_MAX);
+            self.quiet = 0;
+            return false;
+        }
+        if let Feed::Snapshot(_) = self.feed {
+            return true;
+        }
+        self.quiet += 1;
+        if self.quiet < self.patience {
+            return false;
+        }
+        self.quiet = self.quiet.min(PATIENCE_MAX);
+        self.patience = self.quiet + (self.quiet + 1).min(PATIENCE_MAX);
+        true
+    }
+
+    /// What was learned of the link's pace says nothing of a new one.
+    pub fn forget_pace(&mut self) {
+        (self.quiet, self.patience) = (0, 0);
+    }
+
     /// Appends and bytes under way.
     #[must_use]
     pub fn inflight(&self) -> (usize, u64) {
@@ -250,6 +286,36 @@ mod tests {
         assert!(p.accept(i(3), i(3)));
         assert_eq!(p.inflight(), (0, 0));
         assert_eq!((p.matched, p.next), (i(3), i(4)));
+    }
+
+    /// A slow link: an answer comes after five ticks each time. What was sent is repeated at first, then no more.
+    #[test]
+    fn who_answers_slowly_is_not_sent_everything_again() {
+        let mut p = Progress::new(NodeId::new(2, 0), i(0));
+        p.replicate(i(1));
+        let mut repeated = Vec::new();
+        for n in 1..=20 {
+            p.sent(i(n), 10);
+            repeated.push((0..5).filter(|_| p.gives_up(i(n))).count());
+            p.accept(i(n), i(n));
+            assert!(!p.gives_up(i(n + 1)), "it moved");
+        }
+        assert!(repeated[0] > 0, "{repeated:?}");
+        assert_eq!(repeated[4..].iter().sum::<usize>(), 0, "{repeated:?}");
+    }
+
+    /// What is lost is repeated, more and more rarely, for ever, and at once over a new link.
+    #[test]
+    fn what_is_never_answered_is_repeated_ever_more_rarely() {
+        let mut p = Progress::new(NodeId::new(2, 0), i(0));
+        p.replicate(i(1));
+        p.gives_up(i(1));
+        p.sent(i(1), 10);
+        let at: Vec<usize> = (0..100).filter(|_| p.gives_up(i(1))).collect();
+        assert_eq!(at[..5], [0, 2, 6, 14, 30], "{at:?}");
+        assert_eq!(at[5] - at[4], PATIENCE_MAX as usize);
+        p.forget_pace();
+        assert!(p.gives_up(i(1)));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     JetStream,
-    meta::{Assigned, Assignment, Command, META_GROUP, NotAssigned, State},
+    meta::{Assigned, Assignment, Command, META_GROUP, NotAssigned},
 };
 
 /// How often what is not finished is looked at.
@@ -312,8 +312,7 @@ impl JetStream {
         let mut ids = self.meta.take_touched();
         ids.append(&mut c.due.lock());
         // K-5: while the log is being applied again this node may be out of a group of which it is a member again since.
-        let out = |s: &State, id: &u64| s.outs().get(id).is_some_and(|nodes| nodes.contains(&self.me));
-        let any_out = self.meta.read(|s| ids.iter().any(|id| out(s, id)));
+        let any_out = self.meta.read(|s| ids.iter().any(|id| s.is_out(*id, self.me)));
         let current = any_out && self.is_current().await;
         let mut room = OPENING_MAX.saturating_sub(self.opening.lock().len());
         for _ in 0..room.min(mind.waiting.len()) {
@@ -335,10 +334,8 @@ impl JetStream {
 
     /// Looks at one group. `current`: it is known to which group this node does not belong any more.
     async fn keep_group(self: &Arc<JetStream>, c: &Cluster, id: u64, room: bool, current: bool) -> Kept {
-        let (assigned, out, spent) = self.meta.read(|s| {
-            let out = s.outs().get(&id).is_some_and(|nodes| nodes.contains(&self.me));
-            (s.get(id).cloned(), out, s.spent(id, self.me))
-        });
+        let (assigned, out, spent) =
+            self.meta.read(|s| (s.get(id).cloned(), s.is_out(id, self.me), s.spent(id, self.me)));
         let done = |done: bool| if done { Kept::Done } else { Kept::Left };
         if out && !current {
             return Kept::Left;
@@ -438,7 +435,7 @@ impl JetStream {
             return None;
         }
         self.meta.read(|s| {
-            let out = s.outs().get(&id).is_some_and(|nodes| nodes.contains(&self.me));
+            let out = s.is_out(id, self.me);
             s.get(id).filter(|a| !out && a.a.concerns(self.me)).cloned()
         })
     }

@@ -321,6 +321,10 @@ impl State {
     pub fn outs(&self) -> &BTreeMap<u64, BTreeSet<NodeId>> {
         &self.outs
     }
+    /// Whether what a node has of a group may go.
+    pub fn is_out(&self, group: u64, node: NodeId) -> bool {
+        self.outs.get(&group).is_some_and(|nodes| nodes.contains(&node))
+    }
     /// The last life of a node's replica that was spent, if any.
     pub fn spent(&self, group: u64, node: NodeId) -> Option<u32> {
         self.spent.get(&group)?.get(&node.id).copied()
