@@ -14,7 +14,7 @@ use std::{
 use broker::{Account, Broker, Counter};
 use env::disk::Disk;
 use parking_lot::{Mutex, RwLock};
-use replica::{GroupId, Members, New, NodeId, Replicas};
+use replica::{GroupId, Members, New, NodeId, Others, Replicas};
 use serde_json::{Value, json};
 use store::{Damage, Store, Sync};
 
@@ -348,12 +348,19 @@ impl JetStream {
         // A replica of several must not forget what it acknowledged, also where the stream's messages need not outlive a restart of all.
         let memory = a.memory && a.first.len() == 1;
         let sync = self.sync_of(memory);
-        let id = GroupId(a.id);
+        let (group, id) = (a.id, GroupId(a.id));
         let options = a.name.as_bytes().to_vec();
         let (members, first) = (a.members_for(self.me), a.first.first().copied());
         let stream = Stream::new(self, &assets, a)?;
         if there {
-            self.replicas.restore(id, sync, stream.clone()).await.map_err(|e| e.to_string())?;
+            let restore = |others| self.replicas.restore_among(id, sync, stream.clone(), others);
+            let done = match restore(Others::Unknown).await {
+                Err(replica::Error::WhoElse(term, index)) => {
+                    restore(self.who_else_has(group, (term.0, index.0)).await?).await
+                }
+                done => done,
+            };
+            done.map_err(|e| e.to_string())?;
         } else {
             let new = New { id, memory, options: options.into(), members, sync };
             self.replicas.create_led_by(new, first, stream.clone()).await.map_err(|e| e.to_string())?;

@@ -19,7 +19,7 @@ use store::{Disk, Store, Sync, io::SimHandle};
 use tokio::sync::mpsc;
 
 use crate::{
-    GroupId, Members, New, NodeId, Options, Peers, Replicas, Role,
+    Error, GroupId, Members, New, NodeId, Options, Others, Peers, Replicas, Role,
     tests::{List, small_store},
 };
 
@@ -82,6 +82,8 @@ async fn pump(mesh: Arc<Mesh>, key: (NodeId, NodeId), mut rx: mpsc::UnboundedRec
 
 struct Node {
     disk: SimHandle,
+    /// How often it had to ask who else has the group.
+    asked: u64,
     replicas: Option<Replicas>,
     list: Arc<List>,
 }
@@ -97,6 +99,8 @@ pub(crate) struct Cluster {
     /// States taken over in lives that are over.
     taken: u64,
     memory: bool,
+    /// What who has lost a part of its log is told of the others.
+    pub others: Others,
 }
 
 fn options() -> Options {
@@ -144,12 +148,13 @@ impl Cluster {
             options,
             taken: 0,
             memory,
+            others: Others::None,
         };
         for id in 1..=voters + more {
             let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
             options.rates.clear();
             let disk = SimHandle::new(SimDisk::new(options, Rng::derived(seed, &format!("disk {id}"))), true);
-            c.nodes.insert(n(id), Node { disk, replicas: None, list: Arc::default() });
+            c.nodes.insert(n(id), Node { disk, asked: 0, replicas: None, list: Arc::default() });
             c.start(n(id)).await;
         }
         c
@@ -160,6 +165,12 @@ impl Cluster {
     }
     pub(crate) fn disk(&self, id: NodeId) -> SimHandle {
         self.nodes[&id].disk.clone()
+    }
+    pub(crate) fn asked(&self, id: NodeId) -> u64 {
+        self.nodes[&id].asked
+    }
+    pub(crate) fn replicas(&self, id: NodeId) -> Replicas {
+        self.nodes[&id].replicas.clone().expect("it is up")
     }
     pub(crate) fn list(&self, id: NodeId) -> Arc<List> {
         self.nodes[&id].list.clone()
@@ -177,7 +188,14 @@ impl Cluster {
         node.list.pad(self.next as usize % 300);
         let list = node.list.clone();
         if replicas.stored().contains(&GROUP) {
-            replicas.restore(GROUP, Sync::Always, list).await.expect("it opens");
+            // Whoever has to ask is given the answer.
+            let asked = replicas.restore_among(GROUP, Sync::Always, list.clone(), Others::Unknown).await;
+            if matches!(asked, Err(Error::WhoElse(..))) {
+                node.asked += 1;
+                replicas.restore_among(GROUP, Sync::Always, list, self.others).await.expect("it opens");
+            } else {
+                asked.expect("it opens");
+            }
         } else {
             let members = if self.members.contains(id) { self.members.clone() } else { Members::default() };
             let new =
@@ -912,7 +930,7 @@ fn d7_heartbeats_begin_whoever_speaks_first() {
             let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
             options.rates.clear();
             let disk = SimHandle::new(SimDisk::new(options, Rng::derived(51, &format!("disk {id}"))), true);
-            c.nodes.insert(n(id), Node { disk, replicas: None, list: Arc::default() });
+            c.nodes.insert(n(id), Node { disk, asked: 0, replicas: None, list: Arc::default() });
         }
         c.start(n(1)).await;
         let store_options = store::Options { journal_budget: 4 << 20, ..small_store() };

@@ -9,7 +9,7 @@ use env::{
 use store::{Disk, Store, io::SimHandle};
 
 use crate::{
-    GroupId, Options, Replicas,
+    GroupId, Options, Others, Replicas,
     cluster_tests::{Cluster, GROUP},
     tests::{List, ME, small_store, start},
 };
@@ -38,9 +38,14 @@ fn flip(disk: &SimHandle, rng: &mut Rng, count: u64) {
 
 /// Cuts the fullest journal file somewhere in its last part.
 fn cut(disk: &SimHandle, rng: &mut Rng) {
+    cut_off(disk, rng.between(1, 6000));
+}
+
+/// Cuts that many bytes of the fullest journal file off, at most all that is in it.
+fn cut_off(disk: &SimHandle, bytes: u64) {
     let all = files(disk).into_iter().filter(|f| f.0.contains("/journal/"));
     let (path, end) = all.max_by_key(|f| f.1).expect("something was written");
-    let keep = end.saturating_sub(rng.between(1, 6000)).max(600);
+    let keep = end.saturating_sub(bytes).max(600);
     disk.with(|d| d.damage_file(&path, Some(keep))).expect("it is there");
 }
 
@@ -312,6 +317,52 @@ fn d12_a_newcomer_whose_journal_was_cut_is_not_alone() {
         }
         assert_eq!(handle.status().stopped, None);
         c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// A sole member took in others, and what says so is gone with the end of its journal: they lead each other, so it must not go on alone. Whoever is
+/// told nothing is not opened.
+#[test]
+fn d15_who_forgot_that_there_are_others_does_not_go_on_alone() {
+    env::run(async {
+        for seed in 0..4 {
+            let mut c = Cluster::new(140 + seed, 1, 2).await;
+            let ids = c.ids();
+            for _ in 0..10 {
+                c.publish(3);
+                env::sleep(Duration::from_millis(2)).await;
+            }
+            c.replicas(ids[0]).flush().await.expect("it flushes");
+            c.reach(&ids).await;
+            c.publish(3);
+            env::sleep(Duration::from_millis(30)).await;
+            c.crash(ids[0]).await;
+            cut_off(&c.disk(ids[0]), u64::MAX);
+            // The other two are enough.
+            let others_lead = async {
+                while c.leader().is_none() {
+                    env::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            env::timeout(Duration::from_secs(10), others_lead).await.expect("two of three lead");
+            c.publish(5);
+            c.others = Others::Some;
+            c.start(ids[0]).await;
+            assert_eq!(c.asked(ids[0]), 1, "it knows of nobody else and has lost something");
+            let handle = c.list(ids[0]).handle();
+            assert!(handle.status().damaged && !c.list(ids[0]).leads(), "{:?}", handle.status());
+            // Again, before it has heard anything: what it was told is not forgotten.
+            c.crash(ids[0]).await;
+            c.start(ids[0]).await;
+            c.settle().await;
+            let handle = c.list(ids[0]).handle();
+            while handle.status().damaged {
+                env::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(handle.members().0.len(), 3);
+            c.close().await;
+        }
     })
     .expect("a runtime starts");
 }

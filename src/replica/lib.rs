@@ -50,7 +50,7 @@ pub use machine::{
 pub use membership::{ChangeError, Membership, Reach};
 pub use metrics::{Metrics, PairMetrics};
 pub use net::Peers;
-pub use options::{Error, Options};
+pub use options::{Error, Options, Others};
 pub use replicas::{New, Replicas};
 pub use status::{PeerStatus, Status};
 

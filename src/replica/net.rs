@@ -435,8 +435,9 @@ impl Group {
     }
 }
 
+/// Whether this replica decides alone. One in doubt does not, whatever it knows of the members (D-15).
 pub(crate) fn sole(inner: &Inner) -> bool {
-    is_sole(inner.core.members().1, inner.core.me())
+    is_sole(inner.core.members().1, inner.core.me()) && !inner.core.is_distrusted()
 }
 
 /// Whether nobody else has anything of the group. One that has only come to it, and knows no member yet, does not decide alone.

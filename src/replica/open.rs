@@ -4,6 +4,7 @@
 //! Does not wait for an election.
 //!
 //! - D-13: a sole member gives up what it cannot read by a durable decision that names it, before it serves; a member of several never does.
+//! - D-15: who has lost a part of a log and takes itself for the only member goes on alone only on somebody's word that nobody else has the group.
 //! - D-12: a member that may have forgotten what it acknowledged or voted for neither votes nor leads before it has caught up.
 
 use std::{sync::Arc, time::Duration};
@@ -16,7 +17,7 @@ use crate::{
     group::{Inner, from_store, own_options},
     machine::Machine,
     net::is_sole,
-    options::Error,
+    options::{Error, Others},
     replicas::Shared,
 };
 
@@ -82,6 +83,7 @@ pub(crate) async fn open(
     group: &store::Group,
     machine: &Arc<dyn Machine>,
     fresh: bool,
+    others: Others,
 ) -> Result<Inner, Error> {
     let id = raft::GroupId(group.id().0);
     let unfit = |what: &str| Error::Unfit(format!("group {}: {what}", id.0));
@@ -91,27 +93,48 @@ pub(crate) async fn open(
     let known = known.unwrap_or_else(|| first_members.clone());
     let own = |m: &Members| m.all().into_iter().find(|n| n.id == shared.me.id);
     let me = own(&known).or_else(|| own(&first_members)).unwrap_or(shared.me);
-    if group.is_memory() && !fresh && !is_sole(&known, me) {
-        return forgotten(shared, group).await;
+    if group.is_memory() && !fresh {
+        if !is_sole(&known, me) || group.is_doubtful() && others == Others::Some {
+            return forgotten(shared, group).await;
+        }
+        if group.is_doubtful() && others == Others::Unknown {
+            return Err(Error::WhoElse(Term(0), LogIndex::ZERO));
+        }
     }
     if group.last().0 == store::LogIndex(0) && !group.is_doubtful() {
         // The process died between making the group and its first entry, or the bodies were in memory only.
         bootstrap(group, &first_members).await?;
     }
     let (applied, checkpoint) = group.applied();
+    let read = |b: bytes::Bytes| {
+        codec::read_hard_state(&b[..b.len().min(codec::HARD_STATE)])
+            .ok_or_else(|| unfit("its hard state cannot be read"))
+    };
+    let mut hard = hard.map(read).transpose()?;
+    let doubted = hard.is_some_and(|h| h.doubt);
     let state = if checkpoint.index.0 != 0 && !group.is_memory() {
-        let (members, blob) =
-            codec::read_members(&checkpoint.blob).ok_or_else(|| unfit("its checkpoint cannot be read"))?;
-        machine.restore(&blob).map_err(|e| unfit(&e))?;
-        Some(members)
+        let read = codec::read_members(&checkpoint.blob);
+        Some(read.ok_or_else(|| unfit("its checkpoint cannot be read"))?)
     } else {
         None
     };
-    let sole = is_sole(state.as_ref().unwrap_or(&first_members), me);
+    let mut sole = is_sole(state.as_ref().map_or(&first_members, |s| &s.0), me);
     let first = checkpoint.index.next();
-    if sole && (group.is_doubtful() || !group.holes().is_empty()) {
-        give_up(shared, group).await?;
+    let who_else = || Error::WhoElse(Term(checkpoint.term.0), LogIndex(checkpoint.index.0));
+    if sole && (doubted || group.is_doubtful() || !group.holes().is_empty()) {
+        match others {
+            Others::Unknown => return Err(who_else()),
+            Others::None => give_up(shared, group).await?,
+            Others::Some => sole = false,
+        }
     }
+    let state = match state {
+        Some((members, blob)) => {
+            machine.restore(&blob).map_err(|e| unfit(&e))?;
+            Some(members)
+        }
+        None => None,
+    };
     let base = match state {
         _ if checkpoint.index.0 == 0 => first_entry(group, &first_members)
             .await?
@@ -127,12 +150,6 @@ pub(crate) async fn open(
     let mut tail = raft::Tail::new(base.clone());
     let mut damage = Vec::new();
     let (mut surveyed, mut unsure) = (false, LogIndex(u64::MAX));
-    let read = |b: bytes::Bytes| {
-        codec::read_hard_state(&b[..b.len().min(codec::HARD_STATE)])
-            .ok_or_else(|| unfit("its hard state cannot be read"))
-    };
-    let mut hard = hard.map(read).transpose()?;
-    let doubted = hard.is_some_and(|h| h.doubt);
     // Where rounds of the journal are gone between others, nobody knows the terms of what stood there, nor whether a later entry took the place of an earlier one.
     let mut forgot =
         hard.is_none() || doubted || group.is_doubtful() || group.holes().iter().any(|h| !h.known);
@@ -158,8 +175,10 @@ pub(crate) async fn open(
                 // What is damaged in segments shows when it is read.
                 surveyed = true;
                 group.survey(first).await?;
-                if sole {
-                    give_up(shared, group).await?;
+                match others {
+                    Others::Unknown if sole => return Err(who_else()),
+                    Others::None if sole => give_up(shared, group).await?,
+                    _ => sole = false,
                 }
                 continue;
             }

@@ -79,9 +79,23 @@ impl Default for Options {
     }
 }
 
+/// Whether others have a group, where this node takes itself for its only member and has lost a part of its log: the entry that took in others may have been
+/// in that part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Others {
+    /// That is to be found out first: [`Error::WhoElse`].
+    Unknown,
+    /// Nobody else ever had a say in it.
+    None,
+    /// Others have a say in it: this node follows them.
+    Some,
+}
+
 /// Why a group was not made, opened or removed.
 #[derive(Debug)]
 pub enum Error {
+    /// A part of its log is lost here, and it is to be found out first whether others have the group ([`Others`]). At this term and index nobody else had it.
+    WhoElse(raft::Term, raft::LogIndex),
     /// The store's answer.
     Store(store::Error),
     /// There is a group with this id in the driver already.
@@ -96,6 +110,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Store(e) => e.fmt(f),
+            Error::WhoElse(..) => {
+                f.write_str("a part of its log is lost here, and it is not known who else has it")
+            }
             Error::Open(g) => write!(f, "group {} is open already", g.0),
             Error::Unfit(s) => f.write_str(s),
             Error::Closed => f.write_str("closed"),

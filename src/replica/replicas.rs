@@ -25,7 +25,7 @@ use crate::{
     machine::Machine,
     net::Net,
     open,
-    options::{Error, Options},
+    options::{Error, Options, Others},
     pairs::Pairs,
     transfer::Transfers,
 };
@@ -324,7 +324,7 @@ impl Replicas {
                 begun.durable().await?;
             }
             made.durable().await?;
-            let handle = self.open(group, new.sync, machine, false, true).await?;
+            let handle = self.open(group, new.sync, machine, (false, true), Others::None).await?;
             if first.is_some_and(|f| f.id == self.0.me.id) {
                 handle.0.campaign_until_led();
             } else if let Some(f) = first {
@@ -333,7 +333,7 @@ impl Replicas {
             }
             return Ok(handle);
         }
-        self.open(group, new.sync, machine, true, true).await
+        self.open(group, new.sync, machine, (true, true), Others::None).await
     }
 
     /// Opens a group that the store has: the checkpoint goes to the machine, and what the log has above it is applied again once it is
@@ -342,11 +342,25 @@ impl Replicas {
     /// # Errors
     /// There is no such group, or what is on disk is damaged; then nothing was changed.
     pub async fn restore(&self, id: GroupId, sync: Sync, machine: Arc<dyn Machine>) -> Result<Handle, Error> {
+        self.restore_among(id, sync, machine, Others::None).await
+    }
+
+    /// The same with a word on whether others have the group, which counts if this node has lost a part of its log and takes itself for the only member (D-15).
+    ///
+    /// # Errors
+    /// As [`Replicas::restore`], and [`Error::WhoElse`]; the machine may have been given a checkpoint by then.
+    pub async fn restore_among(
+        &self,
+        id: GroupId,
+        sync: Sync,
+        machine: Arc<dyn Machine>,
+        others: Others,
+    ) -> Result<Handle, Error> {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
         let group = self.0.store.group(store::GroupId(id.0))?;
-        self.open(group, sync, machine, false, false).await
+        self.open(group, sync, machine, (false, false), others).await
     }
 
     async fn open(
@@ -354,14 +368,14 @@ impl Replicas {
         store: store::Group,
         sync: Sync,
         machine: Arc<dyn Machine>,
-        young: bool,
-        fresh: bool,
+        (young, fresh): (bool, bool),
+        others: Others,
     ) -> Result<Handle, Error> {
         let id = GroupId(store.id().0);
         if self.0.groups.lock().contains_key(&id) {
             return Err(Error::Open(id));
         }
-        let inner = open::open(&self.0, &store, &machine, fresh).await?;
+        let inner = open::open(&self.0, &store, &machine, fresh, others).await?;
         let young = young || (!fresh && !store.is_memory() && crate::net::sole(&inner));
         let group = Arc::new(Group {
             id,

@@ -430,7 +430,7 @@ impl JetStream {
     /// What is assigned once this node's view of the meta group is not older than its own life. K-5: after a start the log is applied again, and on the
     /// way it says of groups that this node has left since that they are to be made. A replica made of such a word would have forgotten what it
     /// once acknowledged, and could make a leader together with others like it.
-    async fn still_assigned(self: &Arc<JetStream>, id: u64) -> Option<Arc<Assigned>> {
+    pub(super) async fn still_assigned(self: &Arc<JetStream>, id: u64) -> Option<Arc<Assigned>> {
         if !self.is_current().await {
             return None;
         }

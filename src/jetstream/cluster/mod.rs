@@ -3,6 +3,7 @@
 //! Owns the seam to the network ([`Wires`], [`Kind`]), and in its parts the making of the meta group, the placement of assets, and the way of a
 //! request to the node that answers it. Does not own links: the server gives them.
 
+mod alone;
 pub(crate) mod ask;
 pub(crate) mod calls;
 mod formation;

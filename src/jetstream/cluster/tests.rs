@@ -159,6 +159,40 @@ impl Dir {
         std::fs::remove_dir_all(&dir).ok();
         Dir(dir)
     }
+    /// What is in it now, in another one.
+    #[allow(clippy::disallowed_methods, reason = "a test's own directory")]
+    fn copy(&self) -> Arc<Dir> {
+        let to = Dir::new();
+        let mut left = vec![PathBuf::new()];
+        while let Some(at) = left.pop() {
+            std::fs::create_dir_all(to.0.join(&at)).expect("it is our own");
+            for found in std::fs::read_dir(self.0.join(&at)).expect("it is there") {
+                let found = found.expect("it can be read");
+                let path = at.join(found.file_name());
+                if found.path().is_dir() {
+                    left.push(path);
+                } else {
+                    std::fs::copy(found.path(), to.0.join(&path)).expect("it can be copied");
+                }
+            }
+        }
+        Arc::new(to)
+    }
+    /// Takes away whatever stands behind the headers of its journal's files.
+    #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test's own directory")]
+    fn cut_journal(&self) {
+        let shards = std::fs::read_dir(&self.0).expect("it is there").flatten();
+        let journals = shards.map(|s| s.path().join("journal")).chain([self.0.join("journal")]);
+        let files: Vec<_> = journals.filter_map(|j| std::fs::read_dir(j).ok()).flatten().flatten().collect();
+        assert!(!files.is_empty(), "there is a journal");
+        for f in files {
+            std::fs::File::options()
+                .write(true)
+                .open(f.path())
+                .and_then(|f| f.set_len(600))
+                .expect("it is our own");
+        }
+    }
 }
 impl Drop for Dir {
     #[allow(clippy::disallowed_methods, reason = "a test's own directory")]
@@ -749,6 +783,38 @@ fn a_consumer_does_not_leave_a_server_without_its_stream() {
                 assert_eq!(v["error"]["err_code"], json!(code), "{consumer} {peer}: {v}");
             }
         }
+        w.end().await;
+    });
+}
+
+/// A stream of one replica gets three, and its first server loses the end of its journal, which says so: it asks the others before it opens it, and follows them.
+#[test]
+fn k12_who_forgot_that_there_are_others_asks_them() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let made = w.at(0).good("STREAM.CREATE.S", &stream("S", 1)).await;
+        assert_eq!(w.publish("S.x", "one").await, 1);
+        let first = w.find(made["cluster"]["leader"].as_str().expect("it is led"));
+        w.at(first).node.replicas.flush().await.expect("it flushes");
+        w.at(1).good("STREAM.UPDATE.S", &stream("S", 3)).await;
+        w.eventually(2, "STREAM.INFO.S", |v| all_current(v, 2) && v["state"]["messages"] == 1).await;
+        assert_eq!(w.publish("S.x", "two").await, 2);
+        // As after a power failure: nothing was closed.
+        let damaged = w.at(first).dir.copy();
+        damaged.cut_journal();
+        w.kill(first).await;
+        assert_eq!(w.publish("S.x", "three").await, 3);
+        w.start(first, &damaged).await;
+        w.eventually(first, "STREAM.INFO.S", |v| all_current(v, 2) && v["state"]["messages"] == 3).await;
+        // What is not answered in time is published again.
+        let last = w.publish("S.x", "four").await;
+        assert!(last >= 4, "{last} was given before");
+        w.eventually(first, "STREAM.INFO.S", |v| all_current(v, 2) && v["state"]["messages"] == last).await;
+        let mine = w.at(first).node.replicas.all().into_iter().find(|h| h.id().0 != crate::meta::META_GROUP);
+        let mine = mine.expect("it has the stream");
+        until("it has caught up and is trusted again", || (!mine.status().damaged).then_some(())).await;
+        assert_eq!(mine.members().0.len(), 3);
         w.end().await;
     });
 }
