@@ -64,6 +64,8 @@ pub struct JetStream {
     pub(crate) opening: Mutex<BTreeSet<u64>>,
     /// Groups up to this one that are not here may have been: rounds of the journal are gone. Larger than all while that is not known.
     pub(crate) suspect: AtomicU64,
+    /// The meta group has others, or was to get some; durable (`formation`).
+    pub(crate) shared: AtomicBool,
     /// For which of the meta group's replicas here everything was applied that was in its log as that began.
     pub(crate) current: AtomicU64,
     /// Who changes the file of the formation once there is a group.
@@ -178,7 +180,7 @@ impl JetStream {
         let replicas = Replicas::new(store, me, replica::Options::default());
         replicas.spawn();
         let stored = replicas.stored();
-        let mut suspect = 0;
+        let (mut suspect, mut shared) = (0, false);
         let cluster = match setup {
             None => None,
             Some(setup) => {
@@ -198,6 +200,7 @@ impl JetStream {
                 if saved.lost {
                     replicas.may_have_lost_numbers().await;
                 }
+                shared = saved.shared;
                 suspect = if saved.lost { u64::MAX } else { saved.lost_upto };
                 if !is_there && saved.forgot {
                     host.log(
@@ -229,6 +232,7 @@ impl JetStream {
             system_desk: Mutex::default(),
             opening: Mutex::default(),
             suspect: AtomicU64::new(suspect),
+            shared: AtomicBool::new(shared),
             current: AtomicU64::new(0),
             noting: tokio::sync::Mutex::default(),
             stored_max: stored.last().map_or(0, |g| g.0),
@@ -281,7 +285,8 @@ impl JetStream {
         if self.cluster.as_ref().is_some_and(|c| c.genesis().is_none()) {
             // It is made or joined with others.
         } else if stored.contains(&id) {
-            let opened = self.replicas.restore(id, self.meta_sync(), self.meta.clone()).await;
+            let others = if self.shared.load(Acquire) { Others::Some } else { Others::None };
+            let opened = self.replicas.restore_among(id, self.meta_sync(), self.meta.clone(), others).await;
             let (voters, _) = opened.map_err(|e| format!("the meta group: {e}"))?.members();
             if self.cluster.is_none() && voters.iter().any(|n| *n != self.me) {
                 return Err(format!(

@@ -52,6 +52,9 @@ pub struct Saved {
     /// It is a member of a group: a start that finds none has forgotten it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub member: bool,
+    /// Others are members of its group, or were to become some, whatever its own log still says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
     /// It may have been a member of a group that it has forgotten.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forgot: bool,

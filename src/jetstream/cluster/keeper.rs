@@ -274,7 +274,12 @@ impl JetStream {
             // Nobody leaves who was not removed.
             listed.chain(voters.iter().copied()).filter(|n| !s.is_removed(*n)).collect()
         });
-        if learners.is_empty() && voters.iter().copied().collect::<BTreeSet<_>>() == target {
+        let there = learners.is_empty() && voters.iter().copied().collect::<BTreeSet<_>>() == target;
+        let alone = learners.is_empty() && voters.len() == 1;
+        if alone && self.shared.load(Acquire) == there && !self.note_shared(!there).await {
+            return true;
+        }
+        if there {
             return false;
         }
         let target: Vec<NodeId> = target.into_iter().collect();
@@ -286,6 +291,18 @@ impl JetStream {
                 true
             }
         }
+    }
+
+    /// K-12, for the meta group, which no assignment names: who is alone in it notes durably that others come before it takes them in, and that it is alone again.
+    async fn note_shared(&self, shared: bool) -> bool {
+        let noted = self.note(|saved| saved.shared = shared).await;
+        match &noted {
+            Ok(()) => self.shared.store(shared, Release),
+            Err(e) => self
+                .host
+                .log("ERR", &format!("JetStream: who else is in the meta group could not be noted: {e}")),
+        }
+        noted.is_ok()
     }
 
     /// Streams that are on a server which was removed get another instead, if there is one.

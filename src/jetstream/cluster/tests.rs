@@ -818,3 +818,33 @@ fn k12_who_forgot_that_there_are_others_asks_them() {
         w.end().await;
     });
 }
+
+/// The same for the meta group of a server that was alone, which no assignment names.
+#[test]
+fn k12_who_took_others_into_its_meta_group_and_forgot_is_not_alone() {
+    run(async {
+        let dir = Arc::new(Dir::new());
+        let alone = Server::start(None, "s0", &dir).await;
+        alone.good("STREAM.CREATE.S", &stream("S", 1)).await;
+        alone.node.close().await;
+        drop(alone);
+        let mut w = World { net: Arc::default(), servers: vec![None, None, None] };
+        w.start(0, &dir).await;
+        w.start(1, &Arc::new(Dir::new())).await;
+        w.start(2, &Arc::new(Dir::new())).await;
+        w.formed().await;
+        // In the middle of a change nobody could lead without the one that is in doubt.
+        until("all changes of members are through", || {
+            let through = |s: &Server| s.node.meta.handle().is_some_and(|h| h.status().outgoing.is_empty());
+            w.all().all(through).then_some(())
+        })
+        .await;
+        let damaged = w.at(0).dir.copy();
+        damaged.cut_journal();
+        w.kill(0).await;
+        w.start(0, &damaged).await;
+        w.formed().await;
+        w.at(0).good("STREAM.CREATE.T", &stream("T", 3)).await;
+        w.end().await;
+    });
+}
