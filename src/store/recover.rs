@@ -6,11 +6,13 @@
 //!   is damage, is named as far as its table reaches, and what follows it is still read.
 //! - S-81: the log ends before the first round that is bad and not vouched for, and nothing after it is read: no sync
 //!   that covered it ever completed.
+//! - S-83: what an opening took of a file stays, also when a later one has another key: a header that is lost is made anew.
 
 use std::collections::BTreeMap;
 
 use crate::{
-    round::{Found, Scanned},
+    options::Options,
+    round::{FileHead, Found, Scanned},
     types::{Epoch, Round},
 };
 
@@ -35,6 +37,17 @@ impl FileScan {
     pub(crate) fn nameless() -> FileScan {
         let none = Epoch(0);
         FileScan { epoch: none, newest: none, first: None, loose: false, rounds: Vec::new(), cut: u64::MAX }
+    }
+
+    /// What is to stand at the beginning of a file whose header is lost, or is that of an older use, and from which rounds were taken: they were taken for plain, since
+    /// no key is configured, and a life that has one could not tell any more (S-83). It vouches for nothing that did not vouch for itself.
+    pub(crate) fn head_anew(&self, shard: u32, len: u64, opts: &Options) -> Option<FileHead> {
+        if self.first.is_some() || self.cut > 0 || opts.keys.current().is_some() {
+            return None;
+        }
+        let first = self.rounds.iter().map(|r| r.head.round).min()?;
+        let epoch = self.epoch;
+        Some(FileHead { shard, epoch, first, salt: [0; 16], key: 0, len, refers: true, loose: true })
     }
 }
 

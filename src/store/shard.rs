@@ -216,7 +216,11 @@ impl Shard {
                 let known = last.entry(*number).or_insert(l);
                 *known = l.max(*known);
                 if writes {
-                    files[number].file.sync_data().await?;
+                    let file = &files[number].file;
+                    if let Some(head) = scan.head_anew(id, files[number].len, &opts) {
+                        file.write_vectored_at(0, vec![head.encode(opts.sector)]).await?;
+                    }
+                    file.sync_data().await?;
                 }
             }
         }
