@@ -928,7 +928,7 @@ impl Deliveries {
             Some(b) if m.body_crlf.len() - skip >= SHARE_BYTES_MIN => Body::Shared(b, skip),
             _ => Body::Copied(&m.body_crlf[skip..]),
         };
-        self.hand_over(sub, bare, body, m.reply)
+        self.put_out(sub, bare, body, m.reply)
     }
 
     /// Gives a large body that stands in shared memory without a line's end behind it to the only receiver, without a copy; `None` where that cannot be, and nothing was
@@ -941,7 +941,7 @@ impl Deliveries {
             return None;
         }
         self.head.set(m.shown, m.reply, bare.then_some(m.header_len), m.body.len());
-        let n = usize::from(self.hand_over(sub, false, Body::Loose(m.body), m.reply));
+        let n = usize::from(self.put_out(sub, false, Body::Loose(m.body), m.reply));
         if !self.expired.is_empty() {
             self.end();
         }
@@ -950,7 +950,7 @@ impl Deliveries {
 
     /// Puts a message into the outbox of a receiver that may have it; `bare` without its headers.
     #[inline(always)]
-    fn hand_over(&mut self, sub: &Arc<Sub>, bare: bool, body: Body<'_>, reply: &[u8]) -> bool {
+    fn put_out(&mut self, sub: &Arc<Sub>, bare: bool, body: Body<'_>, reply: &[u8]) -> bool {
         let (link, link_flags) = (&*sub.link, sub.link.flags());
         let head = if bare { &mut self.plain_head } else { &mut self.head };
         let mut out = link.out.lock();
