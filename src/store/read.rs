@@ -320,7 +320,8 @@ impl Shard {
         let begins = large && i == 0;
         let follows = |known: bool| place(f.blocks[if known || begins { last } else { i }].off);
         let in_order = self.cache.follows(before, follows) || begins;
-        if !in_order || last == i {
+        // The last of a piece may be alone; it is read already then.
+        if !in_order || (last == i && !self.cache.holds_ahead(place(start))) {
             return Ok(());
         }
         let open = match self.segment(meta.file).await {
