@@ -45,11 +45,6 @@ const CONTROL_LINE_BYTES_MAX: usize = READ_BYTES - 1024;
 const READS_MAX: usize = 16;
 /// What is read in one turn up to this size is little: whoever sent it waits for an answer, most likely.
 const SMALL_BYTES_MAX: usize = 256;
-/// What is read in one turn from this size on is much: a client that sends as much as this before it hears of some would otherwise be read until it stops, and nothing of
-/// it written until then. The runtime itself lets a task go on for many turns.
-const MUCH_BYTES_MIN: usize = 512 << 10;
-/// Tasks of this worker, one waking the other, that a publish goes through until it is on its way to the disk: its group, and the journal. And one more for what is woken late.
-const STEPS_BEGUN: usize = 3;
 /// How long a publisher pauses for a receiver that is nearly full; nat-server waits 2 to 5 ms.
 const STALL: Duration = Duration::from_millis(5);
 /// A compressed WebSocket message may hold that many of the largest protocol messages, and never more than the next constant.
@@ -586,12 +581,7 @@ impl Connection {
                 }
                 r = self.socket.readable(), if reads => match r {
                     Ok(()) => {
-                        if self.read() >= MUCH_BYTES_MIN {
-                            // What it has begun goes on before more is read: a round of the journal is written meanwhile.
-                            for _ in 0..STEPS_BEGUN {
-                                env::give_way().await;
-                            }
-                        }
+                        self.read();
                         // Reading comes first, so a client that never pauses would keep the timer from firing.
                         if timer_at <= self.last_read {
                             self.tick(self.last_read);
@@ -698,10 +688,10 @@ impl Connection {
         self.link.push(|out| frame::push_err(out, text));
     }
 
-    /// Reads what is there and handles it; how many bytes that were.
-    fn read(&mut self) -> usize {
+    /// Reads what is there and handles it.
+    fn read(&mut self) {
         if self.undecided && !self.decide() {
-            return 0;
+            return;
         }
         let mut bytes = 0;
         READ.with_borrow_mut(|buf| {
@@ -736,7 +726,6 @@ impl Connection {
         if self.partial.is_empty() && self.partial.capacity() > 0 {
             self.partial = BytesMut::new();
         }
-        bytes
     }
 
     /// One read and what it brings. 0 is the end.

@@ -8,10 +8,7 @@
 //! - S-25: a sector of a segment that was written for a round is never written again: what does not fill one stands in the round itself.
 //! - S-26: a file that a round names which an opening may still read is not removed, and its id not given again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use bytes::Bytes;
 use env::disk::OpenOptions;
@@ -40,10 +37,10 @@ pub(crate) struct Laying {
     open: BTreeMap<GroupId, Early>,
     /// Those that grow no more and wait for a flush.
     closed: Vec<Early>,
-    /// Files that written rounds refer to and that are not synced since, with the last of these rounds.
-    unsynced: BTreeMap<FileId, (File, Round)>,
-    /// Those whose names may not be durable.
-    names: BTreeSet<FileId>,
+    /// Files that written rounds refer to and that are not synced since.
+    unsynced: BTreeMap<FileId, File>,
+    /// Some of their names may not be durable.
+    names: bool,
     /// A file could not be written: the next flush lets it be tried again.
     failed: bool,
 }
@@ -150,23 +147,7 @@ struct Laid {
     len: u32,
 }
 
-/// What was to be synced at some time.
-struct Due {
-    files: BTreeMap<FileId, (File, Round)>,
-    names: BTreeSet<FileId>,
-}
-
 impl Laying {
-    fn due(&self) -> Due {
-        Due { files: self.unsynced.clone(), names: self.names.clone() }
-    }
-
-    /// All of that is synced. What a later round has written to a file is not.
-    fn settle(&mut self, due: &Due) {
-        self.unsynced.retain(|id, (_, last)| due.files.get(id).is_none_or(|(_, synced)| *synced < *last));
-        self.names.retain(|id| !due.names.contains(id));
-    }
-
     pub(crate) fn is_idle(&self) -> bool {
         self.open.is_empty()
     }
@@ -238,15 +219,13 @@ impl Shard {
                     continue;
                 }
                 match self.begin_early(group).await {
-                    Ok(e) => {
-                        laying.names.insert(e.id);
-                        laying.open.insert(group, e);
-                    }
+                    Ok(e) => drop(laying.open.insert(group, e)),
                     Err(_) => {
                         laying.failed = true;
                         continue;
                     }
                 }
+                laying.names = true;
             }
             let e = laying.open.get_mut(&group).expect("it is there, or was just begun");
             let (off, len) = e.push(&entry, large);
@@ -275,7 +254,7 @@ impl Shard {
             *f = refers;
             bytes += u64::from(l.len);
             e.named = round;
-            laying.unsynced.insert(l.file, (e.file.clone(), round));
+            laying.unsynced.insert(l.file, e.file.clone());
         }
         bytes
     }
@@ -365,44 +344,17 @@ impl Shard {
         lost.into_values().chain(also).for_each(|e| self.end_early(&e));
     }
 
-    /// Syncs what [`Shard::sync`] is about to sync, without holding up the rounds: they wait then only for what came in between. A sync more makes nothing possible that a
-    /// power failure could not leave before.
-    pub(crate) async fn sync_ahead(&self) -> Result<()> {
-        if mutant!(self.opts, ReferenceUnsynced) {
-            return Ok(());
-        }
-        let due = self.round_lock.lock().await.due();
-        let done = async {
-            for (f, _) in due.files.values() {
-                f.sync_data().await?;
-            }
-            if !due.names.is_empty() {
-                self.disk.sync_dir(&self.dir.join("segments")).await?;
-            }
-            for f in self.unsynced_journal() {
-                f.sync_data().await?;
-            }
-            Ok::<(), std::io::Error>(())
-        };
-        // S-2: nothing is synced a second time.
-        if let Err(e) = done.await {
-            return Err(self.poison(&e.to_string()));
-        }
-        self.round_lock.lock().await.settle(&due);
-        Ok(())
-    }
-
     /// S-24: syncs what written rounds refer to, and the names of those files.
     pub(crate) async fn sync_early(&self, laying: &mut Laying) -> std::io::Result<()> {
         if laying.unsynced.is_empty() {
             return Ok(());
         }
         if !mutant!(self.opts, ReferenceUnsynced) {
-            for (f, _) in laying.unsynced.values() {
+            for f in laying.unsynced.values() {
                 f.sync_data().await?;
             }
         }
-        if !std::mem::take(&mut laying.names).is_empty() {
+        if std::mem::take(&mut laying.names) {
             self.disk.sync_dir(&self.dir.join("segments")).await?;
         }
         laying.unsynced.clear();

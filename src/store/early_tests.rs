@@ -398,37 +398,3 @@ fn only_files_with_references_are_of_version_2() {
     assert_eq!(crate::round::FileHead::foreign_version(&b), Some(3));
     assert_eq!(crate::round::FileHead::decode(&b), None);
 }
-
-/// What a flush syncs before it holds up the rounds need not be synced again, unless a round has written more of it meanwhile.
-#[test]
-fn s24_what_is_written_while_it_is_synced_ahead_is_synced_again() {
-    let disk = SimHandle::faultless(1);
-    let (store, g) = referring(&disk);
-    now(store.flush()).expect("a flush");
-    let shard = store.shards()[0].clone();
-    let round = || {
-        append_with(&g, 3000, Sync::Relaxed);
-        step(&store);
-    };
-    let left = || {
-        let laying = now(shard.round_lock.lock());
-        laying.unsynced.len() + laying.names.len()
-    };
-    round();
-    assert_eq!(left(), 2, "a file and its name");
-    now(shard.sync_ahead()).expect("a well disk");
-    assert_eq!(left(), 0);
-    round();
-    let due = now(shard.round_lock.lock()).due();
-    round();
-    now(shard.round_lock.lock()).settle(&due);
-    assert_eq!((left(), due.names.len()), (1, 0), "a later round wrote to it");
-    assert!(shard.is_unsynced(), "nobody hears of it");
-    now(shard.sync()).expect("a well disk");
-    assert!(left() == 0 && !shard.is_unsynced());
-    let last = g.last();
-    drop((store, g, shard));
-    disk.with(|d| d.power_failure());
-    let store = open(&disk);
-    assert_eq!((store.group(Id(1)).expect("it is there").last(), store.damage().len()), (last, 0));
-}

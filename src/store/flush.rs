@@ -202,9 +202,6 @@ impl Shard {
     pub(crate) async fn flush(&self) -> Result<bool> {
         let _one = self.flush_lock.lock().await;
         // What only lies in the page cache so far would stay behind.
-        if self.is_unsynced() {
-            self.sync_ahead().await?;
-        }
         self.sync().await?;
         let synced = self.progress.borrow().synced;
         {

@@ -692,13 +692,6 @@ impl Shard {
         p.written > p.synced
     }
 
-    /// The journal's files that were written without a sync.
-    pub(crate) fn unsynced_journal(&self) -> Vec<File> {
-        let j = self.journal.lock();
-        let full = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone());
-        full.chain(j.active.iter().filter(|a| a.unsynced).map(|a| a.at.file.clone())).collect()
-    }
-
     /// Syncs what was written without a sync.
     pub(crate) async fn sync(&self) -> Result<()> {
         let mut laying = self.round_lock.lock().await;
@@ -712,7 +705,11 @@ impl Shard {
             }
             p.written
         };
-        let files = self.unsynced_journal();
+        let files: Vec<File> = {
+            let j = self.journal.lock();
+            let full = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone());
+            full.chain(j.active.iter().filter(|a| a.unsynced).map(|a| a.at.file.clone())).collect()
+        };
         if let Err(e) = self.sync_early(&mut laying).await {
             return Err(self.poison(&e.to_string()));
         }
