@@ -49,7 +49,7 @@ pub use gather::{Gathered, Gatherer};
 pub use imports::{Crossing, Latency, REQUEST_INFO};
 pub use link::{Closed, Inbound, Kind, Link, LinkFlags, LinkOptions, Transport};
 pub use outbox::{Chunk, Out, SHARE_BYTES_MIN};
-pub use router::{Deliveries, Message, Outcome, Router, Sender};
+pub use router::{Deliveries, Loose, Message, Outcome, Router, Sender};
 pub use routes::{Carries, RouteInbox, RouteOut};
 pub use run::Run;
 pub use stats::{Counter, Stats, Traffic};

@@ -45,6 +45,31 @@ pub struct Message<'a> {
     pub shown: Option<&'a [u8]>,
 }
 
+/// A message whose body stands in shared memory by itself.
+#[derive(Clone, Copy)]
+pub struct Loose<'a> {
+    /// Where to.
+    pub subject: &'a [u8],
+    /// The subject that receivers are shown.
+    pub shown: &'a [u8],
+    /// Where answers go; may be empty.
+    pub reply: &'a [u8],
+    /// Bytes of header block at the front of the body.
+    pub header_len: usize,
+    /// Header block and payload, with no CRLF after them.
+    pub body: &'a Bytes,
+}
+
+/// What a receiver is given behind its line.
+enum Body<'a> {
+    /// Copied into its outbox; CRLF is in it.
+    Copied(&'a [u8]),
+    /// Shared from so many bytes on; CRLF is in it.
+    Shared(&'a Bytes, usize),
+    /// Shared, and CRLF is put behind it.
+    Loose(&'a Bytes),
+}
+
 impl<'a> Message<'a> {
     /// Header block and payload.
     pub fn body(&self) -> &'a [u8] {
@@ -363,6 +388,18 @@ pub struct Sender {
     out: Deliveries,
 }
 
+/// Who gets what a sender sends to `subject`.
+#[inline]
+fn receivers<'p>(plans: &'p mut Plans, account: &Account, subject: &[u8]) -> &'p Receivers {
+    let named = |n: Named<'_>| account.has_named(n);
+    let plan = plans.get_wide(subject, account.generation(), named, |p| {
+        p.allowed = true;
+        p.literal = true;
+        account.match_wide(subject, &mut p.matched)
+    });
+    &plan.matched
+}
+
 impl Sender {
     /// A publisher on `account` in the name of `link`; `seed` feeds the choice of queue members.
     pub fn new(broker: Arc<Broker>, link: Arc<Link>, account: Arc<Account>, seed: u64) -> Sender {
@@ -375,14 +412,14 @@ impl Sender {
     /// Sends a message on its way and says how many got it. It is written with the next [`Sender::flush`].
     #[inline]
     pub fn send(&mut self, m: &Message<'_>) -> usize {
-        let account = &self.account;
-        let named = |n: Named<'_>| account.has_named(n);
-        let plan = self.plans.get_wide(m.subject, account.generation(), named, |p| {
-            p.allowed = true;
-            p.literal = true;
-            account.match_wide(m.subject, &mut p.matched)
-        });
-        self.out.deliver(&plan.matched, &self.link, m)
+        let matched = receivers(&mut self.plans, &self.account, m.subject);
+        self.out.deliver(matched, &self.link, m)
+    }
+    /// The same for a large body in shared memory, which is written from where it is if there is one receiver only; `None` where it cannot be: then it has to be sent
+    /// in one piece with its line's end.
+    pub fn send_loose(&mut self, m: &Loose<'_>) -> Option<usize> {
+        let matched = receivers(&mut self.plans, &self.account, m.subject);
+        self.out.deliver_loose(matched, m)
     }
     /// Writes out what was sent since the last flush.
     pub fn flush(&mut self) {
@@ -885,11 +922,37 @@ impl Deliveries {
             return false;
         }
         // A receiver without headers gets the payload alone.
-        let (head, body_crlf, skip) = if m.header_len > 0 && !link_flags.has(LinkFlags::HEADERS) {
-            (&mut self.plain_head, &m.body_crlf[m.header_len..], m.header_len)
-        } else {
-            (&mut self.head, m.body_crlf, 0)
+        let bare = m.header_len > 0 && !link_flags.has(LinkFlags::HEADERS);
+        let skip = if bare { m.header_len } else { 0 };
+        let body = match m.shared {
+            Some(b) if m.body_crlf.len() - skip >= SHARE_BYTES_MIN => Body::Shared(b, skip),
+            _ => Body::Copied(&m.body_crlf[skip..]),
         };
+        self.put_out(sub, bare, body, m.reply)
+    }
+
+    /// Gives a large body that stands in shared memory without a line's end behind it to the only receiver, without a copy; `None` where that cannot be, and nothing was
+    /// done.
+    fn deliver_loose(&mut self, matched: &Receivers, m: &Loose<'_>) -> Option<usize> {
+        let sub = matched.sole()?;
+        let (link, bare) = (&*sub.link, m.header_len > 0);
+        let takes = link.kind == Kind::Client && (!bare || link.flags().has(LinkFlags::HEADERS));
+        if !takes || sub.flags() != 0 || self.trace.is_some() {
+            return None;
+        }
+        self.head.set(m.shown, m.reply, bare.then_some(m.header_len), m.body.len());
+        let n = usize::from(self.put_out(sub, false, Body::Loose(m.body), m.reply));
+        if !self.expired.is_empty() {
+            self.end();
+        }
+        Some(n)
+    }
+
+    /// Puts a message into the outbox of a receiver that may have it; `bare` without its headers.
+    #[inline(always)]
+    fn put_out(&mut self, sub: &Arc<Sub>, bare: bool, body: Body<'_>, reply: &[u8]) -> bool {
+        let (link, link_flags) = (&*sub.link, sub.link.flags());
+        let head = if bare { &mut self.plain_head } else { &mut self.head };
         let mut out = link.out.lock();
         if out.closed {
             return false;
@@ -898,19 +961,26 @@ impl Deliveries {
             Some(last) => last,
             None => return false,
         };
-        let (sid, n) = (sub.sid(), body_crlf.len());
-        match m.shared {
-            Some(b) if n >= SHARE_BYTES_MIN => {
+        let sid = sub.sid();
+        let size = match body {
+            Body::Shared(b, skip) => {
                 head.push(sid, out.room(head.len(sid)));
                 out.share(if skip == 0 { b.clone() } else { b.slice(skip..) });
+                b.len() - skip - 2
             }
-            _ => {
-                let room = out.room(head.len(sid) + n);
+            Body::Loose(b) => {
+                head.push(sid, out.room(head.len(sid)));
+                out.share(b.clone());
+                out.room(2).extend_from_slice(b"\r\n");
+                b.len()
+            }
+            Body::Copied(body_crlf) => {
+                let room = out.room(head.len(sid) + body_crlf.len());
                 head.push(sid, room);
                 room.extend_from_slice(body_crlf);
+                body_crlf.len() - 2
             }
-        }
-        let size = (n - 2) as u64;
+        } as u64;
         out.msgs += 1;
         out.bytes += size;
         let (pending, first) = (out.pending(), out.schedule());
@@ -932,8 +1002,8 @@ impl Deliveries {
         if last {
             self.expired.push(sub.clone());
         }
-        if link_flags.has(LinkFlags::GRANTS_REPLIES) && !m.reply.is_empty() {
-            link.grant_reply(m.reply);
+        if link_flags.has(LinkFlags::GRANTS_REPLIES) && !reply.is_empty() {
+            link.grant_reply(reply);
         }
         true
     }

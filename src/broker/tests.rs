@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{rules::*, *};
@@ -108,6 +109,35 @@ fn b1_everybody_who_matches_gets_it_in_order() {
     assert!(at("MSG foo.bar 22 3\r\none\r\n") < at("MSG foo.baz 22 re 3\r\ntwo\r\n"));
     assert_eq!(p.got(), "MSG foo.bar 3 3\r\none\r\nMSG foo.baz 3 re 3\r\ntwo\r\n");
     assert_eq!((q.link.out_traffic().msgs, b.stats.in_msgs.get(), b.stats.out_msgs.get()), (4, 2, 6));
+}
+
+/// What stands in shared memory is written from there, and its line's end behind it: for one receiver, who takes it as it is.
+#[test]
+fn b1_a_body_without_its_line_end_arrives_whole_and_in_order() {
+    let b = Arc::new(Broker::default());
+    let (p, q) = (Peer::new(&b, "A"), Peer::new(&b, "A"));
+    q.sub("a", "", "1");
+    let mut s = Sender::new(b.clone(), p.link.clone(), p.router.account().clone(), 1);
+    let body = Bytes::from(vec![b'x'; 70_000]);
+    let loose = Loose { subject: b"a", shown: b"shown", reply: b"", header_len: 0, body: &body };
+    let whole =
+        Message { subject: b"a", reply: b"", header_len: 0, body_crlf: b"y\r\n", shared: None, shown: None };
+    assert_eq!((s.send_loose(&loose), s.send(&whole), s.send_loose(&loose)), (Some(1), 1, Some(1)));
+    s.flush();
+    let text = "x".repeat(70_000);
+    let one = format!("MSG shown 1 70000\r\n{text}\r\n");
+    assert!(q.got() == format!("{one}MSG a 1 1\r\ny\r\n{one}"));
+    let sent = (q.link.out_traffic().msgs, q.link.out_traffic().bytes);
+    assert_eq!(sent, (3, 140_001));
+    // Headers are a part of it, and go to who takes headers.
+    assert_eq!(s.send_loose(&Loose { header_len: 5, ..loose }), Some(1));
+    s.flush();
+    assert!(q.got().starts_with("HMSG shown 1 5 70000\r\nx"));
+    q.link.set_flags(LinkFlags::ECHO);
+    assert_eq!(s.send_loose(&Loose { header_len: 5, ..loose }), None);
+    // Of several receivers each would have it in one piece.
+    p.sub("a", "", "1");
+    assert_eq!((s.send_loose(&loose), q.got().len()), (None, 0));
 }
 
 #[test]

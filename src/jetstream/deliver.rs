@@ -15,6 +15,10 @@ const TURN: usize = 512;
 /// How long a stream pauses whose receivers are nearly full.
 const CONGESTED: Duration = Duration::from_millis(5);
 
+/// Payloads from this size on are written from where they were read. A slow receiver may hold on to a mebibyte for each that it has not taken (what was read
+/// or published together), so that it is not done with small ones.
+const LOOSE_BYTES_MIN: usize = 64 << 10;
+
 /// Pause before a leader that nobody answers asks again whether it still leads.
 const UNSURE: Duration = Duration::from_millis(50);
 
@@ -184,6 +188,11 @@ fn deliver(
     reply.clear();
     subject.write(reply, d.deliveries, m.seq, d.dseq, m.time, d.pending);
     if !d.headers_only && d.pin.is_none() {
+        if m.payload().len() >= LOOSE_BYTES_MIN
+            && let Some(n) = post.loose(&d.to, m.subject(), reply, m.headers().len(), &m.body())
+        {
+            return n;
+        }
         let parts = [m.headers(), m.payload()];
         return post.send(&d.to, Some(m.subject()), reply, m.headers().len(), &parts);
     }

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use broker::{Account, Broker, Link, Message, SHARE_BYTES_MIN, Sender};
+use broker::{Account, Broker, Link, Loose, Message, SHARE_BYTES_MIN, Sender};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -62,6 +62,17 @@ impl Post {
         let body = Bytes::from(body);
         let m = Message { subject: to, reply, header_len, body_crlf: &body, shared: Some(&body), shown };
         self.sender.send(&m)
+    }
+    /// Sends what stands in shared memory, without a copy; `None` if that cannot be.
+    pub fn loose(
+        &mut self,
+        to: &[u8],
+        shown: &[u8],
+        reply: &[u8],
+        header_len: usize,
+        body: &Bytes,
+    ) -> Option<usize> {
+        self.sender.send_loose(&Loose { subject: to, shown, reply, header_len, body })
     }
     /// Sends a message without headers whose text ends with the line's end.
     #[inline]

@@ -82,7 +82,7 @@ impl Group {
                     (Spot::Nowhere, _) => Last::Absent,
                     (Spot::Here(r), _) => Message::parse(r).filter(own).map_or(Last::Unsure, Last::Message),
                     (Spot::Block(_, seq), Some(b)) => {
-                        let m = b.place_of(*seq).and_then(|r| Message::decode(self.id, &b.raw[r]));
+                        let m = b.whole_at(self.id, *seq).and_then(|r| Message::parse(&b.raw[r]));
                         m.filter(own).map_or(Last::Unsure, Last::Message)
                     }
                     _ => Last::Unsure,

@@ -18,9 +18,10 @@ use parking_lot::Mutex;
 
 use crate::{
     crypt::FileKey,
+    group::Piece,
     io::File,
     segment::{Block, IndexFoot, SubjectFoot},
-    types::{FileId, StreamSeq},
+    types::{FileId, GroupId, StreamSeq},
 };
 
 /// Segment files that are kept open.
@@ -165,6 +166,16 @@ pub(crate) struct Cache {
     recent: Mutex<VecDeque<At>>,
     /// What those who read in order are about to ask for.
     ahead: Mutex<VecDeque<(At, Soon)>>,
+    /// Pieces that somebody who reads in order comes to next, until they were opened.
+    coming: Mutex<VecDeque<Coming>>,
+}
+
+/// A piece that is about to be read from its beginning.
+#[derive(Debug)]
+pub(crate) struct Coming {
+    pub piece: Arc<Piece>,
+    /// Its subjects are asked for too.
+    pub subjects: bool,
 }
 
 impl Cache {
@@ -177,6 +188,7 @@ impl Cache {
             large: Mutex::new(Budgeted::new(blocks / LARGE_PART)),
             recent: Mutex::default(),
             ahead: Mutex::default(),
+            coming: Mutex::default(),
         }
     }
     pub(crate) fn file(&self, id: FileId) -> Option<Arc<Open>> {
@@ -207,12 +219,12 @@ impl Cache {
         let small = self.blocks.lock().get(at);
         small.or_else(|| self.large.lock().get(at))
     }
-    /// A record of a block, unchecked, if it is there: for one that is read alone, since two counts less are touched than with the block.
-    pub(crate) fn record_of(&self, at: At, seq: StreamSeq) -> Option<Bytes> {
+    /// A record of a block, checked, if it is there: for one that is read alone, since two counts less are touched than with the block.
+    pub(crate) fn record_of(&self, at: At, group: GroupId, seq: StreamSeq) -> Option<Bytes> {
         if let Some(b) = self.blocks.lock().look(at) {
-            return b.find(seq);
+            return b.whole(group, seq);
         }
-        self.large.lock().look(at)?.find(seq)
+        self.large.lock().look(at)?.whole(group, seq)
     }
     pub(crate) fn put_block(&self, at: At, b: Block) {
         let w = b.weight();
@@ -256,6 +268,30 @@ impl Cache {
         let i = ahead.iter().position(|(a, _)| *a == at)?;
         ahead.remove(i).map(|(_, soon)| soon)
     }
+    /// Whether the block at `before` was among the last that were asked for, without noting anything.
+    pub(crate) fn is_recent(&self, before: At) -> bool {
+        self.recent.lock().contains(&before)
+    }
+    /// Notes a piece that is to be opened before it is asked for; whether that is new. One that nobody opened goes when others come.
+    pub(crate) fn put_coming(&self, new: Coming) -> bool {
+        let mut coming = self.coming.lock();
+        if coming.iter().any(|c| c.piece.key() == new.piece.key()) {
+            return false;
+        }
+        if coming.len() >= READERS_MAX {
+            coming.pop_front();
+        }
+        coming.push_back(new);
+        true
+    }
+    /// The piece that is to be opened first. It stays noted until [`Cache::came`], so that it is not opened twice.
+    pub(crate) fn first_coming(&self) -> Option<(Arc<Piece>, bool)> {
+        self.coming.lock().front().map(|c| (c.piece.clone(), c.subjects))
+    }
+    /// It was opened, or cannot be.
+    pub(crate) fn came(&self, at: At) {
+        self.coming.lock().retain(|c| c.piece.key() != at);
+    }
     /// Whether S-90 holds.
     #[cfg(any(test, feature = "l1"))]
     pub(crate) fn is_within_budget(&self) -> bool {
@@ -274,6 +310,7 @@ impl Cache {
     pub(crate) fn forget(&self, id: FileId) {
         self.files.lock().remove(&id);
         self.ahead.lock().retain(|((file, _), _)| *file != id);
+        self.coming.lock().retain(|c| c.piece.meta.file != id);
         self.subjects.lock().forget(id);
         self.index.lock().forget(id);
         self.blocks.lock().forget(id);

@@ -27,6 +27,8 @@ use crate::{
 
 /// Answered views after which what nobody touched any more is let go.
 const ANSWERS_KEPT: u32 = 64;
+/// Bytes of messages among them beyond which the same goes for messages. A large one holds on to all of the mebibyte that was read with it, which is to go round.
+pub(crate) const PINNED_MESSAGES_MAX: usize = 1 << 20;
 /// Bytes of pins of one group beyond which those that the last unanswered question did not touch go.
 const PINS_MAX: usize = 8 << 20;
 
@@ -66,6 +68,8 @@ pub(crate) struct Pins {
     records: BTreeMap<(At, StreamSeq), Pin<Read>>,
     times: BTreeMap<(At, i64), Pin<Option<StreamSeq>>>,
     weight: usize,
+    /// That of the messages alone.
+    messages: usize,
     /// Counts views, so that a pin knows when it was last touched.
     tick: u64,
     /// The last view that met a need.
@@ -111,7 +115,10 @@ impl Pins {
             Fetched::Record(p, seq, r) => {
                 let bytes = if let Read::Valid(s) = &r { s.record().len() } else { 0 };
                 let pin = self.pin(r, bytes + 128);
-                (pin.weight, self.records.insert((p.key(), seq), pin).map_or(0, |o| o.weight))
+                let (new, old) =
+                    (pin.weight, self.records.insert((p.key(), seq), pin).map_or(0, |o| o.weight));
+                self.messages = self.messages + new - old;
+                (new, old)
             }
             Fetched::Time(p, time, found) => {
                 let pin = self.pin(found, 64);
@@ -124,6 +131,10 @@ impl Pins {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.weight == 0
+    }
+    #[cfg(test)]
+    pub(crate) fn message_bytes(&self) -> usize {
+        self.messages
     }
 
     /// A view begins.
@@ -145,21 +156,28 @@ impl Pins {
 
     /// S-91: only what the last unanswered question did not touch may go.
     fn shrink(&mut self) {
-        if self.weight <= PINS_MAX {
-            return;
-        }
         let missed = self.missed;
-        let mut weight = self.weight;
+        let mut gone = 0;
         let mut keep = |touched: &Cell<u64>, w: usize| {
             let stays = touched.get() >= missed;
-            weight -= if stays { 0 } else { w };
+            gone += if stays { 0 } else { w };
             stays
         };
-        self.subjects.retain(|_, p| keep(&p.touched, p.weight));
-        self.index.retain(|_, p| keep(&p.touched, p.weight));
-        self.records.retain(|_, p| keep(&p.touched, p.weight));
-        self.times.retain(|_, p| keep(&p.touched, p.weight));
-        self.weight = weight;
+        let all = self.weight > PINS_MAX;
+        if all {
+            self.subjects.retain(|_, p| keep(&p.touched, p.weight));
+            self.index.retain(|_, p| keep(&p.touched, p.weight));
+            self.times.retain(|_, p| keep(&p.touched, p.weight));
+        }
+        let mut messages = self.messages;
+        if all || messages > PINNED_MESSAGES_MAX {
+            self.records.retain(|_, p| {
+                let stays = keep(&p.touched, p.weight);
+                messages -= if stays { 0 } else { p.weight };
+                stays
+            });
+        }
+        (self.weight, self.messages) = (self.weight - gone, messages);
     }
 }
 
@@ -172,12 +190,12 @@ pub(crate) struct Near {
 }
 
 impl Near {
-    /// The record of a message, unchecked, if it is there.
+    /// The record of a message, checked, if it is there.
     #[inline]
     pub(crate) fn find(&self, p: &Piece, seq: StreamSeq) -> Option<Bytes> {
         let near = self.block.borrow();
         let (at, range, block) = near.as_ref()?;
-        if *at == p.key() && range.contains(&seq.0) { block.find(seq) } else { None }
+        if *at == p.key() && range.contains(&seq.0) { block.whole(p.meta.group, seq) } else { None }
     }
     pub(crate) fn put(&self, p: &Piece, range: Range<u64>, block: Block) {
         *self.block.borrow_mut() = Some((p.key(), range, block));

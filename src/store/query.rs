@@ -364,6 +364,11 @@ impl Group {
         self.data(self.data_from(from)..self.data.len())
     }
 
+    /// The piece with the messages that follow those of `p`.
+    pub(crate) fn piece_behind(&self, p: &Piece) -> Option<Arc<Piece>> {
+        self.pieces_from(p.meta.last_seq.next()).find(|next| next.live() > 0).cloned()
+    }
+
     /// Where in the tail the first message at or after `seq` stands.
     fn tail_from(&self, seq: StreamSeq) -> usize {
         match self.tail_slot(seq) {
@@ -449,8 +454,7 @@ impl Group {
             }
             Place::Piece(p) => p,
         };
-        let whole = |r: &bytes::Bytes| Message::decode(self.id, r).is_some();
-        if let Some(r) = feet.near.find(&p, seq).filter(whole) {
+        if let Some(r) = feet.near.find(&p, seq) {
             return Ok(Read::Valid(Stored::new(self.id, r)));
         }
         if !feet.pins.is_empty()
@@ -463,11 +467,11 @@ impl Group {
         {
             let at = (p.meta.file, at);
             if feet.near.is_first() {
-                if let Some(r) = feet.cache.record_of(at, seq).filter(whole) {
+                if let Some(r) = feet.cache.record_of(at, self.id, seq) {
                     return Ok(Read::Valid(Stored::new(self.id, r)));
                 }
             } else if let Some(b) = feet.cache.get_block(at)
-                && let Some(r) = b.find(seq).filter(whole)
+                && let Some(r) = b.whole(self.id, seq)
             {
                 feet.near.put(&p, f.range_of(&p.meta, i), b);
                 return Ok(Read::Valid(Stored::new(self.id, r)));

@@ -36,8 +36,28 @@ const READ_AHEAD: u32 = 256 << 10;
 const READ_AHEAD_LARGE: u32 = 1 << 20;
 /// Parts of a piece that are being read ahead of who goes through it in order.
 const PARTS_AHEAD: usize = 2;
+/// Bytes before the end of a piece of large messages at which who goes through it in order has the next piece opened: its file, its header and both footers are read
+/// one after another, through the page cache, and take as long as some mebibytes of messages.
+const NEXT_PIECE: u32 = 4 << 20;
 /// How often a read that finds damage is tried.
 pub(crate) const TRIES: usize = 3;
+
+/// Whether a block is of large messages.
+fn is_large(meta: &PieceMeta, f: &IndexFoot, i: usize) -> bool {
+    (end_of_block(meta, f, i) - f.blocks[i].off) as usize >= LARGE
+}
+
+fn end_of_block(meta: &PieceMeta, f: &IndexFoot, i: usize) -> u32 {
+    f.blocks.get(i + 1).map_or(meta.data, |b| b.off)
+}
+
+/// The last block that is read at once with block `i` by who goes through the piece in order.
+fn last_of_part(meta: &PieceMeta, f: &IndexFoot, i: usize, large: bool) -> usize {
+    let start = f.blocks[i].off;
+    let ahead = if large { READ_AHEAD_LARGE } else { READ_AHEAD };
+    let fits = |k: &usize| *k < f.blocks.len() && end_of_block(meta, f, *k) - start <= ahead;
+    (i..).take_while(fits).last().unwrap_or(i)
+}
 
 impl Shard {
     fn damaged(meta: &PieceMeta, what: &str) -> Error {
@@ -291,21 +311,17 @@ impl Shard {
         if self.cache.holds_block(place(start)) {
             return Ok(());
         }
-        let end_of = |k: usize| f.blocks.get(k + 1).map_or(meta.data, |b| b.off);
-        let large = (end_of(i) - start) as usize >= LARGE;
-        let ahead = if large { READ_AHEAD_LARGE } else { READ_AHEAD };
-        let last_from = |i: usize| {
-            let start = f.blocks[i].off;
-            let fits = |k: &usize| *k < f.blocks.len() && end_of(*k) - start <= ahead;
-            (i..).take_while(fits).last().unwrap_or(i)
-        };
+        let end_of = |k: usize| end_of_block(meta, f, k);
+        let large = is_large(meta, f, i);
+        let last_from = |i: usize| last_of_part(meta, f, i, large);
         let last = last_from(i);
         let before = place(f.blocks[i.saturating_sub(1)].off);
         // Whoever begins a piece of large messages goes on as a rule.
         let begins = large && i == 0;
         let follows = |known: bool| place(f.blocks[if known || begins { last } else { i }].off);
         let in_order = self.cache.follows(before, follows) || begins;
-        if !in_order || last == i {
+        // The last of a piece may be alone; it is read already then.
+        if !in_order || (last == i && !self.cache.holds_ahead(place(start))) {
             return Ok(());
         }
         let open = match self.segment(meta.file).await {
@@ -349,6 +365,46 @@ impl Shard {
             }
         }
         Ok(())
+    }
+
+    /// Whether who asks for this message goes through a piece of large ones in order and is near its end, so that the next piece is to be opened.
+    pub(crate) fn nears_end(&self, meta: &PieceMeta, seq: StreamSeq) -> bool {
+        let Some(f) = self.cache.get_index((meta.file, meta.off)) else { return false };
+        let Some((i, _)) = f.block_of(meta, seq) else { return false };
+        let place = |i: usize| (meta.file, meta.off + u64::from(f.blocks[i].off));
+        is_large(meta, &f, i)
+            && meta.data - f.blocks[i].off <= NEXT_PIECE
+            && (i == 0 || self.cache.is_recent(place(i - 1)))
+    }
+
+    /// Opens a piece that is about to be read from its beginning, reads what a question would ask for one after another, and begins to read its first part. What cannot
+    /// be read is left to who asks for it.
+    pub(crate) async fn open_early(&self, meta: &PieceMeta, subjects: bool) -> Result<()> {
+        let f = self.index_foot(meta).await?;
+        if subjects {
+            self.subject_foot(meta).await?;
+        }
+        if f.blocks.is_empty() || !is_large(meta, &f, 0) {
+            return Ok(());
+        }
+        let at = (meta.file, meta.off + u64::from(f.blocks[0].off));
+        if self.cache.holds_ahead(at) || self.cache.holds_block(at) {
+            return Ok(());
+        }
+        let upto = end_of_block(meta, &f, last_of_part(meta, &f, 0, true));
+        let open = self.file_of(meta).await?;
+        if let Some(soon) = open.file.stream_soon(at.1, (upto - f.blocks[0].off) as usize) {
+            self.cache.put_ahead(at, soon);
+        }
+        Ok(())
+    }
+
+    /// Opens the pieces that readers come to, one after another, until none is left.
+    pub(crate) async fn open_coming(&self) {
+        while let Some((p, subjects)) = self.cache.first_coming() {
+            self.open_early(&p.meta, subjects).await.ok();
+            self.cache.came(p.key());
+        }
     }
 
     /// A block past the cache, as far as it makes sense, and the bytes that it was read from.
@@ -405,9 +461,8 @@ impl Shard {
         self.read_ahead(meta, &f, i).await?;
         for try_no in 0..TRIES {
             let Some(b) = self.block(meta, &f, i, try_no > 0).await? else { continue };
-            if let Some(r) = b.find(seq)
-                && Message::decode(meta.group, &r).is_some_and(|m| m.seq == seq)
-            {
+            // S-10: found by its number and checked.
+            if let Some(r) = b.whole(meta.group, seq) {
                 self.cache.put_block((meta.file, at), b);
                 return Ok(r);
             }
@@ -499,3 +554,7 @@ impl Shard {
         last
     }
 }
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+mod tests;

@@ -7,6 +7,8 @@
 //! - S-11: an envelope names its group and index, and a message's checksum covers its group, so bytes that landed in
 //!   another place, or are another group's, are damage and not data.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::{
@@ -430,13 +432,40 @@ pub(crate) fn append_record(crc: u32, group: GroupId, record: &[u8]) -> u32 {
     if record.len() < CARRIED {
         return crc32c::crc32c_append(crc, record);
     }
+    let all = append_claimed(crc, group, record);
+    debug_assert_eq!(all, crc32c::crc32c_append(crc, record), "S-10: a record's checksum is right");
+    all
+}
+
+/// The same if the checksum that the record carries is right, and something else if it is not.
+fn append_claimed(crc: u32, group: GroupId, record: &[u8]) -> u32 {
     let mut front = [0; 12];
     front[..8].copy_from_slice(&group.0.to_le_bytes());
     front[8..].copy_from_slice(&record[..4]);
     let before = crc32c::crc32c_append(crc, &record[..8]) ^ crc32c::crc32c(&front);
-    let all = u32_at(record, 4) ^ moved_on(before, record.len() - 8);
-    debug_assert_eq!(all, crc32c::crc32c_append(crc, record), "S-10: a record's checksum is right");
-    all
+    u32_at(record, 4) ^ moved_on(before, record.len() - 8)
+}
+
+/// Bytes and the checksum that they were found to have when they were read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Summed {
+    /// The checksum of what stands before them.
+    pub before: u32,
+    /// And with them.
+    pub with: u32,
+}
+
+impl Summed {
+    /// Whether the record at `at` of `all` is whole and of this group (S-10, S-11). A large one is not looked at again: `all` having this checksum, the record's own is
+    /// right if and only if the same comes out when it is worked out from that.
+    pub(crate) fn vouches(self, group: GroupId, all: &[u8], at: &Range<usize>) -> bool {
+        let record = &all[at.clone()];
+        if record.len() < CARRIED || u32_at(record, 0) as usize != record.len() {
+            return Message::decode(group, record).is_some();
+        }
+        let with = append_claimed(crc32c::crc32c_append(self.before, &all[..at.start]), group, record);
+        crc32c::crc32c_append(with, &all[at.end..]) == self.with && Message::parse(record).is_some()
+    }
 }
 
 /// What a difference of two checksums becomes when `bytes` more are covered by both: its polynomial times x to the power of their bits, modulo that of crc32c.

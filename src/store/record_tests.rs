@@ -131,3 +131,38 @@ fn a_batch_like_the_one_before_is_not_copied() {
         assert!(round == 0 || place == Some(payload.as_ptr()), "batch {round} was moved");
     }
 }
+
+/// A large record in bytes whose checksum is known is not looked at again, and what is wrong with it shows all the same.
+#[test]
+fn s10_s11_a_large_record_is_held_against_the_checksum_of_what_it_stands_in() {
+    let group = GroupId(7);
+    for size in [100, CARRIED, 100_000] {
+        let body = vec![5; size];
+        let mut batch = Batch::new();
+        let m = Message {
+            seq: StreamSeq(3),
+            time: 1,
+            expires: None,
+            redacted: false,
+            subject: b"a",
+            headers: b"",
+            body: &body,
+        };
+        batch.push(group, &m);
+        let payload = batch.finish(b"more");
+        let len = u32_at(&payload, PREAMBLE) as usize;
+        let at = PREAMBLE..PREAMBLE + len;
+        let summed = |all: &[u8]| {
+            let before = crc32c::crc32c(b"before");
+            Summed { before, with: crc32c::crc32c_append(before, all) }
+        };
+        assert!(summed(&payload).vouches(group, &payload, &at));
+        assert!(!summed(&payload).vouches(GroupId(8), &payload, &at), "another group's");
+        // What was wrong before it was laid out: the checksum around it is that of what stands there.
+        for flipped in [0, 4, 8, 40, len - 1] {
+            let mut bad = payload.to_vec();
+            bad[PREAMBLE + flipped] ^= 1;
+            assert!(!summed(&bad).vouches(group, &bad, &at), "byte {flipped} of {len}");
+        }
+    }
+}

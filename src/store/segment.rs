@@ -19,8 +19,8 @@ use crate::{
     codec::{Get, Put, u32_at, u64_at},
     crypt::FileKey,
     record::{
-        ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, Records, append_record,
-        record_len, record_seq,
+        ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message, PREAMBLE, Records, Summed,
+        append_record, record_len, record_seq,
     },
     types::{Chain, FileId, GroupId, LogIndex, StreamSeq, Term},
 };
@@ -510,7 +510,11 @@ impl BlockCodec<'_> {
             return None;
         }
         let mut body = b.slice(BLOCK_HEADER..BLOCK_HEADER + stored);
-        let sure = block_crc(file, at, &h[..BLOCK_HEADER - 4], &body) == u32_at(h, BLOCK_HEADER - 4);
+        let before = block_crc(file, at, &h[..BLOCK_HEADER - 4], b"");
+        let with = crc32c::crc32c_append(before, &body);
+        let sure = with == u32_at(h, BLOCK_HEADER - 4);
+        let plain = key.is_none() && u32_at(h, 0) & COMPRESSED == 0;
+        let summed = (sure && plain).then_some(Summed { before, with });
         if let Some(k) = key {
             body = k.open(block_nonce(at, 0), &h[..BLOCK_HEADER - 4], &body)?;
         }
@@ -520,7 +524,7 @@ impl BlockCodec<'_> {
             }
             body = snap::raw::Decoder::new().decompress_vec(&body).ok()?.into();
         }
-        (body.len() == raw_len).then(|| Block { raw: body, lead, sure, table: Arc::default() })
+        (body.len() == raw_len).then(|| Block { raw: body, lead, sure, summed, table: Arc::default() })
     }
 }
 
@@ -1054,6 +1058,8 @@ pub(crate) struct Block {
     lead: Lead,
     /// The block's own checksum was right: it is this one and all of it.
     pub sure: bool,
+    /// What was checked when it was read, if it is stored as it is and was whole.
+    summed: Option<Summed>,
     /// Where its records stand, by sequence; made when first asked for.
     table: Arc<OnceLock<Table>>,
 }
@@ -1109,12 +1115,19 @@ impl Block {
         table.places.get(i).map(|at| *at as usize)
     }
 
-    /// The record of a message, unchecked, if the block's structure leads to it.
-    pub(crate) fn find(&self, seq: StreamSeq) -> Option<Bytes> {
-        self.place_of(seq).map(|r| self.raw.slice(r))
+    /// The record of a message, checked, if the block's structure leads to it.
+    pub(crate) fn whole(&self, group: GroupId, seq: StreamSeq) -> Option<Bytes> {
+        self.whole_at(group, seq).map(|r| self.raw.slice(r))
     }
     /// Where it stands.
-    pub(crate) fn place_of(&self, seq: StreamSeq) -> Option<Range<usize>> {
+    pub(crate) fn whole_at(&self, group: GroupId, seq: StreamSeq) -> Option<Range<usize>> {
+        self.place_of(seq).filter(|r| match &self.summed {
+            Some(s) => s.vouches(group, &self.raw, r),
+            None => Message::decode(group, &self.raw[r.clone()]).is_some(),
+        })
+    }
+    /// The same unchecked.
+    fn place_of(&self, seq: StreamSeq) -> Option<Range<usize>> {
         let Table { first, places: table } = self.table();
         let seq_at = |at: u32| record_seq(&self.raw[at as usize..]);
         // Without gaps it stands as far behind the first as its number says, and no other record has to be looked at.

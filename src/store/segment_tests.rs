@@ -190,7 +190,7 @@ proptest! {
         for seq in 1..=counts.iter().map(|c| u64::from(*c)).sum::<u64>() {
             let rel = (seq - p.meta.first_seq.0) as u32;
             let i = p.index.blocks.partition_point(|l| l.seq <= rel) - 1;
-            let r = blocks[i].find(StreamSeq(seq));
+            let r = blocks[i].whole(G, StreamSeq(seq));
             prop_assert!(r.is_some(), "message {} is not in block {} of {:?}", seq, i, p.index.blocks);
             prop_assert_eq!(Message::decode(G, &r.expect("seen")).map(|m| m.seq.0), Some(seq));
         }

@@ -93,6 +93,8 @@ pub(crate) struct Shard {
     pub wake_flush: Notify,
     pub wake_prepare: Notify,
     pub wake_scrub: Notify,
+    /// A piece is to be opened before it is asked for.
+    pub wake_coming: Notify,
     /// The clean end has begun: memory groups take nothing any more.
     pub closing: AtomicBool,
     /// Nobody holds the store any more: background work ends.
@@ -272,6 +274,7 @@ impl Shard {
             wake_flush: Notify::new(),
             wake_prepare: Notify::new(),
             wake_scrub: Notify::new(),
+            wake_coming: Notify::new(),
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             syncs: AtomicU64::new(0),

@@ -14,6 +14,7 @@ use env::disk::Lock;
 use parking_lot::Mutex;
 
 use crate::{
+    cache::Coming,
     feet::{Need, Pins, What},
     group::{Group as State, Piece},
     io::Disk,
@@ -72,6 +73,7 @@ impl Shards {
             s.wake_flush.notify_one();
             s.wake_prepare.notify_one();
             s.wake_scrub.notify_one();
+            s.wake_coming.notify_one();
             s.damaged.notify_one();
         }
     }
@@ -338,6 +340,14 @@ impl Store {
                     if shard.prepare().await.is_err() || !flushed {
                         env::time::sleep(AGAIN).await;
                     }
+                }
+                drop(lock);
+            });
+            let (shard, lock) = (s.clone(), held.clone());
+            env::spawn(async move {
+                while !shard.closed.load(Ordering::Acquire) {
+                    shard.wake_coming.notified().await;
+                    shard.open_coming().await;
                 }
                 drop(lock);
             });
@@ -921,10 +931,24 @@ impl Group {
     /// Reads what a question to [`Group::view`] lacked, so that it can be asked again. Reading what is damaged is no error
     /// for a message (the answer then says so) and one for an index.
     pub async fn fetch(&self, need: Need) -> Result<()> {
+        self.look_ahead(&need);
         if let Some(got) = self.read(&need).await? {
             self.state.lock().pins.put(got);
         }
         Ok(())
+    }
+
+    /// Has the next piece opened for who comes to the end of one: what stands at its beginning and its end would be waited for otherwise.
+    fn look_ahead(&self, need: &Need) {
+        let What::Record(p, seq) = &need.0 else { return };
+        if !self.shard.nears_end(&p.meta, *seq) {
+            return;
+        }
+        let Some(piece) = self.state.lock().piece_behind(p) else { return };
+        let subjects = self.shard.cache.get_subjects(p.key()).is_some();
+        if self.shard.cache.put_coming(Coming { piece, subjects }) {
+            self.shard.wake_coming.notify_one();
+        }
     }
 
     /// Reads what a question lacked; `None` if its piece was rewritten meanwhile: asked again, it lacks something else.

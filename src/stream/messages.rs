@@ -120,6 +120,10 @@ impl Carried {
     pub fn payload(&self) -> &[u8] {
         &self.raw[self.ends.headers as usize..]
     }
+    /// Header block and payload, as they stand in memory.
+    pub fn body(&self) -> Bytes {
+        self.raw.slice(self.ends.subject as usize..)
+    }
 }
 
 impl From<Stored> for Carried {

@@ -1,0 +1,97 @@
+//! Reading in order on a simulated disk.
+
+use super::*;
+use crate::{
+    Batch, GroupId as Id, Message as New, NewEntry, Options, Store, Sync, Term,
+    feet::PINNED_MESSAGES_MAX,
+    io::Disk,
+    record::Kind,
+    simio::{self, SimHandle},
+    store::Group,
+    types::Chain,
+};
+
+fn now<F: Future>(f: F) -> F::Output {
+    simio::finish(f, 10_000, || {})
+}
+
+const SIZE: usize = 400 << 10;
+
+/// A stream of `pieces` times `each` messages of [`SIZE`] bytes, of which nothing is in memory.
+fn stored(pieces: usize, each: u64) -> (Store, Group) {
+    let disk = SimHandle::faultless(1);
+    let opts = Options { threads: false, own_file_bytes: 1, ..Options::default() };
+    let store = now(Store::open(Disk::Sim(disk), "/s", opts)).expect("it opens");
+    let (g, _) = store.create(Id(1), false, b"").expect("new");
+    for _ in 0..pieces {
+        for _ in 0..each {
+            let (last, _, prev) = g.last();
+            let (seq, mut batch) = (StreamSeq(last.0 + 1), Batch::new());
+            let body = vec![seq.0 as u8; SIZE];
+            let (time, expires, redacted) = (seq.0 as i64, None, false);
+            let (subject, headers) = (&b"a"[..], &b""[..]);
+            batch.push(g.id(), &New { seq, time, expires, redacted, subject, headers, body: &body });
+            let (payload, chain) = (batch.finish(b""), Chain(last.0 + 1));
+            let (index, kind, term) = (last.next(), Kind::Messages, Term(1));
+            let e = NewEntry { kind, index, term, prev, chain, payload, digest: None };
+            g.append(vec![e], Sync::Always).expect("room");
+            now(store.step()).expect("a round");
+            let head = now(g.entries(index, 1)).expect("it was appended")[0].head;
+            now(g.apply(&head)).expect("it is applied");
+        }
+        now(store.flush()).expect("a flush");
+    }
+    let all = g.state.lock().pieces.clone();
+    assert_eq!(all.len(), pieces);
+    all.iter().for_each(|p| store.shards()[0].cache.forget(p.meta.file));
+    (store, g)
+}
+
+/// Asks as a consumer does; how often something had to be read.
+fn get(g: &Group, seq: u64) -> usize {
+    let mut reads = 0;
+    loop {
+        let asked = g.view().get(StreamSeq(seq));
+        match asked {
+            Ok(Read::Valid(r)) => {
+                assert!(r.message().body == vec![seq as u8; SIZE]);
+                return reads;
+            }
+            Ok(other) => panic!("message {seq}: {other:?}"),
+            Err(need) => now(g.fetch(need)).expect("a well disk"),
+        }
+        reads += 1;
+    }
+}
+
+/// Who came to the end of a piece waited while the next one's file was opened and its footers were read, one after another.
+#[test]
+fn the_next_piece_is_opened_for_who_comes_to_the_end_of_one() {
+    let (store, g) = stored(2, 4);
+    let (shard, next) = (&store.shards()[0], g.state.lock().pieces[1].key());
+    // Two are read at once.
+    assert_eq!((1..=4).map(|seq| get(&g, seq)).collect::<Vec<_>>(), [1, 0, 1, 0]);
+    assert!(shard.cache.get_index(next).is_none());
+    assert_eq!(shard.cache.first_coming().map(|(p, _)| p.key()), Some(next));
+    now(shard.open_coming());
+    assert!(shard.cache.get_index(next).is_some() && shard.cache.file(next.0).is_some());
+    assert!(shard.cache.first_coming().is_none(), "once is enough");
+    assert_eq!((5..=8).map(|seq| get(&g, seq)).sum::<usize>(), 2);
+    assert!(shard.cache.first_coming().is_none(), "nothing comes after the last piece");
+
+    // Who reads here and there is not at the end of anything.
+    let (store, g) = stored(2, 4);
+    [1, 4].iter().for_each(|seq| assert_eq!(get(&g, *seq), 1));
+    assert!(store.shards()[0].cache.first_coming().is_none());
+}
+
+/// One message of each part that was read stayed for whoever may ask for it again, and the memory that it was read into with it.
+#[test]
+fn what_was_asked_for_lets_go_of_the_memory_that_it_was_read_into() {
+    let (_store, g) = stored(1, 20);
+    for seq in 1..=20 {
+        get(&g, seq);
+        let kept = g.state.lock().pins.message_bytes();
+        assert!(kept <= PINNED_MESSAGES_MAX + SIZE + 1000, "{kept} bytes after message {seq}");
+    }
+}
