@@ -396,18 +396,15 @@ impl Store {
                     }
                 }
                 _ if more => {}
-                Some(at) => {
-                    env::select! {
-                        () = shard.wake.notified() => {}
-                        () = env::time::sleep_until(at) => {}
-                    }
-                    env::give_way().await;
-                }
-                None => {
-                    shard.wake.notified().await;
-                    // Whoever is ready on this worker may have something for the same round: what makes a stream comes from three tasks.
-                    env::give_way().await;
-                }
+                Some(at) => env::select! {
+                    () = shard.wake.notified() => {}
+                    () = env::time::sleep_until(at) => {}
+                },
+                None => shard.wake.notified().await,
+            }
+            if !more {
+                // Whoever is ready on this worker may have something for the same round: what makes a stream comes from three tasks.
+                env::give_way().await;
             }
         }
     }

@@ -154,11 +154,13 @@ impl Assigned {
 }
 
 impl State {
-    /// Carries a command out; the group that it is about, or 0. An error is an answer, and the same on every node.
+    /// [`State::apply_read`] of what nobody has read.
+    #[cfg(test)]
     pub fn apply(&mut self, c: Command) -> Result<u64, &'static str> {
         self.apply_read(c, None)
     }
-    /// The same; `read` may be the assignment that the command makes, read before.
+    /// Carries a command out; the group that it is about, or 0. An error is an answer, and the same on every node. `read` may be the assignment that the
+    /// command makes, with its configuration.
     pub fn apply_read(&mut self, c: Command, read: Option<Arc<Assigned>>) -> Result<u64, &'static str> {
         match c {
             Command::Create(a) => {
