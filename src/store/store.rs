@@ -402,8 +402,8 @@ impl Store {
                 },
                 None => shard.wake.notified().await,
             }
-            if !more {
-                // Whoever is ready on this worker may have something for the same round: what makes a stream comes from three tasks.
+            if !more && shard.begins_group() {
+                // What a group writes first comes from tasks that are ready on this worker by now: all of it goes into one round.
                 env::give_way().await;
             }
         }
