@@ -233,7 +233,8 @@ impl Assets {
         };
         let me = self.clone();
         env::spawn(async move {
-            handlers::serve(&node, &me, asked).await;
+            // By itself: a task is moved about several times at its beginning and its end, with room for the largest of all requests.
+            Box::pin(handlers::serve(&node, &me, asked)).await;
             drop(place);
         });
         true

@@ -308,8 +308,12 @@ impl Core {
         at: &mut Progress,
     ) -> Result<Applied, Stop> {
         if let (Command::Config { json, created }, None) = (&control.command, &self.rules) {
-            let config: StreamConfig = serde_json::from_slice(json)
-                .map_err(|e| Stop::Broken(format!("the stream's configuration cannot be read: {e}")))?;
+            self.wanted_met = self.wanted.as_ref() == Some(json);
+            let config: StreamConfig = match self.wanted_read.take().filter(|_| self.wanted_met) {
+                Some(read) => *read,
+                None => serde_json::from_slice(json)
+                    .map_err(|e| Stop::Broken(format!("the stream's configuration cannot be read: {e}")))?,
+            };
             self.rules = Some(stream::Stream::new(config, *created, s.rule_limits()));
             at.new = true;
             return Ok(Applied::default());
@@ -326,7 +330,8 @@ impl Core {
         let (removed, below) = (msgs.removed, msgs.below);
         tell(consumers, &removed, below, &mut at.tasks);
         let outcome = r?;
-        if matches!(control.command, Command::Config { .. }) {
+        if let Command::Config { json, .. } = &control.command {
+            self.wanted_met = self.wanted.as_ref() == Some(json);
             at.reconfigured = true;
             consumers.reconfigured(rules.config());
         }
@@ -433,6 +438,7 @@ impl Core {
         let rules = stream::Stream::restore(state, s.rule_limits()).ok_or_else(damaged)?;
         let count = left.u32().ok_or_else(damaged)?;
         self.rules = Some(rules);
+        self.wanted_met = false;
         // What a snapshot brings takes the place of what was there; a follower has nothing to tell anybody.
         self.consumers.retire(&mut Vec::new());
         for _ in 0..count {

@@ -92,9 +92,15 @@ impl Stream {
 
     /// Says which configuration it is to have, as JSON. Whoever leads, now or later, proposes it if it has another.
     pub(crate) fn want(self: &Arc<Stream>, config: Bytes) {
+        self.want_read(config, None);
+    }
+    /// The same; `read` may be what it says, for a log that has no configuration yet.
+    pub(crate) fn want_read(self: &Arc<Stream>, config: Bytes, read: Option<StreamConfig>) {
         {
             let mut core = self.core.lock();
+            core.wanted_met &= core.wanted.as_ref() == Some(&config);
             core.wanted = Some(config);
+            core.wanted_read = read.filter(|_| core.rules.is_none()).map(Box::new);
             core.wanted_sent = false;
         }
         self.push_config();
@@ -321,6 +327,7 @@ impl Core {
         match (&self.rules, &self.wanted) {
             (None, wanted) => Some(wanted.clone().unwrap_or_else(|| s.first_config.clone())),
             (Some(_), None) => None,
+            (Some(_), Some(_)) if self.wanted_met => None,
             (Some(r), Some(json)) => {
                 let wanted: StreamConfig = serde_json::from_slice(json).ok()?;
                 (wanted != *r.config()).then(|| json.clone())

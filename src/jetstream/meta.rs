@@ -15,7 +15,7 @@ use bytes::Bytes;
 use env::watch;
 use parking_lot::Mutex;
 use replica::{BoxFuture, Committed, Handle, Machine, NodeId, Role, Term};
-use stream::{ApiError, errors};
+use stream::{ApiError, config::StreamConfig, errors};
 use tokio::sync::oneshot;
 
 pub use state::{Assigned, Assignment, Command, META_GROUP, Node, State};
@@ -136,6 +136,10 @@ impl Meta {
         let inner = self.inner.lock();
         let mut coming = inner.coming.values().filter(|a| *a.a.account == *account);
         f(inner.state.sum_of(account), &mut coming)
+    }
+    /// The configuration of a stream that this node is making, if it says what these bytes say.
+    pub fn coming_config(&self, id: u64, json: &[u8]) -> Option<StreamConfig> {
+        self.inner.lock().coming.get(&id).filter(|a| a.a.config == json)?.config.clone()
     }
     /// The state, and the streams that are on their way into it.
     pub fn with_coming<R>(&self, f: impl FnOnce(&State, &mut dyn Iterator<Item = &Arc<Assigned>>) -> R) -> R {
@@ -321,10 +325,14 @@ impl Machine for Meta {
                     if let Command::Renew { id, .. } = &command {
                         inner.touched.insert(*id);
                     }
-                    if let Command::Create(a) = &command {
-                        inner.coming.remove(&a.id);
-                    }
-                    let done = inner.state.apply(command).map_err(|why| NotAssigned::Refused(why.to_owned()));
+                    let coming = match &command {
+                        Command::Create(a) => inner.coming.remove(&a.id),
+                        _ => None,
+                    };
+                    let done = inner
+                        .state
+                        .apply_read(command, coming)
+                        .map_err(|why| NotAssigned::Refused(why.to_owned()));
                     inner.touched.extend(done.iter().copied().filter(|id| *id != 0));
                     Some(done)
                 } else {

@@ -378,9 +378,9 @@ impl JetStream {
         a: Assignment,
         there: bool,
     ) -> Result<Arc<Stream>, String> {
-        let wanted = a.config.clone();
+        let (wanted, read) = (a.config.clone(), self.meta.coming_config(a.id, &a.config));
         let stream = self.open_group(a, there).await?;
-        stream.want(wanted);
+        stream.want_read(wanted, read);
         match env::timeout(SETTLE_MAX, stream.settled()).await {
             Ok(r) => r?,
             Err(_) => return Err("its log is not applied yet".into()),

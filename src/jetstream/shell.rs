@@ -120,6 +120,10 @@ pub(crate) struct Core {
     pub wanted: Option<Bytes>,
     /// It is proposed in this term.
     pub wanted_sent: bool,
+    /// The log's last configuration is that one, byte for byte.
+    pub wanted_met: bool,
+    /// What `wanted` says, where somebody had read it before the log had one.
+    pub wanted_read: Option<Box<StreamConfig>>,
     pub handle: Option<Handle>,
     /// What the clock is set to for this stream, on the monotonic clock. It may be too early and is never too late.
     pub armed: Option<u64>,
@@ -198,6 +202,8 @@ impl Stream {
                 voids: 0,
                 wanted: None,
                 wanted_sent: false,
+                wanted_met: false,
+                wanted_read: None,
                 handle: None,
                 armed: None,
                 following: Following::default(),

@@ -558,6 +558,11 @@ impl Shard {
         })
     }
 
+    /// Whether a group begins in the next round.
+    pub(crate) fn begins_group(&self) -> bool {
+        self.journal.lock().queue.iter().any(|f| f.line.kind == FrameKind::Create)
+    }
+
     /// Writes and syncs one round of what waits; false if nothing does.
     pub(crate) async fn run_round(&self) -> Result<bool> {
         let mut laying = self.round_lock.lock().await;

@@ -51,17 +51,13 @@ pub fn store_consumer(config: &mut ConsumerConfig) {
 }
 
 /// Adds what the server is, for the answer to a create, update or info of a stream.
-pub fn show_stream(config: &StreamConfig) -> StreamConfig {
-    let mut shown = config.clone();
-    show(&mut shown.metadata);
-    shown
+pub fn show_stream(config: &mut StreamConfig) {
+    show(&mut config.metadata);
 }
 
 /// The same for a consumer.
-pub fn show_consumer(config: &ConsumerConfig) -> ConsumerConfig {
-    let mut shown = config.clone();
-    show(&mut shown.metadata);
-    shown
+pub fn show_consumer(config: &mut ConsumerConfig) {
+    show(&mut config.metadata);
 }
 
 /// Metadata without the three keys, for comparisons of what users have asked for.

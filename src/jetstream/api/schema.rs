@@ -66,7 +66,7 @@ impl Style {
     ) -> Result<Value, String> {
         // But for compression the word has to be spelled without escapes.
         let word = match (self, json) {
-            (Style::Compression, [b'"', ..]) => Some(strict::text_of(json)),
+            (Style::Compression, [b'"', ..]) => Some(strict::text_of(json).into_owned()),
             (_, [b'"', inner @ .., b'"']) => std::str::from_utf8(inner).ok().map(str::to_owned),
             _ => None,
         };

@@ -6,7 +6,7 @@
 //! and a body may hold several objects, which are laid over each other. In strict mode unknown fields are errors; in lenient mode
 //! they are dropped, but then nothing may follow the first object.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use serde_json::{Map, Value};
 
@@ -241,14 +241,15 @@ impl Scan<'_> {
     fn string(&mut self) -> Result<(), Bad> {
         self.at += 1;
         loop {
+            let left = &self.body[self.at..];
+            self.at += left.iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)).unwrap_or(left.len());
             match self.peek()? {
                 b'"' => {
                     self.at += 1;
                     return Ok(());
                 }
                 b'\\' => self.escape()?,
-                0..=0x1f => return Err(self.unexpected("in string")),
-                _ => self.at += 1,
+                _ => return Err(self.unexpected("in string")),
             }
         }
     }
@@ -487,7 +488,7 @@ impl Context {
                 let value = parts.next().expect("a key is followed by its value in what is known to be JSON");
                 let way = Way { up: Some(way), step: Step::Name(&name) };
                 let value = if value == b"null" { of.zero() } else { self.value(value, of, &way)? };
-                inner.insert(name.clone(), value);
+                inner.insert(name.to_string(), value);
             }
             return Ok(());
         }
@@ -499,7 +500,7 @@ impl Context {
     fn value(&self, json: &[u8], kind: &'static Kind, way: &Way<'_>) -> Result<Value, String> {
         let mismatch = || self.mismatch(json, Some(way), &kind.go_name());
         match (kind, json[0]) {
-            (Kind::Text, b'"') => Ok(Value::String(text_of(json))),
+            (Kind::Text, b'"') => Ok(Value::String(text_of(json).into_owned())),
             (Kind::Bool, b't') => Ok(Value::Bool(true)),
             (Kind::Bool, b'f') => Ok(Value::Bool(false)),
             (Kind::Int(_, least, most), b'-' | b'0'..=b'9') => {
@@ -513,7 +514,7 @@ impl Context {
             }
             (Kind::Time | Kind::TimePointer, b'"') => {
                 let text = text_of(json);
-                time::explain(&text).map(|()| Value::String(text))
+                time::explain(&text).map(|()| Value::String(text.into_owned()))
             }
             (Kind::Word(style, words), _) => style.read(json, words, || self.mismatch(json, None, "string")),
             (Kind::List(of), b'[') => {
@@ -540,8 +541,11 @@ fn is_number_type(name: &str) -> bool {
 }
 
 /// The text of a JSON string, with U+FFFD in place of what is no text.
-pub(super) fn text_of(json: &[u8]) -> String {
+pub(super) fn text_of(json: &[u8]) -> Cow<'_, str> {
     let inner = &json[1..json.len() - 1];
+    if memchr::memchr(b'\\', inner).is_none() {
+        return String::from_utf8_lossy(inner);
+    }
     let mut out = Vec::with_capacity(inner.len());
     let mut at = 0;
     let unit = |at: usize| -> Option<u32> {
@@ -583,7 +587,7 @@ pub(super) fn text_of(json: &[u8]) -> String {
         at += 2;
     }
     match String::from_utf8(out) {
-        Ok(text) => text,
-        Err(bad) => String::from_utf8_lossy(bad.as_bytes()).into_owned(),
+        Ok(text) => text.into(),
+        Err(bad) => String::from_utf8_lossy(bad.as_bytes()).into_owned().into(),
     }
 }

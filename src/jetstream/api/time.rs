@@ -219,26 +219,47 @@ fn read(text: &str) -> Result<Time, Wrong<'_>> {
     })
 }
 
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// The longest text, with zeros for digits.
+const BLANK: [u8; 30] = *b"0000-00-00T00:00:00.000000000Z";
+
+impl Time {
+    /// The text, in a buffer of the caller's: each answer about a stream has several, and the formatter takes longer for them than for all the rest.
+    fn text<'a>(&self, out: &'a mut [u8; BLANK.len()]) -> &'a str {
+        *out = BLANK;
         let (year, month, day) = date(self.secs.div_euclid(86_400));
         let of_day = self.secs.rem_euclid(86_400);
-        let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
-        if self.nanos != 0 {
-            let (mut digits, mut width) = (self.nanos, 9);
-            while digits % 10 == 0 {
-                (digits, width) = (digits / 10, width - 1);
+        let mut put = |at: usize, width: usize, mut n: i64| {
+            for place in out[at..at + width].iter_mut().rev() {
+                *place = b'0' + u8::try_from(n.rem_euclid(10)).expect("a digit");
+                n /= 10;
             }
-            write!(f, ".{digits:0width$}")?;
+        };
+        put(0, 4, year);
+        put(5, 2, month);
+        put(8, 2, day);
+        put(11, 2, of_day / 3600);
+        put(14, 2, of_day / 60 % 60);
+        put(17, 2, of_day % 60);
+        put(20, 9, i64::from(self.nanos));
+        // Without the zeros at the end, and without the point if there is nothing behind it.
+        let mut end = if self.nanos == 0 { 19 } else { 29 };
+        while end > 20 && out[end - 1] == b'0' {
+            end -= 1;
         }
-        f.write_str("Z")
+        out[end] = b'Z';
+        str::from_utf8(&out[..=end]).expect("digits and marks")
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text(&mut BLANK.clone()))
     }
 }
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
+        to.serialize_str(self.text(&mut BLANK.clone()))
     }
 }
 

@@ -53,6 +53,27 @@ fn many_share_a_sync() {
 }
 
 #[test]
+fn one_by_one_each_takes_one_round_of_the_journal() {
+    env::run(async {
+        let s = Server::start(&new_disk()).await;
+        let store = s.node.replicas.store().clone();
+        let counts = || (store.rounds(), store.syncs());
+        for i in 0..4 {
+            let before = counts();
+            assert_eq!(codes(&s, &send(&s, &[stream(&format!("S{i}"), &format!("a.{i}"))])).await, [0]);
+            // The assignment, the group, its first reign and the configuration: they come from three tasks.
+            assert_eq!(counts(), (before.0 + 1, before.1 + 1), "for a stream");
+            let before = counts();
+            assert_eq!(codes(&s, &send(&s, &[consumer(&format!("S{i}"), "C", "")])).await, [0]);
+            assert_eq!(counts(), (before.0 + 1, before.1 + 1), "for a consumer");
+        }
+        drop(store);
+        s.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
 fn who_is_being_made_counts() {
     env::run(async {
         let s = Server::start(&new_disk()).await;

@@ -45,8 +45,6 @@ impl Desk<'_> {
         let mut c = r.config;
         let account_max = self.assets.limits().map_or(-1, |a| a.max_consumers);
         let default_max = self.node.tunable().limits.default_max_consumers.unwrap_or(0);
-        let stream_config = s.config();
-        let parent = parent(&stream_config, account_max, default_max);
         let limits = self.consumer_limits();
         // Decided one at a time, so that two requests of one name, or two of a work queue, see each other. Made side by side.
         let one = s.making.turn(c.given_name()).await;
@@ -54,6 +52,8 @@ impl Desk<'_> {
         let verdict = {
             let core = s.core.lock();
             core.check_open()?;
+            let rules = core.rules.as_ref().ok_or_else(|| errors::STREAM_OFFLINE.error())?;
+            let parent = parent(rules.config(), account_max, default_max);
             admit(&core, &coming, &mut c, r.action, &parent, &limits, r.pedantic)?
         };
         let name = match c.given_name() {

@@ -143,7 +143,7 @@ pub fn led(mut info: StreamInfo, server: String) -> StreamInfo {
 
 /// A stream with the metadata that answers about one stream carry.
 pub fn dressed(mut info: StreamInfo) -> StreamInfo {
-    info.config = metadata::show_stream(&info.config);
+    metadata::show_stream(&mut info.config);
     info
 }
 
@@ -152,15 +152,14 @@ pub fn dressed(mut info: StreamInfo) -> StreamInfo {
 /// # Errors
 /// What the disk said.
 pub async fn consumer(s: &Arc<Stream>, name: &str, dress: bool) -> Result<Option<ConsumerInfo>, String> {
-    let Some((info, config, created)) = s.consumer_info(name).await? else { return Ok(None) };
+    let Some((info, mut config, created)) = s.consumer_info(name).await? else { return Ok(None) };
     let sequence = |consumer_seq, stream_seq, last: Option<i64>| SequenceInfo {
         consumer_seq,
         stream_seq,
         last_active: last.map(Time::from_nanos),
     };
-    let mut config = config;
     if dress {
-        config = metadata::show_consumer(&config);
+        metadata::show_consumer(&mut config);
     }
     Ok(Some(ConsumerInfo {
         stream_name: s.name.to_string(),
