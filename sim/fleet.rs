@@ -464,6 +464,9 @@ impl Fleet {
     /// Undoes what is due, and follows processes that have ended by new ones. What ended without being told so is complained about.
     pub fn keep(&mut self) -> Vec<String> {
         let now = self.ms();
+        // Also those that have got room just now: who ended did so before.
+        let full = |i| self.undo.iter().any(|u| matches!(u.1, Undo::Room(s) if s == i));
+        let full: Vec<bool> = (0..self.hosts.len()).map(full).collect();
         for (at, what) in std::mem::take(&mut self.undo) {
             if at <= now {
                 self.undo(what);
@@ -482,8 +485,7 @@ impl Fleet {
             }
             let code = *self.hosts[i].exit.lock();
             // What it finds damaged it has to note before it goes on: without room it says so and ends, and is started again.
-            let full = |u: &(u64, Undo)| matches!(u.1, Undo::Room(s) if s == i);
-            let may_end = self.hurt[i] && code == Some(1) && self.undo.iter().any(full);
+            let may_end = self.hurt[i] && code == Some(1) && full[i];
             let well = std::mem::take(&mut self.ending[i]) && code == Some(0);
             if !well && !may_end {
                 wrong.push(format!("server s{i} ended by itself, or badly, with {code:?}"));
