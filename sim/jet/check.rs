@@ -30,6 +30,8 @@ use super::{
 
 /// How long a delivery may lie on its way to a client that reads slowly, nanoseconds.
 const QUEUED_NS: u64 = 3_000_000_000;
+/// Through a window smaller than this it may lie there for any time: some take 25 KB a second, and a message may have 100.
+const NARROW_WINDOW: usize = 16 << 10;
 
 /// How long a write that is not answered may be on its way, nanoseconds.
 const UNDERWAY_NS: u64 = 10_000_000_000;
@@ -295,7 +297,8 @@ fn deliveries(r: &Record, o: &Options, out: &mut Vec<Violation>) {
             for w in all.windows(2) {
                 let (a, b) = (w[0], w[1]);
                 // The first left after it was asked for, and may have waited behind others on a slow link: when, nobody here knows.
-                let left = a.asked_at.max(a.at.saturating_sub(QUEUED_NS));
+                let queued = if o.window < NARROW_WINDOW { a.at } else { QUEUED_NS };
+                let left = a.asked_at.max(a.at.saturating_sub(queued));
                 let early = b.at.saturating_sub(left) < o.ack_wait_ms * 1_000_000;
                 let excused = a.boot != b.boot
                     || b.asked_at == 0

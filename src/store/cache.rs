@@ -208,6 +208,9 @@ impl Cache {
         let w = f.weight();
         self.subjects.lock().put(at, f, w);
     }
+    pub(crate) fn remove_subjects(&self, at: At) {
+        self.subjects.lock().remove(at);
+    }
     pub(crate) fn get_index(&self, at: At) -> Option<Arc<IndexFoot>> {
         self.index.lock().get(at)
     }

@@ -170,6 +170,8 @@ pub(crate) struct Group {
     pub dict_upto: StreamSeq,
     /// What was fetched for questions that are not answered yet.
     pub pins: Pins,
+    /// Entries that took their place in a piece: what was known of its subjects before goes for nothing.
+    pub fills: u64,
     /// Subjects of a piece were asked for: then those of new pieces are kept at hand. Where nothing is removed and nobody filters they would only
     /// take memory, 50 bytes a message.
     pub feet_wanted: bool,
@@ -236,6 +238,7 @@ impl Group {
             pieces,
             data: Vec::new(),
             pins: Pins::default(),
+            fills: 0,
             feet_wanted: false,
             lost: r.lost,
             holes: Vec::new(),

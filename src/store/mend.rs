@@ -181,6 +181,22 @@ impl State {
         self.holes.push(Open { hole, round, left });
     }
 
+    /// What subjects messages of a piece have is known better from now on: whoever asks next builds the dictionary anew.
+    fn forget_subjects(&mut self) {
+        self.fills += 1;
+        self.pins = Default::default();
+        self.dict = Default::default();
+        self.dict_upto = StreamSeq(0);
+        for m in &mut self.msgs {
+            (m.subject, m.next) = (crate::group::NONE, 0);
+        }
+    }
+
+    /// The piece that an entry was written to.
+    pub(crate) fn piece_with(&self, index: LogIndex) -> Option<&std::sync::Arc<Piece>> {
+        self.pieces.iter().find(|p| p.meta.first_index <= index && index <= p.meta.last_index)
+    }
+
     /// Takes an entry into its place in a hole.
     pub(crate) fn fill(&mut self, e: Entry, round: Round) {
         let index = e.head.index;
@@ -203,6 +219,9 @@ impl State {
             (self.last_term, self.last_chain) = (self.last_term.max(e.head.term), e.head.chain);
         }
         if index <= self.flushed.0 {
+            if e.head.count > 0 {
+                self.forget_subjects();
+            }
             self.patched.insert(index, crate::group::TailEntry { entry: e, round });
             return;
         }
@@ -478,9 +497,16 @@ impl Group {
                 continue;
             }
             round = self.shard.enqueue(part.iter().map(Frame::patch).collect(), true)?;
-            part.drain(..).for_each(|e| state.fill(e, round));
+            part.drain(..).for_each(|e| self.fill(&mut state, e, round));
         }
         Ok(self.ticket(round))
+    }
+
+    fn fill(&self, state: &mut State, e: Entry, round: Round) {
+        if let Some(p) = state.piece_with(e.head.index) {
+            self.shard.cache.remove_subjects(p.key());
+        }
+        state.fill(e, round);
     }
 
     /// Gives up entries that cannot be read and that nobody else has: what is left of each takes its place, and what is lost is named
@@ -506,7 +532,7 @@ impl Group {
                 state.note_losses(&e);
                 state.push(e, round);
             } else {
-                state.fill(e, round);
+                self.fill(&mut state, e, round);
             }
         }
         if leaps {

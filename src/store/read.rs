@@ -3,7 +3,7 @@
 //! Owns the three outcomes of a read: absent (the group's state says so, no disk involved), valid, damaged. A read that
 //! finds damage is tried once more past every cache, since a flip on the way from the disk is not damage at rest.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use env::disk::OpenOptions;
@@ -13,7 +13,7 @@ use crate::{
     feet::{Need, What},
     group::Piece,
     mend::intact,
-    record::{Entry, Head, Message},
+    record::{Entry, Head, Message, record_seq},
     segment::{
         Block, FILE_HEADER, FileHead, IndexFoot, Joiner, PieceMeta, SubjectFoot, read_index_foot,
         read_subject_foot, rebuild, rebuild_index,
@@ -164,23 +164,42 @@ impl Shard {
         if let Some(f) = self.cache.get_subjects(at) {
             return Ok(f);
         }
-        let f = Arc::new(self.fresh_subject_foot(meta).await?);
-        self.cache.put_subjects(at, f.clone());
+        let (f, whole) = self.patched_subject_foot(meta, &[]).await?;
+        let f = Arc::new(f);
+        // What is missing of others may be filled at any moment: who knows of that keeps them.
+        if whole {
+            self.cache.put_subjects(at, f.clone());
+        }
         Ok(f)
     }
 
-    /// The same past the cache, rebuilt from the piece's blocks if the footer is damaged (S-40).
+    /// The same past the cache.
     pub(crate) async fn fresh_subject_foot(&self, meta: &PieceMeta) -> Result<SubjectFoot> {
+        Ok(self.patched_subject_foot(meta, &[]).await?.0)
+    }
+
+    /// A piece's subjects as they are stored; rebuilt from its blocks, and from the entries that were filled since, if the footer is damaged (S-40). And whether
+    /// all of them are known.
+    pub(crate) async fn patched_subject_foot(
+        &self,
+        meta: &PieceMeta,
+        patched: &[Entry],
+    ) -> Result<(SubjectFoot, bool)> {
         let off = meta.off + u64::from(meta.data) + u64::from(meta.index_foot);
         for _ in 0..TRIES {
             let (b, open) = self.bytes(meta, off, meta.subject_foot as usize).await?;
             if let Some(f) = read_subject_foot(meta, open.key.as_ref(), &b) {
-                return Ok(f);
+                return Ok((f, true));
             }
         }
         let what = "its subjects are damaged, and so are messages that would tell them";
         let (_, _, records) = self.read_rest(meta).await?;
-        let f = rebuild(meta, self.opts.counting, records.iter().map(|(_, r)| r));
+        let mut records: BTreeMap<StreamSeq, Bytes> = records.into_iter().collect();
+        for e in patched {
+            let of_entry = e.records().flatten();
+            records.extend(of_entry.filter_map(|r| Some((record_seq(r)?, e.payload.slice_ref(r)))));
+        }
+        let f = rebuild(meta, self.opts.counting, records.values());
         if f.slots.len() < meta.msgs as usize && self.is_current(meta) {
             self.note_damage(
                 Some(meta.group),
@@ -190,8 +209,9 @@ impl Shard {
             );
         }
         // Sequences of a piece without gaps are known, though not their subjects.
-        if f.slots.len() == meta.msgs as usize || meta.dense() {
-            return Ok(f.filled(meta));
+        let whole = f.slots.len() == meta.msgs as usize;
+        if whole || meta.dense() {
+            return Ok((f.filled(meta), whole));
         }
         Err(Self::damaged(meta, what))
     }

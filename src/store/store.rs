@@ -957,8 +957,8 @@ impl Group {
 
     /// Reads what a question lacked; `None` if its piece was rewritten meanwhile: asked again, it lacks something else.
     async fn read(&self, need: &Need) -> Result<Option<Fetched>> {
-        if matches!(need.0, What::Subjects(_)) {
-            self.state.lock().feet_wanted = true;
+        if let What::Subjects(p) = &need.0 {
+            return self.read_subjects(p).await;
         }
         match self.shard.need(need).await {
             Err(Error::Damaged(_))
@@ -970,16 +970,48 @@ impl Group {
         }
     }
 
+    /// The subjects of a piece, with what was filled of it; as above.
+    async fn read_subjects(&self, p: &Arc<Piece>) -> Result<Option<Fetched>> {
+        loop {
+            let (patched, fills) = {
+                let mut s = self.state.lock();
+                s.feet_wanted = true;
+                let of_piece = s.patched.range(p.meta.first_index..=p.meta.last_index);
+                (of_piece.map(|(_, t)| t.entry.clone()).collect::<Vec<_>>(), s.fills)
+            };
+            let found = self.shard.patched_subject_foot(&p.meta, &patched).await;
+            let s = self.state.lock();
+            if s.fills != fills {
+                continue;
+            }
+            return match found {
+                Err(Error::Damaged(_)) if !s.has_piece(&p.meta) => Ok(None),
+                Err(e) => Err(e),
+                Ok((f, _)) => {
+                    let f = Arc::new(f);
+                    self.shard.cache.put_subjects(p.key(), f.clone());
+                    Ok(Some(Fetched::Subjects(p.clone(), f)))
+                }
+            };
+        }
+    }
+
     /// Asks, reads what is missing, and asks again until there is an answer. `f` begins anew each time.
     pub async fn ask<T>(
         &self,
         mut f: impl FnMut(&mut View<'_>) -> std::result::Result<T, Need>,
     ) -> Result<T> {
-        let mut pins = Pins::default();
+        let (mut pins, mut fills) = (Pins::default(), None);
         loop {
-            let need = match f(&mut View::new(self.state.lock(), &self.shard, Some(&mut pins))) {
-                Ok(v) => return Ok(v),
-                Err(n) => n,
+            let need = {
+                let state = self.state.lock();
+                if fills.replace(state.fills).is_some_and(|before| before != state.fills) {
+                    pins = Pins::default();
+                }
+                match f(&mut View::new(state, &self.shard, Some(&mut pins))) {
+                    Ok(v) => return Ok(v),
+                    Err(n) => n,
+                }
             };
             if let Some(got) = self.read(&need).await? {
                 pins.put(got);
