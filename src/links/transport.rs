@@ -210,8 +210,16 @@ impl Queue {
     fn rest(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
+    /// Where more is appended. A queue that is never empty lets go of what is done with as well.
+    fn more(&mut self) -> &mut Vec<u8> {
+        if self.at >= GATHER_BYTES {
+            self.bytes.drain(..self.at);
+            self.at = 0;
+        }
+        &mut self.bytes
+    }
     fn push(&mut self, b: &[u8]) {
-        self.bytes.extend_from_slice(b);
+        self.more().extend_from_slice(b);
     }
     fn advance(&mut self, n: usize) {
         self.at += n;
@@ -299,10 +307,11 @@ impl Layers {
         if self.out.bytes.capacity() == 0 {
             self.out.bytes = OUT.take();
         }
+        let out = self.out.more();
         match &mut self.tls {
-            None => self.out.push(bytes),
+            None => out.extend_from_slice(bytes),
             Some(tls) => {
-                if let Err(e) = tls.send(bytes, &mut self.out.bytes) {
+                if let Err(e) = tls.send(bytes, out) {
                     self.fail(e.to_string());
                 }
             }
@@ -507,7 +516,7 @@ impl Layers {
             if self.out.bytes.capacity() == 0 {
                 self.out.bytes = OUT.take();
             }
-            return encoder.push(&mut self.out.bytes, plain);
+            return encoder.push(self.out.more(), plain);
         }
         let mut frame = Vec::new();
         encoder.push(&mut frame, plain);

@@ -201,6 +201,18 @@ fn l2_idle_layers_hold_no_buffer() {
             }
             let held = socket.layers().lock().held_bytes();
             assert!(socket.has_unwritten() && (1..200_000).contains(&held), "{held}");
+            // Also if there is always more to write than the other end reads.
+            for _ in 0..200 {
+                env::select! {
+                    _ = socket.writable() => {}
+                    _ = p.read(1 << 16) => {}
+                }
+                while let Ok(n) = socket.try_write(&[IoSlice::new(&body)]) {
+                    written += n;
+                }
+                let held = socket.layers().lock().held_bytes();
+                assert!(held < 200_000, "{held}");
+            }
             while p.got.len() < written {
                 let pending = socket.has_unwritten();
                 env::select! {
