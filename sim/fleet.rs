@@ -154,7 +154,7 @@ pub enum Ruin {
 /// manifests one stays whole, as on a disk on which bits go bad one at a time.
 fn may_rot(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
-    path.starts_with("/data/") && !["node", "formation", "manifest-b", "lock"].contains(&name)
+    path.starts_with("/data/") && !["node", "formation", "lives", "manifest-b", "lock"].contains(&name)
 }
 
 impl Event {

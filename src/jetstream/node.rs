@@ -14,7 +14,7 @@ use std::{
 use broker::{Account, Broker, Counter};
 use env::disk::Disk;
 use parking_lot::{Mutex, RwLock};
-use replica::{GroupId, Members, New, NodeId, Others, Replicas};
+use replica::{BoxFuture, GroupId, Members, New, NodeId, Others, Replicas};
 use serde_json::{Value, json};
 use store::{Damage, Store, Sync};
 
@@ -197,9 +197,13 @@ impl JetStream {
                     // K-5: durable before anything else, since the next life may not see any more that something is lost.
                     cluster::identity::save_formation(&Disk::os(), &options.dir, &saved).await?;
                 }
-                if saved.lost {
-                    replicas.may_have_lost_numbers().await;
-                }
+                let floor = cluster::identity::lives(&Disk::os(), &options.dir).await?;
+                let dir = options.dir.clone();
+                let keep = move |floor| -> BoxFuture<'static, Result<(), String>> {
+                    let dir = dir.clone();
+                    Box::pin(async move { cluster::identity::save_lives(&Disk::os(), &dir, floor).await })
+                };
+                replicas.keep_numbers(floor, saved.lost, Box::new(keep)).await;
                 shared = saved.shared;
                 suspect = if saved.lost { u64::MAX } else { saved.lost_upto };
                 if !is_there && saved.forgot {
@@ -253,6 +257,11 @@ impl JetStream {
             faults: Mutex::default(),
         });
         node.tune(node.tunable());
+        if node.cluster.is_some() {
+            let others: Arc<dyn store::Healer> =
+                Arc::new(cluster::healing::OtherMembers(Arc::downgrade(&node)));
+            node.replicas.store().heal_with(&others);
+        }
         node.recover(stored).await?;
         for watch in node.replicas.store().watch_damage() {
             env::spawn(tell_damage(Arc::downgrade(&node), watch));

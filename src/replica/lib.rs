@@ -44,6 +44,7 @@ mod transfer;
 
 pub use frame::{FRAME_MAX, Urgency, urgency};
 pub use group::Handle;
+pub use lives::KeepFloor;
 pub use machine::{
     BoxFuture, Committed, Machine, Proposal, Refusal, Role, control, messages, messages_digested,
 };

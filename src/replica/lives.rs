@@ -4,18 +4,34 @@
 //! it is named by that id and an incarnation. The first members of a group have incarnation 0. Whoever comes to a group later, or comes
 //! back to it with nothing, gets the next number: it must not be taken for one that acknowledged what it does not have.
 //!
+//! The counter is in the store, and goes with its journal. What it had come to then is not known, so each time that rounds are lost it goes on above a floor that is
+//! higher than the one before, and that the layer above keeps apart from the store: a second loss would find the counter where the first one had.
+//!
 //! - D-9: two lives of a replica that do not remember each other never have the same name.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft::NodeId;
 
-use crate::{options::Error, replicas::Shared};
+use crate::{BoxFuture, options::Error, replicas::Shared};
 
 /// The group under whose hard state the counter is kept. No group of the layer above has this id.
 pub(crate) const COUNTER: store::GroupId = store::GroupId(0);
 const VERSION: u8 = 1;
-/// More numbers than rounds that are lost at once can hold: a number is a round, and a file of the journal has fewer of them.
+/// More numbers than are given between two floors: a number is a round of the journal. There are 4095 floors.
 const LOST_MAX: u32 = 1 << 20;
+
+/// Makes a floor durable, apart from the store; the error says why it could not.
+pub type KeepFloor = Box<dyn Fn(u32) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// What is known of the numbers beside what the store says.
+#[derive(Default)]
+pub(crate) struct Numbers {
+    /// Some may have been given that the store does not know any more.
+    pub unsure: bool,
+    /// All that were given before rounds were lost last are below.
+    pub floor: u32,
+    pub keep: Option<KeepFloor>,
+}
 
 /// The machine that a replica is on: what the layers above and the links know.
 pub(crate) fn node(replica: NodeId) -> NodeId {
@@ -42,17 +58,24 @@ impl Shared {
     /// # Errors
     /// The store's; or the counter is damaged, and with it the knowledge of what was given.
     pub(crate) async fn next_incarnation(&self) -> Result<u32, Error> {
-        self.count(1).await
+        self.count(1, true).await
+    }
+    /// Passes over the numbers that may be lost, and returns when that is durable.
+    ///
+    /// # Errors
+    /// As [`Shared::next_incarnation`].
+    pub(crate) async fn settle_numbers(&self) -> Result<(), Error> {
+        self.count(0, true).await.map(|_| ())
     }
     /// Writes the counter as it is, and returns when that is durable.
     ///
     /// # Errors
     /// As [`Shared::next_incarnation`].
     pub(crate) async fn probe(&self) -> Result<(), Error> {
-        self.count(0).await.map(|_| ())
+        self.count(0, false).await.map(|_| ())
     }
-    async fn count(&self, by: u32) -> Result<u32, Error> {
-        let mut unsure = self.counting.lock().await;
+    async fn count(&self, by: u32, settle: bool) -> Result<u32, Error> {
+        let mut numbers = self.counting.lock().await;
         let (group, made) = match self.store.group(COUNTER) {
             Ok(g) => (g, None),
             Err(store::Error::NoGroup(_)) => {
@@ -61,29 +84,83 @@ impl Shared {
             }
             Err(e) => return Err(e.into()),
         };
-        let unfit = || Error::Unfit("the counter of this node's replicas is damaged".to_owned());
-        let last = decode(&group.known_hard_state()).ok_or_else(unfit)?;
-        // Numbers that were given may stand in what is damaged or gone of the journal.
-        let leap = if group.hard_state().is_none() || *unsure { LOST_MAX } else { 0 };
-        let next = last.checked_add(by + leap).ok_or_else(unfit)?;
+        let unfit = |why: &str| Error::Unfit(format!("the counter of this node's replicas {why}"));
+        let last = decode(&group.known_hard_state()).ok_or_else(|| unfit("is damaged"))?;
+        let mut next = last.max(numbers.floor);
+        // What is written hides from the next life that something is gone.
+        if group.hard_state().is_none() || numbers.unsure && settle {
+            next = next.checked_add(LOST_MAX).ok_or_else(|| unfit("has come to its end"))?;
+            if let Some(keep) = &numbers.keep {
+                keep(next).await.map_err(|e| unfit(&format!("could not be raised: {e}")))?;
+            }
+            numbers.floor = next;
+        }
+        next = next.checked_add(by).ok_or_else(|| unfit("has come to its end"))?;
         let written = group.set_hard_state(encode(next))?;
         if let Some(made) = made {
             made.durable().await?;
         }
         written.durable().await?;
-        *unsure = false;
+        numbers.unsure &= !settle;
         Ok(next)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    };
+
+    use env::{
+        Rng,
+        simdisk::{Options as DiskOptions, SimDisk},
+    };
+    use store::{Disk, Options, Store, io::SimHandle};
+
     use super::*;
+    use crate::Replicas;
 
     #[test]
     fn golden_counter() {
         assert_eq!(encode(0x0102)[..], [1, 2, 1, 0, 0]);
         assert_eq!((decode(&encode(7)), decode(&[])), (Some(7), Some(0)));
         assert!((1..5).all(|n| decode(&encode(7)[..n]).is_none()));
+    }
+
+    /// D-9: the store is as it was before any number was given, once and again.
+    #[test]
+    fn d9_a_second_loss_gives_no_number_of_the_first_again() {
+        env::run(async {
+            let kept = Arc::new(AtomicU32::new(0));
+            let mut given = Vec::new();
+            for life in 0..3 {
+                let mut options = DiskOptions::default();
+                options.rates.clear();
+                let disk = SimHandle::new(SimDisk::new(options, Rng::derived(life, "disk")), true);
+                let store = Store::open(Disk::Sim(disk), "/s", Options::default()).await.expect("it opens");
+                let replicas = Replicas::new(store, NodeId::new(1, 0), crate::Options::default());
+                replicas.spawn();
+                let keeps = kept.clone();
+                let keep: KeepFloor = Box::new(move |floor| {
+                    keeps.store(floor, Relaxed);
+                    Box::pin(async { Ok(()) })
+                });
+                replicas.keep_numbers(kept.load(Relaxed), life > 0, keep).await;
+                // Somebody who looks whether the disk is well settles nothing.
+                replicas.probe().await.expect("the disk is well");
+                if life == 2 {
+                    replicas.settle_numbers().await.expect("it is kept");
+                }
+                for _ in 0..3 {
+                    given.push(replicas.0.next_incarnation().await.expect("a number"));
+                }
+                replicas.close().await.expect("it closes");
+            }
+            assert!(given.is_sorted_by(|a, b| a < b), "{given:?}");
+            assert_eq!((given[2], given[8]), (3, kept.load(Relaxed) + 3));
+        })
+        .expect("a runtime starts");
     }
 }

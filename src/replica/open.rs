@@ -128,14 +128,10 @@ pub(crate) async fn open(
             Others::Some => sole = false,
         }
     }
-    let state = match state {
-        Some((members, blob)) => {
-            machine.restore(&blob).map_err(|e| unfit(&e))?;
-            Some(members)
-        }
-        None => None,
-    };
-    let base = match state {
+    if let Some((_, blob)) = &state {
+        machine.restore(blob).map_err(|e| unfit(&e))?;
+    }
+    let base = match state.map(|s| s.0) {
         _ if checkpoint.index.0 == 0 => first_entry(group, &first_members)
             .await?
             .ok_or_else(|| unfit("its first entry cannot be read"))?,

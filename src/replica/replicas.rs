@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use crate::{
     codec,
     group::{Group, Handle, IDLE, own_options},
-    lives::COUNTER,
+    lives::{COUNTER, KeepFloor, Numbers},
     machine::Machine,
     net::Net,
     open,
@@ -52,8 +52,8 @@ pub(crate) struct Shared {
     flush: Notify,
     /// Flushes run one at a time, or a later one would think the checkpoints of an earlier one its own.
     flushing: tokio::sync::Mutex<()>,
-    /// Numbers of replicas are given one at a time; whether some may have been given that the store does not know.
-    pub counting: tokio::sync::Mutex<bool>,
+    /// Numbers of replicas are given one at a time.
+    pub counting: tokio::sync::Mutex<Numbers>,
     pub transfers: Transfers,
     pub closed: AtomicBool,
 }
@@ -174,7 +174,7 @@ impl Replicas {
         let mut live = Liveness::at(env::now().0, 0);
         live.machines = true;
         let transfers = Transfers::new(options.transfers_at_once);
-        let lost = store.lost_rounds();
+        let numbers = Numbers { unsure: store.lost_rounds(), ..Numbers::default() };
         Replicas(Arc::new(Shared {
             store,
             me,
@@ -187,7 +187,7 @@ impl Replicas {
             touched: Mutex::default(),
             flush: Notify::new(),
             flushing: tokio::sync::Mutex::default(),
-            counting: tokio::sync::Mutex::new(lost),
+            counting: tokio::sync::Mutex::new(numbers),
             transfers,
             closed: AtomicBool::new(false),
         }))
@@ -230,10 +230,20 @@ impl Replicas {
         self.0.probe().await
     }
 
-    /// An earlier life of this node has lost rounds of its journal, and nobody has noted since that numbers of replicas were passed over for them: the next
-    /// number is far above all that they may have held (D-9), and so is what the next [`Replicas::probe`] makes durable.
-    pub async fn may_have_lost_numbers(&self) {
-        *self.0.counting.lock().await = true;
+    /// Where the floor of the numbers of replicas is kept apart from the store (D-9), and what it is; 0 if it was never kept. `lost`: an earlier life of this
+    /// node has lost rounds of its journal, and [`Replicas::settle_numbers`] has not returned since.
+    pub async fn keep_numbers(&self, floor: u32, lost: bool, keep: KeepFloor) {
+        let mut numbers = self.0.counting.lock().await;
+        numbers.unsure |= lost;
+        (numbers.floor, numbers.keep) = (floor, Some(keep));
+    }
+
+    /// Passes over all numbers that lost rounds may have held, and returns when that is durable: no later life needs to do it for the same rounds.
+    ///
+    /// # Errors
+    /// The store's, or what keeping the floor met: it is to be tried again.
+    pub async fn settle_numbers(&self) -> Result<(), Error> {
+        self.0.settle_numbers().await
     }
 
     /// Ids of all groups that the store has, in order; open or not.

@@ -86,6 +86,8 @@ pub(crate) struct Journal {
     pub referred_bytes: u64,
     /// Length that the next spare file needs at least, because something larger was refused.
     pub wanted: u64,
+    /// The clean end: no more files are prepared.
+    pub left: bool,
     /// The last attempt to reserve space failed with this.
     pub no_space: Option<String>,
     /// Bytes written since the last flush began.
@@ -164,6 +166,7 @@ impl Journal {
     pub(crate) fn wants_spare(&self) -> bool {
         let enough = |len: u64| len >= self.wanted;
         match (&self.spare, &self.active) {
+            _ if self.left => false,
             // S-22: what was let in because of the spare file still needs it.
             (Some(_), _) if !self.queue.is_empty() && self.need(0) > self.active_left() => false,
             (Some(s), _) => !enough(s.len) && self.active_left() < self.wanted,

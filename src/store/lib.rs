@@ -23,6 +23,7 @@ mod flush;
 #[cfg(test)]
 mod golden_tests;
 mod group;
+mod heal;
 mod inspect;
 pub mod io;
 mod journal;
@@ -53,6 +54,7 @@ mod view;
 pub use abreast::Last;
 pub use crypt::{Cipher, KEY_ABSENT, Key, Keys};
 pub use feet::Need;
+pub use heal::Healer;
 pub use inspect::{GroupReport, Inspection, ShardReport, inspect};
 pub use io::Disk;
 pub use manifest::{Checkpoint, Lost, Totals};

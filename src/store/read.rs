@@ -244,11 +244,14 @@ impl Shard {
             && self.fresh_subject_foot(meta).await? == subjects)
     }
 
-    /// Reads what a question lacks; the answer is for [`crate::feet::Pins`].
-    pub(crate) async fn need(&self, n: &Need) -> Result<Fetched> {
+    /// Reads what a question lacks; the answer is for [`crate::feet::Pins`]. `patched` are entries of its piece that were filled since that was written.
+    pub(crate) async fn need(&self, n: &Need, patched: &[Entry]) -> Result<Fetched> {
         Ok(match &n.0 {
             What::Index(p) => Fetched::Index(p.clone(), self.index_foot(&p.meta).await?),
-            What::Subjects(p) => Fetched::Subjects(p.clone(), self.subject_foot(&p.meta).await?),
+            What::Subjects(p) => {
+                let (f, _) = self.patched_subject_foot(&p.meta, patched).await?;
+                Fetched::Subjects(p.clone(), Arc::new(f))
+            }
             What::Record(p, seq) => Fetched::Record(p.clone(), *seq, self.read(p, *seq).await?),
             What::Time(p, time) => Fetched::Time(p.clone(), *time, self.at_time(&p.meta, *time).await?),
             What::Refused(s) => return Err(Error::Invalid(s.clone())),
@@ -272,7 +275,10 @@ impl Shard {
                     return Err(Error::Damaged(d));
                 }
                 self.note_damage(d.group, None, d.messages, d.what.clone());
-                Ok(Read::Damaged(d))
+                match self.heal(p.meta.group, seq).await {
+                    Some(r) => Ok(Read::Valid(Stored::new(p.meta.group, r))),
+                    None => Ok(Read::Damaged(d)),
+                }
             }
             Err(e) => Err(e),
         }

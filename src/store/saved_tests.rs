@@ -264,6 +264,21 @@ fn s23_a_clean_end_keeps_a_journal_file_that_is_needed() {
     assert!(store.damage().is_empty() && !store.torn_tail());
 }
 
+/// Background work that is asked for a file before it notices the end makes none: whoever removes or moves the directory then would meet it.
+#[test]
+fn a_clean_end_prepares_no_more_journal_files() {
+    let disk = SimHandle::faultless(1);
+    let store = open(&disk);
+    let (g, _) = store.create(G, false, b"").expect("new");
+    add(&store, &g, &[1; 10]);
+    g.checkpoint(Bytes::new());
+    let shard = store.shards()[0].clone();
+    now(store.close()).expect("a clean end");
+    assert_eq!(journal_files(&disk), 1);
+    assert!(!now(shard.prepare()).expect("nothing to do"));
+    assert_eq!(journal_files(&disk), 1);
+}
+
 fn journal_files(disk: &SimHandle) -> usize {
     let all = now(Disk::Sim(disk.clone()).read_dir(std::path::Path::new("/s/shard-000/journal")));
     all.expect("it is there").iter().filter(|e| e.name.ends_with(".fj")).count()

@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -29,6 +29,7 @@ use crate::{
     crypt,
     early::{Laying, Referred},
     group::Group,
+    heal::{Healed, Healer},
     io::{Disk, File, Writer},
     journal::{Active, Admission, Full, Journal, JournalFile},
     keyring::Eras,
@@ -105,6 +106,9 @@ pub(crate) struct Shard {
     pub damage: Mutex<Vec<Damage>>,
     /// Something joined `damage`, or the end has come.
     pub damaged: Notify,
+    /// Who brings messages that are damaged here, and what was brought.
+    pub healer: OnceLock<Arc<dyn Healer>>,
+    pub healed: Mutex<Healed>,
     /// Recovery gave up something behind the last good round.
     pub torn: bool,
     /// Rounds of the journal are gone altogether, and nobody knows what they held.
@@ -281,6 +285,8 @@ impl Shard {
             round_began: AtomicU64::new(0),
             damage: Mutex::default(),
             damaged: Notify::new(),
+            healer: OnceLock::new(),
+            healed: Mutex::default(),
             torn: replay.torn,
             lost_rounds: replay.lost_rounds(),
             disk,
@@ -895,6 +901,7 @@ impl Shard {
         let needed = Round(self.replay_from.load(Ordering::Relaxed));
         let (free, next) = {
             let mut j = self.journal.lock();
+            j.left = true;
             let (spare, done) = (j.spare.take(), j.active.take_if(|a| a.last < needed));
             let next = (j.active.is_none() && j.full.is_empty()).then_some(j.next_number);
             j.next_number += u64::from(next.is_some());

@@ -17,6 +17,7 @@ use crate::{
     cache::Coming,
     feet::{Need, Pins, What},
     group::{Group as State, Piece},
+    heal::Healer,
     io::Disk,
     manifest::{Checkpoint, Lost, Totals},
     options::Options,
@@ -611,6 +612,13 @@ impl Store {
         self.shards.all.iter().map(|s| DamageWatch { shard: s.clone(), told: 0 }).collect()
     }
 
+    /// Who is asked for messages that are damaged here. Only the first one counts.
+    pub fn heal_with(&self, healer: &Arc<dyn Healer>) {
+        for s in &self.shards.all {
+            s.healer.set(healer.clone()).ok();
+        }
+    }
+
     /// Whether opening gave up a last round that nothing vouches for. After a power failure that is what a write under way
     /// leaves; after anything else it is a damaged last round, which cannot be told from it.
     pub fn torn_tail(&self) -> bool {
@@ -957,41 +965,34 @@ impl Group {
 
     /// Reads what a question lacked; `None` if its piece was rewritten meanwhile: asked again, it lacks something else.
     async fn read(&self, need: &Need) -> Result<Option<Fetched>> {
-        if let What::Subjects(p) = &need.0 {
-            return self.read_subjects(p).await;
-        }
-        match self.shard.need(need).await {
-            Err(Error::Damaged(_))
-                if need.0.piece().is_some_and(|p| !self.state.lock().has_piece(&p.meta)) =>
-            {
-                Ok(None)
-            }
-            r => r.map(Some),
-        }
-    }
-
-    /// The subjects of a piece, with what was filled of it; as above.
-    async fn read_subjects(&self, p: &Arc<Piece>) -> Result<Option<Fetched>> {
         loop {
-            let (patched, fills) = {
-                let mut s = self.state.lock();
-                s.feet_wanted = true;
-                let of_piece = s.patched.range(p.meta.first_index..=p.meta.last_index);
-                (of_piece.map(|(_, t)| t.entry.clone()).collect::<Vec<_>>(), s.fills)
+            // What was filled of a piece tells its subjects; more may come while they are read.
+            let (patched, fills) = match &need.0 {
+                What::Subjects(p) => {
+                    let mut s = self.state.lock();
+                    s.feet_wanted = true;
+                    let of_piece = s.patched.range(p.meta.first_index..=p.meta.last_index);
+                    (of_piece.map(|(_, t)| t.entry.clone()).collect(), s.fills)
+                }
+                _ => (Vec::new(), 0),
             };
-            let found = self.shard.patched_subject_foot(&p.meta, &patched).await;
-            let s = self.state.lock();
-            if s.fills != fills {
-                continue;
+            let found = self.shard.need(need, &patched).await;
+            if let What::Subjects(p) = &need.0 {
+                let s = self.state.lock();
+                if s.fills != fills {
+                    continue;
+                }
+                if let Ok(Fetched::Subjects(_, f)) = &found {
+                    self.shard.cache.put_subjects(p.key(), f.clone());
+                }
             }
             return match found {
-                Err(Error::Damaged(_)) if !s.has_piece(&p.meta) => Ok(None),
-                Err(e) => Err(e),
-                Ok((f, _)) => {
-                    let f = Arc::new(f);
-                    self.shard.cache.put_subjects(p.key(), f.clone());
-                    Ok(Some(Fetched::Subjects(p.clone(), f)))
+                Err(Error::Damaged(_))
+                    if need.0.piece().is_some_and(|p| !self.state.lock().has_piece(&p.meta)) =>
+                {
+                    Ok(None)
                 }
+                r => r.map(Some),
             };
         }
     }

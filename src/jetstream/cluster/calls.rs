@@ -79,6 +79,13 @@ pub enum Call {
         /// The part.
         items: Vec<crate::backup::Item>,
     },
+    /// A message of a group's stream as you have it: it is damaged here.
+    Record {
+        /// The group.
+        group: u64,
+        /// The message.
+        seq: u64,
+    },
 }
 
 /// What the other engine says.
@@ -103,6 +110,8 @@ pub enum Reply {
     Open,
     /// JSON.
     Json(Bytes),
+    /// The message's record, if it is there and whole.
+    Record(Option<Bytes>),
 }
 
 /// What a message that goes on is for.
@@ -309,6 +318,7 @@ mod tests {
                 group: 3,
                 items: vec![crate::backup::Item::Complete { messages: 1, last: 2, time: -3 }],
             },
+            Call::Record { group: 3, seq: 4 },
         ];
         for c in calls {
             assert_eq!(Call::decode(&c.encode(5)), Some((5, c)));
@@ -322,6 +332,8 @@ mod tests {
             Reply::Refused("no".into()),
             Reply::Open,
             Reply::Json(b(b"[]")),
+            Reply::Record(Some(b(b"r"))),
+            Reply::Record(None),
         ];
         for r in replies {
             assert_eq!(Reply::decode(&r.encode(6)), Some((6, r)));

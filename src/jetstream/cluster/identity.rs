@@ -1,6 +1,6 @@
 //! Who this node is: the file `node` of the engine's directory.
 //!
-//! Owns that file, the one of the formation and the one of a rescue. All are small, versioned, checksummed, and replaced as a whole. A wiped disk is another node by
+//! Owns that file, the one of the formation, the one of a rescue and the one of lives. All are small, versioned, checksummed, and replaced as a whole. A wiped disk is another node by
 //! construction, since its id is drawn when the file is made.
 
 use std::path::Path;
@@ -17,6 +17,8 @@ const NODE: &str = "node";
 const FORMATION: &str = "formation";
 /// The file of the name that the meta group has since a rescue.
 const RESCUED: &str = "rescued";
+/// The file of the floor of the numbers of its replicas.
+const LIVES: &str = "lives";
 /// The version of all.
 const FORMAT: u32 = 1;
 
@@ -38,6 +40,12 @@ struct Formed {
 struct Rescued {
     format: u32,
     genesis: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Lives {
+    format: u32,
+    floor: u32,
 }
 
 /// A line of JSON, and behind it its checksum on a line of its own.
@@ -123,6 +131,25 @@ pub async fn rescued(disk: &Disk, dir: &Path) -> Result<Option<u64>, String> {
 pub async fn save_rescued(disk: &Disk, dir: &Path, genesis: u64) -> Result<(), String> {
     let r = Rescued { format: FORMAT, genesis: format!("{genesis:016x}") };
     disk.write_atomic(dir.join(RESCUED), sealed(&r)?).await.map_err(|e| e.to_string())
+}
+
+/// Above which number replicas of this node are named, since what its journal knew of them was lost; 0 if that never happened.
+///
+/// # Errors
+/// What the disk said, or that the file is damaged: a number that was given must not be given again.
+pub async fn lives(disk: &Disk, dir: &Path) -> Result<u32, String> {
+    let path = dir.join(LIVES);
+    let Some(l) = read::<Lives>(disk, &path).await? else { return Ok(0) };
+    (l.format == FORMAT).then_some(l.floor).ok_or_else(|| format!("{} is of a newer version", path.display()))
+}
+
+/// Makes it durable.
+///
+/// # Errors
+/// What the disk said.
+pub async fn save_lives(disk: &Disk, dir: &Path, floor: u32) -> Result<(), String> {
+    let l = Lives { format: FORMAT, floor };
+    disk.write_atomic(dir.join(LIVES), sealed(&l)?).await.map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

@@ -487,7 +487,7 @@ impl JetStream {
     async fn name_suspects(&self) -> bool {
         let last = self.meta.read(|s| s.last_id);
         let noted = async {
-            self.replicas.probe().await.map_err(|e| e.to_string())?;
+            self.replicas.settle_numbers().await.map_err(|e| e.to_string())?;
             self.note(|saved| (saved.lost, saved.lost_upto) = (false, last)).await
         };
         match noted.await {

@@ -7,6 +7,7 @@ mod alone;
 pub(crate) mod ask;
 pub(crate) mod calls;
 mod formation;
+pub(crate) mod healing;
 pub(crate) mod identity;
 pub(crate) mod keeper;
 pub(crate) mod moving;

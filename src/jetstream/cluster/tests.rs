@@ -384,6 +384,15 @@ impl World {
         }
         w
     }
+    /// A server that was alone and had this directory, and two that have nothing.
+    async fn around(dir: &Arc<Dir>) -> World {
+        let mut w = World { net: Arc::default(), servers: vec![None, None, None] };
+        w.start(0, dir).await;
+        w.start(1, &Arc::new(Dir::new())).await;
+        w.start(2, &Arc::new(Dir::new())).await;
+        w.formed().await;
+        w
+    }
     async fn start(&mut self, i: usize, dir: &Arc<Dir>) {
         let s = Server::start(Some(&self.net), &format!("s{i}"), dir).await;
         for other in self.servers.iter().flatten() {
@@ -669,11 +678,7 @@ fn a_server_alone_takes_others_in_and_its_streams_grow_and_shrink() {
         alone.node.close().await;
         drop(alone);
 
-        let mut w = World { net: Arc::default(), servers: vec![None, None, None] };
-        w.start(0, &dir).await;
-        w.start(1, &Arc::new(Dir::new())).await;
-        w.start(2, &Arc::new(Dir::new())).await;
-        w.formed().await;
+        let w = World::around(&dir).await;
         assert_eq!(w.publish("S.x", "after").await, 2);
         w.grow_and_shrink().await;
         w.end().await;
@@ -828,11 +833,7 @@ fn k12_who_took_others_into_its_meta_group_and_forgot_is_not_alone() {
         alone.good("STREAM.CREATE.S", &stream("S", 1)).await;
         alone.node.close().await;
         drop(alone);
-        let mut w = World { net: Arc::default(), servers: vec![None, None, None] };
-        w.start(0, &dir).await;
-        w.start(1, &Arc::new(Dir::new())).await;
-        w.start(2, &Arc::new(Dir::new())).await;
-        w.formed().await;
+        let mut w = World::around(&dir).await;
         // In the middle of a change nobody could lead without the one that is in doubt.
         until("all changes of members are through", || {
             let through = |s: &Server| s.node.meta.handle().is_some_and(|h| h.status().outgoing.is_empty());
