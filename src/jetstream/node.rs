@@ -259,7 +259,7 @@ impl JetStream {
         node.tune(node.tunable());
         if node.cluster.is_some() {
             let others: Arc<dyn store::Healer> =
-                Arc::new(cluster::healing::OtherMembers(Arc::downgrade(&node)));
+                Arc::new(cluster::healing::OtherMembers::new(Arc::downgrade(&node)));
             node.replicas.store().heal_with(&others);
         }
         node.recover(stored).await?;

@@ -28,6 +28,8 @@ pub type KeepFloor = Box<dyn Fn(u32) -> BoxFuture<'static, Result<(), String>> +
 pub(crate) struct Numbers {
     /// Some may have been given that the store does not know any more.
     pub unsure: bool,
+    /// The floor was raised for that in this life, and the counter not written since.
+    pub raised: bool,
     /// All that were given before rounds were lost last are below.
     pub floor: u32,
     pub keep: Option<KeepFloor>,
@@ -88,12 +90,16 @@ impl Shared {
         let last = decode(&group.known_hard_state()).ok_or_else(|| unfit("is damaged"))?;
         let mut next = last.max(numbers.floor);
         // What is written hides from the next life that something is gone.
-        if group.hard_state().is_none() || numbers.unsure && settle {
+        let lost = (group.hard_state().is_none() || numbers.unsure && settle) && !numbers.raised;
+        if lost {
             next = next.checked_add(LOST_MAX).ok_or_else(|| unfit("has come to its end"))?;
+        }
+        // Also when so many were given since.
+        if lost || next >= numbers.floor.saturating_add(LOST_MAX) {
             if let Some(keep) = &numbers.keep {
                 keep(next).await.map_err(|e| unfit(&format!("could not be raised: {e}")))?;
             }
-            numbers.floor = next;
+            (numbers.floor, numbers.raised) = (next, lost);
         }
         next = next.checked_add(by).ok_or_else(|| unfit("has come to its end"))?;
         let written = group.set_hard_state(encode(next))?;
@@ -102,6 +108,7 @@ impl Shared {
         }
         written.durable().await?;
         numbers.unsure &= !settle;
+        numbers.raised &= numbers.unsure;
         Ok(next)
     }
 }
@@ -156,6 +163,7 @@ mod tests {
                 for _ in 0..3 {
                     given.push(replicas.0.next_incarnation().await.expect("a number"));
                 }
+                assert_eq!(kept.load(Relaxed), u32::try_from(life).expect("small") * LOST_MAX, "once a loss");
                 replicas.close().await.expect("it closes");
             }
             assert!(given.is_sorted_by(|a, b| a < b), "{given:?}");

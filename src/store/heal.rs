@@ -19,8 +19,12 @@ use crate::{
     types::{Error, GroupId, Result, StreamSeq},
 };
 
-/// Bytes of records that are kept; those of the lowest groups and sequences go first, and are brought again.
+/// Bytes of records that are kept in a shard; those of the lowest groups and sequences go first, and are brought again.
 const HELD_BYTES: usize = 64 << 20;
+/// What a record counts beside its bytes.
+const RECORD_COST: usize = 128;
+/// Sequences that nobody gave are looked through when there are more.
+const MISSING_MANY: usize = 1000;
 /// After this long who had nothing is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -43,15 +47,19 @@ pub(crate) struct Healed {
     missing: BTreeMap<(GroupId, StreamSeq), Instant>,
 }
 
+fn cost(r: &Bytes) -> usize {
+    r.len() + RECORD_COST
+}
+
 impl Healed {
     fn put(&mut self, group: GroupId, seq: StreamSeq, r: Bytes) {
-        self.bytes += r.len();
+        self.bytes += cost(&r);
         let before = self.records.insert((group, seq), r);
-        self.bytes -= before.map_or(0, |b| b.len());
+        self.bytes -= before.as_ref().map_or(0, cost);
         while self.bytes > HELD_BYTES && self.records.len() > 1 {
             let at = self.records.keys().find(|k| **k != (group, seq)).copied();
             let gone = at.and_then(|k| self.records.remove(&k));
-            self.bytes -= gone.map_or(0, |b| b.len());
+            self.bytes -= gone.as_ref().map_or(0, cost);
         }
     }
 }
@@ -67,9 +75,11 @@ impl Shard {
                 return Some(r.clone());
             }
             let now = env::now();
-            healed.missing.retain(|_, due| *due > now);
-            if healed.missing.contains_key(&at) {
+            if healed.missing.get(&at).is_some_and(|due| *due > now) {
                 return None;
+            }
+            if healed.missing.len() > MISSING_MANY {
+                healed.missing.retain(|_, due| *due > now);
             }
         }
         // S-113
@@ -99,7 +109,8 @@ impl Group {
             };
             match self.shard.message(&p.meta, seq).await {
                 Ok(r) => return Ok(Some(r)),
-                Err(Error::Damaged(_)) if !self.shard.is_current(&p.meta) => {}
+                // Rewritten while it was read.
+                Err(Error::Damaged(_)) if !self.state.lock().has_piece(&p.meta) => {}
                 Err(Error::Damaged(_)) => {
                     return Ok(self.shard.healed.lock().records.get(&(self.id(), seq)).cloned());
                 }

@@ -264,21 +264,21 @@ impl Shard {
             Ok(r) => Ok(Read::Valid(Stored::new(p.meta.group, r))),
             Err(Error::Damaged(d)) => {
                 // A piece with gaps says by its footer whether this is one.
-                if !p.meta.dense()
-                    && let Ok(f) = self.subject_foot(&p.meta).await
-                    && f.slot_of(p.rel(seq)).is_none()
-                {
-                    return Ok(Read::Absent);
+                let mut is_there = p.meta.dense();
+                if !is_there && let Ok(f) = self.subject_foot(&p.meta).await {
+                    if f.slot_of(p.rel(seq)).is_none() {
+                        return Ok(Read::Absent);
+                    }
+                    is_there = true;
                 }
                 // Rewritten while it was read: then it is found in another piece.
                 if !self.is_current(&p.meta) {
                     return Err(Error::Damaged(d));
                 }
                 self.note_damage(d.group, None, d.messages, d.what.clone());
-                match self.heal(p.meta.group, seq).await {
-                    Some(r) => Ok(Read::Valid(Stored::new(p.meta.group, r))),
-                    None => Ok(Read::Damaged(d)),
-                }
+                // Of what may have been deleted here others may not have heard.
+                let healed = if is_there { self.heal(p.meta.group, seq).await } else { None };
+                Ok(healed.map_or(Read::Damaged(d), |r| Read::Valid(Stored::new(p.meta.group, r))))
             }
             Err(e) => Err(e),
         }

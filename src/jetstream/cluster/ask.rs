@@ -239,7 +239,7 @@ impl JetStream {
             Call::Left(groups) => {
                 serde_json::to_vec(&self.left_here(&groups)).map_or(Reply::Open, |b| Reply::Json(b.into()))
             }
-            Call::Record { group, seq } => Reply::Record(self.record_here(group, seq).await),
+            Call::Record { group, seq } => Reply::Record(self.record_here(from, group, seq).await),
             Call::Adopt(genesis) => match self.adopt(genesis).await {
                 Ok(()) => Reply::Done(genesis),
                 Err(why) => Reply::Refused(why),

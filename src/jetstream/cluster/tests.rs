@@ -435,7 +435,7 @@ impl World {
     }
     /// Publishes where the stream listens; the sequence.
     async fn publish(&self, subject: &str, body: &str) -> u64 {
-        let end = env::now() + PATIENCE;
+        let (end, mut id) = (env::now() + PATIENCE, None);
         loop {
             assert!(env::now() < end, "nobody stores {subject}");
             let Some(s) = self.all().find(|s| s.account.has_interest(subject.as_bytes())) else {
@@ -443,7 +443,11 @@ impl World {
                 continue;
             };
             let reply = s.inbox();
-            s.send(subject, &reply, body);
+            // Whoever gets no answer does not know whether it is stored.
+            let id = id.get_or_insert_with(|| reply.clone());
+            let headers = format!("NATS/1.0\r\nNats-Msg-Id: {id}\r\n\r\n");
+            let (len, parts) = (headers.len(), [headers.as_bytes(), body.as_bytes()]);
+            s.posts.take().send(subject.as_bytes(), None, reply.as_bytes(), len, &parts);
             let answer = env::timeout(Duration::from_secs(5), s.wait(&reply, 1)).await;
             let Ok(answer) = answer else { continue };
             let v: Value = serde_json::from_str(&answer[0].body).expect("JSON");
