@@ -32,6 +32,8 @@ use super::{
 const QUEUED_NS: u64 = 3_000_000_000;
 /// Through a window smaller than this it may lie there for any time: some take 25 KB a second, and a message may have 100.
 const NARROW_WINDOW: usize = 16 << 10;
+/// What a fetch may have asked for: 100 messages, the largest of 100,000 bytes. A window of it takes a round trip.
+const QUEUED_BYTES: u64 = 10_000_000;
 
 /// How long a write that is not answered may be on its way, nanoseconds.
 const UNDERWAY_NS: u64 = 10_000_000_000;
@@ -297,7 +299,8 @@ fn deliveries(r: &Record, o: &Options, out: &mut Vec<Violation>) {
             for w in all.windows(2) {
                 let (a, b) = (w[0], w[1]);
                 // The first left after it was asked for, and may have waited behind others on a slow link: when, nobody here knows.
-                let queued = if o.window < NARROW_WINDOW { a.at } else { QUEUED_NS };
+                let through = QUEUED_BYTES / o.window as u64 * 2 * o.latency_max_us * 1000;
+                let queued = if o.window < NARROW_WINDOW { a.at } else { QUEUED_NS.max(through) };
                 let left = a.asked_at.max(a.at.saturating_sub(queued));
                 let early = b.at.saturating_sub(left) < o.ack_wait_ms * 1_000_000;
                 let excused = a.boot != b.boot

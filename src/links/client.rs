@@ -299,6 +299,8 @@ struct Connection {
     /// Its length in all, if known.
     need: usize,
     pings_out: u32,
+    /// Messages that had come from it when its last ping was due.
+    msgs_at_ping: u64,
     ping_sent: Option<Instant>,
     /// A PING has been sent to measure the round trip.
     measured: bool,
@@ -372,6 +374,7 @@ impl Connection {
             partial: BytesMut::new(),
             need: 0,
             pings_out: 0,
+            msgs_at_ping: 0,
             ping_sent: None,
             measured: false,
             info_due: true,
@@ -656,6 +659,13 @@ impl Connection {
         // Somebody who speaks is there; but the round trip is measured once soon after the start.
         if self.measured && self.pings_out == 0 && now.since(self.last_read) < interval {
             self.deadlines.ping = self.last_read + interval;
+            return;
+        }
+        // And whose PONG lies behind a long upload: whole messages come from it.
+        let msgs = self.link.in_msgs.get();
+        let speaks = std::mem::replace(&mut self.msgs_at_ping, msgs) != msgs;
+        if speaks && self.pings_out > 0 {
+            self.deadlines.ping = now + interval;
             return;
         }
         if self.pings_out >= self.settings.pings_out_max {

@@ -328,6 +328,21 @@ fn half_a_frame_is_waited_for_no_longer_than_an_idle_client() {
     });
 }
 
+/// A PONG may lie behind a long upload.
+#[test]
+fn who_sends_messages_is_not_stale_whenever_it_answers_pings() {
+    with_server("ping_interval: \"100ms\"\nping_max: 1", async |s| {
+        let mut w = Wire::connect(&s, CONNECT).await;
+        for _ in 0..50 {
+            assert!(w.send("PUB foo 2\r\nhi\r\n").await);
+            env::sleep(Duration::from_millis(20)).await;
+            assert!(s.broker.link(w.id).is_some_and(|l| l.closed().is_none()));
+        }
+        let words = w.rest().await;
+        assert!(words.ends_with("PING\r\n-ERR 'Stale Connection'\r\n"), "{words:?}");
+    });
+}
+
 #[test]
 fn a_login_byte_by_byte_ends_at_the_timeout() {
     with_server("authorization { user: a, password: x, timeout: \"300ms\" }", async |s| {
