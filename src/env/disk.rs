@@ -98,6 +98,8 @@ pub enum Op {
         off: u64,
         /// What to write.
         bufs: Vec<Bytes>,
+        /// Through the page cache, however much it is: nobody waits for its sync, and it may be read soon.
+        cached: bool,
     },
     /// `fdatasync` of the file.
     SyncData(File),

@@ -37,10 +37,10 @@ pub(crate) struct Laying {
     open: BTreeMap<GroupId, Early>,
     /// Those that grow no more and wait for a flush.
     closed: Vec<Early>,
-    /// Files that written rounds refer to and that are not synced since.
-    unsynced: BTreeMap<FileId, File>,
-    /// Some of their names may not be durable.
-    names: bool,
+    /// Files that written rounds refer to and that are not synced since, with the last of those rounds.
+    unsynced: BTreeMap<FileId, (File, Round)>,
+    /// The last round that began one whose name may not be durable.
+    names: Option<Round>,
     /// A file could not be written: the next flush lets it be tried again.
     failed: bool,
 }
@@ -147,6 +147,16 @@ struct Laid {
     len: u32,
 }
 
+/// Pieces that grew, by group and in the order of the log.
+pub(crate) type Grown = BTreeMap<GroupId, Vec<Early>>;
+
+/// What has to be synced before rounds that refer to it are called durable.
+pub(crate) struct Due {
+    files: Vec<File>,
+    /// Their names too.
+    names: bool,
+}
+
 impl Laying {
     pub(crate) fn is_idle(&self) -> bool {
         self.open.is_empty()
@@ -158,12 +168,23 @@ impl Laying {
     }
 
     /// Ends all that grow, for a flush: by group, in the order of the log.
-    pub(crate) fn take(&mut self) -> BTreeMap<GroupId, Vec<Early>> {
+    pub(crate) fn take(&mut self) -> Grown {
         self.failed = false;
         self.closed.extend(std::mem::take(&mut self.open).into_values());
-        let mut all: BTreeMap<GroupId, Vec<Early>> = BTreeMap::new();
+        let mut all = Grown::new();
         std::mem::take(&mut self.closed).into_iter().for_each(|e| all.entry(e.group).or_default().push(e));
         all
+    }
+
+    /// What written rounds refer to and no sync covers.
+    pub(crate) fn due(&self) -> Due {
+        Due { names: self.names.is_some(), files: self.unsynced.values().map(|(f, _)| f.clone()).collect() }
+    }
+
+    /// What was due when this round was the last is synced. Rounds since may have written more.
+    pub(crate) fn synced(&mut self, upto: Round) {
+        self.unsynced.retain(|_, (_, last)| *last > upto);
+        self.names = self.names.filter(|last| *last > upto);
     }
 
     /// Leaves some to the next flush.
@@ -225,7 +246,7 @@ impl Shard {
                         continue;
                     }
                 }
-                laying.names = true;
+                laying.names = Some(round);
             }
             let e = laying.open.get_mut(&group).expect("it is there, or was just begun");
             let (off, len) = e.push(&entry, large);
@@ -233,7 +254,9 @@ impl Shard {
                 laid.push(Laid { frame: i, group, file: e.id, off, len });
             }
         }
-        self.write_early(laying, &laid).await;
+        // What nobody waits for is left to the page cache, which has it when it is read soon after.
+        let cached = !frames.iter().any(|f| f.sync);
+        self.write_early(laying, &laid, cached).await;
         let mut bytes = 0;
         for l in laid {
             let mut all = laying.open.values_mut().chain(&mut laying.closed);
@@ -254,7 +277,7 @@ impl Shard {
             *f = refers;
             bytes += u64::from(l.len);
             e.named = round;
-            laying.unsynced.insert(l.file, e.file.clone());
+            laying.unsynced.insert(l.file, (e.file.clone(), round));
         }
         bytes
     }
@@ -301,7 +324,7 @@ impl Shard {
     }
 
     /// Writes whole sectors of what this round refers to, and of what waits for long (S-25). Drops what cannot be written.
-    async fn write_early(&self, laying: &mut Laying, laid: &[Laid]) {
+    async fn write_early(&self, laying: &mut Laying, laid: &[Laid], cached: bool) {
         let (mut reserve, mut writes, mut of) = (Vec::new(), Vec::new(), Vec::new());
         for e in laying.open.values_mut().chain(&mut laying.closed) {
             let held = bytes_of(&e.held);
@@ -329,7 +352,7 @@ impl Shard {
             for (file, from, more) in reserve {
                 file.allocate(from, more).await?;
             }
-            self.write_all(writes).await
+            self.write_all(writes, cached).await
         };
         if done.await.is_ok() {
             return;
@@ -345,19 +368,15 @@ impl Shard {
     }
 
     /// S-24: syncs what written rounds refer to, and the names of those files.
-    pub(crate) async fn sync_early(&self, laying: &mut Laying) -> std::io::Result<()> {
-        if laying.unsynced.is_empty() {
-            return Ok(());
-        }
+    pub(crate) async fn sync_early(&self, due: &Due) -> std::io::Result<()> {
         if !mutant!(self.opts, ReferenceUnsynced) {
-            for f in laying.unsynced.values() {
+            for f in &due.files {
                 f.sync_data().await?;
             }
         }
-        if std::mem::take(&mut laying.names) {
+        if due.names {
             self.disk.sync_dir(&self.dir.join("segments")).await?;
         }
-        laying.unsynced.clear();
         Ok(())
     }
 

@@ -398,3 +398,54 @@ fn only_files_with_references_are_of_version_2() {
     assert_eq!(crate::round::FileHead::foreign_version(&b), Some(3));
     assert_eq!(crate::round::FileHead::decode(&b), None);
 }
+
+/// Rounds go on while others are synced. What they refer to is not called durable by that sync, and not taken by the flush that asked for it.
+#[test]
+fn s24_rounds_beside_a_sync_wait_for_the_next_one() {
+    // What a power failure takes of what no sync covers differs by seed.
+    for (flushes, seed) in [false, true].into_iter().flat_map(|f| (0..16).map(move |seed| (f, seed))) {
+        let disk = SimHandle::yielding(seed);
+        // It says so later than it is, so that rounds come after what it covers.
+        disk.with(|d| d.options().sync_ns = 1_500_000);
+        let (store, g) = referring(&disk);
+        let shard = &store.shards()[0];
+        append_with(&g, 2000, Sync::Relaxed);
+        step(&store);
+        apply(&g);
+        let upto = shard.progress.borrow().written;
+        assert!(shard.is_unsynced());
+        let mut beside = 0;
+        let between = || {
+            // The sync has let go of the rounds when one can be written.
+            if beside < 24 && shard.round_lock.try_lock().is_ok() && shard.progress.borrow().synced < upto {
+                append_with(&g, 2000, Sync::Relaxed);
+                now(shard.run_round()).expect("a round");
+                beside += 1;
+            }
+        };
+        if flushes {
+            simio::finish(shard.flush(), 10_000, between).expect("it flushes");
+        } else {
+            simio::finish(shard.sync(), 10_000, between).expect("it syncs");
+        }
+        assert!(beside > 0, "rounds wait for the sync");
+        let p = (shard.progress.borrow().written, shard.progress.borrow().synced);
+        assert!(p.0 > upto, "they were written");
+        if !flushes {
+            assert_eq!(p.1, upto, "and are not durable");
+        }
+        assert!(shard.is_unsynced());
+        // The next sync covers them, also where their file and its name are older.
+        apply(&g);
+        now(shard.sync()).expect("it syncs");
+        assert!(!shard.is_unsynced());
+        let last = g.last().0;
+        drop((store, g));
+        disk.with(|d| d.power_failure());
+        let store = open(&disk);
+        let g = store.group(Id(1)).expect("it is there");
+        assert_eq!(g.last().0, last);
+        apply(&g);
+        all_there(&g, |seq| if seq <= 2 * last.0 { 2000 } else { 0 });
+    }
+}

@@ -202,14 +202,8 @@ impl Shard {
     pub(crate) async fn flush(&self) -> Result<bool> {
         let _one = self.flush_lock.lock().await;
         // What only lies in the page cache so far would stay behind.
-        self.sync().await?;
-        let synced = self.progress.borrow().synced;
-        {
-            let mut j = self.journal.lock();
-            j.unflushed = 0;
-        }
+        let (synced, mut early) = self.sync_for_flush().await?;
         let groups: Vec<_> = self.groups.lock().iter().map(|(id, g)| (*id, g.clone())).collect();
-        let mut early = self.round_lock.lock().await.take();
         let mut work = Vec::new();
         let mut made = Made {
             drafts: Vec::new(),

@@ -198,13 +198,17 @@ impl Writer {
         }
     }
 
-    /// Writes each where it belongs; the first that fails ends it.
-    pub(crate) async fn write_all(&self, writes: Vec<(File, u64, Vec<Bytes>)>) -> io::Result<()> {
+    /// Writes each where it belongs; the first that fails ends it. With `cached` through the page cache, however much it is.
+    pub(crate) async fn write_all(
+        &self,
+        writes: Vec<(File, u64, Vec<Bytes>)>,
+        cached: bool,
+    ) -> io::Result<()> {
         let mut round = env::disk::Round::default();
         for (file, off, bufs) in writes {
             match (self, file) {
                 (Writer::Thread(_), File::Os(file)) => {
-                    round.ops.push(env::disk::Op::Write { file, off, bufs });
+                    round.ops.push(env::disk::Op::Write { file, off, bufs, cached });
                 }
                 (_, file) => file.write_vectored_at(off, bufs).await?,
             }
@@ -222,7 +226,7 @@ impl Writer {
                 return f.write_here(off, bufs).await;
             }
             let mut round = env::disk::Round::default();
-            round.ops.push(env::disk::Op::Write { file: f.clone(), off, bufs });
+            round.ops.push(env::disk::Op::Write { file: f.clone(), off, bufs, cached: false });
             if sync {
                 round.ops.push(env::disk::Op::SyncData(f.clone()));
             }

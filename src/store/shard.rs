@@ -22,12 +22,12 @@ use std::{
 use bytes::Bytes;
 use env::{disk::OpenOptions, watch};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{MutexGuard, Notify};
 
 use crate::{
     cache::Cache,
     crypt,
-    early::{Laying, Referred},
+    early::{Grown, Laying, Referred},
     group::Group,
     heal::{Healed, Healer},
     io::{Disk, File, Writer},
@@ -663,7 +663,10 @@ impl Shard {
                 }
             }
             if r.is_ok() {
-                r = self.sync_early(&mut laying).await;
+                r = self.sync_early(&laying.due()).await;
+            }
+            if r.is_ok() {
+                laying.synced(number);
             }
         }
         if r.is_ok() {
@@ -707,16 +710,28 @@ impl Shard {
         p.written > p.synced
     }
 
-    /// Syncs what was written without a sync.
+    /// Syncs what was written without a sync until now. Rounds go on meanwhile: what they refer to may take the disk as long as what is synced did.
     pub(crate) async fn sync(&self) -> Result<()> {
+        let laying = self.round_lock.lock().await;
+        self.sync_upto_here(laying).await.map(|_| ())
+    }
+
+    /// The same for a flush, which takes what grew with these rounds: the last of them. What comes after grows anew.
+    pub(crate) async fn sync_for_flush(&self) -> Result<(Round, Grown)> {
         let mut laying = self.round_lock.lock().await;
+        let grown = laying.take();
+        self.journal.lock().unflushed = 0;
+        Ok((self.sync_upto_here(laying).await?, grown))
+    }
+
+    async fn sync_upto_here(&self, laying: MutexGuard<'_, Laying>) -> Result<Round> {
         let written = {
             let p = self.progress.borrow();
             if let Some(s) = &p.poisoned {
                 return Err(Error::Poisoned(s.to_string()));
             }
             if p.written <= p.synced {
-                return Ok(());
+                return Ok(p.synced);
             }
             p.written
         };
@@ -725,7 +740,9 @@ impl Shard {
             let full = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone());
             full.chain(j.active.iter().filter(|a| a.unsynced).map(|a| a.at.file.clone())).collect()
         };
-        if let Err(e) = self.sync_early(&mut laying).await {
+        let due = laying.due();
+        drop(laying);
+        if let Err(e) = self.sync_early(&due).await {
             return Err(self.poison(&e.to_string()));
         }
         for f in files {
@@ -734,17 +751,23 @@ impl Shard {
             }
         }
         self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.round_lock.lock().await.synced(written);
         let mut j = self.journal.lock();
-        j.full.iter_mut().for_each(|f| f.unsynced = false);
-        j.active.iter_mut().for_each(|a| a.unsynced = false);
+        // Where a later round was written the next sync is still due.
+        j.full.iter_mut().filter(|f| f.last <= written).for_each(|f| f.unsynced = false);
+        j.active.iter_mut().filter(|a| a.last <= written).for_each(|a| a.unsynced = false);
         drop(j);
         self.progress.send_modify(|p| p.synced = p.synced.max(written));
-        Ok(())
+        Ok(written)
     }
 
     /// Writes to segments, before their round.
-    pub(crate) async fn write_all(&self, writes: Vec<(File, u64, Vec<Bytes>)>) -> std::io::Result<()> {
-        self.writer.write_all(writes).await
+    pub(crate) async fn write_all(
+        &self,
+        writes: Vec<(File, u64, Vec<Bytes>)>,
+        cached: bool,
+    ) -> std::io::Result<()> {
+        self.writer.write_all(writes, cached).await
     }
 
     fn rotate(&self, j: &mut Journal, at: JournalFile) -> Result<()> {

@@ -4,7 +4,11 @@
 //! each page. Owns the aligned buffers and the choice between the two ways; where a file system has no way past its cache, or an offset or a length does not fit, everything
 //! goes through it. The kernel keeps the two ways coherent. Promises nothing about durability that `disk` does not (E-1).
 
-use std::{fs, io, ops::Range, sync::Mutex};
+use std::{
+    fs, io,
+    ops::Range,
+    sync::{Mutex, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -78,6 +82,26 @@ impl Drop for Loan {
 
 /// Rooms for reading come in two sizes, so that one that was given back fits the next reader, whose place in the file has another remainder.
 const READ_SIZES: [usize; 2] = [(256 << 10) + 2 * ALIGN, SPARE_BYTES_MAX];
+
+/// Reads into memory that goes round; less than asked for at the end of the file.
+fn fill(
+    off: u64,
+    len: usize,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<Bytes> {
+    let mut room = room_for(len);
+    let mut got = 0;
+    while got < len {
+        match read(&mut room.bytes()[got..len], off + got as u64) {
+            Ok(0) => break,
+            Ok(n) => got += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let range = room.from..room.from + got;
+    Ok(Bytes::from_owner(Loan { room, range }))
+}
 
 fn room_for(len: usize) -> Room {
     let len = READ_SIZES.into_iter().find(|size| *size >= len).unwrap_or(len);
@@ -168,6 +192,28 @@ impl Inner {
         self.put(direct, b, at).map_err(|e| self.fail("write", e))
     }
 
+    /// Reads from the page cache if all of it is there.
+    fn read_there(&self, off: u64, len: usize) -> Option<Bytes> {
+        if !sys::is_cached(&self.file, off, len as u64) {
+            return None;
+        }
+        // If some of it left the cache just now, or cannot be read, whoever reads it the other way meets that too.
+        let b = fill(off, len, |buf, at| sys::read_cached_into(&self.file, buf, at)).ok()?;
+        (b.len() == len).then_some(b)
+    }
+
+    /// Reads what somebody reads in order: past the page cache, until as much as the file holds was read that way. Who reads all of it once pushes nothing
+    /// out of the cache that others use, and what is read again is there from then on.
+    fn read_ordered(&self, off: u64, len: usize) -> Option<io::Result<Bytes>> {
+        use std::os::unix::fs::FileExt;
+        let before = self.streamed.fetch_add(len as u64, Ordering::Relaxed);
+        if self.file.metadata().is_ok_and(|m| before < m.len()) {
+            return self.read_past(off, len);
+        }
+        let r = fill(off, len, |buf, at| self.file.read_at(buf, at));
+        Some(r.map_err(|e| self.fail("read", e)))
+    }
+
     /// Reads past the page cache, in one go but for signals; `None` where that cannot be.
     fn read_past(&self, off: u64, len: usize) -> Option<io::Result<Bytes>> {
         use std::os::unix::fs::FileExt;
@@ -230,10 +276,14 @@ impl File {
         .await
     }
 
-    /// As [`File::scan_at`], past the page cache where that can be: for somebody who reads much in order, once. What it gives stays in memory that goes round.
+    /// As [`File::scan_at`], for somebody who reads much in order: from the page cache if that holds all of this, past it the first time that the file is
+    /// read, and through it from the second time on. What it gives stays in memory that goes round.
     pub async fn stream_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        if let Some(b) = self.0.read_there(off, len) {
+            return Ok(b);
+        }
         let past = self
-            .blocking(move |f| match f.read_past(off, len) {
+            .blocking(move |f| match f.read_ordered(off, len) {
                 Some(done) => done.map(Some),
                 None => Ok(None),
             })
@@ -257,10 +307,13 @@ impl Soon {
 }
 
 impl File {
-    /// Begins to read past the page cache what is about to be asked for, in memory that goes round. `None` where nothing is read ahead.
+    /// Begins to read what is about to be asked for, as [`File::stream_at`] does. `None` where the page cache has it.
     pub fn stream_soon(&self, off: u64, len: usize) -> Option<Soon> {
+        if sys::is_cached(&self.0.file, off, len as u64) {
+            return None;
+        }
         let inner = self.0.clone();
-        Some(Soon(spawn_blocking(move || inner.read_past(off, len))))
+        Some(Soon(spawn_blocking(move || inner.read_ordered(off, len))))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread,
@@ -42,8 +42,12 @@ pub(super) struct Inner {
     pub(super) file: fs::File,
     path: PathBuf,
     poisoned: AtomicBool,
+    /// One sync at a time: the kernel tells of what it could not write once only, and whoever syncs beside the one who was told would hear that all is well.
+    syncing: std::sync::Mutex<()>,
     /// The same file past the page cache, once that was wanted; `None` in it where that cannot be.
     pub(super) direct: OnceLock<Option<fs::File>>,
+    /// Bytes that were read in order past the page cache, or through it after that.
+    pub(super) streamed: AtomicU64,
 }
 
 /// A directory that no other process may lock until this is dropped.
@@ -108,7 +112,9 @@ impl Disk {
                 file,
                 path: p.to_path_buf(),
                 poisoned: AtomicBool::new(false),
+                syncing: Default::default(),
                 direct: OnceLock::new(),
+                streamed: AtomicU64::new(0),
             })))
         })
         .await
@@ -242,6 +248,7 @@ impl Inner {
         if self.poisoned.load(Ordering::Acquire) { Err(poisoned(op, &self.path)) } else { Ok(()) }
     }
     fn sync(&self, op: &'static str, all: bool) -> io::Result<()> {
+        let _one = self.syncing.lock().unwrap_or_else(|e| e.into_inner());
         self.writable(op)?;
         let r = if all { self.file.sync_all() } else { self.file.sync_data() };
         r.map_err(|e| {
@@ -463,10 +470,10 @@ fn gone() -> io::Error {
 
 fn run(round: &Round, room: &mut Room) -> io::Result<()> {
     round.ops.iter().try_for_each(|op| match op {
-        Op::Write { file, off, bufs } => match file.0.write_aligned(*off, bufs, room) {
-            Some(done) => done,
-            None => file.0.write(*off, bufs),
-        },
+        Op::Write { file, off, bufs, cached } => {
+            let past = if *cached { None } else { file.0.write_aligned(*off, bufs, room) };
+            past.unwrap_or_else(|| file.0.write(*off, bufs))
+        }
         Op::SyncData(file) => file.0.sync("sync", false),
         Op::SyncAll(file) => file.0.sync("sync", true),
     })

@@ -83,6 +83,57 @@ fn a_new_file_past_the_page_cache_is_what_was_written() {
     });
 }
 
+/// What is read in order is the same from the page cache, past it and through it again.
+#[test]
+fn what_is_read_in_order_is_what_was_written() {
+    // As above: a disk with a way past the page cache.
+    let here = std::env::current_dir().unwrap().join(format!("read-ordered-{}", std::process::id()));
+    test(async {
+        let all: Vec<u8> = (0..(2 << 20) + 777).map(|i: usize| (i * 7 + i / 4096) as u8).collect();
+        let f = Disk::os().open(&here, OpenOptions::TRUNCATE).await.unwrap();
+        let t = Thread::start("t").unwrap();
+        let bufs = vec![Bytes::from(all.clone())];
+        t.submit(Round { ops: vec![Op::Write { file: f.clone(), off: 0, bufs, cached: true }] })
+            .await
+            .unwrap();
+        let parts = [(0, 1 << 20), (1000, 1 << 20), (1 << 20, (1 << 20) + 777), (5, 100)];
+        let kernel_says = sys::is_cached(&f.0.file, 0, 4096);
+        let mut past = 0;
+        for turn in 0..4 {
+            for (off, len) in parts {
+                if kernel_says && turn == 0 {
+                    assert!(
+                        f.stream_soon(off as u64, len).is_none(),
+                        "the page cache has what was just written"
+                    );
+                }
+                let soon = f.stream_soon(off as u64, len);
+                assert!(
+                    f.stream_at(off as u64, len).await.unwrap() == all[off..off + len],
+                    "{off} {len} turn {turn}"
+                );
+                if let Some(soon) = soon {
+                    past += 1;
+                    if let Some(b) = soon.read().await {
+                        assert!(b.unwrap() == all[off..off + len], "{off} {len} turn {turn}, ahead");
+                    }
+                }
+            }
+            // The end of the file is the end of what is read.
+            assert!(f.stream_at(2 << 20, 4096).await.unwrap() == all[2 << 20..]);
+            if turn == 0 {
+                f.sync_data().await.unwrap();
+                sys::forget_cached(&f.0.file);
+            }
+        }
+        if kernel_says && !sys::is_cached(&f.0.file, 0, 4096) {
+            panic!("what was read more than once is in the page cache");
+        }
+        assert!(past > 0 || !kernel_says, "some of it was read ahead");
+    });
+    fs::remove_file(&here).unwrap();
+}
+
 #[test]
 fn many_buffers_and_large_reads() {
     let dir = Dir::new();
@@ -192,7 +243,7 @@ fn a_thread_runs_rounds_in_order() {
         let t = Thread::start("journal-test").unwrap();
         let round = |b: &'static [u8]| Round {
             ops: vec![
-                Op::Write { file: f.clone(), off: 0, bufs: vec![Bytes::from_static(b)] },
+                Op::Write { file: f.clone(), off: 0, bufs: vec![Bytes::from_static(b)], cached: false },
                 Op::SyncData(f.clone()),
             ],
         };
@@ -214,7 +265,8 @@ fn a_thread_stops_a_round_at_the_first_failure() {
         let bad = Disk::os().open("/dev/null", OpenOptions::EDIT).await.unwrap();
         let f = Disk::os().open(dir.at("f"), OpenOptions::CREATE).await.unwrap();
         let t = Thread::start("journal-test").unwrap();
-        let write = Op::Write { file: f.clone(), off: 0, bufs: vec![Bytes::from_static(b"x")] };
+        let write =
+            Op::Write { file: f.clone(), off: 0, bufs: vec![Bytes::from_static(b"x")], cached: false };
         let r = t.submit(Round { ops: vec![Op::SyncData(bad), write] }).await;
         assert!(r.is_err());
         assert_eq!(f.len().await.unwrap(), 0);

@@ -52,6 +52,32 @@ pub fn read_cached_into(f: &fs::File, buf: &mut [u8], off: u64) -> io::Result<us
     unsafe { preadv2_nowait(f, buf.as_mut_ptr(), buf.len(), off) }
 }
 
+/// Lets the page cache forget what of the file is on the disk.
+#[cfg(all(test, target_os = "linux"))]
+pub fn forget_cached(f: &fs::File) {
+    // SAFETY: numbers only.
+    unsafe { libc::posix_fadvise(f.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+}
+
+/// Whether the page cache holds all pages of a range; `false` where the kernel does not say (before Linux 6.5). Reads nothing, unlike an attempt to
+/// read what is cached, which begins to read ahead what is not.
+#[cfg(target_os = "linux")]
+pub fn is_cached(f: &fs::File, off: u64, len: u64) -> bool {
+    /// Its number on every architecture but alpha; not in the `libc` crate for all of them.
+    const CACHESTAT: libc::c_long = 451;
+    // As the kernel has it: the range, and pages that are cached, dirty, written back, evicted, evicted of late.
+    let (range, mut pages) = ([off, len], [0u64; 5]);
+    // SAFETY: the kernel reads the two numbers of `range` and writes the five of `pages`.
+    let r = unsafe { libc::syscall(CACHESTAT, f.as_raw_fd(), range.as_ptr(), pages.as_mut_ptr(), 0) };
+    // SAFETY: asks for a number only.
+    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1);
+    r == 0 && len > 0 && pages[0] >= (off + len).div_ceil(page) - off / page
+}
+#[cfg(not(target_os = "linux"))]
+pub fn is_cached(_: &fs::File, _: u64, _: u64) -> bool {
+    false
+}
+
 /// # Safety
 /// `at` must be valid for writes of `len` bytes.
 #[cfg(target_os = "linux")]

@@ -490,7 +490,7 @@ fn gone() -> io::Error {
 async fn run(round: Round) -> io::Result<()> {
     for op in round.ops {
         match op {
-            Op::Write { file, off, bufs } => file.write_vectored_at(off, bufs).await?,
+            Op::Write { file, off, bufs, cached: _ } => file.write_vectored_at(off, bufs).await?,
             Op::SyncData(file) => file.sync_data().await?,
             Op::SyncAll(file) => file.sync_all().await?,
         }
