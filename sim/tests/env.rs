@@ -412,6 +412,7 @@ fn e2_disk_faults_reach_the_program_as_errors() {
                     file: g.clone(),
                     off: 0,
                     bufs: vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")],
+                    cached: false,
                 },
                 Op::SyncData(g.clone()),
             ];

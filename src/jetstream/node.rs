@@ -226,6 +226,8 @@ impl JetStream {
                 Some(c)
             }
         };
+        // A server alone has nothing more to note than what its streams say of themselves.
+        replicas.store().losses_noted();
         let node = Arc::new(JetStream {
             broker,
             host,

@@ -459,7 +459,7 @@ async fn read(disk: &Disk, dir: &Path, line: Line, r: &Reference) -> Result<Foun
         };
         // A file that was cut has less.
         let there = file.len().await?.saturating_sub(r.off).min(r.stored() as u64);
-        let stored = file.scan_at(r.off, there as usize).await?;
+        let stored = file.disk_at(r.off, there as usize).await?;
         let blocks = Bytes::from([&stored[..], &r.end[..]].concat());
         match entry_of(r.file, r.off, &blocks).filter(|e| e.head == r.head) {
             Some(e) if blocks.len() == r.len as usize => return Ok(Found::Entry(e)),

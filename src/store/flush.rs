@@ -26,7 +26,7 @@ use crate::{
     options::mutant,
     record::Entry,
     segment::{BlockCodec, Builder, Built, FILE_HEADER, FileHead, PieceMeta, SubjectFoot},
-    shard::{Shard, salt, segment_path, slot_path},
+    shard::{NO_SLOT, Shard, salt, segment_path, slot_path},
     types::{Error, FileId, GroupId, LogIndex, Result, Round, StreamSeq},
 };
 
@@ -561,11 +561,12 @@ impl Shard {
         // From here on the state of every group is read once, and the manifest says exactly that.
         let mut records: BTreeMap<GroupId, GroupRecord> = BTreeMap::new();
         let mut replay_from = synced.next();
-        let (mut before, mut turn) = (BTreeSet::new(), 0);
+        let (mut before, mut turn, mut doubtful) = (BTreeSet::new(), 0, false);
         for w in work {
             pause(&mut turn, GROUP_TURN).await;
             let mut g = w.group.lock();
             g.settle_hard(synced);
+            doubtful |= g.doubt > 0;
             before.extend(g.pieces.iter().map(|p| p.meta.file));
             before.extend(w.plan.new.iter().map(|p| p.meta.file));
             let r = g.record(&w.plan);
@@ -573,6 +574,12 @@ impl Shard {
             let left = g.pinned(r.flushed, synced);
             replay_from = left.map_or(replay_from, |l| l.min(replay_from));
             records.insert(w.id, r);
+        }
+        if let Some(gone) = self.losses.filter(|_| doubtful || !self.losses_noted.load(Ordering::Acquire)) {
+            // S-84. Not at any price: groups that nobody opens stay doubtful.
+            if self.journal.lock().in_use() <= self.opts.journal_budget / 2 {
+                replay_from = replay_from.min(gone).max(Round(self.replay_from.load(Ordering::Relaxed)));
+            }
         }
         // Groups that were created since this flush began are in the journal only. One that ended while the others were read
         // must not be written: the replay of its end may be over, or is skipped for its tomb.
@@ -628,14 +635,17 @@ impl Shard {
                 f.file.sync_data().await?;
             }
         }
-        // S-70: slot A whole and synced, then slot B.
-        for slot in 0..2 {
+        // S-70: slot A whole and synced, then slot B; the other way round where A is all that there is.
+        let order = if self.sole_slot.load(Ordering::Relaxed) == 0 { [1, 0] } else { [0, 1] };
+        for slot in order {
+            self.sole_slot.store(1 - slot, Ordering::Relaxed);
             let path = slot_path(&self.dir, slot);
             let file = self.disk.open(&path, OpenOptions::CREATE).await?;
             file.write_vectored_at(0, vec![bytes.clone()]).await?;
             file.sync_data().await?;
             self.disk.sync_dir(&self.dir).await?;
         }
+        self.sole_slot.store(NO_SLOT, Ordering::Relaxed);
         // What another group still needs stays noted until that one gives it up too.
         self.leaked.lock().retain(|f| !leaked.contains(f) || after.contains(f));
         for w in work {

@@ -84,6 +84,14 @@ impl File {
     pub(crate) async fn scan_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
         both!(self, File, f => f.scan_at(off, len).await)
     }
+    /// The same, what the disk itself holds.
+    pub(crate) async fn disk_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        match self {
+            File::Os(f) => f.disk_at(off, len).await,
+            #[cfg(any(test, feature = "l1"))]
+            File::Sim(f) => f.scan_at(off, len).await,
+        }
+    }
     /// The same for somebody who reads much in order.
     pub(crate) async fn stream_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
         match self {

@@ -6,7 +6,7 @@
 //! With a key the whole body is sealed. Its id and the generation stand in the header, so that a slot can be told from others without it.
 //!
 //! - S-70: a generation is written to slot A, synced, then to slot B, synced, and only then is anything that an older
-//!   generation needs given up. So slot B is never newer than slot A, and one slot may be lost at any time.
+//!   generation needs given up. A slot that is the only one that is whole is written last, so that one may be lost at any time.
 
 use std::collections::BTreeSet;
 
@@ -378,7 +378,7 @@ pub(crate) fn choose(a: Slot, b: Slot) -> Choice {
             Choice::Sealed(if a >= b { key } else { other })
         }
         (Slot::Sealed { key, .. }, _) | (_, Slot::Sealed { key, .. }) => Choice::Sealed(key),
-        // B is written after A, so a valid B is never newer; an equal one is the usual case.
+        // B is written after A as a rule; an equal one is the usual case.
         (Slot::Valid(a), Slot::Valid(b)) if a.generation >= b.generation => {
             let again = a.generation != b.generation;
             Choice::Use(a, again)

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -113,7 +113,15 @@ pub(crate) struct Shard {
     pub torn: bool,
     /// Rounds of the journal are gone altogether, and nobody knows what they held.
     pub lost_rounds: bool,
+    /// Where: the journal is kept from there on until that is noted, so that the next opening finds it too (S-84).
+    pub losses: Option<Round>,
+    pub losses_noted: AtomicBool,
+    /// The only slot of the manifest that is surely whole; [`NO_SLOT`] if both are.
+    pub sole_slot: AtomicUsize,
 }
+
+/// Neither slot of the manifest is the only one that is whole.
+pub(crate) const NO_SLOT: usize = 2;
 
 pub(crate) fn slot_path(dir: &Path, slot: usize) -> PathBuf {
     dir.join(["manifest-a", "manifest-b"][slot])
@@ -169,6 +177,12 @@ impl Shard {
         }
         let b = slots.pop().expect("two slots were read");
         let a = slots.pop().expect("two slots were read");
+        let sole = match (&a, &b) {
+            (Slot::Valid(_), Slot::Valid(_)) => NO_SLOT,
+            (Slot::Valid(_), _) => 0,
+            (_, Slot::Valid(_)) => 1,
+            _ => NO_SLOT,
+        };
         let had_slots = a != Slot::Absent || b != Slot::Absent;
         let (manifest, rewrite) = match manifest::choose(a, b) {
             Choice::Fresh => (Manifest { shard: id, generation: 0, ..Manifest::default() }, had_slots),
@@ -251,6 +265,10 @@ impl Shard {
             match last.get(&number) {
                 Some(l) => journal.full.push(Full { at, last: *l, unsynced: false }),
                 // S-23: the slots differ, so the newer one may lie in the page cache only; then the other one still needs it.
+                // S-84: one that was cut before all that can be read tells the next opening, too.
+                None if replay.cut > 0 => {
+                    journal.full.push(Full { at, last: replay.end.max(from), unsynced: false })
+                }
                 None if rewrite => journal.full.push(Full { at, last: Round(0), unsynced: false }),
                 None => journal.give_back(at),
             }
@@ -267,6 +285,7 @@ impl Shard {
             prepare_lock: Default::default(),
             flush_lock: Default::default(),
             generation: AtomicU64::new(manifest.generation),
+            sole_slot: AtomicUsize::new(sole),
             replay_from: AtomicU64::new(manifest.replay_from.0),
             next_file: AtomicU64::new(next_file.0),
             leaked: Mutex::new(leaked),
@@ -289,6 +308,8 @@ impl Shard {
             healed: Mutex::default(),
             torn: replay.torn,
             lost_rounds: replay.lost_rounds(),
+            losses: replay.losses(),
+            losses_noted: AtomicBool::new(false),
             disk,
             dir,
             opts,
@@ -705,6 +726,7 @@ impl Shard {
     }
 
     /// Whether rounds were written that no sync covers.
+    #[cfg(test)]
     pub(crate) fn is_unsynced(&self) -> bool {
         let p = self.progress.borrow();
         p.written > p.synced
@@ -1195,7 +1217,7 @@ async fn read_twice(file: &File, len: usize) -> Result<Bytes> {
 async fn read_whole(file: &File, len: usize) -> Result<Bytes> {
     let mut all = Vec::with_capacity(len);
     while all.len() < len {
-        let part = file.stream_at(all.len() as u64, SCAN_CHUNK.min(len - all.len())).await?;
+        let part = file.disk_at(all.len() as u64, SCAN_CHUNK.min(len - all.len())).await?;
         if part.is_empty() {
             break;
         }
@@ -1208,7 +1230,7 @@ async fn read_whole(file: &File, len: usize) -> Result<Bytes> {
 async fn reads_as(file: &File, bytes: &Bytes, len: usize) -> Result<bool> {
     let mut at = 0;
     while at < len {
-        let part = file.stream_at(at as u64, SCAN_CHUNK.min(len - at)).await?;
+        let part = file.disk_at(at as u64, SCAN_CHUNK.min(len - at)).await?;
         if part.is_empty() {
             break;
         }

@@ -320,6 +320,10 @@ impl Store {
                 Self::journal(shard).await;
                 drop(lock);
             });
+            if let Some(interval) = s.opts.sync_interval {
+                // A store that was closed has nothing that it would sync, so its lock is not held.
+                env::spawn(Self::sync_late(s.clone(), interval));
+            }
             let (shard, lock) = (s.clone(), held.clone());
             env::spawn(async move {
                 while !shard.closed.load(Ordering::Acquire) {
@@ -388,30 +392,37 @@ impl Store {
         self.shards.all.iter().map(|s| s.foreign_bytes()).sum()
     }
 
-    /// Runs a shard's rounds, and syncs what relaxed ones left after the interval.
+    /// Syncs what relaxed rounds left, an interval after the first of them. Rounds go on meanwhile.
+    async fn sync_late(shard: Arc<Shard>, interval: Duration) {
+        let mut progress = shard.progress.subscribe();
+        loop {
+            let unsynced = {
+                let p = progress.borrow_and_update();
+                if p.poisoned.is_some() {
+                    return;
+                }
+                p.written > p.synced
+            };
+            if unsynced {
+                env::time::sleep(interval).await;
+                if shard.sync().await.is_err() {
+                    return;
+                }
+            } else if progress.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Runs a shard's rounds.
     async fn journal(shard: Arc<Shard>) {
-        let mut due: Option<env::time::Instant> = None;
         loop {
             let more = match shard.run_round().await {
                 Ok(more) => more,
                 Err(_) => return,
             };
-            due = match shard.opts.sync_interval {
-                Some(d) if shard.is_unsynced() => Some(due.unwrap_or_else(|| env::now() + d)),
-                _ => None,
-            };
-            match due {
-                Some(at) if env::now() >= at => {
-                    if shard.sync().await.is_err() {
-                        return;
-                    }
-                }
-                _ if more => {}
-                Some(at) => env::select! {
-                    () = shard.wake.notified() => {}
-                    () = env::time::sleep_until(at) => {}
-                },
-                None => shard.wake.notified().await,
+            if !more {
+                shard.wake.notified().await;
             }
             if !more && shard.begins_group() {
                 // What a group writes first comes from tasks that are ready on this worker by now: all of it goes into one round.
@@ -623,6 +634,12 @@ impl Store {
     /// leaves; after anything else it is a damaged last round, which cannot be told from it.
     pub fn torn_tail(&self) -> bool {
         self.shards.all.iter().any(|s| s.torn)
+    }
+
+    /// Whoever had to know that rounds are gone ([`Store::lost_rounds`]) has noted it durably: the next opening need not find it again, once no group is
+    /// doubtful any more ([`Group::is_doubtful`]).
+    pub fn losses_noted(&self) {
+        self.shards.all.iter().for_each(|s| s.losses_noted.store(true, Ordering::Release));
     }
 
     /// Whether opening met rounds of the journal that are gone altogether: what they held is not known, which may be whole groups.

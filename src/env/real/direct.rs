@@ -276,18 +276,22 @@ impl File {
         .await
     }
 
+    /// As [`File::scan_at`], what the disk holds and not what the page cache does, where the file system has a way past that: for a recovery. What a sync could not
+    /// write may stand in the page cache as if it had been written, for the process that comes after the one that was told so.
+    pub async fn disk_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        match self.blocking(move |f| f.read_past(off, len).transpose()).await? {
+            Some(b) => Ok(b),
+            None => self.scan_at(off, len).await,
+        }
+    }
+
     /// As [`File::scan_at`], for somebody who reads much in order: from the page cache if that holds all of this, past it the first time that the file is
     /// read, and through it from the second time on. What it gives stays in memory that goes round.
     pub async fn stream_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
         if let Some(b) = self.0.read_there(off, len) {
             return Ok(b);
         }
-        let past = self
-            .blocking(move |f| match f.read_ordered(off, len) {
-                Some(done) => done.map(Some),
-                None => Ok(None),
-            })
-            .await?;
+        let past = self.blocking(move |f| f.read_ordered(off, len).transpose()).await?;
         match past {
             Some(b) => Ok(b),
             None => self.scan_at(off, len).await,

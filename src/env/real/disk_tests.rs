@@ -84,6 +84,7 @@ fn a_new_file_past_the_page_cache_is_what_was_written() {
 }
 
 /// What is read in order is the same from the page cache, past it and through it again.
+#[cfg(target_os = "linux")]
 #[test]
 fn what_is_read_in_order_is_what_was_written() {
     // As above: a disk with a way past the page cache.

@@ -278,6 +278,7 @@ impl World {
             self.restart(false)?;
         }
         if !self.rotten {
+            self.end_again()?;
             for slot in 0..GROUPS {
                 for group in 0..GROUPS {
                     // A log that nobody applies stays in the journal, which is finite.
@@ -309,6 +310,19 @@ impl World {
         // Being slow breaks nothing by itself.
         let harms = |c: &(&Fault, &u64)| *c.0 != Fault::Slow;
         self.out.faults = self.disk.with(|d| d.counts().iter().filter(harms).map(|c| c.1).sum());
+        Ok(())
+    }
+
+    /// Groups whose end did not last have nobody who applies what they hold, and the journal is finite: the layer above ends them once more.
+    fn end_again(&mut self) -> Result<(), String> {
+        let store = self.store().expect("it is open");
+        let back: Vec<u64> = self.models.keys().copied().filter(|id| !self.slots.contains(id)).collect();
+        for id in back {
+            let t =
+                store.delete(GroupId(id)).map_err(|e| format!("group {id} cannot be ended again: {e}"))?;
+            let m = self.models.remove(&id).expect("it is known");
+            self.deleting.insert(id, (t, m));
+        }
         Ok(())
     }
 

@@ -325,11 +325,88 @@ fn s70_slots_that_differ_give_nothing_up() {
     must_hold(&Plan { seed: 91_810, class: Class::Crash, mutant: None, ops, crashes });
 }
 
+/// The power failed while slot B was written, and again while the opening that found it torn wrote slot A, which was all that there was: the store did not
+/// open any more.
+#[test]
+fn s70_the_only_slot_that_is_whole_is_written_last() {
+    let append = |group, msgs, size| Op::Append { group, msgs, size };
+    let (step, flush, end) = (Op::Step, Op::Flush, Op::End);
+    let (hard, apply) = (|group| Op::Hard { group }, |group, n| Op::Apply { group, n });
+    let read = |group, pick| Op::Read { group, pick };
+    let ops = vec![
+        end,
+        read(0, 3970),
+        apply(1, 1),
+        read(0, 28_576),
+        end,
+        step,
+        apply(0, 2),
+        append(0, 0, 2500),
+        end,
+        step,
+        Op::Purge { group: 1, subject: 1 },
+        hard(1),
+        step,
+        step,
+        flush,
+        hard(2),
+        flush,
+        step,
+        hard(2),
+        read(0, 64_637),
+        apply(0, 1),
+        apply(1, 1),
+        step,
+        read(2, 60_640),
+        flush,
+        apply(0, 4),
+        hard(0),
+        apply(0, 6),
+        Op::Clear { group: 1 },
+        step,
+        append(0, 2, 100),
+    ];
+    let crashes = vec![(175, false), (203, true)];
+    must_hold(&Plan { seed: 31_115_880, class: Class::Crash, mutant: None, ops, crashes });
+}
+
 /// The only round rotted, and the power failed while the store was opened without it: the next opening has nothing to say of it.
 #[test]
 fn a_last_round_that_was_given_up_before_a_crash_is_not_told_of() {
     let ops = vec![Op::Step, Op::Rot { what: 0, file: 38_964, at: 4_024_877_583 }];
     must_hold(&Plan { seed: 1_089_968, class: Class::Rot, mutant: None, ops, crashes: vec![(56, false)] });
+}
+
+/// A whole file of the journal was gone, and the power failed while the store was opened without it, again and again: what the first of these openings wrote
+/// said nothing of the loss, so the last one had nothing to say.
+#[test]
+fn s84_a_loss_is_found_again_after_a_crash_in_the_opening_that_found_it() {
+    let (step, flush, hard) = (Op::Step, Op::Flush, |group| Op::Hard { group });
+    let (append, apply) =
+        (|group, msgs, size| Op::Append { group, msgs, size }, |group, n| Op::Apply { group, n });
+    let checkpoint = Op::Checkpoint { group: 0 };
+    let ops = vec![
+        flush,
+        hard(2),
+        append(0, 1, 100),
+        append(1, 0, 900),
+        hard(0),
+        apply(2, 5),
+        checkpoint,
+        checkpoint,
+        Op::Clear { group: 1 },
+        append(2, 0, 100),
+        step,
+        Op::PowerFailure,
+        hard(0),
+        apply(2, 1),
+        apply(0, 4),
+        flush,
+        step,
+        step,
+        Op::Lose { what: 0, file: 49_412, keep: None },
+    ];
+    must_hold(&Plan { seed: 31_007_188, class: Class::Rot, mutant: None, ops, crashes: vec![(102, true)] });
 }
 
 /// A checkpoint waited while the one before it left a deleted message of the tail out of its piece: the next flush marked that one in the piece all
