@@ -315,7 +315,9 @@ impl World {
 
     /// Groups whose end did not last have nobody who applies what they hold, and the journal is finite: the layer above ends them once more.
     fn end_again(&mut self) -> Result<(), String> {
-        let store = self.store().expect("it is open");
+        // What it last knew of the room on the disk may be old.
+        self.op(Op::Step)?;
+        let Some(store) = self.store() else { return Ok(()) };
         let back: Vec<u64> = self.models.keys().copied().filter(|id| !self.slots.contains(id)).collect();
         for id in back {
             let t =
