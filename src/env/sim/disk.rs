@@ -391,6 +391,10 @@ impl File {
     pub async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {
         self.write_at(off, bufs.concat()).await
     }
+    /// As [`File::scan_at`], what the disk holds.
+    pub async fn disk_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        self.scan_at(off, len).await
+    }
     /// As [`File::scan_at`], for somebody who reads much in order.
     pub async fn stream_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
         self.scan_at(off, len).await
