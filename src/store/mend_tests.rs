@@ -568,6 +568,38 @@ fn s112_a_cut_behind_a_damaged_header_is_named() {
     assert!(without_group > 2 && with_group > 20, "{without_group} {with_group}");
 }
 
+/// That a part of the journal is gone is told by every opening until the layer above has noted it and no group is in doubt; then the journal goes.
+#[test]
+fn s84_a_loss_is_told_until_it_is_noted() {
+    let mut w = World::new();
+    let epoch = |w: &World, f: &String| crate::round::FileHead::decode(&w.bytes(f)).map(|h| h.epoch.0);
+    let journals =
+        |w: &World| -> Vec<String> { w.files().into_iter().filter(|f| f.contains("/journal/")).collect() };
+    while journals(&w).iter().filter_map(|f| epoch(&w, f)).max() < Some(3) {
+        w.append(2, 400);
+    }
+    let oldest = journals(&w).into_iter().filter(|f| epoch(&w, f).is_some()).min_by_key(|f| epoch(&w, f));
+    w.disk.with(|d| d.damage_file(&oldest.expect("there are three"), None)).expect("it is there");
+    let flush = |w: &World| drop(now(w.store().flush()).expect("a well disk"));
+    for settled in [false, true] {
+        w.open();
+        assert!(w.store().lost_rounds(), "settled: {settled}");
+        if settled {
+            w.settle();
+        }
+        // It is in pieces now, and the manifest would not need the journal.
+        flush(&w);
+    }
+    w.open();
+    assert!(w.store().lost_rounds(), "nobody has noted it");
+    w.store().losses_noted();
+    flush(&w);
+    assert!(w.store().lost_rounds(), "this life has heard of it");
+    w.open();
+    assert!(!w.store().lost_rounds() && !w.group().is_doubtful());
+    assert!(w.store().damage().iter().all(|d| d.group.is_some()), "{:?}", w.store().damage());
+}
+
 /// A damaged header alone costs nothing: a file that has room behind its last round, or what an older use left there, was not cut in what is needed.
 #[test]
 fn s112_a_damaged_header_alone_leaves_no_doubt() {
