@@ -702,9 +702,10 @@ impl Shard {
             self.journal.lock().full.iter_mut().for_each(|f| f.unsynced = false);
         }
         self.progress.send_modify(|p| {
-            p.written = number;
-            if sync {
-                p.synced = number;
+            // S-2: a sync beside this round may have failed, and what it could not write may be what this round needs.
+            if p.poisoned.is_none() {
+                p.written = number;
+                p.synced = if sync { number } else { p.synced };
             }
         });
         let j = self.journal.lock();
@@ -779,7 +780,11 @@ impl Shard {
         j.full.iter_mut().filter(|f| f.last <= written).for_each(|f| f.unsynced = false);
         j.active.iter_mut().filter(|a| a.last <= written).for_each(|a| a.unsynced = false);
         drop(j);
-        self.progress.send_modify(|p| p.synced = p.synced.max(written));
+        self.progress.send_modify(|p| {
+            if p.poisoned.is_none() {
+                p.synced = p.synced.max(written);
+            }
+        });
         Ok(written)
     }
 
