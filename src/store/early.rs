@@ -216,6 +216,7 @@ impl Shard {
         laying: &mut Laying,
         round: Round,
         frames: &mut [Frame],
+        sync: bool,
         pays: bool,
     ) -> u64 {
         let mut laid: Vec<Laid> = Vec::new();
@@ -255,8 +256,7 @@ impl Shard {
             }
         }
         // What nobody waits for is left to the page cache, which has it when it is read soon after.
-        let cached = !frames.iter().any(|f| f.sync);
-        self.write_early(laying, &laid, cached).await;
+        self.write_early(laying, &laid, !sync).await;
         let mut bytes = 0;
         for l in laid {
             let mut all = laying.open.values_mut().chain(&mut laying.closed);

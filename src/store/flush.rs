@@ -26,7 +26,7 @@ use crate::{
     options::mutant,
     record::Entry,
     segment::{BlockCodec, Builder, Built, FILE_HEADER, FileHead, PieceMeta, SubjectFoot},
-    shard::{NO_SLOT, Shard, salt, segment_path, slot_path},
+    shard::{Shard, salt, segment_path, slot_path},
     types::{Error, FileId, GroupId, LogIndex, Result, Round, StreamSeq},
 };
 
@@ -636,16 +636,16 @@ impl Shard {
             }
         }
         // S-70: slot A whole and synced, then slot B; the other way round where A is all that there is.
-        let order = if self.sole_slot.load(Ordering::Relaxed) == 0 { [1, 0] } else { [0, 1] };
-        for slot in order {
-            self.sole_slot.store(1 - slot, Ordering::Relaxed);
+        let first = self.first_slot.load(Ordering::Relaxed);
+        for slot in [first, 1 - first] {
+            self.first_slot.store(slot, Ordering::Relaxed);
             let path = slot_path(&self.dir, slot);
             let file = self.disk.open(&path, OpenOptions::CREATE).await?;
             file.write_vectored_at(0, vec![bytes.clone()]).await?;
             file.sync_data().await?;
             self.disk.sync_dir(&self.dir).await?;
         }
-        self.sole_slot.store(NO_SLOT, Ordering::Relaxed);
+        self.first_slot.store(0, Ordering::Relaxed);
         // What another group still needs stays noted until that one gives it up too.
         self.leaked.lock().retain(|f| !leaked.contains(f) || after.contains(f));
         for w in work {

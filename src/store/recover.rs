@@ -6,9 +6,9 @@
 //!   is damage, is named as far as its table reaches, and what follows it is still read.
 //! - S-81: the log ends before the first round that is bad and not vouched for, and nothing after it is read: no sync
 //!   that covered it ever completed.
+//! - S-83: what an opening took of a file stays, also when a later one has another key: a header that is lost is made anew.
 //! - S-84: that something of the journal is gone is found again by every opening until the layer above has noted it and no group is doubtful: what an
 //!   opening writes may be all that is left of it, if the power fails before anybody has heard.
-//! - S-83: what an opening took of a file stays, also when a later one has another key: a header that is lost is made anew.
 
 use std::collections::BTreeMap;
 
@@ -84,14 +84,10 @@ impl Replay {
     pub(crate) fn damaged(&self) -> usize {
         self.steps.iter().filter(|s| !matches!(s.1, Verdict::Take(_))).count()
     }
-    /// The first round that is gone, or behind which something is: what the journal is kept from on until that is noted (S-84).
+    /// The first round that is gone altogether, or the one behind which something is; `None` if nothing is.
     pub(crate) fn losses(&self) -> Option<Round> {
         let gone = self.steps.iter().find(|s| matches!(s.1, Verdict::Missing(_))).map(|s| s.0);
         gone.or((self.cut > 0).then_some(self.end))
-    }
-    /// Whether there are rounds of which nothing is left.
-    pub(crate) fn lost_rounds(&self) -> bool {
-        self.cut > 0 || self.steps.iter().any(|s| matches!(s.1, Verdict::Missing(_)))
     }
 }
 

@@ -111,17 +111,12 @@ pub(crate) struct Shard {
     pub healed: Mutex<Healed>,
     /// Recovery gave up something behind the last good round.
     pub torn: bool,
-    /// Rounds of the journal are gone altogether, and nobody knows what they held.
-    pub lost_rounds: bool,
-    /// Where: the journal is kept from there on until that is noted, so that the next opening finds it too (S-84).
+    /// From where on rounds of the journal are gone altogether, and nobody knows what they held: it is kept from there on until that is noted (S-84).
     pub losses: Option<Round>,
     pub losses_noted: AtomicBool,
-    /// The only slot of the manifest that is surely whole; [`NO_SLOT`] if both are.
-    pub sole_slot: AtomicUsize,
+    /// The slot that the next manifest is written to first: the one that may not be whole, if there is such a one (S-70).
+    pub first_slot: AtomicUsize,
 }
-
-/// Neither slot of the manifest is the only one that is whole.
-pub(crate) const NO_SLOT: usize = 2;
 
 pub(crate) fn slot_path(dir: &Path, slot: usize) -> PathBuf {
     dir.join(["manifest-a", "manifest-b"][slot])
@@ -177,12 +172,7 @@ impl Shard {
         }
         let b = slots.pop().expect("two slots were read");
         let a = slots.pop().expect("two slots were read");
-        let sole = match (&a, &b) {
-            (Slot::Valid(_), Slot::Valid(_)) => NO_SLOT,
-            (Slot::Valid(_), _) => 0,
-            (_, Slot::Valid(_)) => 1,
-            _ => NO_SLOT,
-        };
+        let first_slot = usize::from(matches!(a, Slot::Valid(_)) && !matches!(b, Slot::Valid(_)));
         let had_slots = a != Slot::Absent || b != Slot::Absent;
         let (manifest, rewrite) = match manifest::choose(a, b) {
             Choice::Fresh => (Manifest { shard: id, generation: 0, ..Manifest::default() }, had_slots),
@@ -264,11 +254,11 @@ impl Shard {
         for (number, at) in files {
             match last.get(&number) {
                 Some(l) => journal.full.push(Full { at, last: *l, unsynced: false }),
-                // S-23: the slots differ, so the newer one may lie in the page cache only; then the other one still needs it.
                 // S-84: one that was cut before all that can be read tells the next opening, too.
                 None if replay.cut > 0 => {
                     journal.full.push(Full { at, last: replay.end.max(from), unsynced: false })
                 }
+                // S-23: the slots differ, so the newer one may lie in the page cache only; then the other one still needs it.
                 None if rewrite => journal.full.push(Full { at, last: Round(0), unsynced: false }),
                 None => journal.give_back(at),
             }
@@ -285,7 +275,7 @@ impl Shard {
             prepare_lock: Default::default(),
             flush_lock: Default::default(),
             generation: AtomicU64::new(manifest.generation),
-            sole_slot: AtomicUsize::new(sole),
+            first_slot: AtomicUsize::new(first_slot),
             replay_from: AtomicU64::new(manifest.replay_from.0),
             next_file: AtomicU64::new(next_file.0),
             leaked: Mutex::new(leaked),
@@ -307,7 +297,6 @@ impl Shard {
             healer: OnceLock::new(),
             healed: Mutex::default(),
             torn: replay.torn,
-            lost_rounds: replay.lost_rounds(),
             losses: replay.losses(),
             losses_noted: AtomicBool::new(false),
             disk,
@@ -621,19 +610,18 @@ impl Shard {
             (frames, cost, number, refers)
         };
         self.round_began.store(env::now().0.max(1), Ordering::Relaxed);
+        let sync = frames.iter().any(|f| f.sync);
         let mut referred = 0;
         if refers || !laying.is_idle() {
-            let sync = frames.iter().any(|f| f.sync);
             let large: u64 = frames.iter().filter(|f| self.is_large(f)).map(Frame::cost).sum();
             let pays = refers && (!sync || large >= self.opts.refer_synced_min);
-            referred = self.lay(&mut laying, number, &mut frames, pays).await;
+            referred = self.lay(&mut laying, number, &mut frames, sync, pays).await;
         }
-        let (file, off, bufs, sync, others) = {
+        let (file, off, bufs, others) = {
             let mut j = self.journal.lock();
             j.refer(number, referred);
             let others: Vec<File> = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone()).collect();
             let (sector, shard) = (j.sector, self.id);
-            let sync = frames.iter().any(|f| f.sync);
             let loose = !sync && !others.is_empty() && !mutant!(self.opts, UnsyncedVouched);
             let active = j.active.as_mut().expect("only a round takes it away");
             active.used -= cost;
@@ -670,7 +658,7 @@ impl Shard {
             active.unsynced = !sync;
             let file = active.at.file.clone();
             j.unflushed += total + referred;
-            (file, off, bufs, sync, others)
+            (file, off, bufs, others)
         };
         if mutant!(self.opts, ReplyBeforeSync) {
             self.progress.send_modify(|p| (p.written, p.synced) = (number, number));
@@ -724,13 +712,6 @@ impl Shard {
             p.poisoned.get_or_insert_with(|| why.into());
         });
         Error::Poisoned(why.to_owned())
-    }
-
-    /// Whether rounds were written that no sync covers.
-    #[cfg(test)]
-    pub(crate) fn is_unsynced(&self) -> bool {
-        let p = self.progress.borrow();
-        p.written > p.synced
     }
 
     /// Syncs what was written without a sync until now. Rounds go on meanwhile: what they refer to may take the disk as long as what is synced did.

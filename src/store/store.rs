@@ -644,7 +644,7 @@ impl Store {
 
     /// Whether opening met rounds of the journal that are gone altogether: what they held is not known, which may be whole groups.
     pub fn lost_rounds(&self) -> bool {
-        self.shards.all.iter().any(|s| s.lost_rounds)
+        self.shards.all.iter().any(|s| s.losses.is_some())
     }
 
     /// Bytes that lie in segments: what [`Store::verify`] reads.

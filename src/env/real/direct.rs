@@ -221,26 +221,15 @@ impl Inner {
         let start = off / ALIGN as u64 * ALIGN as u64;
         let lead = (off - start) as usize;
         let want = (lead + len).div_ceil(ALIGN) * ALIGN;
-        let mut room = room_for(want);
-        let mut got = 0;
-        while got < want {
-            match direct.read_at(&mut room.bytes()[got..want], start + got as u64) {
-                Ok(0) => break,
-                Ok(n) => {
-                    got += n;
-                    // Only the end of the file is not a whole block.
-                    if !n.is_multiple_of(ALIGN) {
-                        break;
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::InvalidInput => return None,
-                Err(e) => return Some(Err(self.fail("read", e))),
-            }
+        // Only the end of the file is not a whole block.
+        let read = |buf: &mut [u8], at: u64| {
+            if at.is_multiple_of(ALIGN as u64) { direct.read_at(buf, at) } else { Ok(0) }
+        };
+        match fill(start, want, read) {
+            Ok(b) => Some(Ok(b.slice(lead.min(b.len())..(lead + len).min(b.len())))),
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => None,
+            Err(e) => Some(Err(self.fail("read", e))),
         }
-        let from = room.from;
-        let range = (from + lead).min(from + got)..(from + lead + len).min(from + got);
-        Some(Ok(Bytes::from_owner(Loan { room, range })))
     }
 }
 
@@ -279,7 +268,17 @@ impl File {
     /// As [`File::scan_at`], what the disk holds and not what the page cache does, where the file system has a way past that: for a recovery. What a sync could not
     /// write may stand in the page cache as if it had been written, for the process that comes after the one that was told so.
     pub async fn disk_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
-        match self.blocking(move |f| f.read_past(off, len).transpose()).await? {
+        self.or_scan(off, len, Inner::read_past).await
+    }
+
+    /// Reads one way, or where that cannot be through the page cache.
+    async fn or_scan(
+        &self,
+        off: u64,
+        len: usize,
+        read: fn(&Inner, u64, usize) -> Option<io::Result<Bytes>>,
+    ) -> io::Result<Bytes> {
+        match self.blocking(move |f| read(f, off, len).transpose()).await? {
             Some(b) => Ok(b),
             None => self.scan_at(off, len).await,
         }
@@ -288,13 +287,9 @@ impl File {
     /// As [`File::scan_at`], for somebody who reads much in order: from the page cache if that holds all of this, past it the first time that the file is
     /// read, and through it from the second time on. What it gives stays in memory that goes round.
     pub async fn stream_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
-        if let Some(b) = self.0.read_there(off, len) {
-            return Ok(b);
-        }
-        let past = self.blocking(move |f| f.read_ordered(off, len).transpose()).await?;
-        match past {
+        match self.0.read_there(off, len) {
             Some(b) => Ok(b),
-            None => self.scan_at(off, len).await,
+            None => self.or_scan(off, len, Inner::read_ordered).await,
         }
     }
 }
