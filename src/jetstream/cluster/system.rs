@@ -92,6 +92,15 @@ impl Asked {
         }
         node.node_called(called).ok_or_else(|| errors::CLUSTER_SERVER_NOT_MEMBER.error())
     }
+    /// K-13: the server that is meant, now that this node knows all of them: who bore the name when the request came, if it knew somebody `then`. One that took
+    /// the name of a server that is gone, while this node waited for news, is not meant.
+    fn node_since(&self, then: Option<NodeId>, node: &JetStream) -> Result<NodeId, ApiError> {
+        match then {
+            Some(n) if node.meta.read(|s| s.nodes().contains_key(&n)) => Ok(n),
+            Some(_) => Err(errors::CLUSTER_SERVER_NOT_MEMBER.error()),
+            None => self.node(node),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -177,7 +186,7 @@ impl JetStream {
     }
 
     /// Answers a request of an operator; `None` for what is no such request.
-    async fn operate(self: &Arc<JetStream>, subject: &str, body: &[u8]) -> Option<Bytes> {
+    pub(super) async fn operate(self: &Arc<JetStream>, subject: &str, body: &[u8]) -> Option<Bytes> {
         let read = || Asked::read(body);
         match subject {
             "META.RESCUE" => {
@@ -235,16 +244,24 @@ impl JetStream {
     /// Answers on the leader of the meta group.
     pub(crate) async fn operate_here(self: &Arc<JetStream>, subject: &str, body: &[u8]) -> Option<Bytes> {
         let order = Order::of(subject)?;
+        let asked = match Asked::read(body) {
+            Ok(asked) => asked,
+            Err(e) => return order.refused(&e),
+        };
+        let then = asked.node(self).ok();
         if self.servers_known().await.is_err() || !self.meta.leads() {
             return order.refused(&errors::CLUSTER_NOT_AVAIL.error());
         }
-        let done = match (Asked::read(body), order) {
-            (Err(e), _) => return order.refused(&e),
-            (Ok(asked), Order::Evacuate) => {
-                return answer(EVACUATED, self.evacuate(&asked).await);
+        let done = match order {
+            Order::Evacuate => {
+                let done = match asked.node_since(then, self) {
+                    Ok(out) => self.evacuate(out).await,
+                    Err(e) => Err(e),
+                };
+                return answer(EVACUATED, done);
             }
-            (Ok(asked), Order::Move { account, stream }) => self.move_stream(account, stream, &asked).await,
-            (Ok(_), Order::CancelMove { account, stream }) => self.cancel_move_of(account, stream).await,
+            Order::Move { account, stream } => self.move_stream(account, stream, &asked).await,
+            Order::CancelMove { account, stream } => self.cancel_move_of(account, stream).await,
         };
         match done {
             Ok(info) => Some(api::success(api::Kind::StreamUpdate, &info)),
@@ -253,8 +270,7 @@ impl JetStream {
     }
 
     /// Everything leaves a server, as far as there are others. It stays a member, and gets nothing new before it comes again.
-    async fn evacuate(self: &Arc<JetStream>, asked: &Asked) -> Result<Done, ApiError> {
-        let out = asked.node(self)?;
+    async fn evacuate(self: &Arc<JetStream>, out: NodeId) -> Result<Done, ApiError> {
         if let Some(c) = &self.cluster {
             c.evacuated.lock().insert(out);
         }
@@ -391,8 +407,9 @@ impl JetStream {
     }
 
     async fn remove_server(self: &Arc<JetStream>, asked: &Asked) -> Result<Done, ApiError> {
+        let then = asked.node(self).ok();
         self.servers_known().await?;
-        let node = asked.node(self)?;
+        let node = asked.node_since(then, self)?;
         match self.change_meta(&Command::Remove(node)).await {
             Ok(_) => Ok(Done::YES),
             Err(NotAssigned::Refused(_)) => Err(errors::CLUSTER_SERVER_NOT_MEMBER.error()),

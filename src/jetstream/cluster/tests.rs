@@ -739,6 +739,41 @@ fn c4_requests_are_answered_once_although_the_network_loses() {
     });
 }
 
+/// K-13: a server that stood still or was cut off takes up a request again when it hears from the others: by then its operator may have asked somebody else, and a new
+/// server may bear the name.
+#[test]
+fn k13_a_server_that_took_the_name_of_one_that_is_gone_is_not_removed_for_it() {
+    run(async {
+        let mut w = World::new(5).await;
+        w.formed().await;
+        drop(w.kill(4).await);
+        let others: Vec<NodeId> = (1..4).map(|i| w.at(i).node.node_id()).collect();
+        let cut = w.at(0).node.node_id();
+        others.iter().for_each(|n| w.net.set(cut, *n, false));
+        // Whoever led has to have seen that it is alone.
+        until("others lead", || w.at(1).node.meta_leader().filter(|l| l != "s0")).await;
+        until("it knows that it is cut off", || w.at(0).node.meta_leader().is_none().then_some(())).await;
+        let waiting = {
+            let node = w.at(0).node.clone();
+            env::spawn(async move { node.operate("SERVER.REMOVE", br#"{"peer":"s4"}"#).await })
+        };
+        let done = w.at(1).node.operate("SERVER.REMOVE", br#"{"peer":"s4"}"#).await.expect("an answer");
+        assert!(String::from_utf8_lossy(&done).contains(r#""success":true"#), "{done:?}");
+        w.start(4, &Arc::new(Dir::new())).await;
+        let new = w.at(4).node.node_id();
+        w.net.set(cut, new, false);
+        let members = |i: usize| w.at(i).node.meta.handle().map_or(Vec::new(), |h| h.members().0);
+        until("the new one is in", || members(1).contains(&new).then_some(())).await;
+        others.iter().chain([&new]).for_each(|n| w.net.set(cut, *n, true));
+        let said = waiting.await.expect("it ends").expect("an answer");
+        let said: Value = serde_json::from_slice(&said).expect("JSON");
+        assert!(!said["error"].is_null(), "{said}");
+        assert!(members(1).contains(&new), "{said}");
+        w.formed().await;
+        w.end().await;
+    });
+}
+
 /// K-7: a publish that another node gave on is stored by whoever leads, or refused; it never goes without an answer.
 #[test]
 fn a_publish_that_was_given_to_a_node_without_the_stream_is_answered() {
