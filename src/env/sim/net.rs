@@ -27,6 +27,11 @@ impl World {
         trace::event("link", &[from.number(), to.number(), u64::from(link.is_some())]);
         self.net(|n| n.set_link(from.id, to.id, link))
     }
+    /// When the link from `from` to `to` will have carried all that it was given while its speed was limited, in nanoseconds since the start: it is carried at
+    /// that speed although the limit may be over, and although who sent it may be gone.
+    pub fn carries_until(&self, from: &Machine, to: &Machine) -> u64 {
+        self.net(|n| n.carries_until(from.id, to.id))
+    }
     /// Cuts the link in one direction: what is on the way and what is sent arrives only after [`World::heal`].
     pub fn cut(&self, from: &Machine, to: &Machine) {
         trace::event("cut", &[from.number(), to.number()]);

@@ -287,6 +287,10 @@ impl Net {
         *busy = (*busy).max(t) + (bytes as u64).saturating_mul(1_000_000_000) / speed;
         *busy
     }
+    /// When a link of limited speed will have carried all that it was given, in nanoseconds since the start.
+    pub fn carries_until(&self, from: NodeId, to: NodeId) -> u64 {
+        self.busy.get(&(from, to)).copied().unwrap_or(0)
+    }
     pub fn set_link(&mut self, from: NodeId, to: NodeId, link: Option<Link>) {
         match link {
             Some(l) => self.links.insert((from, to), l),
