@@ -17,7 +17,7 @@ use crate::history::body;
 /// Messages on their way at a time.
 const WINDOW: u64 = 1_024;
 /// Values from here on are probes, which are none of these messages.
-const PROBES: u64 = 1 << 40;
+pub const PROBES: u64 = 1 << 40;
 
 /// What became of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +83,15 @@ impl Bulk {
     /// Whether this message was acknowledged.
     pub fn is_acked(&self, v: u64) -> bool {
         matches!(self.fates.get(v as usize), Some(Fate::Acked(_)))
+    }
+
+    /// The sequences of the acknowledged messages that `asked` names.
+    pub fn sequences(&self, asked: impl Fn(u64) -> bool) -> impl Iterator<Item = u64> {
+        let of = move |(v, fate): (usize, &Fate)| match fate {
+            Fate::Acked(seq) if asked(v as u64) => Some(*seq),
+            _ => None,
+        };
+        self.fates.iter().enumerate().filter_map(of)
     }
 
     /// Fills the row; `asked` says which messages the reading was to bring.

@@ -91,8 +91,13 @@ impl Answer {
 
 /// Calls `$JS.API.<what>`.
 pub async fn api(client: &Client, what: &str, body: &Value) -> Answer {
+    api_within(client, what, body, PATIENCE).await
+}
+
+/// The same, for what may take longer.
+pub async fn api_within(client: &Client, what: &str, body: &Value, patience: Duration) -> Answer {
     let payload = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let request = Request::new().payload(payload.into()).timeout(Some(PATIENCE));
+    let request = Request::new().payload(payload.into()).timeout(Some(patience));
     match client.send_request(format!("$JS.API.{what}"), request).await {
         Ok(m) => answer(&m.payload),
         Err(e) if e.kind() == RequestErrorKind::NoResponders => Answer::Nobody,

@@ -161,7 +161,11 @@ impl Run {
             }
         }
         let ran = rows.len();
-        let path = self.options.dir.join("rows.jsonl");
+        // Beside the table, so that who measures elsewhere has the others' rows too.
+        let path = match &self.table {
+            Some(table) => table.with_extension("jsonl"),
+            None => self.options.dir.join("rows.jsonl"),
+        };
         if self.keep {
             let old = fs::read_to_string(&path).unwrap_or_default();
             let old = old.lines().filter_map(|l| serde_json::from_str::<Row>(l).ok());

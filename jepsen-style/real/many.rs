@@ -19,8 +19,14 @@ use super::{
 };
 
 /// Streams at scale 1, each with as many consumers.
-const STREAMS: u64 = 100;
+const STREAMS: u64 = 10_000;
 const CONSUMERS: u64 = 10;
+/// How long streams are made, and how long consumers. What there is then is gone on with.
+const MAKING: [Duration; 2] = [Duration::from_secs(120), Duration::from_secs(240)];
+/// The part of this machine's memory that the nodes may take before no more is made: beyond it the kernel would end somebody.
+const MEMORY_SHARE: f64 = 0.6;
+/// How many are made between two looks at that.
+const LOOK: u64 = 200;
 /// Requests at a time.
 const AT_ONCE: usize = 64;
 /// Streams that are published to at a time, until each has taken something.
@@ -53,10 +59,10 @@ pub async fn assets(
     row: &mut Row,
 ) -> Result<(), Halt> {
     let late = |e: Wrong| (State::Broken, e);
-    let n = (STREAMS as f64 * o.scale).max(1.0) as u64;
-    let limit = LIMIT + LIMIT_EACH * u32::try_from(n).unwrap_or(u32::MAX);
+    let wanted = (STREAMS as f64 * o.scale).max(1.0) as u64;
+    let limit = LIMIT + LIMIT_EACH * u32::try_from(wanted).unwrap_or(u32::MAX);
     let before = (0..s.nodes).map(|i| c.rss_kib(i)).max().unwrap_or(0) / 1024;
-    make(load, n, s.nodes, limit, row).await.map_err(late)?;
+    let (n, consumers) = make(load, wanted, c, row).await.map_err(late)?;
     tokio::time::sleep(REST).await;
     let cpu: Vec<u64> = (0..s.nodes).map(|i| c.cpu_ms(i)).collect();
     tokio::time::sleep(IDLE).await;
@@ -90,8 +96,8 @@ pub async fn assets(
         c.start(0).map_err(late)?;
         c.greets(Instant::now() + limit).await.map_err(late)?;
     }
-    row.acknowledged = n * (CONSUMERS + 1);
-    row.lost = (n * (CONSUMERS + 1)).saturating_sub(count(load, n, limit).await.map_err(late)?);
+    row.acknowledged = n + consumers;
+    row.lost = row.acknowledged.saturating_sub(count(load, row.acknowledged, limit).await.map_err(late)?);
     row.state = State::Done;
     Ok(())
 }
@@ -124,55 +130,76 @@ async fn connect(load: &Load, nodes: std::ops::Range<usize>) -> Result<Vec<Clien
     Ok(all)
 }
 
-/// Calls something for each number, so many at a time.
-async fn each<F>(count: u64, f: impl Fn(u64) -> F) -> Result<(), Wrong>
+/// Calls something for each number, so many at a time, as long as `more` says so before each: how often it was called.
+async fn each<F>(count: u64, mut more: impl FnMut(u64) -> bool, f: impl Fn(u64) -> F) -> Result<u64, Wrong>
 where
     F: Future<Output = Result<(), Wrong>> + Send + 'static,
 {
-    let mut open = JoinSet::new();
-    for i in 0..count {
+    let (mut open, mut begun) = (JoinSet::new(), 0);
+    while begun < count && more(begun) {
         if open.len() >= AT_ONCE
             && let Some(done) = open.join_next().await
         {
             done.map_err(|e| e.to_string())??;
         }
-        open.spawn(f(i));
+        open.spawn(f(begun));
+        begun += 1;
     }
     while let Some(done) = open.join_next().await {
         done.map_err(|e| e.to_string())??;
     }
-    Ok(())
+    Ok(begun)
 }
 
-/// Makes the streams, then their consumers.
-async fn make(load: &Load, n: u64, replicas: usize, limit: Duration, row: &mut Row) -> Result<(), Wrong> {
+/// Whether there is time for one more, and memory.
+fn room(c: &Cluster, until: Instant) -> impl FnMut(u64) -> bool {
+    let most = (memory_kib() as f64 * MEMORY_SHARE) as u64;
+    move |i| {
+        let taken = || (0..c.nodes.len()).map(|n| c.rss_kib(n)).sum::<u64>();
+        Instant::now() < until && (i % LOOK != 0 || taken() < most)
+    }
+}
+
+/// All memory of this machine; as much as there can be if it cannot be told.
+fn memory_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(u64::MAX)
+}
+
+/// Makes the streams, then their consumers, one after the other: how many of each there are.
+async fn make(load: &Load, n: u64, c: &Cluster, row: &mut Row) -> Result<(u64, u64), Wrong> {
     let client = client::connect(&load.ports, 0).await?;
-    let deadline = Instant::now() + limit;
-    let begun = Instant::now();
-    each(n, |i| {
+    let replicas = c.nodes.len();
+    let (begun, until) = (Instant::now(), Instant::now() + MAKING[0]);
+    let streams = each(n, room(c, until), |i| {
         let client = client.clone();
         async move {
             let config = json!({"name": format!("A{i}"), "subjects": [format!("a{i}.>")], "storage": "file", "num_replicas": replicas});
-            client::insist(&client, &format!("STREAM.CREATE.A{i}"), &config, deadline).await.map(drop)
+            client::insist(&client, &format!("STREAM.CREATE.A{i}"), &config, until + LIMIT).await.map(drop)
         }
     })
     .await?;
-    let secs = begun.elapsed().as_secs_f64();
-    say(row, &format!("{n} streams in {secs:.1} s ({:.0}/s)", n as f64 / secs));
-    let (begun, deadline) = (Instant::now(), Instant::now() + limit * 2);
-    each(n * CONSUMERS, |i| {
+    say_made(row, "streams", streams, n, begun.elapsed());
+    let (begun, until) = (Instant::now(), Instant::now() + MAKING[1]);
+    let consumers = each(streams * CONSUMERS, room(c, until), |i| {
         let client = client.clone();
         async move {
             let (s, k) = (i / CONSUMERS, i % CONSUMERS);
             let config = json!({"stream_name": format!("A{s}"), "config": {"durable_name": format!("c{k}"), "ack_policy": "explicit"}});
             let what = format!("CONSUMER.DURABLE.CREATE.A{s}.c{k}");
-            client::insist(&client, &what, &config, deadline).await.map(drop)
+            client::insist(&client, &what, &config, until + LIMIT).await.map(drop)
         }
     })
     .await?;
-    let (secs, count) = (begun.elapsed().as_secs_f64(), n * CONSUMERS);
-    say(row, &format!("{count} consumers in {secs:.1} s ({:.0}/s)", count as f64 / secs));
-    Ok(())
+    say_made(row, "consumers", consumers, streams * CONSUMERS, begun.elapsed());
+    Ok((streams, consumers))
+}
+
+fn say_made(row: &mut Row, what: &str, made: u64, wanted: u64, took: Duration) {
+    let secs = took.as_secs_f64();
+    let of = if made < wanted { format!(" of {wanted}") } else { String::new() };
+    say(row, &format!("{made}{of} {what} in {secs:.1} s ({:.0}/s)", made as f64 / secs));
 }
 
 /// Publishes to each stream until it has taken something; when that was, counted from `begun`, in order.
@@ -209,35 +236,39 @@ fn is_ack(body: &[u8]) -> bool {
 async fn lead_all(clients: &[Client], n: u64, row: &mut Row, limit: Duration) -> Result<(), Wrong> {
     let (begun, deadline) = (Instant::now(), Instant::now() + limit);
     let moved = Arc::new(Mutex::new(0));
-    each(n, |i| {
-        let (client, moved) = (clients[i as usize % clients.len()].clone(), moved.clone());
-        async move {
-            let mut asked = false;
-            loop {
-                let info =
-                    client::insist(&client, &format!("STREAM.INFO.A{i}"), &Value::Null, deadline).await?;
-                if info["cluster"]["leader"] == "n1" {
-                    *moved.lock() += u64::from(asked);
-                    return Ok(());
+    each(
+        n,
+        |_| true,
+        |i| {
+            let (client, moved) = (clients[i as usize % clients.len()].clone(), moved.clone());
+            async move {
+                let mut asked = false;
+                loop {
+                    let info =
+                        client::insist(&client, &format!("STREAM.INFO.A{i}"), &Value::Null, deadline).await?;
+                    if info["cluster"]["leader"] == "n1" {
+                        *moved.lock() += u64::from(asked);
+                        return Ok(());
+                    }
+                    if Instant::now() > deadline {
+                        return Err(format!("A{i} is not led by the first node"));
+                    }
+                    asked = true;
+                    let wish = json!({"placement": {"preferred": "n1"}});
+                    // If it did not work it is said again.
+                    client::api(&client, &format!("STREAM.LEADER.STEPDOWN.A{i}"), &wish).await;
                 }
-                if Instant::now() > deadline {
-                    return Err(format!("A{i} is not led by the first node"));
-                }
-                asked = true;
-                let wish = json!({"placement": {"preferred": "n1"}});
-                // If it did not work it is said again.
-                client::api(&client, &format!("STREAM.LEADER.STEPDOWN.A{i}"), &wish).await;
             }
-        }
-    })
+        },
+    )
     .await?;
     let (secs, moved) = (begun.elapsed().as_secs_f64(), *moved.lock());
     say(row, &format!("{moved} leaders moved in {secs:.1} s"));
     Ok(())
 }
 
-/// Streams and consumers of those that are there.
-async fn count(load: &Load, n: u64, limit: Duration) -> Result<u64, Wrong> {
+/// How many streams and consumers there are.
+async fn count(load: &Load, wanted: u64, limit: Duration) -> Result<u64, Wrong> {
     let client = client::connect(&load.ports, 0).await?;
     let deadline = Instant::now() + limit;
     loop {
@@ -245,7 +276,7 @@ async fn count(load: &Load, n: u64, limit: Duration) -> Result<u64, Wrong> {
         let of = |what: &str| said[what].as_u64().unwrap_or(0);
         // Without the stream that every run has.
         let there = (of("streams") + of("consumers")).saturating_sub(1);
-        if there >= n * (CONSUMERS + 1) || Instant::now() > deadline {
+        if there >= wanted || Instant::now() > deadline {
             return Ok(there);
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

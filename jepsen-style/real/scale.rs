@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     Wrong,
     bulk::{self, Bulk},
-    client,
+    client::{self, Pulled},
     cluster::Cluster,
     report::{Row, State},
     scenario::{Options, Scenario, Work},
@@ -21,6 +21,7 @@ fn messages(s: &Scenario) -> u64 {
     match s.name {
         "subjects-10m" => 10_000_000,
         "interior" => 300_000,
+        "interior-50m" => 50_000_000,
         _ => 1_000_000,
     }
 }
@@ -64,7 +65,21 @@ pub async fn run(
             row.acknowledged = bulk.acknowledged;
             let holes = interior(load, bulk.acknowledged).await.map_err(late)?;
             restart(c, load, row).await.map_err(late)?;
-            remaining(load, row, &holes).await.map_err(late)?;
+            let confirmed = |m: &Pulled| holes.confirmed.contains(&m.seq);
+            remaining(load, row, &holes.kept, confirmed).await.map_err(late)?;
+            row.note += &format!("{} confirmed, {} kept; ", holes.confirmed.len(), holes.kept.len());
+        }
+        Work::Purge => {
+            let kept = |n: u64| n % 1_000 == 7;
+            let subject = |n| format!("log.{}", if kept(n) { "kept" } else { "gone" });
+            let bulk = publish(load, stop, most, row, subject).await.map_err(late)?;
+            row.acknowledged = bulk.acknowledged;
+            purge(load, row).await.map_err(late)?;
+            restart(c, load, row).await.map_err(late)?;
+            let all: BTreeSet<u64> = bulk.sequences(kept).collect();
+            // Whatever is not one of those and no probe was deleted.
+            let gone = |m: &Pulled| value(&m.body).is_some_and(|v| v < bulk::PROBES && !kept(v));
+            remaining(load, row, &all, gone).await.map_err(late)?;
         }
         Work::Failover => return super::many::failover(s, o, c, load, row).await,
         _ => return super::many::assets(s, o, c, load, row).await,
@@ -81,8 +96,12 @@ async fn publish(
     row: &mut Row,
     subject: impl Fn(u64) -> String,
 ) -> Result<Bulk, Wrong> {
-    // Ten million take their time on a small machine.
-    let limit = if count > 2_000_000 { LIMIT * 4 } else { LIMIT };
+    // Millions take their time on a small machine.
+    let limit = match count {
+        0..=2_000_000 => LIMIT,
+        2_000_001..=20_000_000 => LIMIT * 4,
+        _ => LIMIT * 5,
+    };
     let bulk = bulk::publish(load, count, limit, subject).await?;
     stop.send_replace(true);
     let secs = bulk.took.as_secs_f64();
@@ -164,11 +183,27 @@ async fn interior(load: &Load, messages: u64) -> Result<Holes, Wrong> {
     Ok(holes)
 }
 
-/// What is left after the restart: all that was kept must come again; what was confirmed should not. What comes is
-/// confirmed, so that it ends.
-async fn remaining(load: &Load, row: &mut Row, holes: &Holes) -> Result<(), Wrong> {
+/// Deletes all but what is to be kept, by one request.
+async fn purge(load: &Load, row: &mut Row) -> Result<(), Wrong> {
     let client = client::connect(&load.ports, 0).await?;
-    let mut came = BTreeSet::new();
+    let begun = Instant::now();
+    let ask = json!({"filter": "log.gone"});
+    let said =
+        client::api_within(&client, &format!("STREAM.PURGE.{STREAM}"), &ask, LIMIT * 5).await.good()?;
+    row.note += &format!("{} purged in {:.1} s; ", said["purged"], begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// What is left after the restart: all that was kept must come again; what was confirmed or deleted, which `gone` tells, should not. What comes is
+/// confirmed, so that it ends.
+async fn remaining(
+    load: &Load,
+    row: &mut Row,
+    kept: &BTreeSet<u64>,
+    gone: impl Fn(&Pulled) -> bool,
+) -> Result<(), Wrong> {
+    let client = client::connect(&load.ports, 0).await?;
+    let (mut came, mut again) = (BTreeSet::new(), BTreeSet::new());
     let deadline = Instant::now() + LIMIT;
     let mut quiet = 0;
     // Unconfirmed ones come again after ack_wait; four seconds without any are the end.
@@ -177,13 +212,15 @@ async fn remaining(load: &Load, row: &mut Row, holes: &Holes) -> Result<(), Wron
         let n =
             client::pull(&client, (STREAM, CONSUMER), 500, Duration::from_secs(1), |m| batch.push(m)).await?;
         for m in batch {
+            if gone(&m) {
+                again.insert(m.seq);
+            }
             came.insert(m.seq);
             client.publish(m.reply, "+ACK".into()).await.map_err(|e| e.to_string())?;
         }
         quiet = if n == 0 { quiet + 1 } else { 0 };
     }
-    row.lost = holes.kept.difference(&came).count() as u64;
-    row.duplicated = holes.confirmed.intersection(&came).count() as u64;
-    row.note += &format!("{} confirmed, {} kept; ", holes.confirmed.len(), holes.kept.len());
+    row.lost = kept.difference(&came).count() as u64;
+    row.duplicated = again.len() as u64;
     Ok(())
 }

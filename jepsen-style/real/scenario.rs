@@ -40,6 +40,8 @@ pub enum Work {
     Filter,
     /// A work queue of which all but every hundredth message is confirmed, then a restart.
     Interior,
+    /// A work queue of which one request deletes all but every thousandth message, then a restart.
+    Purge,
     /// Many streams with consumers, then a restart, and the death of the node that leads them.
     Assets,
     /// The leader of a stream dies again and again, and hands over again and again.
@@ -194,8 +196,8 @@ pub fn all() -> Vec<Scenario> {
         s(6, "two-of-three", 3, 12_000, "3 nodes, R3 registers: two of three restart under load, health by a write probe")
             .work(Work::Registers)
             .faults([(3_000, Stop(0)), (3_000, Stop(1)), (4_000, Start(0)), (4_000, Start(1)), (7_000, Kill(1)), (7_000, Kill(2)), (8_000, Start(1)), (8_000, Start(2))]),
-        s(7, "assets", 1, 0, "1 node: many streams with 10 consumers each, idle and restarted").work(Work::Assets),
-        s(7, "assets-cluster", 3, 0, "3 nodes, R3: many streams with 10 consumers each, idle, all restarted, and the node that leads all of them dies")
+        s(7, "assets", 1, 0, "1 node: 10,000 streams with 10 consumers each, idle and restarted").work(Work::Assets),
+        s(7, "assets-cluster", 3, 0, "3 nodes, R3: 10,000 streams with 10 consumers each, idle, all restarted, and the node that leads all of them dies")
             .work(Work::Assets),
         s(12, "failover", 3, 0, "3 nodes, R3: the leader dies and comes back, and hands over, again and again").work(Work::Failover),
         s(8, "subjects", 1, 0, "1 node: a subject for each message, restarted").work(Work::Subjects),
@@ -208,6 +210,8 @@ pub fn all() -> Vec<Scenario> {
             .work(Work::Redelivery)
             .faults(kills(0, &[3_000])),
         s(10, "interior", 1, 0, "1 node: work queue with interior deletes, kill -9, restart").work(Work::Interior),
+        s(10, "interior-50m", 1, 0, "1 node: work queue of 50 million of which a purge takes all but every thousandth, kill -9, restart")
+            .work(Work::Purge),
         s(11, "disk-full", 1, 8_000, "1 node: disk full for 2 s under load, then freed")
             .image(96)
             .faults([(2_500, Fill(0)), (4_500, Free(0))]),
@@ -411,13 +415,14 @@ async fn create(load: &Load, s: &Scenario, kind: Kind) -> Result<(), Wrong> {
         Work::Registers => (format!("KV_{STREAM}"), format!("$KV.{STREAM}.>"), 1),
         _ => (STREAM.to_owned(), "log.>".to_owned(), -1),
     };
-    let retention = if matches!(s.work, Work::Queue | Work::Interior) { "workqueue" } else { "limits" };
+    let retention =
+        if matches!(s.work, Work::Queue | Work::Interior | Work::Purge) { "workqueue" } else { "limits" };
     let config = json!({
         "name": name, "subjects": [subjects], "retention": retention, "storage": "file",
         "num_replicas": s.nodes, "max_msgs_per_subject": per_subject, "discard": "new",
     });
     client::insist(&client, &format!("STREAM.CREATE.{name}"), &config, deadline).await?;
-    if matches!(s.work, Work::Queue | Work::Redelivery | Work::Interior) {
+    if matches!(s.work, Work::Queue | Work::Redelivery | Work::Interior | Work::Purge) {
         let max = if s.work == Work::Redelivery { MAX_DELIVER as i64 } else { -1 };
         let config = json!({"stream_name": STREAM, "config": {
             "durable_name": CONSUMER, "ack_policy": "explicit", "ack_wait": ACK_WAIT.as_nanos() as u64,
