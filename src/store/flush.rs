@@ -637,6 +637,15 @@ impl Shard {
         }
         // S-70: slot A whole and synced, then slot B; the other way round where A is all that there is.
         let first = self.first_slot.load(Ordering::Relaxed);
+        if !self.slots_synced.load(Ordering::Relaxed) {
+            // What is to stand while the first one is written may be of a process that died before it had synced it.
+            match self.disk.open(&slot_path(&self.dir, 1 - first), OpenOptions::EDIT).await {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                file => file?.sync_data().await?,
+            }
+            self.disk.sync_dir(&self.dir).await?;
+            self.slots_synced.store(true, Ordering::Relaxed);
+        }
         for slot in [first, 1 - first] {
             self.first_slot.store(slot, Ordering::Relaxed);
             let path = slot_path(&self.dir, slot);

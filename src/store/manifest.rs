@@ -6,7 +6,8 @@
 //! With a key the whole body is sealed. Its id and the generation stand in the header, so that a slot can be told from others without it.
 //!
 //! - S-70: a generation is written to slot A, synced, then to slot B, synced, and only then is anything that an older
-//!   generation needs given up. A slot that is the only one that is whole is written last, so that one may be lost at any time.
+//!   generation needs given up. A slot that is the only one that is whole is written last, so that one may be lost at any time;
+//!   it is synced before, since who wrote it may have died first.
 
 use std::collections::BTreeSet;
 

@@ -116,6 +116,8 @@ pub(crate) struct Shard {
     pub losses_noted: AtomicBool,
     /// The slot that the next manifest is written to first: the one that may not be whole, if there is such a one (S-70).
     pub first_slot: AtomicUsize,
+    /// The slots were written by this process, or synced by it.
+    pub slots_synced: AtomicBool,
 }
 
 pub(crate) fn slot_path(dir: &Path, slot: usize) -> PathBuf {
@@ -276,6 +278,7 @@ impl Shard {
             flush_lock: Default::default(),
             generation: AtomicU64::new(manifest.generation),
             first_slot: AtomicUsize::new(first_slot),
+            slots_synced: AtomicBool::new(false),
             replay_from: AtomicU64::new(manifest.replay_from.0),
             next_file: AtomicU64::new(next_file.0),
             leaked: Mutex::new(leaked),

@@ -370,6 +370,36 @@ fn s70_the_only_slot_that_is_whole_is_written_last() {
     must_hold(&Plan { seed: 31_115_880, class: Class::Crash, mutant: None, ops, crashes });
 }
 
+/// A process died when slot A stood in the page cache only, and the power failed while the opening that found it wrote slot B, since A was all that there
+/// was: neither was left. The power fails at every place that can be the one.
+#[test]
+fn s70_the_slot_that_is_to_stand_is_synced_before_the_other_one_is_written() {
+    let apply = |group, n| Op::Apply { group, n };
+    let ops = vec![
+        Op::Checkpoint { group: 1 },
+        Op::Checkpoint { group: 2 },
+        Op::PowerFailure,
+        Op::Step,
+        apply(2, 6),
+        apply(2, 6),
+        Op::Step,
+        Op::Step,
+        Op::Append { group: 0, msgs: 2, size: 0 },
+        Op::PowerFailure,
+        apply(0, 4),
+        apply(0, 3),
+        Op::Step,
+        Op::Flush,
+        Op::Checkpoint { group: 1 },
+        Op::Read { group: 1, pick: 3737 },
+        Op::Death,
+    ];
+    for at in 70..120 {
+        let crashes = vec![(at, true)];
+        must_hold(&Plan { seed: 33_286_203, class: Class::Crash, mutant: None, ops: ops.clone(), crashes });
+    }
+}
+
 /// The only round rotted, and the power failed while the store was opened without it: the next opening has nothing to say of it.
 #[test]
 fn a_last_round_that_was_given_up_before_a_crash_is_not_told_of() {
