@@ -76,6 +76,13 @@ fn port() -> Result<u16, Wrong> {
     Err("no port is free".into())
 }
 
+/// A size in KiB from a file of the kernel's, by the name of its line.
+pub fn kib(file: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 impl Cluster {
     /// Prepares nodes in an empty folder; none runs yet.
     ///
@@ -252,9 +259,7 @@ impl Cluster {
     /// Resident memory of a node in KiB; 0 if it does not run.
     pub fn rss_kib(&self, i: usize) -> u64 {
         let Some(c) = &self.nodes[i].child else { return 0 };
-        let text = fs::read_to_string(format!("/proc/{}/status", c.id())).unwrap_or_default();
-        let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-        line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        kib(&format!("/proc/{}/status", c.id()), "VmRSS:").unwrap_or(0)
     }
 
     /// Processor time of a node in milliseconds; 0 if it does not run.

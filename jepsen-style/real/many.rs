@@ -11,7 +11,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     Wrong, client,
-    cluster::Cluster,
+    cluster::{Cluster, kib},
     report::{Row, State},
     scenario::{Options, Scenario},
     tell,
@@ -153,18 +153,11 @@ where
 
 /// Whether there is time for one more, and memory.
 fn room(c: &Cluster, until: Instant) -> impl FnMut(u64) -> bool {
-    let most = (memory_kib() as f64 * MEMORY_SHARE) as u64;
+    let most = kib("/proc/meminfo", "MemTotal:").map_or(u64::MAX, |all| (all as f64 * MEMORY_SHARE) as u64);
     move |i| {
         let taken = || (0..c.nodes.len()).map(|n| c.rss_kib(n)).sum::<u64>();
         Instant::now() < until && (i % LOOK != 0 || taken() < most)
     }
-}
-
-/// All memory of this machine; as much as there can be if it cannot be told.
-fn memory_kib() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
-    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(u64::MAX)
 }
 
 /// Makes the streams, then their consumers, one after the other: how many of each there are.

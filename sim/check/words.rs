@@ -1,6 +1,8 @@
 //! L-4: who is closed for what it sent is told why, if nothing else took the connection away.
 //! SIM-13: a connection to which nothing was done, and that did nothing wrong, lives (a reload closes nobody in vain).
 
+use env::sim::RETRANSMIT_NS;
+
 use crate::{
     history::{History, Violation},
     options::{FAULTS, Fault, Options},
@@ -24,19 +26,16 @@ const TAKING: [Fault; 13] = [
 ];
 const _: () = assert!(TAKING.len() < FAULTS.len());
 
-/// Of the simulated network.
-const RETRANSMIT_MS: f64 = 200.0;
-
 /// Whether last words can be judged: nothing else takes connections away.
 pub fn judged(o: &Options) -> bool {
     !TAKING.iter().any(|f| o.has(*f))
 }
 
 /// Whether a single message may take longer to arrive than a client may be silent: through a narrow window segment by segment, each of which is lost now
-/// and then and repeated after [`RETRANSMIT_MS`], as its acknowledgement is. Who sends one can be closed as stale first.
+/// and then and repeated after [`RETRANSMIT_NS`], as its acknowledgement is. Who sends one can be closed as stale first.
 fn is_silent_for_long(o: &Options) -> bool {
     let segments = (o.body_bytes_max as f64 / o.window.max(1) as f64).ceil();
-    let way_ms = o.latency_max_us as f64 / 1000.0 + o.loss * RETRANSMIT_MS;
+    let way_ms = o.latency_max_us as f64 / 1e3 + o.loss * RETRANSMIT_NS as f64 / 1e6;
     segments * 2.0 * way_ms > (o.ping_interval_s * o.ping_max) as f64 * 1000.0
 }
 

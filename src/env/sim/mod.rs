@@ -16,6 +16,6 @@ pub(crate) mod signal;
 pub mod task;
 pub(crate) mod world;
 
-pub use net::{Link, NetOptions, Trigger};
+pub use net::{Link, NetOptions, RETRANSMIT_NS, Trigger};
 pub use recorder::{Trace, trace};
 pub use world::{Config, Death, Machine, World, run};

@@ -11,7 +11,7 @@ mod model;
 mod stream;
 
 pub(crate) use model::Net;
-pub use model::{Link, NetOptions, Trigger};
+pub use model::{Link, NetOptions, RETRANSMIT_NS, Trigger};
 pub use stream::{Accepted, TcpListener, TcpStream, interface_addresses, resolve};
 
 use super::world::{Machine, World, elapsed};

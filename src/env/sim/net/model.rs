@@ -17,7 +17,7 @@ use crate::{Rng, always, trace};
 /// An arrival that waits for a link to heal.
 const HELD: u64 = u64::MAX;
 /// The first retransmission comes after this, each later one after twice as long.
-const RETRANSMIT_NS: u64 = 200_000_000;
+pub const RETRANSMIT_NS: u64 = 200_000_000;
 const RETRANSMIT_MAX_NS: u64 = 10_000_000_000;
 
 /// How one direction of a link behaves.
