@@ -91,6 +91,20 @@ pub(crate) fn consumer_action(
     emit(node, assets, &Event::Consumer { who: Who { stream, consumer }, action });
 }
 
+/// A consumer is paused, and somebody has asked for it again.
+pub(crate) fn paused(node: &JetStream, assets: &Assets, stream: &str, consumer: &str, until: i64) {
+    let until = Time::from_nanos(until);
+    emit(node, assets, &Event::Pause { who: Who { stream, consumer }, paused: true, until });
+}
+
+/// A stream goes, and with it all of its consumers.
+pub(crate) fn consumers_gone(node: &JetStream, assets: &Assets, s: &Stream) {
+    let names: Vec<String> = s.core.lock().consumers.configs().map(|(n, _)| n.to_owned()).collect();
+    for name in names {
+        consumer_action(node, assets, &s.name, &name, Action::Delete);
+    }
+}
+
 /// What a consumer's rules want to be told.
 pub(crate) fn consumer(
     node: &JetStream,

@@ -956,7 +956,8 @@ impl broker::Watch for Listener {
     }
 }
 
-/// Checks a request to create or change a consumer, fills in what it leaves open, and says what it comes to.
+/// Checks a request to create or change a consumer, fills in what it leaves open, and says what it comes to. `c` is then as it is to be stored, but for
+/// the name of one that has none.
 ///
 /// # Errors
 /// The rule that is broken.
@@ -969,14 +970,17 @@ pub(crate) fn admit(
     limits: &check::Limits,
     pedantic: bool,
 ) -> Result<check::Verdict, ApiError> {
-    check::set_defaults(c, parent, limits, pedantic)?;
-    check::check(c, parent, limits, false)?;
     let name = c.given_name().to_string();
     let existing = core.consumers.get(&name).filter(|_| !name.is_empty());
+    let old = existing.map(|s| s.rules.config());
+    check::set_defaults(c, parent, limits, pedantic)?;
+    check::check(c, parent, limits, false)?;
     let bound = existing.is_some_and(|s| s.rules.is_active());
     // What is on its way counts as it will be.
     let stays = |n: &str| n != name && coming.iter().all(|c| c.name != n);
     let there = core.consumers.configs().filter(|(n, _)| stays(n)).map(|(_, c)| c);
     let others = there.chain(coming.iter().filter(|c| c.name != name));
-    check::decide(c, action, parent, existing.map(|s| s.rules.config()), others, bound)
+    let verdict = check::decide(c, action, parent, old, others, bound)?;
+    check::stamp_ephemeral(c, old);
+    Ok(verdict)
 }

@@ -14,6 +14,7 @@
 pub mod ack;
 pub mod direct;
 pub mod event;
+pub mod identity;
 pub mod kind;
 pub mod metadata;
 pub mod request;

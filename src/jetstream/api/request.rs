@@ -721,7 +721,7 @@ impl Reader<'_> {
         if config.num_replicas > 1 && !self.rules.clustered {
             return Err(errors::STREAM_REPLICAS_NOT_SUPPORTED.error());
         }
-        let identity = stream::headers::get(self.headers, b"Nats-Stream-Identity").unwrap_or_default();
+        let identity = stream::headers::get(self.headers, super::identity::HEADER).unwrap_or_default();
         let identity = String::from_utf8_lossy(identity).into_owned();
         Ok(Request::ConsumerCreate(Box::new(ConsumerCreate {
             stream: self.stream,

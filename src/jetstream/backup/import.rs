@@ -252,7 +252,6 @@ impl Stream {
             let parent = parent(of, account_max, 0);
             admit(&core, &[], &mut c, Action::Create, &parent, &limits, false)?;
         }
-        check::stamp_ephemeral(&mut c);
         if state.is_empty() {
             return self.log_consumer(name, c, true).await;
         }

@@ -372,7 +372,11 @@ pub(crate) async fn settle_stream(s: &Arc<Stream>, config: Bytes) -> Result<Stre
 impl Desk<'_> {
     /// Answers a request, here or by asking who is responsible.
     pub(crate) async fn answer_anywhere(&self, request: Request, kind: Kind) -> Option<Answered> {
-        let Some(c) = &self.node.cluster else { return self.run(request).await.map(Answered::of) };
+        let Some(c) = &self.node.cluster else {
+            let (kind, answer) = self.run(request).await?;
+            let counts = answer.as_ref().is_err_and(|e| !handlers::streams::is_not_there(kind, e));
+            return Some(Answered { counts, ..Answered::of((kind, answer)) });
+        };
         let until = env::now() + GRACE;
         let mut hint = None;
         loop {
@@ -393,7 +397,7 @@ impl Desk<'_> {
                             // The client may send at once what another server takes.
                             self.assets.await_interest(backup::upload_subject(&body).as_bytes()).await;
                         }
-                        return Some(Answered { kind, failed, body });
+                        return Some(Answered { kind, failed, counts: failed, head: Vec::new(), body });
                     }
                     Some(Reply::Silence) => return None,
                     Some(Reply::Elsewhere(next)) => {

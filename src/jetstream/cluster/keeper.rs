@@ -25,7 +25,7 @@ use super::{
     shell::{Cluster, SPENDS},
 };
 use crate::{
-    JetStream,
+    JetStream, advisory,
     meta::{Assigned, Assignment, Command, META_GROUP, NotAssigned},
 };
 
@@ -525,6 +525,9 @@ impl JetStream {
         }
         if let Some(stream) = self.stream_by_id(id) {
             if let Some(assets) = stream.assets.upgrade() {
+                if stream.leads() && self.meta.read(|s| s.get(id).is_none()) {
+                    advisory::consumers_gone(self, &assets, &stream);
+                }
                 assets.remove(&stream);
             }
             stream.retire();

@@ -10,6 +10,7 @@ mod keeping;
 mod leading;
 mod limits;
 mod making;
+mod requests;
 mod runs;
 mod sources;
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use stream::{
     ApiError,
+    config::Retention,
     consumer::{
-        ConsumerConfig, Output,
-        check::{self, Limits, Verdict},
+        AckPolicy, ConsumerConfig, Output,
+        check::{Limits, Verdict},
     },
     errors,
 };
@@ -15,7 +16,7 @@ use super::{Desk, info};
 use crate::{
     advisory,
     api::{
-        Time, metadata,
+        Time, identity, metadata,
         request::ConsumerCreate,
         response::{
             ConsumerInfo, ConsumerList, ConsumerNames, ConsumerResetDone, Done, Empty, LIST_LIMIT, Page,
@@ -43,6 +44,13 @@ impl Desk<'_> {
     pub(super) async fn create_consumer(&self, r: ConsumerCreate) -> Result<ConsumerInfo, ApiError> {
         let s = self.stream(&r.stream)?;
         let mut c = r.config;
+        self.make_source_consumer(&s, &mut c);
+        if identity::is_shown(&c) {
+            let own = identity::of(s.created);
+            if !r.identity.is_empty() && r.identity != own {
+                return Err(errors::CONSUMER_STREAM_IDENTITY_MISMATCH.with(own));
+            }
+        }
         let account_max = self.assets.limits().map_or(-1, |a| a.max_consumers);
         let default_max = self.node.tunable().limits.default_max_consumers.unwrap_or(0);
         let limits = self.consumer_limits();
@@ -54,6 +62,18 @@ impl Desk<'_> {
             core.check_open()?;
             let rules = core.rules.as_ref().ok_or_else(|| errors::STREAM_OFFLINE.error())?;
             let parent = parent(rules.config(), account_max, default_max);
+            if let Some(there) = core.consumers.get(c.given_name()) {
+                let there = there.rules.config();
+                // Only a request to pause or resume does that: whatever an update says of it is passed over.
+                c.pause_until = there.pause_until;
+                if c.sourcing && c.is_durable() {
+                    // Where it goes on is what its acknowledgements say.
+                    c.deliver_policy = there.deliver_policy;
+                    (c.opt_start_seq, c.opt_start_time) = (there.opt_start_seq, there.opt_start_time);
+                }
+            }
+            // Before defaults and checks: the level is that of what was asked for, and counts among the metadata.
+            metadata::store_consumer(&mut c);
             admit(&core, &coming, &mut c, r.action, &parent, &limits, r.pedantic)?
         };
         let name = match c.given_name() {
@@ -65,14 +85,13 @@ impl Desk<'_> {
             },
             given => given.to_string(),
         };
-        c.name.clone_from(&name);
-        check::stamp_ephemeral(&mut c);
-        metadata::store_consumer(&mut c);
         if !c.deliver_subject.is_empty() && cycles(&s, &c) {
             return Err(errors::CONSUMER_DELIVER_CYCLE.error());
         }
-        let making = s.making.begin(&name, c.clone());
+        // A name that was not asked for does not stand in the configuration, but whoever decides meanwhile has to know it.
+        let making = s.making.begin(&name, ConsumerConfig { name: name.clone(), ..c.clone() });
         drop(one);
+        let pause_until = c.pause_until.map_or(0, |until| until.ns);
         match verdict {
             Verdict::Same => {}
             Verdict::Create => {
@@ -82,7 +101,26 @@ impl Desk<'_> {
             Verdict::Update => s.log_consumer(&name, c, false).await?,
         }
         drop(making);
+        if pause_until > now().wall {
+            advisory::paused(self.node, self.assets, &s.name, &name, pause_until);
+        }
         self.info_of(&s, &name).await
+    }
+
+    /// A source asks for its consumer under the same name again and again, from where it stands: each is a new one. On a stream that keeps messages until
+    /// somebody is done with them it is one that stays, whose acknowledgements are the answers to flow control.
+    fn make_source_consumer(&self, s: &Stream, c: &mut ConsumerConfig) {
+        if !(c.direct && c.sourcing) || c.name.is_empty() {
+            return;
+        }
+        if !self.node.is_clustered() && s.config().retention != Retention::Limits {
+            c.direct = false;
+            c.durable_name.clone_from(&c.name);
+            c.ack_policy = AckPolicy::FlowControl;
+            (c.ack_wait, c.max_deliver, c.inactive_threshold) = (0, 0, 0);
+        } else {
+            c.name = format!("{}-{}", c.name, &self.node.ids.lock().next()[..8]);
+        }
     }
 
     async fn info_of(&self, s: &Arc<Stream>, name: &str) -> Result<ConsumerInfo, ApiError> {
@@ -121,10 +159,15 @@ impl Desk<'_> {
     }
     pub(super) async fn pause(&self, stream: &str, consumer: &str, until: Time) -> Result<Paused, ApiError> {
         let s = self.stream(stream)?;
+        // An update decided meanwhile would keep the pause of before.
+        let one = s.making.turn(consumer).await;
         let mut c = self.config_of(&s, consumer)?;
         c.pause_until = (!until.is_zero()).then(|| stream::Time::utc(until.nanos()));
         metadata::store_consumer(&mut c);
+        let making = s.making.begin(consumer, ConsumerConfig { name: consumer.to_owned(), ..c.clone() });
+        drop(one);
         s.log_consumer(consumer, c, false).await?;
+        drop(making);
         Ok(Paused::new(until, now().wall))
     }
     pub(super) fn unpin(&self, stream: &str, consumer: &str, group: &str) -> Result<Empty, ApiError> {

@@ -65,7 +65,7 @@ fn subjects(v: &View<'_>, w: &Wanted) -> Asked<(Page, BTreeMap<String, u64>)> {
     let page = if total == 0 {
         Page::default()
     } else {
-        Page { total, offset: w.offset.min(total), limit: SUBJECTS_LIMIT }
+        Page { total, offset: w.offset, limit: SUBJECTS_LIMIT }
     };
     Ok((page, all.into_iter().collect()))
 }
@@ -183,7 +183,7 @@ pub async fn consumer(s: &Arc<Stream>, name: &str, dress: bool) -> Result<Option
             .map(|g| PriorityGroup {
                 group: g.group,
                 pinned_client_id: g.pinned_client_id,
-                pinned_ts: g.pinned_ts.map(Time::from_nanos),
+                pinned_ts: Some(g.pinned_ts.map_or(Time::ZERO, Time::from_nanos)),
             })
             .collect(),
     }))

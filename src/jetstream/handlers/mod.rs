@@ -20,7 +20,7 @@ use crate::{
     account::{Asked, Assets},
     advisory,
     api::{
-        self, Kind, Parsed, Request, Rules,
+        self, Kind, Parsed, Request, Rules, identity,
         response::{AccountInfo, AccountLimits, ApiStats, Tier},
     },
     cluster::{
@@ -44,6 +44,10 @@ pub struct Answered {
     pub kind: Kind,
     /// It is an error.
     pub failed: bool,
+    /// It counts among the API's errors.
+    pub counts: bool,
+    /// A header block; empty if none.
+    pub head: Vec<u8>,
     /// The JSON.
     pub body: Bytes,
 }
@@ -52,7 +56,8 @@ impl Answered {
     /// As bytes.
     pub fn of((kind, answer): (Kind, Result<Bytes, ApiError>)) -> Answered {
         let failed = answer.is_err();
-        Answered { kind, failed, body: answer.unwrap_or_else(|e| api::failure(kind, &e)) }
+        let body = answer.unwrap_or_else(|e| api::failure(kind, &e));
+        Answered { kind, failed, counts: failed, head: Vec::new(), body }
     }
 }
 
@@ -66,16 +71,16 @@ pub struct Desk<'a> {
 /// Answers a request.
 pub(crate) async fn serve(node: &Arc<JetStream>, assets: &Arc<Assets>, asked: Asked) {
     let desk = Desk { node, assets, asked: &asked };
-    let Some(Answered { kind, failed, body }) = desk.answer().await else { return };
+    let Some(Answered { kind, failed, counts, head, body }) = desk.answer().await else { return };
     if !asked.reply.is_empty() {
-        assets.posts.take().plain(&asked.reply, &body);
+        assets.posts.take().send(&asked.reply, None, b"", head.len(), &[&head, &body]);
     }
     // Who has no JetStream is told so, and not counted.
     if kind.is_audited(failed) && assets.limits().is_some() {
         for counter in [&node.api_total, &assets.api_total] {
             counter.add(1);
         }
-        if failed {
+        if counts {
             node.api_errors.add(1);
             assets.api_errors.add(1);
         }
@@ -104,11 +109,31 @@ impl Desk<'_> {
         match self.parse() {
             Parsed::Ask(r) => {
                 let kind = Kind::of_subject(str::from_utf8(&self.asked.full).ok()?)?;
-                self.answer_anywhere(r, kind).await
+                // Before the answer: of a stream that is made anew meanwhile, the one that is not there any more is named, which is noticed the next time.
+                let identity = self.identity_shown(&r);
+                let mut answered = self.answer_anywhere(r, kind).await?;
+                if let Some(identity) = identity.filter(|_| !answered.failed) {
+                    stream::headers::add(&mut answered.head, identity::HEADER, identity.as_bytes());
+                }
+                Some(answered)
             }
             Parsed::Refuse(r) => Some(Answered::of((r.kind, Err(r.error)))),
             Parsed::Ignore => None,
         }
+    }
+
+    /// The stream's identity, if the answer is to show it.
+    fn identity_shown(&self, r: &Request) -> Option<String> {
+        let stream = match r {
+            Request::ConsumerCreate(c) if identity::is_shown(&c.config) => &c.stream,
+            Request::ConsumerReset { stream, .. }
+                if stream::headers::get(&self.asked.headers, identity::HEADER).is_some() =>
+            {
+                stream
+            }
+            _ => return None,
+        };
+        Some(identity::of(self.assigned(stream)?.a.created))
     }
 
     /// Answers a request for which this node is responsible, as far as it knows: before anything is read it makes sure of that (K-10).

@@ -17,7 +17,7 @@ use super::{Desk, info};
 use crate::{
     AccountLimits, advisory,
     api::{
-        metadata,
+        Kind, metadata,
         request::{MsgGet, name_matches},
         response::{
             Done, LIST_LIMIT, MsgGot, Page, Purged, StoredMessage, StreamCreated, StreamInfo, StreamInfoPage,
@@ -59,6 +59,17 @@ pub(super) fn not_assigned(e: NotAssigned, error: errors::Known) -> ApiError {
     }
 }
 
+/// What a message's removal says of one that is not there.
+const NO_MESSAGE: &str = "no message found";
+const BEYOND_LAST: &str = "stream store EOF";
+
+/// Whether an error only says that the message to remove was not there: nats-server, alone, does not count that.
+pub(crate) fn is_not_there(kind: Kind, e: &ApiError) -> bool {
+    kind == Kind::MsgDelete
+        && (errors::SEQUENCE_NOT_FOUND.is(e)
+            || errors::STREAM_MSG_DELETE_FAILED.is(e) && [NO_MESSAGE, BEYOND_LAST].contains(&&*e.description))
+}
+
 fn broken(text: String) -> ApiError {
     errors::STREAM_STORE_FAILED.with(text)
 }
@@ -79,9 +90,24 @@ impl Desk<'_> {
         (l, server)
     }
 
-    /// Whether account and server have room for what a stream sets aside. `had` is what it has set aside already.
-    pub(super) fn reserve(&self, c: &StreamConfig, had: u64) -> Result<(), ApiError> {
-        let more = aside(c).saturating_sub(had);
+    /// Whether the account allows as many consumers as a stream may have.
+    fn check_consumers_max(&self, c: &StreamConfig) -> Result<(), ApiError> {
+        let most = self.assets.limits().map_or(-1, |a| a.max_consumers);
+        if most > 0 && c.max_consumers > most {
+            return Err(errors::MAXIMUM_CONSUMERS_LIMIT.error());
+        }
+        Ok(())
+    }
+
+    /// Whether account and server have room for what a stream sets aside; `old` is what it was before. A new one that sets nothing aside needs room for a
+    /// byte: where there is none it could never hold anything.
+    pub(super) fn reserve(&self, c: &StreamConfig, old: Option<&StreamConfig>) -> Result<(), ApiError> {
+        self.check_consumers_max(c)?;
+        let more = match old {
+            Some(old) => aside(c).saturating_sub(aside(old)),
+            None if c.max_bytes < 0 => 1,
+            None => aside(c),
+        };
         if more == 0 {
             return Ok(());
         }
@@ -137,7 +163,7 @@ impl Desk<'_> {
     }
     /// Whether there is room for a stream, beside those that are there.
     pub(super) fn fits(&self, c: &StreamConfig) -> Result<(), ApiError> {
-        self.reserve(c, 0)?;
+        self.reserve(c, None)?;
         self.check_overlap(c)
     }
     /// Whether there may be one more; who will have it.
@@ -147,6 +173,18 @@ impl Desk<'_> {
         }
         self.fits(c)?;
         if self.node.is_clustered() { self.node.place_stream(c, &[]) } else { Ok(vec![self.node.me]) }
+    }
+    /// A server alone says first what the account does not allow, and then what is wrong with the configuration; decided is that later.
+    fn admit_early(&self, c: &StreamConfig, limits: &AccountLimits) -> Result<(), ApiError> {
+        self.check_consumers_max(c)?;
+        // It counts itself already.
+        if self.assigned(&c.name).is_some() || self.assets.making.wait(&c.name).is_some() {
+            return Ok(());
+        }
+        if self.has_enough(limits) {
+            return Err(errors::MAXIMUM_STREAMS_LIMIT.error());
+        }
+        self.reserve(c, None)
     }
     /// The account's streams.
     pub(super) fn own(&self) -> Vec<Arc<Assigned>> {
@@ -174,8 +212,12 @@ impl Desk<'_> {
         pedantic: bool,
     ) -> Result<StreamCreated, ApiError> {
         let (limits, server) = self.limits_for(c.storage);
-        c.check(&server, &Others(self), pedantic)?;
+        // Before the checks: it counts among the metadata.
         metadata::store_stream(&mut c);
+        if !self.node.is_clustered() {
+            self.admit_early(&c, &limits)?;
+        }
+        c.check(&server, &Others(self), pedantic)?;
         let one = self.assets.making.turn(&c.name).await;
         if let Some(there) = self.assigned(&c.name) {
             let old = there.config.clone().unwrap_or_default();
@@ -277,6 +319,7 @@ impl Desk<'_> {
         pedantic: bool,
     ) -> Result<StreamInfo, ApiError> {
         let (_, server) = self.limits_for(c.storage);
+        metadata::store_stream(&mut c);
         let _one = self.assets.making.turn(name).await;
         let there = self.assigned(name);
         match there.as_ref().and_then(|a| a.config.as_ref()) {
@@ -288,9 +331,8 @@ impl Desk<'_> {
         if let Some(s) = self.node.stream_of(&there) {
             check_stream_limits(&c.consumer_limits, s.core.lock().consumers.configs())?;
         }
-        metadata::store_stream(&mut c);
         let old = there.config.clone().unwrap_or_default();
-        self.reserve(&c, aside(&old))?;
+        self.reserve(&c, Some(&old))?;
         self.check_overlap(&c)?;
         let config: Bytes = serde_json::to_vec(&c).map_err(|e| errors::STREAM_UPDATE.with(e))?.into();
         let mut a = there.a.clone();
@@ -389,6 +431,7 @@ impl Desk<'_> {
             self.node.spread().await;
         } else {
             if let Some(s) = self.node.stream_of(a) {
+                advisory::consumers_gone(self.node, self.assets, &s);
                 self.assets.remove(&s);
                 s.retire();
             }
@@ -433,8 +476,19 @@ impl Desk<'_> {
         if c.deny_delete {
             return Err(errors::STREAM_MSG_DELETE_FAILED.with("message delete not permitted"));
         }
-        if seq == 0 || seq > s.group().state().last.0 {
-            return Err(errors::STREAM_MSG_DELETE_FAILED.with("stream store EOF"));
+        // What lies outside is told apart where messages are in files, and is not where they are in memory.
+        let state = s.group().state();
+        match c.storage {
+            Storage::File if seq > state.last.0 => {
+                return Err(errors::STREAM_MSG_DELETE_FAILED.with(BEYOND_LAST));
+            }
+            Storage::File if seq < state.first.0.max(1) => {
+                return Err(errors::STREAM_MSG_DELETE_FAILED.with(NO_MESSAGE));
+            }
+            Storage::Memory if seq == 0 || seq > state.last.0 => {
+                return Err(errors::SEQUENCE_NOT_FOUND.with(seq));
+            }
+            Storage::File | Storage::Memory => {}
         }
         let done = s.command(Command::Delete { seq, erase: !no_erase }).await?;
         if done.removed == 0 {

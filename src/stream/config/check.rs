@@ -111,6 +111,20 @@ impl StreamConfig {
         if !limits.clustered && self.num_replicas > 1 {
             return Err(errors::STREAM_REPLICAS_NOT_SUPPORTED.error());
         }
+        self.check_source_filters()
+    }
+
+    /// Whether what a mirror or sources are filtered by are subjects; transforms have been looked at.
+    fn check_source_filters(&self) -> Result<(), ApiError> {
+        let bad = |s: &&Source| !s.filter_subject.is_empty() && !is_strict(s.filter_subject.as_bytes());
+        if let Some(m) = self.mirror.as_ref().filter(bad) {
+            let text = format_args!("subject filter '{}' for the mirror invalid subject", m.filter_subject);
+            return Err(errors::STREAM_CREATE.with(text));
+        }
+        if let Some(s) = self.sources.iter().find(bad) {
+            let text = format_args!("subject filter '{}' for the source: invalid subject", s.filter_subject);
+            return Err(errors::STREAM_CREATE.with(text));
+        }
         Ok(())
     }
 
@@ -123,7 +137,14 @@ impl StreamConfig {
         pedantic: bool,
     ) -> Result<(), ApiError> {
         self.check_shape(limits, others, pedantic)?;
-        require(self.name == old.name, "stream configuration name must match original")?;
+        if self.name != old.name {
+            return Err(errors::STREAM_MISMATCH.error());
+        }
+        // Also where it follows from markers, which the check of the configuration by itself lets pass.
+        require(
+            !self.allow_msg_counter || !self.allow_msg_ttl,
+            "counter stream cannot use message TTLs",
+        )?;
         if !limits.clustered && self.num_replicas > 1 {
             return Err(errors::STREAM_REPLICAS_NOT_SUPPORTED.error());
         }

@@ -96,3 +96,32 @@ fn configurations_are_judged_as_by_nats_server() {
     }
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+#[test]
+fn filters_are_subjects_and_updates_keep_name_and_counter() {
+    let told = |r: Result<(), ApiError>| r.map_err(|e| (e.err_code, e.description.into_owned())).unwrap_err();
+    let limits = ServerLimits::default();
+    let filter = "subject filter";
+    for (json, text) in [
+        (r#"{"name":"X","mirror":{"name":"M","filter_subject":"m..a"}}"#, "'m..a' for the mirror invalid subject"),
+        (r#"{"name":"X","mirror":{"name":"M","filter_subject":"a b"}}"#, "'a b' for the mirror invalid subject"),
+        (r#"{"name":"X","sources":[{"name":"M"},{"name":"N","filter_subject":"m..a"}]}"#, "'m..a' for the source: invalid subject"),
+    ] {
+        let r = config(json).check(&limits, &NoStreams, false);
+        assert_eq!(told(r), (10049, format!("{filter} {text}")), "{json}");
+    }
+    let made = |json: &str| {
+        let mut c = config(json);
+        c.check(&limits, &NoStreams, false).unwrap();
+        c
+    };
+    let update = |old: &StreamConfig, json: &str| config(json).check_update(old, &limits, &NoStreams, false);
+    let counter = made(r#"{"name":"C","allow_msg_counter":true}"#);
+    let marked = r#"{"name":"C","allow_msg_counter":true,"subject_delete_marker_ttl":1000000000}"#;
+    assert_eq!(told(update(&counter, marked)), (10052, "counter stream cannot use message TTLs".into()));
+    // Made so it can be, but not changed any more.
+    assert_eq!(told(update(&made(marked), marked)).0, 10052);
+    assert_eq!(update(&counter, r#"{"name":"C","allow_msg_counter":true}"#), Ok(()));
+    assert_eq!(told(update(&counter, r#"{"name":"D","storage":"memory"}"#)).0, 10056);
+    assert_eq!(told(update(&counter, r#"{"name":"D","max_age":5}"#)).0, 10052);
+}

@@ -158,9 +158,22 @@ pub fn set_defaults(
     Ok(())
 }
 
-/// Stamps what is shown of a consumer without a durable name: that it does not stay unused for long. To be called after [`check`].
-pub fn stamp_ephemeral(c: &mut ConsumerConfig) {
-    if !c.is_durable() && c.inactive_threshold <= 0 {
+/// Stamps what is shown of a consumer without a durable name: that it does not stay unused for long. To be called after [`decide`], which compares
+/// what was asked for.
+///
+/// A consumer that is there, `old`, stays what it was made as: a durable one, also if an update names it by `name` only, and one that ends when it is
+/// unused, also if an update gives it a durable name.
+pub fn stamp_ephemeral(c: &mut ConsumerConfig, old: Option<&ConsumerConfig>) {
+    let durable = match old {
+        Some(old) => {
+            if old.is_durable() {
+                c.durable_name.clone_from(&old.durable_name);
+            }
+            old.is_durable()
+        }
+        None => c.is_durable(),
+    };
+    if !durable && c.inactive_threshold <= 0 {
         c.inactive_threshold = INACTIVE_DEFAULT;
     }
 }
@@ -517,7 +530,6 @@ fn same_but_server_metadata(a: &ConsumerConfig, b: &ConsumerConfig) -> bool {
         if c.name.is_empty() {
             c.name.clone_from(&c.durable_name);
         }
-        stamp_ephemeral(&mut c);
         c
     };
     own(a) == own(b)

@@ -269,12 +269,13 @@ impl Consumer {
         }
     }
 
-    /// Unpins the client of a group on request. Whether there is such a group.
+    /// Unpins the client of a group on request, and says so also if none was pinned. Whether there is such a group.
     pub fn unpin(&mut self, group: &str, out: &mut Vec<Output>) -> bool {
         if !self.config.priority_groups.iter().any(|g| g == group) {
             return false;
         }
-        self.drop_pin("admin", out);
+        self.pin = None;
+        out.push(Output::Advisory(Advisory::Unpinned { group: group.to_owned(), reason: "admin" }));
         true
     }
 

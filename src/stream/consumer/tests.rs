@@ -739,8 +739,11 @@ fn a_pinned_client_gets_all_until_it_falls_silent() {
     assert_eq!(b.pump(), ["unpinned g timeout"]);
     b.add(&["a"]);
     assert_eq!(b.pump(), ["pinned g", "y<4/4x1+0 pinned"]);
-    assert!(b.c.unpin("g", &mut b.out) && !b.c.unpin("h", &mut b.out));
-    assert_eq!(b.pump(), ["unpinned g admin"]);
+    for pinned in ["pinned", "nobody"] {
+        assert!(b.c.unpin("g", &mut b.out) && !b.c.unpin("h", &mut b.out));
+        assert_eq!(b.pump(), ["unpinned g admin"], "{pinned}");
+        assert_eq!(b.info().priority_group.unwrap().pinned_client_id, "");
+    }
 }
 
 #[test]
@@ -1157,6 +1160,30 @@ fn consumers_of_a_stream_have_to_agree() {
     let parent = check::Parent::default();
     let missing = check::decide(&a, Action::Update, &parent, None, [].iter(), false);
     assert_eq!(missing.unwrap_err().err_code, 10149);
+}
+
+#[test]
+fn a_consumer_stays_what_it_was_made_as() {
+    let c = |json: &str| -> ConsumerConfig { serde_json::from_str(json).unwrap() };
+    let (durable, fleeting) = (r#"{"durable_name":"c"}"#, r#"{"name":"c"}"#);
+    let long = |json: &str| json.replace('}', r#","inactive_threshold":60000000000}"#);
+    for (new, old, wanted) in [
+        (durable, None, (true, 0)),
+        (fleeting, None, (false, 5)),
+        (&*long(fleeting), None, (false, 60)),
+        (fleeting, Some(durable), (true, 0)),
+        (fleeting, Some(&*long(durable)), (true, 0)),
+        (&*long(fleeting), Some(durable), (true, 60)),
+        (durable, Some(&*long(durable)), (true, 0)),
+        (durable, Some(&*long(fleeting)), (true, 5)),
+        (fleeting, Some(&*long(fleeting)), (false, 5)),
+        (&*long(durable), Some(fleeting), (true, 60)),
+    ] {
+        let mut stamped = c(new);
+        check::stamp_ephemeral(&mut stamped, old.map(c).as_ref());
+        let got = (stamped.is_durable(), stamped.inactive_threshold / 1_000_000_000);
+        assert_eq!(got, wanted, "{new} after {old:?}");
+    }
 }
 
 #[test]
