@@ -24,7 +24,10 @@ use stream::{
 
 use crate::{
     AccountLimits, JetStream,
-    cluster::calls::{Forward, Way},
+    cluster::{
+        calls::{Forward, Way},
+        status::hash_of,
+    },
     handlers,
     making::Making,
     node::Place,
@@ -65,6 +68,8 @@ pub struct Assets {
     pub(crate) quota: Arc<Quota>,
     pub(crate) posts: Posts,
     pub(crate) desk: Arc<Link>,
+    /// What stands before the stream in the newer layout of acknowledgements: domain and the account's hash.
+    ack_place: [String; 2],
     /// Messages for streams from other nodes, which wait for interest in their answers.
     early: Mutex<EarlyOnes>,
     open: AtomicBool,
@@ -133,6 +138,10 @@ impl Assets {
                 quota: Arc::default(),
                 posts: Posts::new(node.broker.clone(), desk.clone(), account.clone()),
                 desk,
+                ack_place: [
+                    node.options.domain.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| "_".to_owned()),
+                    hash_of(&account.name),
+                ],
                 early: Mutex::default(),
                 open: AtomicBool::new(false),
                 api_total: Counter::default(),
@@ -259,7 +268,7 @@ impl Assets {
         if !m.reply.is_empty() || !matches!(AckKind::parse(m.body()), AckKind::Ack) {
             return false;
         }
-        let Some(t) = AckTokens::parse(m.subject) else { return false };
+        let Some(t) = AckTokens::parse(m.subject).filter(|t| t.place.is_none()) else { return false };
         let prefix = ACK.len() + t.stream.len() + t.consumer.len() + 2;
         let stream = named(t.stream).and_then(|name| self.stream(name));
         let Some((stream, node)) = stream.zip(self.node.upgrade()) else { return false };
@@ -347,6 +356,11 @@ impl Assets {
     pub(crate) fn take(self: &Arc<Assets>, d: Option<&mut Deliveries>, f: &Forward<'_>) -> bool {
         // An acknowledgement is read once.
         let acked = if f.way == Way::Ack { AckTokens::parse(f.subject) } else { None };
+        // What names another domain or account is for somebody else, though it came here.
+        let place = acked.and_then(|t| t.place);
+        if place.is_some_and(|p| self.ack_place.iter().zip(p).any(|(own, said)| own.as_bytes() != said)) {
+            return false;
+        }
         let found = match &acked {
             Some(t) => named(t.stream).map(|stream| (stream, None)),
             None => stream_in(f),

@@ -4,6 +4,8 @@
 //! and went. Does not own the rules. Everything here depends on the entries and on nothing else (J-4), but for what consumers of a
 //! leader are told.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes};
 use replica::Committed;
 use store::{Kind, Message, Need, StreamSeq};
@@ -44,8 +46,17 @@ pub(crate) struct Progress {
     /// It has got its first configuration.
     new: bool,
     unwatch: Vec<(Vec<u8>, u64)>,
-    republish: Vec<Stored>,
+    republish: Vec<Republished>,
+    /// What the entry's messages come after on their subjects, where they are republished.
+    before: Vec<u64>,
     loose: Option<Answers>,
+}
+
+/// A message that is to be republished.
+pub(crate) struct Republished {
+    pub stored: Stored,
+    /// The message of its subject before it, as the stream was when it came; 0 if there was none.
+    pub last: u64,
 }
 
 /// Why applying does not go on.
@@ -153,6 +164,10 @@ impl Stream {
         let mut view = self.view();
         while let Some(e) = batch.get(at.entry) {
             if !at.joined {
+                at.before = match e.head.kind {
+                    Kind::Messages if core.republishes() => last_before(e, &view)?,
+                    _ => Vec::new(),
+                };
                 view.store_mut().apply(&e.head)?;
                 at.joined = true;
             }
@@ -221,7 +236,27 @@ impl Stream {
     }
 }
 
+/// The message of its subject before each message of an entry that is not in the store yet. Asked before the limits remove it: who keeps one message a
+/// subject is told of the one that it replaces.
+fn last_before(e: &Committed, view: &StoreView<'_>) -> Result<Vec<u64>, Need> {
+    let mut of_entry: BTreeMap<&[u8], u64> = BTreeMap::new();
+    let mut all = Vec::new();
+    for m in e.records().flatten().map_while(Message::parse) {
+        let last = match of_entry.insert(m.subject, m.seq.0) {
+            Some(last) => last,
+            None => view.last_of(m.subject, m.seq.0.saturating_sub(1))?.unwrap_or(0),
+        };
+        all.push(last);
+    }
+    Ok(all)
+}
+
 impl Core {
+    /// Whether what is applied is published again from here.
+    fn republishes(&self) -> bool {
+        self.term.is_some() && self.rules.as_ref().is_some_and(|r| r.config().republish.is_some())
+    }
+
     fn apply_messages(
         &mut self,
         s: &Stream,
@@ -236,11 +271,10 @@ impl Core {
             })?;
             self.rules = Some(stream::Stream::new(config, s.created, s.rule_limits()));
         }
-        let Core { rules: Some(rules), consumers, term, .. } = self else {
+        let republishes = self.republishes();
+        let Core { rules: Some(rules), consumers, .. } = self else {
             return Err(Stop::Broken("the log has messages before the stream's configuration".into()));
         };
-        let leads = term.is_some();
-        let republishes = leads && rules.config().republish.is_some();
         for raw in e.records().skip(at.record) {
             let m = raw.and_then(Message::parse);
             let Some(m) = m else { return Err(Stop::Broken("a record of the log cannot be read".into())) };
@@ -255,14 +289,16 @@ impl Core {
             rules.applied(&entry);
             consumers.appended(m.seq.0, m.subject);
             if republishes {
-                at.republish.push(Stored {
+                let stored = Stored {
                     seq: m.seq.0,
                     time: m.time,
                     expires: m.expires,
                     subject: Bytes::copy_from_slice(m.subject),
                     headers: Bytes::copy_from_slice(m.headers),
                     payload: Bytes::copy_from_slice(m.body),
-                });
+                };
+                let last = at.before.get(at.record).copied().unwrap_or(0);
+                at.republish.push(Republished { stored, last });
             }
             at.record += 1;
         }

@@ -18,7 +18,8 @@ use stream::{
     command::{Command, Control},
     config::{Retention, StreamConfig},
     consumer::{
-        AckSubject, AckTokens, Consumer, ConsumerConfig, Identity, Info, Listeners, Output, PriorityPolicy,
+        AckPolicy, AckSubject, AckTokens, Consumer, ConsumerConfig, Identity, Info, Listeners, Output,
+        PriorityPolicy,
         check::{self, Parent},
     },
     errors,
@@ -27,6 +28,7 @@ use stream::{
 use crate::{
     account::Assets,
     advisory,
+    api::request,
     deliver::Task,
     filters::{FEW, Index},
     log::Outcome,
@@ -661,7 +663,7 @@ impl Stream {
         self: &Arc<Stream>,
         consumer: &str,
         reply: &[u8],
-        _headers: &[u8],
+        headers: &[u8],
         body: &[u8],
     ) -> bool {
         // Who does not listen for the answer is not asked for: the message would be delivered to nobody.
@@ -670,13 +672,14 @@ impl Stream {
             return self.core.lock().consumers.get(consumer).is_some();
         }
         let to = Bytes::copy_from_slice(reply);
+        let asked = request::pull(headers, body);
         let sure = |core: &Core, now: Now| core.is_sure(now.mono);
         let pull = |slot: &mut Slot, now: Now, sure: bool, out: &mut Vec<Output>| {
-            slot.rules.pull_of(&to, body, sure, now, out);
+            slot.rules.pull_of(&to, asked, sure, now, out);
         };
         self.with_consumer_of(consumer, false, None, sure, pull).is_some()
     }
-    /// An acknowledgement. False if there is no such consumer.
+    /// An acknowledgement. False if there is no such consumer, or none that awaits any.
     pub(crate) fn ack(
         self: &Arc<Stream>,
         consumer: &str,
@@ -687,9 +690,13 @@ impl Stream {
     ) -> bool {
         let to = (!reply.is_empty()).then(|| Bytes::copy_from_slice(reply));
         let ack = |slot: &mut Slot, now: Now, _: bool, out: &mut Vec<Output>| {
-            slot.rules.ack(tokens, body, to.as_ref(), now, out);
+            let awaits = slot.rules.config().ack_policy != AckPolicy::None;
+            if awaits {
+                slot.rules.ack(tokens, body, to.as_ref(), now, out);
+            }
+            awaits
         };
-        self.with_consumer_of(consumer, to.is_some(), at, |_, _| true, ack).is_some()
+        self.with_consumer_of(consumer, to.is_some(), at, |_, _| true, ack).unwrap_or(false)
     }
     /// Acknowledgements without answers that came together, by the numbers of their subjects. `None` if there is no such consumer; `odd` are the places of
     /// those that are none.

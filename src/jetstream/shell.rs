@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use replica::{BoxFuture, Committed, Handle, Machine, Proposal, Refusal, Role, Term};
 use store::Need;
 use stream::{
-    ApiError, Messages, Now,
+    ApiError, Now,
     command::{Command, Control},
     config::{Compression, PersistMode, StreamConfig},
     consumer::ConsumerConfig,
@@ -36,7 +36,7 @@ use crate::{
         ack::AckPrefix,
         response::{ClusterInfo, SourceInfo},
     },
-    apply::Progress,
+    apply::{Progress, Republished},
     cluster::moving::{Moving, Opens, doors_of},
     consumers::Consumers,
     handlers::info,
@@ -494,23 +494,20 @@ impl Stream {
     }
 
     /// Publishes stored messages again, where the configuration says so.
-    pub(crate) fn republish(&self, all: &[stream::Stored]) {
+    pub(crate) fn republish(&self, all: &[Republished]) {
         let Some(assets) = self.assets.upgrade() else { return };
         let mut to_send = Vec::new();
         {
             let mut core = self.core.lock();
             let Some(rules) = &mut core.rules else { return };
             let bare = rules.config().republish.as_ref().is_some_and(|r| r.headers_only);
-            let view = self.view();
-            for m in all {
+            for Republished { stored: m, last } in all {
                 let mut to = Vec::new();
                 if !rules.republish_to(&m.subject, &mut to) {
                     continue;
                 }
-                // The one before it may be on disk only: then it is not named, which is what a first message shows.
-                let last = view.last_of(&m.subject, m.seq.saturating_sub(1)).ok().flatten().unwrap_or(0);
                 let mut head = Vec::new();
-                stream::stream::republish_headers(&self.name, &stream::Entry::of(m), last, bare, &mut head);
+                stream::stream::republish_headers(&self.name, &stream::Entry::of(m), *last, bare, &mut head);
                 to_send.push((to, head, if bare { Bytes::new() } else { m.payload.clone() }));
             }
         }

@@ -44,8 +44,10 @@ pub struct Options {
     pub block_cache: usize,
     /// Messages of a group from which on its subject dictionary is kept at a clean end. Smaller ones are built from footers in no time.
     pub subjects_saved_min: u64,
-    /// What a message counts for in a stream's bytes.
+    /// What a message counts for in a stream's bytes, and in those of a state under way.
     pub counting: Counting,
+    /// The same in a memory group, as long as it stays there.
+    pub memory_counting: Counting,
     /// Keys of encryption at rest; none by default. The first one seals.
     pub keys: Keys,
     /// Bytes of pieces that a flush seals anew, if they are sealed with an earlier key or not at all; at least one piece. Too few, and an
@@ -102,6 +104,7 @@ impl Default for Options {
             block_cache: 64 << 20,
             subjects_saved_min: 10_000,
             counting: Counting::default(),
+            memory_counting: Counting::MEMORY,
             keys: Keys::default(),
             reseal_bytes: 8 << 20,
             reseal_pause: Duration::from_secs(2),
@@ -170,6 +173,11 @@ impl Mutant {
 }
 
 impl Options {
+    /// What a message counts for in a group.
+    pub(crate) fn counting_of(&self, memory: bool) -> Counting {
+        if memory { self.memory_counting } else { self.counting }
+    }
+
     #[cfg(any(test, feature = "l1"))]
     pub(crate) fn is(&self, m: Mutant) -> bool {
         self.mutant == Some(m)

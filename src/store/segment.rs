@@ -187,6 +187,9 @@ impl Default for Counting {
 }
 
 impl Counting {
+    /// As a nats-server memory store counts (2.15: 16 bytes a message).
+    pub const MEMORY: Counting = Counting { plain: 16, with_headers: 16 };
+
     /// What a message counts for.
     pub(crate) fn of(&self, m: &Message<'_>) -> u32 {
         let fixed = if m.headers.is_empty() { self.plain } else { self.with_headers };

@@ -344,7 +344,7 @@ impl Shard {
         let mut groups: BTreeMap<GroupId, Group> = BTreeMap::new();
         for r in manifest.groups {
             let (id, memory) = (r.id, memory_option(&r.options));
-            let Some(g) = Group::restore(r, memory, self.opts.counting) else {
+            let Some(g) = Group::restore(r, memory, self.opts.counting_of(memory)) else {
                 let what = format!("group {}: a deletion bitmap cannot be read", id.0);
                 return Err(Error::Format(what));
             };
@@ -437,7 +437,8 @@ impl Shard {
             if let Found::Control(_, options) = f
                 && !groups.contains_key(&line.group)
             {
-                let g = Group::new(line.group, options.clone(), memory_option(&options), self.opts.counting);
+                let memory = memory_option(&options);
+                let g = Group::new(line.group, options.clone(), memory, self.opts.counting_of(memory));
                 groups.insert(line.group, g);
             }
             return;

@@ -554,7 +554,7 @@ impl Store {
         if groups.contains_key(&id) {
             return Err(Error::Invalid(format!("group {} exists", id.0)));
         }
-        let mut state = State::new(id, options.clone(), memory, shard.opts.counting);
+        let mut state = State::new(id, options.clone(), memory, shard.opts.counting_of(memory));
         let mut frames = vec![Frame::control(FrameKind::Create, id, LogIndex(0), options)];
         // S-55: the first numbers are reserved together with the creation, so that nothing waits for them later.
         let floor = state.next_floor(StreamSeq(0), LogIndex(0)).filter(|_| memory);

@@ -3,7 +3,8 @@
 //!
 //! Owns the bytes of a state under way and both ends. Does not carry them: they are a stream of bytes that somebody moves in order. What lies at or below a
 //! checkpoint is state and no log, so it is told as what is live: the checkpoint with its blob, then every entry that still has messages with these
-//! and nothing else, then an end that names how many there were. Layout: docs/design/0012-on-disk-format.md.
+//! and nothing else, then an end that names how many there were. Its bytes are counted as in files wherever it comes from, as they always were: both ends count by
+//! their group's own rule again. Layout: docs/design/0012-on-disk-format.md.
 //!
 //! - S-100: what is read out is the state as of one durable checkpoint, whatever is deleted or rewritten meanwhile: the files that it reads are kept.
 //! - S-101: what is received counts for nothing until one manifest names all of it; then it replaces the group's state whole. A crash leaves
@@ -117,13 +118,16 @@ pub struct Outgoing {
 
 impl Outgoing {
     pub(crate) fn new(shard: &Arc<Shard>, state: &State) -> Option<Outgoing> {
-        let checkpoint = state.checkpoint.clone();
+        let mut checkpoint = state.checkpoint.clone();
         if checkpoint.index == LogIndex(0) || state.deleted {
             return None;
         }
         let mut kept = Kept::new(shard);
         let source = if state.memory {
-            Source::Memory(state.live_entries(checkpoint.index).into_iter())
+            let entries = state.live_entries(checkpoint.index);
+            let records = entries.iter().flat_map(|e| e.records().flatten()).filter_map(Message::parse);
+            checkpoint.totals.bytes = records.map(|m| u64::from(shard.opts.counting.of(&m))).sum();
+            Source::Memory(entries.into_iter())
         } else {
             let mut pieces = Vec::new();
             for p in &state.pieces {
@@ -266,7 +270,10 @@ pub struct Incoming {
     covered: LogIndex,
     last: (LogIndex, StreamSeq),
     msgs: u64,
+    /// What the messages count for in a state under way.
     bytes: u64,
+    /// What they count for in this group.
+    bytes_here: u64,
     ended: bool,
 }
 
@@ -302,6 +309,7 @@ impl Incoming {
             last: (LogIndex(0), StreamSeq(0)),
             msgs: 0,
             bytes: 0,
+            bytes_here: 0,
             ended: false,
         }
     }
@@ -359,6 +367,9 @@ impl Incoming {
                         "{} messages of {} bytes came, {said} were sent, {msgs} of {bytes} should be",
                         self.msgs, self.bytes
                     )));
+                }
+                if let Some(c) = &mut self.head {
+                    c.totals.bytes = self.bytes_here;
                 }
                 self.ended = true;
             }
@@ -419,7 +430,9 @@ impl Incoming {
             }
             seq = m.seq;
             count += 1;
-            self.bytes += u64::from(self.shard.opts.counting.of(&m));
+            let o = &self.shard.opts;
+            self.bytes += u64::from(o.counting.of(&m));
+            self.bytes_here += u64::from(o.counting_of(self.memory).of(&m));
         }
         if count == 0 || count != h.count {
             return Err(wrong("an entry has other messages than it says"));

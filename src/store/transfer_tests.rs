@@ -72,10 +72,14 @@ struct Life {
 
 impl Life {
     fn new(disk: &SimHandle) -> Life {
+        Life::of(disk, false)
+    }
+
+    fn of(disk: &SimHandle, memory: bool) -> Life {
         let store = open(disk).expect("it opens");
         let g = match store.group(ID) {
             Ok(g) => g,
-            Err(_) => store.create(ID, false, b"options").expect("it is made").0,
+            Err(_) => store.create(ID, memory, b"options").expect("it is made").0,
         };
         now(store.step()).expect("a round");
         Life { store, g, fork: 0 }
@@ -351,6 +355,51 @@ proptest! {
         now(receive(&b.g, &bytes, &mut rng)).expect("it arrives");
         prop_assert!(now(receive(&b.g, &bytes, &mut rng)).is_err(), "it is there already");
     }
+}
+
+/// What is in memory counts less than what is in files, and no two servers need to agree on it: a state under way is counted as one of files.
+#[test]
+fn s102_a_state_of_memory_is_counted_by_each_end_itself() {
+    let mut rng = Rng::derived(7, "memory");
+    let mut a = Life::of(&SimHandle::faultless(1), true);
+    for _ in 0..12 {
+        a.append(&mut rng, true);
+    }
+    let some: Vec<_> = (1..12).step_by(3).map(StreamSeq).collect();
+    now(a.g.delete(&some)).expect("in memory");
+    a.checkpoint(b"the blob");
+    let expected = seen(&a.g).expect("in memory");
+    let sum = |fixed: u64, g: &Group| {
+        let view = g.view();
+        let mut bytes = 0;
+        for (seq, _) in &expected.messages {
+            let Ok(Read::Valid(s)) = view.get(StreamSeq(*seq)) else { panic!("message {seq}") };
+            let m = s.message();
+            let n = (m.subject.len() + m.body.len()) as u64 + fixed;
+            assert!(fixed != 16 || view.size(&m) == n, "message {seq}");
+            bytes += n;
+        }
+        bytes
+    };
+    assert_eq!(expected.totals.3, sum(16, &a.g));
+    let mut out = a.g.outgoing().expect("there is a checkpoint");
+    assert_eq!(out.checkpoint().totals.bytes, sum(30, &a.g), "as on the way");
+    let bytes = read_out(&mut out);
+    let b = Life::of(&SimHandle::faultless(2), true);
+    now(receive(&b.g, &bytes, &mut rng)).expect("it arrives");
+    assert_eq!(seen(&b.g).expect("in memory"), expected);
+    now(b.g.verify()).expect("in memory");
+    // Whoever counts memory as files, as all did once, takes it too.
+    let c = Life::new(&SimHandle::faultless(3));
+    now(receive(&c.g, &bytes, &mut rng)).expect("it arrives");
+    assert_eq!(seen(&c.g).expect("it can be read").totals.3, sum(30, &a.g));
+    now(c.g.verify()).expect("it can be read");
+    // The last one takes all that was counted with it.
+    let all: Vec<_> = expected.messages.iter().map(|m| StreamSeq(m.0)).collect();
+    now(b.g.delete(&all[1..])).expect("in memory");
+    let Ok(Read::Valid(first)) = b.g.view().get(all[0]) else { panic!("the first is there") };
+    let m = first.message();
+    assert_eq!(b.g.state().bytes, (m.subject.len() + m.body.len()) as u64 + 16);
 }
 
 #[test]

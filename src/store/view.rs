@@ -220,7 +220,7 @@ impl<'a> View<'a> {
 
     /// What a message counts for in the stream's bytes.
     pub fn size(&self, m: &crate::Message<'_>) -> u64 {
-        u64::from(self.shard.opts.counting.of(m))
+        u64::from(self.state.borrow().counting.of(m))
     }
 
     // ---- effects

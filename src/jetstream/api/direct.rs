@@ -42,11 +42,11 @@ pub enum Direct {
         /// Whether only the payload is wanted.
         no_headers: bool,
     },
-    /// Several in a row, then [`push_end`]. If there is not even one: [`NOT_FOUND`].
+    /// Several in a row, then [`push_end`]. If one is wanted and there is none: [`NOT_FOUND`].
     Batch {
         /// Which is the first, never [`Which::Last`]; the others follow it.
         first: Which,
-        /// How many at most.
+        /// How many at most; 0 for the end alone.
         batch: usize,
         /// Stop behind the message with which subjects, headers and payloads come to this; 0 for the server's own limit.
         max_bytes: usize,
@@ -151,7 +151,9 @@ fn of_body(asked: MsgGet) -> Result<Direct, Status> {
     if !(seq || last || next || multi || time) {
         return Err(EMPTY_REQUEST);
     }
-    let conflict = (last && (seq || time || next || multi || asked.batch != 0))
+    // A batch of less than none is one of none: nothing comes but its end.
+    let none = asked.batch < 0;
+    let conflict = (last && (seq || time || next || multi || asked.batch > 0))
         || (seq && time)
         || (next && multi)
         || (asked.up_to_seq > 0 && asked.up_to_time.is_some());
@@ -159,7 +161,9 @@ fn of_body(asked: MsgGet) -> Result<Direct, Status> {
         return Err(BAD_REQUEST);
     }
     let count = |n: i64| usize::try_from(n).unwrap_or(0);
-    let (batch, max_bytes, no_headers) = (count(asked.batch), count(asked.max_bytes), asked.no_hdr);
+    // Less than nothing is used up by the first message.
+    let max_bytes = if asked.max_bytes < 0 { 1 } else { count(asked.max_bytes) };
+    let (batch, no_headers) = (count(asked.batch), asked.no_hdr);
     if multi {
         let up_to = match (asked.up_to_seq, asked.up_to_time) {
             (0, None) => UpTo::Now,
@@ -169,6 +173,7 @@ fn of_body(asked: MsgGet) -> Result<Direct, Status> {
         return Ok(Direct::Multi { subjects: asked.multi_last, from: asked.seq, up_to, batch, max_bytes });
     }
     let which = match asked.start_time {
+        _ if last && none => Which::Seq(0),
         _ if last => Which::Last(asked.last_by_subj),
         Some(time) if next => Which::Next(asked.next_by_subj, Start::Time(time)),
         None if next => Which::Next(asked.next_by_subj, Start::Seq(asked.seq)),
@@ -297,5 +302,10 @@ mod tests {
             })
         );
         assert_eq!(parse(Some("a.b"), b"", b""), one(Which::Last("a.b".into())));
+        // Fewer than none, of whatever it is.
+        let end = |first| Ok(Direct::Batch { first, batch: 0, max_bytes: 0, no_headers: false });
+        assert_eq!(get(r#"{"batch":-1,"seq":7}"#), end(Which::Seq(7)));
+        assert_eq!(get(r#"{"batch":-1,"last_by_subj":"a"}"#), end(Which::Seq(0)));
+        assert_eq!(get(r#"{"batch":1,"last_by_subj":"a"}"#), Err(BAD_REQUEST));
     }
 }

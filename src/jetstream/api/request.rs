@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use stream::ApiError;
 use stream::consumer::config::Action;
+use stream::consumer::request::{Asked, PullRequest, Refused};
 use stream::errors;
 
 use super::kind::Kind;
@@ -351,6 +352,19 @@ pub fn level_is_met(headers: &[u8]) -> Result<(), ApiError> {
     } else {
         Err(errors::REQUIRED_API_LEVEL.error())
     }
+}
+
+/// Reads a pull request. What is no request is complained about as the other requests' bodies are.
+pub fn pull(headers: &[u8], body: &[u8]) -> Asked {
+    if !headers.is_empty() && level_is_met(headers).is_err() {
+        return Err(Refused::level());
+    }
+    let again = |why| {
+        let fields = strict::read_lenient(body.trim_ascii(), &schema::PULL)?;
+        let read: PullRequest = serde_json::from_value(Value::Object(fields)).map_err(|_| why)?;
+        Ok((read.checked()?, true))
+    };
+    PullRequest::parse(body).or_else(again).map_err(Refused::bad)
 }
 
 fn invalid_json(text: impl std::fmt::Display) -> ApiError {

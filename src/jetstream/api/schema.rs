@@ -375,6 +375,11 @@ requests! {
     PAUSE "JSApiConsumerPauseRequest" { "pause_until": Kind::Time }
     /// The body of CONSUMER.UNPIN.
     UNPIN "JSApiConsumerUnpinRequest" { "group": Kind::Text }
+    /// The payload of CONSUMER.MSG.NEXT, which has no name in complaints.
+    PULL "" {
+        "expires": DURATION, "batch": INT, "max_bytes": INT, "no_wait": Kind::Bool, "idle_heartbeat": DURATION,
+        "group": Kind::Text, "min_pending": INT64, "min_ack_pending": INT64, "id": Kind::Text, "priority": INT
+    }
     /// The body of CONSUMER.RESET.
     RESET "JSApiConsumerResetRequest" { "seq": Kind::Uint }
 }

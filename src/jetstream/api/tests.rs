@@ -390,6 +390,44 @@ fn republished_headers_are_those_of_the_original() {
     }
 }
 
+/// What nats-server 2.15.1 says behind `Bad Request - `.
+#[test]
+fn complaints_about_pull_requests_are_those_of_the_original() {
+    for (payload, text) in [
+        ("{", "unexpected end of JSON input"),
+        (r#" {"batch":1"#, "unexpected end of JSON input"),
+        (r#"{"batch":"x"}"#, "json: cannot unmarshal string into Go struct field .batch of type int"),
+        (r#"{"batch":1.5}"#, "json: cannot unmarshal number 1.5 into Go struct field .batch of type int"),
+        (r#"{"no_wait":1}"#, "json: cannot unmarshal number into Go struct field .no_wait of type bool"),
+        (r#"{"group":1}"#, "json: cannot unmarshal number into Go struct field .group of type string"),
+        (
+            r#"{"expires":"1s"}"#,
+            "json: cannot unmarshal string into Go struct field .expires of type time.Duration",
+        ),
+        (
+            r#"{"min_pending":"a"}"#,
+            "json: cannot unmarshal string into Go struct field .min_pending of type int64",
+        ),
+        (r#"{"batch":1} x"#, "invalid character 'x' after top-level value"),
+        ("{batch:1}", "invalid character 'b' looking for beginning of object key string"),
+        (r#"{"batch":tru}"#, "invalid character '}' in literal true (expecting 'e')"),
+        (r#"{"batch":1,"batch":2,"idle_heartbeat":1}"#, "heartbeat value too large"),
+        (r#"{"idle_heartbeat":1}"#, "heartbeat value too large"),
+    ] {
+        let refused = request::pull(b"", payload.as_bytes()).unwrap_err();
+        assert_eq!((refused.code, &*refused.text), (400, &*format!("Bad Request - {text}")), "{payload}");
+    }
+    let batch = |payload: &str| request::pull(b"", payload.as_bytes()).map(|(r, json)| (r.batch, json));
+    assert_eq!(batch(r#"{"batch":1,"batch":2}"#), Ok((2, true)), "the last one wins");
+    assert_eq!(batch(" 7 "), Ok((7, false)));
+    for (level, met) in [("99", false), ("x", false), ("", true), ("1", true)] {
+        let head = format!("NATS/1.0\r\nNats-Required-Api-Level: {level}\r\n\r\n");
+        let r = request::pull(head.as_bytes(), b"{");
+        let code = r.expect_err("it is no JSON").code;
+        assert_eq!(code, if met { 400 } else { 412 }, "{level:?}");
+    }
+}
+
 #[test]
 fn the_level_is_told() {
     let info = AccountInfo {

@@ -22,6 +22,11 @@ const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 
 /// A server's name as groups list it: eight digits, as nats-server derives them from the name.
 pub fn peer_id(name: &str) -> String {
+    hash_of(name)
+}
+
+/// What stands for a name where that is too long, or nobody's business: eight digits.
+pub(crate) fn hash_of(name: &str) -> String {
     Sha256::digest(name.as_bytes()).iter().take(8).map(|b| char::from(DIGITS[usize::from(*b) % 62])).collect()
 }
 

@@ -174,3 +174,62 @@ fn many_consumers_are_found_by_their_filters() {
     })
     .expect("a runtime starts");
 }
+
+#[test]
+fn acknowledgements_that_nobody_awaits_are_taken_by_nobody() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        server.make_stream(r#"{"name":"S","subjects":["S"]}"#).await;
+        server.make_consumer("S", "N", r#"{"durable_name":"N","ack_policy":"none"}"#).await;
+        server.make_consumer("S", "D", r#"{"durable_name":"D","ack_policy":"explicit"}"#).await;
+        for _ in 0..4 {
+            server.store("S", "x").await;
+        }
+        for c in ["N", "D"] {
+            server.wait(&server.pull("S", c, r#"{"batch":4}"#), 4).await;
+        }
+        let ack = |subject: &str| {
+            server.publish(&format!("$JS.ACK.{subject}.1.700000000.0"), &server.inbox(), "+ACK")
+        };
+        assert_eq!(ack("S.N.1.1"), 0, "it awaits none");
+        assert_eq!(ack("S.X.1.1"), 0, "it is not there");
+        // In the newer layout: whose they are is looked at. `A` hashes to that.
+        for foreign in ["_.zzzzzzzz", "_._", "hub.NUmM6cRx"] {
+            assert_eq!(ack(&format!("{foreign}.S.D.1.1")), 0, "{foreign}");
+        }
+        assert_eq!(server.consumer_info("S", "D").await["num_ack_pending"], 4);
+        assert_eq!(ack("_.NUmM6cRx.S.D.1.1"), 1);
+        assert_eq!(ack("S.D.1.2"), 1);
+        assert_eq!(server.consumer_info("S", "D").await["num_ack_pending"], 2);
+        // Nor without a wish for an answer, together with others.
+        let mut post = server.posts.take();
+        for subject in ["_.zzzzzzzz.S.D.1.3.3.700000000.0", "S.D.1.4.4.700000000.0"] {
+            post.send(format!("$JS.ACK.{subject}").as_bytes(), None, b"", 0, &[b"+ACK"]);
+        }
+        drop(post);
+        assert_eq!(server.consumer_info("S", "D").await["num_ack_pending"], 1);
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
+fn a_pull_for_a_higher_level_takes_nothing() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        server.make_stream(r#"{"name":"S","subjects":["S"]}"#).await;
+        server.make_consumer("S", "D", r#"{"durable_name":"D","ack_policy":"explicit"}"#).await;
+        server.store("S", "x").await;
+        for (level, answer) in
+            [("99", "NATS/1.0 412 Required Api Level"), ("x", "NATS/1.0 412 Required Api Level"), ("1", "")]
+        {
+            let (to, head) =
+                (server.inbox(), format!("NATS/1.0\r\nNats-Required-Api-Level: {level}\r\n\r\n"));
+            assert_eq!(server.publish_bytes("$JS.API.CONSUMER.MSG.NEXT.S.D", &to, &head, b"1"), 1);
+            let got = server.wait(&to, 1).await.remove(0);
+            assert_eq!(got.head.trim_end(), answer, "{level}");
+        }
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}

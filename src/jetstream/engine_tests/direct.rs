@@ -109,3 +109,65 @@ fn b10_gets_that_come_together_are_answered_as_if_alone() {
     })
     .expect("a runtime starts");
 }
+
+/// The answers to one direct get: first line with what it says of numbers, and body.
+async fn series(server: &Server, body: &str, n: usize) -> Vec<String> {
+    let to = server.inbox();
+    assert_eq!(server.publish("$JS.API.DIRECT.GET.S", &to, body), 1);
+    let got = server.wait(&to, n).await;
+    assert_eq!(got.len(), n, "{body}: {got:?}");
+    got.iter().map(|g| g.head.replace("NATS/1.0 ", "").replace("\r\n", " ") + &g.body).collect()
+}
+
+#[test]
+fn who_wants_no_headers_gets_none_and_ends_are_told_as_nats_server_tells_them() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        server.make_stream(r#"{"name":"S","subjects":["a.>"],"allow_direct":true}"#).await;
+        for i in 1..=5 {
+            server.store(&format!("a.{}", i % 3), &format!("body {i}")).await;
+        }
+        let end = |status: &str, pending: u64, last: u64| {
+            format!("{status} Nats-Num-Pending: {pending} Nats-Last-Sequence: {last}  ")
+        };
+        for (body, answers) in [
+            (r#"{"seq":2,"no_hdr":true}"#, vec!["body 2".to_owned()]),
+            (r#"{"last_by_subj":"a.1","no_hdr":true}"#, vec!["body 4".to_owned()]),
+            (r#"{"seq":9,"no_hdr":true}"#, vec!["404 Message Not Found  ".to_owned()]),
+            (
+                r#"{"batch":2,"seq":1,"no_hdr":true}"#,
+                vec!["body 1".to_owned(), "body 2".to_owned(), end("204 EOB", 5, 2)],
+            ),
+            (r#"{"batch":-1,"seq":2}"#, vec![end("204 EOB", 4, 0)]),
+            (r#"{"batch":-1,"next_by_subj":"a.1"}"#, vec![end("204 EOB", 2, 0)]),
+            (r#"{"batch":-1,"last_by_subj":"a.1"}"#, vec![end("204 EOB", 5, 0)]),
+            (r#"{"batch":2,"seq":9}"#, vec!["404 Message Not Found  ".to_owned()]),
+            (
+                r#"{"batch":3,"seq":1,"no_hdr":true,"max_bytes":-1}"#,
+                vec!["body 1".to_owned(), end("204 EOB", 5, 1)],
+            ),
+            (
+                r#"{"multi_last":["a.>"],"seq":6}"#,
+                vec![end("204 EOB", 0, 0).trim_end().to_owned() + " Nats-UpTo-Sequence: 5  "],
+            ),
+            (
+                r#"{"multi_last":["a.>"],"seq":5,"up_to_seq":3}"#,
+                vec![end("204 EOB", 0, 0).trim_end().to_owned() + " Nats-UpTo-Sequence: 3  "],
+            ),
+            (r#"{"multi_last":["b"],"seq":6}"#, vec!["404 No Results  ".to_owned()]),
+        ] {
+            assert_eq!(series(&server, body, answers.len()).await, answers, "{body}");
+        }
+        // Of one message alone, also where its subject stands in that of the request.
+        let got = server.ask("$JS.API.DIRECT.GET.S.a.2", r#"{"no_hdr":true}"#).await;
+        assert_eq!((&*got.head, &*got.body), ("", "body 5"));
+        // Too many are too many, wherever the answer is to begin.
+        for i in 0..1025 {
+            server.store(&format!("a.x.{i}"), "x").await;
+        }
+        let answers = ["413 Too Many Results  ".to_owned()];
+        assert_eq!(series(&server, r#"{"multi_last":["a.x.*"],"seq":1000,"batch":1}"#, 1).await, answers);
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}

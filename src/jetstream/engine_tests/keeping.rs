@@ -109,3 +109,47 @@ fn damage_that_the_scrub_finds_is_told_in_the_streams_account() {
     })
     .expect("a runtime starts");
 }
+
+/// The message before it on its subject is named, also where that goes with the new one.
+#[test]
+fn a_republished_message_names_the_one_that_it_replaces() {
+    env::run(async {
+        let s = Server::start(&new_disk()).await;
+        s.subscribe("rep.>");
+        let mut seen = 0;
+        for (name, more, rollup, lasts) in [
+            ("one", r#","max_msgs_per_subject":1"#, "", [0, 0, 1, 3]),
+            ("sub", r#","allow_rollup_hdrs":true"#, "sub", [0, 0, 1, 3]),
+            ("all", r#","allow_rollup_hdrs":true"#, "all", [0, 0, 1, 3]),
+            ("most", r#","max_msgs":1"#, "", [0, 0, 0, 3]),
+            ("plain", "", "", [0, 0, 1, 3]),
+        ] {
+            let more = format!(r#","republish":{{"src":">","dest":"rep.>"}}{more}"#);
+            made(&s, name, &more).await;
+            let mut got = Vec::new();
+            for (i, subject) in ["a", "b", "a", "a"].iter().enumerate() {
+                let head = match rollup {
+                    "" => String::new(),
+                    _ if i < 2 => String::new(),
+                    to => format!("NATS/1.0\r\nNats-Rollup: {to}\r\n\r\n"),
+                };
+                let to = s.inbox();
+                assert!(s.publish_bytes(&format!("{name}.{subject}"), &to, &head, b"x") > 0);
+                s.wait(&to, 1).await;
+                // What lay in the journal lies in segments now.
+                if i == 2 {
+                    s.node.replicas.flush().await.expect("a flush");
+                }
+                seen += 1;
+                let all = s.wait("rep.>", seen).await;
+                let line = |h: &str| {
+                    h.lines().find_map(|l| l.strip_prefix("Nats-Last-Sequence: ").map(str::to_owned))
+                };
+                got.push(line(&all[seen - 1].head).expect("it says so"));
+            }
+            assert_eq!(got, lasts.map(|n: u64| n.to_string()), "{name}");
+        }
+        s.close().await;
+    })
+    .expect("a runtime starts");
+}

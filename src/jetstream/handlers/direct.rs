@@ -104,7 +104,7 @@ impl Stream {
                     }
                     Last::Message(m) => {
                         let start = text.len();
-                        direct::push_headers(&mut text, &self.about(&m, false));
+                        direct::push_headers(&mut text, &self.about(&m));
                         let header_len = text.len() - start;
                         text.extend_from_slice(m.body);
                         Some(header_len)
@@ -271,13 +271,13 @@ impl Stream {
         (out, r)
     }
 
-    fn about<'a>(&'a self, m: &store::Message<'a>, bare: bool) -> About<'a> {
+    fn about<'a>(&'a self, m: &store::Message<'a>) -> About<'a> {
         About {
             stream: self.name.as_bytes(),
             subject: m.subject,
             seq: m.seq.0,
             time: m.time,
-            headers: if bare { b"" } else { m.headers },
+            headers: m.headers,
         }
     }
 
@@ -305,7 +305,9 @@ impl Stream {
         let msg = m.message();
         // The headers say the subject once more, and the stream's name.
         text.reserve(m.record().len() + msg.subject.len() + self.name.len() + 160);
-        direct::push_headers(text, &self.about(&msg, bare));
+        if !bare {
+            direct::push_headers(text, &self.about(&msg));
+        }
         let header_len = text.len();
         text.extend_from_slice(msg.body);
         text.extend_from_slice(b"\r\n");
@@ -318,7 +320,9 @@ impl Stream {
             return Ok(());
         };
         let (msg, mut head) = (m.message(), Vec::new());
-        direct::push_headers(&mut head, &self.about(&msg, bare));
+        if !bare {
+            direct::push_headers(&mut head, &self.about(&msg));
+        }
         out.push((head, m.record().slice_ref(msg.body)));
         Ok(())
     }
@@ -354,16 +358,19 @@ impl Stream {
             if let Read::Valid(m) = v.get(seq)? {
                 let (msg, mut head) = (m.message(), Vec::new());
                 let size = msg.subject.len() + msg.headers.len() + msg.body.len();
-                let left = sent.pending.unwrap_or(0).saturating_sub(1);
-                direct::push_batch_headers(&mut head, &self.about(&msg, bare), left, sent.last);
+                // As in nats-server nothing is counted down where no message says what is left.
+                if !bare {
+                    let left = sent.pending.unwrap_or(0).saturating_sub(1);
+                    direct::push_batch_headers(&mut head, &self.about(&msg), left, sent.last);
+                    sent.pending = Some(left);
+                }
                 out.push((head, m.record().slice_ref(msg.body)));
                 (sent.msgs, sent.bytes, sent.last) = (sent.msgs + 1, sent.bytes + size, seq.0);
-                sent.pending = Some(left);
             }
             sent.next = seq.0 + 1;
         }
         let mut head = Vec::new();
-        if sent.msgs == 0 {
+        if sent.msgs == 0 && count > 0 {
             head.extend_from_slice(direct::NOT_FOUND);
         } else {
             direct::push_end(&mut head, sent.pending.unwrap_or(0), sent.last);
@@ -409,7 +416,6 @@ impl Stream {
             }
             found.sort_unstable();
             found.dedup();
-            found.retain(|seq| *seq >= from);
             if found.len() > direct::MULTI_MAX {
                 end(out, direct::TOO_MANY_RESULTS);
                 return Ok(());
@@ -418,6 +424,8 @@ impl Stream {
                 end(out, direct::NO_RESULTS);
                 return Ok(());
             }
+            // Both are said of the subjects, wherever the answer is to begin.
+            found.retain(|seq| *seq >= from);
             (sent.list, sent.up_to) = (Some(found), upto);
         }
         let list = sent.list.as_deref().unwrap_or_default();
@@ -429,7 +437,7 @@ impl Stream {
             if let Read::Valid(m) = v.get(StreamSeq(seq))? {
                 let (msg, mut head) = (m.message(), Vec::new());
                 sent.bytes += msg.subject.len() + msg.headers.len() + msg.body.len();
-                direct::push_batch_headers(&mut head, &self.about(&msg, false), left, sent.last);
+                direct::push_batch_headers(&mut head, &self.about(&msg), left, sent.last);
                 out.push((head, m.record().slice_ref(msg.body)));
                 sent.last = seq;
             }

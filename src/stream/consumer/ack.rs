@@ -10,6 +10,8 @@ use crate::time::parse_duration;
 /// What the reply subject of a delivery says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AckTokens<'a> {
+    /// Domain and account's hash, which stand before the stream in the newer layout. Whether they are right is for the shell to say.
+    pub place: Option<[&'a [u8]; 2]>,
     /// The stream.
     pub stream: &'a [u8],
     /// The consumer.
@@ -72,12 +74,13 @@ impl<'a> AckTokens<'a> {
             all[n] = token;
             n += 1;
         }
-        let t = match n {
-            7 => &all[..7],
-            9 => &all[2..9],
+        let (t, place) = match n {
+            7 => (&all[..7], None),
+            9 => (&all[2..9], Some([all[0], all[1]])),
             _ => return None,
         };
-        AckTokens::of(t[0], t[1], [t[2], t[3], t[4], t[5], t[6]])
+        let read = AckTokens::of(t[0], t[1], [t[2], t[3], t[4], t[5], t[6]])?;
+        Some(AckTokens { place, ..read })
     }
 
     /// Reads `<deliveries>.<sseq>.<dseq>.<time>.<pending>`, which stands behind the names; `None` for anything else.
@@ -90,6 +93,7 @@ impl<'a> AckTokens<'a> {
     fn of(stream: &'a [u8], consumer: &'a [u8], numbers: [&[u8]; 5]) -> Option<AckTokens<'a>> {
         let [deliveries, sseq, dseq, time, pending] = numbers;
         Some(AckTokens {
+            place: None,
             stream,
             consumer,
             deliveries: number(deliveries)?,
@@ -282,10 +286,12 @@ mod tests {
             (2, 7, 9, 1_700_000_000_000_000_000, 5)
         );
         let v2 = AckTokens::parse(b"$JS.ACK._.abcdefgh.ORDERS.c1.2.7.9.1700000000000000000.5").unwrap();
-        assert_eq!(v1, v2);
+        assert_eq!((v1.place, v2.place), (None, Some([&b"_"[..], b"abcdefgh"])));
+        assert_eq!(v1, AckTokens { place: None, ..v2 });
         let v3 = AckTokens::parse(b"$JS.ACK.hub.abcdefgh.ORDERS.c1.2.7.9.1700000000000000000.5.more.tokens")
             .unwrap();
-        assert_eq!(v1, v3);
+        assert_eq!(v1, AckTokens { place: None, ..v3 });
+        assert_eq!(v3.place, Some([&b"hub"[..], b"abcdefgh"]));
         for bad in [
             &b"$JS.ACK.S.c.1.2.3.4"[..],
             b"$JS.ACK.S.c.1.2.3.4.5.6",

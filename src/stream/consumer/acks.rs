@@ -56,7 +56,9 @@ impl Consumer {
             }
             AckKind::Unknown => true,
         };
-        if let Some(to) = reply.filter(|_| confirm && tokens.sseq > 0) {
+        // There is no message 0: it is done with as often as somebody says so, and nothing else is done to it.
+        let confirm = confirm && (tokens.sseq > 0 || matches!(kind, AckKind::Ack | AckKind::Term(_)));
+        if let Some(to) = reply.filter(|_| confirm) {
             self.after_delta(Output::AckReply { to: to.clone() }, out);
         }
     }

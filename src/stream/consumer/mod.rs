@@ -320,7 +320,8 @@ impl Consumer {
                     })?;
                 }
                 if c.deliver_policy == DeliverPolicy::Last {
-                    seqs.into_iter().max().unwrap_or(totals.last + 1)
+                    // Where none matches, none is behind it: what is shown as delivered and acknowledged is nothing.
+                    seqs.into_iter().max().unwrap_or(totals.first)
                 } else {
                     seqs.sort_unstable();
                     seqs.dedup();

@@ -217,7 +217,16 @@ impl World {
         let at = usize::from(which) % self.held.len();
         let (sseq, dseq) = self.held[at];
         let deliveries = self.times.get(&sseq).copied().unwrap_or(1);
-        let tokens = AckTokens { stream: b"S", consumer: b"c", deliveries, sseq, dseq, time: 0, pending: 0 };
+        let tokens = AckTokens {
+            place: None,
+            stream: b"S",
+            consumer: b"c",
+            deliveries,
+            sseq,
+            dseq,
+            time: 0,
+            pending: 0,
+        };
         let pending = self.leader.ledger().get(sseq).map(|e| e.state);
         let reply = Bytes::from(sseq.to_string());
         self.leader.ack(&tokens, payload.as_bytes(), confirm.then_some(&reply), self.now, &mut self.out);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::config::PriorityPolicy;
 use super::output::{Advisory, Output, Status, StatusHeaders};
-use super::request::{Listeners, PullRequest, Waiting};
+use super::request::{Asked, Listeners, PullRequest, Refused, Waiting};
 use super::{Consumer, HeldOutput, Pin};
 use crate::Now;
 
@@ -24,17 +24,17 @@ pub(super) struct Choice {
 impl Consumer {
     /// A pull request has come. Afterwards [`Consumer::pump`] is to be called.
     pub fn pull(&mut self, to: &Bytes, payload: &[u8], now: Now, out: &mut Vec<Output>) {
-        self.pull_of(to, payload, true, now, out);
+        self.pull_of(to, PullRequest::parse(payload).map_err(Refused::bad), true, now, out);
     }
-    /// The same. `sure`: what is known here is known to be the newest; else a request that does not want to wait is answered by the pump, which is
-    /// called only then.
-    pub fn pull_of(&mut self, to: &Bytes, payload: &[u8], sure: bool, now: Now, out: &mut Vec<Output>) {
+    /// The same for what was read of it before. `sure`: what is known here is known to be the newest; else a request that does not want to wait is
+    /// answered by the pump, which is called only then.
+    pub fn pull_of(&mut self, to: &Bytes, asked: Asked, sure: bool, now: Now, out: &mut Vec<Output>) {
         if !self.leading {
             return;
         }
         self.last_used = now.mono;
         self.reported_inactive = false;
-        if let Err((code, text)) = self.try_pull(to, payload, sure, now, out)
+        if let Err((code, text)) = self.try_pull(to, asked, sure, now, out)
             && !text.is_empty()
         {
             out.push(Output::Status(Status::plain(to.clone(), code, text)));
@@ -44,7 +44,7 @@ impl Consumer {
     fn try_pull(
         &mut self,
         to: &Bytes,
-        payload: &[u8],
+        asked: Asked,
         sure: bool,
         now: Now,
         out: &mut Vec<Output>,
@@ -52,8 +52,7 @@ impl Consumer {
         if !self.rules.pull {
             return Err((409, "Consumer is push based".into()));
         }
-        let (r, json) =
-            PullRequest::parse(payload).map_err(|e| (400, format!("Bad Request - {e}").into()))?;
+        let (r, json) = asked.map_err(|Refused { code, text }| (code, text))?;
         let c = &self.config;
         let over = |text: String| Err((409, text.into()));
         if c.max_batch > 0 && r.batch > c.max_batch {

@@ -40,7 +40,8 @@ impl Consumer {
             return true;
         }
         if !self.has_demand() {
-            return false;
+            // Who does not wait is to hear that nothing comes while the consumer is paused.
+            return self.paused && self.waiting.has_no_wait();
         }
         // A request that does not wait is to hear that there is nothing, too.
         let wanted = self.unseen != Some(0) || self.waiting.has_no_wait();
@@ -117,6 +118,7 @@ impl Consumer {
         self.tick(now, out);
         let mut stop = None;
         let mut more = false;
+        let mut unserved = false;
         for left in (0..budget).rev() {
             if !self.has_demand() {
                 break;
@@ -137,11 +139,13 @@ impl Consumer {
             if !self.rules.pull {
                 self.push(candidate, now, out);
             } else if !self.deliver_to_request(candidate, listeners, now, out) {
+                unserved = true;
                 break;
             }
             more = left == 0 && self.ready();
         }
-        if self.waiting.has_no_wait() && (stop == Some(Stop::Empty) || self.paused) {
+        // Where there are messages and none of the requests may have them now, there is nothing for those that do not wait.
+        if self.waiting.has_no_wait() && (stop == Some(Stop::Empty) || self.paused || unserved) {
             self.end_of_stream(out);
         }
         Ok(more)

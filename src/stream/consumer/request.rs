@@ -2,6 +2,7 @@
 //!
 //! Owns the requests' text, limits and order of service. Does not own who gets which message: see [`super::Consumer::pump`].
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -48,6 +49,29 @@ pub struct PullRequest {
     pub priority: i64,
 }
 
+/// A request as it was read, and whether it was JSON; or why it is none.
+pub type Asked = Result<(PullRequest, bool), Refused>;
+
+/// The status that answers what is no request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// Its code.
+    pub code: u16,
+    /// What stands behind the code.
+    pub text: Cow<'static, str>,
+}
+
+impl Refused {
+    /// The payload is none.
+    pub fn bad(why: String) -> Refused {
+        Refused { code: 400, text: format!("Bad Request - {why}").into() }
+    }
+    /// The request needs a level that this server does not have.
+    pub fn level() -> Refused {
+        Refused { code: 412, text: "Required Api Level".into() }
+    }
+}
+
 impl PullRequest {
     /// Reads a request's payload: nothing, a number, or JSON. Any other text is a request for one message, as it always was.
     ///
@@ -58,12 +82,20 @@ impl PullRequest {
         let one = |batch| Ok((PullRequest { batch, ..PullRequest::default() }, false));
         if payload.first() == Some(&b'{') {
             let request: PullRequest = serde_json::from_slice(payload).map_err(|e| e.to_string())?;
-            if request.heartbeat > 0 && request.heartbeat.saturating_mul(2) > request.expires {
-                return Err("heartbeat value too large".into());
-            }
-            return Ok((request, true));
+            return request.checked().map(|request| (request, true));
         }
         one(std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok()).unwrap_or(1))
+    }
+
+    /// The same request, if its fields agree.
+    ///
+    /// # Errors
+    /// As [`PullRequest::parse`].
+    pub fn checked(self) -> Result<PullRequest, String> {
+        if self.heartbeat > 0 && self.heartbeat.saturating_mul(2) > self.expires {
+            return Err("heartbeat value too large".into());
+        }
+        Ok(self)
     }
 }
 

@@ -129,8 +129,16 @@ impl Bench {
     }
 
     fn ack_reply(&mut self, sseq: u64, dseq: u64, payload: &str, reply: Option<&'static str>) {
-        let tokens =
-            AckTokens { stream: b"S", consumer: b"c", deliveries: 1, sseq, dseq, time: WALL, pending: 0 };
+        let tokens = AckTokens {
+            place: None,
+            stream: b"S",
+            consumer: b"c",
+            deliveries: 1,
+            sseq,
+            dseq,
+            time: WALL,
+            pending: 0,
+        };
         let reply = reply.map(|r| Bytes::from_static(r.as_bytes()));
         self.c.ack(&tokens, payload.as_bytes(), reply.as_ref(), self.now, &mut self.out);
     }
@@ -230,6 +238,61 @@ fn a_request_that_does_not_wait_ends() {
     b.pull("r", r#"{"batch":3,"no_wait":true,"expires":1000000000}"#);
     b.pass(S);
     assert_eq!(b.pump(), ["r<408 Request Timeout 3/0"]);
+}
+
+#[test]
+fn a_request_that_does_not_wait_ends_where_it_may_have_nothing_of_what_is_there() {
+    // While the consumer is paused; with time left it waits for that.
+    let mut b = Bench::new(
+        r#"{"durable_name":"c","ack_policy":"explicit","pause_until":"2099-01-01T00:00:00Z"}"#,
+        &["a", "b"],
+    );
+    b.pull("r", r#"{"batch":1,"no_wait":true}"#);
+    assert!(b.c.ready());
+    assert_eq!(b.pump(), ["r<404 No Messages"]);
+    assert!(!b.c.ready());
+    b.pull("r", r#"{"batch":2,"no_wait":true,"expires":1000000000}"#);
+    assert_eq!(b.pump(), [""; 0]);
+    b.pass(S);
+    assert_eq!(b.pump(), ["r<408 Request Timeout 2/0"]);
+    // Below the pressure that it waits for, beside one that does wait.
+    let json = r#"{"durable_name":"c","ack_policy":"explicit","priority_policy":"overflow","priority_groups":["g"]}"#;
+    let mut b = Bench::new(json, &["a", "b", "c"]);
+    b.pull("w", r#"{"batch":1,"group":"g","min_ack_pending":5}"#);
+    b.pull("r", r#"{"batch":1,"no_wait":true,"group":"g","min_pending":100}"#);
+    assert_eq!(b.pump(), ["r<404 No Messages"]);
+    assert_eq!(b.info().num_waiting, 1);
+    b.pull("r", r#"{"batch":3,"no_wait":true,"group":"g","min_pending":2}"#);
+    assert_eq!(b.pump(), ["r<1/1x1+2", "r<2/2x1+1", "r<404 No Messages"]);
+    // Where another client is pinned.
+    let json = r#"{"durable_name":"c","ack_policy":"explicit","priority_policy":"pinned_client","priority_groups":["g"],"priority_timeout":3000000000}"#;
+    let mut b = Bench::new(json, &["a", "b"]);
+    b.pull("x", r#"{"batch":1,"group":"g"}"#);
+    assert_eq!(b.pump(), ["pinned g", "x<1/1x1+1 pinned"]);
+    b.pull("r", r#"{"batch":1,"no_wait":true,"group":"g"}"#);
+    assert_eq!(b.pump(), ["r<404 No Messages"]);
+    // Only for the acks that are awaited it waits.
+    let mut b =
+        Bench::new(r#"{"durable_name":"c","ack_policy":"explicit","max_ack_pending":1}"#, &["a", "b"]);
+    b.pull("x", "1");
+    b.pump();
+    b.pull("r", r#"{"batch":1,"no_wait":true}"#);
+    assert_eq!(b.pump(), [""; 0]);
+}
+
+#[test]
+fn what_is_no_message_is_confirmed_and_changes_nothing() {
+    let mut b = Bench::new(EXPLICIT, &["a"]);
+    b.pull("r", "1");
+    b.pump();
+    let numbers = b.numbers();
+    b.ack_reply(0, 1, "+ACK", Some("x"));
+    assert_eq!(b.pump(), ["x<"]);
+    for payload in ["-NAK", "+WPI", "what"] {
+        b.ack_reply(0, 1, payload, Some("x"));
+        assert_eq!(b.pump(), [""; 0], "{payload}");
+    }
+    assert_eq!(b.numbers(), numbers);
 }
 
 #[test]
@@ -468,6 +531,12 @@ fn each_policy_begins_where_it_says() {
         b.pull("r", "1");
         assert_eq!(b.pump(), [format!("r<{first}/1x1+{}", pending - 1)], "{policy}");
     }
+    let json = r#"{"durable_name":"c","ack_policy":"explicit","deliver_policy":"last","filter_subject":"z"}"#;
+    let mut b = Bench::new(json, &subjects);
+    assert_eq!(b.numbers(), (0, 0, 0, 0, 0), "nothing matches, and nothing is behind it");
+    b.add(&["z"]);
+    b.pull("r", "1");
+    assert_eq!(b.pump(), ["r<6/1x1+0"]);
 }
 
 #[test]

@@ -426,7 +426,7 @@ impl Stream {
         let mut b = match self.batches.fast.get(id) {
             Some(b) => b.clone(),
             None => {
-                if f.seq != 1 {
+                if f.seq != 1 || f.op == Op::Ping {
                     return Ok(self.refuse(p, errors::BATCH_PUBLISH_UNKNOWN_BATCH_ID));
                 }
                 if self.batches.fast.len() >= self.limits.fast_batches || p.no_room_for_batches {
@@ -477,7 +477,8 @@ impl Stream {
 
         let mut first_answer = None;
         if f.seq != b.last + 1 || expired {
-            if f.seq > b.last + 1 {
+            // One that came before is none that is expected either.
+            if f.seq != b.last + 1 {
                 first_answer = Some(Answer::Gap { last_seq: b.last + 1, seq: f.seq });
             }
             if !b.gap_ok || expired || f.seq <= b.last {

@@ -536,6 +536,10 @@ fn fast_batches() {
     let mut s = Shell::new(r#"{"name":"A","subjects":["a.*"],"allow_batched":true}"#);
     assert_eq!(say(&mut s, "b.2.what.1.0", &[]), error(10206));
     assert_eq!(say(&mut s, "b.2.ok.2.1", &[]), error(10208));
+    for gaps in ["ok", "fail"] {
+        assert_eq!(say(&mut s, &format!("b.2.{gaps}.1.4"), &[]), error(10208), "nobody is asked for");
+    }
+    assert_eq!(s.stream.open_batches(), 0);
     assert_eq!(say(&mut s, "b.2.fail.1.0", &[]), [flow(0, 2)]);
     assert_eq!(say(&mut s, "b.2.fail.2.1", &[]), [flow(2, 2)]);
     assert_eq!(say(&mut s, "b.2.fail.3.1", &[]), []);
@@ -560,6 +564,13 @@ fn fast_batches() {
     say(&mut s, "f.1.ok.1.0", &id);
     assert_eq!(say(&mut s, "f.1.ok.2.1", &id), [flow(2, 1)]);
     assert_eq!(say(&mut s, "f.1.ok.3.2", &[]), [Answer::batch(9, false, "f", 3)]);
+    // What has come already ends a batch, whether it allows gaps or not.
+    for (n, gaps) in [(10, "ok"), (12, "fail")] {
+        say(&mut s, &format!("g.5.{gaps}.1.0"), &[]);
+        say(&mut s, &format!("g.5.{gaps}.2.1"), &[]);
+        let again = [Answer::Gap { last_seq: 3, seq: 1 }, Answer::batch(n + 1, false, "g", 2)];
+        assert_eq!(say(&mut s, &format!("g.5.{gaps}.1.0"), &[]), again);
+    }
     assert_eq!(s.stream.open_batches(), 0);
 }
 
