@@ -817,12 +817,18 @@ impl Stream {
         loop {
             let need = {
                 let mut core = self.core.lock();
+                let floor = core.rules.as_ref().map_or(0, |r| r.floor());
                 let Some(slot) = core.consumers.slots.get_mut(name) else { return Ok(None) };
                 if let Some(assets) = self.assets.upgrade() {
                     slot.rules.retain_requests(&Heard(&assets));
                 }
                 match slot.rules.info(&self.view(), now()) {
-                    Ok(info) => return Ok(Some((info, slot.rules.config().clone(), slot.created))),
+                    Ok(mut info) => {
+                        // What is never given is behind it, whatever it has been given.
+                        info.delivered_stream = info.delivered_stream.max(floor);
+                        info.ack_floor_stream = info.ack_floor_stream.max(floor);
+                        return Ok(Some((info, slot.rules.config().clone(), slot.created)));
+                    }
                     Err(need) => need,
                 }
             };
