@@ -178,30 +178,33 @@ impl Consumers {
             }
         }
     }
-    /// A message has left the stream.
-    pub(crate) fn removed(&mut self, seq: u64, subject: &[u8], out: &mut Vec<Task>) {
+    /// A message has left the stream; `purged`: by a purge.
+    pub(crate) fn removed(&mut self, seq: u64, subject: &[u8], purged: bool, out: &mut Vec<Task>) {
         let mut outs = Vec::new();
+        let mut tell = |name: &Arc<str>, slot: &mut Slot| {
+            if purged {
+                return slot.rules.removed_by_purge(seq, subject);
+            }
+            slot.rules.removed(seq, subject, &mut outs);
+            push_tasks(name, slot, &mut outs, out);
+        };
         let Consumers { slots, index, .. } = self;
         if let Some(index) = index {
             index.each_awaiting(subject, |name| {
                 if let Some(slot) = slots.get_mut(name) {
-                    slot.rules.removed(seq, subject, &mut outs);
-                    push_tasks(name, slot, &mut outs, out);
+                    tell(name, slot);
                 }
             });
             return;
         }
         for (name, slot) in slots {
-            slot.rules.removed(seq, subject, &mut outs);
-            push_tasks(name, slot, &mut outs, out);
+            tell(name, slot);
         }
     }
     /// All messages before `first` have left the stream.
-    pub(crate) fn purged(&mut self, first: u64, out: &mut Vec<Task>) {
-        let mut outs = Vec::new();
-        for (name, slot) in &mut self.slots {
-            slot.rules.purged(first, &mut outs);
-            push_tasks(name, slot, &mut outs, out);
+    pub(crate) fn purged(&mut self, first: u64) {
+        for slot in self.slots.values_mut() {
+            slot.rules.purged(first);
         }
     }
     /// Whether no consumer of this stream wants a message any more.

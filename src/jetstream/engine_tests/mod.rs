@@ -11,6 +11,7 @@ mod leading;
 mod limits;
 mod making;
 mod runs;
+mod shown;
 mod sources;
 
 use std::{sync::Arc, time::Duration};
