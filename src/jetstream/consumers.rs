@@ -4,6 +4,9 @@
 //!
 //! A consumer that is not ready and has no deadline is not looked at. What a consumer notes for the log gathers; it is proposed at once
 //! where somebody waits for it, else within [`LAZY`].
+//!
+//! - J-28: a consumer delivers only where somebody listens who has subscribed: never for the sake of a stream or a service, whatever deliver subject or
+//!   reply subject was chosen. Who may ask for messages may not therefore publish to everything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -667,8 +670,8 @@ impl Stream {
         _headers: &[u8],
         body: &[u8],
     ) -> bool {
-        // Who does not listen for the answer is not asked for: the message would be delivered to nobody.
-        let listens = self.assets.upgrade().is_some_and(|a| a.account.has_interest(reply));
+        // J-28. Who does not listen for the answer is not asked for: the message would be delivered to nobody.
+        let listens = self.assets.upgrade().is_some_and(|a| a.account.listens(reply, b""));
         if !listens {
             return self.core.lock().consumers.get(consumer).is_some();
         }
@@ -765,7 +768,8 @@ impl Stream {
             })
         };
         let Some((subject, group)) = subject.filter(|s| !s.0.is_empty()) else { return };
-        let active = listens(&assets, subject.as_bytes(), group.as_bytes());
+        // J-28
+        let active = assets.account.listens(subject.as_bytes(), group.as_bytes());
         self.with_consumer(consumer, false, |slot, now, _| slot.rules.set_interest(active, now));
     }
     /// Watches the deliver subjects of consumers that have one, as they are now.
@@ -939,16 +943,8 @@ impl Listeners for Heard<'_> {
         self.0.account.generation()
     }
     fn listens(&self, to: &[u8]) -> bool {
-        self.0.account.has_interest(to)
+        self.0.account.listens(to, b"")
     }
-}
-
-/// Whether somebody would get what is delivered to `subject`, in this queue group if one is named.
-fn listens(assets: &Assets, subject: &[u8], group: &[u8]) -> bool {
-    if group.is_empty() {
-        return assets.account.has_interest(subject);
-    }
-    assets.account.matching(subject).iter().any(|s| s.queue() == group)
 }
 
 /// Looks after the interest in a deliver subject.

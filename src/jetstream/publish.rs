@@ -96,6 +96,12 @@ impl Inbound for Door {
     fn is_local(&self) -> bool {
         !self.is_told
     }
+    fn serves(&self) -> bool {
+        false
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        false
+    }
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
         // Who acknowledges or asks and then publishes is heard in that order.
         d.answer_gathered();

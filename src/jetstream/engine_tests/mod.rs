@@ -10,6 +10,7 @@ mod keeping;
 mod leading;
 mod limits;
 mod making;
+mod rights;
 mod runs;
 mod shown;
 mod sources;
@@ -73,6 +74,12 @@ struct Inbox {
 struct Ear(Arc<Inbox>);
 
 impl Inbound for Ear {
+    fn serves(&self) -> bool {
+        false
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        true
+    }
     fn deliver(&self, _: &mut Deliveries, sub: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
         // Under the subject to which it was sent, not the one that it shows.
