@@ -39,7 +39,7 @@ pub struct AccountLimits {
 /// Somebody who wants to know when the interest in a subject may have come or gone. Called in the task that changes it, after the
 /// change; must be short and must not block.
 pub trait Watch: Send + Sync {
-    /// Something changed for this subject; ask [`Account::has_interest`].
+    /// Something changed for this subject; ask [`Account::listens`].
     fn changed(&self, subject: &[u8]);
 }
 
@@ -259,6 +259,22 @@ impl Account {
     /// Whether anybody listens to `subject`.
     pub fn has_interest(&self, subject: &[u8]) -> bool {
         self.interest.read().has_interest(subject)
+    }
+    /// Whether somebody waits for messages to `subject`, in the queue group `queue` if that is not empty: a client, here or at another server, or whoever
+    /// stands behind a receiver of this server's ([`Inbound::listens`]). Streams and services are told what comes, but nothing is sent for their sake: who
+    /// may ask a consumer for messages would else choose what they are told.
+    pub fn listens(&self, subject: &[u8], queue: &[u8]) -> bool {
+        // Who has to be asked is asked without the lock: the answer may be another account's.
+        let mut inside: Vec<Arc<Sub>> = Vec::new();
+        let outside = self.interest.read().any(subject, |sub| {
+            let hears = queue.is_empty() || sub.queue() == queue;
+            hears
+                && sub.is_outside().unwrap_or_else(|| {
+                    inside.push(sub.clone());
+                    false
+                })
+        });
+        outside || inside.iter().any(|sub| sub.inside().is_some_and(|i| i.listens(subject)))
     }
     /// Number of subscriptions, those of imports included.
     pub fn subscriptions(&self) -> usize {

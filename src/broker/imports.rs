@@ -165,6 +165,17 @@ pub(crate) struct AnswerBack {
 }
 
 impl Inbound for AnswerBack {
+    fn serves(&self) -> bool {
+        false
+    }
+    /// Whoever asked may wait in the other account.
+    fn listens(&self, subject: &[u8]) -> bool {
+        let asked = self.exporter.upgrade().and_then(|exporter| {
+            let waiting = exporter.replies.waiting.lock();
+            waiting.get(subject).and_then(|w| Some((w.importer.upgrade()?, w.reply.clone())))
+        });
+        asked.is_some_and(|(importer, reply)| importer.listens(&reply, b""))
+    }
     fn deliver(&self, d: &mut Deliveries, _: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
         let Some(exporter) = self.exporter.upgrade() else { return false };
         let mut waiting = exporter.replies.waiting.lock();
@@ -179,7 +190,7 @@ impl Inbound for AnswerBack {
             // B-7: the request still waits for its true answer.
             drop(waiting);
             return importer.is_some_and(|i| {
-                d.publish(&i, from, &Message { subject: &reply, reply: m.reply, ..*m }) > 0
+                d.publish_answer(&i, from, &Message { subject: &reply, reply: m.reply, ..*m }) > 0
             });
         }
         w.deadline = env::now() + w.threshold;
@@ -195,7 +206,7 @@ impl Inbound for AnswerBack {
         let mut n = 0;
         if let Some(importer) = &importer {
             let importer = if env::planted!("answer-stays-in-exporter") { &exporter } else { importer };
-            n = d.publish(importer, from, &Message { subject: &reply, reply: m.reply, ..*m });
+            n = d.publish_answer(importer, from, &Message { subject: &reply, reply: m.reply, ..*m });
         }
         if let (Some((rule, start, started, requestor, trigger)), Some(b)) = (measured, self.broker.upgrade())
         {
@@ -230,6 +241,13 @@ pub(crate) struct ServiceImport {
 impl Inbound for ServiceImport {
     fn is_local(&self) -> bool {
         true
+    }
+    /// What it passes on stays what it is: the services of the other account know by that (B-11).
+    fn serves(&self) -> bool {
+        false
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        false
     }
     fn deliver(&self, d: &mut Deliveries, _: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
         if from.kind == Kind::Route {

@@ -17,6 +17,8 @@
 //! * B-6: whoever makes an outbox non-empty sees to it that it is flushed; nobody else needs to.
 //! * B-7: a message that is only to be traced reaches nobody.
 //! * B-8 and B-9 stand in `routes`, B-10 in `gather`.
+//! * B-11: what the server itself says (answers, deliveries, events; answers that come back from another account) is no request: no receiver that serves
+//!   requests gets it, here or at another server. Its subject was chosen by somebody who may not be allowed to publish to it.
 
 mod account;
 mod gather;

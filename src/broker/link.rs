@@ -51,6 +51,11 @@ pub trait Inbound: Send + Sync {
     fn is_local(&self) -> bool {
         false
     }
+    /// Whether it acts on what it is told, as a service of the server: then only what somebody has published is told to it, and nothing that the server
+    /// itself says (B-11).
+    fn serves(&self) -> bool;
+    /// Whether somebody is behind it who waits for messages to `subject`, as a client that has subscribed does; see [`Account::listens`].
+    fn listens(&self, subject: &[u8]) -> bool;
 }
 
 /// What is at the other end.
@@ -81,6 +86,8 @@ impl LinkFlags {
     pub const NO_RESPONDERS: LinkFlags = LinkFlags(4);
     /// A delivered reply subject may be published to (allow_responses).
     pub const GRANTS_REPLIES: LinkFlags = LinkFlags(8);
+    /// What it sends is the server's own word (an answer, a delivery, an event) and never a request (B-11): others say where it goes.
+    pub const NO_REQUESTS: LinkFlags = LinkFlags(16);
 
     /// Both.
     pub const fn with(self, o: LinkFlags) -> LinkFlags {

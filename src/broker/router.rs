@@ -150,6 +150,8 @@ pub struct Deliveries {
     at: Option<(env::Wall, env::Instant)>,
     /// What is sent now is the server's own answer: echo does not apply.
     answering: bool,
+    /// What is sent now is an answer on its way back into another account (B-11).
+    answers_back: bool,
     congested: bool,
     in_msgs: u64,
     in_bytes: u64,
@@ -467,6 +469,7 @@ impl Deliveries {
             inner: Inner::default(),
             at: None,
             answering: false,
+            answers_back: false,
             congested: false,
             in_msgs: 0,
             in_bytes: 0,
@@ -598,7 +601,11 @@ impl Deliveries {
         if queues.len() < remote.len() {
             queues.resize_with(remote.len(), Vec::new);
         }
+        let no_request = self.is_no_request(from);
         for group in matched.groups() {
+            if no_request && group.serves() {
+                continue;
+            }
             n += usize::from(self.choose_member(group, remote, &mut queues, from, m));
         }
         let (header_len, size) = (m.header_len, m.body_crlf.len() - 2);
@@ -783,7 +790,11 @@ impl Deliveries {
         }
         let goes_on = !matched.remote().is_empty() && from.kind != Kind::Route;
         let mut queues = vec![Vec::new(); matched.remote().len()];
+        let no_request = self.is_no_request(from);
         for group in matched.groups() {
+            if no_request && group.serves() {
+                continue;
+            }
             let members = &group.members;
             let elsewhere = goes_on && group.remote_weight > 0;
             let lot = if elsewhere { group.draw(|n| self.below(n)) } else { self.below(members.len()) };
@@ -1055,6 +1066,10 @@ impl Deliveries {
             return self.deliver_shadow(extra, from, m);
         }
         let Some(to) = &sub.link.inbound else { return false };
+        if to.serves() && self.is_no_request(from) {
+            // B-11
+            return false;
+        }
         sub.count();
         if self.depth == 0 && to.takes_runs() {
             self.inside_again = self.inside.as_ref().is_some_and(|last| Arc::ptr_eq(last, sub));
@@ -1120,6 +1135,19 @@ impl Deliveries {
         self.inner = inner;
         self.tell_since(account, before);
         n
+    }
+
+    /// Sends an answer into the account of whoever asked. B-11: it is no request there, although its subject was chosen by one and its text by the other.
+    pub(crate) fn publish_answer(&mut self, account: &Account, from: &Arc<Link>, m: &Message<'_>) -> usize {
+        let before = std::mem::replace(&mut self.answers_back, true);
+        let n = self.publish(account, from, m);
+        self.answers_back = before;
+        n
+    }
+    /// Whether what `from` sends now is told to no service.
+    #[inline]
+    fn is_no_request(&self, from: &Link) -> bool {
+        self.answers_back || from.flags().has(LinkFlags::NO_REQUESTS)
     }
 
     /// Tells an account what went out since `before`, and that nobody was told of yet: what is answered on the way is another's, or its own once.
@@ -1206,5 +1234,11 @@ fn refusal(sub: &Sub, from: &Arc<Link>, subject: &[u8]) -> Option<&'static str> 
 impl<F: Fn(&mut Deliveries, &Sub, &Arc<Link>, &Message<'_>) -> bool + Send + Sync> Inbound for F {
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
         self(d, sub, from, m)
+    }
+    fn serves(&self) -> bool {
+        false
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        true
     }
 }

@@ -490,6 +490,10 @@ impl Group {
         }
         self.far.get_or_insert_with(|| sub.clone());
     }
+    /// Whether its members are the desks of all servers: they take requests, and one that does not take a message would have it go to the next (B-11).
+    pub fn serves(&self) -> bool {
+        self.name() == crate::LOCAL_FIRST
+    }
     /// Its name.
     pub fn name(&self) -> &[u8] {
         self.members.first().or(self.far.as_ref()).map_or(b"", |s| s.queue())

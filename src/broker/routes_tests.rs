@@ -344,3 +344,42 @@ fn a_group_that_is_not_shared_out_changes_hands_for_all_at_once() {
     let [a, c, _] = gets();
     assert!(a > 20 && c > 20 && a + c == 100, "{a} {c}");
 }
+
+/// A desk or a door at another server is nobody who listens, and what the server says goes to no desk there either.
+#[test]
+fn b11_what_the_server_says_goes_to_no_desk_of_another_server() {
+    let b = broker();
+    let far = Far::new(&b, Carries::All);
+    let a = b.account_or_new("A");
+    let (desks, doors) = (String::from_utf8_lossy(LOCAL_FIRST), String::from_utf8_lossy(MOST_FIRST));
+    far.wants(&b, "A", "do.>", &desks, 1);
+    far.wants(&b, "A", "s", &format!("{doors}.7"), 1);
+    let listens = |subject: &str| a.listens(subject.as_bytes(), b"");
+    assert!(a.has_interest(b"do.it") && !listens("do.it") && !listens("s"));
+    let (own, _) = link(&b, Kind::Internal);
+    own.set_flags(LinkFlags::ECHO.with(LinkFlags::NO_REQUESTS));
+    let mut sender = Sender::new(b.clone(), own.clone(), a.clone(), 1);
+    let mut says = |subject: &str| {
+        let m = Message {
+            subject: subject.as_bytes(),
+            reply: b"",
+            header_len: 0,
+            body_crlf: b"x\r\n",
+            shared: None,
+            shown: None,
+        };
+        let n = sender.send(&m);
+        sender.flush();
+        (n, far.said())
+    };
+    assert_eq!(says("do.it"), (0, String::new()));
+    assert_eq!(says("s").0, 1, "what is published again is stored there");
+    // Whoever listens there is served, and he alone.
+    far.wants(&b, "A", "do.*", "", 1);
+    assert!(listens("do.it"));
+    let (n, said) = says("do.it");
+    assert!(n == 1 && said.starts_with("RMSG A do.it 1\r\n"), "{said}");
+    own.set_flags(LinkFlags::ECHO);
+    let (n, said) = says("do.it");
+    assert!(n == 1 && said.contains(&*desks), "{said}");
+}

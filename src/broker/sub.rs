@@ -10,7 +10,7 @@ use std::{
 
 use subject::Transform;
 
-use crate::{Account, Link};
+use crate::{Account, Inbound, Kind, Link};
 
 /// One subscription of a link.
 pub struct Sub {
@@ -102,6 +102,25 @@ impl Sub {
     #[inline]
     pub(crate) fn extra(&self) -> Option<&Extra> {
         self.link.shadow.as_deref()
+    }
+    /// Whether a client or another server's client has it; `None` for a receiver inside the server, which may be somebody's ([`Sub::inside`]).
+    pub(crate) fn is_outside(&self) -> Option<bool> {
+        match self.link.kind {
+            // The groups of other servers' desks and doors have names of their own.
+            Kind::Route => {
+                let queue = self.queue();
+                Some(!queue.starts_with(crate::LOCAL_FIRST) && !queue.starts_with(crate::MOST_FIRST))
+            }
+            Kind::Internal => self.extra().and_then(|e| e.parent.is_outside()),
+            _ => Some(true),
+        }
+    }
+    /// The receiver inside the server that gets its messages, if there is one.
+    pub(crate) fn inside(&self) -> Option<&dyn Inbound> {
+        match self.extra() {
+            Some(extra) => extra.parent.inside(),
+            None => self.link.inbound.as_deref(),
+        }
     }
     /// Messages delivered so far.
     pub fn delivered(&self) -> u64 {

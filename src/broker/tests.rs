@@ -456,6 +456,12 @@ impl Mill {
 }
 
 impl Inbound for Mill {
+    fn serves(&self) -> bool {
+        false
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        true
+    }
     fn deliver(&self, _: &mut Deliveries, _: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
         self.take(m, false);
         m.payload() != b"refused"
@@ -532,4 +538,117 @@ fn b1_what_goes_together_keeps_its_order_and_reaches_nobody_twice() {
     mill.unsubscribe(p.router.account(), b"1", 0);
     publish_together(&mut p, &[("m.1", "x"); 3]);
     assert_eq!(p.got().matches("NATS/1.0 503").count(), 3);
+}
+
+/// A desk: it acts on what it is told, and nobody listens behind it.
+struct Acts(Arc<Mutex<Vec<String>>>);
+
+impl Inbound for Acts {
+    fn deliver(&self, _: &mut Deliveries, _: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
+        self.0.lock().push(String::from_utf8(m.payload().to_vec()).unwrap());
+        true
+    }
+    fn serves(&self) -> bool {
+        true
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        false
+    }
+}
+
+fn inside(b: &Broker, inbound: Box<dyn Inbound>) -> Arc<Link> {
+    Link::new(LinkOptions {
+        id: b.next_id(),
+        kind: Kind::Internal,
+        worker: 0,
+        pending_bytes_max: 0,
+        transport: None,
+        inbound: Some(inbound),
+    })
+}
+
+fn whole<'a>(subject: &'a str, reply: &'a str, body_crlf: &'a str) -> Message<'a> {
+    let (subject, reply, body_crlf) = (subject.as_bytes(), reply.as_bytes(), body_crlf.as_bytes());
+    Message { subject, reply, header_len: 0, body_crlf, shared: None, shown: None }
+}
+
+#[test]
+fn b11_what_the_server_says_is_no_request() {
+    let b = Arc::new(Broker::default());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let a = b.account_or_new("A");
+    let desk = inside(&b, Box::new(Acts(told.clone())));
+    desk.subscribe(&a, b"1", b"do.>", b"", false).unwrap();
+    desk.subscribe(&a, b"2", b"do.>", LOCAL_FIRST, false).unwrap();
+    let own = inside(&b, Box::new(Acts(told.clone())));
+    let mut sender = Sender::new(b.clone(), own.clone(), a.clone(), 1);
+    // What asks in the server's name is heard, what answers in its name is not.
+    assert_eq!(sender.send(&whole("do.it", "", "asked\r\n")), 2);
+    own.set_flags(LinkFlags::ECHO.with(LinkFlags::NO_REQUESTS));
+    assert_eq!(sender.send(&whole("do.it", "", "answered\r\n")), 0);
+    let q = Peer::new(&b, "A");
+    q.sub("do.*", "", "1");
+    assert_eq!(sender.send(&whole("do.it", "", "answered\r\n")), 1);
+    sender.flush();
+    assert_eq!(q.got(), "MSG do.it 1 8\r\nanswered\r\n");
+    assert_eq!(*told.lock(), ["asked", "asked"]);
+}
+
+#[test]
+fn b11_an_answer_from_another_account_is_no_request_in_ones_own() {
+    let b = Arc::new(Broker::default());
+    let exports = vec![export(true, "svc", Responses::One)];
+    let imports = vec![import(true, "svc", None)];
+    b.configure(&rules(vec![
+        ("A", Rules { exports, ..Rules::default() }),
+        ("B", Rules { imports, ..Rules::default() }),
+    ]))
+    .unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let desk = inside(&b, Box::new(Acts(told.clone())));
+    desk.subscribe(&b.account_or_new("B"), b"1", b"do.>", b"", false).unwrap();
+    let (mut service, mut client) = (Peer::new(&b, "A"), Peer::new(&b, "B"));
+    service.sub("svc", "", "1");
+    let mut answers = |client: &mut Peer, to: &str| {
+        client.publish("svc", to, "?");
+        let line = service.got();
+        let reply = line.split(' ').nth(3).unwrap_or_else(|| panic!("{line}")).to_owned();
+        let listens = b.account_or_new("A").listens(reply.as_bytes(), b"");
+        (listens, service.publish(&reply, "", "!"))
+    };
+    assert_eq!(answers(&mut client, "do.it"), (false, Outcome::Delivered(0)));
+    client.sub("inbox", "", "1");
+    assert_eq!(answers(&mut client, "inbox"), (true, Outcome::Delivered(1)));
+    assert_eq!(client.got(), "MSG inbox 1 1\r\n!\r\n");
+    assert!(told.lock().is_empty(), "{:?}", told.lock());
+    // Asked as anybody asks, it is done.
+    client.publish("do.it", "", "now");
+    assert_eq!(*told.lock(), ["now"]);
+}
+
+#[test]
+fn who_listens_has_subscribed() {
+    let b = Arc::new(Broker::default());
+    let imports = vec![import(false, "news", None)];
+    b.configure(&rules(vec![
+        ("A", Rules { exports: vec![export(false, "news", Responses::One)], ..Rules::default() }),
+        ("B", Rules { imports, ..Rules::default() }),
+    ]))
+    .unwrap();
+    let a = b.account_or_new("A");
+    let nobody = Arc::new(Mutex::new(Vec::new()));
+    let desk = inside(&b, Box::new(Acts(nobody)));
+    desk.subscribe(&a, b"1", b">", b"", false).unwrap();
+    desk.subscribe(&b.account_or_new("B"), b"2", b"news", b"", false).unwrap();
+    let listens = |subject: &str, queue: &str| a.listens(subject.as_bytes(), queue.as_bytes());
+    assert!(a.has_interest(b"news") && !listens("news", ""));
+    // Behind the import, in a group, by itself.
+    let (far, near) = (Peer::new(&b, "B"), Peer::new(&b, "A"));
+    far.sub("news", "", "1");
+    assert!(listens("news", "") && !listens("x", ""));
+    near.sub("x", "g", "1");
+    assert!(listens("x", "") && listens("x", "g") && !listens("x", "h"));
+    far.unsub("1", 0);
+    near.unsub("1", 0);
+    assert!(!listens("news", "") && !listens("x", "g"));
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use broker::{Account, Counter, Deliveries, Inbound, Kind, Link, LinkOptions, Message, Sub};
+use broker::{Account, Counter, Deliveries, Inbound, Kind, Link, LinkFlags, LinkOptions, Message, Sub};
 use bytes::Bytes;
 use env::Instant;
 use parking_lot::{Mutex, RwLock};
@@ -112,16 +112,18 @@ pub struct Asked {
 /// The desks of all servers are one queue group: of those that a request could go to one takes it, the server's own before all others.
 pub const DESKS: &[u8] = broker::LOCAL_FIRST;
 
-/// A link of the engine's own.
+/// A link of the engine's own: what it sends goes where others say, and is no request (B-11).
 pub fn internal(node: &JetStream, inbound: Option<Box<dyn Inbound>>) -> Arc<Link> {
-    Link::new(LinkOptions {
+    let link = Link::new(LinkOptions {
         id: node.broker.next_id(),
         kind: Kind::Internal,
         worker: 0,
         pending_bytes_max: 0,
         transport: None,
         inbound,
-    })
+    });
+    link.set_flags(LinkFlags::ECHO.with(LinkFlags::NO_REQUESTS));
+    link
 }
 
 impl Assets {
@@ -292,7 +294,7 @@ impl Assets {
     /// A message that another node gave on. It may be here before the interest in its answer is, which comes over a route: then it waits for that.
     /// Messages for streams wait in the order in which they came.
     pub(crate) fn forwarded(self: &Arc<Assets>, node: &Arc<JetStream>, from: NodeId, f: &Forward<'_>) {
-        let early = !f.reply.is_empty() && !self.posts.has_interest(f.reply);
+        let early = !f.reply.is_empty() && !self.is_awaited(f.way, f.reply);
         let in_order = f.way.is_in_order();
         let mut queue = in_order.then(|| self.early.lock());
         let runs = queue.as_ref().is_some_and(|q| q.runs);
@@ -325,15 +327,22 @@ impl Assets {
     async fn take_early(self: &Arc<Assets>, node: &JetStream, early: Early) {
         let Some(f) = Forward::decode(&early.bytes) else { return };
         if !f.reply.is_empty() {
-            self.await_interest_until(f.reply, early.until).await;
+            while !self.is_awaited(f.way, f.reply) && env::now() < early.until {
+                env::sleep(INTEREST_LOOK).await;
+            }
         }
         self.take_forwarded(node, early.from, &f);
     }
+    /// Whether somebody would get the answer to a message: to a pull, somebody for whom a consumer delivers (J-28).
+    fn is_awaited(&self, way: Way, reply: &[u8]) -> bool {
+        match way {
+            Way::Pull => self.account.listens(reply, b""),
+            _ => self.posts.has_interest(reply),
+        }
+    }
     /// Returns when somebody would get a message to `subject`, or not soon.
     pub(crate) async fn await_interest(&self, subject: &[u8]) {
-        self.await_interest_until(subject, env::now() + INTEREST_MAX).await;
-    }
-    async fn await_interest_until(&self, subject: &[u8], until: Instant) {
+        let until = env::now() + INTEREST_MAX;
         while !self.posts.has_interest(subject) && env::now() < until {
             env::sleep(INTEREST_LOOK).await;
         }
@@ -432,6 +441,12 @@ pub fn named(token: &[u8]) -> Option<&str> {
 struct Desk(Weak<Assets>);
 
 impl Inbound for Desk {
+    fn serves(&self) -> bool {
+        true
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        false
+    }
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
         if d.gather_more(sub, m) {
             return true;

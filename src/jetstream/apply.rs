@@ -315,7 +315,7 @@ impl Core {
         let mut msgs = Removing { view, notes: consumers.len() > 0, removed: Vec::new(), below: 0 };
         let r = rules.enforce(&mut msgs, &Interested(consumers));
         let (removed, below) = (msgs.removed, msgs.below);
-        tell(consumers, &removed, below, &mut at.tasks);
+        tell(consumers, &removed, below, false, &mut at.tasks);
         Ok(r?)
     }
 
@@ -364,7 +364,8 @@ impl Core {
         let mut msgs = Removing { view, notes: consumers.len() > 0, removed: Vec::new(), below: 0 };
         let r = rules.apply_command(control, &mut msgs, &Interested(consumers));
         let (removed, below) = (msgs.removed, msgs.below);
-        tell(consumers, &removed, below, &mut at.tasks);
+        let purges = matches!(control.command, Command::Purge { .. });
+        tell(consumers, &removed, below, purges, &mut at.tasks);
         let outcome = r?;
         if let Command::Config { json, .. } = &control.command {
             self.wanted_met = self.wanted.as_ref() == Some(json);
@@ -491,12 +492,12 @@ impl Core {
     }
 }
 
-/// Tells the consumers what has left the stream.
-fn tell(consumers: &mut Consumers, removed: &[(u64, Bytes)], below: u64, out: &mut Vec<Task>) {
+/// Tells the consumers what has left the stream; `purges`: by a purge.
+fn tell(consumers: &mut Consumers, removed: &[(u64, Bytes)], below: u64, purges: bool, out: &mut Vec<Task>) {
     if below > 0 {
-        consumers.purged(below, out);
+        consumers.purged(below);
     }
     for (seq, subject) in removed {
-        consumers.removed(*seq, subject, out);
+        consumers.removed(*seq, subject, purges, out);
     }
 }

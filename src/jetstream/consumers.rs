@@ -4,6 +4,9 @@
 //!
 //! A consumer that is not ready and has no deadline is not looked at. What a consumer notes for the log gathers; it is proposed at once
 //! where somebody waits for it, else within [`LAZY`].
+//!
+//! - J-28: a consumer delivers only where somebody listens who has subscribed: never for the sake of a stream or a service, whatever deliver subject or
+//!   reply subject was chosen. Who may ask for messages may not therefore publish to everything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -180,30 +183,33 @@ impl Consumers {
             }
         }
     }
-    /// A message has left the stream.
-    pub(crate) fn removed(&mut self, seq: u64, subject: &[u8], out: &mut Vec<Task>) {
+    /// A message has left the stream; `purged`: by a purge.
+    pub(crate) fn removed(&mut self, seq: u64, subject: &[u8], purged: bool, out: &mut Vec<Task>) {
         let mut outs = Vec::new();
+        let mut tell = |name: &Arc<str>, slot: &mut Slot| {
+            if purged {
+                return slot.rules.removed_by_purge(seq, subject);
+            }
+            slot.rules.removed(seq, subject, &mut outs);
+            push_tasks(name, slot, &mut outs, out);
+        };
         let Consumers { slots, index, .. } = self;
         if let Some(index) = index {
             index.each_awaiting(subject, |name| {
                 if let Some(slot) = slots.get_mut(name) {
-                    slot.rules.removed(seq, subject, &mut outs);
-                    push_tasks(name, slot, &mut outs, out);
+                    tell(name, slot);
                 }
             });
             return;
         }
         for (name, slot) in slots {
-            slot.rules.removed(seq, subject, &mut outs);
-            push_tasks(name, slot, &mut outs, out);
+            tell(name, slot);
         }
     }
     /// All messages before `first` have left the stream.
-    pub(crate) fn purged(&mut self, first: u64, out: &mut Vec<Task>) {
-        let mut outs = Vec::new();
-        for (name, slot) in &mut self.slots {
-            slot.rules.purged(first, &mut outs);
-            push_tasks(name, slot, &mut outs, out);
+    pub(crate) fn purged(&mut self, first: u64) {
+        for slot in self.slots.values_mut() {
+            slot.rules.purged(first);
         }
     }
     /// Whether no consumer of this stream wants a message any more.
@@ -666,8 +672,8 @@ impl Stream {
         headers: &[u8],
         body: &[u8],
     ) -> bool {
-        // Who does not listen for the answer is not asked for: the message would be delivered to nobody.
-        let listens = self.assets.upgrade().is_some_and(|a| a.account.has_interest(reply));
+        // J-28. Who does not listen for the answer is not asked for: the message would be delivered to nobody.
+        let listens = self.assets.upgrade().is_some_and(|a| a.account.listens(reply, b""));
         if !listens {
             return self.core.lock().consumers.get(consumer).is_some();
         }
@@ -769,7 +775,8 @@ impl Stream {
             })
         };
         let Some((subject, group)) = subject.filter(|s| !s.0.is_empty()) else { return };
-        let active = listens(&assets, subject.as_bytes(), group.as_bytes());
+        // J-28
+        let active = assets.account.listens(subject.as_bytes(), group.as_bytes());
         self.with_consumer(consumer, false, |slot, now, _| slot.rules.set_interest(active, now));
     }
     /// Watches the deliver subjects of consumers that have one, as they are now.
@@ -824,12 +831,18 @@ impl Stream {
         loop {
             let need = {
                 let mut core = self.core.lock();
+                let floor = core.rules.as_ref().map_or(0, |r| r.floor());
                 let Some(slot) = core.consumers.slots.get_mut(name) else { return Ok(None) };
                 if let Some(assets) = self.assets.upgrade() {
                     slot.rules.retain_requests(&Heard(&assets));
                 }
                 match slot.rules.info(&self.view(), now()) {
-                    Ok(info) => return Ok(Some((info, slot.rules.config().clone(), slot.created))),
+                    Ok(mut info) => {
+                        // What is never given is behind it, whatever it has been given.
+                        info.delivered_stream = info.delivered_stream.max(floor);
+                        info.ack_floor_stream = info.ack_floor_stream.max(floor);
+                        return Ok(Some((info, slot.rules.config().clone(), slot.created)));
+                    }
                     Err(need) => need,
                 }
             };
@@ -937,16 +950,8 @@ impl Listeners for Heard<'_> {
         self.0.account.generation()
     }
     fn listens(&self, to: &[u8]) -> bool {
-        self.0.account.has_interest(to)
+        self.0.account.listens(to, b"")
     }
-}
-
-/// Whether somebody would get what is delivered to `subject`, in this queue group if one is named.
-fn listens(assets: &Assets, subject: &[u8], group: &[u8]) -> bool {
-    if group.is_empty() {
-        return assets.account.has_interest(subject);
-    }
-    assets.account.matching(subject).iter().any(|s| s.queue() == group)
 }
 
 /// Looks after the interest in a deliver subject.

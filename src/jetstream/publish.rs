@@ -96,6 +96,12 @@ impl Inbound for Door {
     fn is_local(&self) -> bool {
         !self.is_told
     }
+    fn serves(&self) -> bool {
+        false
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        false
+    }
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
         // Who acknowledges or asks and then publishes is heard in that order.
         d.answer_gathered();
@@ -197,16 +203,18 @@ impl Stream {
     /// Something was decided: its group is woken, and what can be answered now is given back.
     fn decided(
         self: &Arc<Stream>,
-        core: MutexGuard<'_, Core>,
+        mut core: MutexGuard<'_, Core>,
         at_once: Answers,
         now: Now,
     ) -> Option<Answers> {
         let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
         let sure = at_once.is_empty() || core.is_sure(now.mono);
+        let abandoned = core.take_abandoned();
         drop(core);
         if let Some(h) = handle {
             h.wake();
         }
+        self.tell_abandoned(&abandoned);
         if !sure {
             env::spawn(self.clone().answer_when_sure(at_once));
             return None;
@@ -276,6 +284,7 @@ impl Stream {
             }
             let mut at_once = Answers::default();
             let (mut over, mut handle) = (false, None);
+            let abandoned;
             {
                 let mut core = self.core.lock();
                 if core.term.is_none() || core.moving.handing {
@@ -315,10 +324,12 @@ impl Stream {
                 if over {
                     core.slow_runs = false;
                 }
+                abandoned = core.take_abandoned();
             }
             if let Some(h) = handle {
                 h.wake();
             }
+            self.tell_abandoned(&abandoned);
             if !at_once.is_empty() {
                 let sure = self.core.lock().is_sure(env::now().0);
                 match sure {
@@ -390,6 +401,10 @@ impl Stream {
 }
 
 impl Core {
+    /// Batches that were given up by what has been decided.
+    fn take_abandoned(&mut self) -> Vec<(String, stream::Abandoned)> {
+        self.rules.as_mut().map(|r| r.take_abandoned()).unwrap_or_default()
+    }
     /// A publish waits, behind all others that do.
     pub(crate) fn put_aside(&mut self, w: Waiting) {
         self.moving.bytes += w.bytes();

@@ -8,7 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broker::{Deliveries, Inbound, Link, Message, Sub};
+use broker::{Deliveries, Inbound, Link, LinkFlags, Message, Sub};
 use bytes::Bytes;
 use serde_json::Value;
 use stream::{
@@ -54,6 +54,12 @@ struct Got {
 struct Ear(mpsc::Sender<Got>);
 
 impl Inbound for Ear {
+    fn serves(&self) -> bool {
+        false
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        true
+    }
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
         if d.is_trace_only() {
             return false;
@@ -91,6 +97,8 @@ impl Line {
         let (node, assets) = (s.node.upgrade()?, s.assets.upgrade()?);
         let (tx, rx) = mpsc::channel(UNREAD_MAX);
         let link = internal(&node, Some(Box::new(Ear(tx))));
+        // This one asks, and what it asks follows from the configuration: see `Session` for what it answers.
+        link.set_flags(LinkFlags::ECHO);
         let (inbox, unique) = {
             let mut ids = node.ids.lock();
             (format!("_INBOX.{}", ids.next()), ids.next()[..8].to_owned())
@@ -107,6 +115,10 @@ impl Line {
     async fn ask(&mut self, subject: &str, body: &str, early: &mut Vec<Got>) -> Result<Value, ApiError> {
         let gone = || errors::CLUSTER_NOT_AVAIL.error();
         let to = self.inbox.as_bytes();
+        // The name of an origin elsewhere is not looked at when a stream is configured.
+        if !subject::is_strict(subject.as_bytes()) || !subject::is_literal(subject.as_bytes()) {
+            return Err(gone());
+        }
         if self.posts.take().send(subject.as_bytes(), None, to, 0, &[body.as_bytes()]) == 0 {
             return Err(gone());
         }
@@ -149,7 +161,7 @@ impl Stream {
             else {
                 return;
             };
-            if self.assets.upgrade().and_then(|a| at_hand(&a, &facts.source)).is_some() {
+            if self.assets.upgrade().and_then(|a| at_hand(&a, &facts.source, facts.is_mirror)).is_some() {
                 self.of_upstream(id, |u| (u.remote, u.error, u.next) = (false, None, 0));
                 return self.follow();
             }

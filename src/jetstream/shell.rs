@@ -460,11 +460,7 @@ impl Stream {
         if let Some(h) = handle {
             h.wake();
         }
-        if !abandoned.is_empty()
-            && let (Some(node), Some(assets)) = (self.node.upgrade(), self.assets.upgrade())
-        {
-            advisory::abandoned(&node, &assets, &self.name, &abandoned);
-        }
+        self.tell_abandoned(&abandoned);
         if let Some(need) = need {
             let me = self.clone();
             env::spawn(async move {
@@ -473,6 +469,15 @@ impl Stream {
                     me.wound_up();
                 }
             });
+        }
+    }
+
+    /// Tells of batches that were given up; not under the lock.
+    pub(crate) fn tell_abandoned(&self, all: &[(String, stream::Abandoned)]) {
+        if !all.is_empty()
+            && let (Some(node), Some(assets)) = (self.node.upgrade(), self.assets.upgrade())
+        {
+            advisory::abandoned(&node, &assets, &self.name, all);
         }
     }
 

@@ -6,6 +6,7 @@
 //!
 //! A stream that follows others has one task while there is something to copy, and none otherwise.
 //!
+//! - J-29: of another account nothing is copied but what requests by its imports would get.
 //! - J-25: an origin that keeps by interest or as a work queue lets go only of what is applied in the copy.
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
     },
 };
 
+use broker::{Account, rules::Import};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use store::{Need, Read, StreamSeq};
@@ -26,6 +28,7 @@ use stream::{
     errors,
     source::{self, Renames},
 };
+use subject::Transform;
 
 use crate::{
     JetStream,
@@ -41,6 +44,8 @@ const TURN: usize = 256;
 /// Copied messages that may wait to be applied.
 const WAITING_MAX: usize = 4096;
 
+/// Nanoseconds between the signs of life of an origin.
+const HEARTBEAT: u64 = 1_000_000_000;
 /// Pause before what became void is copied again.
 const VOID_PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
 
@@ -247,7 +252,7 @@ impl Stream {
             return false;
         }
         let Some(facts) = self.facts(id) else { return false };
-        let Some(origin) = at_hand(&assets, &facts.source) else {
+        let Some(origin) = at_hand(&assets, &facts.source, facts.is_mirror) else {
             if is_elsewhere(&assets, &facts.source) {
                 self.fetch_remotely(id);
             }
@@ -483,12 +488,12 @@ impl Stream {
                 let (lag, error, active) = match away {
                     Some((lag, error)) => (lag, error, heard.map_or(-1, |at| now.saturating_sub(at) as i64)),
                     None => {
-                        let origin = at_hand(&assets, &s);
+                        let origin = at_hand(&assets, &s, mirror);
                         let behind = |o: &Arc<Stream>| {
                             o.group().view().pending(&filters, StreamSeq(stands + 1)).unwrap_or(0)
                         };
                         let error = origin.is_none().then(|| errors::STREAM_NOT_FOUND.error());
-                        let active = if heard.is_some() && origin.is_some() { 0 } else { -1 };
+                        let active = heard.map_or(-1, |at| silence(now.saturating_sub(at), origin.is_some()));
                         (origin.as_ref().map_or(0, behind), error, active)
                     }
                 };
@@ -508,17 +513,24 @@ impl Stream {
 }
 
 /// The stream that a source names, if it can be copied in this process: what only its leader may change has to be led here.
-pub(crate) fn at_hand(assets: &Arc<Assets>, s: &Source) -> Option<Arc<Stream>> {
+pub(crate) fn at_hand(assets: &Arc<Assets>, s: &Source, is_mirror: bool) -> Option<Arc<Stream>> {
     if s.consumer.is_some() {
         return None;
     }
-    let o = origin(assets, s)?;
+    let o = origin(assets, s, is_mirror)?;
     let kept = {
         let core = o.core.lock();
         let leads = core.term.is_some();
         !leads && core.rules.as_ref().is_none_or(|r| r.config().retention != Retention::Limits)
     };
     (!kept).then_some(o)
+}
+
+/// Nanoseconds since something was heard of an origin in this process, the last turn of copying being so long ago: while it is there it gives a sign of
+/// life each second, as one that is elsewhere does.
+fn silence(since: u64, is_there: bool) -> i64 {
+    let since = if is_there { since % HEARTBEAT } else { since };
+    i64::try_from(since).unwrap_or(i64::MAX)
 }
 
 /// Whether a source may be reached through requests: on a server alone, without anybody else's API, there is nobody to ask.
@@ -536,21 +548,49 @@ fn is_own(node: &JetStream, api: &str) -> bool {
     prefix == "$JS.API" || own_domain.as_deref() == Some(prefix)
 }
 
-/// The stream that a source names: of this account, or of the account from which the prefix of its API is imported.
-fn origin(assets: &Arc<Assets>, s: &Source) -> Option<Arc<Stream>> {
+/// The stream that a source names: of this account; or of the one whose API answers under the source's prefix, if its deliveries would come here as well.
+fn origin(assets: &Arc<Assets>, s: &Source, is_mirror: bool) -> Option<Arc<Stream>> {
     let Some(external) = &s.external else { return assets.stream(&s.name) };
     let node = assets.node.upgrade()?;
-    let prefix = external.api.trim_end_matches('.');
-    if is_own(&node, prefix) {
+    if is_own(&node, &external.api) {
         return assets.stream(&s.name);
     }
-    // What a request under the prefix would reach by a service import.
-    let asked = format!("{prefix}.CONSUMER.CREATE.{}", s.name);
     let rules = assets.account.rules();
-    let import =
-        rules.imports.iter().find(|i| i.service && subject::matches(asked.as_bytes(), &i.local()))?;
-    let exporter = node.broker.account(&import.account)?;
+    let exporter = exporter(&node, &assets.account.name, &rules.imports, s, is_mirror)?;
     node.assets(&exporter).stream(&s.name)
+}
+
+/// J-29: the account whose stream may be copied here. A request by the source's prefix has to reach its API for just this stream by a service import, and
+/// what the consumer delivers has to come back by a stream import under the subject at which it is listened for. Anything else is left to requests, which
+/// get as far as the imports carry them.
+fn exporter(
+    node: &JetStream,
+    importer: &str,
+    imports: &[Import],
+    s: &Source,
+    is_mirror: bool,
+) -> Option<Arc<Account>> {
+    let what = format!("CONSUMER.CREATE.{}", s.name);
+    let asks = source::api_subject(s, &what);
+    let listens = source::deliver_subject(s, is_mirror, "x");
+    let leads = |i: &Import, way: Result<Transform, String>, from: &str, to: &str| {
+        let mut out = Vec::new();
+        let granted = node
+            .broker
+            .account(&i.account)
+            .is_some_and(|exporter| broker::rules::export_for(&exporter.rules(), i, importer).is_some());
+        granted && way.is_ok_and(|t| t.apply(from.as_bytes(), |_| 0, &mut out)) && out == to.as_bytes()
+    };
+    let domain = node.options.domain.as_ref().map(|d| format!("$JS.{d}.API.{what}"));
+    let plain = Some(format!("$JS.API.{what}"));
+    let api = |i: &&Import| {
+        i.service && [&plain, &domain].into_iter().flatten().any(|to| leads(i, i.outward(), &asks, to))
+    };
+    let brings = |from: &str, i: &Import| {
+        !i.service && *i.account == *from && leads(i, i.inward(), &listens, &listens)
+    };
+    let found = imports.iter().filter(api).find(|i| imports.iter().any(|d| brings(&i.account, d)))?;
+    node.broker.account(&found.account)
 }
 
 /// Reads the next messages of an origin.
@@ -585,4 +625,13 @@ fn look(origin: &Stream, s: &Source, filters: &[Bytes], next: u64, stands: u64) 
         at = seq.0 + 1;
     }
     Ok(Found { messages, next: at, more: true })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_origin_at_hand_is_heard_of_each_second() {
+        let all = [(0, true), (999, true), (2_500_000_000, true), (2_500_000_000, false)];
+        assert_eq!(all.map(|(ns, there)| super::silence(ns, there)), [0, 999, 500_000_000, 2_500_000_000]);
+    }
 }

@@ -17,6 +17,9 @@ const HEARTBEAT: i64 = 1_000_000_000;
 /// Nanoseconds after which the origin forgets a consumer of a copy that is gone.
 const FORGOTTEN: i64 = 10_000_000_000;
 
+/// What the subjects of flow control begin with.
+const FLOW: &[u8] = b"$JS.FC.";
+
 /// A request to an origin.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ask {
@@ -168,11 +171,13 @@ impl Session {
         if last.is_some_and(|n| n > self.last.0) && !(self.joins && self.last.0 == 0) {
             return Came::Gap;
         }
+        // An answer goes where the message says, in the copy's name: that may be flow control and nothing else, whoever has sent the message.
+        let asks = |to: &[u8]| to.starts_with(FLOW);
         if !reply.is_empty() {
-            return Came::Flow(reply.clone());
+            return if asks(reply) { Came::Flow(reply.clone()) } else { Came::Nothing };
         }
         match headers::get(block, b"Nats-Consumer-Stalled") {
-            Some(to) if !to.is_empty() => Came::Flow(Bytes::copy_from_slice(to)),
+            Some(to) if asks(to) => Came::Flow(Bytes::copy_from_slice(to)),
             _ => Came::Nothing,
         }
     }
@@ -304,6 +309,10 @@ mod tests {
         assert_eq!(status(&mut s, flow, "$JS.FC.O.c.1"), Came::Flow(Bytes::from_static(b"$JS.FC.O.c.1")));
         let stalled = "NATS/1.0 100 Idle Heartbeat\r\nNats-Consumer-Stalled: $JS.FC.O.c.2\r\n\r\n";
         assert_eq!(status(&mut s, stalled, ""), Came::Flow(Bytes::from_static(b"$JS.FC.O.c.2")));
+        // Nothing else is answered, whoever asks for it.
+        assert_eq!(status(&mut s, flow, "$JS.API.STREAM.DELETE.X"), Came::Nothing);
+        let stalled = stalled.replace("$JS.FC.O.c.2", "$JS.ACK.S.c.1.1.1.1.0");
+        assert_eq!(status(&mut s, &stalled, ""), Came::Nothing);
         assert_eq!(status(&mut s, "NATS/1.0 409 Consumer Deleted\r\n\r\n", ""), Came::Gap);
         assert!(matches!(take(&mut Session::new(true), 40, 17), Came::Message(_)), "it was there before");
         assert_eq!(

@@ -289,6 +289,12 @@ impl<T> Trie<T> {
         self.walk(subject, &mut 0, |_| true)
     }
 
+    /// Whether a publish to `subject` reaches a value that `is_it` holds for. Stops at the first one found.
+    #[inline]
+    pub fn any(&self, subject: &[u8], mut is_it: impl FnMut(&T) -> bool) -> bool {
+        self.walk(subject, &mut 0, |values| values.any(&mut is_it))
+    }
+
     /// How many values a publish to `subject` reaches, counting every member of every group.
     pub fn count(&self, subject: &[u8]) -> usize {
         let mut n = 0;

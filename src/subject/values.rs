@@ -83,6 +83,18 @@ impl<T> Values<T> {
         }
     }
 
+    /// Whether `is_it` holds for one of them.
+    pub(crate) fn any(&self, mut is_it: impl FnMut(&T) -> bool) -> bool {
+        match self {
+            Values::None => false,
+            Values::One(_, v) => is_it(v),
+            Values::Many(many) => {
+                many.plain.items.iter().any(&mut is_it)
+                    || many.groups.iter().any(|(_, list)| list.items.iter().any(&mut is_it))
+            }
+        }
+    }
+
     /// Bytes allocated, beside what `T` owns.
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {

@@ -101,6 +101,12 @@ struct Door {
 }
 
 impl Inbound for Door {
+    fn serves(&self) -> bool {
+        true
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        false
+    }
     fn deliver(&self, d: &mut Deliveries, _: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
         if d.is_trace_only() {
             return false;

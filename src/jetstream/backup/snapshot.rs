@@ -50,6 +50,12 @@ struct Window {
 struct Acks(Arc<Window>);
 
 impl Inbound for Acks {
+    fn serves(&self) -> bool {
+        true
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        false
+    }
     fn deliver(&self, d: &mut Deliveries, _: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
         if d.is_trace_only() {
             return false;
@@ -244,7 +250,7 @@ impl Sending {
     /// Returns when somebody listens.
     async fn listened(&self) -> Result<(), Ended> {
         let until = env::now() + NOBODY;
-        while !self.assets.posts.has_interest(self.how.deliver_subject.as_bytes()) {
+        while !self.assets.account.listens(self.how.deliver_subject.as_bytes(), b"") {
             if env::now() >= until {
                 return Err(Ended("408 No Interest".into(), "no interest".into()));
             }

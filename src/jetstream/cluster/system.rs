@@ -44,6 +44,12 @@ pub(crate) struct SystemDesk {
 struct Ear(Weak<SystemDesk>);
 
 impl Inbound for Ear {
+    fn serves(&self) -> bool {
+        true
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        false
+    }
     fn deliver(&self, d: &mut Deliveries, _: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
         let Some(desk) = self.0.upgrade() else { return false };
         let Some(node) = desk.node.upgrade().filter(|_| !d.is_trace_only()) else { return false };

@@ -222,6 +222,12 @@ enum Ear {
 }
 
 impl Inbound for Ear {
+    fn serves(&self) -> bool {
+        false
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        true
+    }
     fn deliver(&self, _: &mut Deliveries, _: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
         match self {
             Ear::Client(inbox) => {

@@ -11,7 +11,9 @@ mod leading;
 mod limits;
 mod making;
 mod requests;
+mod rights;
 mod runs;
+mod shown;
 mod sources;
 
 use std::{sync::Arc, time::Duration};
@@ -73,6 +75,12 @@ struct Inbox {
 struct Ear(Arc<Inbox>);
 
 impl Inbound for Ear {
+    fn serves(&self) -> bool {
+        false
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        true
+    }
     fn deliver(&self, _: &mut Deliveries, sub: &Sub, _: &Arc<Link>, m: &Message<'_>) -> bool {
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
         // Under the subject to which it was sent, not the one that it shows.

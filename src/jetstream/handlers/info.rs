@@ -89,19 +89,23 @@ pub fn lost(s: &Stream) -> Option<Lost> {
 pub async fn state(s: &Stream, w: &Wanted) -> Result<(StreamState, Page), String> {
     let consumers = s.seen().consumers;
     let lost = lost(s);
+    // What is never given counts as gone; the store does not know of it.
+    let floor = s.core.lock().rules.as_ref().map_or(0, |r| r.floor());
     let asked = s.group().ask(|v| {
         let t = v.totals();
         let has = t.msgs > 0;
+        let last = t.last.max(StreamSeq(floor));
+        let first = if has || last.0 == 0 { t.first } else { last.next() };
         let first_ts = if has { time_of(v, t.first)? } else { Time::ZERO };
         let (page, subjects) = if w.subjects.is_empty() { Default::default() } else { subjects(v, w)? };
-        let deleted = if w.deleted && has { gaps(v, t.first, t.last)? } else { Vec::new() };
-        let num_deleted = if has { (t.last.0 + 1 - t.first.0).saturating_sub(t.msgs) } else { 0 };
+        let deleted = if w.deleted && has { gaps(v, t.first, last)? } else { Vec::new() };
+        let num_deleted = if has { (last.0 + 1 - t.first.0).saturating_sub(t.msgs) } else { 0 };
         let state = StreamState {
             messages: t.msgs,
             bytes: t.bytes,
-            first_seq: if t.last.0 == 0 && !has { 0 } else { t.first.0 },
+            first_seq: if last.0 == 0 && !has { 0 } else { first.0 },
             first_ts,
-            last_seq: t.last.0,
+            last_seq: last.0,
             last_ts: Time::or_never(t.last_time),
             num_subjects: v.num_subjects()? as usize,
             subjects,

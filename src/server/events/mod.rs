@@ -93,7 +93,10 @@ fn internal(broker: &Broker, inbound: Option<Box<dyn broker::Inbound>>) -> Arc<L
         transport: None,
         inbound,
     };
-    Link::new(o)
+    let link = Link::new(o);
+    // Who asks says where the answer goes (B-11).
+    link.set_flags(broker::LinkFlags::ECHO.with(broker::LinkFlags::NO_REQUESTS));
+    link
 }
 
 /// What advisories of JetStream say of a client.

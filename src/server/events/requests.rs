@@ -120,6 +120,12 @@ impl Inbound for Desk {
     fn is_local(&self) -> bool {
         self.local
     }
+    fn serves(&self) -> bool {
+        true
+    }
+    fn listens(&self, _: &[u8]) -> bool {
+        false
+    }
     fn deliver(&self, d: &mut Deliveries, sub: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
         let (Some(server), Some(account)) = (self.server.upgrade(), self.account.upgrade()) else {
             return false;

@@ -561,10 +561,20 @@ impl Consumer {
 
     /// A message has left the stream by whatever cause but an ack of this consumer, on every replica where the log applies that.
     pub fn removed(&mut self, seq: u64, subject: &[u8], out: &mut Vec<Output>) {
+        let advisory = self.left(seq, subject);
+        out.extend(advisory.map(Output::Advisory));
+    }
+
+    /// The same for a message that has left by a purge, of which nobody is told.
+    pub fn removed_by_purge(&mut self, seq: u64, subject: &[u8]) {
+        self.left(seq, subject);
+    }
+
+    fn left(&mut self, seq: u64, subject: &[u8]) -> Option<Advisory> {
         if let Some(shadow) = &mut self.logging.shadow {
             shadow.remove(seq);
         }
-        self.vanished(seq, out);
+        let advisory = self.vanished(seq);
         let listed = |l: &Ledger| {
             let skip = l.skip.as_ref()?;
             Some(if seq < skip.resume { skip.seqs[skip.at..].binary_search(&seq).is_ok() } else { true })
@@ -577,35 +587,35 @@ impl Consumer {
         {
             *n = n.saturating_sub(1);
         }
+        advisory
     }
 
     /// An awaited message is not in the stream any more. On the leader, which may notice that by itself, the log is told: a delivery
     /// that is not applied yet would bring the entry back on the replicas.
-    fn vanished(&mut self, seq: u64, out: &mut Vec<Output>) {
-        let Some(e) = self.ledger.remove(seq) else { return };
+    fn vanished(&mut self, seq: u64) -> Option<Advisory> {
+        let e = self.ledger.remove(seq)?;
         if !self.leading {
-            return;
+            return None;
         }
         if self.logging.on {
             self.logging.recorder.drop(seq);
         }
         self.timers.tidy(&self.ledger);
-        out.push(Output::Advisory(gone(e.seq, e.dseq, e.deliveries)));
+        let reason = "Unacknowledged message was deleted".to_owned();
+        let (consumer_seq, stream_seq, deliveries) = (e.dseq, e.seq, e.deliveries.into());
+        Some(Advisory::Terminated { consumer_seq, stream_seq, deliveries, reason })
     }
 
-    /// All messages before `first` have left the stream, on every replica where the log applies that.
-    pub fn purged(&mut self, first: u64, out: &mut Vec<Output>) {
+    /// All messages before `first` have left the stream by a purge, of which nobody is told; on every replica where the log applies that.
+    pub fn purged(&mut self, first: u64) {
         if let Some(shadow) = &mut self.logging.shadow {
             shadow.purge(first, |_| {});
         }
         let (leading, on) = (self.leading, self.logging.on);
         let recorder = &mut self.logging.recorder;
         self.ledger.purge(first, |e| {
-            if leading {
-                if on {
-                    recorder.drop(e.seq);
-                }
-                out.push(Output::Advisory(gone(e.seq, e.dseq, e.deliveries)));
+            if leading && on {
+                recorder.drop(e.seq);
             }
         });
         self.timers.tidy(&self.ledger);
@@ -816,10 +826,4 @@ impl Consumer {
             }),
         })
     }
-}
-
-/// The advisory of a message that has left the stream while its ack was awaited.
-fn gone(stream_seq: u64, consumer_seq: u64, deliveries: u32) -> Advisory {
-    let reason = "Unacknowledged message was deleted".to_owned();
-    Advisory::Terminated { consumer_seq, stream_seq, deliveries: deliveries.into(), reason }
 }

@@ -174,7 +174,7 @@ impl Consumer {
                 None => {
                     // It left the stream and nobody said so yet.
                     self.again.pop_front();
-                    self.vanished(seq, out);
+                    out.extend(self.vanished(seq).map(Output::Advisory));
                 }
             }
         }
@@ -363,7 +363,7 @@ impl Consumer {
                 };
                 let Some(message) = message else {
                     if held {
-                        self.vanished(seq, out);
+                        out.extend(self.vanished(seq).map(Output::Advisory));
                     }
                     continue;
                 };

@@ -284,7 +284,7 @@ impl Stream {
             Command::Config { json, created } => {
                 // An entry that cannot be read was written by a newer server; the rules' version keeps that from happening.
                 if let Ok(config) = serde_json::from_slice::<StreamConfig>(json) {
-                    self.reconfigure(config, *created, msgs.totals().last);
+                    self.reconfigure(config, *created);
                 }
             }
             Command::Purge { filter, keep, .. } if *keep > 0 => {
@@ -313,7 +313,7 @@ impl Stream {
         Ok(())
     }
 
-    fn reconfigure(&mut self, config: StreamConfig, created: i64, last: u64) {
+    fn reconfigure(&mut self, config: StreamConfig, created: i64) {
         let per_subject = |c: &StreamConfig| u64::try_from(c.max_msgs_per_subject).ok().filter(|n| *n > 0);
         let lower = match (per_subject(&self.config), per_subject(&config)) {
             (_, None) => false,
@@ -333,13 +333,9 @@ impl Stream {
         if !config.allow_msg_schedules {
             self.schedules = super::Schedules::default();
         }
-        let begins = last == 0 && self.applied == 0 && config.first_seq > 1;
-        let first = config.first_seq;
+        // Where it begins was said when it was made: another first sequence is shown and changes nothing.
         self.created = created;
         self.set_config(config);
-        if begins {
-            self.advance(first - 1);
-        }
         if to_interest {
             self.todo.push_back(Todo::Unneeded { from: 0, to: self.applied });
         }

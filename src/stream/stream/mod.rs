@@ -260,6 +260,11 @@ impl Stream {
         t
     }
 
+    /// No sequence up to here is ever given: those before the first that was asked for, and those that a purge went beyond.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
     /// The last sequence that is applied.
     pub fn applied_seq(&self) -> u64 {
         self.applied

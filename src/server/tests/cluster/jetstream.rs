@@ -144,3 +144,70 @@ fn a_leader_goes_and_comes_back_and_nothing_is_lost_or_doubled() {
         }
     });
 }
+
+/// Who may pull says where it goes: to those who have subscribed, at whichever server, and to no desk at any.
+#[test]
+fn b11_j28_a_pull_moves_nobody_but_those_who_listen() {
+    run(async {
+        let dir = Dir::new("rights");
+        let mut all: Vec<Arc<Server>> = Vec::new();
+        for i in 0..3 {
+            let others: Vec<_> = all.iter().collect();
+            all.push(member(i, &dir, &others).await);
+        }
+        formed(&all).await;
+        let js = context(&all[0]).await;
+        let make = async |name: &str, replicas: usize| {
+            let subjects = vec![format!("{}.>", name.to_lowercase())];
+            let config = stream::Config {
+                name: name.into(),
+                subjects,
+                num_replicas: replicas,
+                allow_direct: true,
+                ..Default::default()
+            };
+            js.create_stream(config).await.expect("it is made")
+        };
+        let s = make("S", 3).await;
+        (make("X", 1).await, make("W", 1).await);
+        let durable = consumer::pull::Config { durable_name: Some("c".into()), ..Default::default() };
+        s.create_consumer(durable).await.expect("it is made");
+        for _ in 0..3 {
+            js.publish("s.1", "".into()).await.expect("it goes").await.expect("it is stored");
+        }
+        let messages = async |name: &str| {
+            let mut s = js.get_stream(name).await.expect("it is there");
+            s.info().await.expect("it answers").state.messages
+        };
+        // From each server, so that the consumer's leader is elsewhere for some.
+        let listener = async_nats::connect(client_port(&all[2]).to_string()).await.expect("it connects");
+        let pull = "$JS.API.CONSUMER.MSG.NEXT.S.c";
+        for server in &all {
+            let client = async_nats::connect(client_port(server).to_string()).await.expect("it connects");
+            for (to, reply) in [
+                (pull, "$JS.API.STREAM.DELETE.X"),
+                ("$JS.API.DIRECT.GET.S.s.1", "$JS.API.STREAM.DELETE.X"),
+                (pull, "w.1"),
+            ] {
+                client.publish_with_reply(to, reply, "".into()).await.expect("it goes");
+            }
+            client.flush().await.expect("it is sent");
+        }
+        // Requests of before are over when this one is: what waits for interest waits half a second.
+        env::sleep(Duration::from_millis(700)).await;
+        assert_eq!((messages("X").await, messages("W").await), (0, 0));
+        let mut c: consumer::PullConsumer = s.get_consumer("c").await.expect("it is there");
+        let info = c.info().await.expect("it answers");
+        assert_eq!((info.delivered.consumer_sequence, info.num_waiting), (0, 0));
+        let mut inbox = listener.subscribe("elsewhere").await.expect("it subscribes");
+        listener.flush().await.expect("it is sent");
+        let client = async_nats::connect(client_port(&all[0]).to_string()).await.expect("it connects");
+        client.publish_with_reply(pull, "elsewhere", r#"{"batch":3}"#.into()).await.expect("it goes");
+        for _ in 0..3 {
+            assert!(env::timeout(PATIENCE, inbox.next()).await.expect("it comes in time").is_some());
+        }
+        for s in &all {
+            s.stop();
+        }
+    });
+}

@@ -612,7 +612,12 @@ fn purges() {
 fn first_sequences_and_advancing() {
     let mut s = Shell::new(r#"{"name":"A","first_seq":1000}"#);
     let t = s.stream.totals(&s.msgs);
-    assert_eq!((t.first, t.last, t.msgs), (1000, 999, 0));
+    assert_eq!((t.first, t.last, t.msgs, s.stream.floor()), (1000, 999, 0, 999));
+    // Another one later is shown and changes nothing.
+    let later = crate::StreamConfig { first_seq: 2000, ..s.stream.config().clone() };
+    let json = serde_json::to_vec(&later).unwrap().into();
+    s.run(Command::Config { json, created: 0 });
+    assert_eq!((s.stream.config().first_seq, s.stream.floor()), (2000, 999));
     assert_eq!(s.store("A"), 1000);
     s.propose(Command::Advance { last: 5000 });
     s.publish("A", &[], "");
