@@ -81,6 +81,8 @@ impl LinkFlags {
     pub const NO_RESPONDERS: LinkFlags = LinkFlags(4);
     /// A delivered reply subject may be published to (allow_responses).
     pub const GRANTS_REPLIES: LinkFlags = LinkFlags(8);
+    /// What it is sent is reported (`Crossing::sent`).
+    pub const TRACED: LinkFlags = LinkFlags(16);
 
     /// Both.
     pub const fn with(self, o: LinkFlags) -> LinkFlags {
@@ -93,6 +95,10 @@ impl LinkFlags {
     /// Whether all of `o` are set.
     pub fn has(self, o: LinkFlags) -> bool {
         self.0 & o.0 == o.0
+    }
+    /// Whether one of `o` is set.
+    pub fn any(self, o: LinkFlags) -> bool {
+        self.0 & o.0 != 0
     }
 }
 
@@ -281,9 +287,17 @@ impl Link {
     pub fn flags(&self) -> LinkFlags {
         LinkFlags(self.flags.load(Relaxed))
     }
-    /// Sets all switches.
+    /// Sets all switches but the mark of a traced link.
     pub fn set_flags(&self, f: LinkFlags) {
-        self.flags.store(f.0, Relaxed);
+        let traced = self.flags.load(Relaxed) & LinkFlags::TRACED.0;
+        self.flags.store(f.0 & !LinkFlags::TRACED.0 | traced, Relaxed);
+    }
+    /// Whether what it is sent is reported.
+    pub fn set_traced(&self, on: bool) {
+        match on {
+            true => self.flags.fetch_or(LinkFlags::TRACED.0, Relaxed),
+            false => self.flags.fetch_and(!LinkFlags::TRACED.0, Relaxed),
+        };
     }
     /// The account that it is bound to.
     pub fn account(&self) -> Option<Arc<Account>> {
