@@ -23,8 +23,8 @@ pub fn check(h: &History) -> Vec<Violation> {
         if p.reply.is_empty() || !session.no_responders || session.refused {
             continue;
         }
-        // The requestor's own inbox does not count as somebody who answers: requests do not go there. A member of a queue
-        // group is no inbox.
+        // The requestor's own inbox does not count as somebody who answers: requests do not go there. A member of a
+        // queue group is no inbox.
         let until = h.pub_confirmed(p).unwrap_or(u64::MAX);
         let takers = || h.subs.iter().filter(|s| reach(h, p, s).is_some());
         if times > 0 {
