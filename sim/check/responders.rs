@@ -23,7 +23,8 @@ pub fn check(h: &History) -> Vec<Violation> {
         if p.reply.is_empty() || !session.no_responders || session.refused {
             continue;
         }
-        // The requestor's own inbox does not count as somebody who answers: requests do not go there.
+        // The requestor's own inbox does not count as somebody who answers: requests do not go there. A member of a
+        // queue group is no inbox.
         let until = h.pub_confirmed(p).unwrap_or(u64::MAX);
         let takers = || h.subs.iter().filter(|s| reach(h, p, s).is_some());
         if times > 0 {
@@ -36,7 +37,8 @@ pub fn check(h: &History) -> Vec<Violation> {
         let confirmed = p.request && until <= h.settled_at;
         let replaced = session.replaced.is_some();
         let inbox = h.subs.iter().any(|s| {
-            s.session == p.session && world::matches(&s.filter, &p.reply) && h.surely_live(s, p.sent_at)
+            let own = s.session == p.session && s.queue.is_none() && world::matches(&s.filter, &p.reply);
+            own && h.surely_live(s, p.sent_at)
         });
         let allowed = user(h, p.session).may_publish(&p.subject);
         if confirmed && inbox && allowed && !replaced && !takers().any(|s| h.maybe_live(s, p.sent_at, until))

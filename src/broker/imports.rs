@@ -144,6 +144,10 @@ pub trait Crossing: Send + Sync {
     fn traced(&self, _: &mut Deliveries, _: &Trace) {}
     /// There is a new account.
     fn account_made(&self, _: &Arc<Account>) {}
+    /// A message was put into the outbox of a traced link: its line, and its body of which so much is headers.
+    fn sent(&self, _to: &Link, _line: &[u8], _body: &[u8], _header_len: usize) {}
+    /// A subscription of a traced link has had its maximum.
+    fn expired(&self, _: &Sub) {}
 }
 
 /// Answers on their way back, of one exporting account.

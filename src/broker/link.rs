@@ -88,6 +88,8 @@ impl LinkFlags {
     pub const GRANTS_REPLIES: LinkFlags = LinkFlags(8);
     /// What it sends is the server's own word (an answer, a delivery, an event) and never a request (B-11): others say where it goes.
     pub const NO_REQUESTS: LinkFlags = LinkFlags(16);
+    /// What it is sent is reported (`Crossing::sent`).
+    pub const TRACED: LinkFlags = LinkFlags(32);
 
     /// Both.
     pub const fn with(self, o: LinkFlags) -> LinkFlags {
@@ -100,6 +102,10 @@ impl LinkFlags {
     /// Whether all of `o` are set.
     pub fn has(self, o: LinkFlags) -> bool {
         self.0 & o.0 == o.0
+    }
+    /// Whether one of `o` is set.
+    pub fn any(self, o: LinkFlags) -> bool {
+        self.0 & o.0 != 0
     }
 }
 
@@ -288,9 +294,17 @@ impl Link {
     pub fn flags(&self) -> LinkFlags {
         LinkFlags(self.flags.load(Relaxed))
     }
-    /// Sets all switches.
+    /// Sets all switches but the mark of a traced link.
     pub fn set_flags(&self, f: LinkFlags) {
-        self.flags.store(f.0, Relaxed);
+        let traced = self.flags.load(Relaxed) & LinkFlags::TRACED.0;
+        self.flags.store(f.0 & !LinkFlags::TRACED.0 | traced, Relaxed);
+    }
+    /// Whether what it is sent is reported.
+    pub fn set_traced(&self, on: bool) {
+        match on {
+            true => self.flags.fetch_or(LinkFlags::TRACED.0, Relaxed),
+            false => self.flags.fetch_and(!LinkFlags::TRACED.0, Relaxed),
+        };
     }
     /// The account that it is bound to.
     pub fn account(&self) -> Option<Arc<Account>> {

@@ -101,9 +101,9 @@ impl Receivers {
             self.remote.len() - 1
         })
     }
-    /// Any receiver of this server that `pick` likes, queue members included.
-    pub fn find(&self, pick: impl Fn(&Sub) -> bool) -> Option<&Arc<Sub>> {
-        self.plain.iter().chain(self.groups().iter().flat_map(|g| &g.members)).find(|s| pick(s))
+    /// The first receiver of this server that `pick` likes, members of queue groups left out.
+    pub fn find_plain(&self, pick: impl Fn(&Sub) -> bool) -> Option<&Arc<Sub>> {
+        self.plain.iter().find(|s| pick(s))
     }
 }
 

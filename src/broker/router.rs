@@ -24,6 +24,8 @@ const FLUSH_BYTES: usize = 512 << 10;
 const FLUSH_ALL_BYTES: usize = 4 << 20;
 /// However many outboxes share that, none is written for less.
 const FLUSH_BYTES_MIN: usize = 16 << 10;
+/// Links for which more is to be done than to put a message into their outboxes.
+const MORE_TO_DO: LinkFlags = LinkFlags::GRANTS_REPLIES.with(LinkFlags::TRACED);
 /// How deep a delivery may cause another.
 const NESTED_MAX: u8 = 16;
 
@@ -61,6 +63,7 @@ pub struct Loose<'a> {
 }
 
 /// What a receiver is given behind its line.
+#[derive(Clone, Copy)]
 enum Body<'a> {
     /// Copied into its outbox; CRLF is in it.
     Copied(&'a [u8]),
@@ -320,7 +323,7 @@ impl Router {
         run.clear();
     }
 
-    /// Answers a request that nobody got with 503, to the requestor's own subscription.
+    /// Answers a request that nobody got with 503, to the requestor's own subscription; a member of a queue group is none.
     #[cold]
     fn no_responders(&mut self, m: &Message<'_>) {
         let mut body = b"NATS/1.0 503\r\nNats-Subject: ".to_vec();
@@ -332,7 +335,7 @@ impl Router {
         self.account.match_into(m.reply, &mut matched);
         let answer =
             Message { subject: m.reply, reply: b"", header_len, body_crlf: &body, shared: None, shown: None };
-        if let Some(sub) = matched.find(|s| Arc::ptr_eq(&s.link, &self.link)) {
+        if let Some(sub) = matched.find_plain(|s| Arc::ptr_eq(&s.link, &self.link)) {
             self.out.begin(&answer);
             self.out.answering = true;
             self.out.deliver_one(sub, &self.link, &answer);
@@ -1013,10 +1016,32 @@ impl Deliveries {
         if last {
             self.expired.push(sub.clone());
         }
-        if link_flags.has(LinkFlags::GRANTS_REPLIES) && !reply.is_empty() {
-            link.grant_reply(reply);
+        if link_flags.any(MORE_TO_DO) {
+            self.after(sub, bare, body, reply);
         }
         true
+    }
+
+    /// What is still to be done for some receivers when they have got a message.
+    #[cold]
+    #[inline(never)]
+    fn after(&mut self, sub: &Sub, bare: bool, body: Body<'_>, reply: &[u8]) {
+        let (link, flags) = (&*sub.link, sub.link.flags());
+        if flags.has(LinkFlags::TRACED) {
+            let head = if bare { &mut self.plain_head } else { &mut self.head };
+            let mut line = Vec::new();
+            head.push(sub.sid(), &mut line);
+            let body = match body {
+                Body::Copied(b) => &b[..b.len() - 2],
+                Body::Shared(b, skip) => &b[skip..b.len() - 2],
+                Body::Loose(b) => b,
+            };
+            let header_len = if bare { 0 } else { head.header_len() };
+            self.broker.crossing(|c| c.sent(link, &line, body, header_len));
+        }
+        if flags.has(LinkFlags::GRANTS_REPLIES) && !reply.is_empty() {
+            link.grant_reply(reply);
+        }
     }
 
     #[cold]
@@ -1168,6 +1193,9 @@ impl Deliveries {
     #[cold]
     fn end(&mut self) {
         for sub in std::mem::take(&mut self.expired) {
+            if sub.link.flags().has(LinkFlags::TRACED) {
+                self.broker.crossing(|c| c.expired(&sub));
+            }
             sub.link.expire(&sub);
         }
     }

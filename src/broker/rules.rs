@@ -146,6 +146,26 @@ pub fn check(all: &BTreeMap<Arc<str>, Rules>) -> Vec<String> {
                 wrong.push(format!("Error adding {what} import {shown:?} to account {name:?}: {e}"));
             }
         }
+        for (i, import) in rules.imports.iter().enumerate() {
+            let same = |o: &&Import| (o.service, &o.account) == (import.service, &import.account);
+            let mut before = rules.imports[..i].iter().filter(same);
+            let shown = text(&import.subject);
+            if !import.service && before.any(|o| o.subject == import.subject) {
+                // Each message would come twice.
+                wrong.push(format!(
+                    "Error adding stream import {shown:?} to account {name:?}: stream import already exists"
+                ));
+            } else if import.service
+                && let Some(o) = before.find(|o| o.local() == import.local())
+            {
+                wrong.push(format!(
+                    "Duplicate service import subject {:?}, previously used in import for account {:?}, subject {:?}",
+                    text(&import.local()),
+                    o.account,
+                    text(&o.subject)
+                ));
+            }
+        }
         for import in &rules.imports {
             if let Some(path) = cycle(all, name, import) {
                 wrong.push(format!(
@@ -232,6 +252,33 @@ mod tests {
             let b = Rules { imports: vec![bad], ..Rules::default() };
             let wrong = check(&world(vec![("A", a.clone()), ("B", b)]));
             assert!(wrong.len() == 1 && wrong[0].contains(says), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_import_comes_once() {
+        let a = Rules { exports: vec![export(false, ">"), export(true, ">")], ..Rules::default() };
+        let wrong = |imports: Vec<Import>| {
+            let b = Rules { imports, ..Rules::default() };
+            check(&world(vec![("A", a.clone()), ("B", b), ("C", a.clone())]))
+        };
+        let twice = "Error adding stream import \"x\" to account \"B\": stream import already exists";
+        for to in [None, Some("y")] {
+            let found = wrong(vec![import(false, "A", "x", None), import(false, "A", "x", to)]);
+            assert_eq!(found, [twice]);
+        }
+        let twice = "Duplicate service import subject \"a\", previously used in import for account \"A\", subject \"a\"";
+        for (subject, to) in [("a", None), ("b", Some("a"))] {
+            assert_eq!(wrong(vec![import(true, "A", "a", None), import(true, "A", subject, to)]), [twice]);
+        }
+        for fine in [
+            vec![import(false, "A", "x", Some("z")), import(false, "A", "y", Some("z"))],
+            vec![import(false, "A", "x.>", None), import(false, "A", "x.y", None)],
+            vec![import(true, "A", "a", None), import(true, "A", "a", Some("b"))],
+            vec![import(true, "A", "a", None), import(true, "C", "a", None)],
+            vec![import(true, "A", "a", None), import(false, "A", "a", None)],
+        ] {
+            assert_eq!(wrong(fine.clone()), Vec::<String>::new(), "{fine:?}");
         }
     }
 

@@ -37,6 +37,6 @@ mod view;
 mod wheel;
 
 pub use api::{Time, event::ClientInfo};
-pub use node::{Detail, JetStream, Usage};
+pub use node::{Absent, Detail, JetStream, Usage};
 pub use options::{AccountLimits, AssetLimits, Durability, Host, Options, Tunable};
 pub use store::{Cipher, KEY_ABSENT, Key, Keys};

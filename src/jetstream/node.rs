@@ -93,6 +93,23 @@ pub struct JetStream {
     pub(crate) faults: Mutex<BTreeMap<String, String>>,
 }
 
+/// What a question about one asset's health names, and is not here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Absent {
+    /// There is no such account, or JetStream is off for it.
+    Account,
+    /// There is no such stream.
+    Stream,
+    /// There is no such consumer.
+    Consumer,
+}
+
+/// Says that a stream is stopped, if it is.
+fn stopped(account: &str, s: &Stream) -> Option<String> {
+    let why = s.fault()?;
+    Some(format!("JetStream stream '{account} > {}' is stopped: {why}", s.name))
+}
+
 /// What is used and asked for, over all accounts.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Usage {
@@ -513,13 +530,56 @@ impl JetStream {
         if let Some((stream, why)) = self.faults.lock().first_key_value() {
             return Some(format!("JetStream stream '{stream}' could not be recovered: {why}"));
         }
-        let stopped = |a: &Arc<Assets>| {
-            let all = a.streams();
-            let s = all.iter().find_map(|s| s.fault().map(|why| (s.name.clone(), why)))?;
-            Some(format!("JetStream stream '{} > {}' is stopped: {}", a.account.name, s.0, s.1))
-        };
-        let of_cluster = || self.unhealthy_meta().or_else(|| self.unhealthy_member());
+        let stopped = |a: &Arc<Assets>| a.streams().iter().find_map(|s| stopped(&a.account.name, s));
+        let of_cluster = || self.unhealthy_meta().or_else(|| self.unhealthy_member(|_| true));
         self.accounts().iter().find_map(stopped).or_else(of_cluster)
+    }
+    /// Why this node does not serve what it holds of an account, or one stream of it, if so. Whether there is a consumer
+    /// of that name is looked at as well, unless `consumer` is empty.
+    ///
+    /// # Errors
+    /// What is asked about is not here: in a cluster, not for this node to hold.
+    pub fn unhealthy_of(
+        &self,
+        account: &str,
+        stream: &str,
+        consumer: &str,
+    ) -> Result<Option<String>, Absent> {
+        if let Some(why) = self.unhealthy_meta() {
+            return Ok(Some(why));
+        }
+        let assets = self.account(account).filter(|a| a.limits().is_some()).ok_or(Absent::Account)?;
+        let is_asked = |name: &str| stream.is_empty() || stream == name;
+        let label = |name: &str| format!("{account} > {name}");
+        let broken = self.faults.lock().iter().find_map(|(of, why)| {
+            let name = of.strip_prefix(&label(""))?;
+            is_asked(name).then(|| format!("JetStream stream '{of}' could not be recovered: {why}"))
+        });
+        if broken.is_some() {
+            return Ok(broken);
+        }
+        let held = assets.stream(stream);
+        if !stream.is_empty() {
+            let is_here = match self.is_clustered() {
+                true => self.meta.find(account, stream).is_some_and(|a| a.a.members.contains(&self.me)),
+                false => held.is_some(),
+            };
+            if !is_here {
+                return Err(Absent::Stream);
+            }
+        }
+        let asked = assets.streams();
+        let fault = asked.iter().filter(|s| is_asked(&s.name)).find_map(|s| stopped(account, s));
+        let of_member = || self.unhealthy_member(|a| *a.account == *account && is_asked(&a.name));
+        if let Some(why) = fault.or_else(of_member) {
+            return Ok(Some(why));
+        }
+        match held {
+            Some(s) if !consumer.is_empty() && s.core.lock().consumers.get(consumer).is_none() => {
+                Err(Absent::Consumer)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Returns when the disk has made something durable, and the meta group has a leader that a majority hears: what any acknowledgement needs. What was found within

@@ -5,6 +5,7 @@
 //! and then writes out what that has put into outboxes.
 
 mod reload;
+pub mod trace;
 
 use std::{
     cell::RefCell,
@@ -29,7 +30,7 @@ use wire::{
 };
 
 use crate::{
-    Client, ClosedClient, Context, Facts, Job, Settings, Socket, TlsSettings, WebSocketSettings,
+    Client, ClosedClient, Context, Facts, Job, Settings, Socket, TlsSettings, Tracing, WebSocketSettings,
     handshake::{Failure, Handshake},
     tls::HandshakeFirst,
     ws,
@@ -322,6 +323,8 @@ struct Connection {
     undecided: bool,
     /// It has begun to.
     upgrade: bool,
+    /// What is reported of its protocol lines.
+    tracing: Option<Tracing>,
     /// A CONNECT whose login is decided elsewhere; what comes after it waits in `partial`.
     login: Option<Login>,
 }
@@ -367,8 +370,9 @@ impl Connection {
             },
             router: None,
             connected: false,
+            // Until CONNECT says otherwise.
             verbose: true,
-            pedantic: false,
+            pedantic: true,
             payload_bytes_max: settings.payload_bytes_max,
             nonce,
             partial: BytesMut::new(),
@@ -391,6 +395,7 @@ impl Connection {
             full,
             undecided: false,
             upgrade: false,
+            tracing: None,
             login: None,
             cx,
             client,
@@ -406,6 +411,8 @@ impl Connection {
             let account = c.settings.default_account.clone();
             c.bind(&account);
         }
+        c.set_tracing();
+        c.cx.hooks.log("DBG", &c.client, "Client connection created");
         c
     }
 
@@ -626,6 +633,7 @@ impl Connection {
                 self.ws = self.settings.websocket.clone().or(self.ws.take());
             }
             self.reloaded(&before);
+            self.set_tracing();
             drop(old);
             if announced && self.connected && self.client.facts.lock().protocol >= 1 {
                 let info = self.info();
@@ -679,6 +687,8 @@ impl Connection {
         self.pings_out += 1;
         self.measured = true;
         self.ping_sent = Some(now);
+        self.cx.hooks.log("DBG", &self.client, "Client Ping Timer");
+        self.said("PING");
         self.send(|out| out.extend_from_slice(b"PING\r\n"));
     }
 
@@ -690,12 +700,19 @@ impl Connection {
 
     /// Sends -ERR and closes.
     fn refuse(&self, text: &str, reason: Closed) {
+        self.said_error(text);
         self.link.push(|out| frame::push_err(out, text));
         self.link.close(reason);
     }
 
     fn error(&self, text: &str) {
+        self.said_error(text);
         self.link.push(|out| frame::push_err(out, text));
+    }
+    fn said_error(&self, text: &str) {
+        if self.tracing.is_some() {
+            self.said(&format!("-ERR {text}"));
+        }
     }
 
     /// Reads what is there and handles it.
@@ -764,7 +781,10 @@ impl Connection {
     /// Handles a buffer and keeps what is not whole. What it has caused is written out by [`Connection::settle`].
     fn batch(&mut self, buf: &[u8], owner: Option<&Bytes>) {
         self.last_read = env::now();
-        let used = self.operations(buf, owner);
+        let used = match self.tracing {
+            None => self.operations(buf, owner),
+            Some(_) => self.operations_traced(buf, owner),
+        };
         if self.link.closed().is_none() {
             let rest = &buf[used..];
             if !rest.is_empty() {
@@ -842,8 +862,7 @@ impl Connection {
         let reason = match e {
             Error::LineTooLong => Closed::MaximumControlLineExceeded,
             Error::PayloadTooLarge(_) => Closed::MaximumMessagePayloadExceeded,
-            Error::HeadersNotSupported => Closed::MessageHeaderViolation,
-            Error::Unknown | Error::Arguments => Closed::ParseError,
+            Error::Unknown | Error::Arguments | Error::HeadersNotSupported => Closed::ProtocolViolation,
         };
         match e.text() {
             Some(text) => self.refuse(text, reason),
@@ -887,23 +906,34 @@ impl Connection {
         if !p.reply.is_empty() && identity::is_reserved_reply(p.reply) {
             return self.reserved_reply(p);
         }
+        if self.verbose || self.pedantic {
+            return self.publish_spoken(p, shared);
+        }
         match router.publish(&message(p, shared)) {
             Outcome::Delivered(_) => {}
-            Outcome::Denied => return self.denied(p.subject),
-            Outcome::DeniedAs(subject) => return self.denied(&subject),
-        }
-        if self.verbose || self.pedantic {
-            self.published(p);
+            Outcome::Denied => self.denied(p.subject),
+            Outcome::DeniedAs(subject) => self.denied(&subject),
         }
     }
 
+    /// The same for a client that is told of each: what is wrong with it first, then +OK, then what comes of it, if
+    /// that is the client's own message.
     #[cold]
-    fn published(&mut self, p: &Pub<'_>) {
-        if self.verbose {
-            self.link.push(|out| out.extend_from_slice(b"+OK\r\n"));
-        }
+    fn publish_spoken(&mut self, p: &Pub<'_>, shared: Option<&Bytes>) {
         if self.pedantic && !subject::is_literal(p.subject) {
             self.error("Invalid Publish Subject");
+        }
+        // Without permissions nothing is denied. With them it shows afterwards.
+        let early = self.link.permissions().is_none();
+        if early {
+            self.ok();
+        }
+        let router = self.router.as_mut().expect("checked by the caller");
+        match router.publish(&message(p, shared)) {
+            Outcome::Delivered(_) if early => {}
+            Outcome::Delivered(_) => self.ok(),
+            Outcome::Denied => self.denied(p.subject),
+            Outcome::DeniedAs(subject) => self.denied(&subject),
         }
     }
 
@@ -925,7 +955,7 @@ impl Connection {
     /// Handles an operation that is not a publish of a client that may publish.
     fn operation(&mut self, op: Op<'_>) {
         // L-1
-        if self.router.is_none() && !matches!(op, Op::Connect(_) | Op::Info(_)) {
+        if self.router.is_none() && !matches!(op, Op::Connect(_)) {
             self.log_in_without_connect();
             if self.router.is_none() {
                 return self.refuse("Authorization Violation", Closed::AuthenticationFailure);
@@ -935,10 +965,11 @@ impl Connection {
             Op::Pub(p) => self.publish(&p, None),
             Op::Sub(s) => self.subscribe(s.subject, s.queue, s.sid),
             Op::Unsub { sid, max } => {
-                if let Some(a) = self.link.account() {
-                    self.link.unsubscribe(&a, sid, max);
-                }
+                let gone = self.link.account().and_then(|a| self.link.unsubscribe(&a, sid, max));
                 self.ok();
+                if let Some(sub) = gone {
+                    self.ended(&sub);
+                }
             }
             Op::Ping => self.on_ping(),
             Op::Pong => {
@@ -948,18 +979,31 @@ impl Connection {
                 }
             }
             Op::Connect(json) => self.connect(json),
-            Op::Info(_) | Op::Ok => {}
-            Op::Err(_) => self.link.close(Closed::ClientClosed),
+            Op::Info(json) => {
+                // A client has nothing to say with it, but it must be what it claims to be.
+                if serde_json::from_slice::<serde::de::IgnoredAny>(json).is_err() {
+                    self.cx.hooks.log("ERR", &self.client, "INFO is not valid");
+                    self.link.close(Closed::ProtocolViolation);
+                }
+            }
+            Op::Ok => {}
+            Op::Err(text) => {
+                let text = format!("Client Error {}", String::from_utf8_lossy(text));
+                self.cx.hooks.log("ERR", &self.client, &text);
+                self.link.close(Closed::ParseError);
+            }
         }
     }
 
     fn ok(&self) {
         if self.verbose {
+            self.said("OK");
             self.link.push(|out| out.extend_from_slice(b"+OK\r\n"));
         }
     }
 
     fn on_ping(&mut self) {
+        self.said("PONG");
         self.link.push(|out| out.extend_from_slice(b"PONG\r\n"));
         // The first PING after CONNECT is answered with what only a client that has logged in may know.
         if self.info_due && self.connected {
@@ -1037,6 +1081,7 @@ impl Connection {
                 self.router = Some(Router::new(self.cx.broker.clone(), self.link.clone(), account, seed));
             }
         }
+        self.set_tracing();
     }
 
     fn connect(&mut self, json: &[u8]) {
@@ -1045,17 +1090,17 @@ impl Connection {
             Ok(c) => c,
             Err(e) => {
                 self.cx.hooks.log("ERR", &self.client, &format!("CONNECT is not valid: {e}"));
-                return self.link.close(Closed::ParseError);
+                return self.link.close(Closed::ProtocolViolation);
             }
         };
-        if !(0..=1).contains(&connect.protocol) {
-            return self.refuse("invalid client protocol", Closed::BadClientProtocolVersion);
-        }
-        if connect.no_responders && !connect.headers {
-            return self
-                .refuse("no responders requires headers support", Closed::NoRespondersRequiresHeaders);
-        }
-        if self.connected && !env::planted!("second-connect-keeps-subs") {
+        let wrong = if !(0..=1).contains(&connect.protocol) {
+            Some(("invalid client protocol", Closed::BadClientProtocolVersion))
+        } else if connect.no_responders && !connect.headers {
+            Some(("no responders requires headers support", Closed::NoRespondersRequiresHeaders))
+        } else {
+            None
+        };
+        if wrong.is_none() && self.connected && !env::planted!("second-connect-keeps-subs") {
             // A second CONNECT begins anew: its subscriptions go, and it logs in again.
             let account = self.link.account();
             self.link.unsubscribe_all(account.as_deref());
@@ -1087,6 +1132,10 @@ impl Connection {
             f.name.clone_from(&connect.name);
             f.lang.clone_from(&connect.lang);
             f.version.clone_from(&connect.version);
+        }
+        if let Some((text, reason)) = wrong {
+            self.cx.hooks.log("ERR", &self.client, text);
+            return self.refuse(text, reason);
         }
         if self.client.rtt().is_zero() {
             // The time from INFO to CONNECT serves until the first PONG.
@@ -1174,7 +1223,8 @@ impl Connection {
         let cert = self.identity_cert();
         let attempt = Attempt { tls: cert.as_ref(), ..self.bare_attempt() };
         if let Check::Done(Decision::Accept(identity)) = self.authenticator().check(&attempt) {
-            self.logged_in(Connect { verbose: true, echo: true, ..Connect::default() }, identity);
+            let unsaid = Connect { verbose: true, pedantic: true, echo: true, ..Connect::default() };
+            self.logged_in(unsaid, identity);
         }
     }
 
@@ -1235,6 +1285,8 @@ impl Connection {
     /// The end: last words, then nothing is left of it.
     fn end(&mut self) {
         let reason = self.link.closed().unwrap_or(Closed::ClientClosed);
+        let text = format!("Client connection closed: {}", reason.text());
+        self.cx.hooks.log("DBG", &self.client, &text);
         self.router = None;
         // L-4
         self.link.flush();
@@ -1242,6 +1294,7 @@ impl Connection {
         let sent = self.link.out_traffic();
         let account = self.link.account();
         let subscriptions = self.link.unsubscribe_all(account.as_deref());
+        subscriptions.iter().for_each(|s| self.ended(s));
         let closed = ClosedClient {
             id: self.link.id,
             peer: self.client.peer,

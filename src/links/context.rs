@@ -14,7 +14,7 @@ use identity::Authenticator;
 use parking_lot::{Mutex, RwLock};
 use wire::info::Info;
 
-use crate::{Client, ClosedClient, Cpu, Registry, TlsSettings, WebSocketSettings};
+use crate::{Client, ClosedClient, Cpu, Registry, TlsSettings, Tracing, WebSocketSettings};
 
 /// What a reload may change. A connection looks at it when it is woken with a newer one.
 #[derive(Clone)]
@@ -76,9 +76,9 @@ pub trait Hooks: Send + Sync {
     fn log(&self, level: &'static str, client: &Client, text: &str);
     /// The same of a connection that never became a client.
     fn log_unbound(&self, _level: &'static str, _text: &str) {}
-    /// Whether connections are to report what they read and write (trace).
-    fn traces(&self) -> bool {
-        false
+    /// What connections are to report of the lines that they read and write, if anything (as `TRC` of [`Hooks::log`]).
+    fn tracing(&self) -> Option<Tracing> {
+        None
     }
 }
 

@@ -9,11 +9,12 @@
 //! lies between its socket and the protocol is in `transport`, and how it comes to lie there in `handshake`.
 //!
 //! Invariants:
-//! * L-1: nothing but CONNECT (and an INFO, which is ignored) is done for a client that has yet to log in.
+//! * L-1: nothing but CONNECT is done for a client that has yet to log in.
 //! * L-2: an idle connection holds no read buffer and no write buffer.
 //! * L-3: a connection that does not read, does not speak or does not answer is closed within its deadline.
 //! * L-4: every end of a connection has one reason, and its last words are written before the socket closes if it takes them.
-//! * L-5 to L-11 stand in the modules that keep them: `proxy`, `ws`, `transport`, `cpu`, `client::reload`.
+//! * L-5 to L-11 stand in the modules that keep them: `proxy`, `ws`, `transport`, `cpu`, `client::reload`; L-12 in
+//!   `client::trace`.
 
 // The ban of tokio::select! strikes env::select! too, which wraps it.
 #![allow(clippy::disallowed_macros)]
@@ -30,6 +31,7 @@ pub mod tls;
 mod transport;
 pub mod ws;
 
+pub use client::trace::{self, Tracing};
 pub use context::{Context, Hooks, Settings};
 pub use cpu::{Cpu, Job};
 pub use registry::{Client, ClosedClient, ClosedSubscription, Facts, Registry};

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use broker::{Account, Crossing, Deliveries, Latency, Link, Trace};
+use broker::{Account, Crossing, Deliveries, Latency, Link, Sub, Trace};
 use links::{Client, ClosedClient};
 
 use crate::{Server, events, log::Log};
@@ -38,10 +38,16 @@ fn prefix(c: &Client) -> String {
     let f = c.facts.lock();
     let mark = if f.kind == "websocket" { "wid" } else { "cid" };
     let mut text = format!("{} - {mark}:{}", c.peer, c.link.id);
+    let version = if f.version.is_empty() { String::new() } else { format!("v{}", f.version) };
     let named: Vec<&str> =
-        [&f.version, &f.lang, &f.name].into_iter().map(String::as_str).filter(|s| !s.is_empty()).collect();
+        [&version, &f.lang, &f.name].into_iter().map(String::as_str).filter(|s| !s.is_empty()).collect();
     if !named.is_empty() {
-        text += &format!(" - {:?}", format!("v{}", named.join(":")));
+        text += &format!(" - {:?}", named.join(":"));
+    }
+    // Who was let in is named, if it has a name.
+    if f.identity.is_some() && !f.user.is_empty() {
+        let what = if identity::is_public_user_key(&f.user) { "nkey" } else { "user" };
+        text += &format!(" - {:?}", format!("{}/{what}:{}", f.account, f.user));
     }
     text
 }
@@ -89,8 +95,8 @@ impl links::Hooks for ServerHooks {
             self.log.line(level, format_args!("{text}"));
         }
     }
-    fn traces(&self) -> bool {
-        self.log.traces()
+    fn tracing(&self) -> Option<links::Tracing> {
+        self.log.tracing()
     }
 }
 
@@ -114,6 +120,19 @@ impl Crossing for ServerHooks {
         if let Some(s) = self.server() {
             events::account_made(&s, account);
             crate::jetstream::account_made(&s, account);
+        }
+    }
+    fn sent(&self, to: &Link, line: &[u8], body: &[u8], header_len: usize) {
+        let Some(tracing) = self.log.tracing() else { return };
+        let Some(client) = self.server().and_then(|s| s.links.clients.get(to.id)) else { return };
+        let (line, payload) = links::trace::delivered(line, body, header_len, &tracing);
+        for text in [Some(line), payload].into_iter().flatten() {
+            links::Hooks::log(self, "TRC", &client, &text);
+        }
+    }
+    fn expired(&self, sub: &Sub) {
+        if let Some(client) = self.server().and_then(|s| s.links.clients.get(sub.link.id)) {
+            links::Hooks::log(self, "TRC", &client, &links::trace::expired(sub));
         }
     }
 }

@@ -114,7 +114,8 @@ pub fn data_dir(j: &JetStreamOptions) -> PathBuf {
         Some(dir) => PathBuf::from(dir),
         None => std::env::temp_dir().join("nats"),
     };
-    base.join("jetstream")
+    // As Go's cleaning: what stands for the same place is not shown.
+    base.join("jetstream").components().filter(|c| *c != std::path::Component::CurDir).collect()
 }
 
 fn limits(j: &JetStreamOptions) -> AssetLimits {
@@ -225,6 +226,9 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
         )),
     }
     log.info(format_args!("-------------------------------------------"));
+    if j.store_dir.is_none() {
+        log.warn(format_args!("Temporary storage directory used, data could be lost on system reboot"));
+    }
     let host = Arc::new(Seen(Arc::downgrade(server)));
     let setup = setup(server, o, j);
     if setup.is_some() {
@@ -261,6 +265,7 @@ pub async fn reloaded(server: &Arc<Server>, changes: &[Change]) {
         }
     }
     if changes.contains(&Change::JetStreamOn) {
+        server.log.info(format_args!("Restarting JetStream"));
         if let Err(e) = start(server, &o).await {
             server.log.error(format_args!("{e}"));
         }

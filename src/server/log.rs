@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
 use env::LogFile;
@@ -16,6 +16,9 @@ pub struct Log {
     debug: AtomicBool,
     trace: AtomicBool,
     trace_system: AtomicBool,
+    trace_headers: AtomicBool,
+    /// Bytes of a traced message that are shown.
+    traced_max: AtomicUsize,
 }
 
 struct Out {
@@ -46,14 +49,18 @@ impl Log {
             debug: AtomicBool::new(false),
             trace: AtomicBool::new(false),
             trace_system: AtomicBool::new(false),
+            trace_headers: AtomicBool::new(false),
+            traced_max: AtomicUsize::new(usize::MAX),
         };
         log.set(o);
         Ok(log)
     }
     fn set(&self, o: &LogOptions) {
         self.debug.store(o.debug, Relaxed);
-        self.trace.store(o.trace || o.trace_verbose, Relaxed);
+        self.trace.store(o.trace || o.trace_verbose || o.trace_headers, Relaxed);
         self.trace_system.store(o.trace_verbose, Relaxed);
+        self.trace_headers.store(o.trace_headers, Relaxed);
+        self.traced_max.store(o.max_traced_msg_len.unwrap_or(usize::MAX), Relaxed);
         let mut out = self.out.lock();
         out.time = o.logtime;
         out.utc = o.logtime_utc;
@@ -87,9 +94,14 @@ impl Log {
     pub fn traces(&self) -> bool {
         self.trace.load(Relaxed)
     }
-    /// Whether those of the system account are wanted too.
-    pub fn traces_system(&self) -> bool {
-        self.trace_system.load(Relaxed)
+    /// Which protocol lines are wanted, and how much of messages.
+    pub fn tracing(&self) -> Option<links::Tracing> {
+        let max = self.traced_max.load(Relaxed);
+        self.traces().then(|| links::Tracing {
+            system: self.trace_system.load(Relaxed),
+            headers_only: self.trace_headers.load(Relaxed),
+            bytes_max: (max != usize::MAX).then_some(max),
+        })
     }
 
     /// Writes a line. A line that cannot be written is lost: there is nowhere to say so.

@@ -37,6 +37,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// JetStream API level of the NATS version that is implemented.
 pub const API_LEVEL: u64 = 5;
 
+/// Larger payloads are warned of.
+const PAYLOAD_ADVISED_MAX: usize = 8 << 20;
+
 /// How often a lame duck looks whether its last client has gone.
 const LAME_DUCK_LOOK: Duration = Duration::from_millis(50);
 
@@ -251,12 +254,7 @@ impl Server {
             ));
         }
         cluster::listen(self, &o).await?;
-        if let Some(dir) = &o.ports_file_dir {
-            match files::write_ports(dir, &self.ports(&o)).await {
-                Ok(_) => {}
-                Err(e) => self.log.error(format_args!("Error writing ports file: {e}")),
-            }
-        }
+        self.write_ports(&o).await;
         self.log.info(format_args!("Server is ready"));
         Ok(())
     }
@@ -307,11 +305,38 @@ impl Server {
             let digest = o.config_digest.as_deref().unwrap_or_default();
             log.info(format_args!("Using configuration file: {file} ({digest})"));
         }
-        if self.links.settings().authenticator.has_plaintext_passwords() {
+        let a = &o.authorization;
+        // A password without a name lets nobody in; it stands there all the same.
+        let lone = a.password.as_ref().filter(|p| a.user.is_none() && !p.reveal().starts_with("$2"));
+        if lone.is_some() || self.links.settings().authenticator.has_plaintext_passwords() {
             log.warn(format_args!("Plaintext passwords detected, use nkeys or bcrypt"));
+        }
+        if o.max_payload > PAYLOAD_ADVISED_MAX {
+            log.warn(format_args!(
+                "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance"
+            ));
+        }
+        if o.websocket.as_ref().is_some_and(|w| w.tls.is_none()) {
+            log.warn(format_args!("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!"));
         }
         for flag in o.feature_flags.keys() {
             log.info(format_args!("Feature flag {flag:?} has no effect on this server"));
+        }
+    }
+
+    /// Writes the file that lists the bound ports, if there is to be one.
+    async fn write_ports(&self, o: &Options) {
+        if let Some(dir) = &o.ports_file_dir
+            && let Err(e) = files::write_ports(dir, &self.ports(o)).await
+        {
+            self.log.error(format_args!("Error writing ports file: {e}"));
+        }
+    }
+    /// Removes it.
+    async fn remove_ports(&self, o: &Options) {
+        if let Some(dir) = &o.ports_file_dir {
+            let name = format!("{}_{}.ports", env::process::exe_name(), env::process::id());
+            files::remove(&format!("{}/{name}", dir.trim_end_matches('/'))).await;
         }
     }
 
@@ -369,6 +394,7 @@ impl Server {
     async fn on_signal(self: &Arc<Server>, signal: Signal) {
         match signal {
             Signal::Hangup => {
+                self.log.info(format_args!("Trapped \"hangup\" signal"));
                 if let Err(e) = self.reload().await {
                     self.log.error(format_args!("Failed to reload server configuration: {e}"));
                 }
@@ -447,6 +473,10 @@ impl Server {
             && let Err(e) = files::write_pid(path).await
         {
             self.log.error(format_args!("Could not write pidfile: {e}"));
+        }
+        if new.ports_file_dir != old.ports_file_dir {
+            self.remove_ports(&old).await;
+            self.write_ports(&new).await;
         }
         for change in &changes {
             self.log.info(format_args!("Reloaded: {}", change.describe(&new)));
@@ -544,10 +574,8 @@ impl Server {
         crate::jetstream::hand_over(self).await;
         crate::jetstream::farewell(self);
         crate::jetstream::stop(self).await;
-        if let Some(dir) = &self.options().ports_file_dir {
-            let name = format!("{}_{}.ports", env::process::exe_name(), env::process::id());
-            files::remove(&format!("{}/{name}", dir.trim_end_matches('/'))).await;
-        }
+        let o = self.options();
+        self.remove_ports(&o).await;
         // Connections end last, as with nats-server: who sees its connection end may rely on the process ending at once.
         for client in self.links.clients.open() {
             client.link.close(Closed::ServerShutdown);

@@ -69,7 +69,7 @@ pub enum Op<'a> {
     Pong,
     /// CONNECT with its JSON text.
     Connect(&'a [u8]),
-    /// INFO with its JSON text (servers ignore it from clients).
+    /// INFO with its JSON text (servers do nothing with it from clients).
     Info(&'a [u8]),
     /// +OK (ignored).
     Ok,
@@ -246,10 +246,12 @@ fn other<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<Op<'a>>, Error> {
             )
         }
         b"connect" | b"info" | b"-err" => {
-            if !blank(after) {
-                return Err(if matches!(after, b'\r' | b'\n') { Error::Arguments } else { Error::Unknown });
+            // JSON may follow its verb at once.
+            if *verb == b"-err" && !blank(after) {
+                return Err(Error::Unknown);
             }
-            let Some((args, used)) = line(buf, n + 1, limits)? else { return partial };
+            let from = if blank(after) { n + 1 } else { n };
+            let Some((args, used)) = line(buf, from, limits)? else { return partial };
             let args = args.trim_ascii();
             op(
                 match *verb {

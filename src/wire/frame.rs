@@ -82,6 +82,10 @@ impl MsgHead {
     pub fn len(&self, sid: &[u8]) -> usize {
         self.before.len() + sid.len() + self.after.len()
     }
+    /// Bytes of header block that the line announces.
+    pub fn header_len(&self) -> usize {
+        self.header_len.unwrap_or(0)
+    }
     /// Never: a line has at least its verb.
     pub fn is_empty(&self) -> bool {
         false

@@ -168,9 +168,14 @@ impl Connect {
             Some(Value::Object(fields)) => fields,
             _ => Map::new(),
         };
-        let given: Map<String, Value> = serde_json::from_slice(json)?;
+        // Nothing is said by null.
+        let given: Option<Map<String, Value>> = serde_json::from_str(&tolerated(json))?;
         fields.extend(
-            given.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.to_ascii_lowercase(), v)),
+            given
+                .into_iter()
+                .flatten()
+                .filter(|(_, v)| !v.is_null())
+                .map(|(k, v)| (k.to_ascii_lowercase(), v)),
         );
         serde_json::from_value(Value::Object(fields))
     }
@@ -183,6 +188,37 @@ impl Connect {
             && self.sig.is_empty()
             && self.jwt.is_empty())
     }
+}
+
+/// The text as Go's decoder takes it: what is no Unicode (bytes, halves of surrogate pairs) becomes U+FFFD.
+fn tolerated(json: &[u8]) -> std::borrow::Cow<'_, str> {
+    let text = String::from_utf8_lossy(json);
+    if !text.contains("\\u") {
+        return text;
+    }
+    // The four digits of an escape at `at`, if it is one.
+    let unit = |s: &[u8], at: usize| {
+        let digits = s.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(str::from_utf8(digits).ok().filter(|d| !d.starts_with('+'))?, 16).ok()
+    };
+    let mut bytes = text.into_owned().into_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] != b'\\' {
+            at += 1;
+            continue;
+        }
+        match (unit(&bytes, at), unit(&bytes, at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => at += 12,
+            (Some(0xd800..=0xdfff), _) => {
+                bytes[at + 2..at + 6].copy_from_slice(b"fffd");
+                at += 6;
+            }
+            // An escaped backslash is no beginning of another escape.
+            _ => at += 2,
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
 /// Secrets stay out of logs.
@@ -216,6 +252,25 @@ mod tests {
         assert!(!c.verbose && c.echo);
         assert!(Connect::parse(br#"{"verbose":"x"}"#).is_err());
         assert!(Connect::parse(b"").is_err());
+    }
+
+    #[test]
+    fn what_is_no_unicode_is_taken_as_go_takes_it() {
+        for (json, name) in [
+            (&b"{\"name\":\"caf\xe9\"}"[..], "caf\u{fffd}"),
+            (&b"{\"name\":\"\xff\"}"[..], "\u{fffd}"),
+            (&br#"{"name":"\ud800"}"#[..], "\u{fffd}"),
+            (&br#"{"name":"\ud800\ud83d\ude00x\udc00"}"#[..], "\u{fffd}\u{1f600}x\u{fffd}"),
+            (&br#"{"name":"\\ud800"}"#[..], "\\ud800"),
+            (&br#"{"name":"\\\ud800"}"#[..], "\\\u{fffd}"),
+            (&br#"{"name":"\u00e9"}"#[..], "\u{e9}"),
+            (&b"null"[..], ""),
+        ] {
+            assert_eq!(Connect::parse(json).unwrap().name, name, "{}", json.escape_ascii());
+        }
+        for json in ["[]", "5", "\"x\"", "{bad", "{} x", r#"{"protocol":1.0}"#, r#"{"name":"\ud80"}"#] {
+            assert!(Connect::parse(json.as_bytes()).is_err(), "{json}");
+        }
     }
 
     #[test]

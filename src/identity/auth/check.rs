@@ -150,8 +150,11 @@ impl Authenticator {
     /// Whether a password or token is kept in the clear, which deserves a warning at start.
     pub fn has_plaintext_passwords(&self) -> bool {
         let single = self.listener.single.as_ref().map(|s| &s.password);
-        let mut all = self.shared.users.values().map(|u| &u.password).chain(single);
-        all.any(|p| !p.is_empty() && !is_bcrypt(p.expose()))
+        let single = single.into_iter().filter(|p| !p.is_empty());
+        // No password at all is a plain one, unless a certificate stands in for it.
+        let mapped = self.listener.tls_map;
+        let users = self.shared.users.values().map(|u| &u.password).filter(|p| !mapped || !p.is_empty());
+        users.chain(single).any(|p| !is_bcrypt(p.expose()))
     }
 
     /// Decides, or says what slow work remains. Takes microseconds.

@@ -77,13 +77,19 @@ impl Authenticator {
             Source::Open => Ok(Some(unlisted()).filter(|i| same_account(&i.account))),
             Source::Nkey => listed(self.shared.nkeys.get(&who.name).map(|n| &n.user)),
             Source::NoAuthUser => {
-                if self.listener.no_auth_user.as_deref() != Some(&*who.name) {
-                    return if self.is_required() { Err(Reason::NoCredentials) } else { Ok(None) };
-                }
                 let by_key = self.shared.nkeys.get(&who.name).map(|n| &n.user);
                 let user = by_key.or_else(|| self.shared.users.get(&who.name));
+                if self.listener.no_auth_user.as_deref() != Some(&*who.name) {
+                    return if user.is_some() { Err(Reason::NoCredentials) } else { Ok(None) };
+                }
                 if user.is_some_and(|u| is_bcrypt(u.password.expose())) {
                     return Err(Reason::NoAuthUserHashed);
+                }
+                // Who changes the password means everybody whom it has let in.
+                let secret =
+                    |a: &Authenticator| a.shared.users.get(&who.name).map(|u| u.password.expose().to_owned());
+                if user.is_some_and(|u| same_account(&u.account)) && secret(self) != secret(old) {
+                    return Err(Reason::WrongPassword);
                 }
                 listed(user)
             }
@@ -213,7 +219,9 @@ mod tests {
         let both = [user("a", "x"), user("b", "x")];
         let old = stand_in(&both, "a");
         let nobody = enter(&old, Attempt::default());
-        assert_eq!(renew(&stand_in(&[user("a", "y")], "a"), &old, &nobody), "keep");
+        assert_eq!(renew(&stand_in(&[user("a", "x")], "a"), &old, &nobody), "keep");
+        assert_eq!(renew(&stand_in(&[user("a", "y")], "a"), &old, &nobody), "WrongPassword");
+        assert_eq!(renew(&server(&both[1..]), &old, &nobody), "removed");
         assert_eq!(renew(&stand_in(&both, "b"), &old, &nobody), "NoCredentials");
         assert_eq!(renew(&server(&both), &old, &nobody), "NoCredentials");
         assert_eq!(renew(&server(&[]), &old, &nobody), "removed");

@@ -15,6 +15,7 @@ use crate::{
         response::{ClusterInfo, PeerInfo},
     },
     leading::Standing,
+    meta::Assignment,
     shell::Stream,
 };
 
@@ -183,11 +184,10 @@ impl JetStream {
         None
     }
     /// What keeps a member of a cluster from serving what it has, if anything.
-    pub(crate) fn unhealthy_member(&self) -> Option<String> {
+    pub(crate) fn unhealthy_member(&self, asked: impl Fn(&Assignment) -> bool) -> Option<String> {
         self.cluster.as_ref()?;
-        let mine = self.meta.read(|s| {
-            s.assignments().filter(|a| a.a.members.contains(&self.me)).cloned().collect::<Vec<_>>()
-        });
+        let is_mine = |a: &Assignment| a.members.contains(&self.me) && asked(a);
+        let mine = self.meta.read(|s| s.assignments().filter(|a| is_mine(&a.a)).cloned().collect::<Vec<_>>());
         for a in mine {
             let label = format!("JetStream stream '{} > {}'", a.a.account, a.a.name);
             let Some(s) = self.stream_of(&a) else {

@@ -179,8 +179,8 @@ fn bad_frames() {
             (
                 client_frame(0x82, mask, &b"X".repeat(5000)),
                 "-ERR 'Unknown Protocol Operation'\r\n",
-                close(1002, "Parse Error"),
-                Closed::ParseError,
+                close(1002, "Protocol Violation"),
+                Closed::ProtocolViolation,
             ),
             (
                 client_frame(0x82, mask, b"PUB a 99999999\r\n"),

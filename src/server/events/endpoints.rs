@@ -135,6 +135,9 @@ async fn show(server: &Arc<Server>, e: Endpoint, f: &Fields, of: Option<&str>) -
             match of {
                 Some(name) => match monitor::jsz_account(server, &o).await {
                     Some(detail) => data(&detail),
+                    None if server.broker.account(name).is_some() => {
+                        Answer::NoData(format!("account {name:?} not jetstream enabled"))
+                    }
                     None => Answer::NoData(format!("account {name:?} not found")),
                 },
                 None => {

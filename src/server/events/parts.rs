@@ -17,6 +17,9 @@ const FEATURE_FLAGS: [(&str, bool); 4] = [
     ("js_snapshot_sources", false),
 ];
 
+/// What `flags` says of a server with JetStream: it is on, snapshots are binary, and groups may keep to an account.
+const JETSTREAM_FLAGS: u64 = 1 | 2 | 4;
+
 /// These switches as configured, or as nats-server has them.
 pub(crate) fn feature_flags(o: &crate::options::Options) -> impl Iterator<Item = (&'static str, bool)> {
     FEATURE_FLAGS.iter().map(|&(name, on)| (name, o.feature_flags.get(name).copied().unwrap_or(on)))
@@ -50,7 +53,8 @@ pub(super) fn server(server: &Server) -> Value {
         feature_flags(&o).map(|(name, on)| (name.to_string(), Value::Bool(on))).collect();
     m.insert("feature_flags".into(), Value::Object(flags));
     m.insert("jetstream".into(), Value::Bool(o.jetstream.is_some()));
-    m.insert("flags".into(), json!(0));
+    let flags = if o.jetstream.is_some() { JETSTREAM_FLAGS } else { 0 };
+    m.insert("flags".into(), json!(flags));
     m.insert("seq".into(), json!(seq));
     m.insert("time".into(), json!(env::wall().rfc3339()));
     Value::Object(m)
@@ -179,6 +183,9 @@ pub(super) fn statistics(server: &Server) -> Value {
         }
     }
     v["active_servers"] = json!(1 + server.cluster.mesh.as_ref().map_or(0, |m| m.counts().1));
+    if let Some(js) = monitor::jetstream_stats(server) {
+        v["jetstream"] = json!(js);
+    }
     v["gomaxprocs"] = json!(server.workers());
     v
 }

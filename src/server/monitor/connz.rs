@@ -429,10 +429,10 @@ pub fn connz(s: &Server, o: &ConnzOptions) -> Result<Connz, String> {
     }
     let registry = &s.links.clients;
     let mut entries: Vec<Entry> = Vec::new();
-    if o.state != ConnState::Closed {
+    if matches!(o.state, ConnState::Open | ConnState::All) {
         entries.extend(registry.open().into_iter().map(Entry::Open));
     }
-    if o.state != ConnState::Open {
+    if matches!(o.state, ConnState::Closed | ConnState::All) {
         let mut closed: Vec<_> = registry.closed().into_iter().map(Entry::Closed).collect();
         // Who leaves in this moment may be on both lists.
         if !entries.is_empty() {

@@ -1,5 +1,6 @@
 //! `/healthz`: whether what was asked for can really be served.
 
+use jetstream::Absent;
 use serde::Serialize;
 
 use super::{json::is_default, options::HealthzOptions};
@@ -11,7 +12,7 @@ use crate::Server;
 pub struct Healthz {
     /// `ok`, `unavailable`, or `error` where the question is wrong or details were asked for.
     pub status: &'static str,
-    /// 200, 400 or 503.
+    /// 200, 400, 404 or 503.
     #[serde(skip_serializing_if = "is_default")]
     pub status_code: u16,
     #[serde(skip_serializing_if = "is_default")]
@@ -21,12 +22,18 @@ pub struct Healthz {
 }
 
 /// One thing that is wrong.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, Default, PartialEq, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Fault {
-    /// `CONNECTION`, `BAD_REQUEST` or `JETSTREAM`.
+    /// `CONNECTION`, `BAD_REQUEST`, `JETSTREAM`, `ACCOUNT`, `STREAM` or `CONSUMER`.
     #[serde(rename = "type")]
     pub kind: &'static str,
+    #[serde(skip_serializing_if = "is_default")]
+    pub account: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub stream: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub consumer: String,
     pub error: String,
 }
 
@@ -35,10 +42,38 @@ impl Healthz {
         Healthz { status: "ok", status_code: 200, error: String::new(), errors: Vec::new() }
     }
     fn fault(o: &HealthzOptions, code: u16, kind: &'static str, error: &str) -> Healthz {
+        Healthz::of(o, code, Fault { kind, error: error.to_string(), ..Fault::default() })
+    }
+    /// Something that is asked about is not here.
+    fn absent(o: &HealthzOptions, what: Absent) -> Healthz {
+        let (account, stream, consumer) = (&o.account, &o.stream, &o.consumer);
+        let (kind, error) = match what {
+            Absent::Account => ("ACCOUNT", format!("JetStream account {account:?} not found")),
+            Absent::Stream => {
+                ("STREAM", format!("JetStream stream {stream:?} not found on account {account:?}"))
+            }
+            Absent::Consumer => (
+                "CONSUMER",
+                format!(
+                    "JetStream consumer {consumer:?} not found for stream {stream:?} on account {account:?}"
+                ),
+            ),
+        };
+        let mut fault = Fault { kind, error, account: account.clone(), ..Fault::default() };
+        if what != Absent::Account {
+            fault.stream.clone_from(stream);
+        }
+        if what == Absent::Consumer {
+            fault.consumer.clone_from(consumer);
+        }
+        Healthz::of(o, 404, fault)
+    }
+    fn of(o: &HealthzOptions, code: u16, fault: Fault) -> Healthz {
+        let error = fault.error.clone();
         let (status, errors, error) = match (o.details, code) {
-            (true, _) => ("error", vec![Fault { kind, error: error.to_string() }], String::new()),
-            (false, 400) => ("error", Vec::new(), error.to_string()),
-            (false, _) => ("unavailable", Vec::new(), error.to_string()),
+            (true, _) => ("error", vec![fault], String::new()),
+            (false, 400) => ("error", Vec::new(), error),
+            (false, _) => ("unavailable", Vec::new(), error),
         };
         Healthz { status, status_code: code, error, errors }
     }
@@ -86,10 +121,17 @@ pub fn healthz(s: &Server, o: &HealthzOptions) -> Healthz {
     if s.options().jetstream.is_some()
         && !is_on_only(o)
         && let Some(js) = &engine
-        && let Some(text) =
-            if o.js_server_only || o.js_meta_only { js.unhealthy_meta() } else { js.unhealthy() }
     {
-        return Healthz::fault(o, 503, "JETSTREAM", &text);
+        let found = match o.js_server_only || o.js_meta_only {
+            true => Ok(js.unhealthy_meta()),
+            false if o.account.is_empty() => Ok(js.unhealthy()),
+            false => js.unhealthy_of(&o.account, &o.stream, &o.consumer),
+        };
+        match found {
+            Ok(None) => {}
+            Ok(Some(text)) => return Healthz::fault(o, 503, "JETSTREAM", &text),
+            Err(what) => return Healthz::absent(o, what),
+        }
     }
     if s.options().jetstream.is_some() && s.jetstream.read().is_none() {
         return Healthz::fault(o, 503, "JETSTREAM", "JetStream is not current");
@@ -99,7 +141,8 @@ pub fn healthz(s: &Server, o: &HealthzOptions) -> Healthz {
         && let Some(js) = s.jetstream.read().as_ref()
     {
         // What is lost stays lost, and the server serves everything else: it is said, but no reason to start it anew.
-        ok.errors = js.losses().into_iter().map(|error| Fault { kind: "JETSTREAM", error }).collect();
+        let fault = |error| Fault { kind: "JETSTREAM", error, ..Fault::default() };
+        ok.errors = js.losses().into_iter().map(fault).collect();
     }
     ok
 }
@@ -126,6 +169,35 @@ mod tests {
             text(&Healthz::fault(&details, 503, "JETSTREAM", "x")),
             r#"{"status":"error","errors":[{"type":"JETSTREAM","error":"x"}]}"#
         );
+        let asked = |details| HealthzOptions {
+            account: "A".into(),
+            stream: "S".into(),
+            consumer: "C".into(),
+            details,
+            ..HealthzOptions::default()
+        };
+        for (what, plain, details) in [
+            (
+                Absent::Account,
+                r#"{"status":"unavailable","error":"JetStream account \"A\" not found"}"#,
+                r#"{"status":"error","errors":[{"type":"ACCOUNT","account":"A","error":"JetStream account \"A\" not found"}]}"#,
+            ),
+            (
+                Absent::Stream,
+                r#"{"status":"unavailable","error":"JetStream stream \"S\" not found on account \"A\""}"#,
+                r#"{"status":"error","errors":[{"type":"STREAM","account":"A","stream":"S","error":"JetStream stream \"S\" not found on account \"A\""}]}"#,
+            ),
+            (
+                Absent::Consumer,
+                r#"{"status":"unavailable","error":"JetStream consumer \"C\" not found for stream \"S\" on account \"A\""}"#,
+                r#"{"status":"error","errors":[{"type":"CONSUMER","account":"A","stream":"S","consumer":"C","error":"JetStream consumer \"C\" not found for stream \"S\" on account \"A\""}]}"#,
+            ),
+        ] {
+            for (given, want) in [(false, plain), (true, details)] {
+                let h = Healthz::absent(&asked(given), what);
+                assert_eq!((h.status_code, &*text(&h)), (404, want));
+            }
+        }
     }
 
     #[test]

@@ -116,6 +116,9 @@ pub struct JetStreamVarz {
     pub config: Option<JetStreamConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stats: Option<JetStreamStats>,
+    /// The meta group; only in clusters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<JetStreamLimits>,
 }
@@ -178,7 +181,7 @@ fn detail(o: &JszOptions) -> Detail<'_> {
 
 /// The accounts that are to be listed, if any are: their streams may have to be read from a disk.
 pub async fn jsz_accounts(s: &Server, o: &JszOptions) -> Option<Vec<Value>> {
-    let wanted = o.accounts || o.streams || o.consumers || o.config || !o.account.is_empty();
+    let wanted = o.accounts || o.streams || o.consumers || !o.account.is_empty();
     let js = s.jetstream.read().clone().filter(|_| wanted)?;
     let offset = usize::try_from(o.offset).unwrap_or(0);
     let limit = usize::try_from(o.limit).ok().filter(|n| *n > 0).unwrap_or(1024);
@@ -241,7 +244,15 @@ pub(super) fn in_varz(s: &Server) -> JetStreamVarz {
         Some(js) => JetStreamVarz {
             config: Some(config(&js, &s.options())),
             stats: Some(stats(&js)),
+            meta: js.meta_cluster(),
             limits: Some(limits(&js)),
         },
     }
+}
+
+/// For the server's statistics: what `/varz` has, without the place of the data. `None` while JetStream is off.
+pub fn jetstream_stats(s: &Server) -> Option<JetStreamVarz> {
+    let mut of = in_varz(s);
+    of.config.as_mut()?.store_dir.clear();
+    Some(of)
 }

@@ -34,7 +34,7 @@ pub use healthz::{Healthz, healthz, healthz_now};
 pub use http::listen;
 pub use inner::{Expvarz, IpQueue, Raftz, expvarz, ipqueuesz, raftz};
 pub use json::{Time, age, compact, duration, pretty};
-pub use jsz::{Jsz, jsz, jsz_account, jsz_accounts};
+pub use jsz::{Jsz, jetstream_stats, jsz, jsz_account, jsz_accounts};
 pub use options::*;
 pub use peers::{Gatewayz, Leafz, Routez, gatewayz, leafz, routez};
 pub use state::State;

@@ -37,6 +37,8 @@ pub enum ConnState {
     Closed,
     /// Both.
     All,
+    /// A number that is none of theirs: nobody.
+    Neither,
 }
 
 impl<'de> Deserialize<'de> for ConnState {
@@ -44,7 +46,8 @@ impl<'de> Deserialize<'de> for ConnState {
         match i64::deserialize(d)? {
             0 => Ok(ConnState::Open),
             1 => Ok(ConnState::Closed),
-            _ => Ok(ConnState::All),
+            2 => Ok(ConnState::All),
+            _ => Ok(ConnState::Neither),
         }
     }
 }

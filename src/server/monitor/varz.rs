@@ -281,7 +281,7 @@ pub fn varz(s: &Server, _: &VarzOptions) -> Varz {
         go: info.go.clone(),
         host,
         port,
-        auth_required: info.auth_required,
+        auth_required: s.links.settings().authenticator.is_required(),
         tls_required: o.tls.is_some(),
         tls_verify: o.tls.as_ref().is_some_and(|t| t.verify),
         connect_urls: info.connect_urls.clone(),

@@ -103,6 +103,16 @@ pub fn validate(o: &Options) -> Result<(), String> {
             return Err("TLS verification of clients needs a certificate of the server".to_string());
         }
     }
+    let advertised = [
+        ("client_advertise", &o.client_advertise),
+        ("cluster advertise", o.cluster.as_ref().map_or(&None, |c| &c.advertise)),
+        ("websocket advertise", o.websocket.as_ref().map_or(&None, |w| &w.advertise)),
+    ];
+    for (what, text) in advertised {
+        if let Some(Err(e)) = text.as_ref().map(|text| super::url::split_host_port(text)) {
+            return Err(format!("{what} {:?}: {e}", text.as_deref().unwrap_or_default()));
+        }
+    }
     let has_users = !o.authorization.users.is_empty() || o.accounts.iter().any(|a| !a.users.is_empty());
     no_auth_user(o, o.no_auth_user.as_deref(), has_users)?;
     if let Some(name) = &o.system_account

@@ -8,6 +8,7 @@ use super::parse::Draft;
 use super::types::{CertificateFiles, ClusterOptions};
 use super::url::{ServerUrl, split_host_port};
 use super::{NATS_VERSION, Options, Secret, help, load};
+use crate::settings;
 use conf::Source;
 
 /// What the command line sets. `None` leaves the file's value or the default.
@@ -379,6 +380,15 @@ fn check(executable: &str, options: &Options, warnings: &[String], source: &dyn 
         if let Err(text) = source.read(file) {
             lines.push(format!("error parsing X509 certificate/key pair: {text}"));
         }
+    }
+    let needs_certificate = [options.tls.as_ref(), options.cluster.as_ref().and_then(|c| c.tls.as_ref())];
+    if needs_certificate.into_iter().flatten().any(|t| t.certificates.is_empty()) {
+        lines.push("TLS needs a certificate: set cert_file and key_file, or certs".to_string());
+    }
+    // What a start would find: nobody who has asked wants to learn it then.
+    match settings::account_rules(options) {
+        Ok(rules) => lines.extend(broker::rules::check(&rules)),
+        Err(wrong) => lines.extend(wrong),
     }
     if !lines.is_empty() {
         let stderr = format!("{executable}: {}\n", lines.join("\n"));

@@ -37,14 +37,14 @@ pub fn load_text(path: &str, text: &str, flags: &Flags, source: &dyn Source) -> 
 fn load_document(path: &str, text: &str, flags: &Flags, source: &dyn Source) -> Result<Loaded, Vec<String>> {
     let Document { root, digest, .. } =
         conf::parse_text(path, text, source).map_err(|e| vec![e.to_string()])?;
-    if root.is_empty() {
-        return Err(vec![format!("{path}: config has no values or is empty")]);
-    }
     let mut reader = Reader::default();
     let mut draft = Draft::default();
     parse::top::read(&mut reader, &root, &mut draft);
     check::places(&mut reader, &root, &draft.options);
-    let warnings: Vec<String> = reader.warnings.iter().map(ToString::to_string).collect();
+    let mut warnings: Vec<String> = reader.warnings.iter().map(ToString::to_string).collect();
+    if root.is_empty() {
+        warnings.push(format!("{path}: config has no values or is empty"));
+    }
     if !reader.errors.is_empty() {
         return Err(warnings.into_iter().chain(reader.errors.iter().map(ToString::to_string)).collect());
     }

@@ -149,6 +149,13 @@ pub struct Options {
     pub default_js_domain: BTreeMap<String, String>,
 }
 
+impl Options {
+    /// All users, those of accounts included.
+    pub fn users(&self) -> impl Iterator<Item = &UserOptions> {
+        self.authorization.users.iter().chain(self.accounts.iter().flat_map(|a| &a.users))
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {

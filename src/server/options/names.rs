@@ -23,6 +23,9 @@ pub(crate) fn is_literal_subject(subject: &str) -> bool {
 
 /// `subject` or `subject queue`, both possibly with wildcards.
 pub(crate) fn is_subject_and_queue(text: &str) -> bool {
+    if text.trim() != text {
+        return false;
+    }
     let mut parts = text.split_whitespace();
     match (parts.next(), parts.next(), parts.next()) {
         (Some(subject), None, _) => is_subject(subject),

@@ -4,10 +4,12 @@
 //! such difference. Both sides are options as they were loaded; ports that were chosen at random belong to the running
 //! server and never appear here.
 
-use super::types::{ClusterOptions, JetStreamOptions, LogOptions, TlsOptions, WebSocketOptions};
+use super::types::{
+    ClusterOptions, HttpOptions, JetStreamOptions, LogOptions, StoreCipher, SyncInterval, TlsOptions,
+    WebSocketOptions, WriteTimeout,
+};
 use super::{Authorization, Options};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::time::Duration;
 
 /// A difference that a running server can take. The values are in the new options.
@@ -15,14 +17,22 @@ use std::time::Duration;
 pub enum Change {
     /// `debug`.
     Debug,
-    /// `trace`, `trace_verbose` or `trace_headers`.
+    /// `trace`.
     Trace,
-    /// `logtime` or `logtime_utc`.
+    /// `trace_verbose`.
+    TraceVerbose,
+    /// `trace_headers`.
+    TraceHeaders,
+    /// `logtime`.
     LogTime,
+    /// `logtime_utc`.
+    LogTimeUtc,
     /// `logfile`.
     LogFile,
-    /// `syslog` or `remote_syslog`.
+    /// `syslog`.
     Syslog,
+    /// `remote_syslog`.
+    RemoteSyslog,
     /// `max_traced_msg_len`.
     MaxTracedMsgLen,
     /// The client listener's `tls`. Told whenever there is TLS, since a certificate may have been replaced in its file.
@@ -96,20 +106,27 @@ impl Change {
         let number = |n: Option<usize>| n.map_or_else(|| "0".to_string(), |n| n.to_string());
         match self {
             Change::Debug => format!("debug = {}", new.log.debug),
-            Change::Trace => format!("trace = {}", new.log.trace),
+            Change::Trace => format!("trace = {}", traces(&new.log)),
+            Change::TraceVerbose => format!("trace_verbose = {}", new.log.trace_verbose),
+            Change::TraceHeaders => format!("trace_headers = {}", new.log.trace_headers),
             Change::LogTime => format!("logtime = {}", new.log.logtime),
+            Change::LogTimeUtc => format!("logtime_utc = {}", new.log.logtime_utc),
             Change::LogFile => format!("log_file = {}", text(&new.log.file)),
             Change::Syslog => format!("syslog = {}", new.log.syslog),
+            Change::RemoteSyslog => format!("remote_syslog = {}", text(&new.log.remote_syslog)),
             Change::MaxTracedMsgLen => format!("max_traced_msg_len = {}", number(new.log.max_traced_msg_len)),
             Change::Tls => format!("tls = {}", if new.tls.is_some() { "enabled" } else { "disabled" }),
             Change::ClientAdvertise => format!("client_advertise = {}", text(&new.client_advertise)),
-            Change::MaxConnections => format!("max_connections = {}", number(new.max_connections)),
+            Change::MaxConnections => {
+                let max = new.max_connections.map_or_else(|| "-1".to_string(), |n| n.to_string());
+                format!("max_connections = {max}")
+            }
             Change::MaxControlLine => format!("max_control_line = {}", new.max_control_line),
             Change::MaxPayload => format!("max_payload = {}", new.max_payload),
             Change::PingInterval => format!("ping_interval = {}", span(new.ping_interval)),
             Change::PingMax => format!("ping_max = {}", new.ping_max),
             Change::WriteDeadline => format!("write_deadline = {}", span(new.write_deadline)),
-            Change::AuthTimeout => format!("authorization timeout = {}", span(new.auth_timeout)),
+            Change::AuthTimeout => format!("authorization timeout = {}", new.auth_timeout.as_secs_f64()),
             Change::Authorization => "authorization users".to_string(),
             Change::Accounts => "accounts".to_string(),
             Change::Mappings => "mappings".to_string(),
@@ -135,6 +152,11 @@ impl Change {
             }
         }
     }
+}
+
+/// Whether protocol lines are logged: each of the three asks for it.
+fn traces(log: &LogOptions) -> bool {
+    log.trace || log.trace_verbose || log.trace_headers
 }
 
 pub(crate) fn span(d: Duration) -> String {
@@ -178,6 +200,42 @@ impl Shown for BTreeMap<String, String> {
     }
 }
 
+impl Shown for HttpOptions {
+    fn shown(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+impl Shown for WriteTimeout {
+    fn shown(&self) -> String {
+        match self {
+            WriteTimeout::Default => "",
+            WriteTimeout::Close => "close",
+            WriteTimeout::Retry => "retry",
+        }
+        .to_string()
+    }
+}
+
+impl Shown for SyncInterval {
+    fn shown(&self) -> String {
+        match self {
+            SyncInterval::Always => "always".to_string(),
+            SyncInterval::Every(d) => span(*d),
+        }
+    }
+}
+
+impl Shown for StoreCipher {
+    fn shown(&self) -> String {
+        match self {
+            StoreCipher::ChaCha => "chacha",
+            StoreCipher::Aes => "aes",
+        }
+        .to_string()
+    }
+}
+
 macro_rules! shown_by_display {
     ($($type:ty),*) => { $(impl Shown for $type { fn shown(&self) -> String { self.to_string() } })* };
 }
@@ -204,10 +262,10 @@ impl Found {
         }
     }
 
-    /// For what has no short form; `Debug` hides secrets.
-    fn refuse_block<T: PartialEq + Debug>(&mut self, name: &str, old: &T, new: &T) {
+    /// For what may not be shown, or takes too many words.
+    fn refuse_unshown<T: PartialEq>(&mut self, name: &str, old: &T, new: &T) {
         if old != new {
-            self.refused.push(format!("config reload not supported for {name}: old={old:?}, new={new:?}"));
+            self.refused.push(format!("config reload not supported for {name}"));
         }
     }
 
@@ -287,14 +345,16 @@ pub fn diff(old: &Options, new: &Options) -> Result<Vec<Change>, Vec<String>> {
     log_options(&mut found, log, &new.log);
     found.change(Change::PidFile, pid_file, &new.pid_file);
     found.change(Change::PortsFileDir, ports_file_dir, &new.ports_file_dir);
-    found.refuse_block("HTTP", http, &new.http);
-    found.refuse_block("HTTPS", https, &new.https);
+    found.refuse("HTTP", http, &new.http);
+    found.refuse("HTTPS", https, &new.https);
     found.refuse("HTTPBasePath", http_base_path, &new.http_base_path);
-    found.refuse("ProfPort", prof_port, &new.prof_port);
+    found.refuse("ProfPort", &prof_port.unwrap_or(0), &new.prof_port.unwrap_or(0));
     found.change(Change::ProfBlockRate, prof_block_rate, &new.prof_block_rate);
     found.change(Change::MaxConnections, max_connections, &new.max_connections);
-    found.refuse("MaxSubs", max_subscriptions, &new.max_subscriptions);
-    found.refuse("MaxSubTokens", max_subscription_tokens, &new.max_subscription_tokens);
+    let or_0 = |n: &Option<usize>| n.unwrap_or(0);
+    found.refuse("MaxSubs", &or_0(max_subscriptions), &or_0(&new.max_subscriptions));
+    let (old_tokens, new_tokens) = (or_0(max_subscription_tokens), or_0(&new.max_subscription_tokens));
+    found.refuse("MaxSubTokens", &old_tokens, &new_tokens);
     found.change(Change::MaxControlLine, max_control_line, &new.max_control_line);
     found.change(Change::MaxPayload, max_payload, &new.max_payload);
     found.refuse("MaxPending", max_pending, &new.max_pending);
@@ -302,7 +362,7 @@ pub fn diff(old: &Options, new: &Options) -> Result<Vec<Change>, Vec<String>> {
     found.change(Change::PingInterval, ping_interval, &new.ping_interval);
     found.change(Change::PingMax, ping_max, &new.ping_max);
     found.change(Change::WriteDeadline, write_deadline, &new.write_deadline);
-    found.refuse_block("WriteTimeout", write_timeout, &new.write_timeout);
+    found.refuse("WriteTimeout", write_timeout, &new.write_timeout);
     found.change(Change::AuthTimeout, auth_timeout, &new.auth_timeout);
     found.refuse("LameDuckDuration", lame_duck_duration, &new.lame_duck_duration);
     found.refuse("LameDuckGracePeriod", lame_duck_grace_period, &new.lame_duck_grace_period);
@@ -315,8 +375,11 @@ pub fn diff(old: &Options, new: &Options) -> Result<Vec<Change>, Vec<String>> {
     found.tls(Change::Tls, tls.as_ref(), new.tls.as_ref());
     found.refuse("AllowNonTLS", allow_non_tls, &new.allow_non_tls);
     auth(&mut found, authorization, &new.authorization);
-    // nats-server's documentation lets the user be removed; the server itself refuses that too.
-    found.refuse("NoAuthUser", no_auth_user, &new.no_auth_user);
+    // It may go together with its user.
+    let is_gone = |name: &String| !new.users().any(|u| u.identity.name() == name);
+    if new.no_auth_user.is_some() || !no_auth_user.as_ref().is_none_or(is_gone) {
+        found.refuse("NoAuthUser", no_auth_user, &new.no_auth_user);
+    }
     found.change(Change::Accounts, accounts, &new.accounts);
     found.change(Change::Mappings, mappings, &new.mappings);
     let named = |name: &Option<String>| name.clone().filter(|n| n != "$SYS");
@@ -346,16 +409,16 @@ fn log_options(found: &mut Found, old: &LogOptions, new: &LogOptions) {
         max_traced_msg_len,
     } = old;
     found.change(Change::Debug, debug, &new.debug);
-    found.change(Change::Trace, trace, &new.trace);
-    found.change(Change::Trace, trace_verbose, &new.trace_verbose);
-    found.change(Change::Trace, trace_headers, &new.trace_headers);
+    found.change(Change::Trace, &(*trace || *trace_verbose || *trace_headers), &traces(new));
+    found.change(Change::TraceVerbose, trace_verbose, &new.trace_verbose);
+    found.change(Change::TraceHeaders, trace_headers, &new.trace_headers);
     found.change(Change::LogTime, logtime, &new.logtime);
-    found.change(Change::LogTime, logtime_utc, &new.logtime_utc);
+    found.change(Change::LogTimeUtc, logtime_utc, &new.logtime_utc);
     found.change(Change::LogFile, file, &new.file);
     found.refuse("LogSizeLimit", file_size_limit, &new.file_size_limit);
     found.refuse("LogMaxFiles", file_max_num, &new.file_max_num);
     found.change(Change::Syslog, syslog, &new.syslog);
-    found.change(Change::Syslog, remote_syslog, &new.remote_syslog);
+    found.change(Change::RemoteSyslog, remote_syslog, &new.remote_syslog);
     found.change(Change::MaxTracedMsgLen, max_traced_msg_len, &new.max_traced_msg_len);
 }
 
@@ -366,8 +429,46 @@ fn auth(found: &mut Found, old: &Authorization, new: &Authorization) {
 }
 
 fn websocket_options(found: &mut Found, old: Option<&WebSocketOptions>, new: Option<&WebSocketOptions>) {
-    let rest = |w: Option<&WebSocketOptions>| w.map(|w| WebSocketOptions { tls: None, ..w.clone() });
-    found.refuse_block("Websocket", &rest(old), &rest(new));
+    let listens = |w: Option<&WebSocketOptions>| w.map(|w| format!("{}:{}", w.host, w.port));
+    found.refuse("Websocket", &listens(old), &listens(new));
+    if let (Some(old), Some(new)) = (old, new) {
+        // Taken apart without `..`, as above.
+        let WebSocketOptions {
+            host: _,
+            port: _,
+            advertise,
+            no_tls,
+            tls: _,
+            same_origin,
+            allowed_origins,
+            handshake_timeout,
+            compression,
+            authorization,
+            no_auth_user,
+            jwt_cookie,
+            user_cookie,
+            pass_cookie,
+            token_cookie,
+            headers,
+            ping_interval,
+        } = old;
+        found.refuse("Websocket advertise", advertise, &new.advertise);
+        found.refuse("Websocket no_tls", no_tls, &new.no_tls);
+        found.refuse("Websocket same_origin", same_origin, &new.same_origin);
+        let list = |of: &[String]| format!("[{}]", of.join(" "));
+        let (origins, new_origins) = (list(allowed_origins), list(&new.allowed_origins));
+        found.refuse("Websocket allowed_origins", &origins, &new_origins);
+        found.refuse("Websocket handshake_timeout", handshake_timeout, &new.handshake_timeout);
+        found.refuse("Websocket compression", compression, &new.compression);
+        found.refuse_unshown("Websocket authorization", authorization, &new.authorization);
+        found.refuse("Websocket no_auth_user", no_auth_user, &new.no_auth_user);
+        found.refuse("Websocket jwt_cookie", jwt_cookie, &new.jwt_cookie);
+        found.refuse("Websocket user_cookie", user_cookie, &new.user_cookie);
+        found.refuse("Websocket pass_cookie", pass_cookie, &new.pass_cookie);
+        found.refuse("Websocket token_cookie", token_cookie, &new.token_cookie);
+        found.refuse_unshown("Websocket headers", headers, &new.headers);
+        found.refuse("Websocket ping_interval", ping_interval, &new.ping_interval);
+    }
     found.tls(Change::WebSocketTls, old.and_then(|w| w.tls.as_ref()), new.and_then(|w| w.tls.as_ref()));
 }
 
@@ -445,13 +546,13 @@ fn jetstream_options(found: &mut Found, old: Option<&JetStreamOptions>, new: Opt
             found.refused.push(text);
         }
     }
-    found.refuse_block("SyncInterval", sync_interval, &new.sync_interval);
+    found.refuse("SyncInterval", sync_interval, &new.sync_interval);
     found.refuse("JetStreamDomain", domain, &new.domain);
     found.refuse("JetStreamExtHint", extension_hint, &new.extension_hint);
     found.refuse("JetStreamUniqueTag", unique_tag, &new.unique_tag);
-    found.refuse_block("JetStreamKey", key, &new.key);
-    found.refuse_block("JetStreamOldKey", previous_key, &new.previous_key);
-    found.refuse_block("JetStreamCipher", cipher, &new.cipher);
+    found.refuse_unshown("JetStreamKey", key, &new.key);
+    found.refuse_unshown("JetStreamOldKey", previous_key, &new.previous_key);
+    found.refuse("JetStreamCipher", cipher, &new.cipher);
     found.change(Change::JetStreamLimits, limits, &new.limits);
     found.refuse("JetStreamMaxCatchup", max_outstanding_catchup, &new.max_outstanding_catchup);
     found.refuse("StreamMaxBufferedMsgs", max_buffered_msgs, &new.max_buffered_msgs);

@@ -141,25 +141,35 @@ fn what_is_too_long_or_makes_no_sense_is_named() {
                 Closed::MaximumControlLineExceeded,
             ),
             ("PUB foo 1001\r\n".into(), "Maximum Payload Violation", Closed::MaximumMessagePayloadExceeded),
-            ("PUB foo 99999999999999999999999\r\n".into(), none, Closed::ParseError),
-            ("PUB foo -1\r\n".into(), none, Closed::ParseError),
-            ("PUB foo 1e3\r\n".into(), none, Closed::ParseError),
-            ("PUB foo\r\n".into(), none, Closed::ParseError),
-            ("PUB foo 3\r\nhello\r\n".into(), none, Closed::ParseError),
-            ("SUB foo\r\n".into(), none, Closed::ParseError),
-            ("SUB a b c d\r\n".into(), none, Closed::ParseError),
-            ("NONSENSE\r\n".into(), "Unknown Protocol Operation", Closed::ParseError),
-            ("\u{0}\u{1}\u{2}\u{3}".into(), "Unknown Protocol Operation", Closed::ParseError),
-            ("HPUB foo 20 10\r\n".into(), none, Closed::ParseError),
-            ("HPUB foo -1 10\r\n".into(), none, Closed::ParseError),
-            ("HPUB foo 10\r\n".into(), none, Closed::ParseError),
-            ("CONNECT {\"verbose\":\r\n".into(), none, Closed::ParseError),
+            ("PUB foo 99999999999999999999999\r\n".into(), none, Closed::ProtocolViolation),
+            ("PUB foo -1\r\n".into(), none, Closed::ProtocolViolation),
+            ("PUB foo 1e3\r\n".into(), none, Closed::ProtocolViolation),
+            ("PUB foo\r\n".into(), none, Closed::ProtocolViolation),
+            ("PUB foo 3\r\nhello\r\n".into(), none, Closed::ProtocolViolation),
+            ("SUB foo\r\n".into(), none, Closed::ProtocolViolation),
+            ("SUB a b c d\r\n".into(), none, Closed::ProtocolViolation),
+            ("NONSENSE\r\n".into(), "Unknown Protocol Operation", Closed::ProtocolViolation),
+            ("\u{0}\u{1}\u{2}\u{3}".into(), "Unknown Protocol Operation", Closed::ProtocolViolation),
+            ("HPUB foo 20 10\r\n".into(), none, Closed::ProtocolViolation),
+            ("HPUB foo -1 10\r\n".into(), none, Closed::ProtocolViolation),
+            ("HPUB foo 10\r\n".into(), none, Closed::ProtocolViolation),
+            ("PUB foo 2\r\nhello\r\n".into(), "Unknown Protocol Operation", Closed::ProtocolViolation),
+            ("RMSG a b 1\r\n".into(), "Unknown Protocol Operation", Closed::ProtocolViolation),
+            ("UNSUB\r\n".into(), "Unknown Protocol Operation", Closed::ProtocolViolation),
+            ("-ERR\r\n".into(), "Unknown Protocol Operation", Closed::ProtocolViolation),
+            ("-ERR 'x'\r\n".into(), none, Closed::ParseError),
+            ("INFO x\r\n".into(), none, Closed::ProtocolViolation),
+            ("INFO\r\n".into(), none, Closed::ProtocolViolation),
+            ("CONNECT\r\n".into(), none, Closed::ProtocolViolation),
+            ("CONNECT []\r\n".into(), none, Closed::ProtocolViolation),
+            ("CONNECT {\"headers\":false}\r\nHPUB a 2 4\r\nabcd\r\n".into(), none, Closed::ProtocolViolation),
+            ("CONNECT {\"verbose\":\r\n".into(), none, Closed::ProtocolViolation),
             (
                 format!("CONNECT {{\"name\":\"{}\"}}\r\n", "[".repeat(3000)) + "CONNECT [[[[\r\n",
                 none,
-                Closed::ParseError,
+                Closed::ProtocolViolation,
             ),
-            (format!("CONNECT {}\r\n", "[".repeat(4000)), none, Closed::ParseError),
+            (format!("CONNECT {}\r\n", "[".repeat(4000)), none, Closed::ProtocolViolation),
             (
                 "CONNECT {\"protocol\":77}\r\n".into(),
                 "invalid client protocol",
@@ -169,7 +179,8 @@ fn what_is_too_long_or_makes_no_sense_is_named() {
             let mut w = Wire::connect(&s, CONNECT).await;
             assert!(w.send(&bytes).await);
             let shown = &bytes[..bytes.len().min(40)];
-            let words = w.rest().await;
+            // A second CONNECT that is right says so, since it asks for it.
+            let words = w.rest().await.replacen("+OK\r\n", "", 1);
             assert_eq!(end_of(&s, w.id).await, reason, "{shown}");
             assert!(words.is_empty() || words.starts_with("-ERR '"), "{shown}: {words:?}");
             assert!(words.contains(answer), "{shown}: {words:?}");
@@ -395,5 +406,70 @@ fn ten_thousand_silent_connections_are_bounded_and_end_at_the_timeout() {
         let mut last = all.pop().unwrap();
         assert!(last.rest().await.ends_with("-ERR 'Authentication Timeout'\r\n"));
         all_is_well(&s, &mut good, 1).await;
+    });
+}
+
+#[test]
+fn what_go_takes_is_taken() {
+    with_server("", async |s| {
+        for (connect, name) in [
+            (&b"CONNECT {\"name\":\"caf\xe9\"}"[..], "caf\u{fffd}"),
+            (&br#"CONNECT {"name":"\ud800"}"#[..], "\u{fffd}"),
+            (&b"CONNECT null"[..], ""),
+            (&b"CONNECT{}"[..], ""),
+            (&b"INFO {}\r\nCONNECT {}"[..], ""),
+        ] {
+            let mut w = Wire::greeted(&s).await;
+            assert!(w.send([connect, b"\r\n"].concat()).await);
+            assert_eq!(w.until("\r\n").await, "+OK\r\n");
+            assert_eq!(s.links.clients.get(w.id).unwrap().facts.lock().name, name);
+        }
+    });
+    with_server("authorization { user: a, password: x }", async |s| {
+        let mut w = Wire::greeted(&s).await;
+        assert!(w.send("INFO {}\r\n").await);
+        assert_eq!(w.rest().await, "-ERR 'Authorization Violation'\r\n");
+    });
+}
+
+#[test]
+fn who_is_refused_by_its_connect_is_named() {
+    with_server("", async |s| {
+        for (connect, reason) in [
+            (r#"{"protocol":3,"name":"P","user":"u"}"#, Closed::BadClientProtocolVersion),
+            (r#"{"no_responders":true,"name":"P","user":"u"}"#, Closed::NoRespondersRequiresHeaders),
+        ] {
+            let mut w = Wire::greeted(&s).await;
+            assert!(w.send(format!("CONNECT {connect}\r\n")).await);
+            w.rest().await;
+            assert_eq!(end_of(&s, w.id).await, reason);
+            let closed = s.links.clients.closed();
+            let facts = &closed.iter().find(|c| c.id == w.id).unwrap().facts;
+            assert_eq!((&*facts.name, &*facts.user), ("P", "u"));
+        }
+    });
+}
+
+#[test]
+fn the_verbose_are_told_of_a_publish_before_what_it_causes() {
+    with_server("", async |s| {
+        let mut w = Wire::greeted(&s).await;
+        // Nothing was said yet: verbose and pedantic.
+        let mut ask = async |bytes: &str| {
+            assert!(w.send(format!("{bytes}PING\r\n")).await);
+            w.until("PONG\r\n").await
+        };
+        assert_eq!(ask("SUB a 1\r\nPUB a 1\r\nx\r\n").await, "+OK\r\n+OK\r\nMSG a 1 1\r\nx\r\nPONG\r\n");
+        assert_eq!(ask("PUB a..b 1\r\nx\r\n").await, "-ERR 'Invalid Publish Subject'\r\n+OK\r\nPONG\r\n");
+    });
+}
+
+#[test]
+fn a_member_of_a_queue_group_hears_nothing_of_absent_responders() {
+    with_server("", async |s| {
+        let mut w = Wire::connect(&s, CONNECT).await;
+        assert_eq!(w.ask("SUB rep q 9\r\nPUB nobody rep 1\r\nx\r\n").await, "");
+        let answer = w.ask("SUB rep 8\r\nPUB nobody rep 1\r\nx\r\n").await;
+        assert_eq!(answer, "HMSG rep 8 38 38\r\nNATS/1.0 503\r\nNats-Subject: nobody\r\n\r\n\r\n");
     });
 }

@@ -491,3 +491,165 @@ fn jetstream_goes_on_and_off_and_its_limits_follow() {
         r.reload("").await;
     });
 }
+
+/// What has come into a log since it had `from` bytes, without times, addresses and ids.
+async fn said(log: &Path, from: usize) -> (usize, Vec<String>) {
+    let all = Disk::os().read(log).await.unwrap();
+    let text = String::from_utf8_lossy(&all[from..]).into_owned();
+    let lines = text.lines().filter_map(|l| {
+        let (_, rest) = l.split_once("[TRC] ").or_else(|| l.split_once("[DBG] "))?;
+        let (who, what) = rest.split_once(" - ")?;
+        assert!(who.starts_with("127.0.0.1:"), "{l}");
+        let (mark, what) = what.split_once(" - ")?;
+        assert!(mark.starts_with("cid:"), "{l}");
+        // The server's own PING comes when it wants to.
+        let is_ping = what.ends_with("Client Ping Timer") || what.ends_with("->> [PING]");
+        (!is_ping).then(|| what.to_string())
+    });
+    (all.len(), lines.collect())
+}
+
+#[test]
+fn protocol_lines_are_logged_as_nats_server_logs_them_and_a_reload_turns_them_on_and_off() {
+    let log = std::env::temp_dir().join(format!("fulmar-trace-{}.log", env::process::id()));
+    let config = |more: &str| {
+        format!(
+            "log_file: {log:?}\naccounts {{ A {{ users = [{{user: a, password: x}}] }}, $SYS {{ users = [{{user: s, password: x}}] }} }}\n{more}"
+        )
+    };
+    test("trace", &config(""), async |r| {
+        let connect = r#"CONNECT {"verbose":true,"headers":true,"user":"a","pass":"x","name":"n"}"#;
+        let mut a = Wire::greeted(&r.server).await;
+        assert_eq!(a.ask(&format!("{connect}\r\nPUB x 1\r\nx\r\n")).await, "+OK\r\n+OK\r\n");
+        let (at, lines) = said(&log, 0).await;
+        assert_eq!(lines, Vec::<String>::new());
+        r.reload(&config("debug: true, trace: true")).await;
+        let long = "PUB none 1\r\nx\r\nSUB y 2\r\nUNSUB 2 1\r\nPUB y 2\r\nab\r\n";
+        let all = format!(
+            "SUB x 1\r\nPUB x r 1\r\n\"\r\nHPUB x 12 14\r\nNATS/1.0\r\n\r\nab\r\nSUB b..c 3\r\nUNSUB 1\r\n{long}"
+        );
+        a.ask(&all).await;
+        let (at, lines) = said(&log, at).await;
+        let who = "\"n\" - \"A/user:a\" - ";
+        let plain = |lines: &[String]| lines.iter().map(|l| l.replacen(who, "", 1)).collect::<Vec<_>>();
+        assert!(lines.iter().all(|l| l.starts_with(who)), "{lines:?}");
+        assert_eq!(
+            plain(&lines),
+            [
+                "<<- [SUB x 1]",
+                "->> [OK]",
+                "<<- [PUB x r 1]",
+                r#"<<- MSG_PAYLOAD: ["\""]"#,
+                "->> [OK]",
+                "->> [MSG x 1 r 1]",
+                r#"->> MSG_PAYLOAD: ["\""]"#,
+                "<<- [HPUB x 12 14]",
+                r#"<<- MSG_PAYLOAD: ["NATS/1.0\r\n\r\nab"]"#,
+                "->> [OK]",
+                "->> [HMSG x 1 12 14]",
+                r#"->> MSG_PAYLOAD: ["NATS/1.0\r\n\r\nab"]"#,
+                "<<- [SUB b..c 3]",
+                "->> [-ERR Invalid Subject]",
+                "<<- [UNSUB 1]",
+                "->> [OK]",
+                "<-> [DELSUB 1]",
+                "<<- [PUB none 1]",
+                r#"<<- MSG_PAYLOAD: ["x"]"#,
+                "->> [OK]",
+                "<<- [SUB y 2]",
+                "->> [OK]",
+                "<<- [UNSUB 2 1]",
+                "->> [OK]",
+                "<<- [PUB y 2]",
+                r#"<<- MSG_PAYLOAD: ["ab"]"#,
+                "->> [OK]",
+                "->> [MSG y 2 2]",
+                r#"->> MSG_PAYLOAD: ["ab"]"#,
+                "<-> [DELSUB 2]",
+                "<<- [PING]",
+                "->> [PONG]",
+            ]
+        );
+        // Secrets are left out; the system account is left out without trace_verbose.
+        let mut b = Wire::greeted(&r.server).await;
+        b.ask(&format!("{connect}\r\nSUB z 1\r\n")).await;
+        let id = b.id;
+        drop(b);
+        end_of(&r.server, id).await;
+        let mut s = Wire::greeted(&r.server).await;
+        s.ask("CONNECT {\"verbose\":false,\"user\":\"s\",\"pass\":\"x\"}\r\nPUB sys 1\r\nx\r\n").await;
+        let (at, lines) = said(&log, at).await;
+        let login = connect.replace("\"pass\":\"x\"", "\"pass\":\"[REDACTED]\"");
+        let own = plain(&lines[..9]);
+        assert_eq!(
+            own,
+            [
+                "Client connection created".to_string(),
+                format!("<<- [{login}]"),
+                "->> [OK]".into(),
+                "<<- [SUB z 1]".into(),
+                "->> [OK]".into(),
+                "<<- [PING]".into(),
+                "->> [PONG]".into(),
+                "Client connection closed: Client Closed".into(),
+                "<-> [DELSUB 1]".into(),
+            ]
+        );
+        assert!(lines[9..].iter().all(|l| !l.contains("sys") && !l.contains("\"x\"")), "{lines:?}");
+        // Less of each, and of everybody.
+        r.reload(&config("trace_verbose: true, max_traced_msg_len: 2")).await;
+        s.ask("PUB sys 3\r\nabc\r\n").await;
+        let (at, lines) = said(&log, at).await;
+        assert!(lines.iter().any(|l| l.ends_with("<<- [PUB sys 3]")), "{lines:?}");
+        assert!(lines.iter().any(|l| l.ends_with("<<- MSG_PAYLOAD: [\"ab...\"]")), "{lines:?}");
+        r.reload(&config("trace_headers: true")).await;
+        a.ask("HPUB x 12 14\r\nNATS/1.0\r\n\r\nab\r\nPUB x 1\r\nq\r\n").await;
+        let (at, lines) = said(&log, at).await;
+        let shown = plain(&lines);
+        assert_eq!(
+            shown[..4],
+            ["<<- [HPUB x 12 14]", "<<- MSG_PAYLOAD: [\"NATS/1.0\"]", "->> [OK]", "<<- [PUB x 1]"]
+        );
+        r.reload(&config("")).await;
+        a.ask("PUB x 1\r\nq\r\n").await;
+        assert_eq!(said(&log, at).await.1, Vec::<String>::new());
+        Disk::os().remove_file(&log).await.ok();
+    });
+}
+
+#[test]
+fn who_came_without_credentials_stays_as_long_as_its_user_is_the_same() {
+    let config = |pass: &str| {
+        format!(
+            "{}\nno_auth_user: a",
+            users(&format!("{{user: a, password: {pass}}}, {{user: b, password: x}}"))
+        )
+    };
+    test("stand-in", &config("x"), async |r| {
+        let (mut none, mut b) = (Wire::connect(&r.server, CONNECT).await, r.user("b").await);
+        r.reload(&format!("{}\nmax_payload: 1000", config("x"))).await;
+        assert_eq!(none.ask("").await, "");
+        r.reload(&config("y")).await;
+        assert_eq!(none.rest().await, GONE);
+        assert_eq!(end_of(&r.server, none.id).await, Closed::AuthenticationFailure);
+        // The user may go, and what stood in with it.
+        let mut none = Wire::connect(&r.server, CONNECT).await;
+        r.reload(&users("{user: b, password: x}")).await;
+        assert_eq!(none.rest().await, "");
+        assert_eq!(b.ask("").await, "");
+    });
+}
+
+#[test]
+fn a_file_of_ports_comes_and_goes() {
+    let dir = std::env::temp_dir().join(format!("fulmar-ports-{}", env::process::id()));
+    test("ports", "max_payload: 1000", async |r| {
+        Disk::os().create_dir_all(&dir).await.unwrap();
+        let files = async || Disk::os().read_dir(&dir).await.map_or(0, |l| l.len());
+        r.reload(&format!("ports_file_dir: {dir:?}")).await;
+        assert_eq!(files().await, 1);
+        r.reload("max_payload: 1000").await;
+        assert_eq!(files().await, 0);
+        Disk::os().remove_dir_all(&dir).await.ok();
+    });
+}

@@ -101,7 +101,6 @@ fn what_is_no_protocol() {
         "\r\n",
         "PUQ",
         "SUBx",
-        "CONNECTx",
         "GET / HTTP/1.1\r\n",
         "RMSG a b 0\r\n",
     ] {

@@ -162,7 +162,10 @@ pub fn read(reader: &mut Reader, root: &Map, draft: &mut Draft) {
             }
             draft.options.lame_duck_duration = d;
         },
-        "lame_duck_grace_period" => set!(draft.options.lame_duck_grace_period, reader.duration_string(e)),
+        "lame_duck_grace_period" => if let Some(d) = reader.duration_string(e) {
+            let given = Some(d).filter(|d| !d.is_zero());
+            draft.options.lame_duck_grace_period = given.unwrap_or(defaults.lame_duck_grace_period);
+        },
         "no_fast_producer_stall" => set!(draft.options.no_fast_producer_stall, reader.boolean(e)),
         "disable_sublist_cache" | "no_sublist_cache" => set!(draft.options.disable_sublist_cache, reader.boolean(e)),
         "no_header_support" => set!(draft.options.no_header_support, reader.boolean(e)),

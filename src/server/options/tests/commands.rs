@@ -218,3 +218,59 @@ fn what_is_legal_but_missing_is_told() {
     let o = started("--cluster nats://127.0.0.1:1 --profile 5 -s");
     assert!(unsupported(&o).len() >= 2, "{:?}", unsupported(&o));
 }
+
+#[test]
+fn an_empty_file_is_warned_of_and_wrong_under_t() {
+    for text in ["", "# nothing\n"] {
+        let source = Memory::file("e.conf", text);
+        let Command::Run(start) = run("-c e.conf", &source) else { panic!("{text:?}") };
+        assert_eq!(start.warnings, ["e.conf: config has no values or is empty"]);
+        assert_eq!(start.options.port, DEFAULT_PORT);
+        let command = run("-t -c e.conf", &source);
+        let said = command.text().unwrap();
+        assert_eq!(
+            (said.code, &*said.stderr),
+            (1, "nats-server: e.conf: config has no values or is empty\n")
+        );
+    }
+}
+
+#[test]
+fn t_finds_what_a_start_would_find() {
+    let accounts = |a: &str, b: &str| format!("accounts {{ A {{ {a} }}, B {{ {b} }} }}");
+    for (text, says) in [
+        ("tls {}".to_string(), "TLS needs a certificate"),
+        ("mappings {a: \"b.*\"}".into(), "Error adding mapping"),
+        ("mappings {a: \"b..c\"}".into(), "Error adding mapping"),
+        ("mappings {\"a.*\": \"b.{{wildcard(2)}}\"}".into(), "Error adding mapping"),
+        ("mappings {\"a.*\": \"b.{{foo(1)}}\"}".into(), "Error adding mapping"),
+        (accounts("", "imports: [{stream: {account: A, subject: x}}]"), "stream import not authorized"),
+        (
+            accounts(
+                "exports: [{service: \"x.*\"}]",
+                "imports: [{service: {account: A, subject: \"x.*\"}, to: y}]",
+            ),
+            "Error adding service import",
+        ),
+        (
+            accounts(
+                "exports: [{service: x}], imports: [{service: {account: B, subject: x}}]",
+                "exports: [{service: x}], imports: [{service: {account: A, subject: x}}]",
+            ),
+            "import forms a cycle",
+        ),
+        (
+            accounts(
+                "exports: [{stream: x}]",
+                "imports: [{stream: {account: A, subject: x}}, {stream: {account: A, subject: x}}]",
+            ),
+            "stream import already exists",
+        ),
+    ] {
+        let command = run("-t -c m.conf", &Memory::file("m.conf", &text));
+        let said = command.text().unwrap();
+        assert!(said.code == 1 && said.stderr.contains(says), "{text}: {said:?}");
+    }
+    let fine = accounts("exports: [{stream: x}]", "imports: [{stream: {account: A, subject: x}}]");
+    assert_eq!(run("-t -c m.conf", &Memory::file("m.conf", &fine)).text().unwrap().code, 0);
+}

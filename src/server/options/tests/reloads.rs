@@ -15,8 +15,14 @@ fn what_a_running_server_can_take() {
     for (old, new, changes) in [
         (base.to_string(), base.to_string(), vec![]),
         (base.into(), "debug: true".into(), vec![Change::Debug]),
-        (base.into(), "trace_verbose: true".into(), vec![Change::Trace]),
-        (base.into(), "logfile: x, logtime_utc: true".into(), vec![Change::LogTime, Change::LogFile]),
+        (base.into(), "trace_verbose: true".into(), vec![Change::Trace, Change::TraceVerbose]),
+        (base.into(), "logfile: x, logtime_utc: true".into(), vec![Change::LogTimeUtc, Change::LogFile]),
+        (base.into(), "trace_headers: true".into(), vec![Change::Trace, Change::TraceHeaders]),
+        (
+            "accounts {A {users [{user: a}]}}, no_auth_user: a".into(),
+            "accounts {A {users [{user: b}]}}".into(),
+            vec![Change::Accounts],
+        ),
         (
             base.into(),
             "max_payload: 5, max_control_line: 500, max_connections: 5, ping_max: 3, ping_interval: \"5s\""
@@ -94,6 +100,22 @@ fn what_a_running_server_can_take() {
 }
 
 #[test]
+fn changes_are_told_as_nats_server_tells_them() {
+    for (change, config, text) in [
+        (Change::AuthTimeout, "authorization {timeout: 5}", "authorization timeout = 5"),
+        (Change::AuthTimeout, "authorization {timeout: 0.5}", "authorization timeout = 0.5"),
+        (Change::Trace, "trace_verbose: true", "trace = true"),
+        (Change::TraceVerbose, "trace_verbose: true", "trace_verbose = true"),
+        (Change::LogTimeUtc, "logtime_utc: true", "logtime_utc = true"),
+        (Change::RemoteSyslog, "remote_syslog: \"udp://a:1\"", "remote_syslog = udp://a:1"),
+        (Change::MaxConnections, "max_connections: -1", "max_connections = -1"),
+        (Change::MaxTracedMsgLen, "port: 4222", "max_traced_msg_len = 0"),
+    ] {
+        assert_eq!(change.describe(&options(config)), text);
+    }
+}
+
+#[test]
 fn what_needs_a_restart() {
     let base = "port: 4222";
     let js = |more: &str| format!("{JS}{more}}}");
@@ -110,6 +132,7 @@ fn what_needs_a_restart() {
             "server_name: b".into(),
             "config reload not supported for ServerName: old=a, new=b",
         ),
+        (base.into(), "max_subs: 6".into(), "config reload not supported for MaxSubs: old=0, new=6"),
         ("max_subs: 5".into(), "max_subs: 6".into(), "config reload not supported for MaxSubs: old=5, new=6"),
         (
             "max_pending: 50mb".into(),
@@ -126,9 +149,9 @@ fn what_needs_a_restart() {
             "lame_duck_duration: \"2m\"".into(),
             "config reload not supported for LameDuckDuration: old=1m0s, new=2m0s",
         ),
-        (base.into(), "http: 8999".into(), "config reload not supported for HTTP"),
+        (base.into(), "http: 8999".into(), "config reload not supported for HTTP: old=, new=0.0.0.0:8999"),
         (base.into(), "no_header_support: true".into(), "for NoHeaderSupport: old=false, new=true"),
-        (base.into(), "write_timeout: close".into(), "for WriteTimeout"),
+        (base.into(), "write_timeout: close".into(), "for WriteTimeout: old=, new=close"),
         (base.into(), "log_size_limit: 1mb".into(), "for LogSizeLimit: old=0, new=1048576"),
         (
             base.into(),
@@ -147,8 +170,12 @@ fn what_needs_a_restart() {
             "for SystemAccount: old=A, new=B",
         ),
         (base.into(), "no_system_account: true".into(), "for NoSystemAccount: old=false, new=true"),
-        (base.into(), ws(""), "config reload not supported for Websocket: old=None, new="),
-        (ws(""), ws(", compression: true"), "config reload not supported for Websocket"),
+        (base.into(), ws(""), "config reload not supported for Websocket: old=, new=0.0.0.0:-1"),
+        (
+            ws(""),
+            ws(", compression: true"),
+            "config reload not supported for Websocket compression: old=false, new=true",
+        ),
         (base.into(), format!("{CL}}}"), "config reload not supported for cluster host: old=, new=0.0.0.0"),
         (format!("{CL}}}"), base.into(), "config reload not supported for cluster host: old=0.0.0.0, new="),
         (
@@ -169,10 +196,10 @@ fn what_needs_a_restart() {
             "config reload not supported for jetstream dynamic max memory and store",
         ),
         (js(""), js(", domain: a"), "for JetStreamDomain: old=, new=a"),
-        (js(""), js(", sync_interval: always"), "for SyncInterval"),
+        (js(""), js(", sync_interval: always"), "for SyncInterval: old=, new=always"),
         (js(""), js(", strict: false"), "for JetStreamStrict"),
         (js(""), js(", max_concurrent_io: 5"), "for JetStreamConcurrentIOs: old=4096, new=5"),
-        (js(""), js(", key: hunter2"), "for JetStreamKey: old=None, new=Some(***)"),
+        (js(""), js(", key: hunter2"), "for JetStreamKey"),
         (
             base.into(),
             "default_js_domain {\"$G\": a}".into(),

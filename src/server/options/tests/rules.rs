@@ -237,8 +237,13 @@ const REFUSED: &[(&str, &str)] = &[
     ("jetstream {limits: 5}", "f.conf:1:11: Expected a map to define JetStreamLimits"),
     ("proxies {trusted: [{key: abc}]}", "invalid proxy key \"abc\""),
     // The file as a whole.
-    ("", "f.conf: config has no values or is empty"),
-    ("# nothing", "f.conf: config has no values or is empty"),
+    ("client_advertise: \"a:x\"", "client_advertise \"a:x\": invalid port \"x\""),
+    ("client_advertise: \"a:b:c\"", "client_advertise \"a:b:c\": too many colons in address"),
+    ("cluster {port: -1, advertise: \"a:b\"}", "cluster advertise \"a:b\": invalid port \"b\""),
+    (
+        "authorization {users [{user: a, permissions {subscribe: \" a\"}}]}",
+        "subject \" a\" is not a valid subject",
+    ),
     ("port: [", "f.conf:1:7: Parse error on line 1: "),
 ];
 

@@ -331,3 +331,73 @@ accounts: { A: { users: [{user: a, password: "s3cret-word"}] } }
         }
     });
 }
+
+/// Sends a request and reads its answer up to `end`.
+async fn ask(n: &mut Nats, subject: &str, body: &str, end: &str) -> String {
+    assert!(n.0.send(format!("PUB {subject} answers {}\r\n{body}\r\n", body.len())).await);
+    n.0.until(end).await.expect("an answer comes")
+}
+
+#[test]
+fn health_of_one_asset_and_what_the_statistics_say_of_jetstream() {
+    let dir = std::env::temp_dir().join(format!("fulmar-asset-health-{}", env::process::id()));
+    let config = format!(
+        "PORTS\njetstream {{ store_dir: {:?} }}\naccounts: {{ A: {{ jetstream: enabled, users: [{{user: a, password: a}}] }}, \
+         B: {{ users: [{{user: b, password: b}}] }}, $SYS: {{ users: [{{user: s, password: s}}] }} }}",
+        dir.display()
+    );
+    with_server(&config, async |s| {
+        let mut a = Nats::connect(&s, "a").await;
+        a.say("SUB answers 1\r\n").await;
+        for (name, storage) in [("M", "file"), ("MM", "memory")] {
+            let stream = format!(r#"{{"name":"{name}","subjects":["{name}"],"storage":"{storage}"}}"#);
+            ask(&mut a, &format!("$JS.API.STREAM.CREATE.{name}"), &stream, "did_create").await;
+        }
+        let consumer = r#"{"stream_name":"M","config":{"durable_name":"K","ack_policy":"explicit"}}"#;
+        ask(&mut a, "$JS.API.CONSUMER.CREATE.M.K", consumer, "\"name\":\"K\"").await;
+        let mut http = Http::connect(&s).await;
+        for (question, status) in [
+            ("", 200),
+            ("?account=A", 200),
+            ("?account=A&stream=M", 200),
+            ("?account=A&stream=MM", 200),
+            ("?account=A&stream=M&consumer=K", 200),
+            ("?account=NOPE", 404),
+            ("?account=B", 404),
+            ("?account=A&stream=N", 404),
+            ("?account=A&stream=N&js-server-only=true", 200),
+            ("?account=A&stream=M&consumer=Z", 404),
+        ] {
+            let answer = http.get(&format!("/healthz{question}")).await;
+            assert_eq!(answer.status, status, "{question}: {}", answer.body);
+        }
+        let answer = http.get("/healthz?account=A&stream=N&details=1").await.json();
+        let error = r#"JetStream stream "N" not found on account "A""#;
+        let fault = json!({"type": "STREAM", "account": "A", "stream": "N", "error": error});
+        assert_eq!(answer, json!({"status": "error", "errors": [fault]}));
+        // Their configuration alone lists no accounts.
+        assert_eq!(http.json("/jsz?config=1").await["account_details"], Value::Null);
+        assert_eq!(http.json("/varz").await["jetstream"]["stats"]["accounts"], 1);
+        let mut system = Nats::connect(&s, "s").await;
+        system.say("SUB answers 1\r\n").await;
+        let text = ask(
+            &mut system,
+            "$SYS.REQ.SERVER.PING.HEALTHZ",
+            r#"{"account":"A","stream":"N"}"#,
+            "\"status_code\":404",
+        )
+        .await;
+        assert!(text.contains(r#""status":"unavailable","status_code":404"#), "{text}");
+        let text = ask(&mut system, "$SYS.REQ.SERVER.PING", "", "gomaxprocs").await;
+        assert!(text.contains(r#""jetstream":true,"flags":7"#), "{text}");
+        assert!(text.contains(r#""jetstream":{"config":{"max_memory":"#), "{text}");
+        assert!(!text.contains("store_dir"), "{text}");
+        let text = ask(&mut system, "$SYS.REQ.SERVER.PING.CONNZ", r#"{"state":5}"#, "\"connections\":").await;
+        assert!(text.contains("\"total\":0"), "{text}");
+        assert!(system.0.until("]").await.unwrap().starts_with("[]"));
+        let text = ask(&mut system, "$SYS.REQ.ACCOUNT.B.JSZ", "", "description\":\"account ").await;
+        assert!(text.contains("500"), "{text}");
+        assert!(system.0.until("}").await.unwrap().starts_with(r#"\"B\" not jetstream enabled"#));
+    });
+    env::run(async { env::disk::Disk::os().remove_dir_all(&dir).await }).unwrap().ok();
+}
