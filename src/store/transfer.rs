@@ -3,8 +3,8 @@
 //!
 //! Owns the bytes of a state under way and both ends. Does not carry them: they are a stream of bytes that somebody moves in order. What lies at or below a
 //! checkpoint is state and no log, so it is told as what is live: the checkpoint with its blob, then every entry that still has messages with these
-//! and nothing else, then an end that names how many there were. Its bytes are counted as in files wherever it comes from, as they always were: both ends count by
-//! their group's own rule again. Layout: docs/design/0012-on-disk-format.md.
+//! and nothing else, then an end that names how many there were. Its bytes are counted as in files
+//! wherever it comes from, as they always were: both ends count by their group's own rule again. Layout: docs/design/0012-on-disk-format.md.
 //!
 //! - S-100: what is read out is the state as of one durable checkpoint, whatever is deleted or rewritten meanwhile: the files that it reads are kept.
 //! - S-101: what is received counts for nothing until one manifest names all of it; then it replaces the group's state whole. A crash leaves

@@ -169,7 +169,8 @@ fn b11_j28_a_pull_moves_nobody_but_those_who_listen() {
             js.create_stream(config).await.expect("it is made")
         };
         let s = make("S", 3).await;
-        (make("X", 1).await, make("W", 1).await);
+        make("X", 1).await;
+        make("W", 1).await;
         let durable = consumer::pull::Config { durable_name: Some("c".into()), ..Default::default() };
         s.create_consumer(durable).await.expect("it is made");
         for _ in 0..3 {
