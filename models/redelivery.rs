@@ -313,8 +313,16 @@ impl Redelivery {
         let reply = Bytes::from(seq.to_string());
         let confirm = payload.is_empty();
         let now = s.now();
-        let tokens =
-            AckTokens { stream: b"S", consumer: b"c", deliveries, sseq: seq, dseq, time: 0, pending: 0 };
+        let tokens = AckTokens {
+            place: None,
+            stream: b"S",
+            consumer: b"c",
+            deliveries,
+            sseq: seq,
+            dseq,
+            time: 0,
+            pending: 0,
+        };
         let mut out = Vec::new();
         let c = &mut s.nodes[s.leader].consumer;
         let owned = c.ledger().get(seq).is_some_and(|e| e.deliveries as u64 == deliveries);

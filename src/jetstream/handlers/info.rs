@@ -62,11 +62,8 @@ fn subjects(v: &View<'_>, w: &Wanted) -> Asked<(Page, BTreeMap<String, u64>)> {
         total += 1;
         true
     })?;
-    let page = if total == 0 {
-        Page::default()
-    } else {
-        Page { total, offset: w.offset, limit: SUBJECTS_LIMIT }
-    };
+    let page =
+        if total == 0 { Page::default() } else { Page { total, offset: w.offset, limit: SUBJECTS_LIMIT } };
     Ok((page, all.into_iter().collect()))
 }
 

@@ -141,10 +141,7 @@ impl StreamConfig {
             return Err(errors::STREAM_MISMATCH.error());
         }
         // Also where it follows from markers, which the check of the configuration by itself lets pass.
-        require(
-            !self.allow_msg_counter || !self.allow_msg_ttl,
-            "counter stream cannot use message TTLs",
-        )?;
+        require(!self.allow_msg_counter || !self.allow_msg_ttl, "counter stream cannot use message TTLs")?;
         if !limits.clustered && self.num_replicas > 1 {
             return Err(errors::STREAM_REPLICAS_NOT_SUPPORTED.error());
         }

@@ -103,9 +103,18 @@ fn filters_are_subjects_and_updates_keep_name_and_counter() {
     let limits = ServerLimits::default();
     let filter = "subject filter";
     for (json, text) in [
-        (r#"{"name":"X","mirror":{"name":"M","filter_subject":"m..a"}}"#, "'m..a' for the mirror invalid subject"),
-        (r#"{"name":"X","mirror":{"name":"M","filter_subject":"a b"}}"#, "'a b' for the mirror invalid subject"),
-        (r#"{"name":"X","sources":[{"name":"M"},{"name":"N","filter_subject":"m..a"}]}"#, "'m..a' for the source: invalid subject"),
+        (
+            r#"{"name":"X","mirror":{"name":"M","filter_subject":"m..a"}}"#,
+            "'m..a' for the mirror invalid subject",
+        ),
+        (
+            r#"{"name":"X","mirror":{"name":"M","filter_subject":"a b"}}"#,
+            "'a b' for the mirror invalid subject",
+        ),
+        (
+            r#"{"name":"X","sources":[{"name":"M"},{"name":"N","filter_subject":"m..a"}]}"#,
+            "'m..a' for the source: invalid subject",
+        ),
     ] {
         let r = config(json).check(&limits, &NoStreams, false);
         assert_eq!(told(r), (10049, format!("{filter} {text}")), "{json}");
