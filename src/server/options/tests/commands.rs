@@ -267,10 +267,10 @@ fn t_finds_what_a_start_would_find() {
             "stream import already exists",
         ),
     ] {
-        let command = run("-t -c m.conf", &Memory::file("m.conf", &text));
+        let command = run("-t -c m.conf", &Memory::file("m.conf", text.as_str()));
         let said = command.text().unwrap();
         assert!(said.code == 1 && said.stderr.contains(says), "{text}: {said:?}");
     }
     let fine = accounts("exports: [{stream: x}]", "imports: [{stream: {account: A, subject: x}}]");
-    assert_eq!(run("-t -c m.conf", &Memory::file("m.conf", &fine)).text().unwrap().code, 0);
+    assert_eq!(run("-t -c m.conf", &Memory::file("m.conf", fine.as_str())).text().unwrap().code, 0);
 }
