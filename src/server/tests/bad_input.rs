@@ -162,7 +162,11 @@ fn what_is_too_long_or_makes_no_sense_is_named() {
             ("INFO\r\n".into(), none, Closed::ProtocolViolation),
             ("CONNECT\r\n".into(), none, Closed::ProtocolViolation),
             ("CONNECT []\r\n".into(), none, Closed::ProtocolViolation),
-            ("CONNECT {\"headers\":false}\r\nHPUB a 2 4\r\nabcd\r\n".into(), none, Closed::ProtocolViolation),
+            (
+                "CONNECT {\"headers\":false,\"no_responders\":false}\r\nHPUB a 2 4\r\nabcd\r\n".into(),
+                none,
+                Closed::ProtocolViolation,
+            ),
             ("CONNECT {\"verbose\":\r\n".into(), none, Closed::ProtocolViolation),
             (
                 format!("CONNECT {{\"name\":\"{}\"}}\r\n", "[".repeat(3000)) + "CONNECT [[[[\r\n",
