@@ -149,9 +149,15 @@ fn check(op: &Op<'_>, bytes: &[u8], limits: &Limits) -> Vec<u8> {
             }
         }
         Op::Connect(json) | Op::Info(json) | Op::Err(json) => {
-            let tag = if verb == b"CONNECT" { "connect" } else { "info or err" };
+            let (said, tag) = match op {
+                Op::Connect(_) => (&b"CONNECT"[..], "connect"),
+                Op::Info(_) => (&b"INFO"[..], "info or err"),
+                _ => (&b"-ERR"[..], "info or err"),
+            };
             seen(tag, about(json.len()));
-            assert_eq!(*json, line[verb.len()..].trim_ascii());
+            // The JSON may follow at once.
+            let (verb, rest) = line.split_at(said.len());
+            assert_eq!((&*verb.to_ascii_uppercase(), rest.trim_ascii()), (said, *json));
         }
         Op::Ping | Op::Pong | Op::Ok => {
             seen("ping", about(line.len()));
