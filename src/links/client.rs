@@ -857,7 +857,7 @@ impl Connection {
         if self.router.is_none() && at.first().is_none_or(|b| b | 0x20 != b'c') {
             return self.refuse("Authorization Violation", Closed::AuthenticationFailure);
         }
-        let shown = String::from_utf8_lossy(&at[..at.len().min(64)]);
+        let shown = trace::front(at);
         self.cx.hooks.log("ERR", &self.client, &format!("{e}: {shown:?}"));
         let reason = match e {
             Error::LineTooLong => Closed::MaximumControlLineExceeded,

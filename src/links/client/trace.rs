@@ -102,6 +102,14 @@ fn redacted(json: &[u8]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Bytes of what cannot be parsed that are shown.
+const FRONT_MAX: usize = 64;
+
+/// The first bytes of what cannot be parsed, which may be a CONNECT.
+pub(super) fn front(buf: &[u8]) -> String {
+    redacted(&buf[..buf.len().min(FRONT_MAX)])
+}
+
 /// Whether a JSON string, with its quotes, names a secret.
 fn is_secret(quoted: &[u8]) -> bool {
     let name = serde_json::from_slice::<String>(quoted);
@@ -239,6 +247,14 @@ mod tests {
         ] {
             assert_eq!(redacted(json.as_bytes()), shown, "{json}");
         }
+    }
+
+    #[test]
+    fn l12_what_cannot_be_parsed_shows_no_secret() {
+        let line = format!(r#"CONNECT {{"user":"u","pass":"secret{}"}}"#, "x".repeat(5000));
+        assert_eq!(front(line.as_bytes()), r#"CONNECT {"user":"u","pass":"[REDACTED]""#);
+        assert_eq!(front(b"PUBB a 1"), "PUBB a 1");
+        assert_eq!(front("y".repeat(100).as_bytes()), "y".repeat(64));
     }
 
     #[test]
