@@ -87,6 +87,8 @@ fn spawn(mesh: &Arc<Mesh>, target: Target) {
                 if m.stopping.load(Acquire) || !is_ours(&m, &target, id) || !m.begin_dialing(id, slot) {
                     return;
                 }
+                // Whatever ended it may be so still: others on this worker have their turn.
+                pause(&m, &target, 0).await;
             },
             (Some(id), _) if !target.configured => {
                 run(&m, target.clone()).await;
@@ -159,7 +161,9 @@ async fn wait_for_turn(mesh: &Arc<Mesh>, t: &Target) -> bool {
             return false;
         }
         let s = mesh.settings();
-        if t.configured && !s.urls.iter().any(|u| u.is_same_place(&t.url)) {
+        // What comes behind the first connection ends with that one, which stays when its server goes from the configuration.
+        let first = t.slot == Slot::Pool(0);
+        if first && t.configured && !s.urls.iter().any(|u| u.is_same_place(&t.url)) {
             return false;
         }
         if let Some(id) = &t.id {
@@ -170,7 +174,7 @@ async fn wait_for_turn(mesh: &Arc<Mesh>, t: &Target) -> bool {
                     Err(_) => return false,
                 }
             }
-            if t.slot != Slot::Pool(0) && !is_ours(mesh, t, id) {
+            if !first && !is_ours(mesh, t, id) {
                 return false;
             }
             if mesh.route(id, &t.slot).is_some_and(|r| r.link.closed().is_none()) {

@@ -1,6 +1,6 @@
 //! Who becomes a member, and what clients and operators are told of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use env::net::{TcpListener, TcpStream};
 use links::route::Slot;
@@ -70,6 +70,28 @@ fn who_listens_everywhere_tells_all_its_addresses() {
         for s in [first, second, third] {
             s.stop();
         }
+    });
+}
+
+#[test]
+fn a_server_that_goes_from_the_configuration_keeps_its_connections() {
+    run(async {
+        let all = mesh(2, "", "name: C", 4).await;
+        let knows = all[1].cluster.mesh.clone().expect("it is clustered");
+        let mut without = (*knows.settings()).clone();
+        assert_eq!(std::mem::take(&mut without.urls).len(), 1);
+        // The tasks that hold them looked for a place again and again, without a pause: nothing else on their workers went on.
+        knows.set_settings(without);
+        for _ in 0..20 {
+            env::sleep(Duration::from_millis(10)).await;
+            assert_eq!(counts(&all[1]), (4, 1));
+        }
+        let (mut a, mut b) = (Peer::new(&all[0], "").await, Peer::new(&all[1], "").await);
+        a.sub("goes.on", "").await;
+        remote_interest(&all[1], "$G", "goes.on").await;
+        b.publish("goes.on", "", "x").await;
+        assert_eq!(a.body().await, "x");
+        all.iter().for_each(|s| s.stop());
     });
 }
 
