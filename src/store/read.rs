@@ -517,9 +517,7 @@ impl Shard {
         bytes: u64,
     ) -> Result<Option<Vec<Entry>>> {
         let f = self.index_foot(meta).await?;
-        let rel = from.0.saturating_sub(meta.first_index.0);
-        // The entry begins in the last block that begins in an earlier one, or with the block behind it.
-        let mut at = f.blocks.partition_point(|b| u64::from(b.index) < rel).saturating_sub(1);
+        let mut at = f.block_with(meta, from);
         let end_of = |k: usize| f.blocks.get(k + 1).map_or(meta.data, |b| b.off);
         let (mut out, mut joiner, mut size) = (Vec::new(), Joiner::default(), 0);
         while at < f.blocks.len() && (size < bytes || out.is_empty()) {

@@ -382,6 +382,11 @@ impl IndexFoot {
         let i = self.blocks.partition_point(|b| b.seq <= rel).saturating_sub(1);
         Some((i, meta.off + u64::from(self.blocks.get(i)?.off)))
     }
+    /// The block from which on all of an entry stands: the last that begins in an earlier one, or the one behind it.
+    pub(crate) fn block_with(&self, meta: &PieceMeta, index: LogIndex) -> usize {
+        let rel = index.0.saturating_sub(meta.first_index.0);
+        self.blocks.partition_point(|b| u64::from(b.index) < rel).saturating_sub(1)
+    }
     /// The messages that can be in a block: from the first to before the second.
     pub(crate) fn range_of(&self, meta: &PieceMeta, i: usize) -> Range<u64> {
         let seq = |b: &BlockLine| meta.first_seq.0 + u64::from(b.seq);
@@ -1396,6 +1401,8 @@ pub(crate) fn rebuild_index(meta: &PieceMeta, key: Option<&FileKey>, b: &Bytes) 
     let mut f = IndexFoot { filter: Filter(vec![0xff; 8]), ..IndexFoot::default() };
     let (mut at, mut gap, mut any) = (0, None, false);
     let (mut seq, mut index) = (meta.first_seq, meta.first_index);
+    // Lines behind a gap, whose entry has begun in it: of that is known only that it comes before the next one.
+    let mut unsure = None;
     while at + BLOCK_HEADER <= b.len() {
         let block = BlockCodec::get(key, meta.file, meta.off + at as u64, &b.slice(at..)).filter(|b| b.sure);
         let Some(block) = block else {
@@ -1411,6 +1418,7 @@ pub(crate) fn rebuild_index(meta: &PieceMeta, key: Option<&FileKey>, b: &Bytes) 
         };
         if let Some(off) = gap.take() {
             f.blocks.push(line(off, seq, index));
+            unsure.get_or_insert(f.blocks.len());
         }
         let (mut first, mut begins) = (None, (block.lead.records == 0).then_some(None));
         for p in block.parts() {
@@ -1421,6 +1429,9 @@ pub(crate) fn rebuild_index(meta: &PieceMeta, key: Option<&FileKey>, b: &Bytes) 
                     }
                     begins = Some(begins.flatten().or(Some(h.index)));
                     index = h.index;
+                    for l in unsure.take().map(|from| &mut f.blocks[from..]).into_iter().flatten() {
+                        l.index = index.0.saturating_sub(meta.first_index.0) as u32;
+                    }
                 }
                 Part::Record(r) => {
                     if let Some(m) = Message::decode(meta.group, &r) {
@@ -1428,7 +1439,8 @@ pub(crate) fn rebuild_index(meta: &PieceMeta, key: Option<&FileKey>, b: &Bytes) 
                         seq = m.seq.next();
                         f.ttl.extend(m.expires.map(|at| (at, m.seq)));
                     }
-                    begins = begins.or(Some(Some(index)));
+                    // Where it is not known, the next head tells it.
+                    begins = begins.or(Some(unsure.is_none().then_some(index)));
                 }
                 Part::Rest(_) | Part::Bad => {}
             }
@@ -1440,6 +1452,9 @@ pub(crate) fn rebuild_index(meta: &PieceMeta, key: Option<&FileKey>, b: &Bytes) 
         let (seq, index) =
             (seq.0.saturating_sub(meta.first_seq.0), index.0.saturating_sub(meta.first_index.0));
         f.blocks.push(BlockLine { off: off as u32, seq: seq as u32, index: index as u32 });
+    }
+    for l in unsure.map(|from| &mut f.blocks[from..]).into_iter().flatten() {
+        l.index = meta.last_index.0.saturating_sub(meta.first_index.0) as u32;
     }
     f.ttl.sort_unstable();
     any.then_some(f)

@@ -223,6 +223,29 @@ proptest! {
     }
 
     #[test]
+    fn s40_a_rebuilt_index_finds_each_entry_behind_damaged_blocks(
+        counts in prop::collection::vec(0u8..20, 1..12), target in 100usize..600, damaged in prop::collection::btree_set(0usize..40, 1..4),
+    ) {
+        let p = piece(&entries(&counts, 60), BlockCodec::default(), target);
+        let mut bytes = p.bytes[..p.meta.data as usize].to_vec();
+        for n in damaged {
+            let line = &p.index.blocks[n % p.index.blocks.len()];
+            bytes[line.off as usize + BLOCK_HEADER] ^= 1;
+        }
+        let Some(again) = rebuild_index(&p.meta, None, &bytes.into()) else { return Ok(()) };
+        let mut begins = Vec::new();
+        for (b, l) in blocks(&p, None).iter().zip(&p.index.blocks) {
+            begins.extend(b.parts().filter_map(|part| if let Part::Head(h) = part { Some((h.index, l.off)) } else { None }));
+        }
+        prop_assert_eq!(begins.len(), counts.len());
+        for (index, off) in begins {
+            for f in [&p.index, &again] {
+                prop_assert!(f.blocks[f.block_with(&p.meta, index)].off <= off, "entry {} begins at {off}: {:?}", index.0, f.blocks);
+            }
+        }
+    }
+
+    #[test]
     fn live_messages_are_kept_and_the_rest_is_gone(counts in prop::collection::vec(0u8..6, 1..12), mask: u64) {
         let all = entries(&counts, 20);
         let keep = |s: StreamSeq| mask >> (s.0 % 64) & 1 == 1;
