@@ -202,11 +202,11 @@ impl JetStream {
             None => None,
             Some(setup) => {
                 let mut saved = cluster::identity::formation(&Disk::os(), &options.dir).await?;
-                let is_there =
-                    stored.contains(&GroupId(META_GROUP)) && !replicas.is_orphan(GroupId(META_GROUP));
+                let is_stored = stored.contains(&GroupId(META_GROUP));
+                let is_there = is_stored && !replicas.is_orphan(GroupId(META_GROUP)).await;
                 let before = saved.clone();
                 // The store may not know that it has lost something: all of a journal is a journal that never was.
-                if replicas.store().lost_rounds() || saved.member && !is_there {
+                if replicas.store().lost_rounds() || (saved.member || is_stored) && !is_there {
                     (saved.lost, saved.forgot) = (true, saved.forgot || !is_there);
                 }
                 saved.member |= is_there;

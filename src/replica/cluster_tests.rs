@@ -101,6 +101,8 @@ pub(crate) struct Cluster {
     memory: bool,
     /// What who has lost a part of its log is told of the others.
     pub others: Others,
+    /// Whose replica was made anew, since nothing said what it was.
+    pub orphans: BTreeSet<NodeId>,
 }
 
 fn options() -> Options {
@@ -149,6 +151,7 @@ impl Cluster {
             taken: 0,
             memory,
             others: Others::None,
+            orphans: BTreeSet::new(),
         };
         for id in 1..=voters + more {
             let mut options = DiskOptions { sector: 512, ..DiskOptions::default() };
@@ -187,6 +190,11 @@ impl Cluster {
         node.list = Arc::new(List::default());
         node.list.pad(self.next as usize % 300);
         let list = node.list.clone();
+        let orphan = replicas.is_orphan(GROUP).await;
+        if orphan {
+            replicas.remove(GROUP).await.expect("it goes");
+            self.orphans.insert(id);
+        }
         if replicas.stored().contains(&GROUP) {
             // Whoever has to ask is given the answer.
             let asked = replicas.restore_among(GROUP, Sync::Always, list.clone(), Others::Unknown).await;
@@ -197,7 +205,8 @@ impl Cluster {
                 asked.expect("it opens");
             }
         } else {
-            let members = if self.members.contains(id) { self.members.clone() } else { Members::default() };
+            let first = self.members.contains(id) && !orphan;
+            let members = if first { self.members.clone() } else { Members::default() };
             let new =
                 New { id: GROUP, memory: self.memory, options: Bytes::new(), members, sync: Sync::Always };
             replicas.create(new, list).await.expect("it is made");

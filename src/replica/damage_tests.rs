@@ -321,6 +321,50 @@ fn d12_a_newcomer_whose_journal_was_cut_is_not_alone() {
     .expect("a runtime starts");
 }
 
+/// Nothing says any more on what the log of one that came later stands: neither what it was made with, nor a checkpoint, nor its first entry. It comes back as
+/// another life.
+#[test]
+fn d9_a_newcomer_without_its_first_entry_comes_as_another_life() {
+    env::run(async {
+        let mut c = Cluster::new(41, 3, 1).await;
+        let ids = c.ids();
+        c.reach(&ids).await;
+        for _ in 0..10 {
+            c.publish(3);
+            env::sleep(Duration::from_millis(2)).await;
+        }
+        c.settle().await;
+        let id = ids[3];
+        let handle = c.list(id).handle();
+        let (life, group) = (handle.life(), handle.store().clone());
+        assert_eq!(group.applied().1.index.0, 0, "it has no checkpoint yet");
+        let first = group.entries(store::LogIndex(1), 1).await.expect("it is there").remove(0);
+        drop((handle, group));
+        c.crash(id).await;
+        assert!(!c.orphans.contains(&id));
+        let disk = c.disk(id);
+        let mut hits = 0;
+        for (path, end) in files(&disk) {
+            let bytes = disk.with(|d| d.pristine(&path, 0..end)).expect("it is there");
+            let places = bytes.windows(first.payload.len()).enumerate().filter(|(_, b)| *b == &first.payload[..]);
+            for (at, _) in places {
+                hits += 1;
+                disk.with(|d| d.rot(&path, at as u64, 3)).expect("something stands there");
+            }
+        }
+        assert!(hits > 0);
+        c.start(id).await;
+        assert!(c.orphans.contains(&id));
+        c.reach(&ids).await;
+        c.settle().await;
+        let handle = c.list(id).handle();
+        assert!(handle.life() > life);
+        assert_eq!(handle.status().stopped, None);
+        c.close().await;
+    })
+    .expect("a runtime starts");
+}
+
 /// A sole member took in others, and what says so is gone with the end of its journal: they lead each other, so it must not go on alone. Whoever is
 /// told nothing is not opened.
 #[test]

@@ -246,6 +246,15 @@ pub(crate) async fn open(
     Ok(inner)
 }
 
+/// Whether nothing here says what the group is, or what its log stands on. What cannot be read just now is told by whoever opens it.
+pub(crate) async fn is_orphan(group: &store::Group) -> bool {
+    let Some((first_members, _)) = own_options(group) else { return true };
+    if group.is_memory() || !first_members.voters.is_empty() || group.applied().1.index.0 != 0 {
+        return false;
+    }
+    first_entry(group, &first_members).await.is_ok_and(|base| base.is_none())
+}
+
 /// What the log of a group without a checkpoint stands on: the first members' first entry. `None` if it is lost and nothing else says it.
 async fn first_entry(group: &store::Group, first: &Members) -> Result<Option<SnapshotMeta>, Error> {
     let id = raft::GroupId(group.id().0);

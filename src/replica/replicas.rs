@@ -268,10 +268,13 @@ impl Replicas {
         Ok((own_options(&group).ok_or_else(unfit)?.1, group.is_memory()))
     }
 
-    /// Whether what a stored group was made with is lost, with a part of the journal.
-    #[must_use]
-    pub fn is_orphan(&self, id: GroupId) -> bool {
-        self.0.store.group(store::GroupId(id.0)).is_ok_and(|g| own_options(&g).is_none())
+    /// Whether nobody here knows what a stored group is: what it was made with is lost with a part of the journal or, where that names no first members and there
+    /// is no checkpoint, the entry on which its log stands.
+    pub async fn is_orphan(&self, id: GroupId) -> bool {
+        match self.0.store.group(store::GroupId(id.0)) {
+            Ok(group) => open::is_orphan(&group).await,
+            Err(_) => false,
+        }
     }
 
     /// The handle of an open group.

@@ -238,7 +238,7 @@ impl JetStream {
             members,
             sync: self.meta_sync(),
         };
-        if self.replicas.is_orphan(new.id) {
+        if self.replicas.is_orphan(new.id).await {
             // Nobody knows what it was, and another life takes its place.
             self.replicas.remove(new.id).await.map_err(|e| e.to_string())?;
         }
@@ -400,7 +400,7 @@ impl JetStream {
         let (me, mut assigned) = (self.clone(), assigned.clone());
         env::spawn(async move {
             let mut there = me.replicas.has(GroupId(id));
-            if there && me.replicas.is_orphan(GroupId(id)) && me.goes_on_elsewhere(&assigned.a).await {
+            if there && me.replicas.is_orphan(GroupId(id)).await && me.goes_on_elsewhere(&assigned.a).await {
                 // Its log could be kept, but nobody knows what it was: it comes back with nothing, as somebody else.
                 there = me.replicas.remove(GroupId(id)).await.is_err();
             }
