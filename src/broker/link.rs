@@ -431,6 +431,12 @@ impl Link {
     pub fn is_congested(&self) -> bool {
         self.stall.load(Relaxed)
     }
+    /// Takes deliveries that were no messages of anybody's out of the count.
+    pub(crate) fn uncount(&self, msgs: u64, bytes: u64) {
+        let mut out = self.out.lock();
+        out.msgs -= msgs;
+        out.bytes -= bytes;
+    }
     pub(crate) fn set_congested(&self, on: bool) {
         self.stall.store(on, Relaxed);
     }
