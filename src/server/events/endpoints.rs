@@ -121,8 +121,10 @@ async fn show(server: &Arc<Server>, e: Endpoint, f: &Fields, of: Option<&str>) -
         Endpoint::Accounts => result(monitor::accountz(server, &f.options(account)?)),
         Endpoint::AccountStatistics => {
             let set = of.map(|name| ("accounts", Value::from(vec![name])));
-            let statistics = monitor::accstatz(server, &f.options(set.as_slice())?);
-            match of.is_some() && statistics.account_statz.is_empty() {
+            let o: monitor::AccountStatzOptions = f.options(set.as_slice())?;
+            let statistics = monitor::accstatz(server, &o);
+            // A server that has none of the accounts that were asked for leaves the answer to others.
+            match statistics.account_statz.is_empty() && !o.include_unused {
                 true => Answer::Silence,
                 false => data(&statistics),
             }

@@ -17,6 +17,7 @@ mod fields;
 mod ids;
 mod latency;
 mod parts;
+mod relay;
 mod requests;
 mod ticks;
 mod trace;
@@ -49,6 +50,8 @@ pub struct Events {
     in_flight: AtomicUsize,
     /// Requests that were dropped because too many were being answered (Y-3).
     dropped: Counter,
+    /// What other servers are asked in accounts' names.
+    relay: relay::Relay,
     /// Statistics are to be published before their time.
     statsz_wanted: AtomicBool,
     /// Moment and processor seconds of the last look, and the percentage that it gave.
@@ -65,6 +68,7 @@ impl Events {
             ids: Mutex::new(Ids::new(&mut env::rng("event ids"))),
             in_flight: AtomicUsize::new(0),
             dropped: Counter::default(),
+            relay: relay::Relay::default(),
             statsz_wanted: AtomicBool::new(false),
             cpu: Mutex::new((env::now(), env::process::cpu_seconds(), 0.0)),
         }
@@ -132,6 +136,7 @@ pub fn start(server: &Arc<Server>) {
         let system = server.broker.account_or_new(&name);
         *server.events.system.write() = Some(system.clone());
         requests::serve_system(server, &system);
+        relay::start(server, &system);
         for account in server.broker.accounts() {
             account_made(server, &account);
         }

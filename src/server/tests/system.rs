@@ -564,6 +564,7 @@ fn accounts_are_described() {
         assert_eq!(v["data"]["account_statz"][0]["acc"], "A");
         let v = sys.ask("$SYS.REQ.ACCOUNT.Z.INFO", "").await;
         assert_eq!(v["error"], json!({"code": 500, "description": "Account Z does not exist"}));
+        sys.silent("$SYS.REQ.ACCOUNT.PING.STATZ", r#"{"accounts":["zz"]}"#).await;
         let v = sys.ask("$SYS.REQ.ACCOUNT.A.JSZ", "").await;
         assert_eq!(v["error"], json!({"code": 500, "description": "jetstream not enabled"}));
         sys.silent("$SYS.REQ.ACCOUNT.Z.STATZ", "").await;
