@@ -226,10 +226,11 @@ pub fn disconnected(server: &Arc<Server>, client: &ClosedClient) {
     account_changed(server, name);
     emit(server, &format!("$SYS.ACCOUNT.{name}.DISCONNECT"), || {
         let who = Who { tagged: true, ..Who::of_closed(client) };
-        disconnect(server, who, client.sent, client.received, client.reason.text())
+        disconnect(server, who, client.received, client.sent, client.reason.text())
     });
 }
 
+/// The event about the end of a connection. What was sent and received is told from the client's side, as nats-server tells it.
 fn disconnect(server: &Server, who: Who<'_>, sent: Traffic, received: Traffic, reason: &str) -> Value {
     let traffic = |t: Traffic| json!({ "msgs": t.msgs, "bytes": t.bytes });
     let rest = json!({
@@ -257,8 +258,8 @@ pub fn auth_error(server: &Arc<Server>, client: &Client, reason: &str) {
                 stop: Some(env::wall()),
                 ..Who::of(client, &facts)
             };
-            let received = Traffic { msgs: client.link.in_msgs.get(), bytes: client.link.in_bytes.get() };
-            disconnect(server, who, Traffic::default(), received, reason)
+            let sent = Traffic { msgs: client.link.in_msgs.get(), bytes: client.link.in_bytes.get() };
+            disconnect(server, who, sent, Traffic::default(), reason)
         });
     }
 }

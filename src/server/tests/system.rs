@@ -363,7 +363,9 @@ fn connections_are_announced() {
             "client_type",
         ];
         assert_eq!(keys(&bye["client"]), client);
-        assert_eq!(bye["received"], json!({"msgs": 1, "bytes": 5}));
+        // Told from the client's side.
+        assert_eq!(bye["sent"], json!({"msgs": 1, "bytes": 5}));
+        assert_eq!(bye["received"], json!({"msgs": 0, "bytes": 0}));
         assert_eq!(bye["reason"], "Client Closed");
     });
 }
