@@ -142,9 +142,10 @@ async fn show(server: &Arc<Server>, e: Endpoint, f: &Fields, of: Option<&str>) -
                     }
                     None => Answer::NoData(format!("account {name:?} not found")),
                 },
+                None if !monitor::jsz_is_meant(server, &o) => Answer::Silence,
                 None => {
                     let accounts = monitor::jsz_accounts(server, &o).await;
-                    data(&monitor::jsz(server, accounts))
+                    data(&monitor::jsz(server, &o, accounts))
                 }
             }
         }
