@@ -435,6 +435,11 @@ impl Server {
         let loaded = files::with_files(|source| options::load(&self.flags, source)).await;
         let mut new = loaded.map_err(|lines| lines.join("\n"))?.options;
         // A port that was chosen at random stays.
+        // As at the start.
+        let missing = options::unsupported(&new);
+        if !missing.is_empty() {
+            return Err(missing.join("; "));
+        }
         let old = self.options();
         if new.server_name.is_none() {
             new.server_name.clone_from(&old.server_name);
