@@ -54,6 +54,9 @@ async fn asking(s: &Arc<Server>, page: &str, q: &Query) -> Result<Answer, String
     }
     let h = super::healthz_now(s, &HealthzOptions::from_query(q)?).await;
     let status = h.status_code;
+    if let Some(why) = h.why().filter(|why| s.log.is_due(why)) {
+        s.log.warn(format_args!("Healthcheck failed: {why}"));
+    }
     Ok(Answer { status, ..Answer::json(json::compact(&super::Healthz { status_code: 0, ..h })) })
 }
 
