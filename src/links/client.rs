@@ -652,7 +652,9 @@ impl Connection {
 
     fn tick(&mut self, now: Instant) {
         if self.deadlines.auth.is_some_and(|t| t <= now) {
-            return self.refuse("Authentication Timeout", Closed::AuthenticationTimeout);
+            let text = "Authentication Timeout";
+            self.cx.hooks.log("DBG", &self.client, text);
+            return self.refuse(text, Closed::AuthenticationTimeout);
         }
         if self.deadlines.expiry.is_some_and(|t| t <= now) {
             return self.refuse("User Authentication Expired", Closed::AuthenticationExpired);
@@ -865,7 +867,7 @@ impl Connection {
     #[cold]
     fn parse_error(&mut self, e: Error, at: &[u8]) {
         if self.router.is_none() && at.first().is_none_or(|b| b | 0x20 != b'c') {
-            return self.refuse("Authorization Violation", Closed::AuthenticationFailure);
+            return self.not_logged_in();
         }
         let line = match e {
             Error::PayloadTooLarge(bytes) => {
@@ -972,7 +974,7 @@ impl Connection {
         if self.router.is_none() && !matches!(op, Op::Connect(_)) {
             self.log_in_without_connect();
             if self.router.is_none() {
-                return self.refuse("Authorization Violation", Closed::AuthenticationFailure);
+                return self.not_logged_in();
             }
         }
         match op {
@@ -1229,6 +1231,13 @@ impl Connection {
     fn identity_cert(&self) -> Option<identity::PeerCert> {
         let f = self.client.facts.lock();
         f.tls_peer_certs.first().map(|c| c.identity())
+    }
+
+    /// Something else came where a CONNECT is due.
+    #[cold]
+    fn not_logged_in(&self) {
+        self.cx.hooks.log("ERR", &self.client, "authentication error");
+        self.refuse(identity::AUTHORIZATION_VIOLATION, Closed::AuthenticationFailure);
     }
 
     fn unauthorized(&self, reason: identity::Reason) {

@@ -639,6 +639,13 @@ fn what_goes_wrong_is_logged_as_nats_server_logs_it() {
         )
         .await;
         bad.rest().await;
+        let mut early = Vec::new();
+        for first in ["PING\r\n", "GET / HTTP/1.1\r\n"] {
+            let mut w = Wire::greeted(&r.server).await;
+            w.send(first).await;
+            w.rest().await;
+            early.push(w.id);
+        }
         // Whoever reads nothing is noticed, when as much is on its way as sockets hold.
         let message = format!("PUB big 20000\r\n{}\r\n", "x".repeat(20_000));
         while r.server.links.clients.closed().iter().all(|c| c.id != slow.id) {
@@ -678,6 +685,7 @@ fn what_goes_wrong_is_logged_as_nats_server_logs_it() {
         // Who is not let in is not called what he says.
         assert_eq!(of(over.id), ["maximum account active connections exceeded"]);
         assert_eq!(of(bad.id), ["authentication error - User \"a\""]);
+        assert!(early.iter().all(|id| of(*id) == ["authentication error"]));
         Disk::os().remove_file(&log).await.ok();
     });
 }
