@@ -422,10 +422,20 @@ impl Link {
     pub fn pending_bytes(&self) -> usize {
         self.out.lock().pending()
     }
+    /// The pieces in which they wait.
+    pub fn pending_pieces(&self) -> usize {
+        self.out.lock().pieces()
+    }
     /// Deliveries to this link.
     pub fn out_traffic(&self) -> Traffic {
         let out = self.out.lock();
         Traffic { msgs: out.msgs, bytes: out.bytes }
+    }
+    /// Takes deliveries that were no messages of anybody's out of the count.
+    pub(crate) fn uncount(&self, msgs: u64, bytes: u64) {
+        let mut out = self.out.lock();
+        out.msgs -= msgs;
+        out.bytes -= bytes;
     }
     /// Whether publishers should wait a little for this receiver (its outbox is three quarters full).
     pub fn is_congested(&self) -> bool {

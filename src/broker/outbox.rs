@@ -93,6 +93,10 @@ impl Out {
     pub fn pending(&self) -> usize {
         self.pending
     }
+    /// The pieces that these are.
+    pub fn pieces(&self) -> usize {
+        self.chunks.len() + usize::from(!self.tail.is_empty())
+    }
     /// Room to copy `n` bytes into. The caller appends exactly `n` bytes.
     #[inline]
     pub fn room(&mut self, n: usize) -> &mut Vec<u8> {

@@ -338,8 +338,12 @@ impl Router {
         if let Some(sub) = matched.find_plain(|s| Arc::ptr_eq(&s.link, &self.link)) {
             self.out.begin(&answer);
             self.out.answering = true;
+            let before = (self.out.out_msgs, self.out.out_bytes);
             self.out.deliver_one(sub, &self.link, &answer);
             self.out.answering = false;
+            // It counts as no message, like with nats-server.
+            self.link.uncount(self.out.out_msgs - before.0, self.out.out_bytes - before.1);
+            (self.out.out_msgs, self.out.out_bytes) = before;
             self.out.end();
         }
     }

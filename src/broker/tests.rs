@@ -202,6 +202,11 @@ fn echo_headers_and_no_responders() {
     // No reply subscription of its own: no answer, to nobody.
     p.publish("nobody", "other", "?");
     assert_eq!(p.got(), "");
+    // Answers of the server are no messages.
+    assert_eq!((p.link.out_traffic().msgs, p.link.out_traffic().bytes), (0, 0));
+    assert_eq!((b.stats.in_msgs.get(), b.stats.out_msgs.get(), b.stats.out_bytes.get()), (3, 1, 2));
+    let a = p.router.account().stats.out_msgs.get();
+    assert_eq!(a, 1);
 }
 
 #[test]

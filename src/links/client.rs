@@ -102,7 +102,7 @@ async fn serve(cx: Arc<Context>, accepted: Accepted, peer: SocketAddr) {
     }
     let mut c = Start::new(cx, Arc::new(Socket::plain(tcp)), settings, None).connection(peer);
     c.greet();
-    c.refuse_if_full();
+    c.refuse_if_full().await;
     c.live().await;
 }
 
@@ -134,7 +134,7 @@ async fn serve_guarded(cx: Arc<Context>, settings: Arc<Settings>, socket: Arc<So
         c.link.close(Closed::ProtocolViolation);
     } else if c.is_full() {
         socket.open();
-        c.refuse_if_full();
+        c.refuse_if_full().await;
     } else {
         match tls {
             None => c.stay_plain(),
@@ -181,7 +181,7 @@ async fn serve_websocket(cx: Arc<Context>, accepted: Accepted, peer: SocketAddr)
     c.secured(true);
     socket.open();
     c.greet();
-    c.refuse_if_full();
+    c.refuse_if_full().await;
     c.live().await;
 }
 
@@ -439,10 +439,18 @@ impl Connection {
     fn is_full(&self) -> bool {
         self.full
     }
-    fn refuse_if_full(&mut self) {
-        if self.full {
-            self.refuse("maximum connections exceeded", Closed::MaximumConnectionsExceeded);
+    /// A socket that has just been accepted takes nothing before the poller has looked at it, and the refusal must reach the client.
+    async fn refuse_if_full(&mut self) {
+        if !self.full {
+            return;
         }
+        env::select! {
+            _ = self.socket.writable() => {}
+            _ = env::sleep(self.settings.write_deadline) => {}
+        }
+        let text = "maximum connections exceeded";
+        self.cx.hooks.log_rarely("ERR", &self.client, text);
+        self.refuse(text, Closed::MaximumConnectionsExceeded);
     }
 
     /// There will be no layers: what has come already is the protocol.
@@ -644,7 +652,9 @@ impl Connection {
 
     fn tick(&mut self, now: Instant) {
         if self.deadlines.auth.is_some_and(|t| t <= now) {
-            return self.refuse("Authentication Timeout", Closed::AuthenticationTimeout);
+            let text = "Authentication Timeout";
+            self.cx.hooks.log("DBG", &self.client, text);
+            return self.refuse(text, Closed::AuthenticationTimeout);
         }
         if self.deadlines.expiry.is_some_and(|t| t <= now) {
             return self.refuse("User Authentication Expired", Closed::AuthenticationExpired);
@@ -802,6 +812,8 @@ impl Connection {
             if r.take_congestion() && !self.settings.no_stall {
                 self.cx.broker.stats.stalled.add(1);
                 self.client.stalled();
+                let text = format!("Producer was stalled for a total of {STALL:?}");
+                self.cx.hooks.log_rarely("WRN", &self.client, &text);
                 self.stalled_until = Some(self.last_read + STALL);
             }
         }
@@ -855,10 +867,15 @@ impl Connection {
     #[cold]
     fn parse_error(&mut self, e: Error, at: &[u8]) {
         if self.router.is_none() && at.first().is_none_or(|b| b | 0x20 != b'c') {
-            return self.refuse("Authorization Violation", Closed::AuthenticationFailure);
+            return self.not_logged_in();
         }
-        let shown = trace::front(at);
-        self.cx.hooks.log("ERR", &self.client, &format!("{e}: {shown:?}"));
+        let line = match e {
+            Error::PayloadTooLarge(bytes) => {
+                format!("maximum payload exceeded: {bytes} vs {}", self.limits.max_payload)
+            }
+            _ => format!("{e}: {:?}", trace::front(at)),
+        };
+        self.cx.hooks.log("ERR", &self.client, &line);
         let reason = match e {
             Error::LineTooLong => Closed::MaximumControlLineExceeded,
             Error::PayloadTooLarge(_) => Closed::MaximumMessagePayloadExceeded,
@@ -939,17 +956,16 @@ impl Connection {
 
     #[cold]
     fn denied(&mut self, subject: &[u8]) {
-        let text = format!("Permissions Violation for Publish to \"{}\"", String::from_utf8_lossy(subject));
-        self.cx.hooks.log("ERR", &self.client, &text);
-        self.error(&text);
+        let subject = String::from_utf8_lossy(subject);
+        self.error(&format!("Permissions Violation for Publish to \"{subject}\""));
+        self.cx.hooks.log("ERR", &self.client, &format!("Publish Violation - Subject {subject:?}"));
     }
 
     #[cold]
     fn reserved_reply(&mut self, p: &Pub<'_>) {
         let reply = String::from_utf8_lossy(p.reply);
-        let text = format!("Permissions Violation for Publish with Reply of \"{reply}\"");
-        self.cx.hooks.log("ERR", &self.client, &text);
-        self.error(&text);
+        self.error(&format!("Permissions Violation for Publish with Reply of \"{reply}\""));
+        self.cx.hooks.log("ERR", &self.client, &format!("Publish Violation - Reply {reply:?}"));
     }
 
     /// Handles an operation that is not a publish of a client that may publish.
@@ -958,7 +974,7 @@ impl Connection {
         if self.router.is_none() && !matches!(op, Op::Connect(_)) {
             self.log_in_without_connect();
             if self.router.is_none() {
-                return self.refuse("Authorization Violation", Closed::AuthenticationFailure);
+                return self.not_logged_in();
             }
         }
         match op {
@@ -1042,15 +1058,22 @@ impl Connection {
         };
         if verdict == Verdict::Deny {
             let mut text = format!("Permissions Violation for Subscription to \"{}\"", subject_text());
+            let mut line = format!("Subscription Violation - Subject {:?}", subject_text());
             if !queue.is_empty() {
                 text += &format!(" using queue \"{}\"", queue_text());
+                line += &format!(", Queue: {:?}", queue_text());
             }
-            self.cx.hooks.log("ERR", &self.client, &text);
-            return self.error(&text);
+            line += &format!(", SID {}", String::from_utf8_lossy(sid));
+            self.error(&text);
+            return self.cx.hooks.log("ERR", &self.client, &line);
         }
         match self.link.subscribe(&account, sid, subject, queue, verdict == Verdict::AllowFiltered) {
             Ok(_) => self.ok(),
-            Err(SubscribeError::TooMany) => self.error("maximum subscriptions exceeded"),
+            Err(SubscribeError::TooMany) => {
+                let text = "maximum subscriptions exceeded";
+                self.cx.hooks.log_rarely("ERR", &self.client, text);
+                self.error(text);
+            }
             Err(SubscribeError::InvalidSubject) => self.error("Invalid Subject"),
             Err(SubscribeError::Closed) => {}
         }
@@ -1071,6 +1094,7 @@ impl Connection {
         }
         if !account.bind(&account, &self.link) {
             let text = "maximum account active connections exceeded";
+            self.cx.hooks.log_rarely("ERR", &self.client, text);
             return self.refuse(text, Closed::MaximumAccountConnectionsExceeded);
         }
         self.client.facts.lock().account = account.name.to_string();
@@ -1209,6 +1233,13 @@ impl Connection {
         f.tls_peer_certs.first().map(|c| c.identity())
     }
 
+    /// Something else came where a CONNECT is due.
+    #[cold]
+    fn not_logged_in(&self) {
+        self.cx.hooks.log("ERR", &self.client, "authentication error");
+        self.refuse(identity::AUTHORIZATION_VIOLATION, Closed::AuthenticationFailure);
+    }
+
     fn unauthorized(&self, reason: identity::Reason) {
         self.cx.hooks.auth_error(&self.client, reason.closed_reason());
         let closed = match reason {
@@ -1282,9 +1313,28 @@ impl Connection {
         self.link.set_subscriptions_max(subscriptions.unwrap_or(usize::MAX));
     }
 
+    /// What the log says of a client that was closed because it does not read.
+    fn slowness(&self, reason: Closed) -> Option<String> {
+        let what = match reason {
+            Closed::SlowConsumerPendingBytes => {
+                format!("MaxPending of {} Exceeded", self.settings.pending_bytes_max)
+            }
+            Closed::SlowConsumerWriteDeadline => {
+                let (limit, chunks) = (self.settings.write_deadline, self.link.pending_pieces());
+                let bytes = self.link.pending_bytes();
+                format!("WriteDeadline of {limit:?} exceeded with {chunks} chunks of {bytes} total bytes.")
+            }
+            _ => return None,
+        };
+        Some(format!("Slow Consumer Detected: {what}"))
+    }
+
     /// The end: last words, then nothing is left of it.
     fn end(&mut self) {
         let reason = self.link.closed().unwrap_or(Closed::ClientClosed);
+        if let Some(text) = self.slowness(reason) {
+            self.cx.hooks.log("INF", &self.client, &text);
+        }
         let text = format!("Client connection closed: {}", reason.text());
         self.cx.hooks.log("DBG", &self.client, &text);
         self.router = None;

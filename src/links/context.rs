@@ -74,6 +74,10 @@ pub trait Hooks: Send + Sync {
     fn auth_error(&self, client: &Client, reason: &str);
     /// Something to be noted in the log about a connection; `level` as in the log's marks (`INF`, `WRN`, `ERR`, `DBG`, `TRC`).
     fn log(&self, level: &'static str, client: &Client, text: &str);
+    /// The same of what clients can cause as often as they like: a text that was written a moment ago may be left out.
+    fn log_rarely(&self, level: &'static str, client: &Client, text: &str) {
+        self.log(level, client, text);
+    }
     /// The same of a connection that never became a client.
     fn log_unbound(&self, _level: &'static str, _text: &str) {}
     /// What connections are to report of the lines that they read and write, if anything (as `TRC` of [`Hooks::log`]).

@@ -38,14 +38,17 @@ fn prefix(c: &Client) -> String {
     let f = c.facts.lock();
     let mark = if f.kind == "websocket" { "wid" } else { "cid" };
     let mut text = format!("{} - {mark}:{}", c.peer, c.link.id);
+    // What somebody says of himself counts once he was let in: those who watch the log for the others know the line by its front.
+    if f.identity.is_none() || f.account.is_empty() {
+        return text;
+    }
     let version = if f.version.is_empty() { String::new() } else { format!("v{}", f.version) };
     let named: Vec<&str> =
         [&version, &f.lang, &f.name].into_iter().map(String::as_str).filter(|s| !s.is_empty()).collect();
     if !named.is_empty() {
         text += &format!(" - {:?}", named.join(":"));
     }
-    // Who was let in is named, if it has a name.
-    if f.identity.is_some() && !f.user.is_empty() {
+    if !f.user.is_empty() {
         let what = if identity::is_public_user_key(&f.user) { "nkey" } else { "user" };
         text += &format!(" - {:?}", format!("{}/{what}:{}", f.account, f.user));
     }
@@ -88,6 +91,11 @@ impl links::Hooks for ServerHooks {
     fn log(&self, level: &'static str, client: &Client, text: &str) {
         if self.wants(level) {
             self.log.line(level, format_args!("{} - {text}", prefix(client)));
+        }
+    }
+    fn log_rarely(&self, level: &'static str, client: &Client, text: &str) {
+        if self.log.is_due(text) {
+            links::Hooks::log(self, level, client, text);
         }
     }
     fn log_unbound(&self, level: &'static str, text: &str) {

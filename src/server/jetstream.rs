@@ -349,7 +349,7 @@ pub async fn stop(server: &Server) {
 }
 
 /// A size as nats-server prints it: two digits after the point, in steps of 1024.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 1024 {
         return format!("{bytes} B");

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    time::Duration,
 };
 
 use env::LogFile;
@@ -19,7 +20,14 @@ pub struct Log {
     trace_headers: AtomicBool,
     /// Bytes of a traced message that are shown.
     traced_max: AtomicUsize,
+    /// When texts that may be repeated at will were written last.
+    said: Mutex<Vec<(String, env::Instant)>>,
 }
+
+/// A text that may be repeated at will is written once in this time.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Of so many texts it is known when they were written.
+const SAID_MAX: usize = 64;
 
 struct Out {
     file: LogFile,
@@ -28,6 +36,18 @@ struct Out {
     utc: bool,
     bytes_max: u64,
     keep: usize,
+}
+
+impl Out {
+    fn line(&mut self, level: &str, text: fmt::Arguments<'_>) {
+        let mut line = format!("[{}] ", env::process::id());
+        if self.time {
+            env::log_time::write(&mut line, env::wall(), self.utc);
+            line.push(' ');
+        }
+        line += &format!("[{level}] {text}\n");
+        self.file.write(line.as_bytes()).ok();
+    }
 }
 
 impl Log {
@@ -51,6 +71,7 @@ impl Log {
             trace_system: AtomicBool::new(false),
             trace_headers: AtomicBool::new(false),
             traced_max: AtomicUsize::new(usize::MAX),
+            said: Mutex::default(),
         };
         log.set(o);
         Ok(log)
@@ -82,13 +103,26 @@ impl Log {
         self.set(o);
         Ok(())
     }
-    /// Opens the file anew (after it was moved away).
-    pub fn reopen(&self) -> std::io::Result<()> {
-        self.out.lock().file.reopen()
+    /// Opens the file anew (after it was moved away). False if there is none.
+    pub fn reopen(&self) -> std::io::Result<bool> {
+        let mut out = self.out.lock();
+        out.file.reopen()?;
+        Ok(out.path.is_some())
     }
     /// Whether debug lines are wanted.
     pub fn debugs(&self) -> bool {
         self.debug.load(Relaxed)
+    }
+    /// Whether `text`, which may be repeated at will, has not been written for a while; it is taken to be written now.
+    pub fn is_due(&self, text: &str) -> bool {
+        let now = env::now();
+        let mut said = self.said.lock();
+        said.retain(|(_, at)| now.since(*at) < AGAIN);
+        let due = said.len() < SAID_MAX && !said.iter().any(|(t, _)| t == text);
+        if due {
+            said.push((text.to_string(), now));
+        }
+        due
     }
     /// Whether protocol lines are wanted.
     pub fn traces(&self) -> bool {
@@ -107,16 +141,15 @@ impl Log {
     /// Writes a line. A line that cannot be written is lost: there is nowhere to say so.
     pub fn line(&self, level: &str, text: fmt::Arguments<'_>) {
         let mut out = self.out.lock();
-        let mut line = format!("[{}] ", env::process::id());
-        if out.time {
-            env::log_time::write(&mut line, env::wall(), out.utc);
-            line.push(' ');
-        }
-        line += &format!("[{level}] {text}\n");
-        out.file.write(line.as_bytes()).ok();
+        out.line(level, text);
         if out.bytes_max > 0 && out.path.is_some() && out.file.len() > out.bytes_max {
             let keep = out.keep;
-            out.file.rotate(env::wall(), keep).ok();
+            if let Ok(Some(moved)) = out.file.rotate(env::wall(), keep) {
+                out.line(
+                    "INF",
+                    format_args!("Rotated log, backup saved as {:?}", moved.display().to_string()),
+                );
+            }
         }
     }
     /// An ordinary line.
@@ -146,5 +179,29 @@ impl Log {
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Log")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the log is a file of the test")]
+    fn says_that_it_moved_its_file_and_what_may_be_repeated_once_a_while() {
+        let dir = std::env::temp_dir().join(format!("fulmar-log-lines-{}", env::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("log").to_str().unwrap().to_string();
+        let file = LogOptions { file: Some(path.clone()), file_size_limit: 1, ..LogOptions::default() };
+        let log = Log::open(&file).unwrap();
+        log.info(format_args!("first"));
+        let all = std::fs::read_to_string(&path).unwrap();
+        let moved =
+            all.trim_end().split_once("[INF] Rotated log, backup saved as ").unwrap().1.trim_matches('"');
+        assert!(std::fs::read_to_string(moved).unwrap().ends_with("[INF] first\n"));
+        assert!(log.reopen().unwrap());
+        assert!(!Log::open(&LogOptions::default()).unwrap().reopen().unwrap());
+        assert_eq!(["x", "y", "x"].map(|text| log.is_due(text)), [true, true, false]);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -413,7 +413,8 @@ impl Server {
             Signal::User1 => {
                 self.log.info(format_args!("Trapped \"user defined signal 1\" signal"));
                 match self.log.reopen() {
-                    Ok(()) => self.log.info(format_args!("File log re-opened")),
+                    Ok(true) => self.log.info(format_args!("File log re-opened")),
+                    Ok(false) => self.log.info(format_args!("File log re-open ignored, not a file logger")),
                     Err(e) => self.log.error(format_args!("Unable to re-open the log file: {e}")),
                 }
             }
@@ -434,6 +435,11 @@ impl Server {
         }
         let loaded = files::with_files(|source| options::load(&self.flags, source)).await;
         let mut new = loaded.map_err(|lines| lines.join("\n"))?.options;
+        // As at the start.
+        let missing = options::unsupported(&new);
+        if !missing.is_empty() {
+            return Err(missing.join("; "));
+        }
         // A port that was chosen at random stays.
         let old = self.options();
         if new.server_name.is_none() {

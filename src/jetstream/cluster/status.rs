@@ -147,6 +147,10 @@ impl JetStream {
         let led = all.iter().flat_map(|a| a.streams()).filter(|s| s.leads());
         Some(led.fold((0, 0), |(n, c), s| (n + 1, c + s.seen().consumers)))
     }
+    /// Groups of several members that this node belongs to: its replicated streams, and the meta group. 0 without a cluster.
+    pub fn shared(&self) -> usize {
+        self.cluster.as_ref().map_or(0, |_| 1 + self.meta.read(|s| s.load_of(self.me).shared))
+    }
     /// Whether this node leads the meta group.
     pub fn leads_meta(&self) -> bool {
         self.meta.leads()

@@ -123,6 +123,13 @@ fn too_many() {
             "{said}"
         );
         s.closed_for(Closed::MaximumConnectionsExceeded).await;
+        // One that nothing has been read from yet hears it too.
+        let s = Server::start(|s| s.connections_max = Some(0)).await;
+        let mut p = Peer::connect(s.client).await;
+        let said = String::from_utf8(p.rest().await).unwrap();
+        assert!(said.ends_with("\r\n-ERR 'maximum connections exceeded'\r\n"), "{said}");
+        s.closed_for(Closed::MaximumConnectionsExceeded).await;
+        assert_eq!(*s.log.lock(), ["ERR maximum connections exceeded"]);
         let s = Server::start(|s| {
             s.tls = Some(Arc::new(pki.tls()));
             s.websocket = Some(Arc::new(websocket(None)));

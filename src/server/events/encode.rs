@@ -34,6 +34,18 @@ impl Coding {
             Coding::Identity
         }
     }
+    /// A header block that asks for it; empty if it is not asked for.
+    pub fn ask(self) -> Vec<u8> {
+        let name = match self {
+            Coding::Unasked => return Vec::new(),
+            Coding::Identity => "identity",
+            Coding::Gzip => "gzip",
+            Coding::Snappy => "snappy",
+        };
+        let mut header = Vec::new();
+        wire::headers::push_with(&mut header, b"", "Accept-Encoding", name.as_bytes());
+        header
+    }
     /// Header block and body of a message with this content.
     pub fn message(self, json: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
         let (name, packed) = match self {
@@ -102,6 +114,7 @@ mod tests {
         ] {
             let block = format!("NATS/1.0\r\n{asks}\r\n\r\n");
             assert_eq!(Coding::wanted(block.as_bytes()), coding, "{asks}");
+            assert_eq!(Coding::wanted(&coding.ask()), coding);
         }
         let body = b"{\"a\":1}".repeat(1000);
         let (h, packed) = Coding::Gzip.message(body.clone());

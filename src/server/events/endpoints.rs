@@ -121,8 +121,10 @@ async fn show(server: &Arc<Server>, e: Endpoint, f: &Fields, of: Option<&str>) -
         Endpoint::Accounts => result(monitor::accountz(server, &f.options(account)?)),
         Endpoint::AccountStatistics => {
             let set = of.map(|name| ("accounts", Value::from(vec![name])));
-            let statistics = monitor::accstatz(server, &f.options(set.as_slice())?);
-            match of.is_some() && statistics.account_statz.is_empty() {
+            let o: monitor::AccountStatzOptions = f.options(set.as_slice())?;
+            let statistics = monitor::accstatz(server, &o);
+            // A server that has none of the accounts that were asked for leaves the answer to others.
+            match statistics.account_statz.is_empty() && !o.include_unused {
                 true => Answer::Silence,
                 false => data(&statistics),
             }
@@ -140,9 +142,10 @@ async fn show(server: &Arc<Server>, e: Endpoint, f: &Fields, of: Option<&str>) -
                     }
                     None => Answer::NoData(format!("account {name:?} not found")),
                 },
+                None if !monitor::jsz_is_meant(server, &o) => Answer::Silence,
                 None => {
                     let accounts = monitor::jsz_accounts(server, &o).await;
-                    data(&monitor::jsz(server, accounts))
+                    data(&monitor::jsz(server, &o, accounts))
                 }
             }
         }

@@ -17,6 +17,7 @@ mod fields;
 mod ids;
 mod latency;
 mod parts;
+mod relay;
 mod requests;
 mod ticks;
 mod trace;
@@ -49,6 +50,8 @@ pub struct Events {
     in_flight: AtomicUsize,
     /// Requests that were dropped because too many were being answered (Y-3).
     dropped: Counter,
+    /// What other servers are asked in accounts' names.
+    relay: relay::Relay,
     /// Statistics are to be published before their time.
     statsz_wanted: AtomicBool,
     /// Moment and processor seconds of the last look, and the percentage that it gave.
@@ -65,6 +68,7 @@ impl Events {
             ids: Mutex::new(Ids::new(&mut env::rng("event ids"))),
             in_flight: AtomicUsize::new(0),
             dropped: Counter::default(),
+            relay: relay::Relay::default(),
             statsz_wanted: AtomicBool::new(false),
             cpu: Mutex::new((env::now(), env::process::cpu_seconds(), 0.0)),
         }
@@ -132,6 +136,7 @@ pub fn start(server: &Arc<Server>) {
         let system = server.broker.account_or_new(&name);
         *server.events.system.write() = Some(system.clone());
         requests::serve_system(server, &system);
+        relay::start(server, &system);
         for account in server.broker.accounts() {
             account_made(server, &account);
         }
@@ -221,10 +226,11 @@ pub fn disconnected(server: &Arc<Server>, client: &ClosedClient) {
     account_changed(server, name);
     emit(server, &format!("$SYS.ACCOUNT.{name}.DISCONNECT"), || {
         let who = Who { tagged: true, ..Who::of_closed(client) };
-        disconnect(server, who, client.sent, client.received, client.reason.text())
+        disconnect(server, who, client.received, client.sent, client.reason.text())
     });
 }
 
+/// The event about the end of a connection. What was sent and received is told from the client's side, as nats-server tells it.
 fn disconnect(server: &Server, who: Who<'_>, sent: Traffic, received: Traffic, reason: &str) -> Value {
     let traffic = |t: Traffic| json!({ "msgs": t.msgs, "bytes": t.bytes });
     let rest = json!({
@@ -252,8 +258,8 @@ pub fn auth_error(server: &Arc<Server>, client: &Client, reason: &str) {
                 stop: Some(env::wall()),
                 ..Who::of(client, &facts)
             };
-            let received = Traffic { msgs: client.link.in_msgs.get(), bytes: client.link.in_bytes.get() };
-            disconnect(server, who, Traffic::default(), received, reason)
+            let sent = Traffic { msgs: client.link.in_msgs.get(), bytes: client.link.in_bytes.get() };
+            disconnect(server, who, sent, Traffic::default(), reason)
         });
     }
 }

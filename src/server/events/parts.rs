@@ -171,9 +171,13 @@ pub(super) fn statistics(server: &Server) -> Value {
         "received_from_clients": { "msgs": less(&s.in_msgs, &s.route_in_msgs), "bytes": less(&s.in_bytes, &s.route_in_bytes) },
         "slow_consumers": s.slow_consumers.get(),
     });
-    for (key, n) in [("stale_connections", s.stale.get()), ("stalled_clients", s.stalled.get())] {
-        if n > 0 {
-            v[key] = json!(n);
+    let [slow, stale] =
+        monitor::by_kind(s).map(|(key, n)| (key, (n != monitor::ByKind::default()).then(|| json!(n))));
+    let count = |n: &broker::Counter| (n.get() > 0).then(|| json!(n.get()));
+    let rest = [slow, ("stale_connections", count(&s.stale)), stale, ("stalled_clients", count(&s.stalled))];
+    for (key, value) in rest {
+        if let Some(value) = value {
+            v[key] = value;
         }
     }
     if let Some(mesh) = &server.cluster.mesh {

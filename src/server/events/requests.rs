@@ -12,7 +12,7 @@ use super::{
     encode::{self, Coding},
     endpoints::{self, Endpoint},
     fields::Fields,
-    internal, parts, publish,
+    internal, parts, publish, relay,
 };
 use crate::{Server, options::Options};
 
@@ -132,6 +132,9 @@ impl Inbound for Desk {
         };
         let index = str::from_utf8(sub.sid()).ok().and_then(|s| s.parse::<usize>().ok());
         let Some(&ask) = index.and_then(|i| self.asks.get(i)) else { return false };
+        if server.events.relay.asks_by(from) {
+            return false;
+        }
         let may = match &self.serves_for {
             Some(system) => d.may_serve(system, m.subject, exported(ask, &account.name).as_bytes()),
             None => !d.is_trace_only(),
@@ -162,6 +165,10 @@ impl Inbound for Desk {
         env::spawn(async move {
             let coding = if ask.is_packed() { request.coding } else { Coding::Unasked };
             let reply = request.reply.clone();
+            if request.clamp.is_some() && matches!(ask, Ask::Account(_)) {
+                let subject = exported(ask, &account.name);
+                relay::give_on(&server, &account, &subject, &reply, &request.body, request.coding);
+            }
             let answer = answer(&server, request).await;
             if !reply.is_empty()
                 && let Some(body) = answer.body(&server)

@@ -68,6 +68,15 @@ impl Healthz {
         }
         Healthz::of(o, 404, fault)
     }
+    /// What the log says of it, if it is not well.
+    pub fn why(&self) -> Option<String> {
+        let said = if self.error.is_empty() {
+            format!("{} errors", self.errors.len())
+        } else {
+            format!("{:?}", self.error)
+        };
+        (self.status_code != 200).then_some(said)
+    }
     fn of(o: &HealthzOptions, code: u16, fault: Fault) -> Healthz {
         let error = fault.error.clone();
         let (status, errors, error) = match (o.details, code) {
@@ -157,6 +166,9 @@ mod tests {
         let details = HealthzOptions { details: true, ..HealthzOptions::default() };
         let text = |h: &Healthz| serde_json::to_string(&Healthz { status_code: 0, ..h.clone() }).unwrap();
         assert_eq!(text(&Healthz::ok()), r#"{"status":"ok"}"#);
+        let why = |o| Healthz::fault(o, 503, "JETSTREAM", "x").why();
+        assert_eq!((why(&plain), why(&details)), (Some("\"x\"".into()), Some("1 errors".into())));
+        assert_eq!(Healthz::ok().why(), None);
         assert_eq!(
             text(&Healthz::fault(&plain, 503, "JETSTREAM", "x")),
             r#"{"status":"unavailable","error":"x"}"#

@@ -163,7 +163,7 @@ fn stats(js: &JetStream) -> JetStreamStats {
         reserved_memory: u.reserved_memory,
         reserved_storage: u.reserved_storage,
         accounts: u.accounts,
-        ha_assets: 0,
+        ha_assets: js.shared(),
         api: ApiStats { level: API_LEVEL, total: u.api_total, errors: u.api_errors },
     }
 }
@@ -194,8 +194,14 @@ pub async fn jsz_account(s: &Server, o: &JszOptions) -> Option<Value> {
     js.detail_of(&Detail { streams: o.streams, ..detail(o) }).await
 }
 
+/// Whether this server answers: of a cluster, if only the leader of the meta group is wanted, the others do not.
+pub fn jsz_is_meant(s: &Server, o: &JszOptions) -> bool {
+    let clustered = |js: &JetStream| js.led().is_some() && !js.leads_meta();
+    !(o.leader_only && s.jetstream.read().as_deref().is_some_and(clustered))
+}
+
 /// What is stored, with the accounts of [`jsz_accounts`].
-pub fn jsz(s: &Server, account_details: Option<Vec<Value>>) -> Jsz {
+pub fn jsz(s: &Server, o: &JszOptions, account_details: Option<Vec<Value>>) -> Jsz {
     let (server_id, now) = (s.id().to_string(), Time(env::wall()));
     let Some(js) = s.jetstream.read().clone() else {
         return Jsz {
@@ -217,7 +223,9 @@ pub fn jsz(s: &Server, account_details: Option<Vec<Value>>) -> Jsz {
         };
     };
     let u = js.usage();
-    let led = js.led().unwrap_or_default();
+    // A server alone leads all that it has, but says so only to those who ask about groups.
+    let alone = if o.raft_groups { (u.streams, u.consumers) } else { (0, 0) };
+    let led = js.led().unwrap_or(alone);
     Jsz {
         stats: stats(&js),
         server_id,

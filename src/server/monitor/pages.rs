@@ -45,11 +45,18 @@ const ASKING: [&str; 2] = ["/healthz", "/jsz"];
 /// One of [`ASKING`]. Errors are sentences for the caller: his parameters are wrong.
 async fn asking(s: &Arc<Server>, page: &str, q: &Query) -> Result<Answer, String> {
     if page == "/jsz" {
-        let accounts = super::jsz_accounts(s, &JszOptions::from_query(q)?).await;
-        return Ok(Answer::json(json::pretty(&super::jsz(s, accounts))));
+        let o = JszOptions::from_query(q)?;
+        if !super::jsz_is_meant(s, &o) {
+            return Err("filtered response: not leader".to_string());
+        }
+        let accounts = super::jsz_accounts(s, &o).await;
+        return Ok(Answer::json(json::pretty(&super::jsz(s, &o, accounts))));
     }
     let h = super::healthz_now(s, &HealthzOptions::from_query(q)?).await;
     let status = h.status_code;
+    if let Some(why) = h.why().filter(|why| s.log.is_due(why)) {
+        s.log.warn(format_args!("Healthcheck failed: {why}"));
+    }
     Ok(Answer { status, ..Answer::json(json::compact(&super::Healthz { status_code: 0, ..h })) })
 }
 

@@ -106,7 +106,7 @@ pub struct Varz {
 pub struct Nothing {}
 
 /// A count for each kind of connection.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct ByKind {
     pub clients: u64,
@@ -207,7 +207,7 @@ fn tls_timeout(t: &Option<TlsOptions>) -> f64 {
 }
 
 impl ClusterVarz {
-    fn new(c: &ClusterOptions, write_deadline: Duration, s: &Server) -> ClusterVarz {
+    fn new(c: &ClusterOptions, s: &Server) -> ClusterVarz {
         ClusterVarz {
             name: match s.cluster.name() {
                 name if name.is_empty() => c.name.clone().unwrap_or_default(),
@@ -221,7 +221,7 @@ impl ClusterVarz {
             tls_required: c.tls.is_some(),
             tls_verify: c.tls.as_ref().is_some_and(|t| t.verify),
             pool_size: c.pool_size,
-            write_deadline: nanos(c.write_deadline.unwrap_or(write_deadline)),
+            write_deadline: c.write_deadline.map_or(0, nanos),
             write_timeout: write_timeout(c.write_timeout),
         }
     }
@@ -258,6 +258,19 @@ fn advertised(o: &options::Options) -> Option<(String, u16)> {
     Some((host.trim_matches(['[', ']']).to_string(), port))
 }
 
+/// Connections that were closed for not reading and for not answering, with the names that `/varz` and the statistics have for them.
+pub fn by_kind(stats: &broker::Stats) -> [(&'static str, ByKind); 2] {
+    let kinds = |clients: &broker::Counter, routes: &broker::Counter| ByKind {
+        clients: clients.get(),
+        routes: routes.get(),
+        ..ByKind::default()
+    };
+    [
+        ("slow_consumer_stats", kinds(&stats.slow_consumers, &stats.slow_routes)),
+        ("stale_connection_stats", kinds(&stats.stale, &stats.stale_routes)),
+    ]
+}
+
 /// What the server is set to and what it has seen.
 pub fn varz(s: &Server, _: &VarzOptions) -> Varz {
     let o = s.options();
@@ -267,7 +280,7 @@ pub fn varz(s: &Server, _: &VarzOptions) -> Varz {
     let http = o.http.as_ref().or(o.https.as_ref());
     let stats = &s.broker.stats;
     let now = env::wall();
-    let kinds = |clients: u64, routes: u64| ByKind { clients, routes, ..ByKind::default() };
+    let [slow, stale] = by_kind(stats).map(|(_, n)| n);
     let (routes, remotes) = s.cluster.mesh.as_ref().map(|m| m.counts()).unwrap_or_default();
     // Counters are read one after another, and may move in between.
     let less = |all: u64, part: &broker::Counter| all.saturating_sub(part.get());
@@ -298,7 +311,7 @@ pub fn varz(s: &Server, _: &VarzOptions) -> Varz {
         max_control_line: o.max_control_line,
         max_payload: o.max_payload,
         max_pending: o.max_pending,
-        cluster: o.cluster.as_ref().map(|c| ClusterVarz::new(c, o.write_deadline, s)).unwrap_or_default(),
+        cluster: o.cluster.as_ref().map(|c| ClusterVarz::new(c, s)).unwrap_or_default(),
         gateway: Nothing {},
         leaf: Nothing {},
         mqtt: Nothing {},
@@ -342,8 +355,8 @@ pub fn varz(s: &Server, _: &VarzOptions) -> Varz {
         metadata: o.server_metadata.clone(),
         feature_flags: crate::events::feature_flags(&o).collect(),
         system_account: settings::system_account(&o).unwrap_or_default(),
-        slow_consumer_stats: kinds(stats.slow_consumers.get(), stats.slow_routes.get()),
-        stale_connection_stats: kinds(stats.stale.get(), stats.stale_routes.get()),
+        slow_consumer_stats: slow,
+        stale_connection_stats: stale,
         disk_io_wait_stats: DiskIoWaits::default(),
     }
 }

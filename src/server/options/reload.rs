@@ -104,6 +104,9 @@ impl Change {
     pub fn describe(self, new: &Options) -> String {
         let text = |t: &Option<String>| t.clone().unwrap_or_default();
         let number = |n: Option<usize>| n.map_or_else(|| "0".to_string(), |n| n.to_string());
+        let store = |of: fn(&JetStreamOptions) -> Option<u64>| {
+            crate::jetstream::size(new.jetstream.as_ref().and_then(of).unwrap_or(0))
+        };
         match self {
             Change::Debug => format!("debug = {}", new.log.debug),
             Change::Trace => format!("trace = {}", traces(&new.log)),
@@ -136,15 +139,20 @@ impl Change {
             Change::ClusterTls => "cluster tls".to_string(),
             Change::WebSocketTls => "websocket tls".to_string(),
             Change::JetStreamOn | Change::JetStreamOff => "JetStream".to_string(),
-            Change::JetStreamMaxMemory => "JetStream max_mem_store".to_string(),
-            Change::JetStreamMaxFile => "JetStream max_file_store".to_string(),
+            Change::JetStreamMaxMemory => format!("JetStream max_mem_store = {}", store(|j| j.max_memory)),
+            Change::JetStreamMaxFile => format!("JetStream max_file_store = {}", store(|j| j.max_file)),
             Change::JetStreamLimits => "JetStream limits".to_string(),
             Change::JetStreamMetaCompact => "JetStream meta_compact".to_string(),
             Change::ServerTags => "tags".to_string(),
             Change::ServerMetadata => "metadata".to_string(),
             Change::PidFile => format!("pid_file = {}", text(&new.pid_file)),
             Change::PortsFileDir => format!("ports_file_dir = {}", text(&new.ports_file_dir)),
-            Change::FastProducerStall => format!("no_fast_producer_stall = {}", new.no_fast_producer_stall),
+            Change::FastProducerStall => {
+                format!(
+                    "fast producers will {}be stalled",
+                    if new.no_fast_producer_stall { "not " } else { "" }
+                )
+            }
             Change::ProfBlockRate => format!("prof_block_rate = {}", new.prof_block_rate),
             Change::ConnectErrorReports => format!("connect_error_reports = {}", new.connect_error_reports),
             Change::ReconnectErrorReports => {

@@ -618,6 +618,89 @@ fn protocol_lines_are_logged_as_nats_server_logs_them_and_a_reload_turns_them_on
 }
 
 #[test]
+fn what_goes_wrong_is_logged_as_nats_server_logs_it() {
+    let log = std::env::temp_dir().join(format!("fulmar-wrong-{}.log", env::process::id()));
+    let config = format!(
+        "log_file: {log:?}\nmax_subs: 1\nmax_payload: 65536\nmax_pending: 131072\naccounts {{ A {{ limits {{max_connections: 3}}, users = [\
+         {{user: a, password: x}}, {{user: few, password: x, permissions: {{publish: [y], subscribe: [z]}}}}] }} }}"
+    );
+    test("wrong", &config, async |r| {
+        let mut few = r.user("few").await;
+        few.ask("PUB x 1\r\nx\r\nPUB y $JS.ACK.x 1\r\nx\r\nSUB x 1\r\nSUB x q 2\r\n").await;
+        let mut slow = r.user("a").await;
+        slow.ask("SUB big 1\r\nSUB other 2\r\nSUB other 3\r\n").await;
+        let a = r.user("a").await;
+        let mut over = Wire::greeted(&r.server).await;
+        over.send(format!("{}\r\n", with_user("a", "x"))).await;
+        over.rest().await;
+        let mut bad = Wire::greeted(&r.server).await;
+        bad.send(
+            r#"CONNECT {"user":"a","pass":"y","name":"n","lang":"l","version":"1"}"#.to_string() + "\r\n",
+        )
+        .await;
+        bad.rest().await;
+        let mut early = Vec::new();
+        for first in ["PING\r\n", "GET / HTTP/1.1\r\n"] {
+            let mut w = Wire::greeted(&r.server).await;
+            w.send(first).await;
+            w.rest().await;
+            early.push(w.id);
+        }
+        // Whoever reads nothing is noticed, when as much is on its way as sockets hold.
+        let message = format!("PUB big 20000\r\n{}\r\n", "x".repeat(20_000));
+        while r.server.links.clients.closed().iter().all(|c| c.id != slow.id) {
+            assert!(a.send(&message).await);
+        }
+        few.send("PUB y 70000\r\n").await;
+        few.rest().await;
+        end_of(&r.server, few.id).await;
+        let all = Disk::os().read(&log).await.unwrap();
+        let all = String::from_utf8_lossy(&all).into_owned();
+        let of = |id: u64| -> Vec<&str> {
+            let mark = format!(" - cid:{id} - ");
+            let marked = all.lines().filter(|l| l.contains(&mark) && !l.contains("[DBG]"));
+            marked.filter_map(|l| Some(l.split_once(&mark)?.1)).collect()
+        };
+        let who = r#""A/user:few" - "#;
+        assert_eq!(
+            of(few.id),
+            [
+                format!("{who}Publish Violation - Subject \"x\""),
+                format!("{who}Publish Violation - Reply \"$JS.ACK.x\""),
+                format!("{who}Subscription Violation - Subject \"x\", SID 1"),
+                format!("{who}Subscription Violation - Subject \"x\", Queue: \"q\", SID 2"),
+                format!("{who}maximum payload exceeded: 70000 vs 65536"),
+            ]
+        );
+        let who = r#""A/user:a" - "#;
+        assert_eq!(
+            of(slow.id),
+            [
+                // Once, however often it happens.
+                format!("{who}maximum subscriptions exceeded"),
+                format!("{who}Slow Consumer Detected: MaxPending of 131072 Exceeded"),
+            ]
+        );
+        assert_eq!(of(a.id), [r#""A/user:a" - Producer was stalled for a total of 5ms"#]);
+        // Who is not let in is not called what he says.
+        assert_eq!(of(over.id), ["maximum account active connections exceeded"]);
+        assert_eq!(of(bad.id), ["authentication error - User \"a\""]);
+        assert!(early.iter().all(|id| of(*id) == ["authentication error"]));
+        Disk::os().remove_file(&log).await.ok();
+    });
+}
+
+#[test]
+fn a_reload_asks_for_nothing_that_a_start_would_refuse() {
+    test("unsupported", "", async |r| {
+        write(&r.path, "syslog: true").await;
+        let refused = r.server.reload().await.unwrap_err();
+        assert!(refused.contains("not yet supported"), "{refused}");
+        r.reload("max_payload: 1000").await;
+    });
+}
+
+#[test]
 fn who_came_without_credentials_stays_as_long_as_its_user_is_the_same() {
     let config = |pass: &str| {
         format!(

@@ -363,7 +363,9 @@ fn connections_are_announced() {
             "client_type",
         ];
         assert_eq!(keys(&bye["client"]), client);
-        assert_eq!(bye["received"], json!({"msgs": 1, "bytes": 5}));
+        // Told from the client's side.
+        assert_eq!(bye["sent"], json!({"msgs": 1, "bytes": 5}));
+        assert_eq!(bye["received"], json!({"msgs": 0, "bytes": 0}));
         assert_eq!(bye["reason"], "Client Closed");
     });
 }
@@ -562,6 +564,7 @@ fn accounts_are_described() {
         let v = sys.ask("$SYS.REQ.ACCOUNT.PING.STATZ", r#"{"accounts":["A","zz"]}"#).await;
         assert_eq!(v["data"]["account_statz"].as_array().map(Vec::len), Some(1));
         assert_eq!(v["data"]["account_statz"][0]["acc"], "A");
+        sys.silent("$SYS.REQ.ACCOUNT.PING.STATZ", r#"{"accounts":["zz"]}"#).await;
         let v = sys.ask("$SYS.REQ.ACCOUNT.Z.INFO", "").await;
         assert_eq!(v["error"], json!({"code": 500, "description": "Account Z does not exist"}));
         let v = sys.ask("$SYS.REQ.ACCOUNT.A.JSZ", "").await;
@@ -641,6 +644,19 @@ fn statistics_come_by_themselves() {
         // A ping without a reply asks for more.
         sys.publish("$SYS.REQ.SERVER.PING", "", &[], "").await;
         assert_eq!(keys(&sys.next().await.json()["statsz"]), STATSZ);
+        // What seldom is, is left out.
+        server.broker.stats.slow_consumers.add(1);
+        server.broker.stats.stale.add(1);
+        let v = sys.ask("$SYS.REQ.SERVER.PING.STATSZ", "").await;
+        let seldom = ["slow_consumer_stats", "stale_connections", "stale_connection_stats"];
+        let at = STATSZ.iter().position(|k| *k == "slow_consumers").unwrap() + 1;
+        let all = [&STATSZ[..at], &seldom, &STATSZ[at..]].concat();
+        assert_eq!(keys(&v["statsz"]), all);
+        let one = json!({"clients": 1, "routes": 0, "gateways": 0, "leafs": 0});
+        assert_eq!(
+            (&v["statsz"]["slow_consumer_stats"], &v["statsz"]["stale_connection_stats"]),
+            (&one, &one)
+        );
     });
 }
 

@@ -110,6 +110,10 @@ fn changes_are_told_as_nats_server_tells_them() {
         (Change::RemoteSyslog, "remote_syslog: \"udp://a:1\"", "remote_syslog = udp://a:1"),
         (Change::MaxConnections, "max_connections: -1", "max_connections = -1"),
         (Change::MaxTracedMsgLen, "port: 4222", "max_traced_msg_len = 0"),
+        (Change::FastProducerStall, "no_fast_producer_stall: true", "fast producers will not be stalled"),
+        (Change::FastProducerStall, "port: 4222", "fast producers will be stalled"),
+        (Change::JetStreamMaxMemory, "jetstream {max_mem: 20M}", "JetStream max_mem_store = 19.07 MB"),
+        (Change::JetStreamMaxFile, "jetstream {max_file: 20MiB}", "JetStream max_file_store = 20.00 MB"),
     ] {
         assert_eq!(change.describe(&options(config)), text);
     }

@@ -366,6 +366,7 @@ fn system_requests_reach_every_server() {
         ] {
             assert!(!route[key].is_null(), "{key}: {route}");
         }
+        accounts_ask_every_server(&all).await;
         // Events of one server come to the others.
         sys.sub("$SYS.ACCOUNT.A.CONNECT", "").await;
         interest(&all[1], "$SYS", "$SYS.ACCOUNT.A.CONNECT", true).await;
@@ -376,6 +377,40 @@ fn system_requests_reach_every_server() {
             s.stop();
         }
     });
+}
+
+/// What an account asks about itself is answered by all servers, and of itself alone (Y-2).
+async fn accounts_ask_every_server(all: &[Arc<Server>]) {
+    let mut a = Peer::new(&all[1], "a").await;
+    let _other = Peer::new(&all[2], "a").await;
+    a.sub("mine", "").await;
+    for s in [&all[0], &all[2]] {
+        interest(s, "$SYS", &format!("$SYS._INBOX.{}.x", all[1].id()), true).await;
+    }
+    for (subject, body, want) in [
+        ("$SYS.REQ.ACCOUNT.PING.CONNZ", "", [0, 1, 1]),
+        ("$SYS.REQ.SERVER.PING.CONNZ", r#"{"acc":"$SYS","auth":true}"#, [0, 1, 1]),
+    ] {
+        a.publish(subject, "mine", body).await;
+        let mut seen = std::collections::BTreeMap::new();
+        for _ in 0..3 {
+            let v: Value = serde_json::from_str(&a.body().await).unwrap();
+            seen.insert(v["server"]["name"].to_string(), v["data"]["num_connections"].as_u64().unwrap());
+        }
+        assert_eq!(seen.into_values().collect::<Vec<_>>(), want, "{subject}");
+    }
+    // Servers where it has nobody say nothing.
+    a.publish("$SYS.REQ.ACCOUNT.PING.STATZ", "mine", r#"{"accounts":["$SYS"]}"#).await;
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let v: Value = serde_json::from_str(&a.body().await).unwrap();
+        assert_eq!(v["data"]["account_statz"][0]["acc"], "A");
+        names.push(v["server"]["name"].as_str().unwrap().to_string());
+    }
+    names.sort();
+    assert_eq!(names, ["s1", "s2"]);
+    a.settle().await;
+    assert_eq!(a.msgs.len(), 0, "{:?}", a.msgs);
 }
 
 #[test]

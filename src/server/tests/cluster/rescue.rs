@@ -219,6 +219,13 @@ fn a_server_is_emptied_and_a_stream_moved() {
         let others: Vec<&Arc<Server>> = (0..4).filter(|k| *k != i).map(|k| &all[k]).collect();
         let back = server(&first[0], &dir, &others).await;
         let js = context(others[0]).await;
+        // The leader of the meta group alone answers who wants it alone; the group and the stream are shared.
+        let leader_only = server::monitor::JszOptions { leader_only: true, ..Default::default() };
+        let leads = |s: &Server| server::monitor::jsz_is_meant(s, &leader_only);
+        let everybody = || others.iter().copied().chain([&back]);
+        eventually("one leads", || everybody().filter(|s| leads(s)).count() == 1).await;
+        let shared = |s: &Server| server::monitor::jsz(s, &leader_only, None).stats.ha_assets;
+        eventually("three have the stream", || everybody().map(|s| shared(s)).sum::<usize>() == 4 + 3).await;
         let away = json!({"server": second[0]});
         let r = operate(others[0], "ACCOUNT.STREAM.MOVE.A.S", away, good).await;
         assert_eq!(r["config"]["name"], "S", "{r}");

@@ -377,6 +377,14 @@ fn health_of_one_asset_and_what_the_statistics_say_of_jetstream() {
         assert_eq!(answer, json!({"status": "error", "errors": [fault]}));
         // Their configuration alone lists no accounts.
         assert_eq!(http.json("/jsz?config=1").await["account_details"], Value::Null);
+        // Alone it leads all that it has, which only those hear who ask about groups.
+        let (plain, raft) = (http.json("/jsz").await, http.json("/jsz?raft=1").await);
+        assert_eq!((&plain["streams_leader"], &plain["consumers_leader"]), (&Value::Null, &Value::Null));
+        assert_eq!(
+            (&raft["streams_leader"], &raft["consumers_leader"]),
+            (&raft["streams"], &raft["consumers"])
+        );
+        assert_eq!(raft["consumers"], 1);
         assert_eq!(http.json("/varz").await["jetstream"]["stats"]["accounts"], 1);
         let mut system = Nats::connect(&s, "s").await;
         system.say("SUB answers 1\r\n").await;
