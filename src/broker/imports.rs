@@ -17,7 +17,7 @@ use subject::Transform;
 
 use crate::{
     Account, Broker, Inbound, Kind, Link, Message, Step, Sub, Trace,
-    router::Deliveries,
+    router::{Deliveries, Renamed},
     rules::{Export, Import, LatencyRule, Responses},
     trace,
 };
@@ -314,6 +314,14 @@ impl ServiceImport {
         subject: &[u8],
         trace: Option<&[u8]>,
     ) -> bool {
+        // What is published in an account is subject to its mappings, whoever does it.
+        let renamed =
+            if self.exporter.has_mappings() { d.rename(&self.exporter, subject) } else { Renamed::No };
+        let subject = match &renamed {
+            Renamed::No => subject,
+            Renamed::Dropped => return false,
+            Renamed::To(to) => to,
+        };
         // The exporter is told where a request comes from; a header block that the requestor set himself is replaced.
         let info = broker.crossing(|c| c.request_info(from, importer, self.share));
         let mut body = Vec::with_capacity(m.body_crlf.len() + 64);
