@@ -23,7 +23,7 @@ use stream::{
 };
 
 use crate::{
-    AccountLimits, JetStream,
+    AccountLimits, ClientInfo, JetStream,
     cluster::{
         calls::{Forward, Way},
         status::hash_of,
@@ -96,6 +96,7 @@ struct EarlyOnes {
 }
 
 /// A request that is answered in a task of its own.
+#[derive(Default)]
 pub struct Asked {
     /// The whole subject, as it came.
     pub full: Vec<u8>,
@@ -107,6 +108,14 @@ pub struct Asked {
     pub body: Vec<u8>,
     /// Who asks; `None` if another node does in a client's name.
     pub from: Option<Arc<Link>>,
+}
+
+impl Asked {
+    /// What advisories in `account` say of who asks.
+    pub(crate) fn client(&self, node: &JetStream, account: &Account) -> ClientInfo {
+        let client = |link: &Arc<Link>| node.host.client(link, &account.name, &self.headers);
+        self.from.as_ref().map(client).unwrap_or_default()
+    }
 }
 
 /// The desks of all servers are one queue group: of those that a request could go to one takes it, the server's own before all others.

@@ -48,9 +48,9 @@ impl Host for Seen {
         let cluster = |s: Arc<Server>| s.options().cluster.as_ref().and_then(|c| c.name.clone());
         self.0.upgrade().and_then(cluster).unwrap_or_default()
     }
-    fn client(&self, link: &Link) -> ClientInfo {
+    fn client(&self, link: &Link, account: &str, headers: &[u8]) -> ClientInfo {
         match self.0.upgrade() {
-            Some(s) => crate::events::client_of(&s, link),
+            Some(s) => crate::events::client_of(&s, link, account, headers),
             None => ClientInfo::default(),
         }
     }

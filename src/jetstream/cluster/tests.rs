@@ -134,7 +134,7 @@ impl Host for Seen {
     fn cluster(&self) -> String {
         "C".into()
     }
-    fn client(&self, _: &Link) -> ClientInfo {
+    fn client(&self, _: &Link, _: &str, _: &[u8]) -> ClientInfo {
         ClientInfo::default()
     }
     fn system_account(&self) -> String {

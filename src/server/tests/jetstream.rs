@@ -60,6 +60,24 @@ impl Running {
             JetStreamOptions { store_dir: Some(dir.0.to_string_lossy().into_owned()), ..jetstream };
         let o =
             Options { host: "127.0.0.1".into(), port: -1, jetstream: Some(jetstream), ..Options::default() };
+        Running::start_as(o).await
+    }
+    /// With this configuration, and its streams here.
+    async fn start_text(dir: &Dir, text: &str) -> Running {
+        let text = format!("{text}\njetstream {{ store_dir: {:?} }}", dir.0);
+        let loaded =
+            server::options::load_text("test.conf", &text, &Flags::default(), &conf::Memory::default());
+        Running::start_as(loaded.unwrap().options).await
+    }
+    /// Whoever logs in by this name; everybody's password is `x`.
+    async fn user(&self, name: &str) -> async_nats::Client {
+        let address = self.server.bound.lock().client.unwrap().to_string();
+        async_nats::ConnectOptions::with_user_and_password(name.into(), "x".into())
+            .connect(address)
+            .await
+            .unwrap()
+    }
+    async fn start_as(o: Options) -> Running {
         let server = Server::new(o, Flags::default()).unwrap();
         let running = server.clone();
         let task = env::spawn(async move { running.run().await });
@@ -525,4 +543,57 @@ fn what_a_client_sends_at_once_is_published_in_its_order() {
         assert_eq!(got.matches("PONG\r\n").count(), pings);
         server.stop().await;
     });
+}
+
+/// Whoever exports the API to another account reads in its advisories which account asked, and who there only where that account shares it.
+#[test]
+fn advisories_say_no_more_of_a_foreign_client_than_its_import_shares() {
+    run(|dir| async move {
+        let text = r#"
+            listen: "127.0.0.1:-1", server_name: here
+            accounts {
+                J { users [{user: j, password: x}], jetstream: enabled, exports [{service: "$JS.API.>", response_type: stream}] }
+                P { users [{user: p, password: x}], imports [
+                    {service: {account: J, subject: "$JS.API.>"}, to: "J.API.>"}
+                    {service: {account: J, subject: "$JS.API.>"}, to: "S.API.>", share: true}] }
+            }"#;
+        let server = Running::start_text(&dir, text).await;
+        let (j, p) = (server.user("j").await, server.user("p").await);
+        let mut advisories = j.subscribe("$JS.EVENT.ADVISORY.API").await.unwrap();
+        j.flush().await.unwrap();
+        let here =
+            ["start", "host", "id", "acc", "user", "lang", "ver", "rtt", "server", "kind", "client_type"];
+        let shared = [
+            "start",
+            "host",
+            "id",
+            "acc",
+            "svc",
+            "user",
+            "lang",
+            "ver",
+            "rtt",
+            "server",
+            "kind",
+            "client_type",
+        ];
+        for (asker, api, keys) in [
+            (&p, "J.API", &["acc", "svc", "rtt", "server"][..]),
+            (&p, "S.API", &shared),
+            (&j, "$JS.API", &here),
+        ] {
+            asker.request(format!("{api}.STREAM.NAMES"), "".into()).await.unwrap();
+            let told = told(&mut advisories).await;
+            let told: serde_json::Value = serde_json::from_slice(&told.payload).unwrap();
+            let client = told["client"].as_object().unwrap();
+            assert_eq!(client.keys().map(String::as_str).collect::<Vec<_>>(), keys, "{api}: {told}");
+            assert_eq!((&client["acc"], &client["server"]), (&account_of(api), &"here".into()));
+            assert_eq!(client.get("svc").is_some_and(|s| s == "J"), api != "$JS.API");
+        }
+        server.stop().await;
+    });
+}
+
+fn account_of(api: &str) -> serde_json::Value {
+    if api == "$JS.API" { "J".into() } else { "P".into() }
 }

@@ -4,6 +4,7 @@
 mod loopback;
 
 use loopback::{Wire, with_server, with_user};
+use serde_json::{Value, json};
 
 /// Who stands in for those without credentials logs in with the first operation, unasked and unanswered.
 #[test]
@@ -70,5 +71,42 @@ fn permissions_are_asked_before_anything_else() {
         let mut b = Wire::connect(&s, &with_user("b", "p")).await;
         assert_eq!(b.ask("SUB no..x 1\r\n").await, "-ERR 'Invalid Subject'\r\n");
         assert_eq!(b.ask("SUB x _sys_ 1\r\n").await.matches("using queue \"_sys_\"").count(), 1);
+    });
+}
+
+/// A service that passes through an account on its way: its owner reads who asked first, and whose service he used.
+#[test]
+fn a_request_by_the_import_of_an_import_is_its_first_requestors() {
+    let config = r#"accounts {
+        A { users [{user: a, password: p}], exports [{service: one}, {service: two}] }
+        B { users [{user: b, password: p}], exports [{service: one}, {service: two}], imports [
+            {service: {account: A, subject: one}}
+            {service: {account: A, subject: two}, share: true}] }
+        C { users [{user: c, password: p}], imports [
+            {service: {account: B, subject: one}}
+            {service: {account: B, subject: two}}] }
+        D { users [{user: d, password: p}], imports [{service: {account: B, subject: one}, share: true}] }
+    }"#;
+    with_server(config, async |s| {
+        let mut a = Wire::connect(&s, &with_user("a", "p")).await;
+        a.ask("SUB * 1\r\n").await;
+        let shared = ["start", "host", "id", "acc", "svc", "user", "rtt", "server", "kind", "client_type"];
+        for (user, subject, keys) in [
+            ("c", "one", &["acc", "svc", "rtt"][..]),
+            // What B shares is what it knows: where the request was made, not by whom.
+            ("c", "two", &["acc", "svc", "rtt", "server"]),
+            ("d", "one", &shared),
+        ] {
+            let mut w = Wire::connect(&s, &with_user(user, "p")).await;
+            // What the requestor says of himself does not count.
+            let own = "NATS/1.0\r\nNats-Request-Info: {\"acc\":\"X\"}\r\n\r\n";
+            w.ask(&format!("HPUB {subject} {} {0}\r\n{own}\r\n", own.len())).await;
+            let got = a.ask("").await;
+            let info = got.split("Nats-Request-Info: ").nth(1).unwrap().lines().next().unwrap();
+            let info: Value = serde_json::from_str(info).unwrap();
+            let found: Vec<&str> = info.as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(found, keys, "{got}");
+            assert_eq!((&info["acc"], &info["svc"]), (&json!(user.to_uppercase()), &json!("B")));
+        }
     });
 }
