@@ -239,10 +239,10 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
         format!("Can't start JetStream: {e}{hint}")
     })?;
     *server.jetstream.write() = Some(engine.clone());
+    if let Some(name) = crate::settings::system_account(o) {
+        engine.serve_system(&server.broker.account_or_new(&name));
+    }
     if engine.is_clustered() {
-        if let Some(name) = crate::settings::system_account(o) {
-            engine.serve_system(&server.broker.account_or_new(&name));
-        }
         peers::start(server, engine.node_id(), Arc::new(Links(Arc::downgrade(&engine))));
     }
     for account in server.broker.accounts() {

@@ -597,3 +597,42 @@ fn advisories_say_no_more_of_a_foreign_client_than_its_import_shares() {
 fn account_of(api: &str) -> serde_json::Value {
     if api == "$JS.API" { "J".into() } else { "P".into() }
 }
+
+/// Whoever runs the server ends all streams of an account at once, and only he.
+#[test]
+fn the_system_account_ends_the_streams_of_another() {
+    run(|dir| async move {
+        let text = r#"
+            listen: "127.0.0.1:-1"
+            accounts {
+                A { users [{user: a, password: x}], jetstream: enabled }
+                B { users [{user: b, password: x}], jetstream: enabled }
+                SYS { users [{user: s, password: x}] }
+            }
+            system_account: SYS"#;
+        let server = Running::start_text(&dir, text).await;
+        let (a, b, s) = (server.user("a").await, server.user("b").await, server.user("s").await);
+        let names = async |c: &async_nats::Client| -> serde_json::Value {
+            let told = c.request("$JS.API.STREAM.NAMES", "".into()).await.unwrap();
+            serde_json::from_slice::<serde_json::Value>(&told.payload).unwrap()["streams"].take()
+        };
+        for c in [&a, &b] {
+            for name in ["S", "T"] {
+                let config = format!(r#"{{"name":"{name}","subjects":["{name}"]}}"#);
+                c.request(format!("$JS.API.STREAM.CREATE.{name}"), config.into()).await.unwrap();
+            }
+        }
+        let purge = "$JS.API.ACCOUNT.PURGE.A";
+        b.publish(purge, "".into()).await.unwrap();
+        b.flush().await.unwrap();
+        assert_eq!(names(&a).await, serde_json::json!(["S", "T"]));
+        let told = s.request(purge, "".into()).await.unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&told.payload).unwrap();
+        assert_eq!(told["initiated"], true);
+        assert_eq!(
+            (names(&a).await, names(&b).await),
+            (serde_json::Value::Null, serde_json::json!(["S", "T"]))
+        );
+        server.stop().await;
+    });
+}
