@@ -224,6 +224,9 @@ impl Assets {
     ) -> bool {
         let full = m.subject;
         let enabled = self.limits.read().is_some();
+        if !enabled && self.is_elsewhere() {
+            return false;
+        }
         if enabled {
             let way = if rest.starts_with(PULL) {
                 Some(Way::Pull)
@@ -258,6 +261,12 @@ impl Assets {
             drop(place);
         });
         true
+    }
+
+    /// Whether an import takes all requests to another account's desk. That one answers alone; nobody says beside it that there is no JetStream here.
+    fn is_elsewhere(&self) -> bool {
+        let all = [API, b">"].concat();
+        self.account.rules().imports.iter().any(|i| i.service && i.local() == all)
     }
 
     /// Whether a direct get of a subject's last message waits for the others of its batch.

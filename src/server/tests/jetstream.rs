@@ -636,3 +636,34 @@ fn the_system_account_ends_the_streams_of_another() {
         server.stop().await;
     });
 }
+
+/// An account without JetStream that imports another's API as it is called there has that desk and no other.
+#[test]
+fn who_imports_the_whole_api_is_answered_by_its_owner_alone() {
+    run(|dir| async move {
+        let text = r#"
+            listen: "127.0.0.1:-1"
+            accounts {
+                J { users [{user: j, password: x}], jetstream: enabled, exports [{service: "$JS.API.>", response_type: stream}] }
+                P { users [{user: p, password: x}], imports [{service: {account: J, subject: "$JS.API.>"}}] }
+                Q { users [{user: q, password: x}], imports [{service: {account: J, subject: "$JS.API.>"}, to: "J.API.>"}] }
+            }"#;
+        let server = Running::start_text(&dir, text).await;
+        for (user, refused) in [("p", 0), ("q", 20)] {
+            let c = server.user(user).await;
+            let mut answers = c.subscribe("here").await.unwrap();
+            // Were there two answers to each, the first as many would not all be the owner's.
+            for _ in 0..20 {
+                c.publish_with_reply("$JS.API.INFO", "here", "".into()).await.unwrap();
+            }
+            let mut n = 0;
+            for _ in 0..20 {
+                let told: serde_json::Value =
+                    serde_json::from_slice(&told(&mut answers).await.payload).unwrap();
+                n += i32::from(told["error"]["err_code"] == 10039);
+            }
+            assert_eq!(n, refused, "{user}");
+        }
+        server.stop().await;
+    });
+}
