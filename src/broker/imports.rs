@@ -17,7 +17,7 @@ use subject::Transform;
 
 use crate::{
     Account, Broker, Inbound, Kind, Link, Message, Step, Sub, Trace,
-    router::Deliveries,
+    router::{Deliveries, Renamed},
     rules::{Export, Import, LatencyRule, Responses},
     trace,
 };
@@ -136,8 +136,15 @@ pub struct Latency<'a> {
 
 /// What the server adds to messages that cross accounts.
 pub trait Crossing: Send + Sync {
-    /// The JSON of the header `Nats-Request-Info`; with `share` it says who asks.
-    fn request_info(&self, requestor: &Link, importer: &Account, share: bool) -> String;
+    /// The JSON of the header `Nats-Request-Info`; with `share` it says who asks. `before` is what stood there where the request
+    /// has come to the importer by another import: then the requestor is in neither account.
+    fn request_info(
+        &self,
+        requestor: &Link,
+        importer: &Account,
+        share: bool,
+        before: Option<&[u8]>,
+    ) -> String;
     /// A latency was measured.
     fn latency(&self, d: &mut Deliveries, l: &Latency<'_>);
     /// A message was traced.
@@ -314,8 +321,19 @@ impl ServiceImport {
         subject: &[u8],
         trace: Option<&[u8]>,
     ) -> bool {
-        // The exporter is told where a request comes from; a header block that the requestor set himself is replaced.
-        let info = broker.crossing(|c| c.request_info(from, importer, self.share));
+        // What is published in an account is subject to its mappings, whoever does it.
+        let renamed =
+            if self.exporter.has_mappings() { d.rename(&self.exporter, subject) } else { Renamed::No };
+        let subject = match &renamed {
+            Renamed::No => subject,
+            Renamed::Dropped => return false,
+            Renamed::To(to) => to,
+        };
+        // The exporter is told where a request comes from; a header block that the requestor set himself is replaced. What came here by
+        // another import carries what the server has said of it there.
+        let is_own = from.account().is_none_or(|a| a.name == importer.name);
+        let before = (!is_own).then(|| wire::headers::get(m.header(), REQUEST_INFO)).flatten();
+        let info = broker.crossing(|c| c.request_info(from, importer, self.share, before));
         let mut body = Vec::with_capacity(m.body_crlf.len() + 64);
         let mut header_len = m.header_len;
         if let Some(info) = info {

@@ -123,6 +123,16 @@ enum Sent {
     Late,
 }
 
+/// What mappings make of a subject.
+pub(crate) enum Renamed {
+    /// It keeps its name.
+    No,
+    /// Nobody gets the message.
+    Dropped,
+    /// It is called so.
+    To(Vec<u8>),
+}
+
 /// The receivers' side of a batch of messages.
 pub struct Deliveries {
     broker: Arc<Broker>,
@@ -248,24 +258,18 @@ impl Router {
 
     #[cold]
     fn publish_mapped(&mut self, m: &Message<'_>) -> Outcome {
-        let mappings = self.account.mappings();
-        let Some(mapping) = mappings.find(m.subject) else { return self.publish_plain(m) };
-        let (cluster, lot) = (self.out.broker.cluster(), self.out.below(100) as u8);
-        match mapping.choose(&cluster, lot) {
-            Choice::Keep => self.publish_plain(m),
-            Choice::Drop => Outcome::Delivered(0),
-            Choice::To(transform) => {
-                let mut subject = Vec::new();
-                let out = &mut self.out;
-                if !transform.apply(m.subject, |n| out.below(n as usize) as u32, &mut subject) {
-                    return self.publish_plain(m);
+        match self.out.rename(&self.account, m.subject) {
+            Renamed::No => self.publish_plain(m),
+            Renamed::Dropped => {
+                if !m.reply.is_empty() && self.link.flags().has(LinkFlags::NO_RESPONDERS) {
+                    self.no_responders(m);
                 }
-                out.note(|| Step::Mapped { to: subject.clone() });
-                match self.publish_plain(&Message { subject: &subject, ..*m }) {
-                    Outcome::Denied => Outcome::DeniedAs(subject),
-                    done => done,
-                }
+                Outcome::Delivered(0)
             }
+            Renamed::To(subject) => match self.publish_plain(&Message { subject: &subject, ..*m }) {
+                Outcome::Denied => Outcome::DeniedAs(subject),
+                done => done,
+            },
         }
     }
 
@@ -896,6 +900,25 @@ impl Deliveries {
         }
     }
 
+    /// What the mappings of an account make of a subject that is published in it.
+    pub(crate) fn rename(&mut self, account: &Account, subject: &[u8]) -> Renamed {
+        let mappings = account.mappings();
+        let Some(mapping) = mappings.find(subject) else { return Renamed::No };
+        let (cluster, lot) = (self.broker.cluster(), self.below(100) as u8);
+        match mapping.choose(&cluster, lot) {
+            Choice::Keep => Renamed::No,
+            Choice::Drop => Renamed::Dropped,
+            Choice::To(transform) => {
+                let mut to = Vec::new();
+                if !transform.apply(subject, |n| self.below(n as usize) as u32, &mut to) {
+                    return Renamed::No;
+                }
+                self.note(|| Step::Mapped { to: to.clone() });
+                Renamed::To(to)
+            }
+        }
+    }
+
     /// For receivers inside the server that serve another account's requests: notes the way there if the message at hand
     /// is traced. False if it is not to be handled (B-7).
     pub fn may_serve(&mut self, account: &Arc<str>, from: &[u8], to: &[u8]) -> bool {
@@ -1073,7 +1096,7 @@ impl Deliveries {
 
     /// Runs `f`, which sends other messages, while a message is being delivered: the heads belong to the one at hand.
     fn nested(&mut self, f: impl FnOnce(&mut Deliveries) -> bool) -> bool {
-        // Imports cannot form cycles; this bounds what a mistake in that could cost.
+        // Imports cannot form cycles by themselves, but mappings on their way can: this bounds what that costs.
         if self.depth >= NESTED_MAX {
             return false;
         }

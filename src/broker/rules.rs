@@ -95,16 +95,24 @@ impl Import {
             None => self.subject.clone(),
         }
     }
+    /// Whether `to` says which of the exporter's wildcards stands where.
+    fn is_numbered(&self) -> bool {
+        self.to.as_ref().is_some_and(|to| subject::transform::starred(to) != *to)
+    }
     /// Local subjects to the exporter's (requests of a service).
     pub fn outward(&self) -> Result<Transform, String> {
         let local = self.local();
+        if self.is_numbered() {
+            let back = self.inward()?.inverse();
+            return back.ok_or_else(|| format!("no way back from {:?}", String::from_utf8_lossy(&local)));
+        }
         let dest = subject::transform::numbered(&self.subject);
         Transform::strict(&local, &dest).map_err(|e| e.to_string())
     }
     /// The exporter's subjects to local ones (messages of a stream).
     pub fn inward(&self) -> Result<Transform, String> {
         let dest = self.to.clone().unwrap_or_else(|| self.subject.clone());
-        let dest = if dest.contains(&b'$') { dest } else { subject::transform::numbered(&dest) };
+        let dest = if self.is_numbered() { dest } else { subject::transform::numbered(&dest) };
         Transform::strict(&self.subject, &dest).map_err(|e| e.to_string())
     }
 }

@@ -407,6 +407,63 @@ fn services_cross_and_answers_come_back() {
 }
 
 #[test]
+fn an_import_may_name_the_exporters_wildcards_in_its_own_order() {
+    let b = Arc::new(Broker::default());
+    let give = Rules {
+        exports: vec![export(true, "svc.*.*", Responses::One), export(false, "kv.*", Responses::One)],
+        ..Rules::default()
+    };
+    let imports = vec![import(true, "svc.*.*", Some("my.$2.$1")), import(false, "kv.*", Some("$KV.*"))];
+    b.configure(&rules(vec![("A", give.clone()), ("B", Rules { imports, ..Rules::default() })])).unwrap();
+    let (mut server, mut client) = (Peer::new(&b, "A"), Peer::new(&b, "B"));
+    server.sub("svc.>", "", "1");
+    client.sub("$KV.x", "", "2");
+    assert_eq!(client.publish("my.one.two", "", "?"), Outcome::Delivered(1));
+    assert_eq!(server.got(), "MSG svc.two.one 1 1\r\n?\r\n");
+    server.publish("kv.x", "", "!");
+    assert_eq!(client.got(), "MSG $KV.x 2 1\r\n!\r\n");
+    // One that there is not, and one that is left out.
+    for to in ["my.$3.$1", "my.$1.x"] {
+        let imports = vec![import(true, "svc.*.*", Some(to))];
+        let all = rules(vec![("A", give.clone()), ("B", Rules { imports, ..Rules::default() })]);
+        let wrong = b.configure(&all).unwrap_err();
+        assert!(wrong.len() == 1 && wrong[0].contains("invalid mapping destination"), "{to}: {wrong:?}");
+    }
+}
+
+/// The owner of a service moves it to another subject, or a part of its requests, wherever they come from.
+#[test]
+fn requests_from_other_accounts_follow_the_exporters_mappings() {
+    let b = Arc::new(Broker::default());
+    let mut mappings = subject::Mappings::new();
+    mappings.add(subject::Mapping::simple(b"svc.old", b"svc.new").unwrap());
+    let some = |s: &str| subject::Destination { subject: s.into(), weight: 0, cluster: None };
+    mappings.add(subject::Mapping::new(b"svc.shut", &[some("svc.shut")]).unwrap());
+    let exports = vec![export(true, "svc.*", Responses::One)];
+    let give = Rules { exports, mappings, ..Rules::default() };
+    let take = Rules { imports: vec![import(true, "svc.*", Some("my.*"))], ..Rules::default() };
+    b.configure(&rules(vec![("A", give), ("B", take)])).unwrap();
+    let (mut server, mut client) = (Peer::new(&b, "A"), Peer::new(&b, "B"));
+    server.sub("svc.>", "", "1");
+    client.sub("inbox", "", "2");
+    assert_eq!(client.publish("my.old", "inbox", "?"), Outcome::Delivered(1));
+    let got = server.got();
+    let reply = got.strip_prefix("MSG svc.new 1 ").and_then(|r| r.split(' ').next()).unwrap().to_string();
+    server.publish(&reply, "", "!");
+    assert_eq!(client.got(), "MSG inbox 2 1\r\n!\r\n");
+    client.publish("my.other", "", "?");
+    assert_eq!(server.got(), "MSG svc.other 1 1\r\n?\r\n");
+    // What they let nobody have is answered by nobody, in either account.
+    client.publish("my.shut", "inbox", "?");
+    server.sub("back", "", "3");
+    server.publish("svc.shut", "back", "?");
+    for (got, sid, subject) in [(client.got(), "inbox 2", "my.shut"), (server.got(), "back 3", "svc.shut")] {
+        let header = format!("NATS/1.0 503\r\nNats-Subject: {subject}\r\n\r\n");
+        assert_eq!(got, format!("HMSG {sid} {0} {0}\r\n{header}\r\n", header.len()));
+    }
+}
+
+#[test]
 fn mappings_rename_what_is_published() {
     let b = Arc::new(Broker::default());
     let mut mappings = subject::Mappings::new();

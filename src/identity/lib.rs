@@ -29,6 +29,6 @@ pub use permissions::{
     Asker, PermissionError, Permissions, PermissionsConfig, ResponsePermission, SubjectPermission, Verdict,
 };
 pub use replies::{MAX_BYTES as MAX_GRANT_BYTES, MAX_GRANTS, ReplyGrants};
-pub use reserved::{is_reserved_queue, is_reserved_reply, is_reserved_subject};
+pub use reserved::{is_reserved_queue, is_reserved_reply, is_reserved_subject, is_system_subject};
 pub use secret::Secret;
 pub use tls::{Attribute, PeerCert, PinnedCerts, escaped};

@@ -8,6 +8,11 @@ pub fn is_reserved_subject(subject: &[u8]) -> bool {
     subject.starts_with(b"_GR_.") || subject.starts_with(b"$GR.")
 }
 
+/// Whether only clients of the system account may publish to `subject`: servers replicate streams there.
+pub fn is_system_subject(subject: &[u8]) -> bool {
+    subject.starts_with(b"$NRG.")
+}
+
 /// Whether a client may not name `reply` as a reply subject: service import replies, gateway replies and JetStream
 /// acks. Otherwise a client could make the server acknowledge or answer in another's name.
 pub fn is_reserved_reply(reply: &[u8]) -> bool {
@@ -54,6 +59,10 @@ mod tests {
         for s in ["_R_.a", "$JS.ACK.a", "$GNR.a", "_GR_", "$GR", ""] {
             assert!(!is_reserved_subject(s.as_bytes()), "{s}");
         }
+        assert!(is_system_subject(b"$NRG.x") && is_system_subject(b"$NRG.P.a"));
+        assert!(
+            !is_system_subject(b"$NRG") && !is_system_subject(b"$SYS.x") && !is_system_subject(b"$JSC.x")
+        );
         assert!(is_reserved_queue(b"_sys_") && !is_reserved_queue(b"_sys_.") && !is_reserved_queue(b""));
     }
 }

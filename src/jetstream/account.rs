@@ -23,7 +23,7 @@ use stream::{
 };
 
 use crate::{
-    AccountLimits, JetStream,
+    AccountLimits, ClientInfo, JetStream,
     cluster::{
         calls::{Forward, Way},
         status::hash_of,
@@ -96,6 +96,7 @@ struct EarlyOnes {
 }
 
 /// A request that is answered in a task of its own.
+#[derive(Default)]
 pub struct Asked {
     /// The whole subject, as it came.
     pub full: Vec<u8>,
@@ -107,6 +108,14 @@ pub struct Asked {
     pub body: Vec<u8>,
     /// Who asks; `None` if another node does in a client's name.
     pub from: Option<Arc<Link>>,
+}
+
+impl Asked {
+    /// What advisories in `account` say of who asks.
+    pub(crate) fn client(&self, node: &JetStream, account: &Account) -> ClientInfo {
+        let client = |link: &Arc<Link>| node.host.client(link, &account.name, &self.headers);
+        self.from.as_ref().map(client).unwrap_or_default()
+    }
 }
 
 /// The desks of all servers are one queue group: of those that a request could go to one takes it, the server's own before all others.
@@ -215,6 +224,9 @@ impl Assets {
     ) -> bool {
         let full = m.subject;
         let enabled = self.limits.read().is_some();
+        if !enabled && self.is_elsewhere() {
+            return false;
+        }
         if enabled {
             let way = if rest.starts_with(PULL) {
                 Some(Way::Pull)
@@ -249,6 +261,12 @@ impl Assets {
             drop(place);
         });
         true
+    }
+
+    /// Whether an import takes all requests to another account's desk. That one answers alone; nobody says beside it that there is no JetStream here.
+    fn is_elsewhere(&self) -> bool {
+        let all = [API, b">"].concat();
+        self.account.rules().imports.iter().any(|i| i.service && i.local() == all)
     }
 
     /// Whether a direct get of a subject's last message waits for the others of its batch.

@@ -56,8 +56,10 @@ pub(crate) fn audit(node: &JetStream, assets: &Assets, asked: &Asked, response: 
     if !assets.posts.has_interest(b"$JS.EVENT.ADVISORY.API") {
         return;
     }
-    let Some(from) = &asked.from else { return };
-    let client = node.host.client(from);
+    if asked.from.is_none() {
+        return;
+    }
+    let client = asked.client(node, &assets.account);
     let (server, subject) = (node.host.name(), String::from_utf8_lossy(&asked.full));
     let (request, response) = (String::from_utf8_lossy(&asked.body), String::from_utf8_lossy(response));
     let e = Event::Api {

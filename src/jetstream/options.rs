@@ -155,8 +155,8 @@ pub trait Host: Send + Sync + 'static {
     fn id(&self) -> String;
     /// The cluster's name; empty without one.
     fn cluster(&self) -> String;
-    /// What advisories say of a client.
-    fn client(&self, link: &Link) -> ClientInfo;
+    /// What advisories in `account` say of a client whose request, with this header block, has come there.
+    fn client(&self, link: &Link, account: &str, headers: &[u8]) -> ClientInfo;
     /// The system account's name; empty without one.
     fn system_account(&self) -> String;
     /// A line for the log at level `INF`, `WRN` or `ERR`.

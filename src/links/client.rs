@@ -265,10 +265,11 @@ fn info(
     info
 }
 
-/// Gateway replies are the servers' own.
+/// Gateway replies are the servers' own, and what they replicate is the system account's.
 #[inline]
 fn is_reserved(subject: &[u8]) -> bool {
-    matches!(subject.first(), Some(b'_' | b'$')) && identity::is_reserved_subject(subject)
+    matches!(subject.first(), Some(b'_' | b'$'))
+        && (identity::is_reserved_subject(subject) || identity::is_system_subject(subject))
 }
 
 /// A publish as the broker knows it.
@@ -916,10 +917,10 @@ impl Connection {
 
     #[inline]
     fn publish(&mut self, p: &Pub<'_>, shared: Option<&Bytes>) {
-        let router = self.router.as_mut().expect("checked by the caller");
-        if is_reserved(p.subject) {
+        if is_reserved(p.subject) && !self.may_despite(p.subject) {
             return self.denied(p.subject);
         }
+        let router = self.router.as_mut().expect("checked by the caller");
         if !p.reply.is_empty() && identity::is_reserved_reply(p.reply) {
             return self.reserved_reply(p);
         }
@@ -931,6 +932,12 @@ impl Connection {
             Outcome::Denied => self.denied(p.subject),
             Outcome::DeniedAs(subject) => self.denied(&subject),
         }
+    }
+
+    #[cold]
+    fn may_despite(&self, subject: &[u8]) -> bool {
+        let system = self.settings.system_account.as_deref();
+        identity::is_system_subject(subject) && self.link.account().is_some_and(|a| Some(&*a.name) == system)
     }
 
     /// The same for a client that is told of each: what is wrong with it first, then +OK, then what comes of it, if
@@ -1042,15 +1049,6 @@ impl Connection {
         let Some(account) = self.link.account() else { return };
         let queue_text = || String::from_utf8_lossy(queue);
         let subject_text = || String::from_utf8_lossy(subject);
-        if !subject::is_valid(subject) {
-            return self.error("Invalid Subject");
-        }
-        let tokens = memchr_count(subject) + 1;
-        if self.settings.subscription_tokens_max.is_some_and(|max| tokens > max) {
-            let text =
-                format!("Permissions Violation for Subscription to \"{}\", too many tokens", subject_text());
-            return self.error(&text);
-        }
         let verdict = match self.link.permissions() {
             _ if queue == b"_sys_" => Verdict::Deny,
             Some(p) => p.can_subscribe(subject, queue),
@@ -1066,6 +1064,15 @@ impl Connection {
             line += &format!(", SID {}", String::from_utf8_lossy(sid));
             self.error(&text);
             return self.cx.hooks.log("ERR", &self.client, &line);
+        }
+        if !subject::is_valid(subject) {
+            return self.error("Invalid Subject");
+        }
+        let tokens = memchr_count(subject) + 1;
+        if self.settings.subscription_tokens_max.is_some_and(|max| tokens > max) {
+            let text =
+                format!("Permissions Violation for Subscription to \"{}\", too many tokens", subject_text());
+            return self.error(&text);
         }
         match self.link.subscribe(&account, sid, subject, queue, verdict == Verdict::AllowFiltered) {
             Ok(_) => self.ok(),
@@ -1255,11 +1262,19 @@ impl Connection {
         let attempt = Attempt { tls: cert.as_ref(), ..self.bare_attempt() };
         if let Check::Done(Decision::Accept(identity)) = self.authenticator().check(&attempt) {
             let unsaid = Connect { verbose: true, pedantic: true, echo: true, ..Connect::default() };
-            self.logged_in(unsaid, identity);
+            self.admitted(unsaid, identity);
         }
     }
 
+    /// A CONNECT is accepted.
     fn logged_in(&mut self, connect: Connect, identity: Identity) {
+        self.admitted(connect, identity);
+        if self.link.closed().is_none() {
+            self.ok();
+        }
+    }
+    /// Somebody may publish and subscribe from now on.
+    fn admitted(&mut self, connect: Connect, identity: Identity) {
         self.deadlines.auth = None;
         let headers = connect.headers && self.settings.headers;
         let flags = LinkFlags::default()
@@ -1296,7 +1311,6 @@ impl Connection {
         if first {
             self.cx.hooks.connected(&self.client);
         }
-        self.ok();
     }
 
     /// Limits of the user and of its account apply besides the server's.

@@ -109,9 +109,15 @@ impl links::Hooks for ServerHooks {
 }
 
 impl Crossing for ServerHooks {
-    fn request_info(&self, requestor: &Link, importer: &Account, share: bool) -> String {
+    fn request_info(
+        &self,
+        requestor: &Link,
+        importer: &Account,
+        share: bool,
+        before: Option<&[u8]>,
+    ) -> String {
         self.server()
-            .map(|s| events::request_info(&s, requestor, importer, share))
+            .map(|s| events::request_info(&s, requestor, importer, share, before))
             .unwrap_or_else(|| "{}".into())
     }
     fn latency(&self, d: &mut Deliveries, l: &Latency<'_>) {

@@ -48,9 +48,9 @@ impl Host for Seen {
         let cluster = |s: Arc<Server>| s.options().cluster.as_ref().and_then(|c| c.name.clone());
         self.0.upgrade().and_then(cluster).unwrap_or_default()
     }
-    fn client(&self, link: &Link) -> ClientInfo {
+    fn client(&self, link: &Link, account: &str, headers: &[u8]) -> ClientInfo {
         match self.0.upgrade() {
-            Some(s) => crate::events::client_of(&s, link),
+            Some(s) => crate::events::client_of(&s, link, account, headers),
             None => ClientInfo::default(),
         }
     }
@@ -189,6 +189,22 @@ async fn settings(o: &Options, j: &JetStreamOptions) -> Result<jetstream::Option
     })
 }
 
+/// What accounts are promised by their limits must be there, all of it at a time; with several servers it may be elsewhere.
+fn promised(o: &Options, t: &Tunable) -> Result<(), String> {
+    let sum = |of: fn(&AccountJetStream) -> Option<i64>| -> u64 {
+        let limits = o.accounts.iter().filter_map(|a| a.jetstream.as_ref()).filter_map(of);
+        limits.filter_map(|n| u64::try_from(n).ok()).fold(0, u64::saturating_add)
+    };
+    let refused = if sum(|a| a.max_memory) > t.memory_max {
+        "insufficient memory resources available (10028)"
+    } else if sum(|a| a.max_store) > t.storage_max {
+        "insufficient storage resources available (10047)"
+    } else {
+        return Ok(());
+    };
+    Err(format!("Can't start JetStream: Error enabling jetstream on configured accounts: {refused}"))
+}
+
 /// Opens the data and begins to serve. Once, before clients come.
 ///
 /// # Errors
@@ -231,7 +247,9 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
     }
     let host = Arc::new(Seen(Arc::downgrade(server)));
     let setup = setup(server, o, j);
-    if setup.is_some() {
+    if setup.is_none() {
+        promised(o, &settings.tunable)?;
+    } else {
         log.info(format_args!("Starting JetStream cluster"));
     }
     let engine = JetStream::open(server.broker.clone(), settings, host, setup).await.map_err(|e| {
@@ -239,10 +257,10 @@ pub async fn start(server: &Arc<Server>, o: &Options) -> Result<(), String> {
         format!("Can't start JetStream: {e}{hint}")
     })?;
     *server.jetstream.write() = Some(engine.clone());
+    if let Some(name) = crate::settings::system_account(o) {
+        engine.serve_system(&server.broker.account_or_new(&name));
+    }
     if engine.is_clustered() {
-        if let Some(name) = crate::settings::system_account(o) {
-            engine.serve_system(&server.broker.account_or_new(&name));
-        }
         peers::start(server, engine.node_id(), Arc::new(Links(Arc::downgrade(&engine))));
     }
     for account in server.broker.accounts() {
@@ -370,6 +388,24 @@ fn took(d: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accounts_are_promised_no_more_than_there_is() {
+        let of = |max_memory, max_store| crate::options::AccountOptions {
+            jetstream: Some(AccountJetStream { max_memory, max_store, ..AccountJetStream::default() }),
+            ..Default::default()
+        };
+        let there = Tunable { memory_max: 10, storage_max: 20, limits: AssetLimits::default() };
+        for (accounts, missing) in [
+            (vec![of(Some(5), Some(10)), of(Some(5), Some(10)), of(None, Some(-1))], None),
+            (vec![of(Some(6), None), of(Some(5), Some(30))], Some("memory resources available (10028)")),
+            (vec![of(None, Some(20)), of(None, Some(1))], Some("storage resources available (10047)")),
+        ] {
+            let refused = promised(&Options { accounts, ..Options::default() }, &there).err();
+            assert_eq!(refused.is_some(), missing.is_some(), "{refused:?}");
+            assert!(refused.unwrap_or_default().ends_with(missing.unwrap_or_default()));
+        }
+    }
 
     #[test]
     fn sizes_read_as_the_peers_do() {

@@ -117,7 +117,8 @@ impl Authenticator {
                     }
                     Some(_) => Err(Reason::WrongToken),
                     None if self.is_required() => Err(Reason::NoCredentials),
-                    None => Ok(None),
+                    // Anybody may come in.
+                    None => Ok(Some(unlisted()).filter(|i| same_account(&i.account))),
                 }
             }
         }
@@ -208,8 +209,11 @@ mod tests {
         let by_token = enter(&token("t"), Attempt { token: "t", ..Attempt::default() });
         assert_eq!(renew(&token("t"), &token("t"), &by_token), "keep");
         assert_eq!(renew(&token("u"), &token("t"), &by_token), "WrongToken");
-        assert_eq!(renew(&server(&[]), &token("t"), &by_token), "removed");
         let open = server(&[]);
+        assert_eq!(renew(&open, &token("t"), &by_token), "keep");
+        assert_eq!(renew(&open, &open, &by_token), "keep");
+        assert_eq!(renew(&token("t"), &open, &by_token), "WrongToken");
+        assert_eq!(renew(&server(&[user("a", "x")]), &token("t"), &by_token), "NoCredentials");
         let anybody = enter(&open, Attempt::default());
         assert_eq!(renew(&server(&[]), &open, &anybody), "keep");
         assert_eq!(renew(&token("t"), &open, &anybody), "NoCredentials");

@@ -3,7 +3,7 @@
 //! Owns their subjects and texts. Does not decide when one is due, who may hear it, or where ids and times come from.
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::response::{PeerInfo, StreamState};
 use super::text::to_bytes;
@@ -15,7 +15,8 @@ pub const ADVISORY: &str = "$JS.EVENT.ADVISORY";
 pub const METRIC: &str = "$JS.EVENT.METRIC";
 
 /// Who asked, as far as advisories tell.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ClientInfo {
     /// Since when it is connected.
     #[serde(skip_serializing_if = "Option::is_none")]

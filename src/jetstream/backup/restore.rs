@@ -29,7 +29,7 @@ use super::{
     import::said,
 };
 use crate::{
-    ClientInfo, JetStream, Time,
+    JetStream, Time,
     account::{Asked, Assets, internal},
     advisory,
     api::{self, Kind, event::Event, response},
@@ -194,8 +194,7 @@ impl Restoring {
     ) {
         let name = self.config.name.clone();
         let label = format!("'{} > {name}'", self.assets.account.name);
-        let client: ClientInfo =
-            self.asked.from.as_ref().map(|l| self.node.host.client(l)).unwrap_or_default();
+        let client = self.asked.client(&self.node, &self.assets.account);
         let start = now().wall;
         advisory::emit(&self.node, &self.assets, &Event::RestoreCreate { stream: &name, client: &client });
         self.node.host.log("INF", &format!("Starting restore for stream {label}"));

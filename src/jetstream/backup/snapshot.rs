@@ -101,7 +101,7 @@ impl Desk<'_> {
         }
         let broken = |e| errors::STREAM_SNAPSHOT.with(e);
         let (state, _) = info::state(&stream, &info::Wanted::default()).await.map_err(broken)?;
-        let client = self.asked.from.as_ref().map(|l| self.node.host.client(l)).unwrap_or_default();
+        let client = self.asked.client(self.node, &self.assets.account);
         let config = stream.config();
         let id = self.node.ids.lock().next();
         let sending = Sending {

@@ -24,6 +24,7 @@ use crate::{
         response::{Done, StreamInfo},
         text,
     },
+    handlers::Desk,
     leading::CONFIRM,
     meta::{Assigned, Command, NotAssigned},
     post::Posts,
@@ -127,6 +128,10 @@ fn answer(kind: &'static str, r: Result<Done, ApiError>) -> Option<Bytes> {
     Some(text::to_bytes(&Answer { kind, error, done }))
 }
 
+/// What the request to end all streams of an account begins with.
+const PURGE: &str = "ACCOUNT.PURGE.";
+/// How its answer is called.
+const PURGED: &str = "io.nats.jetstream.api.v1.account_purge_response";
 /// How a refused evacuation is called.
 const EVACUATED: &str = "io.nats.jetstream.api.v1.meta_server_evacuate_response";
 /// Pause before the leader is looked for again although nothing was heard to change.
@@ -141,18 +146,27 @@ struct Said<T> {
     done: T,
 }
 
+#[derive(Serialize)]
+struct Initiated {
+    initiated: bool,
+}
+
 /// What only the leader of the meta group carries out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Order<'a> {
     Evacuate,
     Move { account: &'a str, stream: &'a str },
     CancelMove { account: &'a str, stream: &'a str },
+    Purge { account: &'a str },
 }
 
 impl<'a> Order<'a> {
     fn of(subject: &'a str) -> Option<Order<'a>> {
         if subject == "SERVER.EVACUATE" {
             return Some(Order::Evacuate);
+        }
+        if let Some(account) = subject.strip_prefix(PURGE) {
+            return (!account.is_empty() && !account.contains('.')).then_some(Order::Purge { account });
         }
         let names = |prefix: &str| {
             let (account, stream) = subject.strip_prefix(prefix)?.split_once('.')?;
@@ -166,17 +180,15 @@ impl<'a> Order<'a> {
     fn refused(self, e: &ApiError) -> Option<Bytes> {
         match self {
             Order::Evacuate => answer(EVACUATED, Err(e.clone())),
+            Order::Purge { .. } => answer(PURGED, Err(e.clone())),
             Order::Move { .. } | Order::CancelMove { .. } => Some(api::failure(api::Kind::StreamUpdate, e)),
         }
     }
 }
 
 impl JetStream {
-    /// Takes operators' requests in the system account. On a member of a cluster, once.
+    /// Takes operators' requests in the system account. Once. A server alone knows of one only.
     pub fn serve_system(self: &Arc<JetStream>, account: &Arc<Account>) {
-        if !self.is_clustered() {
-            return;
-        }
         let mut slot = self.system_desk.lock();
         if slot.is_some() {
             return;
@@ -186,7 +198,12 @@ impl JetStream {
             let posts = Posts::new(self.broker.clone(), link.clone(), account.clone());
             SystemDesk { node: Arc::downgrade(self), posts, link }
         });
-        let subscribed = desk.link.subscribe(account, SID, b"$JS.API.>", DESKS, false);
+        let (subject, queue) = match self.is_clustered() {
+            true => (&b"$JS.API.>"[..], DESKS),
+            // Beside the desk that says of this account that it has no streams.
+            false => (&b"$JS.API.ACCOUNT.PURGE.*"[..], &b""[..]),
+        };
+        let subscribed = desk.link.subscribe(account, SID, subject, queue, false);
         subscribed.expect("a new link is open and without limits");
         *slot = Some(desk);
     }
@@ -216,8 +233,28 @@ impl JetStream {
                 };
                 answer("io.nats.jetstream.api.v1.meta_server_remove_response", r)
             }
+            _ if !self.is_clustered() => match Order::of(subject)? {
+                Order::Purge { account } => Some(self.purge_account(account).await),
+                _ => None,
+            },
             _ => self.operate_at_leader(subject, body).await,
         }
+    }
+
+    /// Every stream ends that an account has, whether or not there still is such an account.
+    async fn purge_account(self: &Arc<JetStream>, name: &str) -> Bytes {
+        let streams = self.meta.of_account(name);
+        if !streams.is_empty() {
+            let assets = self.assets(&self.broker.account_or_new(name));
+            let desk = Desk { node: self, assets: &assets, asked: &crate::account::Asked::default() };
+            for a in streams {
+                if let Err(e) = desk.delete_stream(&a.a.name).await {
+                    let text = format!("Stream '{name} > {}' is not purged with its account: {e}", a.a.name);
+                    self.host.log("WRN", &text);
+                }
+            }
+        }
+        text::to_bytes(&Said { kind: PURGED, done: Initiated { initiated: true } })
     }
 
     /// Has a request answered by the leader of the meta group.
@@ -268,6 +305,7 @@ impl JetStream {
             }
             Order::Move { account, stream } => self.move_stream(account, stream, &asked).await,
             Order::CancelMove { account, stream } => self.cancel_move_of(account, stream).await,
+            Order::Purge { account } => return Some(self.purge_account(account).await),
         };
         match done {
             Ok(info) => Some(api::success(api::Kind::StreamUpdate, &info)),

@@ -134,7 +134,7 @@ impl Host for Seen {
     fn cluster(&self) -> String {
         "C".into()
     }
-    fn client(&self, _: &Link) -> ClientInfo {
+    fn client(&self, _: &Link, _: &str, _: &[u8]) -> ClientInfo {
         ClientInfo::default()
     }
     fn system_account(&self) -> String {
@@ -586,6 +586,38 @@ fn a_new_stream_is_asked_for_once() {
         }
         // None where the leader of the meta group leads the stream too; more where a machine is so slow that the waiting ends.
         assert!(asked.contains(&1), "{asked:?}");
+    });
+}
+
+#[test]
+fn an_operator_ends_all_streams_of_an_account() {
+    let none = |v: &Value| v["streams"].is_null() && v["total"] == 0;
+    let purge = async |s: &Server, account: &str| {
+        let done = s.node.operate(&format!("ACCOUNT.PURGE.{account}"), b"").await.expect("an answer");
+        let done: Value = serde_json::from_slice(&done).expect("JSON");
+        let kind = "io.nats.jetstream.api.v1.account_purge_response";
+        assert_eq!(done, json!({ "type": kind, "initiated": true }));
+    };
+    run(async {
+        let w = World::new(3).await;
+        w.formed().await;
+        for (name, replicas) in [("R0", 1), ("R1", 1), ("R3", 3)] {
+            w.at(0).good(&format!("STREAM.CREATE.{name}"), &stream(name, replicas)).await;
+        }
+        purge(w.at(1), "B").await;
+        assert_eq!(w.api(1, "STREAM.NAMES").await["total"], 3);
+        purge(w.at(2), "A").await;
+        w.eventually(1, "STREAM.NAMES", none).await;
+        w.at(0).good("STREAM.CREATE.R3", &stream("R3", 3)).await;
+        w.end().await;
+
+        let dir = Arc::new(Dir::new());
+        let alone = Server::start(None, "s0", &dir).await;
+        alone.good("STREAM.CREATE.S", &stream("S", 1)).await;
+        purge(&alone, "A").await;
+        assert!(none(&alone.good("STREAM.NAMES", "").await));
+        assert!(alone.node.operate("SERVER.EVACUATE", b"").await.is_none());
+        alone.node.close().await;
     });
 }
 

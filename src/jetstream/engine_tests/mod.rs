@@ -47,7 +47,7 @@ impl Host for Bare {
     fn cluster(&self) -> String {
         String::new()
     }
-    fn client(&self, _: &Link) -> ClientInfo {
+    fn client(&self, _: &Link, _: &str, _: &[u8]) -> ClientInfo {
         ClientInfo::default()
     }
     fn system_account(&self) -> String {

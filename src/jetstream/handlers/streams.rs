@@ -414,7 +414,7 @@ impl Desk<'_> {
         Ok(StreamInfoPage { page, info })
     }
 
-    pub(super) async fn delete_stream(&self, name: &str) -> Result<Done, ApiError> {
+    pub(crate) async fn delete_stream(&self, name: &str) -> Result<Done, ApiError> {
         let _one = self.assets.making.turn(name).await;
         let a = self.assigned(name).ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
         self.end_stream(&a).await?;

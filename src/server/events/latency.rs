@@ -8,10 +8,37 @@ use serde_json::{Map, Value, json};
 use super::{encode, parts, parts::Who, publish_with};
 use crate::Server;
 
-/// The JSON of `Nats-Request-Info`.
-pub fn request_info(server: &Arc<Server>, requestor: &Link, importer: &Account, share: bool) -> String {
-    let asks = person(server, requestor, &importer.name, share);
+/// The JSON of `Nats-Request-Info`. A request that has come to the importer by another import, which has put `before` there, is still its
+/// first requestor's, and uses the importer's service (`svc`).
+pub fn request_info(
+    server: &Arc<Server>,
+    requestor: &Link,
+    importer: &Account,
+    share: bool,
+    before: Option<&[u8]>,
+) -> String {
+    let asks = match before.and_then(|b| serde_json::from_slice(b).ok()) {
+        Some(before) => passed_on(server, before, &importer.name, share),
+        None => person(server, requestor, &importer.name, share),
+    };
     String::from_utf8(encode::json(&asks)).expect("JSON is UTF-8")
+}
+
+/// Who asked by an import of a service that is itself imported, by `account`.
+fn passed_on(server: &Server, before: Map<String, Value>, account: &str, share: bool) -> Value {
+    let mut m = Map::new();
+    for (key, value) in before.into_iter().filter(|(key, _)| key != "svc") {
+        let is_account = key == "acc";
+        m.insert(key, value);
+        if is_account {
+            m.insert("svc".into(), json!(account));
+        }
+    }
+    if share && !m.contains_key("server") {
+        m.insert("server".into(), json!(server.name));
+        parts::add(&mut m, "cluster", &server.cluster.name());
+    }
+    Value::Object(m)
 }
 
 /// Somebody in an account: with all that is known, or without what the account does not share.
@@ -19,8 +46,8 @@ fn person(server: &Server, link: &Link, account: &str, share: bool) -> Value {
     let mut anonymous = Map::new();
     anonymous.insert("acc".into(), json!(account));
     if share && let Some(c) = server.links.clients.get(link.id) {
-        let facts = c.facts.lock();
-        return Who { account, server: &server.name, ..Who::of(&c, &facts) }.json();
+        let (facts, cluster) = (c.facts.lock(), server.cluster.name());
+        return Who { account, server: &server.name, cluster: &cluster, ..Who::of(&c, &facts) }.json();
     }
     let rtt = server.links.clients.rtt(link.id);
     if !rtt.is_zero() {

@@ -103,8 +103,18 @@ fn internal(broker: &Broker, inbound: Option<Box<dyn broker::Inbound>>) -> Arc<L
     link
 }
 
-/// What advisories of JetStream say of a client.
-pub fn client_of(server: &Server, link: &Link) -> jetstream::ClientInfo {
+/// What advisories of JetStream in `to` say of a client whose request, with this header block, has come there. Of somebody in another
+/// account they say what the import has said: no more than is shared.
+pub fn client_of(server: &Server, link: &Link, to: &str, headers: &[u8]) -> jetstream::ClientInfo {
+    if link.account().is_some_and(|a| *a.name != *to) {
+        let told = wire::headers::get(headers, broker::REQUEST_INFO);
+        let mut client: jetstream::ClientInfo =
+            told.and_then(|info| serde_json::from_slice(info).ok()).unwrap_or_default();
+        client.svc = to.to_string();
+        client.server.clone_from(&server.name);
+        client.cluster = server.cluster.name();
+        return client;
+    }
     let account = || link.account().map(|a| a.name.to_string()).unwrap_or_default();
     match server.links.clients.get(link.id) {
         Some(client) => {
@@ -121,6 +131,7 @@ pub fn client_of(server: &Server, link: &Link) -> jetstream::ClientInfo {
                 ver: facts.version.clone(),
                 rtt: who.rtt.and_then(|d| u64::try_from(d.as_nanos()).ok()).unwrap_or(0),
                 server: server.name.clone(),
+                cluster: server.cluster.name(),
                 kind: "Client".into(),
                 client_type: facts.kind.into(),
                 ..Default::default()

@@ -26,7 +26,7 @@ pub(crate) fn feature_flags(o: &crate::options::Options) -> impl Iterator<Item =
 }
 
 /// Adds a field unless it is empty.
-fn add(to: &mut Map<String, Value>, key: &str, text: &str) {
+pub(super) fn add(to: &mut Map<String, Value>, key: &str, text: &str) {
     if !text.is_empty() {
         to.insert(key.to_string(), Value::from(text));
     }
@@ -77,6 +77,8 @@ pub(super) struct Who<'a> {
     pub facts: &'a Facts,
     /// The server that it is connected to, where that is said.
     pub server: &'a str,
+    /// That server's cluster, if any.
+    pub cluster: &'a str,
     /// Its account's name is given as a tag too.
     pub tagged: bool,
 }
@@ -93,6 +95,7 @@ impl<'a> Who<'a> {
             account: &facts.account,
             facts,
             server: "",
+            cluster: "",
             tagged: false,
         }
     }
@@ -107,6 +110,7 @@ impl<'a> Who<'a> {
             account: &c.facts.account,
             facts: &c.facts,
             server: "",
+            cluster: "",
             tagged: false,
         }
     }
@@ -125,6 +129,7 @@ impl<'a> Who<'a> {
             m.insert("rtt".into(), nanos(rtt));
         }
         add(&mut m, "server", self.server);
+        add(&mut m, "cluster", self.cluster);
         if let Some(stop) = self.stop {
             m.insert("stop".into(), json!(stop.rfc3339()));
         }

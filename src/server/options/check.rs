@@ -121,6 +121,10 @@ pub fn validate(o: &Options) -> Result<(), String> {
     {
         return Err("error resolving system account: account missing".to_string());
     }
+    let is_system = |name: &str| !o.no_system_account && name == system_account(o);
+    if o.jetstream.is_some() && o.accounts.iter().any(|a| a.jetstream.is_some() && is_system(&a.name)) {
+        return Err("Not allowed to enable JetStream on the system account".to_string());
+    }
     websocket(o, has_users)?;
     cluster(o)?;
     if let Some(domain) = o.jetstream.as_ref().and_then(|js| js.domain.as_ref()) {

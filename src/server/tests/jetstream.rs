@@ -60,6 +60,24 @@ impl Running {
             JetStreamOptions { store_dir: Some(dir.0.to_string_lossy().into_owned()), ..jetstream };
         let o =
             Options { host: "127.0.0.1".into(), port: -1, jetstream: Some(jetstream), ..Options::default() };
+        Running::start_as(o).await
+    }
+    /// With this configuration, and its streams here.
+    async fn start_text(dir: &Dir, text: &str) -> Running {
+        let text = format!("{text}\njetstream {{ store_dir: {:?} }}", dir.0);
+        let loaded =
+            server::options::load_text("test.conf", &text, &Flags::default(), &conf::Memory::default());
+        Running::start_as(loaded.unwrap().options).await
+    }
+    /// Whoever logs in by this name; everybody's password is `x`.
+    async fn user(&self, name: &str) -> async_nats::Client {
+        let address = self.server.bound.lock().client.unwrap().to_string();
+        async_nats::ConnectOptions::with_user_and_password(name.into(), "x".into())
+            .connect(address)
+            .await
+            .unwrap()
+    }
+    async fn start_as(o: Options) -> Running {
         let server = Server::new(o, Flags::default()).unwrap();
         let running = server.clone();
         let task = env::spawn(async move { running.run().await });
@@ -523,6 +541,129 @@ fn what_a_client_sends_at_once_is_published_in_its_order() {
         assert_eq!(core, of_core);
         assert_eq!(got.matches("Permissions Violation for Publish with Reply").count(), 20);
         assert_eq!(got.matches("PONG\r\n").count(), pings);
+        server.stop().await;
+    });
+}
+
+/// Whoever exports the API to another account reads in its advisories which account asked, and who there only where that account shares it.
+#[test]
+fn advisories_say_no_more_of_a_foreign_client_than_its_import_shares() {
+    run(|dir| async move {
+        let text = r#"
+            listen: "127.0.0.1:-1", server_name: here
+            accounts {
+                J { users [{user: j, password: x}], jetstream: enabled, exports [{service: "$JS.API.>", response_type: stream}] }
+                P { users [{user: p, password: x}], imports [
+                    {service: {account: J, subject: "$JS.API.>"}, to: "J.API.>"}
+                    {service: {account: J, subject: "$JS.API.>"}, to: "S.API.>", share: true}] }
+            }"#;
+        let server = Running::start_text(&dir, text).await;
+        let (j, p) = (server.user("j").await, server.user("p").await);
+        let mut advisories = j.subscribe("$JS.EVENT.ADVISORY.API").await.unwrap();
+        j.flush().await.unwrap();
+        let here =
+            ["start", "host", "id", "acc", "user", "lang", "ver", "rtt", "server", "kind", "client_type"];
+        let shared = [
+            "start",
+            "host",
+            "id",
+            "acc",
+            "svc",
+            "user",
+            "lang",
+            "ver",
+            "rtt",
+            "server",
+            "kind",
+            "client_type",
+        ];
+        for (asker, api, keys) in [
+            (&p, "J.API", &["acc", "svc", "rtt", "server"][..]),
+            (&p, "S.API", &shared),
+            (&j, "$JS.API", &here),
+        ] {
+            asker.request(format!("{api}.STREAM.NAMES"), "".into()).await.unwrap();
+            let told = told(&mut advisories).await;
+            let told: serde_json::Value = serde_json::from_slice(&told.payload).unwrap();
+            let client = told["client"].as_object().unwrap();
+            assert_eq!(client.keys().map(String::as_str).collect::<Vec<_>>(), keys, "{api}: {told}");
+            assert_eq!((&client["acc"], &client["server"]), (&account_of(api), &"here".into()));
+            assert_eq!(client.get("svc").is_some_and(|s| s == "J"), api != "$JS.API");
+        }
+        server.stop().await;
+    });
+}
+
+fn account_of(api: &str) -> serde_json::Value {
+    if api == "$JS.API" { "J".into() } else { "P".into() }
+}
+
+/// Whoever runs the server ends all streams of an account at once, and only he.
+#[test]
+fn the_system_account_ends_the_streams_of_another() {
+    run(|dir| async move {
+        let text = r#"
+            listen: "127.0.0.1:-1"
+            accounts {
+                A { users [{user: a, password: x}], jetstream: enabled }
+                B { users [{user: b, password: x}], jetstream: enabled }
+                SYS { users [{user: s, password: x}] }
+            }
+            system_account: SYS"#;
+        let server = Running::start_text(&dir, text).await;
+        let (a, b, s) = (server.user("a").await, server.user("b").await, server.user("s").await);
+        let names = async |c: &async_nats::Client| -> serde_json::Value {
+            let told = c.request("$JS.API.STREAM.NAMES", "".into()).await.unwrap();
+            serde_json::from_slice::<serde_json::Value>(&told.payload).unwrap()["streams"].take()
+        };
+        for c in [&a, &b] {
+            for name in ["S", "T"] {
+                let config = format!(r#"{{"name":"{name}","subjects":["{name}"]}}"#);
+                c.request(format!("$JS.API.STREAM.CREATE.{name}"), config.into()).await.unwrap();
+            }
+        }
+        let purge = "$JS.API.ACCOUNT.PURGE.A";
+        b.publish(purge, "".into()).await.unwrap();
+        b.flush().await.unwrap();
+        assert_eq!(names(&a).await, serde_json::json!(["S", "T"]));
+        let told = s.request(purge, "".into()).await.unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&told.payload).unwrap();
+        assert_eq!(told["initiated"], true);
+        assert_eq!(
+            (names(&a).await, names(&b).await),
+            (serde_json::Value::Null, serde_json::json!(["S", "T"]))
+        );
+        server.stop().await;
+    });
+}
+
+/// An account without JetStream that imports another's API as it is called there has that desk and no other.
+#[test]
+fn who_imports_the_whole_api_is_answered_by_its_owner_alone() {
+    run(|dir| async move {
+        let text = r#"
+            listen: "127.0.0.1:-1"
+            accounts {
+                J { users [{user: j, password: x}], jetstream: enabled, exports [{service: "$JS.API.>", response_type: stream}] }
+                P { users [{user: p, password: x}], imports [{service: {account: J, subject: "$JS.API.>"}}] }
+                Q { users [{user: q, password: x}], imports [{service: {account: J, subject: "$JS.API.>"}, to: "J.API.>"}] }
+            }"#;
+        let server = Running::start_text(&dir, text).await;
+        for (user, refused) in [("p", 0), ("q", 20)] {
+            let c = server.user(user).await;
+            let mut answers = c.subscribe("here").await.unwrap();
+            // Were there two answers to each, the first as many would not all be the owner's.
+            for _ in 0..20 {
+                c.publish_with_reply("$JS.API.INFO", "here", "".into()).await.unwrap();
+            }
+            let mut n = 0;
+            for _ in 0..20 {
+                let told: serde_json::Value =
+                    serde_json::from_slice(&told(&mut answers).await.payload).unwrap();
+                n += i32::from(told["error"]["err_code"] == 10039);
+            }
+            assert_eq!(n, refused, "{user}");
+        }
         server.stop().await;
     });
 }

@@ -96,6 +96,14 @@ const REFUSED: &[(&str, &str)] = &[
         "no_auth_user: \"joe\" not present as user or nkey in authorization block or account configuration",
     ),
     ("system_account: foo", "error resolving system account: account missing"),
+    (
+        "jetstream: enabled, system_account: S, accounts {S {jetstream: enabled}}",
+        "Not allowed to enable JetStream on the system account",
+    ),
+    (
+        "jetstream: enabled, accounts {$SYS {jetstream: enabled}}",
+        "Not allowed to enable JetStream on the system account",
+    ),
     // Permissions.
     (
         "authorization {permissions {publish: 5}}",
