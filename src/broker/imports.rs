@@ -331,8 +331,7 @@ impl ServiceImport {
         };
         // The exporter is told where a request comes from; a header block that the requestor set himself is replaced. What came here by
         // another import carries what the server has said of it there.
-        let is_own = from.account().is_none_or(|a| a.name == importer.name);
-        let before = (!is_own).then(|| wire::headers::get(m.header(), REQUEST_INFO)).flatten();
+        let before = d.by_import.then(|| wire::headers::get(m.header(), REQUEST_INFO)).flatten();
         let info = broker.crossing(|c| c.request_info(from, importer, self.share, before));
         let mut body = Vec::with_capacity(m.body_crlf.len() + 64);
         let mut header_len = m.header_len;
@@ -353,7 +352,7 @@ impl ServiceImport {
         let mut message =
             Message { subject, reply: b"", header_len, body_crlf: &body, shared: None, shown: None };
         if d.trace.as_ref().is_some_and(|t| t.only) {
-            return d.publish(&self.exporter, from, &message) > 0;
+            return d.publish_import(&self.exporter, from, &message) > 0;
         }
         let trigger = self.export.latency.as_ref().and_then(|l| sampled(l, m, d));
         let latency = trigger.as_ref().and(self.export.latency.clone());
@@ -373,14 +372,14 @@ impl ServiceImport {
         };
         if m.reply.is_empty() {
             self.exporter.report(d, broker, &waiting, 400);
-            return d.publish(&self.exporter, from, &message) > 0;
+            return d.publish_import(&self.exporter, from, &message) > 0;
         }
         let reply = d.new_reply();
         message.reply = &reply;
         if !self.exporter.wait(reply.clone(), waiting) {
             return false;
         }
-        if d.publish(&self.exporter, from, &message) > 0 {
+        if d.publish_import(&self.exporter, from, &message) > 0 {
             return true;
         }
         let unserved = self.exporter.replies.waiting.lock().remove(&reply);

@@ -165,6 +165,8 @@ pub struct Deliveries {
     answering: bool,
     /// What is sent now is an answer on its way back into another account (B-11).
     answers_back: bool,
+    /// What is sent now has come by a service import, which has said who asks: no client has.
+    pub(crate) by_import: bool,
     congested: bool,
     in_msgs: u64,
     in_bytes: u64,
@@ -481,6 +483,7 @@ impl Deliveries {
             at: None,
             answering: false,
             answers_back: false,
+            by_import: false,
             congested: false,
             in_msgs: 0,
             in_bytes: 0,
@@ -1157,7 +1160,10 @@ impl Deliveries {
             let kept = if env::planted!("import-keeps-subject") { m.subject } else { &subject };
             let m = Message { subject: kept, ..*m };
             d.begin(&m);
-            d.deliver_one(&extra.parent, from, &m)
+            let before = std::mem::replace(&mut d.by_import, false);
+            let done = d.deliver_one(&extra.parent, from, &m);
+            d.by_import = before;
+            done
         })
     }
 
@@ -1191,9 +1197,17 @@ impl Deliveries {
 
     /// Sends an answer into the account of whoever asked. B-11: it is no request there, although its subject was chosen by one and its text by the other.
     pub(crate) fn publish_answer(&mut self, account: &Account, from: &Arc<Link>, m: &Message<'_>) -> usize {
-        let before = std::mem::replace(&mut self.answers_back, true);
+        let before = (self.answers_back, self.by_import);
+        (self.answers_back, self.by_import) = (true, false);
         let n = self.publish(account, from, m);
-        self.answers_back = before;
+        (self.answers_back, self.by_import) = before;
+        n
+    }
+    /// The same for a request on its way by an import.
+    pub(crate) fn publish_import(&mut self, account: &Account, from: &Arc<Link>, m: &Message<'_>) -> usize {
+        let before = std::mem::replace(&mut self.by_import, true);
+        let n = self.publish(account, from, m);
+        self.by_import = before;
         n
     }
     /// Whether what `from` sends now is told to no service.

@@ -110,3 +110,27 @@ fn a_request_by_the_import_of_an_import_is_its_first_requestors() {
         }
     });
 }
+
+/// An answer is no request by an import, also where it goes on by one: what its sender says of who asks is not believed.
+#[test]
+fn who_answers_says_nothing_of_who_asks() {
+    let config = r#"accounts {
+        A { users [{user: a, password: p}], exports [{service: one}] }
+        B { users [{user: b, password: p}], imports [{service: {account: A, subject: one}}, {service: {account: C, subject: two}}] }
+        C { users [{user: c, password: p}], exports [{service: two}] }
+    }"#;
+    with_server(config, async |s| {
+        let mut a = Wire::connect(&s, &with_user("a", "p")).await;
+        a.ask("SUB one 1\r\n").await;
+        let mut c = Wire::connect(&s, &with_user("c", "p")).await;
+        c.ask("SUB two 1\r\n").await;
+        let mut b = Wire::connect(&s, &with_user("b", "p")).await;
+        b.ask("PUB one two 1\r\nx\r\n").await;
+        let got = a.ask("").await;
+        let reply = got.split(' ').find(|w| w.starts_with("_R_.")).unwrap().to_string();
+        let own = "NATS/1.0\r\nNats-Request-Info: {\"acc\":\"X\"}\r\n\r\n";
+        a.ask(&format!("HPUB {reply} {} {0}\r\n{own}\r\n", own.len())).await;
+        let got = c.ask("").await;
+        assert!(got.contains("Nats-Request-Info: {\"acc\":\"B\"") && !got.contains("\"X\""), "{got}");
+    });
+}
