@@ -558,7 +558,7 @@ const FLOORS: [(&str, u64); 16] = [
 ];
 
 /// The same for storms of JetStream.
-const JET_FLOORS: [(&str, u64); 13] = [
+const JET_FLOORS: [(&str, u64); 15] = [
     ("publishes", 50_000),
     ("answers: stored", 30_000),
     ("answers: duplicate", 100),
@@ -572,6 +572,8 @@ const JET_FLOORS: [(&str, u64); 13] = [
     ("fault kill", 300),
     ("fault power", 300),
     ("fault restart", 100),
+    ("memory: stored", 10_000),
+    ("memory: streams made anew", 200),
 ];
 
 /// The same for storms over several servers.

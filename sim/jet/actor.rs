@@ -19,7 +19,7 @@ use super::{
 };
 
 /// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a publish with an id is sent again.
 const RETRIES: u64 = 20;
 /// Publishes that may be under way.
@@ -47,8 +47,8 @@ pub struct Run {
 
 /// A connection and its number.
 pub struct Conn {
-    nats: Nats,
-    number: u64,
+    pub(super) nats: Nats,
+    pub(super) number: u64,
     /// Where the actor last saw the stream end.
     last: BTreeMap<Stream, u64>,
 }
@@ -60,19 +60,20 @@ pub fn consumer(s: Stream) -> &'static str {
         Stream::Short => "short",
         Stream::Bucket => "bucket",
         Stream::Queue => "queue",
+        Stream::Memory => "mem",
     }
 }
 
 /// The request that creates it.
 pub fn consumer_config(s: Stream, o: &Options) -> String {
-    // A work queue must be emptied by its consumer: a message given up there would stay for ever.
-    let max_deliver = if s == Stream::Queue { -1 } else { o.max_deliver };
+    // A work queue must be emptied by its consumer: a message given up there would stay for ever. Nor is any to be given up of the stream in memory.
+    let max_deliver = if matches!(s, Stream::Queue | Stream::Memory) { -1 } else { o.max_deliver };
+    let max_ack_pending = if s == Stream::Memory { 1000 } else { o.max_ack_pending };
     format!(
-        r#"{{"stream_name":"{}","config":{{"durable_name":"{}","ack_policy":"explicit","deliver_policy":"all","ack_wait":{},"max_deliver":{max_deliver},"max_ack_pending":{}}}}}"#,
+        r#"{{"stream_name":"{}","config":{{"durable_name":"{}","ack_policy":"explicit","deliver_policy":"all","ack_wait":{},"max_deliver":{max_deliver},"max_ack_pending":{max_ack_pending}}}}}"#,
         s.name(),
         consumer(s),
         o.ack_wait_ms * 1_000_000,
-        o.max_ack_pending
     )
 }
 
@@ -91,7 +92,7 @@ pub fn outcome(m: &Msg) -> Outcome {
 }
 
 impl Run {
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.world.elapsed().as_nanos() as u64
     }
 
@@ -147,11 +148,12 @@ impl Run {
                 self.fetch(c, self.actor.stream, batch, expires_ms, &acts).await.map(drop)
             }
             Op::Info { stream } => self.info(c, stream).await.map(drop),
+            Op::Memory { times, size } => self.keep_memory(c, times, size).await,
             Op::Reconnect => Err(Lost),
         }
     }
 
-    fn attempt(&self, c: &Conn, value: usize, stream: Stream, subject: &str) -> Attempt {
+    pub(super) fn attempt(&self, c: &Conn, value: usize, stream: Stream, subject: &str) -> Attempt {
         Attempt {
             actor: self.actor.id,
             conn: c.number,
@@ -167,7 +169,7 @@ impl Run {
         }
     }
 
-    fn value(&self) -> usize {
+    pub(super) fn value(&self) -> usize {
         let mut r = self.record.lock();
         r.values += 1;
         r.values

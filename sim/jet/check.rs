@@ -14,7 +14,9 @@
 //! | JS-10 | a work queue is empty in the end, and holds nothing whose acknowledgement was confirmed |
 //! | JS-11 | a stream's last sequence never goes back, nor is it before what was acknowledged when it was asked for |
 //! | JS-12 | limits hold |
+//! | JS-16 | a stream in memory ends with its server's process; as long as it is the same one its sequences rise and none is given twice |
 //!
+//! Of one server, judged during the run: what is published to the stream in memory in the calm is acknowledged, there to be read, and delivered (JS-17).
 //! Of several servers, judged during the run: one leader a term (CL-1), no replica gives up (CL-2), all replicas of a group become
 //! equal (CL-3).
 
@@ -23,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::history::Violation;
 
 use super::{
+    memory,
     plan::{Options, Stream},
     record::{Attempt, Outcome, Record},
     run::DUPLICATE_WINDOW_MS,
@@ -50,17 +53,18 @@ pub fn all(r: &Record, o: &Options) -> Vec<Violation> {
     keys(r, o, &mut out);
     deliveries(r, o, &mut out);
     streams(r, o, &mut out);
+    memory::lives(r, &mut out);
     // One of each kind says enough.
     let mut seen = BTreeSet::new();
     out.retain(|v| seen.insert(v.id.clone()));
     out
 }
 
-fn wrong(out: &mut Vec<Violation>, id: &str, text: String) {
+pub(super) fn wrong(out: &mut Vec<Violation>, id: &str, text: String) {
     out.push(Violation::new(id, text));
 }
 
-fn acked(a: &Attempt) -> Option<(u64, bool)> {
+pub(super) fn acked(a: &Attempt) -> Option<(u64, bool)> {
     match a.outcome {
         Outcome::Acked { seq, duplicate } => Some((seq, duplicate)),
         _ => None,
@@ -157,6 +161,8 @@ fn may_be_gone(r: &Record, o: &Options, a: &Attempt, seq: u64, last: u64) -> boo
         }
         // Whoever consumed it may have said so.
         Stream::Queue => r.said.iter().any(|s| s.stream == Stream::Queue && s.seq == seq && s.ends),
+        // Nobody reads it whole.
+        Stream::Memory => true,
     }
 }
 

@@ -72,6 +72,9 @@ pub struct Options {
     /// In the calm one server stays dead until the others have shown that they do without it.
     #[serde(default)]
     pub one_stays_dead: bool,
+    /// There is a stream in memory, too, and somebody who makes it anew when it is gone (one server only).
+    #[serde(default)]
+    pub memory: bool,
 }
 
 fn one() -> usize {
@@ -157,9 +160,11 @@ pub enum Stream {
     Bucket,
     /// A work queue.
     Queue,
+    /// In memory, and none of [`STREAMS`]: it ends with its server's process (`memory.rs`).
+    Memory,
 }
 
-/// All streams.
+/// All streams that are on disks.
 pub const STREAMS: [Stream; 4] = [Stream::Log, Stream::Short, Stream::Bucket, Stream::Queue];
 
 impl Stream {
@@ -170,6 +175,7 @@ impl Stream {
             Stream::Short => "SHORT",
             Stream::Bucket => "KV_b",
             Stream::Queue => "QUEUE",
+            Stream::Memory => "MEM",
         }
     }
     /// One of its subjects.
@@ -179,6 +185,7 @@ impl Stream {
             Stream::Short => format!("short.{k}"),
             Stream::Bucket => format!("$KV.b.{k}"),
             Stream::Queue => format!("queue.{k}"),
+            Stream::Memory => format!("mem.{k}"),
         }
     }
     /// Its place among [`STREAMS`].
@@ -187,7 +194,7 @@ impl Stream {
     }
     /// The request that creates it, with the replicas that it begins with.
     pub fn config(self, o: &Options) -> String {
-        self.config_with(o, o.replicas[self.index()])
+        self.config_with(o, o.replicas.get(self.index()).copied().unwrap_or(1))
     }
     /// The same with so many replicas.
     pub fn config_with(self, o: &Options, replicas: usize) -> String {
@@ -216,6 +223,7 @@ impl Stream {
                     r#"{{"name":"{name}","subjects":["queue.>"],"storage":"file","retention":"workqueue"}}"#
                 )
             }
+            Stream::Memory => format!(r#"{{"name":"{name}","subjects":["mem.>"],"storage":"memory"}}"#),
         }
     }
 }
@@ -298,6 +306,13 @@ pub enum Op {
     Info {
         /// Which.
         stream: Stream,
+    },
+    /// Makes the stream in memory and its consumer, if they are not there, publishes one after another and fetches.
+    Memory {
+        /// How many.
+        times: u64,
+        /// Bytes.
+        size: usize,
     },
     /// Leaves and comes back.
     Reconnect,
@@ -440,6 +455,7 @@ impl Options {
             replicas: [1; 4],
             woes: BTreeSet::new(),
             one_stays_dead: false,
+            memory: Rng::derived(seed, "jet/memory").bool(0.3),
         }
     }
     /// The options of a seed for several servers.
@@ -452,6 +468,7 @@ impl Options {
         let mut sizes = Rng::derived(seed, "cluster/sizes");
         let mut swarm = Rng::derived(seed, "cluster/faults");
         o.servers = *sizes.pick(&[3, 3, 3, 3, 3, 1, 2, 5, 5, 7]).unwrap_or(&3);
+        o.memory = false;
         // One server's faults are the woes of several.
         o.faults.retain(|f| matches!(f, Fault::Reset | Fault::Cut));
         let calm = swarm.bool(0.15);
@@ -516,7 +533,10 @@ impl Plan {
         let rng = &mut Rng::derived(seed, "jet/actors");
         let count = *rng.pick(&[2, 4, 8]).unwrap_or(&4);
         let steps = *rng.pick(&[5, 15, 40]).unwrap_or(&15);
-        let actors = (0..count).map(|id| actor(&options, id, steps)).collect();
+        let mut actors: Vec<Actor> = (0..count).map(|id| actor(&options, id, steps)).collect();
+        if options.memory {
+            actors.push(keeper(&options, count, steps));
+        }
         let events = events(&options, count);
         Plan { options, actors, events }
     }
@@ -580,6 +600,17 @@ fn watcher(o: &Options, id: u64) -> Actor {
     let mut steps =
         || Step { wait_us: rng.below(wait_max), op: Op::Info { stream: STREAMS[rng.below(4) as usize] } };
     Actor { id, stream: Stream::Log, steps: (0..WATCHES).map(|_| steps()).collect() }
+}
+
+/// Uses the stream in memory, and sees to it that there is one.
+fn keeper(o: &Options, id: u64, steps: u64) -> Actor {
+    let rng = &mut Rng::derived(o.seed, "jet/memory/steps");
+    let wait_max = 2 * o.spread_ms * 1000 / steps.max(1);
+    let mut step = || Step {
+        wait_us: rng.below(wait_max + 1),
+        op: Op::Memory { times: [1, 3, 10][rng.below(3) as usize], size: rng.below(1_000) as usize },
+    };
+    Actor { id, stream: Stream::Memory, steps: (0..steps).map(|_| step()).collect() }
 }
 
 fn size(rng: &mut Rng) -> usize {

@@ -143,6 +143,17 @@ pub struct Final {
     pub before: BTreeMap<u64, Kept>,
 }
 
+/// A life of the stream in memory, as it was met.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Life {
+    /// When it was made, as its configuration says.
+    pub created: String,
+    /// The connection on which it was met: it goes with the process, too.
+    pub conn: u64,
+    /// The server's number of starts, if that is sure.
+    pub boot: Option<u64>,
+}
+
 /// Everything.
 #[derive(Default)]
 pub struct Record {
@@ -160,6 +171,8 @@ pub struct Record {
     pub said: Vec<Said>,
     /// States.
     pub seen: Vec<Seen>,
+    /// Lives of the stream in memory.
+    pub lives: Vec<Life>,
     /// The end.
     pub finals: BTreeMap<Stream, Final>,
     /// Actors that are done.

@@ -599,6 +599,7 @@ impl Harness {
                     empty(&run, &mut c, s, wait).await?;
                 }
                 let after = read_all(&run, &mut c).await?;
+                run.memory_in_calm(&mut c).await;
                 Ok::<_, String>((before, after))
             })
             .await;
@@ -643,6 +644,7 @@ impl Harness {
         self.all_serve_within(30_000).await;
         let again = self.admin(|run| async move {
             let mut c = run.connect().await;
+            run.memory_in_calm(&mut c).await;
             read_all(&run, &mut c).await
         });
         match again.await {

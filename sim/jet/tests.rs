@@ -1,7 +1,7 @@
 use super::{
     check,
     plan::{Options, Plan, Stream},
-    record::{Attempt, Delivery, Final, Get, Kept, Outcome, Record, Said},
+    record::{Attempt, Delivery, Final, Get, Kept, Life, Outcome, Record, Said},
 };
 
 fn attempt(value: usize, stream: Stream, outcome: Outcome) -> Attempt {
@@ -49,6 +49,11 @@ fn right() -> Record {
         };
         r.deliveries.push(d);
     }
+    // A stream in memory gives its first number in each of its lives.
+    for conn in 1..=2 {
+        r.lives.push(Life { created: format!("then {conn}"), conn, boot: Some(conn) });
+        r.attempts.push(Attempt { conn, ..attempt(9 + conn as usize, Stream::Memory, stored(1)) });
+    }
     r.finals.insert(Stream::Log, end(Stream::Log, &[1, 2]));
     for s in [Stream::Short, Stream::Bucket, Stream::Queue] {
         r.finals.insert(s, end(s, &[]));
@@ -69,7 +74,7 @@ fn a_right_record_passes() {
 #[test]
 fn each_wrong_is_found() {
     type Wrong = fn(&mut Record);
-    let cases: [(&str, Wrong); 11] = [
+    let cases: [(&str, Wrong); 13] = [
         ("JS-1", |r| r.attempts.push(attempt(3, Stream::Log, stored(3)))),
         ("JS-2", |r| {
             r.finals.insert(Stream::Log, end(Stream::Log, &[1, 2, 2]));
@@ -122,6 +127,8 @@ fn each_wrong_is_found() {
             r.attempts.push(attempt(6, Stream::Bucket, stored(2)));
             r.finals.insert(Stream::Bucket, end(Stream::Bucket, &[5, 6]));
         }),
+        ("JS-16", |r| r.lives[1].created = r.lives[0].created.clone()),
+        ("JS-16", |r| r.attempts.push(Attempt { conn: 2, ..attempt(12, Stream::Memory, stored(1)) })),
     ];
     for (id, make) in cases {
         let mut r = right();

@@ -219,6 +219,7 @@ impl Stream {
         if at.new {
             self.register();
             if self.leads() {
+                self.push_config();
                 self.serve();
             }
         }

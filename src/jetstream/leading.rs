@@ -132,10 +132,11 @@ impl Stream {
         }
     }
     /// Proposes what is wanted, if this node leads and has another configuration.
-    fn push_config(self: &Arc<Stream>) {
+    pub(crate) fn push_config(self: &Arc<Stream>) {
         let handle = {
             let mut core = self.core.lock();
             core.propose_config(self);
+            core.propose_floor();
             core.log.has_work().then(|| core.handle.clone()).flatten()
         };
         if let Some(h) = handle {
@@ -192,6 +193,7 @@ impl Stream {
             core.lead(now());
             core.wanted_sent = false;
             core.propose_config(self);
+            core.propose_floor();
             let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
             (handle, core.rules.is_some())
         };
@@ -342,6 +344,18 @@ impl Core {
         if let Some(json) = self.config_to_propose(s) {
             self.wanted_sent = true;
             self.enqueue(Command::Config { json, created: s.created }, Outcome::Command(None), now());
+        }
+    }
+
+    /// A store in memory begins anew after a restart and gives no number that it may have given before (J-2): no more do the rules, on this node or any other
+    /// that leads after it.
+    fn propose_floor(&mut self) {
+        let Some(last) = self.handle.as_ref().map(|h| h.store().state().last.0) else { return };
+        let Some(r) = self.rules.as_mut().filter(|r| r.applied_seq().max(r.floor()) < last) else { return };
+        if self.term.is_some() && self.stopped.is_none() && !env::planted!("js-memory-streams-stay") {
+            // From now on, also if the log refuses it for now.
+            r.pass_over(last);
+            self.enqueue(Command::Advance { last }, Outcome::Command(None), now());
         }
     }
 

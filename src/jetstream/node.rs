@@ -335,6 +335,7 @@ impl JetStream {
         }
         self.meta.settled().await?;
         self.end_abandoned_restores().await;
+        self.end_streams_in_memory().await;
         // J-21
         let outs: Vec<u64> = self.meta.read(|s| s.outs().keys().copied().collect());
         for gone in outs {
@@ -361,6 +362,24 @@ impl JetStream {
         Ok(())
     }
 
+    /// On a server alone a stream in memory ends with the process that held it, with its consumers, as it does with nats-server: whoever needs it makes it anew.
+    async fn end_streams_in_memory(&self) {
+        if env::planted!("js-memory-streams-stay") {
+            return;
+        }
+        let all: Vec<_> =
+            self.meta.read(|s| s.assignments().filter(|a| a.a.is_in_memory()).cloned().collect());
+        let begun: Vec<_> = all.iter().map(|a| self.meta.begin(&Command::Delete(a.a.id))).collect();
+        for (a, deleted) in all.iter().zip(begun) {
+            let label = format!("'{} > {}'", a.a.account, a.a.name);
+            let text = match deleted.done().await {
+                Ok(_) => format!("JetStream stream {label} was in memory: it is gone with the process"),
+                Err(_) => format!("JetStream stream {label} was in memory and could not be removed"),
+            };
+            self.host.log("INF", &text);
+        }
+    }
+
     /// The data of a stream that was deleted is removed. Forgotten if it cannot be noted: the next start finds nothing to remove.
     pub(crate) fn gone(&self, id: u64) {
         drop(self.meta.begin(&Command::Gone { id, node: self.me }));
@@ -379,7 +398,7 @@ impl JetStream {
         let account = self.broker.account_or_new(&a.account);
         let assets = self.assets(&account);
         // A replica of several must not forget what it acknowledged, also where the stream's messages need not outlive a restart of all.
-        let memory = a.memory && a.first.len() == 1;
+        let memory = a.is_in_memory();
         let sync = self.sync_of(memory);
         let (group, id) = (a.id, GroupId(a.id));
         let options = a.name.as_bytes().to_vec();

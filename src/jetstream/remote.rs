@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     account::internal,
+    api::{Time, identity},
     post::Posts,
     shell::Stream,
     sources::{Facts, at_hand},
@@ -166,34 +167,37 @@ impl Stream {
                 return self.follow();
             }
             let mut came = false;
-            let error = self.session(&facts, &mut came).await.err();
+            let error = self.session(facts, &mut came).await.err();
             self.of_upstream(id, |u| u.error = error);
             pause = if came { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
             env::sleep(pause).await;
         }
     }
 
-    fn of_upstream(&self, id: u64, f: impl FnOnce(&mut crate::sources::Upstream)) {
+    pub(crate) fn of_upstream(&self, id: u64, f: impl FnOnce(&mut crate::sources::Upstream)) {
         if let Some(u) = self.core.lock().following.upstreams.iter_mut().find(|u| u.id == id) {
             f(u);
         }
     }
 
     /// One life of a consumer at the origin. `came` says whether it gave anything.
-    async fn session(self: &Arc<Stream>, facts: &Facts, came: &mut bool) -> Result<(), ApiError> {
+    async fn session(self: &Arc<Stream>, facts: Facts, came: &mut bool) -> Result<(), ApiError> {
         let gone = || errors::CLUSTER_NOT_AVAIL.error();
-        let mut line = Line::open(self, facts).ok_or_else(gone)?;
+        let mut line = Line::open(self, &facts).ok_or_else(gone)?;
         let mut early = Vec::new();
+        let mut is = String::new();
         let kept = match &facts.source.consumer {
             Some(own) => Some(own.name.clone()),
             None => {
                 let info = source::api_subject(&facts.source, &format!("STREAM.INFO.{}", facts.source.name));
                 let v = line.ask(&info, "", &mut early).await?;
+                is = v["created"].as_str().and_then(Time::parse).map_or(is, |at| identity::of(at.nanos()));
                 let c: StreamConfig = serde_json::from_value(v["config"].clone()).unwrap_or_default();
                 let keeps = c.retention != Retention::Limits;
                 keeps.then(|| source::kept_name(&self.name, &facts.source, facts.is_mirror))
             }
         };
+        let facts = &facts.about(is);
         let own = facts.source.consumer.is_some();
         if !own {
             let next = if facts.stands > 0 { facts.stands + 1 } else { 0 };

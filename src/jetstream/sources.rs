@@ -33,7 +33,7 @@ use subject::Transform;
 use crate::{
     JetStream,
     account::Assets,
-    api::response::SourceInfo,
+    api::{identity, response::SourceInfo},
     publish,
     shell::{Stream, now},
     view,
@@ -104,6 +104,8 @@ pub(crate) struct Upstream {
     pub is_mirror: bool,
     /// The next sequence to look at; 0 until it is known.
     pub next: u64,
+    /// The stream that `next` is about, by its identity: another one of its name may take its place.
+    identity: String,
     /// When something was heard of it last, on the monotonic clock.
     pub heard: Option<u64>,
     /// It is elsewhere: a task of its own fetches.
@@ -126,8 +128,28 @@ pub(crate) struct Facts {
     pub next: u64,
     /// The last sequence of the origin that is here.
     pub stands: u64,
+    /// The stream that it is of, by its identity; empty if that is not known.
+    stands_in: String,
+    /// The stream that `next` is about, and that is copied: see [`Facts::about`].
+    identity: String,
     /// How often something was void here.
     pub voids: u64,
+}
+
+impl Facts {
+    /// The same about the origin that is there, by its identity (empty if it is not known): what was copied of another one of its name says nothing of where this one
+    /// begins. A mirror keeps its origin's numbers, so it can go on with none but higher ones.
+    pub(crate) fn about(mut self, identity: String) -> Facts {
+        let differ = |a: &str, b: &str| !a.is_empty() && !b.is_empty() && a != b;
+        if !self.is_mirror && differ(&self.stands_in, &identity) {
+            self.stands = 0;
+        }
+        if !self.is_mirror && differ(&self.identity, &identity) {
+            self.next = 0;
+        }
+        self.identity = identity;
+        self
+    }
 }
 
 /// What a look at an origin found.
@@ -148,6 +170,7 @@ impl Upstream {
             source: source.clone(),
             is_mirror,
             next: 0,
+            identity: String::new(),
             heard: None,
             remote: false,
             lag: 0,
@@ -179,6 +202,7 @@ impl Stream {
                 if let Some(old) = core.following.upstreams.iter_mut().find(same) {
                     // Whoever fetches for it goes on.
                     (u.id, u.next, u.heard) = (old.id, old.next, old.heard);
+                    u.identity.clone_from(&old.identity);
                     (u.remote, u.lag, u.error) = (old.remote, old.lag, old.error.take());
                 }
             }
@@ -258,6 +282,7 @@ impl Stream {
             }
             return false;
         };
+        let facts = facts.about(identity::of(origin.created));
         if !self.drop_copied(&origin, &facts).await {
             return false;
         }
@@ -280,6 +305,7 @@ impl Stream {
                 && let Some(u) = core.following.upstreams.iter_mut().find(|u| u.id == id)
             {
                 (u.next, u.heard) = (found.next, Some(env::now().0));
+                u.identity.clone_from(&facts.identity);
             }
         }
         // J-25: whoever copies from a work queue has done its work when the copy is safe.
@@ -291,33 +317,55 @@ impl Stream {
             let seqs = found.messages.iter().map(|m| m.seq).collect();
             if origin.command(Command::Remove { seqs }).await.is_err() {
                 // They go with the next turn, and are not copied twice, by where the copy stands.
+                self.of_upstream(id, |u| u.next = 0);
                 return false;
             }
         }
         found.more
     }
 
-    /// Removes from a work queue what is here already: whoever copied it may have ended before he could say so. False if that does not go.
+    /// Removes from a work queue what is here already: whoever copied it may have ended before he could say so. The queue may be another one than was copied: where the
+    /// copies do not say which, one that was made after the last of them has given none, and a mirror has what is there with the same time. False if that does not go.
     async fn drop_copied(&self, origin: &Stream, facts: &Facts) -> bool {
-        if facts.stands == 0 || origin.config().retention != Retention::WorkQueue {
+        let names_none = !facts.is_mirror && facts.stands_in.is_empty();
+        let is_younger = || names_none && origin.created > self.group().state().last_time;
+        if facts.stands == 0
+            || facts.next > 0
+            || origin.config().retention != Retention::WorkQueue
+            || is_younger()
+        {
             return true;
         }
+        let mut from = 1;
         loop {
             let asked = origin.group().ask(|v| {
-                let (mut seqs, mut at) = (Vec::new(), 1);
-                while seqs.len() < TURN
+                let (mut found, mut at) = (Vec::new(), from);
+                while found.len() < TURN
                     && let Some(seq) = v.next(&facts.filters, StreamSeq(at))?.filter(|s| s.0 <= facts.stands)
                 {
-                    seqs.push(seq.0);
+                    found.push((seq, time_at(v, seq)?));
                     at = seq.0 + 1;
                 }
-                Ok(seqs)
+                Ok((found, at))
             });
-            let Ok(seqs) = asked.await else { return false };
-            if seqs.is_empty() {
+            let Ok((mut found, at)) = asked.await else { return false };
+            if found.is_empty() {
                 return true;
             }
-            if origin.command(Command::Remove { seqs }).await.is_err() {
+            from = at;
+            if facts.is_mirror {
+                let mut copied = Vec::new();
+                for (seq, time) in found {
+                    match self.group().ask(|v| time_at(v, seq)).await {
+                        Ok(here) if here.is_some() && here == time => copied.push((seq, time)),
+                        Ok(_) => {}
+                        Err(_) => return false,
+                    }
+                }
+                found = copied;
+            }
+            let seqs: Vec<u64> = found.iter().map(|(seq, _)| seq.0).collect();
+            if !seqs.is_empty() && origin.command(Command::Remove { seqs }).await.is_err() {
                 return false;
             }
         }
@@ -337,9 +385,12 @@ impl Stream {
         }
         let u = core.following.upstreams.iter().find(|u| u.id == id)?;
         let rules = core.rules.as_ref()?;
-        let stands = match u.is_mirror {
-            true => rules.applied_seq(),
-            false => rules.source_at(&u.index_name).map_or(0, |at| at.seq),
+        let (stands, stands_in) = match u.is_mirror {
+            // What its log passes over it does not take.
+            true => (rules.applied_seq().max(rules.floor()), String::new()),
+            false => rules
+                .source_at(&u.index_name)
+                .map_or_else(Default::default, |at| (at.seq, at.identity.clone())),
         };
         Some(Facts {
             id,
@@ -350,6 +401,8 @@ impl Stream {
             is_mirror: u.is_mirror,
             next: u.next,
             stands,
+            stands_in,
+            identity: u.identity.clone(),
             voids: core.voids,
         })
     }
@@ -437,7 +490,14 @@ impl Stream {
                 rules.mirrored(&copy)
             } else {
                 headers.clear();
-                source::gathered(&m.headers, &facts.index_name, m.seq, &m.subject, "", &mut headers);
+                source::gathered(
+                    &m.headers,
+                    &facts.index_name,
+                    m.seq,
+                    &m.subject,
+                    &facts.identity,
+                    &mut headers,
+                );
                 let p = Publish {
                     subject: &to,
                     reply: b"",
@@ -475,7 +535,7 @@ impl Stream {
             let core = self.core.lock();
             for u in core.following.upstreams.iter().filter(|u| u.is_mirror == mirror) {
                 let stands = core.rules.as_ref().map_or(0, |r| match u.is_mirror {
-                    true => r.applied_seq(),
+                    true => r.applied_seq().max(r.floor()),
                     false => r.source_at(&u.index_name).map_or(0, |at| at.seq),
                 });
                 let away = u.remote.then(|| (u.lag, u.error.clone()));
@@ -591,6 +651,14 @@ fn exporter(
     };
     let found = imports.iter().filter(api).find(|i| imports.iter().any(|d| brings(&i.account, d)))?;
     node.broker.account(&found.account)
+}
+
+/// The time of a message, if it is there.
+fn time_at(v: &store::View<'_>, seq: StreamSeq) -> Result<Option<i64>, Need> {
+    Ok(match v.get(seq)? {
+        Read::Valid(m) => Some(m.message().time),
+        Read::Absent | Read::Damaged(_) => None,
+    })
 }
 
 /// Reads the next messages of an origin.

@@ -132,11 +132,11 @@ impl Sending {
             .expect("a new link is open and without limits");
         let ended = self.send(state).await;
         link.unsubscribe_all(Some(&self.assets.account));
-        let (status, error) = match ended {
-            Ok(()) => ("204".to_owned(), String::new()),
-            Err(Ended(status, error)) => (status, error),
+        // An empty message without headers says that all went well.
+        let (head, error) = match ended {
+            Ok(()) => Default::default(),
+            Err(Ended(status, error)) => (format!("NATS/1.0 {status}\r\n\r\n"), error),
         };
-        let head = format!("NATS/1.0 {status}\r\n\r\n");
         self.assets.posts.take().status(self.how.deliver_subject.as_bytes(), head.as_bytes());
         let end = now().wall;
         let took = Duration::from_nanos(end.saturating_sub(start).max(0).unsigned_abs());

@@ -15,7 +15,7 @@ async fn backup(server: &Server, stream: &str, how: Value) -> (Value, Vec<u8>) {
     for at in 0.. {
         let chunk = server.wait(&to, at + 1).await.remove(at);
         if chunk.bytes.is_empty() {
-            assert_eq!(chunk.head, "NATS/1.0 204\r\n\r\n");
+            assert_eq!(chunk.head, "", "as nats-server ends it");
             break;
         }
         archive.extend(chunk.bytes);

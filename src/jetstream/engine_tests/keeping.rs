@@ -153,3 +153,25 @@ fn a_republished_message_names_the_one_that_it_replaces() {
     })
     .expect("a runtime starts");
 }
+
+/// As with nats-server: a stream in memory ends with its process. Its name and its subjects are free, and whoever makes it anew publishes as to a new one.
+#[test]
+fn a_stream_in_memory_ends_with_the_process_that_held_it() {
+    let disk = new_disk();
+    for clean in [true, false, true, false] {
+        env::run(async {
+            let s = Server::start(&disk).await;
+            assert_eq!(s.api("STREAM.NAMES", "").await["total"], 0, "ended cleanly before: {}", !clean);
+            made(&s, "M", r#","storage":"memory""#).await;
+            s.make_consumer("M", "D", r#"{"durable_name":"D","ack_policy":"explicit"}"#).await;
+            for seq in 1..=3 {
+                assert_eq!(s.store("M.x", "1").await, seq);
+            }
+            if clean {
+                s.close().await;
+            }
+        })
+        .expect("a runtime starts");
+        disk.with(|d| d.power_failure());
+    }
+}

@@ -198,3 +198,36 @@ fn j2_a_refusal_gives_no_number_twice() {
     })
     .expect("a runtime starts");
 }
+
+/// A log in memory begins anew after a restart, and its store goes on behind the numbers that it may have given: so does what decides, here and on whoever leads after it.
+#[test]
+fn j2_a_log_that_begins_anew_gives_no_number_twice() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        let config = r#"{"name":"S","subjects":["a.>"],"storage":"memory"}"#;
+        let s = server.make_stream(config).await;
+        for i in 1..=3 {
+            assert_eq!(server.store("a.x", "1").await, i);
+        }
+        let t = term(&s);
+        for (refused, last) in [(false, 3), (true, 4)] {
+            s.role(&Role::Follower { term: t, leader: None });
+            // What the log said is forgotten.
+            let anew =
+                |r: &stream::Stream| stream::Stream::new(r.config().clone(), r.created(), s.rule_limits());
+            {
+                let mut core = s.core.lock();
+                core.rules = core.rules.as_ref().map(anew);
+            }
+            s.role(&Role::Leader { term: t });
+            if refused {
+                s.take_refusal(Vec::new(), &replica::Refusal::Busy);
+            }
+            assert_eq!(server.store("a.x", "2").await, last + 1, "J-2");
+            let floor = s.core.lock().rules.as_ref().map(stream::Stream::floor);
+            assert_eq!(floor, Some(if refused { 0 } else { last }), "what the log says to the others");
+        }
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}

@@ -219,3 +219,121 @@ fn j25_a_work_queue_elsewhere_is_emptied_by_what_is_applied_here() {
     })
     .expect("a runtime starts");
 }
+
+/// Deletes an origin and makes it again under its name, with three messages.
+async fn made_anew(server: &Server, config: &str) -> Arc<Stream> {
+    let deleted = server.api("STREAM.DELETE.O", "").await;
+    assert_eq!(deleted["success"], true, "{deleted}");
+    let o = server.make_stream(config).await;
+    for i in 0..3 {
+        server.store("a.x", &format!("new {i}")).await;
+    }
+    o
+}
+
+/// Where a copy stands in an origin says nothing of another one of its name: that is copied from its beginning, and a work queue lets go of nothing for what the
+/// one before it has given. A mirror keeps numbers, and goes on where the new one has higher ones.
+#[test]
+fn j25_an_origin_that_is_made_anew_is_copied_from_its_beginning() {
+    for retention in ["limits", "workqueue"] {
+        env::run(async {
+            let server = Server::start(&new_disk()).await;
+            let config = format!(r#"{{"name":"O","subjects":["a.>"],"retention":"{retention}"}}"#);
+            server.make_stream(&config).await;
+            let sources = r#"{"name":"C","sources":[{"name":"O"}]}"#;
+            let c = server.make_stream(sources).await;
+            for i in 0..8 {
+                server.store("a.x", &format!("old {i}")).await;
+            }
+            grown(&server, &c, 8).await;
+            made_anew(&server, &config).await;
+            grown(&server, &c, 11).await;
+            server.store("a.x", "new 3").await;
+            grown(&server, &c, 12).await;
+            let bodies: Vec<String> = all_of(&c).await.into_iter().map(|m| m.2).collect();
+            let old = (0..8).map(|i| format!("old {i}"));
+            assert_eq!(bodies, old.chain((0..4).map(|i| format!("new {i}"))).collect::<Vec<_>>());
+            assert_eq!(server.api("STREAM.INFO.C", "").await["sources"][0]["lag"], 0);
+            server.close().await;
+        })
+        .expect("a runtime starts");
+    }
+}
+
+#[test]
+fn j25_a_mirror_takes_nothing_from_a_queue_that_is_made_anew_but_what_it_copies() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        let config = r#"{"name":"O","subjects":["a.>"],"retention":"workqueue"}"#;
+        let o = server.make_stream(config).await;
+        let m = server.make_stream(r#"{"name":"M","mirror":{"name":"O"}}"#).await;
+        for i in 0..5 {
+            server.store("a.x", &i.to_string()).await;
+        }
+        grown(&server, &m, 5).await;
+        server.until("the queue is empty", || (o.group().state().msgs == 0).then_some(())).await;
+        let o = made_anew(&server, config).await;
+        for seq in 4..=6 {
+            assert_eq!(server.store("a.x", &format!("number {seq}")).await, seq);
+        }
+        grown(&server, &m, 6).await;
+        let kept = |n| (o.group().state().msgs == n).then_some(());
+        server.until("the sixth has left the queue", || kept(5)).await;
+        // The mirror's leader goes and comes, and looks for what it has copied and not removed.
+        let crate::leading::Standing::Leads(term) = m.standing() else { panic!("it leads") };
+        m.role(&replica::Role::Follower { term, leader: None });
+        m.role(&replica::Role::Leader { term });
+        server.store("a.x", "number 7").await;
+        grown(&server, &m, 7).await;
+        server.until("the seventh has left the queue", || kept(5)).await;
+        assert_eq!(all_of(&m).await.last().map(|m| m.2.clone()), Some("number 7".into()));
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// What a mirror passes over it does not have, and so a work queue keeps it.
+#[test]
+fn j25_a_mirror_takes_nothing_from_a_queue_that_it_passes_over() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        let config = r#"{"name":"O","subjects":["a.>"],"retention":"workqueue"}"#;
+        let o = server.make_stream(config).await;
+        let m = server.make_stream(r#"{"name":"M","mirror":{"name":"O"}}"#).await;
+        let purged = server.api("STREAM.PURGE.M", r#"{"seq":5}"#).await;
+        assert_eq!(purged["success"], true, "{purged}");
+        for i in 1..=6 {
+            assert_eq!(server.store("a.x", &format!("number {i}")).await, i);
+        }
+        server.until("the last is copied", || (m.group().state().last.0 == 6).then_some(())).await;
+        let left = |n| (o.group().state().msgs == n).then_some(());
+        server.until("what is copied has left the queue", || left(4)).await;
+        assert_eq!(all_of(&m).await.into_iter().map(|m| m.2).collect::<Vec<_>>(), ["number 5", "number 6"]);
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+#[test]
+fn j25_an_origin_elsewhere_that_is_made_anew_is_copied_from_its_beginning() {
+    for retention in ["limits", "workqueue"] {
+        env::run(async {
+            let (a, b) = neighbours().await;
+            let config = format!(r#"{{"name":"O","subjects":["a.>"],"retention":"{retention}"}}"#);
+            a.make_stream(&config).await;
+            let sources = format!(r#"{{"name":"C","sources":[{{"name":"O",{EXTERNAL}}}]}}"#);
+            let c = b.make_stream(&sources).await;
+            for i in 0..8 {
+                a.store("a.x", &i.to_string()).await;
+            }
+            grown(&b, &c, 8).await;
+            made_anew(&a, &config).await;
+            grown(&b, &c, 11).await;
+            let bodies: Vec<String> = all_of(&c).await.into_iter().skip(8).map(|m| m.2).collect();
+            assert_eq!(bodies, ["new 0", "new 1", "new 2"]);
+            a.close().await;
+            b.close().await;
+        })
+        .expect("a runtime starts");
+    }
+}

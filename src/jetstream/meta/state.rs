@@ -379,6 +379,10 @@ impl Assignment {
         let from_the_start = self.first.contains(&node) && !self.left.contains(&node);
         if from_the_start { Members::of(self.first.iter().copied()) } else { Members::default() }
     }
+    /// Whether the group's log is in memory: a stream that was made with several replicas has it on their disks.
+    pub fn is_in_memory(&self) -> bool {
+        self.memory && self.first.len() == 1
+    }
     /// Whether a node has, or is to have, the group open.
     pub fn concerns(&self, node: NodeId) -> bool {
         self.members.contains(&node) || self.leaving.contains(&node)

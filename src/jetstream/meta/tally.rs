@@ -118,7 +118,7 @@ pub struct Tally {
 
 /// Whether a stream was made with one replica in memory and has several by now: then so is its log.
 fn is_forgetful(a: &Assigned) -> bool {
-    a.a.memory && a.a.first.len() == 1 && a.a.members.len() + a.a.leaving.len() > 1
+    a.a.is_in_memory() && a.a.members.len() + a.a.leaving.len() > 1
 }
 
 impl Tally {

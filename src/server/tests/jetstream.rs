@@ -161,6 +161,38 @@ fn what_is_sealed_with_the_configured_key_is_read_with_it_and_after_its_change()
     });
 }
 
+/// As with nats-server a stream in memory ends with its process, and its consumers do. Whoever makes it anew publishes and receives as with any other: it was dead, and who published
+/// to it was never answered.
+#[test]
+fn a_stream_in_memory_is_made_anew_after_each_restart() {
+    run(|dir| async move {
+        for life in 0..3 {
+            let server = Running::start(&dir).await;
+            let js = server.client().await;
+            assert!(js.get_stream("M").await.is_err(), "life {life}: it went with the process");
+            let config = Config {
+                name: "M".into(),
+                subjects: vec!["m.>".into()],
+                storage: jetstream::stream::StorageType::Memory,
+                ..Default::default()
+            };
+            let stream = js.create_stream(config).await.unwrap();
+            let durable = consumer::pull::Config { durable_name: Some("d".into()), ..Default::default() };
+            let c = stream.create_consumer(durable).await.unwrap();
+            for i in 1..=5 {
+                assert_eq!(publish(&js, "m.x", &format!("{life}:{i}")).await, i);
+            }
+            let mut got = c.fetch().max_messages(5).messages().await.unwrap();
+            for i in 1..=5 {
+                let m = got.next().await.unwrap().unwrap();
+                assert_eq!(m.payload, format!("{life}:{i}"));
+                m.double_ack().await.unwrap();
+            }
+            server.stop().await;
+        }
+    });
+}
+
 #[test]
 fn a_stream_keeps_what_it_acknowledged_over_a_restart() {
     run(|dir| async move {

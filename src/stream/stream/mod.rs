@@ -143,6 +143,8 @@ pub struct Stream {
 
     // What is decided: the leader's.
     tail: Tail,
+    /// The store takes nothing up to here, whatever is applied.
+    passed: u64,
     given: u64,
     given_time: i64,
     given_id: Vec<u8>,
@@ -187,6 +189,7 @@ impl Stream {
             ageless: 0,
             missing: None,
             tail: Tail::default(),
+            passed: 0,
             given: 0,
             given_time: 0,
             given_id: Vec::new(),
@@ -337,7 +340,7 @@ impl Stream {
         self.counters.clear();
         self.commands.clear();
         self.holding = 0;
-        self.given = self.applied.max(self.floor);
+        self.given = self.applied.max(self.floor).max(self.passed);
         self.given_time = self.applied_time;
         self.given_id.clone_from(&self.last_id);
         self.batches = Batches::default();
@@ -351,6 +354,13 @@ impl Stream {
         if last > self.applied {
             self.advance(last);
         }
+    }
+
+    /// The store of this node takes nothing up to `last`: the log may have forgotten that these sequences were given. Not part of the state: to be so on all
+    /// replicas it has to be proposed ([`Command::Advance`]).
+    pub fn pass_over(&mut self, last: u64) {
+        self.passed = self.passed.max(last);
+        self.given = self.given.max(self.passed);
     }
 
     /// No sequence up to `last` will be given.

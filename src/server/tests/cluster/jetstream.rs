@@ -145,6 +145,64 @@ fn a_leader_goes_and_comes_back_and_nothing_is_lost_or_doubled() {
     });
 }
 
+/// A stream in memory with one replica stays, empty, when its server starts again, and goes on behind the numbers that it has given.
+#[test]
+fn j2_a_stream_in_memory_goes_on_behind_its_numbers() {
+    run(async {
+        let dir = Dir::new("in-memory");
+        let s0 = member(0, &dir, &[]).await;
+        let s1 = member(1, &dir, &[&s0]).await;
+        let s2 = member(2, &dir, &[&s0, &s1]).await;
+        let mut all = vec![s0, s1, s2];
+        formed(&all).await;
+        let config = stream::Config {
+            name: "S".into(),
+            subjects: vec!["S.>".into()],
+            storage: stream::StorageType::Memory,
+            ..Default::default()
+        };
+        let mut js = context(&all[0]).await;
+        js.create_stream(config).await.expect("it is made");
+        let mut last = 0;
+        for life in 0..3 {
+            let mut s = js.get_stream("S").await.expect("it is there");
+            let info = s.info().await.expect("it answers").clone();
+            assert_eq!((info.state.messages, info.state.last_sequence), (0, last), "life {life}");
+            let leads = info.cluster.and_then(|c| c.leader).expect("somebody leads");
+            let leader = all.iter().position(|s| *s.name == *leads).expect("it is one of them");
+            js = context(&all[(leader + 1) % 3]).await;
+            let s = js.get_stream("S").await.expect("it is there");
+            // Its consumers were in memory, too.
+            let pull = consumer::pull::Config { durable_name: Some("c".into()), ..Default::default() };
+            let c = s.create_consumer(pull).await.expect("it is made");
+            for _ in 0..3 {
+                last += 1;
+                assert_eq!(publish(&js, last).await, last, "J-2: life {life}");
+            }
+            let mut batch = c.fetch().max_messages(3).messages().await.expect("it pulls");
+            for i in last - 2..=last {
+                let m = batch.next().await.expect("it comes").expect("it comes");
+                assert_eq!(m.payload, i.to_string());
+                m.double_ack().await.expect("it is acknowledged");
+            }
+            all[leader].stop();
+            let ended = all[leader].clone();
+            eventually("its engine has ended", move || ended.jetstream.read().is_none()).await;
+            let others: Vec<_> = (0..3).filter(|i| *i != leader).map(|i| all[i].clone()).collect();
+            all[leader] = member(leader, &dir, &others.iter().collect::<Vec<_>>()).await;
+            let deadline = env::now() + PATIENCE;
+            // Asked until its server leads it again.
+            while js.get_stream("S").await.is_err() {
+                assert!(env::now() < deadline, "it does not come back");
+                env::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        for s in &all {
+            s.stop();
+        }
+    });
+}
+
 /// Who may pull says where it goes: to those who have subscribed, at whichever server, and to no desk at any.
 #[test]
 fn b11_j28_a_pull_moves_nobody_but_those_who_listen() {

@@ -623,6 +623,11 @@ fn first_sequences_and_advancing() {
     s.publish("A", &[], "");
     s.apply();
     assert_eq!(s.seqs(), [1000, 5001]);
+    // J-2: what a store does not take is not decided, also after a refusal.
+    s.stream.pass_over(6000);
+    assert_eq!(s.stream.floor(), 5000, "that is for the log to say");
+    s.stream.reset_tail();
+    assert_eq!(s.store("A"), 6001);
 }
 
 #[test]
