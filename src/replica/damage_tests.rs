@@ -346,7 +346,8 @@ fn d9_a_newcomer_without_its_first_entry_comes_as_another_life() {
         let mut hits = 0;
         for (path, end) in files(&disk) {
             let bytes = disk.with(|d| d.pristine(&path, 0..end)).expect("it is there");
-            let places = bytes.windows(first.payload.len()).enumerate().filter(|(_, b)| *b == &first.payload[..]);
+            let places =
+                bytes.windows(first.payload.len()).enumerate().filter(|(_, b)| *b == &first.payload[..]);
             for (at, _) in places {
                 hits += 1;
                 disk.with(|d| d.rot(&path, at as u64, 3)).expect("something stands there");
