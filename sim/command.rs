@@ -590,7 +590,7 @@ const MESH_FLOORS: [(&str, u64); 9] = [
 ];
 
 /// The same for JetStream over several servers.
-const CLUSTER_FLOORS: [(&str, u64); 16] = [
+const CLUSTER_FLOORS: [(&str, u64); 17] = [
     ("publishes", 50_000),
     ("answers: stored", 20_000),
     ("answers: duplicate", 100),
@@ -607,6 +607,7 @@ const CLUSTER_FLOORS: [(&str, u64); 16] = [
     ("fault slow disk", 100),
     ("change join", 10),
     ("change peer remove", 10),
+    ("memory: stored", 2_000),
 ];
 
 /// Probes that were hit less often than they must.

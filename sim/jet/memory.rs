@@ -1,4 +1,5 @@
-//! The stream in memory: it ends with its server's process, as with nats-server, and whoever uses it makes it anew.
+//! The stream in memory. Of a server alone it ends with the process, as with nats-server, and whoever uses it makes it anew. In a cluster, where it has one replica, it
+//! stays, without what was in it, and gives no sequence again; its consumer is made anew.
 //!
 //! Owns what is done with it, in the storm and in the calm, and the verdict. In the storm anything may go unanswered; in the calm nothing may.
 
@@ -15,7 +16,7 @@ use super::{
     actor::{Conn, PATIENCE, Run, consumer, consumer_config, outcome},
     check::{acked, wrong},
     nats::Lost,
-    plan::{Act, Stream},
+    plan::{Act, Options, Stream},
     record::{Attempt, Life, Outcome, Record},
 };
 
@@ -114,8 +115,16 @@ impl Run {
         }
         let mut wanted = BTreeMap::new();
         let mut last = 0;
-        for _ in 0..CALM_MSGS {
+        let end = env::now() + CALM;
+        while wanted.len() < CALM_MSGS {
             let done = self.publish_memory(c, 20, env::now() + CALM).await;
+            let refused =
+                matches!(self.record.lock().attempts.last().map(|a| &a.outcome), Some(Outcome::Refused(_)));
+            if refused && self.options.servers > 1 && env::now() < end {
+                // Where its leader is has yet to come around.
+                env::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
             let Ok((value, Some(seq))) = done else {
                 return Err(format!("a publish to {} is not acknowledged: {done:?}", s.name()));
             };
@@ -155,10 +164,17 @@ impl Run {
     }
 }
 
-/// Sequences of one life rise, and no life has two processes (JS-16).
-pub(super) fn lives(r: &Record, out: &mut Vec<Violation>) {
+/// Sequences of one life rise, and no life has two processes; several servers have but one life (JS-16).
+pub(super) fn lives(r: &Record, o: &Options, out: &mut Vec<Violation>) {
     let mut boots: BTreeMap<&str, u64> = BTreeMap::new();
     for l in &r.lives {
+        if o.servers > 1 {
+            if l.created != r.lives[0].created {
+                let text = format!("the stream in memory of {} is one of {}", r.lives[0].created, l.created);
+                wrong(out, "JS-16", text);
+            }
+            continue;
+        }
         let Some(boot) = l.boot else { continue };
         let first = *boots.entry(&l.created).or_insert(boot);
         if first != boot {
@@ -167,7 +183,7 @@ pub(super) fn lives(r: &Record, out: &mut Vec<Violation>) {
             wrong(out, "JS-16", text);
         }
     }
-    // A connection ends with the process, and so has met one life.
+    // A connection ends with the process, and so has met one life; of several servers there is one.
     let of: BTreeMap<u64, &str> = r.lives.iter().map(|l| (l.conn, &l.created[..])).collect();
     let mut last: BTreeMap<&str, &Attempt> = BTreeMap::new();
     for a in r.attempts.iter().filter(|a| a.stream == Stream::Memory) {

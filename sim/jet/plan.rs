@@ -72,7 +72,7 @@ pub struct Options {
     /// In the calm one server stays dead until the others have shown that they do without it.
     #[serde(default)]
     pub one_stays_dead: bool,
-    /// There is a stream in memory, too, and somebody who makes it anew when it is gone (one server only).
+    /// There is a stream in memory, too, of one replica, and somebody who makes it, or its consumer, anew when they are gone.
     #[serde(default)]
     pub memory: bool,
 }
@@ -160,7 +160,7 @@ pub enum Stream {
     Bucket,
     /// A work queue.
     Queue,
-    /// In memory, and none of [`STREAMS`]: it ends with its server's process (`memory.rs`).
+    /// In memory, and none of [`STREAMS`] (`memory.rs`).
     Memory,
 }
 
@@ -426,6 +426,8 @@ pub struct Plan {
 const WIDE_WINDOW: usize = 256 << 10;
 /// Bytes of one burst through narrower ones, in windows: each takes as long as an answer from another server.
 const BURST_WINDOWS: usize = 8;
+/// The number of the actor that uses the stream in memory, where there are several servers.
+const KEEPER: u64 = 900;
 /// How often each server is asked how far the streams are, where one stands still.
 const WATCHES: u64 = 60;
 
@@ -468,7 +470,6 @@ impl Options {
         let mut sizes = Rng::derived(seed, "cluster/sizes");
         let mut swarm = Rng::derived(seed, "cluster/faults");
         o.servers = *sizes.pick(&[3, 3, 3, 3, 3, 1, 2, 5, 5, 7]).unwrap_or(&3);
-        o.memory = false;
         // One server's faults are the woes of several.
         o.faults.retain(|f| matches!(f, Fault::Reset | Fault::Cut));
         let calm = swarm.bool(0.15);
@@ -504,6 +505,9 @@ impl Options {
         if o.has_woe(Woe::Wipe) {
             o.one_stays_dead = false;
         }
+        // Its one replica must stay where it is.
+        let stays = [Woe::Wipe, Woe::Rot, Woe::PeerRemove].into_iter().all(|w| !o.has_woe(w));
+        o.memory &= stays && !o.one_stays_dead;
         // A change of leaders takes its time: the steps are spread so that there is something to disturb.
         o.spread_ms = *sizes.pick(&[1_000, 5_000, 20_000]).unwrap_or(&5_000);
         o
@@ -558,6 +562,9 @@ impl Plan {
                     *size = (*size).min(BURST_WINDOWS * options.window / *times as usize);
                 }
             }
+        }
+        if options.memory {
+            actors.push(keeper(&options, KEEPER, steps));
         }
         if options.has_woe(Woe::Pause) {
             actors.extend((count..count + options.servers as u64).map(|id| watcher(&options, id)));

@@ -71,6 +71,22 @@ fn a_right_record_passes() {
     assert!(found(&right()).is_empty(), "{:?}", found(&right()));
 }
 
+/// Of several servers the stream in memory outlives the processes, and goes on behind its numbers.
+#[test]
+fn a_cluster_keeps_its_stream_in_memory() {
+    let found = |r: &Record| {
+        let o = Options { max_deliver: -1, ack_wait_ms: 1000, history: 1, servers: 3, ..Options::draw(1) };
+        check::all(r, &o).into_iter().map(|v| v.id).collect::<Vec<_>>()
+    };
+    let mut r = right();
+    assert_eq!(found(&r), ["JS-16"], "it was made anew");
+    r.lives[1].created = r.lives[0].created.clone();
+    assert_eq!(found(&r), ["JS-16"], "it gave the same number again");
+    r.attempts.retain(|a| a.value != 11);
+    r.attempts.push(Attempt { conn: 2, ..attempt(11, Stream::Memory, stored(5)) });
+    assert!(found(&r).is_empty(), "{:?}", found(&r));
+}
+
 #[test]
 fn each_wrong_is_found() {
     type Wrong = fn(&mut Record);
