@@ -607,7 +607,7 @@ const CLUSTER_FLOORS: [(&str, u64); 17] = [
     ("fault slow disk", 100),
     ("change join", 10),
     ("change peer remove", 10),
-    ("memory: stored", 2_000),
+    ("memory: stored", 10_000),
 ];
 
 /// Probes that were hit less often than they must.
