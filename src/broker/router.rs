@@ -1160,10 +1160,7 @@ impl Deliveries {
             let kept = if env::planted!("import-keeps-subject") { m.subject } else { &subject };
             let m = Message { subject: kept, ..*m };
             d.begin(&m);
-            let before = std::mem::replace(&mut d.by_import, false);
-            let done = d.deliver_one(&extra.parent, from, &m);
-            d.by_import = before;
-            done
+            d.as_import(false, |d| d.deliver_one(&extra.parent, from, &m))
         })
     }
 
@@ -1197,18 +1194,21 @@ impl Deliveries {
 
     /// Sends an answer into the account of whoever asked. B-11: it is no request there, although its subject was chosen by one and its text by the other.
     pub(crate) fn publish_answer(&mut self, account: &Account, from: &Arc<Link>, m: &Message<'_>) -> usize {
-        let before = (self.answers_back, self.by_import);
-        (self.answers_back, self.by_import) = (true, false);
-        let n = self.publish(account, from, m);
-        (self.answers_back, self.by_import) = before;
+        let before = std::mem::replace(&mut self.answers_back, true);
+        let n = self.as_import(false, |d| d.publish(account, from, m));
+        self.answers_back = before;
         n
     }
     /// The same for a request on its way by an import.
     pub(crate) fn publish_import(&mut self, account: &Account, from: &Arc<Link>, m: &Message<'_>) -> usize {
-        let before = std::mem::replace(&mut self.by_import, true);
-        let n = self.publish(account, from, m);
+        self.as_import(true, |d| d.publish(account, from, m))
+    }
+    /// Runs `f`, which sends what has come by a service import, or has not.
+    fn as_import<T>(&mut self, by_import: bool, f: impl FnOnce(&mut Deliveries) -> T) -> T {
+        let before = std::mem::replace(&mut self.by_import, by_import);
+        let done = f(self);
         self.by_import = before;
-        n
+        done
     }
     /// Whether what `from` sends now is told to no service.
     #[inline]
