@@ -1403,6 +1403,16 @@ pub(crate) fn rebuild_index(meta: &PieceMeta, key: Option<&FileKey>, b: &Bytes) 
     let (mut seq, mut index) = (meta.first_seq, meta.first_index);
     // Lines behind a gap, whose entry has begun in it: of that is known only that it comes before the next one.
     let mut unsure = None;
+    let rel = |index: LogIndex| index.0.saturating_sub(meta.first_index.0) as u32;
+    let line = |off: usize, seq: StreamSeq, index: LogIndex| BlockLine {
+        off: off as u32,
+        seq: seq.0.saturating_sub(meta.first_seq.0) as u32,
+        index: rel(index),
+    };
+    let begin_by = |unsure: &mut Option<usize>, blocks: &mut [BlockLine], index| {
+        let lines = unsure.take().map_or(&mut [][..], |from| &mut blocks[from..]);
+        lines.iter_mut().for_each(|l| l.index = rel(index));
+    };
     while at + BLOCK_HEADER <= b.len() {
         let block = BlockCodec::get(key, meta.file, meta.off + at as u64, &b.slice(at..)).filter(|b| b.sure);
         let Some(block) = block else {
@@ -1411,11 +1421,6 @@ pub(crate) fn rebuild_index(meta: &PieceMeta, key: Option<&FileKey>, b: &Bytes) 
             continue;
         };
         any = true;
-        let line = |off: usize, seq: StreamSeq, index: LogIndex| BlockLine {
-            off: off as u32,
-            seq: seq.0.saturating_sub(meta.first_seq.0) as u32,
-            index: index.0.saturating_sub(meta.first_index.0) as u32,
-        };
         if let Some(off) = gap.take() {
             f.blocks.push(line(off, seq, index));
             unsure.get_or_insert(f.blocks.len());
@@ -1425,13 +1430,11 @@ pub(crate) fn rebuild_index(meta: &PieceMeta, key: Option<&FileKey>, b: &Bytes) 
             match p {
                 Part::Head(h) => {
                     if f.terms.last().is_none_or(|t| t.1 < h.term) {
-                        f.terms.push((h.index.0.saturating_sub(meta.first_index.0) as u32, h.term));
+                        f.terms.push((rel(h.index), h.term));
                     }
                     begins = Some(begins.flatten().or(Some(h.index)));
                     index = h.index;
-                    for l in unsure.take().map(|from| &mut f.blocks[from..]).into_iter().flatten() {
-                        l.index = index.0.saturating_sub(meta.first_index.0) as u32;
-                    }
+                    begin_by(&mut unsure, &mut f.blocks, index);
                 }
                 Part::Record(r) => {
                     if let Some(m) = Message::decode(meta.group, &r) {
@@ -1449,13 +1452,9 @@ pub(crate) fn rebuild_index(meta: &PieceMeta, key: Option<&FileKey>, b: &Bytes) 
         at += BLOCK_HEADER + (u32_at(b, at) & !COMPRESSED) as usize;
     }
     if let Some(off) = gap.filter(|off| *off < meta.data as usize) {
-        let (seq, index) =
-            (seq.0.saturating_sub(meta.first_seq.0), index.0.saturating_sub(meta.first_index.0));
-        f.blocks.push(BlockLine { off: off as u32, seq: seq as u32, index: index as u32 });
+        f.blocks.push(line(off, seq, index));
     }
-    for l in unsure.map(|from| &mut f.blocks[from..]).into_iter().flatten() {
-        l.index = meta.last_index.0.saturating_sub(meta.first_index.0) as u32;
-    }
+    begin_by(&mut unsure, &mut f.blocks, meta.last_index);
     f.ttl.sort_unstable();
     any.then_some(f)
 }
