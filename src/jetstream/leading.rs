@@ -17,7 +17,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use replica::{NodeId, Proposal, Refusal, Role, Term};
+use replica::{Handle, NodeId, Proposal, Refusal, Role, Term};
 use stream::{ApiError, command::Command, config::StreamConfig, errors};
 
 use crate::{
@@ -131,14 +131,9 @@ impl Stream {
             drained.await;
         }
     }
-    /// Proposes what is wanted, if this node leads and has another configuration.
+    /// Proposes what is due, if this node leads.
     pub(crate) fn push_config(self: &Arc<Stream>) {
-        let handle = {
-            let mut core = self.core.lock();
-            core.propose_config(self);
-            core.propose_floor();
-            core.log.has_work().then(|| core.handle.clone()).flatten()
-        };
+        let handle = { self.core.lock().propose_due(self) };
         if let Some(h) = handle {
             h.wake();
         }
@@ -192,10 +187,7 @@ impl Stream {
             core.moving.over();
             core.lead(now());
             core.wanted_sent = false;
-            core.propose_config(self);
-            core.propose_floor();
-            let handle = core.log.has_work().then(|| core.handle.clone()).flatten();
-            (handle, core.rules.is_some())
+            (core.propose_due(self), core.rules.is_some())
         };
         if let Some(h) = handle {
             h.wake();
@@ -336,6 +328,12 @@ impl Core {
             }
         }
     }
+    /// Proposes what is wanted, if the configuration is another, and what a log that began anew has to say; who is to be woken for it.
+    fn propose_due(&mut self, s: &Stream) -> Option<Handle> {
+        self.propose_config(s);
+        self.propose_floor();
+        self.log.has_work().then(|| self.handle.clone()).flatten()
+    }
     /// Proposes it, once.
     fn propose_config(&mut self, s: &Stream) {
         if self.term.is_none() || self.stopped.is_some() || self.voided || self.wanted_sent {
@@ -351,7 +349,7 @@ impl Core {
     /// that leads after it.
     fn propose_floor(&mut self) {
         let Some(last) = self.handle.as_ref().map(|h| h.store().state().last.0) else { return };
-        let Some(r) = self.rules.as_mut().filter(|r| r.applied_seq().max(r.floor()) < last) else { return };
+        let Some(r) = self.rules.as_mut().filter(|r| r.reached_seq() < last) else { return };
         if self.term.is_some() && self.stopped.is_none() && !env::planted!("js-memory-streams-stay") {
             // From now on, also if the log refuses it for now.
             r.pass_over(last);

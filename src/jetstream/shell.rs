@@ -34,6 +34,7 @@ use crate::{
     advisory,
     api::{
         ack::AckPrefix,
+        identity,
         response::{ClusterInfo, SourceInfo},
     },
     apply::{Progress, Republished},
@@ -64,6 +65,7 @@ pub struct Stream {
     pub account: Arc<str>,
     /// When it was created, in nanoseconds since 1970.
     pub created: i64,
+    identity: OnceLock<String>,
     /// Its messages are in memory only.
     pub memory: bool,
     pub(crate) me: Weak<Stream>,
@@ -165,6 +167,11 @@ pub(crate) fn now() -> Now {
 }
 
 impl Stream {
+    /// What tells it from others of its name: see [`identity`].
+    pub(crate) fn identity(&self) -> &str {
+        self.identity.get_or_init(|| identity::of(self.created))
+    }
+
     pub(crate) fn new(
         node: &Arc<JetStream>,
         assets: &Arc<Assets>,
@@ -176,6 +183,7 @@ impl Stream {
             name: a.name,
             account: a.account,
             created: a.created,
+            identity: OnceLock::new(),
             memory: a.memory,
             me: me.clone(),
             node: Arc::downgrade(node),

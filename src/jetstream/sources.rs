@@ -33,7 +33,7 @@ use subject::Transform;
 use crate::{
     JetStream,
     account::Assets,
-    api::{identity, response::SourceInfo},
+    api::response::SourceInfo,
     publish,
     shell::{Stream, now},
     view,
@@ -177,6 +177,13 @@ impl Upstream {
             error: None,
         }
     }
+    /// The last sequence of the origin that is here, and the identity of that origin, if it is known. What a mirror's log passes over it does not take.
+    fn stands<'a>(&self, rules: &'a stream::Stream) -> (u64, &'a str) {
+        if self.is_mirror {
+            return (rules.reached_seq(), "");
+        }
+        rules.source_at(&self.index_name).map_or((0, ""), |at| (at.seq, &at.identity))
+    }
 }
 
 impl Stream {
@@ -282,7 +289,7 @@ impl Stream {
             }
             return false;
         };
-        let facts = facts.about(identity::of(origin.created));
+        let facts = facts.about(origin.identity().to_owned());
         if !self.drop_copied(&origin, &facts).await {
             return false;
         }
@@ -385,13 +392,7 @@ impl Stream {
         }
         let u = core.following.upstreams.iter().find(|u| u.id == id)?;
         let rules = core.rules.as_ref()?;
-        let (stands, stands_in) = match u.is_mirror {
-            // What its log passes over it does not take.
-            true => (rules.applied_seq().max(rules.floor()), String::new()),
-            false => rules
-                .source_at(&u.index_name)
-                .map_or_else(Default::default, |at| (at.seq, at.identity.clone())),
-        };
+        let (stands, stands_in) = u.stands(rules);
         Some(Facts {
             id,
             source: u.source.clone(),
@@ -401,7 +402,7 @@ impl Stream {
             is_mirror: u.is_mirror,
             next: u.next,
             stands,
-            stands_in,
+            stands_in: stands_in.to_owned(),
             identity: u.identity.clone(),
             voids: core.voids,
         })
@@ -534,10 +535,7 @@ impl Stream {
         {
             let core = self.core.lock();
             for u in core.following.upstreams.iter().filter(|u| u.is_mirror == mirror) {
-                let stands = core.rules.as_ref().map_or(0, |r| match u.is_mirror {
-                    true => r.applied_seq().max(r.floor()),
-                    false => r.source_at(&u.index_name).map_or(0, |at| at.seq),
-                });
+                let stands = core.rules.as_ref().map_or(0, |r| u.stands(r).0);
                 let away = u.remote.then(|| (u.lag, u.error.clone()));
                 list.push((u.source.clone(), u.filters.clone(), stands, u.heard, away));
             }

@@ -46,7 +46,7 @@ impl Desk<'_> {
         let mut c = r.config;
         self.make_source_consumer(&s, &mut c);
         if identity::is_shown(&c) {
-            let own = identity::of(s.created);
+            let own = s.identity();
             if !r.identity.is_empty() && r.identity != own {
                 return Err(errors::CONSUMER_STREAM_IDENTITY_MISMATCH.with(own));
             }

@@ -273,6 +273,11 @@ impl Stream {
         self.applied
     }
 
+    /// The last sequence that is applied, or that the log passes over.
+    pub fn reached_seq(&self) -> u64 {
+        self.applied.max(self.floor)
+    }
+
     /// The last sequence that is given, applied or not.
     pub fn given_seq(&self) -> u64 {
         self.given
@@ -340,7 +345,7 @@ impl Stream {
         self.counters.clear();
         self.commands.clear();
         self.holding = 0;
-        self.given = self.applied.max(self.floor).max(self.passed);
+        self.given = self.reached_seq().max(self.passed);
         self.given_time = self.applied_time;
         self.given_id.clone_from(&self.last_id);
         self.batches = Batches::default();
