@@ -36,6 +36,22 @@ impl Coding {
     }
     /// A header block that asks for it; empty if it is not asked for.
     pub fn ask(self) -> Vec<u8> {
+        self.header("Accept-Encoding")
+    }
+    /// Header block and body of a message with this content.
+    pub fn message(self, json: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+        let packed = match self {
+            Coding::Unasked | Coding::Identity => return (self.header("Content-Encoding"), json),
+            Coding::Gzip => gzip(&json),
+            Coding::Snappy => snappy(&json),
+        };
+        match packed {
+            Some(body) => (self.header("Content-Encoding"), body),
+            None => (Coding::Identity.header("Content-Encoding"), json),
+        }
+    }
+    /// A header block that names it; empty if nothing is said about it.
+    fn header(self, key: &str) -> Vec<u8> {
         let name = match self {
             Coding::Unasked => return Vec::new(),
             Coding::Identity => "identity",
@@ -43,24 +59,8 @@ impl Coding {
             Coding::Snappy => "snappy",
         };
         let mut header = Vec::new();
-        wire::headers::push_with(&mut header, b"", "Accept-Encoding", name.as_bytes());
+        wire::headers::push_with(&mut header, b"", key, name.as_bytes());
         header
-    }
-    /// Header block and body of a message with this content.
-    pub fn message(self, json: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
-        let (name, packed) = match self {
-            Coding::Unasked => return (Vec::new(), json),
-            Coding::Identity => ("identity", None),
-            Coding::Gzip => ("gzip", gzip(&json)),
-            Coding::Snappy => ("snappy", snappy(&json)),
-        };
-        let (name, body) = match packed {
-            Some(body) => (name, body),
-            None => ("identity", json),
-        };
-        let mut header = Vec::new();
-        wire::headers::push_with(&mut header, b"", "Content-Encoding", name.as_bytes());
-        (header, body)
     }
 }
 

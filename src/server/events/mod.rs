@@ -183,13 +183,24 @@ fn publish_with(
     head: &[u8],
     body: &[u8],
 ) -> usize {
+    send(d, account, &server.events.link, (subject, b""), head, body)
+}
+
+/// Sends a message of `link` to a subject, with a reply subject if that is not empty.
+fn send(
+    d: &mut Deliveries,
+    account: &Account,
+    link: &Arc<Link>,
+    (subject, reply): (&[u8], &[u8]),
+    head: &[u8],
+    body: &[u8],
+) -> usize {
     let mut bytes = Vec::with_capacity(head.len() + body.len() + 2);
     bytes.extend_from_slice(head);
     bytes.extend_from_slice(body);
     bytes.extend_from_slice(b"\r\n");
-    let m =
-        Message { subject, reply: b"", header_len: head.len(), body_crlf: &bytes, shared: None, shown: None };
-    d.publish(account, &server.events.link, &m)
+    let m = Message { subject, reply, header_len: head.len(), body_crlf: &bytes, shared: None, shown: None };
+    d.publish(account, link, &m)
 }
 
 /// Publishes an event in the system account if anybody wants it.

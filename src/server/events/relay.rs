@@ -12,7 +12,7 @@ use std::{
 use broker::{Account, Deliveries, Inbound, Link, LinkFlags, Message, Sub};
 use parking_lot::Mutex;
 
-use super::{encode::Coding, internal, publish};
+use super::{encode::Coding, internal, publish, send};
 use crate::Server;
 
 /// How long answers of others are given on; nobody waits longer.
@@ -124,19 +124,8 @@ pub(super) fn give_on(
     if !server.events.relay.wait_for(w) {
         return server.events.dropped.add(1);
     }
-    let mut bytes = coding.ask();
-    let header_len = bytes.len();
-    bytes.extend_from_slice(body);
-    bytes.extend_from_slice(b"\r\n");
-    let m = Message {
-        subject: subject.as_bytes(),
-        reply: inbox.as_bytes(),
-        header_len,
-        body_crlf: &bytes,
-        shared: None,
-        shown: None,
-    };
-    Deliveries::new(server.broker.clone(), link.id).publish(&system, link, &m);
+    let mut d = Deliveries::new(server.broker.clone(), link.id);
+    send(&mut d, &system, link, (subject.as_bytes(), inbox.as_bytes()), &coding.ask(), body);
 }
 
 #[cfg(test)]
