@@ -53,13 +53,13 @@ impl Run {
         Ok(made.is_some_and(|m| m.json()["config"].is_object()))
     }
 
-    /// Publishes one message and waits for the answer: its value, and its sequence if it is there.
+    /// Publishes one message and waits for the answer: its value, and what became of it.
     async fn publish_memory(
         &self,
         c: &mut Conn,
         size: usize,
         end: Instant,
-    ) -> Result<(usize, Option<u64>), Lost> {
+    ) -> Result<(usize, Outcome), Lost> {
         let (value, subject) = (self.value(), Stream::Memory.subject(0));
         let a = self.attempt(c, value, Stream::Memory, &subject);
         let n = {
@@ -69,15 +69,14 @@ impl Run {
             r.attempts.len() - 1
         };
         let answer = c.nats.request(&subject, &[], &wire::payload(value, size), end).await?;
-        let Some(o) = answer.map(|m| outcome(&m)) else { return Ok((value, None)) };
+        let Some(o) = answer.map(|m| outcome(&m)) else { return Ok((value, Outcome::Unknown)) };
         let now = self.now();
         let mut r = self.record.lock();
         (r.attempts[n].done_at, r.attempts[n].outcome) = (Some(now), o.clone());
-        if let Outcome::Acked { seq, .. } = o {
+        if let Outcome::Acked { .. } = o {
             r.count("memory: stored");
-            return Ok((value, Some(seq)));
         }
-        Ok((value, None))
+        Ok((value, o))
     }
 
     /// A step of the storm.
@@ -118,15 +117,14 @@ impl Run {
         let end = env::now() + CALM;
         while wanted.len() < CALM_MSGS {
             let done = self.publish_memory(c, 20, env::now() + CALM).await;
-            let refused =
-                matches!(self.record.lock().attempts.last().map(|a| &a.outcome), Some(Outcome::Refused(_)));
-            if refused && self.options.servers > 1 && env::now() < end {
-                // Where its leader is has yet to come around.
-                env::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-            let Ok((value, Some(seq))) = done else {
-                return Err(format!("a publish to {} is not acknowledged: {done:?}", s.name()));
+            let (value, seq) = match done {
+                Ok((value, Outcome::Acked { seq, .. })) => (value, seq),
+                Ok((_, Outcome::Refused(_))) if self.options.servers > 1 && env::now() < end => {
+                    // Where its leader is has yet to come around.
+                    env::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+                _ => return Err(format!("a publish to {} is not acknowledged: {done:?}", s.name())),
             };
             if seq <= last {
                 return Err(format!("{} gave {seq} after {last}", s.name()));

@@ -62,7 +62,11 @@ fn right() -> Record {
 }
 
 fn found(r: &Record) -> Vec<String> {
-    let o = Options { max_deliver: -1, ack_wait_ms: 1000, history: 1, ..Options::draw(1) };
+    found_of(r, 1)
+}
+
+fn found_of(r: &Record, servers: usize) -> Vec<String> {
+    let o = Options { max_deliver: -1, ack_wait_ms: 1000, history: 1, servers, ..Options::draw(1) };
     check::all(r, &o).into_iter().map(|v| v.id).collect()
 }
 
@@ -74,10 +78,7 @@ fn a_right_record_passes() {
 /// Of several servers the stream in memory outlives the processes, and goes on behind its numbers.
 #[test]
 fn a_cluster_keeps_its_stream_in_memory() {
-    let found = |r: &Record| {
-        let o = Options { max_deliver: -1, ack_wait_ms: 1000, history: 1, servers: 3, ..Options::draw(1) };
-        check::all(r, &o).into_iter().map(|v| v.id).collect::<Vec<_>>()
-    };
+    let found = |r: &Record| found_of(r, 3);
     let mut r = right();
     assert_eq!(found(&r), ["JS-16"], "it was made anew");
     r.lives[1].created = r.lives[0].created.clone();

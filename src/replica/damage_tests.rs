@@ -9,7 +9,7 @@ use env::{
 use store::{Disk, Store, io::SimHandle};
 
 use crate::{
-    GroupId, Options, Others, Replicas,
+    GroupId, NodeId, Options, Others, Replicas,
     cluster_tests::{Cluster, GROUP},
     tests::{List, ME, small_store, start},
 };
@@ -292,20 +292,25 @@ fn d12_doubt_outlives_a_restart() {
     .expect("a runtime starts");
 }
 
+/// Three voters and one that came later, which has all that they have and no checkpoint yet.
+async fn with_newcomer(seed: u64) -> (Cluster, NodeId) {
+    let mut c = Cluster::new(seed, 3, 1).await;
+    let ids = c.ids();
+    c.reach(&ids).await;
+    for _ in 0..10 {
+        c.publish(3);
+        env::sleep(Duration::from_millis(2)).await;
+    }
+    c.settle().await;
+    assert_eq!(c.list(ids[3]).handle().store().applied().1.index.0, 0, "it has no checkpoint yet");
+    (c, ids[3])
+}
+
 /// What one that came later was made with names no voter: that does not make it the only member, which gives up what it cannot read.
 #[test]
 fn d12_a_newcomer_whose_journal_was_cut_is_not_alone() {
     env::run(async {
-        let mut c = Cluster::new(37, 3, 1).await;
-        let ids = c.ids();
-        c.reach(&ids).await;
-        for _ in 0..10 {
-            c.publish(3);
-            env::sleep(Duration::from_millis(2)).await;
-        }
-        c.settle().await;
-        let id = ids[3];
-        assert_eq!(c.list(id).handle().store().applied().1.index.0, 0, "it has no checkpoint yet");
+        let (mut c, id) = with_newcomer(37).await;
         c.crash(id).await;
         cut(&c.disk(id), &mut c.rng);
         c.start(id).await;
@@ -326,18 +331,9 @@ fn d12_a_newcomer_whose_journal_was_cut_is_not_alone() {
 #[test]
 fn d9_a_newcomer_without_its_first_entry_comes_as_another_life() {
     env::run(async {
-        let mut c = Cluster::new(41, 3, 1).await;
-        let ids = c.ids();
-        c.reach(&ids).await;
-        for _ in 0..10 {
-            c.publish(3);
-            env::sleep(Duration::from_millis(2)).await;
-        }
-        c.settle().await;
-        let id = ids[3];
+        let (mut c, id) = with_newcomer(41).await;
         let handle = c.list(id).handle();
         let (life, group) = (handle.life(), handle.store().clone());
-        assert_eq!(group.applied().1.index.0, 0, "it has no checkpoint yet");
         let first = group.entries(store::LogIndex(1), 1).await.expect("it is there").remove(0);
         drop((handle, group));
         c.crash(id).await;
@@ -356,7 +352,7 @@ fn d9_a_newcomer_without_its_first_entry_comes_as_another_life() {
         assert!(hits > 0);
         c.start(id).await;
         assert!(c.orphans.contains(&id));
-        c.reach(&ids).await;
+        c.reach(&c.ids()).await;
         c.settle().await;
         let handle = c.list(id).handle();
         assert!(handle.life() > life);
