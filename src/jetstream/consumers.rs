@@ -916,7 +916,12 @@ impl Stream {
         self.noted(name).await
     }
     /// Makes a consumer that lives in this node's memory only.
-    pub(crate) async fn add_unlogged(&self, name: &str, created: i64, c: &ConsumerConfig) -> Result<(), ApiError> {
+    pub(crate) async fn add_unlogged(
+        &self,
+        name: &str,
+        created: i64,
+        c: &ConsumerConfig,
+    ) -> Result<(), ApiError> {
         loop {
             let need = {
                 let mut core = self.core.lock();

@@ -128,8 +128,11 @@ impl JetStream {
     }
     /// The same for a group that another node believes to be led here.
     pub(crate) async fn import_here(self: &Arc<JetStream>, group: u64, items: Vec<Item>) -> Reply {
-        let led =
-            self.meta.read(|s| s.get(group).cloned()).and_then(|a| self.stream_of(&a)).filter(|s| s.answers());
+        let led = self
+            .meta
+            .read(|s| s.get(group).cloned())
+            .and_then(|a| self.stream_of(&a))
+            .filter(|s| s.answers());
         let Some(s) = led else { return Reply::Elsewhere(None) };
         match s.import(items).await {
             Ok(()) => Reply::Done(0),

@@ -93,7 +93,8 @@ impl Stream {
     pub(crate) fn keep_notes(self: &Arc<Stream>) {
         let life = {
             let mut core = self.core.lock();
-            if !core.notes.has_work() || core.rules.is_none() || std::mem::replace(&mut core.notes.runs, true) {
+            if !core.notes.has_work() || core.rules.is_none() || std::mem::replace(&mut core.notes.runs, true)
+            {
                 return;
             }
             core.notes.life()
@@ -259,7 +260,8 @@ impl Stream {
             && let Some(node) = self.node.upgrade()
         {
             let label = format!("{} > {}", self.account, self.name);
-            let text = format!("JetStream stream '{label}': consumers that this version cannot read: {unread:?}");
+            let text =
+                format!("JetStream stream '{label}': consumers that this version cannot read: {unread:?}");
             node.host.log("ERR", &text);
         }
         for made in waiting {

@@ -533,7 +533,8 @@ mod tests {
     }
     fn note(id: u64, rev: u64, set: &[(&str, i64)], gone: &[&str]) -> Command {
         let json = Bytes::from_static(b"{}");
-        let set = set.iter().map(|(n, created)| ((*n).into(), Noted { created: *created, json: json.clone() }));
+        let set =
+            set.iter().map(|(n, created)| ((*n).into(), Noted { created: *created, json: json.clone() }));
         Command::Note { id, rev, set: set.collect(), gone: gone.iter().map(|n| (*n).into()).collect() }
     }
     fn noted(s: &State, id: u64) -> Vec<(String, i64)> {
