@@ -388,6 +388,7 @@ impl Stream {
             core.notes.end();
             core.consumers.retire(&mut tasks)
         };
+        self.drained.notify_waiters();
         self.unfollow();
         self.carry(&mut tasks);
         if let (Some(assets), Some(node)) = (self.assets.upgrade(), self.node.upgrade()) {

@@ -21,6 +21,8 @@ use crate::{
 
 /// Pause before what did not go is tried again, unless something is heard before.
 const AGAIN: Duration = Duration::from_millis(50);
+/// The same while it is not known what is noted: all streams of a server that starts may wait for it.
+const LATER: Duration = Duration::from_millis(250);
 /// How long it is waited for the meta group's word on what is committed.
 const CURRENT: Duration = Duration::from_millis(500);
 
@@ -119,6 +121,11 @@ impl Stream {
         env::timeout(GRACE, self.until(look)).await.unwrap_or_else(|_| Err(errors::CLUSTER_NOT_AVAIL.error()))
     }
 
+    /// Returns when consumers are decided on here, or this node does not lead any more.
+    pub(crate) async fn notes_taken(&self) {
+        self.until(|| (!self.core.lock().notes.is_taking()).then_some(())).await;
+    }
+
     /// The task.
     async fn note(self: Arc<Stream>, life: u64) {
         let (taking, closed) = {
@@ -206,7 +213,7 @@ impl Stream {
             if current && self.take_noted(&node, life).await {
                 return true;
             }
-            env::timeout(AGAIN, changes.changed()).await.ok();
+            env::timeout(LATER, changes.changed()).await.ok();
         }
     }
     async fn take_noted(self: &Arc<Stream>, node: &Arc<JetStream>, life: u64) -> bool {
