@@ -1105,3 +1105,33 @@ fn k14_older_servers_are_told_nothing_of_notes() {
         w.end().await;
     });
 }
+
+/// Without a majority of the meta group nobody is told that a consumer of a stream in memory was made: what is not noted does not outlive the process.
+#[test]
+fn k14_what_cannot_be_noted_is_not_acknowledged() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let leader = w.memory_stream().await;
+        let others = [(leader + 1) % 3, (leader + 2) % 3];
+        w.consumer(leader, json!({ "durable_name": "before", "ack_policy": "explicit" })).await;
+        let ids: Vec<NodeId> = (0..3).map(|i| w.at(i).node.node_id()).collect();
+        others.iter().for_each(|i| w.net.set(ids[leader], ids[*i], false));
+        let made = json!({ "stream_name": "M", "config": { "durable_name": "a", "ack_policy": "explicit" } })
+            .to_string();
+        for _ in 0..2 {
+            // Nor is who asks again, and finds it there.
+            let v = w.at(leader).api("CONSUMER.CREATE.M.a", &made).await;
+            assert_eq!(v["error"]["err_code"], 10008, "{v}");
+        }
+        let v = w.at(leader).api("CONSUMER.DELETE.M.before", "").await;
+        assert_eq!(v["error"]["err_code"], 10008, "{v}");
+        others.iter().for_each(|i| w.net.set(ids[leader], ids[*i], true));
+        let v = w.eventually(leader, "CONSUMER.DELETE.M.before", |v| v["error"]["err_code"] != 10008).await;
+        assert_eq!(v["error"]["err_code"], 10014, "it was deleted: {v}");
+        w.at(others[0]).good("CONSUMER.CREATE.M.a", &made).await;
+        w.restart(leader).await;
+        assert_eq!(names(&w.consumers(others[1]).await), ["a"]);
+        w.end().await;
+    });
+}
