@@ -108,8 +108,6 @@ pub(crate) struct Core {
     pub moving: Moving,
     /// What is noted of its consumers elsewhere, if its log is in memory.
     pub notes: Noting,
-    /// The log had nothing when this node began to lead.
-    pub notes_anew: bool,
     /// Messages are being delivered: whoever has more says `again` and goes.
     pub pumping: bool,
     pub again: bool,
@@ -209,7 +207,6 @@ impl Stream {
                 slow_runs: false,
                 moving: Moving::default(),
                 notes: Noting::default(),
-                notes_anew: false,
                 pumping: false,
                 again: false,
                 term: None,

@@ -471,7 +471,7 @@ impl JetStream {
     }
 
     /// Whether this node's view of the meta group is not older than its own life, and than that of the replica from which it has it. Waits a moment for it.
-    pub(super) async fn is_current(&self) -> bool {
+    async fn is_current(&self) -> bool {
         let life = self.meta.life();
         if self.current.load(Acquire) == life {
             return true;

@@ -63,7 +63,6 @@ impl Core {
         let lacks = |n: &Arc<Notes>| n.all.keys().any(|name| self.consumers.get(name).is_none());
         let closed = self.rules.is_none() || before.notes.as_ref().is_some_and(lacks);
         self.notes.begin(before.keeps, closed);
-        self.notes_anew = self.rules.is_none();
     }
 }
 
@@ -163,7 +162,7 @@ impl Stream {
             let Some(node) = self.node.upgrade().filter(|n| !n.is_closed()) else { return };
             let mut changes = node.meta.changes();
             let able = node.all_read(NOTES);
-            let view = node.meta.read(|s| s.notes(self.id).cloned()).unwrap_or_default();
+            let rev = self.notes_here(&node).rev;
             let next = {
                 let mut guard = self.core.lock();
                 let core = &mut *guard;
@@ -174,18 +173,19 @@ impl Stream {
                     self.drained.notify_waiters();
                 }
                 let mut notes = std::mem::take(&mut core.notes);
-                let next = if able { notes.next(view.rev, self.id, core) } else { Next::Idle };
+                let next = if able { notes.next(rev, self.id, core) } else { Next::Idle };
                 notes.runs = next != Next::Idle;
                 core.notes = notes;
                 next
             };
             let done = match next {
                 Next::Idle => return,
-                // After the look at them: who has led since has changed them, and what is sent for these is void.
-                Next::Compare => match self.confirm().await {
-                    Ok(()) => self.change_notes(life, |notes, core| notes.compare(&view, core)),
-                    Err(_) => false,
-                },
+                Next::Compare => {
+                    let view = self.notes_here(&node);
+                    // After the look at them: who has led since has changed them, and what is sent for these is void.
+                    let leads = self.confirm().await.is_ok();
+                    leads && self.change_notes(life, |notes, core| notes.compare(&view, core))
+                }
                 Next::Put(command) => {
                     let sure = node.change_meta(&command).await.is_ok();
                     self.change_notes(life, |notes, _| notes.done(sure)) && sure
@@ -196,6 +196,9 @@ impl Stream {
                 env::timeout(AGAIN, changes.changed()).await.ok();
             }
         }
+    }
+    fn notes_here(&self, node: &JetStream) -> Arc<Notes> {
+        node.meta.read(|s| s.notes(self.id).cloned()).unwrap_or_default()
     }
     /// Runs `f` on what is known of the notes, if it is still of that life.
     fn change_notes(&self, life: u64, f: impl FnOnce(&mut crate::noting::Noting, &Core)) -> bool {
@@ -214,32 +217,27 @@ impl Stream {
         loop {
             let Some(node) = self.node.upgrade().filter(|n| !n.is_closed()) else { return false };
             let mut changes = node.meta.changes();
-            let (anew, sole) = {
-                let core = self.core.lock();
-                if core.notes.life() != life {
-                    return false;
-                }
-                let members = core.handle.as_ref().map(|h| h.members().0).unwrap_or_default();
-                (core.notes_anew, members.len() == 1)
-            };
-            // Who has the only replica, with nothing in it, has been told of all by this process's predecessors.
-            let current = if anew && sole { node.is_current().await } else { node.is_meta_current().await };
-            if current && self.take_noted(&node, life).await {
+            if self.core.lock().notes.life() != life {
+                return false;
+            }
+            if self.take_noted(&node, life).await {
                 return true;
             }
             env::timeout(LATER, changes.changed()).await.ok();
         }
     }
     async fn take_noted(self: &Arc<Stream>, node: &Arc<JetStream>, life: u64) -> bool {
-        let mut view = node.meta.read(|s| s.notes(self.id).map(|n| (**n).clone())).unwrap_or_default();
+        let mut view = self.notes_here(node);
         if view.rev > 0 && node.all_read(NOTES) {
-            // What this node's predecessors have sent and is still on its way is void from here on, and these are the notes of now.
+            // If it takes effect these are the notes of now, and what this node's predecessors have sent and is still on its way is void from here on.
             let (set, gone) = Default::default();
             let mark = MetaCommand::Note { id: self.id, rev: view.rev, set, gone };
             if node.change_meta(&mark).await.is_err() {
                 return false;
             }
-            view.rev += 1;
+            Arc::make_mut(&mut view).rev += 1;
+        } else if !node.is_meta_current().await || self.notes_here(node).rev != view.rev {
+            return false;
         }
         let Some(unread) = self.make_noted(&view).await else { return false };
         self.change_notes(life, |notes, core| notes.taken(&view, &unread, core))
