@@ -590,7 +590,7 @@ const MESH_FLOORS: [(&str, u64); 9] = [
 ];
 
 /// The same for JetStream over several servers.
-const CLUSTER_FLOORS: [(&str, u64); 17] = [
+const CLUSTER_FLOORS: [(&str, u64); 19] = [
     ("publishes", 50_000),
     ("answers: stored", 20_000),
     ("answers: duplicate", 100),
@@ -608,6 +608,8 @@ const CLUSTER_FLOORS: [(&str, u64); 17] = [
     ("change join", 10),
     ("change peer remove", 10),
     ("memory: stored", 10_000),
+    ("memory: consumers ended", 500),
+    ("memory: looks", 6_000),
 ];
 
 /// Probes that were hit less often than they must.

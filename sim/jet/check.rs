@@ -15,6 +15,7 @@
 //! | JS-11 | a stream's last sequence never goes back, nor is it before what was acknowledged when it was asked for |
 //! | JS-12 | limits hold |
 //! | JS-16 | a stream in memory ends with the process of a server alone, and stays where there are several; as long as it is the same one its sequences rise and none is given twice |
+//! | JS-18 | of several servers a consumer of the stream in memory whose making or change was acknowledged is there so, and one whose end was acknowledged is not |
 //!
 //! Judged during the run: what is published to the stream in memory in the calm is acknowledged, there to be read, and delivered (JS-17).
 //! Of several servers, judged during the run: one leader a term (CL-1), no replica gives up (CL-2), all replicas of a group become
@@ -54,6 +55,7 @@ pub fn all(r: &Record, o: &Options) -> Vec<Violation> {
     deliveries(r, o, &mut out);
     streams(r, o, &mut out);
     memory::lives(r, o, &mut out);
+    memory::consumers(r, &mut out);
     // One of each kind says enough.
     let mut seen = BTreeSet::new();
     out.retain(|v| seen.insert(v.id.clone()));

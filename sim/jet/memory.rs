@@ -1,5 +1,5 @@
 //! The stream in memory. Of a server alone it ends with the process, as with nats-server, and whoever uses it makes it anew. In a cluster, where it has one replica, it
-//! stays, without what was in it, and gives no sequence again; its consumer is made anew.
+//! stays, without what was in it, and gives no sequence again; so do its consumers, of which some come and go.
 //!
 //! Owns what is done with it, in the storm and in the calm, and the verdict. In the storm anything may go unanswered; in the calm nothing may.
 
@@ -17,11 +17,15 @@ use super::{
     check::{acked, wrong},
     nats::Lost,
     plan::{Act, Options, Stream},
-    record::{Attempt, Life, Outcome, Record},
+    record::{Attempt, Life, Look, Outcome, Record, Wish},
 };
 
 /// Messages that are published in each calm.
 const CALM_MSGS: usize = 5;
+/// Consumers that come and go, at a time.
+const WISHES_MAX: usize = 3;
+/// The code of an answer that there is no such consumer.
+const NO_CONSUMER: u64 = 10014;
 /// How long the calm may take for one thing.
 const CALM: Duration = Duration::from_secs(60);
 
@@ -79,6 +83,84 @@ impl Run {
         Ok((value, o))
     }
 
+    /// Makes, changes or ends one of the consumers that come and go, in turn, once each: what was asked for twice could take effect after what came in between.
+    async fn wish(&self, c: &mut Conn, end: Instant) -> Result<(), Lost> {
+        let of = |ends: bool| move |w: &(&String, &Wish)| w.1.acked > 0 && w.1.ends == ends;
+        let (name, ends) = {
+            let mut r = self.record.lock();
+            let alive: Vec<String> = r.wishes.iter().filter(of(false)).map(|(n, _)| n.clone()).collect();
+            let turn = r.counts.get("memory: wishes").copied().unwrap_or_default();
+            r.count("memory: wishes");
+            // What was not answered may yet come to pass.
+            let known = |n: &String| r.wishes[n].acked == r.wishes[n].asked;
+            match (alive.first(), alive.last()) {
+                (Some(oldest), _) if alive.len() >= WISHES_MAX => (oldest.clone(), true),
+                (_, Some(newest)) if turn % 3 == 1 && known(newest) => (newest.clone(), false),
+                _ => (format!("w{:06}", r.wishes.len()), false),
+            }
+        };
+        if ends {
+            return self.end_wish(c, &name, end).await;
+        }
+        let version = {
+            let mut r = self.record.lock();
+            let w = r.wishes.entry(name.clone()).or_default();
+            w.asked += 1;
+            w.asked
+        };
+        let stream = Stream::Memory.name();
+        let subject = format!("$JS.API.CONSUMER.CREATE.{stream}.{name}");
+        let body = format!(
+            r#"{{"stream_name":"{stream}","action":"{}","config":{{"durable_name":"{name}","ack_policy":"explicit","description":"{version}"}}}}"#,
+            if version == 1 { "create" } else { "update" },
+        );
+        let answer = c.nats.request(&subject, &[], body.as_bytes(), end).await?;
+        if answer.is_some_and(|m| m.json()["config"].is_object()) {
+            let mut r = self.record.lock();
+            r.count(if version == 1 { "memory: consumers made" } else { "memory: consumers changed" });
+            r.wishes.entry(name).or_default().acked = version;
+        }
+        Ok(())
+    }
+    async fn end_wish(&self, c: &mut Conn, name: &str, end: Instant) -> Result<(), Lost> {
+        let before =
+            std::mem::replace(&mut self.record.lock().wishes.entry(name.to_owned()).or_default().ends, true);
+        let subject = format!("$JS.API.CONSUMER.DELETE.{}.{name}", Stream::Memory.name());
+        let Some(v) = c.nats.request(&subject, &[], b"", end).await?.map(|m| m.json()) else { return Ok(()) };
+        let gone = v["error"]["err_code"].as_u64() == Some(NO_CONSUMER);
+        let mut r = self.record.lock();
+        if gone && !before {
+            let wish = Wish { ends: false, ..r.wishes[name] };
+            r.looks.push(Look { name: name.to_owned(), at: self.now(), wish, found: None });
+        }
+        if gone || v["success"] == true {
+            r.count("memory: consumers ended");
+            r.wishes.entry(name.to_owned()).or_default().ended = true;
+        }
+        Ok(())
+    }
+    /// Looks at one of them; false if nobody says whether it is there.
+    async fn look(&self, c: &mut Conn, name: &str, end: Instant) -> Result<bool, Lost> {
+        let wish = self.record.lock().wishes[name];
+        let subject = format!("$JS.API.CONSUMER.INFO.{}.{name}", Stream::Memory.name());
+        let Some(v) = c.nats.request(&subject, &[], b"", end).await?.map(|m| m.json()) else {
+            return Ok(false);
+        };
+        let version = v["config"]["description"].as_str().and_then(|d| d.parse().ok());
+        let gone = v["error"]["err_code"].as_u64() == Some(NO_CONSUMER);
+        if version.is_none() && !gone {
+            return Ok(false);
+        }
+        let mut r = self.record.lock();
+        r.count("memory: looks");
+        r.looks.push(Look { name: name.to_owned(), at: self.now(), wish, found: version });
+        Ok(true)
+    }
+    /// Those of which something is known.
+    fn wished(&self) -> Vec<String> {
+        self.record.lock().wishes.iter().filter(|(_, w)| w.acked > 0).map(|(n, _)| n.clone()).collect()
+    }
+
     /// A step of the storm.
     pub(super) async fn keep_memory(&self, c: &mut Conn, times: u64, size: usize) -> Result<(), Lost> {
         let end = env::now() + PATIENCE;
@@ -88,7 +170,32 @@ impl Run {
         for _ in 0..times {
             self.publish_memory(c, size, end).await?;
         }
-        self.fetch(c, Stream::Memory, times, 50, &[Act::Ack]).await.map(drop)
+        self.fetch(c, Stream::Memory, times, 50, &[Act::Ack]).await?;
+        if self.options.servers > 1 {
+            self.wish(c, env::now() + PATIENCE).await?;
+            for name in self.wished().iter().rev().take(WISHES_MAX + 1) {
+                self.look(c, name, env::now() + PATIENCE).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All that is known of them is answered in the calm.
+    async fn look_in_calm(&self, c: &mut Conn) -> Result<(), String> {
+        for name in self.wished() {
+            let end = env::now() + CALM;
+            loop {
+                match self.look(c, &name, env::now() + PATIENCE).await {
+                    Ok(true) => break,
+                    _ if env::now() >= end => {
+                        return Err(format!("nobody says within {CALM:?} whether {name} is there"));
+                    }
+                    Ok(false) => env::sleep(Duration::from_millis(100)).await,
+                    Err(Lost) => *c = self.connect().await,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What the calm has to do with it, if there is one.
@@ -111,6 +218,16 @@ impl Run {
                 Ok(false) => env::sleep(Duration::from_millis(100)).await,
                 Err(Lost) => *c = self.connect().await,
             }
+        }
+        if self.options.servers > 1 {
+            // What is there now is there after the next start.
+            self.look_in_calm(c).await?;
+            for _ in 0..4 {
+                if self.wish(c, env::now() + CALM).await.is_err() {
+                    *c = self.connect().await;
+                }
+            }
+            self.look_in_calm(c).await?;
         }
         let mut wanted = BTreeMap::new();
         let mut last = 0;
@@ -159,6 +276,25 @@ impl Run {
             }
         }
         Err(format!("not all of {wanted:?} came from {} to its consumer", s.name()))
+    }
+}
+
+/// A consumer of a stream in memory that was acknowledged is there, as it was last changed, and one that was deleted is not, whatever processes have ended
+/// since (JS-18).
+pub(super) fn consumers(r: &Record, out: &mut Vec<Violation>) {
+    for l in &r.looks {
+        let w = &l.wish;
+        let right = match l.found {
+            None => w.ends || w.acked == 0,
+            Some(v) => !w.ended && w.acked <= v && v <= w.asked,
+        };
+        if !right {
+            let text = format!(
+                "at {} ns consumer {} of the stream in memory was {:?}, of {w:?}",
+                l.at, l.name, l.found
+            );
+            wrong(out, "JS-18", text);
+        }
     }
 }
 

@@ -154,6 +154,32 @@ pub struct Life {
     pub boot: Option<u64>,
 }
 
+/// A consumer of the stream in memory, by a name that is given once. It is made in version 1 and changed to higher ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Wish {
+    /// The last version that was acknowledged; 0 if its making was not.
+    pub acked: u64,
+    /// The last one that was asked for.
+    pub asked: u64,
+    /// Its end was asked for.
+    pub ends: bool,
+    /// And acknowledged.
+    pub ended: bool,
+}
+
+/// What was found of a consumer of the stream in memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// Its name.
+    pub name: String,
+    /// When.
+    pub at: u64,
+    /// What had been asked for and acknowledged by then.
+    pub wish: Wish,
+    /// Its version, if there was one.
+    pub found: Option<u64>,
+}
+
 /// Everything.
 #[derive(Default)]
 pub struct Record {
@@ -173,6 +199,10 @@ pub struct Record {
     pub seen: Vec<Seen>,
     /// Lives of the stream in memory.
     pub lives: Vec<Life>,
+    /// Its consumers that come and go, where there are several servers.
+    pub wishes: BTreeMap<String, Wish>,
+    /// What was found of them.
+    pub looks: Vec<Look>,
     /// The end.
     pub finals: BTreeMap<Stream, Final>,
     /// Actors that are done.

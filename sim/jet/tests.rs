@@ -1,7 +1,7 @@
 use super::{
     check,
     plan::{Options, Plan, Stream},
-    record::{Attempt, Delivery, Final, Get, Kept, Life, Outcome, Record, Said},
+    record::{Attempt, Delivery, Final, Get, Kept, Life, Look, Outcome, Record, Said, Wish},
 };
 
 fn attempt(value: usize, stream: Stream, outcome: Outcome) -> Attempt {
@@ -86,6 +86,22 @@ fn a_cluster_keeps_its_stream_in_memory() {
     r.attempts.retain(|a| a.value != 11);
     r.attempts.push(Attempt { conn: 2, ..attempt(11, Stream::Memory, stored(5)) });
     assert!(found(&r).is_empty(), "{:?}", found(&r));
+}
+
+#[test]
+fn a_consumer_is_as_it_was_acknowledged() {
+    let look = |acked, asked, (ends, ended), found| {
+        let mut r = right();
+        r.looks.push(Look { name: "w".into(), at: 5, wish: Wish { acked, asked, ends, ended }, found });
+        found_of(&r, 1).iter().any(|f| f == "JS-18")
+    };
+    let (stays, may_go, gone) = ((false, false), (true, false), (true, true));
+    assert!(!look(1, 1, stays, Some(1)) && !look(1, 3, stays, Some(2)) && !look(1, 1, gone, None));
+    assert!(!look(2, 2, may_go, Some(2)) && !look(2, 2, may_go, None) && !look(0, 1, stays, None));
+    assert!(look(1, 1, stays, None), "it is gone");
+    assert!(look(1, 1, gone, Some(1)), "it is back");
+    assert!(look(2, 2, stays, Some(1)), "it is as it was before");
+    assert!(look(1, 1, stays, Some(2)), "it is as nobody has asked");
 }
 
 #[test]

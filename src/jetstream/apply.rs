@@ -50,6 +50,8 @@ pub(crate) struct Progress {
     /// What the entry's messages come after on their subjects, where they are republished.
     before: Vec<u64>,
     loose: Option<Answers>,
+    /// Consumers are to be noted.
+    notes: bool,
 }
 
 /// A message that is to be republished.
@@ -196,6 +198,7 @@ impl Stream {
             self.share.note_batches(r.open_batches());
         }
         at.loose = core.log.take_loose();
+        at.notes = core.notes.has_work();
         Ok(())
     }
 
@@ -226,9 +229,12 @@ impl Stream {
         if at.reconfigured {
             self.suit();
         }
-        if at.reconfigured && self.leads() {
+        if at.reconfigured && self.answers() {
             self.listen();
             self.follow_anew();
+        }
+        if at.notes {
+            self.keep_notes();
         }
         self.tell_followers();
         self.wake_slow();

@@ -423,6 +423,9 @@ impl Core {
             c.lead(term.0, now);
         }
         let subject = Arc::new(c.ack_subject().clone());
+        if !c.config().direct {
+            self.notes.touch(name);
+        }
         let slot = Slot { rules: c, subject, created, logged, deadline: None, watch: None };
         self.consumers.insert(&Arc::from(name), slot, now);
     }
@@ -464,12 +467,16 @@ impl Core {
         let mut outs = Vec::new();
         slot.rules.update(config, now, &mut outs);
         push_tasks(&name, slot, &mut outs, out);
+        self.notes.touch(&name);
         self.consumers.note_filters(&name, true);
         self.consumers.touch(&name, now, false);
         self.consumers.ready.insert(name);
     }
     pub(crate) fn delete_consumer(&mut self, name: &str, out: &mut Vec<Task>) -> Option<(Vec<u8>, u64)> {
         let mut slot = self.consumers.remove(name)?;
+        if !slot.rules.config().direct {
+            self.notes.touch(name);
+        }
         let mut outs = Vec::new();
         slot.rules.deleted(&mut outs);
         push_tasks(&Arc::from(name), &slot, &mut outs, out);
@@ -881,7 +888,7 @@ impl Stream {
     ) -> Result<(), ApiError> {
         let (logged, created) = {
             let core = self.core.lock();
-            core.check_open()?;
+            core.check_consumers()?;
             let Some(rules) = &core.rules else { return Err(errors::STREAM_OFFLINE.error()) };
             // What was made in the log stays there, and the other way round.
             let there = core.consumers.get(name).map(|s| s.logged);
@@ -896,16 +903,7 @@ impl Stream {
             };
             self.command(command).await?;
         } else if new {
-            loop {
-                let need = {
-                    let mut core = self.core.lock();
-                    match core.add_consumer(self, &self.view(), name, created, c.clone(), false) {
-                        Ok(()) => break,
-                        Err(need) => need,
-                    }
-                };
-                self.group().fetch(need).await.map_err(|e| errors::CONSUMER_STORE_FAILED.with(e))?;
-            }
+            self.add_unlogged(name, created, &c).await?;
         } else {
             let mut tasks = Vec::new();
             self.core.lock().update_consumer(name, c, now(), &mut tasks);
@@ -914,14 +912,38 @@ impl Stream {
         self.watch();
         self.pump();
         self.wound_up();
-        Ok(())
+        self.keep_notes();
+        self.noted(name).await
+    }
+    /// Makes a consumer that lives in this node's memory only.
+    pub(crate) async fn add_unlogged(
+        &self,
+        name: &str,
+        created: i64,
+        c: &ConsumerConfig,
+    ) -> Result<(), ApiError> {
+        loop {
+            let need = {
+                let mut core = self.core.lock();
+                match core.add_consumer(self, &self.view(), name, created, c.clone(), false) {
+                    Ok(()) => return Ok(()),
+                    Err(need) => need,
+                }
+            };
+            self.group().fetch(need).await.map_err(|e| errors::CONSUMER_STORE_FAILED.with(e))?;
+        }
     }
 
     /// Deletes a consumer; whether there was one.
     pub(crate) async fn remove_consumer(self: &Arc<Stream>, name: &str) -> Result<bool, ApiError> {
-        let logged = match self.core.lock().consumers.get(name) {
-            None => return Ok(false),
-            Some(slot) => slot.logged,
+        let found = {
+            let core = self.core.lock();
+            core.check_consumers()?;
+            core.consumers.get(name).map(|slot| slot.logged)
+        };
+        let Some(logged) = found else {
+            // Also who hears that there is none relies on it.
+            return self.noted(name).await.map(|()| false);
         };
         if logged {
             self.command(Command::ConsumerDelete { name: Bytes::copy_from_slice(name.as_bytes()) }).await?;
@@ -934,10 +956,11 @@ impl Stream {
             self.carry(&mut tasks);
         }
         self.wound_up();
+        self.keep_notes();
         if let (Some(node), Some(assets)) = (self.node.upgrade(), self.assets.upgrade()) {
             advisory::consumer_action(&node, &assets, &self.name, name, advisory::Action::Delete);
         }
-        Ok(true)
+        self.noted(name).await.map(|()| true)
     }
 }
 

@@ -162,7 +162,11 @@ impl Stream {
                     }
                     Output::Inactive => {
                         let (me, name) = (self.clone(), t.consumer.clone());
-                        env::spawn(async move { me.remove_consumer(&name).await });
+                        env::spawn(async move {
+                            // It is said once.
+                            me.notes_taken().await;
+                            me.remove_consumer(&name).await
+                        });
                     }
                     Output::Acked { .. } => {}
                 }

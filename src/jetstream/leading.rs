@@ -52,9 +52,13 @@ impl Stream {
     pub(crate) fn standing(&self) -> Standing {
         self.core.lock().standing.clone()
     }
-    /// Whether this node decides and answers for it.
+    /// Whether this node decides for it.
     pub(crate) fn leads(&self) -> bool {
         self.core.lock().term.is_some()
+    }
+    /// Whether it answers for it, too.
+    pub(crate) fn answers(&self) -> bool {
+        self.core.lock().serves()
     }
     /// Returns when what is applied here is all that was acknowledged anywhere before the call (K-10): a leader that stood still may have been
     /// followed by another and not know it. Costs nothing where its grants hold.
@@ -113,6 +117,7 @@ impl Stream {
         self.until(|| {
             let core = self.core.lock();
             match core.check_open() {
+                Err(_) if core.notes.is_closed() => None,
                 Ok(()) => core.config_to_propose(self).is_none().then_some(Ok(())),
                 Err(e) => Some(Err(e)),
             }
@@ -180,10 +185,12 @@ impl Stream {
         if self.leads() {
             self.cease(Standing::Follows(None), &errors::CLUSTER_NOT_AVAIL.error());
         }
+        let noted = self.noted_before();
         let (handle, configured) = {
             let mut core = self.core.lock();
             core.stand(Standing::Leads(term));
             core.term = Some(term);
+            core.begin_notes(&noted);
             core.moving.over();
             core.lead(now());
             core.wanted_sent = false;
@@ -198,8 +205,12 @@ impl Stream {
         }
     }
 
-    /// A leader with a configuration opens its doors.
+    /// A leader with a configuration opens its doors, once it has what its log may have forgotten.
     pub(crate) fn serve(self: &Arc<Stream>) {
+        self.keep_notes();
+        if self.core.lock().notes.is_closed() {
+            return;
+        }
         self.listen();
         self.watch();
         self.follow_anew();
@@ -224,6 +235,7 @@ impl Stream {
             }
             core.stand(standing);
             let led = core.term.take().is_some();
+            core.notes.end();
             let lost = core.give_up();
             let watched = if led { core.consumers.unlead(&mut tasks) } else { Vec::new() };
             core.cease_moving(led && goes_on);

@@ -26,6 +26,7 @@ mod log;
 mod making;
 mod meta;
 mod node;
+mod noting;
 mod options;
 mod post;
 mod publish;

@@ -359,7 +359,7 @@ impl Stream {
     pub(crate) fn wake_slow(self: &Arc<Stream>) {
         let starts = {
             let mut core = self.core.lock();
-            let decides = core.term.is_some() && !core.moving.handing;
+            let decides = core.serves() && !core.moving.handing;
             let starts = decides && !core.slow.is_empty() && !core.slow_runs && !core.voided;
             core.slow_runs |= starts;
             starts

@@ -45,6 +45,7 @@ use crate::{
     log::{Applied, Log, Outcome, Waiter},
     making::Making,
     meta::Assignment,
+    noting::Noting,
     publish::{self, Door, Waiting},
     quota::Share,
     sources::Following,
@@ -68,6 +69,8 @@ pub struct Stream {
     identity: OnceLock<String>,
     /// Its messages are in memory only.
     pub memory: bool,
+    /// So is its log.
+    pub(crate) forgets: bool,
     pub(crate) me: Weak<Stream>,
     pub(crate) node: Weak<JetStream>,
     pub(crate) assets: Weak<Assets>,
@@ -103,6 +106,8 @@ pub(crate) struct Core {
     pub slow_runs: bool,
     /// Leadership is on its way.
     pub moving: Moving,
+    /// What is noted of its consumers elsewhere, if its log is in memory.
+    pub notes: Noting,
     /// Messages are being delivered: whoever has more says `again` and goes.
     pub pumping: bool,
     pub again: bool,
@@ -177,6 +182,7 @@ impl Stream {
         assets: &Arc<Assets>,
         a: Assignment,
     ) -> Result<Arc<Stream>, String> {
+        let forgets = a.is_in_memory();
         let acks = AckPrefix::new(&a.name, node.options.domain.as_deref().unwrap_or_default());
         let stream = Arc::new_cyclic(|me: &Weak<Stream>| Stream {
             id: a.id,
@@ -185,6 +191,7 @@ impl Stream {
             created: a.created,
             identity: OnceLock::new(),
             memory: a.memory,
+            forgets,
             me: me.clone(),
             node: Arc::downgrade(node),
             assets: Arc::downgrade(assets),
@@ -199,6 +206,7 @@ impl Stream {
                 slow: VecDeque::new(),
                 slow_runs: false,
                 moving: Moving::default(),
+                notes: Noting::default(),
                 pumping: false,
                 again: false,
                 term: None,
@@ -313,7 +321,7 @@ impl Stream {
         let mut listening = self.listening.lock();
         let wanted: BTreeSet<(String, Entrance)> = {
             let core = self.core.lock();
-            let entrances: &[Entrance] = match core.moving.opens(core.term.is_some()) {
+            let entrances: &[Entrance] = match core.moving.opens(core.serves()) {
                 _ if core.stopped.is_some() => &[],
                 Opens::Nothing => &[],
                 Opens::Door => &[Entrance::Door],
@@ -374,8 +382,10 @@ impl Stream {
         let watched = {
             let mut core = self.core.lock();
             core.stopped = Some("deleted".into());
+            core.notes.end();
             core.consumers.retire(&mut tasks)
         };
+        self.drained.notify_waiters();
         self.unfollow();
         self.carry(&mut tasks);
         if let (Some(assets), Some(node)) = (self.assets.upgrade(), self.node.upgrade()) {
@@ -667,12 +677,24 @@ impl Stream {
 }
 
 impl Core {
+    /// Whether this node leads, and has what its log may have forgotten (K-14).
+    pub(crate) fn serves(&self) -> bool {
+        self.term.is_some() && !self.notes.is_closed()
+    }
     /// Whether commands are taken.
     pub(crate) fn check_open(&self) -> Result<(), ApiError> {
         if self.stopped.is_some() {
             return Err(errors::STREAM_OFFLINE.error());
         }
-        if self.term.is_none() {
+        if !self.serves() {
+            return Err(errors::CLUSTER_NOT_LEADER.error());
+        }
+        Ok(())
+    }
+    /// The same for those that are about consumers.
+    pub(crate) fn check_consumers(&self) -> Result<(), ApiError> {
+        self.check_open()?;
+        if self.notes.is_taking() {
             return Err(errors::CLUSTER_NOT_LEADER.error());
         }
         Ok(())

@@ -128,8 +128,11 @@ impl JetStream {
     }
     /// The same for a group that another node believes to be led here.
     pub(crate) async fn import_here(self: &Arc<JetStream>, group: u64, items: Vec<Item>) -> Reply {
-        let led =
-            self.meta.read(|s| s.get(group).cloned()).and_then(|a| self.stream_of(&a)).filter(|s| s.leads());
+        let led = self
+            .meta
+            .read(|s| s.get(group).cloned())
+            .and_then(|a| self.stream_of(&a))
+            .filter(|s| s.answers());
         let Some(s) = led else { return Reply::Elsewhere(None) };
         match s.import(items).await {
             Ok(()) => Reply::Done(0),
@@ -248,7 +251,7 @@ impl Stream {
         let one = self.making.turn(name).await;
         {
             let core = self.core.lock();
-            core.check_open()?;
+            core.check_consumers()?;
             let parent = parent(of, account_max, 0);
             admit(&core, &[], &mut c, Action::Create, &parent, &limits, false)?;
         }
@@ -270,6 +273,7 @@ impl Stream {
         self.watch();
         self.pump();
         self.wound_up();
-        Ok(())
+        self.keep_notes();
+        self.noted(name).await
     }
 }

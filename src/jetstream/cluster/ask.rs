@@ -13,7 +13,7 @@ use stream::{ApiError, errors};
 
 use super::{
     calls::{Call, Forward, Reply, Way},
-    shell::Cluster,
+    shell::{Cluster, NOTES},
 };
 use crate::{
     JetStream,
@@ -180,6 +180,10 @@ impl JetStream {
                 let Some(command) = crate::meta::Command::decode(&command) else {
                     return Reply::Refused("the command is of an unknown format".into());
                 };
+                let is_note = matches!(command, crate::meta::Command::Note { .. });
+                if is_note && !self.all_read(NOTES) {
+                    return Reply::Refused("not all servers know of it".into());
+                }
                 match self.meta.begin(&command).done().await {
                     Ok(n) => Reply::Done(n),
                     Err(NotAssigned::NotLeader(n)) => Reply::Elsewhere(n),

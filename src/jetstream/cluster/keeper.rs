@@ -22,7 +22,7 @@ use super::{
     calls::{Call, Reply},
     formation::{Action, Saved},
     identity,
-    shell::{Cluster, SPENDS},
+    shell::{Cluster, NOTES, SPENDS},
 };
 use crate::{
     JetStream, advisory,
@@ -60,6 +60,8 @@ struct Mind {
     renews: bool,
     /// Groups that are to be opened and wait until fewer are being opened: nothing else of them is looked at meanwhile.
     waiting: BTreeSet<u64>,
+    /// All servers know of notes of consumers.
+    notes: bool,
 }
 
 /// What a look at a group found.
@@ -99,6 +101,7 @@ impl JetStream {
         self.speak(c, mind);
         self.log_leader(c, mind);
         let nodes = self.keep_nodes(c).await;
+        self.keep_notes(mind);
         self.end_abandoned_restores().await;
         let groups = self.keep_groups(c, mind).await;
         let late = u128::from(env::now().0.saturating_sub(mind.remembered_at)) >= REMEMBER.as_nanos();
@@ -127,6 +130,15 @@ impl JetStream {
         if changed || late {
             (mind.said, mind.said_at) = (Some(hello), now);
         }
+    }
+
+    /// What could not be noted while there were older servers is noted now.
+    fn keep_notes(&self, mind: &mut Mind) {
+        let able = self.all_read(NOTES);
+        if able && !std::mem::replace(&mut mind.notes, able) {
+            self.all_assets().iter().flat_map(|a| a.streams()).for_each(|s| s.look_at_notes());
+        }
+        mind.notes = able;
     }
 
     fn log_leader(&self, c: &Cluster, mind: &mut Mind) {
@@ -384,6 +396,7 @@ impl JetStream {
         }
         if let Some(stream) = self.stream_of(&assigned) {
             stream.want(assigned.a.config.clone());
+            stream.look_at_notes();
         }
         if handle.members().0.is_empty() && (spent.is_some() || self.may_have_had(&assigned.a)) {
             // Its members have no reason to ask for it: they take it for the one that they know, who has nothing to say.

@@ -482,7 +482,7 @@ impl Stream {
     /// Whether it leads and will lead on: what comes is served here.
     pub(crate) fn takes(&self) -> bool {
         let core = self.core.lock();
-        core.term.is_some() && !core.moving.handing
+        core.serves() && !core.moving.handing
     }
     /// Whether something waits here for another leader, or may still come.
     pub(crate) fn has_waiting(&self) -> bool {

@@ -25,13 +25,15 @@ use super::{
 use crate::{JetStream, meta};
 
 /// The version of what nodes say of themselves, and the newest format of everything that this node reads.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 /// From that format on a node knows of streams that begin anew, and of publishes that are given on.
 pub const RENEWS: u32 = 2;
 /// From that format on a node knows of replicas that their group has left behind.
 pub const SPENDS: u32 = 3;
 /// From that format on a node gives messages that are damaged elsewhere.
 pub const HEALS: u32 = 4;
+/// From that format on a node knows of notes of consumers in the meta group.
+pub const NOTES: u32 = 5;
 
 /// What a node says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -59,7 +59,7 @@ impl Desk<'_> {
         let coming: Vec<ConsumerConfig> = s.making.each(|all| all.cloned().collect());
         let verdict = {
             let core = s.core.lock();
-            core.check_open()?;
+            core.check_consumers()?;
             let rules = core.rules.as_ref().ok_or_else(|| errors::STREAM_OFFLINE.error())?;
             let parent = parent(rules.config(), account_max, default_max);
             if let Some(there) = core.consumers.get(c.given_name()) {
@@ -93,7 +93,8 @@ impl Desk<'_> {
         drop(one);
         let pause_until = c.pause_until.map_or(0, |until| until.ns);
         match verdict {
-            Verdict::Same => {}
+            // It may be on its way into the notes.
+            Verdict::Same => s.noted(&name).await?,
             Verdict::Create => {
                 s.log_consumer(&name, c, true).await?;
                 advisory::consumer_action(self.node, self.assets, &s.name, &name, advisory::Action::Create);
@@ -154,6 +155,7 @@ impl Desk<'_> {
     }
     fn config_of(&self, s: &Stream, consumer: &str) -> Result<ConsumerConfig, ApiError> {
         let core = s.core.lock();
+        core.check_consumers()?;
         let slot = core.consumers.get(consumer).ok_or_else(|| errors::CONSUMER_NOT_FOUND.error())?;
         Ok(slot.rules.config().clone())
     }

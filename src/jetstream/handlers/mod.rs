@@ -238,7 +238,7 @@ impl Desk<'_> {
     pub(crate) fn stream(&self, name: &str) -> Result<Arc<Stream>, ApiError> {
         match self.assets.stream(name) {
             // K-3
-            Some(s) if !self.node.is_clustered() || s.leads() => Ok(s),
+            Some(s) if !self.node.is_clustered() || s.answers() => Ok(s),
             Some(_) => Err(errors::CLUSTER_NOT_LEADER.error()),
             // It may be here in a moment.
             None if self.node.meta.find(&self.assets.account.name, name).is_some() => {

@@ -20,11 +20,13 @@ use crate::codec;
 
 /// The group of the assignments themselves.
 pub const META_GROUP: u64 = 1;
-/// The version of the commands and of the checkpoint.
+/// The version of the commands and of the checkpoint. A kind of command that is new keeps it: whoever proposes one sees to it that all nodes read it.
 const FORMAT: u8 = 3;
 /// The state's, when it tells of lives of replicas that are spent; without those it is written as before, so that nodes that do not know of them
 /// read it.
 const WITH_SPENT: u8 = 4;
+/// The same with notes of consumers.
+const WITH_NOTES: u8 = 5;
 
 /// A stream and its log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -117,6 +119,36 @@ pub enum Command {
         /// The node, and the life.
         replica: NodeId,
     },
+    /// Consumers of a stream whose log is in memory were made or changed, and others have ended. Void if the stream's notes are not at this revision any
+    /// more: each makes one more of it, so that none takes effect twice or behind a later one (K-14).
+    Note {
+        /// The group.
+        id: u64,
+        /// The revision of its notes that the leader of the stream knew.
+        rev: u64,
+        /// Those that are there.
+        set: BTreeMap<Arc<str>, Noted>,
+        /// Those that are not.
+        gone: BTreeSet<Arc<str>>,
+    },
+}
+
+/// A consumer as it was made, or last changed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Noted {
+    /// When it was created, in nanoseconds since 1970.
+    pub created: i64,
+    /// Its configuration, as JSON.
+    pub json: Bytes,
+}
+
+/// What is noted of the consumers of a stream.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Notes {
+    /// How many commands have changed it. It only rises as long as the stream lives.
+    pub rev: u64,
+    /// By their names.
+    pub all: BTreeMap<Arc<str>, Noted>,
 }
 
 /// An assignment with its configuration.
@@ -139,11 +171,14 @@ pub struct State {
     outs: BTreeMap<u64, BTreeSet<NodeId>>,
     /// By group and node: the last life of its replica that was spent.
     spent: Spent,
+    /// By group: consumers that its log forgets with the process, and this does not.
+    notes: AllNotes,
     nodes: BTreeMap<NodeId, Node>,
     removed: BTreeSet<NodeId>,
 }
 
 type Spent = BTreeMap<u64, BTreeMap<u64, u32>>;
+type AllNotes = BTreeMap<u64, Arc<Notes>>;
 
 impl Assigned {
     /// With its configuration read.
@@ -247,6 +282,8 @@ impl State {
                 if new <= self.last_id {
                     return Err("its id is not new any more");
                 }
+                // What is noted of its consumers is all that is left of them: the new log takes them over.
+                let notes = self.notes.remove(&id);
                 let old = self.take(id).expect("just seen");
                 let holders =
                     old.a.members.iter().chain(&old.a.leaving).filter(|n| !self.removed.contains(n));
@@ -257,6 +294,7 @@ impl State {
                 (a.leaving, a.left) = (Vec::new(), Vec::new());
                 self.last_id = new;
                 self.put(Assigned::new(a));
+                self.notes.extend(notes.filter(|n| !n.all.is_empty()).map(|n| (new, n)));
                 Ok(new)
             }
             Command::Spent { id, replica } => {
@@ -269,6 +307,24 @@ impl State {
                 }
                 let last = self.spent.entry(id).or_default().entry(node.id).or_default();
                 *last = replica.incarnation.max(*last);
+                Ok(id)
+            }
+            Command::Note { id, rev, set, gone } => {
+                let in_memory = self.assignments.get(&id).ok_or("there is no such stream")?.a.is_in_memory();
+                if !in_memory && !set.is_empty() {
+                    return Err("its log keeps its consumers");
+                }
+                if self.notes.get(&id).map_or(0, |n| n.rev) != rev {
+                    return Err("its notes are others by now");
+                }
+                let notes = Arc::make_mut(self.notes.entry(id).or_default());
+                notes.rev += 1;
+                notes.all.retain(|name, _| !gone.contains(name));
+                notes.all.extend(set);
+                if !in_memory && notes.all.is_empty() {
+                    // They are in the log by now, and nothing more is noted.
+                    self.notes.remove(&id);
+                }
                 Ok(id)
             }
         }
@@ -286,6 +342,7 @@ impl State {
         let old = self.assignments.remove(&id)?;
         self.tally.remove(&old);
         self.spent.remove(&id);
+        self.notes.remove(&id);
         Some(old)
     }
 
@@ -335,6 +392,10 @@ impl State {
     pub fn spent(&self, group: u64, node: NodeId) -> Option<u32> {
         self.spent.get(&group)?.get(&node.id).copied()
     }
+    /// What is noted of a stream's consumers.
+    pub fn notes(&self, group: u64) -> Option<&Arc<Notes>> {
+        self.notes.get(&group)
+    }
     /// The nodes.
     pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
         &self.nodes
@@ -353,21 +414,26 @@ impl State {
         let assignments: Vec<&Assignment> = self.assignments.values().map(|a| &a.a).collect();
         let nodes: Vec<&Node> = self.nodes.values().collect();
         let saved = (self.last_id, assignments, &self.outs, nodes, &self.removed);
-        if self.spent.is_empty() {
-            codec::encode(FORMAT, &saved)
-        } else {
-            codec::encode(WITH_SPENT, &(saved, &self.spent))
+        match (self.notes.is_empty(), self.spent.is_empty()) {
+            (true, true) => codec::encode(FORMAT, &saved),
+            (true, false) => codec::encode(WITH_SPENT, &(saved, &self.spent)),
+            (false, _) => codec::encode(WITH_NOTES, &(saved, &self.spent, &self.notes)),
         }
     }
     /// Reads what [`State::encode`] wrote.
     pub fn decode(b: &[u8]) -> Option<State> {
         type Saved = (u64, Vec<Assignment>, BTreeMap<u64, BTreeSet<NodeId>>, Vec<Node>, BTreeSet<NodeId>);
-        let ((last_id, assignments, outs, nodes, removed), spent): (Saved, Spent) = match b.first() {
-            Some(&WITH_SPENT) => codec::decode(WITH_SPENT, b)?,
-            _ => (codec::decode(FORMAT, b)?, Spent::new()),
+        let (saved, spent, notes): (Saved, Spent, AllNotes) = match b.first() {
+            Some(&WITH_NOTES) => codec::decode(WITH_NOTES, b)?,
+            Some(&WITH_SPENT) => {
+                let (saved, spent) = codec::decode(WITH_SPENT, b)?;
+                (saved, spent, AllNotes::new())
+            }
+            _ => (codec::decode(FORMAT, b)?, Spent::new(), AllNotes::new()),
         };
+        let (last_id, assignments, outs, nodes, removed) = saved;
         let nodes = nodes.into_iter().map(|n| (n.id, n)).collect();
-        let mut s = State { last_id, outs, spent, nodes, removed, ..State::default() };
+        let mut s = State { last_id, outs, spent, notes, nodes, removed, ..State::default() };
         assignments.into_iter().for_each(|a| s.put(Assigned::new(a)));
         Some(s)
     }
@@ -437,6 +503,98 @@ mod tests {
         wanted.extend(br#"{"name":"S"}"#);
         wanted.extend([1, 9, 0, 1, 9, 0, 0, 0]);
         assert_eq!(c.encode(), wanted);
+        let c = note(300, 2, &[("c", 3)], &["d"]);
+        let wanted = [FORMAT, 9, 251, 44, 1, 2, 1, 1, b'c', 6, 2, b'{', b'}', 1, 1, b'd'];
+        assert_eq!(&c.encode()[..], wanted);
+    }
+
+    #[test]
+    fn golden_states() {
+        let mut s = State::default();
+        s.apply(Command::Create(in_memory(2, "M", &[9]))).unwrap();
+        let mut plain = vec![2, 1, 2, 1, b'A', 1, b'M', 14, 1, 12];
+        plain.extend(br#"{"name":"M"}"#);
+        plain.extend([1, 9, 0, 1, 9, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(s.encode()[..], [&[FORMAT], &plain[..]].concat());
+        s.apply(Command::Spent { id: 2, replica: NodeId::new(9, 4) }).unwrap();
+        let at = plain.len() - 4;
+        plain.splice(at..=at, [1, 9, 0]);
+        let spent = [1, 2, 1, 9, 4];
+        assert_eq!(s.encode()[..], [&[WITH_SPENT], &plain[..], &spent].concat());
+        s.apply(note(2, 0, &[("c", 3)], &[])).unwrap();
+        let notes = [1, 2, 1, 1, 1, b'c', 6, 2, b'{', b'}'];
+        let all = [&[WITH_NOTES], &plain[..], &spent, &notes].concat();
+        assert_eq!(s.encode()[..], all);
+        assert_eq!(State::decode(&all).map(|s| s.encode()[..] == all), Some(true));
+    }
+
+    fn in_memory(id: u64, name: &str, members: &[u64]) -> Assignment {
+        Assignment { memory: true, ..stream(id, name, members) }
+    }
+    fn note(id: u64, rev: u64, set: &[(&str, i64)], gone: &[&str]) -> Command {
+        let json = Bytes::from_static(b"{}");
+        let set =
+            set.iter().map(|(n, created)| ((*n).into(), Noted { created: *created, json: json.clone() }));
+        Command::Note { id, rev, set: set.collect(), gone: gone.iter().map(|n| (*n).into()).collect() }
+    }
+    fn noted(s: &State, id: u64) -> Vec<(String, i64)> {
+        let all = s.notes(id).into_iter().flat_map(|n| &n.all);
+        all.map(|(name, n)| (name.to_string(), n.created)).collect()
+    }
+
+    #[test]
+    fn k14_a_note_that_comes_late_or_twice_is_void() {
+        let mut s = State::default();
+        s.apply(Command::Create(in_memory(2, "M", &[1]))).unwrap();
+        s.apply(note(2, 0, &[("a", 1), ("b", 2)], &[])).unwrap();
+        assert!(s.apply(note(2, 0, &[("a", 1)], &[])).is_err(), "again");
+        s.apply(note(2, 1, &[("b", 5)], &["a"])).unwrap();
+        assert!(s.apply(note(2, 1, &[("a", 1)], &[])).is_err(), "what was deleted does not come back");
+        assert!(s.apply(note(2, 3, &[], &["b"])).is_err(), "of a future that never was");
+        assert_eq!((noted(&s, 2), s.notes(2).unwrap().rev), (vec![("b".into(), 5)], 2));
+        // Also when nothing is left: the number only rises.
+        s.apply(note(2, 2, &[], &["b"])).unwrap();
+        assert!(s.apply(note(2, 0, &[("a", 1)], &[])).is_err());
+        let read = State::decode(&s.encode()).unwrap();
+        assert_eq!(read.notes(2).unwrap().rev, 3);
+    }
+
+    #[test]
+    fn notes_go_with_their_stream_and_are_of_logs_in_memory_only() {
+        let mut s = State::default();
+        let before = s.encode();
+        assert!(s.apply(note(2, 0, &[("a", 1)], &[])).is_err());
+        s.apply(Command::Create(in_memory(2, "M", &[1]))).unwrap();
+        s.apply(Command::Create(stream(3, "F", &[1]))).unwrap();
+        s.apply(Command::Create(in_memory(4, "R", &[1, 2]))).unwrap();
+        assert_eq!(s.encode()[0], before[0], "nothing is written of what is not there");
+        for of in [3, 4] {
+            assert!(s.apply(note(of, 0, &[("a", 1)], &[])).is_err(), "{of}");
+        }
+        s.apply(note(2, 0, &[("a", 1)], &[])).unwrap();
+        s.apply(Command::Delete(2)).unwrap();
+        assert!(s.notes(2).is_none() && s.encode()[0] == FORMAT);
+        // One of the same name is another stream.
+        s.apply(Command::Create(in_memory(5, "M", &[1]))).unwrap();
+        assert_eq!(noted(&s, 5), []);
+        assert!(s.apply(note(2, 1, &[("a", 1)], &[])).is_err(), "a word for the one before");
+    }
+
+    #[test]
+    fn k14_a_log_that_is_renewed_finds_the_notes_of_the_one_before() {
+        let mut s = State::default();
+        s.apply(Command::Create(in_memory(2, "M", &[1]))).unwrap();
+        s.apply(note(2, 0, &[("a", 1), ("b", 2)], &[])).unwrap();
+        let config = s.get(2).unwrap().a.config.clone();
+        s.apply(Command::Update { id: 2, config, members: vec![n(1), n(2)] }).unwrap();
+        s.apply(Command::Renew { id: 2, new: 3 }).unwrap();
+        assert_eq!((s.notes(2).is_none(), noted(&s, 3).len()), (true, 2));
+        // That log is on disks. When it has them they are noted no more.
+        assert!(s.apply(note(3, 1, &[("c", 1)], &[])).is_err());
+        s.apply(note(3, 1, &[], &["a"])).unwrap();
+        assert_eq!(noted(&s, 3), [("b".into(), 2)]);
+        s.apply(note(3, 2, &[], &["b"])).unwrap();
+        assert!(s.notes(3).is_none() && s.encode()[0] == FORMAT);
     }
 
     #[test]
@@ -578,6 +736,7 @@ mod tests {
         prop_oneof![
             (0u64..4, nodes()).prop_map(|(name, m)| {
                 let mut a = stream(0, &format!("S{name}"), &[]);
+                a.memory = name % 2 == 1;
                 (a.first, a.members) = (m.clone(), m);
                 Command::Create(a)
             }),
@@ -601,6 +760,7 @@ mod tests {
             (2u64..9, 2u64..12).prop_map(|(id, new)| Command::Renew { id, new }),
             (2u64..9, 1u64..5, 0u32..3)
                 .prop_map(|(id, node, life)| Command::Spent { id, replica: NodeId::new(node, life) }),
+            (2u64..9, 0u64..3, 0i64..3).prop_map(|(id, rev, c)| note(id, rev, &[("c", c)], &["d"])),
         ]
     }
 
@@ -634,6 +794,7 @@ mod tests {
                     prop_assert!(twice || s.load_of(node).assets == s.assignments().filter(has).count());
                 }
                 prop_assert_eq!(s.sum_of("A").map_or(0, |of| of.names.len()), s.assignments().count());
+                prop_assert!((0..20).all(|id| s.notes(id).is_none() || s.get(id).is_some()), "they go with their stream");
                 for a in s.assignments() {
                     prop_assert_eq!(s.find(&a.a.account, &a.a.name).map(|f| f.a.id), Some(a.a.id));
                 }
@@ -646,8 +807,10 @@ mod tests {
             b.splice(0..0, [FORMAT]);
             State::decode(&b);
             Command::decode(&b);
-            b[0] = WITH_SPENT;
-            State::decode(&b);
+            for format in [WITH_SPENT, WITH_NOTES] {
+                b[0] = format;
+                State::decode(&b);
+            }
         }
     }
 }

@@ -145,7 +145,7 @@ fn a_leader_goes_and_comes_back_and_nothing_is_lost_or_doubled() {
     });
 }
 
-/// A stream in memory with one replica stays, empty, when its server starts again, and goes on behind the numbers that it has given.
+/// A stream in memory with one replica stays, empty, when its server starts again, and goes on behind the numbers that it has given; so do its consumers (K-14).
 #[test]
 fn j2_a_stream_in_memory_goes_on_behind_its_numbers() {
     run(async {
@@ -172,9 +172,18 @@ fn j2_a_stream_in_memory_goes_on_behind_its_numbers() {
             let leader = all.iter().position(|s| *s.name == *leads).expect("it is one of them");
             js = context(&all[(leader + 1) % 3]).await;
             let s = js.get_stream("S").await.expect("it is there");
-            // Its consumers were in memory, too.
-            let pull = consumer::pull::Config { durable_name: Some("c".into()), ..Default::default() };
-            let c = s.create_consumer(pull).await.expect("it is made");
+            let durable =
+                |name: &str| consumer::pull::Config { durable_name: Some(name.into()), ..Default::default() };
+            if life == 0 {
+                for name in ["c", "gone"] {
+                    s.create_consumer(durable(name)).await.expect("it is made");
+                }
+                s.delete_consumer("gone").await.expect("it is deleted");
+            }
+            // Its consumers were in its memory, too, and are made anew with it, also for who has only their names.
+            let c = s.get_consumer::<consumer::pull::Config>("c").await.expect("K-14: it is there");
+            let gone = s.get_consumer::<consumer::pull::Config>("gone").await;
+            assert!(gone.is_err(), "K-14: it was deleted");
             for _ in 0..3 {
                 last += 1;
                 assert_eq!(publish(&js, last).await, last, "J-2: life {life}");

@@ -169,6 +169,12 @@ fn k9_a_stream_in_memory_that_all_have_forgotten_begins_anew() {
         let js = context(&all[0]).await;
         js.create_stream(config(1, stream::StorageType::Memory)).await.expect("it is made");
         assert_eq!(publish(&js, "1").await, 1);
+        let durable = async_nats::jetstream::consumer::pull::Config {
+            durable_name: Some("c".into()),
+            ..Default::default()
+        };
+        let s = js.get_stream("S").await.expect("it is there");
+        s.create_consumer(durable).await.expect("it is made");
         js.update_stream(config(3, stream::StorageType::Memory)).await.expect("it grows");
         on(&js, "it has three replicas", |names| names.len() == 3).await;
         assert_eq!(publish(&js, "2").await, 2);
@@ -185,6 +191,9 @@ fn k9_a_stream_in_memory_that_all_have_forgotten_begins_anew() {
         formed(&all).await;
         let js = context(&all[0]).await;
         assert_eq!(publish(&js, "3").await, 1, "K-9: it is there, and empty");
+        let s = js.get_stream("S").await.expect("it is there");
+        let mut c = s.get_consumer::<async_nats::jetstream::consumer::pull::Config>("c").await.expect("K-14");
+        assert_eq!(c.info().await.expect("it answers").num_pending, 1, "K-14: what came since is for it");
         on(&js, "it has three replicas", |names| names.len() == 3).await;
         for s in &all {
             s.stop();
