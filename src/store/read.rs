@@ -59,6 +59,15 @@ fn last_of_part(meta: &PieceMeta, f: &IndexFoot, i: usize, large: bool) -> usize
     (i..).take_while(fits).last().unwrap_or(i)
 }
 
+/// The blocks around block `i` that are read with it by who asks for one here and one there, the last one too.
+fn part_around(meta: &PieceMeta, f: &IndexFoot, i: usize) -> (usize, usize) {
+    let mut first = i;
+    while first > 0 && end_of_block(meta, f, i) - f.blocks[first - 1].off <= READ_AHEAD / 2 {
+        first -= 1;
+    }
+    (first, last_of_part(meta, f, first, false).max(i))
+}
+
 impl Shard {
     fn damaged(meta: &PieceMeta, what: &str) -> Error {
         Error::Damaged(Damage {
@@ -330,7 +339,7 @@ impl Shard {
     }
 
     /// Whoever asks for a block after the one before it goes through the piece in order: the next ones are read with it,
-    /// in one go. Damage is not looked for here: only what is whole is kept.
+    /// in one go. Who does not is given those around it, as long as there is memory that nobody uses. Damage is not looked for here: only what is whole is kept.
     async fn read_ahead(&self, meta: &PieceMeta, f: &IndexFoot, i: usize) -> Result<()> {
         let start = f.blocks[i].off;
         let place = |off: u32| (meta.file, meta.off + u64::from(off));
@@ -344,10 +353,14 @@ impl Shard {
         let before = place(f.blocks[i.saturating_sub(1)].off);
         // Whoever begins a piece of large messages goes on as a rule.
         let begins = large && i == 0;
-        let follows = |known: bool| place(f.blocks[if known || begins { last } else { i }].off);
+        let around = !large && self.cache.has_room(READ_AHEAD as usize);
+        let alone = if around { part_around(meta, f, i) } else { (i, i) };
+        let follows = |known: bool| place(f.blocks[if known || begins { last } else { alone.1 }].off);
         let in_order = self.cache.follows(before, follows) || begins;
-        // The last of a piece may be alone; it is read already then.
-        if !in_order || (last == i && !self.cache.holds_ahead(place(start))) {
+        let (i, last) = if in_order { (i, last) } else { alone };
+        let start = f.blocks[i].off;
+        // One that is alone is read by who asks for it, if it is not being read already.
+        if last == i && !(in_order && self.cache.holds_ahead(place(start))) {
             return Ok(());
         }
         let open = match self.segment(meta.file).await {
@@ -367,7 +380,7 @@ impl Shard {
         // What comes after is read while this is being sent.
         let mut next = last + 1;
         for _ in 0..PARTS_AHEAD {
-            if next >= f.blocks.len() {
+            if !in_order || next >= f.blocks.len() {
                 break;
             }
             let (from, upto) = (f.blocks[next].off, last_from(next));
@@ -383,11 +396,15 @@ impl Shard {
             let (from, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
             let Some(raw) = bytes.get(from..to) else { break };
             let (file, at) = place(f.blocks[k].off);
-            // A copy of its own, so that one small block does not hold on to all that were read with it.
-            let raw = if raw.len() < LARGE { Bytes::copy_from_slice(raw) } else { bytes.slice(from..to) };
-            let b = Block::read(open.key.as_ref(), file, at, &raw);
-            if let Some(b) = b.filter(|b| b.sure) {
-                self.cache.put_block((file, at), b);
+            let b = Block::read(open.key.as_ref(), file, at, &bytes.slice_ref(raw));
+            if let Some(mut b) = b.filter(|b| b.sure) {
+                // They come and go together as a rule; one that stays longer gets a copy of its own.
+                b.lent = !large;
+                if in_order {
+                    self.cache.put_passing((file, at), b)
+                } else {
+                    self.cache.put_block((file, at), b)
+                }
             }
         }
         Ok(())
@@ -471,9 +488,27 @@ impl Shard {
     /// All blocks of a piece; `None` for those that are damaged.
     pub(crate) async fn blocks(&self, meta: &PieceMeta) -> Result<Vec<Option<Block>>> {
         let f = self.index_foot(meta).await?;
+        let open = self.file_of(meta).await?;
         let mut all = Vec::with_capacity(f.blocks.len());
-        for i in 0..f.blocks.len() {
-            all.push(self.block(meta, &f, i, true).await?);
+        while all.len() < f.blocks.len() {
+            let i = all.len();
+            let last = last_of_part(meta, &f, i, true);
+            let (start, end) = (f.blocks[i].off, end_of_block(meta, &f, last));
+            let at = meta.off + u64::from(start);
+            let Ok(part) = open.file.stream_at(at, end.saturating_sub(start) as usize).await else {
+                // What of it can be read, or what is the matter.
+                for k in i..=last {
+                    all.push(self.block(meta, &f, k, true).await?);
+                }
+                continue;
+            };
+            for k in i..=last {
+                let (from, to) = (f.blocks[k].off - start, end_of_block(meta, &f, k).saturating_sub(start));
+                let to = (to as usize).min(part.len());
+                let raw = part.slice((from as usize).min(to)..to);
+                let place = meta.off + u64::from(f.blocks[k].off);
+                all.push(Block::read(open.key.as_ref(), meta.file, place, &raw));
+            }
         }
         Ok(all)
     }
@@ -488,7 +523,11 @@ impl Shard {
         for try_no in 0..TRIES {
             let Some(b) = self.block(meta, &f, i, try_no > 0).await? else { continue };
             // S-10: found by its number and checked.
-            if let Some(r) = b.whole(meta.group, seq) {
+            if let Some(mut r) = b.whole(meta.group, seq) {
+                // It may be pinned for a question.
+                if b.lent {
+                    r = Bytes::copy_from_slice(&r);
+                }
                 self.cache.put_block((meta.file, at), b);
                 return Ok(r);
             }
@@ -526,7 +565,8 @@ impl Shard {
             let fits = |k: &usize| *k < f.blocks.len() && f.blocks[*k].off - start < wanted;
             let last = (at..).take_while(fits).last().unwrap_or(at);
             let len = end_of(last).saturating_sub(start) as usize;
-            let (raw, open) = self.bytes(meta, meta.off + u64::from(start), len).await?;
+            let open = self.file_of(meta).await?;
+            let raw = open.file.stream_at(meta.off + u64::from(start), len).await?;
             for k in at..=last {
                 let (from_off, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
                 let place = meta.off + u64::from(f.blocks[k].off);

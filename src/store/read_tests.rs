@@ -19,15 +19,19 @@ const SIZE: usize = 400 << 10;
 
 /// A stream of `pieces` times `each` messages of [`SIZE`] bytes, of which nothing is in memory.
 fn stored(pieces: usize, each: u64) -> (Store, Group) {
+    stored_of(SIZE, pieces, each, Options::default())
+}
+
+fn stored_of(size: usize, pieces: usize, each: u64, opts: Options) -> (Store, Group) {
     let disk = SimHandle::faultless(1);
-    let opts = Options { threads: false, own_file_bytes: 1, ..Options::default() };
+    let opts = Options { threads: false, own_file_bytes: 1, ..opts };
     let store = now(Store::open(Disk::Sim(disk), "/s", opts)).expect("it opens");
     let (g, _) = store.create(Id(1), false, b"").expect("new");
     for _ in 0..pieces {
         for _ in 0..each {
             let (last, _, prev) = g.last();
             let (seq, mut batch) = (StreamSeq(last.0 + 1), Batch::new());
-            let body = vec![seq.0 as u8; SIZE];
+            let body = vec![seq.0 as u8; size];
             let (time, expires, redacted) = (seq.0 as i64, None, false);
             let (subject, headers) = (&b"a"[..], &b""[..]);
             batch.push(g.id(), &New { seq, time, expires, redacted, subject, headers, body: &body });
@@ -54,7 +58,7 @@ fn get(g: &Group, seq: u64) -> usize {
         let asked = g.view().get(StreamSeq(seq));
         match asked {
             Ok(Read::Valid(r)) => {
-                assert!(r.message().body == vec![seq as u8; SIZE]);
+                assert!(r.message().body.iter().all(|b| *b == seq as u8));
                 return reads;
             }
             Ok(other) => panic!("message {seq}: {other:?}"),
@@ -94,4 +98,27 @@ fn what_was_asked_for_lets_go_of_the_memory_that_it_was_read_into() {
         let kept = g.state.lock().pins.message_bytes();
         assert!(kept <= PINNED_MESSAGES_MAX + SIZE + 1000, "{kept} bytes after message {seq}");
     }
+}
+
+/// One here and one there: what stands around is read with it, as long as there is memory for it.
+#[test]
+fn what_stands_around_a_small_message_is_read_with_it() {
+    let (_store, g) = stored_of(1000, 1, 1000, Options::default());
+    assert_eq!([500, 420, 580, 900, 860, 999].map(|seq| get(&g, seq)), [1, 0, 0, 1, 0, 0]);
+    let reads: usize = (1..=1000).map(|seq| get(&g, seq)).sum();
+    assert!(reads <= 4, "{reads} readings for what is left");
+
+    let (_store, g) = stored_of(1000, 1, 1000, Options { block_cache: 100 << 10, ..Options::default() });
+    assert_eq!([500, 420, 580].map(|seq| get(&g, seq)), [1, 1, 1]);
+}
+
+/// A scan goes round in its part of the memory for blocks, also where there is more.
+#[test]
+fn who_reads_small_messages_in_order_leaves_little_behind() {
+    let opts = Options { block_cache: 8 << 20, ..Options::default() };
+    let (store, g) = stored_of(1000, 1, 3000, opts);
+    let reads: usize = (1..=3000).map(|seq| get(&g, seq)).sum();
+    assert!(reads <= 3000 / 200, "{reads} readings for 3 MiB");
+    let kept = store.shards()[0].cache.block_bytes();
+    assert!(kept <= (8 << 20) / 8 + (300 << 10), "{kept} bytes stayed");
 }
