@@ -29,10 +29,12 @@ use crate::{
 const FILES_MAX: usize = 512;
 
 /// Readers that are remembered, so that one that reads in order is known.
-const READERS_MAX: usize = 16;
+const READERS_MAX: usize = 64;
 
-/// Readings ahead that wait for their reader, of a mebibyte at most each.
-const AHEAD_MAX: usize = 8;
+/// Bytes of readings ahead that wait for their readers.
+const AHEAD_BYTES_MAX: usize = 8 << 20;
+/// What somebody who passes small messages in order takes of the cache: the part that he is in, with its tables.
+const PASSING_EACH: usize = 300 << 10;
 
 /// An open segment file.
 #[derive(Debug)]
@@ -96,11 +98,20 @@ pub(crate) struct Budgeted<V> {
     /// The weight of all that ever came.
     come: u64,
     budget: usize,
+    /// What may pass at once.
+    passing: usize,
 }
 
 impl<V: Kept> Budgeted<V> {
     fn new(budget: usize) -> Self {
-        Budgeted { map: HashMap::default(), queues: Default::default(), weights: [0; 3], come: 0, budget }
+        Budgeted {
+            map: HashMap::default(),
+            queues: Default::default(),
+            weights: [0; 3],
+            come: 0,
+            budget,
+            passing: budget / PROBATION_PART,
+        }
     }
     fn get(&self, at: At) -> Option<V> {
         self.look(at).cloned()
@@ -123,6 +134,9 @@ impl<V: Kept> Budgeted<V> {
         if let Some(i) = self.map.get_mut(&at) {
             let old = std::mem::replace(&mut i.weight, weight);
             i.value = value;
+            if i.place == Place::Kept {
+                i.value.settle();
+            }
             let all = &mut self.weights[i.place as usize];
             *all = *all - old + weight;
         } else {
@@ -142,14 +156,18 @@ impl<V: Kept> Budgeted<V> {
         use Place::{Kept, Passing, Probation};
         let first = |p: Place| self.queues[p as usize].front();
         let has_other = |p: Place| first(p).is_some_and(|at| *at != new);
-        let over = |p: Place| self.weights[p as usize] > self.budget / PROBATION_PART && has_other(p);
-        if over(Passing) {
+        let over = |p: Place, part: usize| self.weights[p as usize] > part && has_other(p);
+        if over(Passing, self.passing) {
             return Some(Passing);
         }
         if self.weight() <= self.budget || self.map.len() <= 1 {
             return None;
         }
-        let order = if over(Probation) { [Probation, Kept, Passing] } else { [Kept, Passing, Probation] };
+        let order = if over(Probation, self.budget / PROBATION_PART) {
+            [Probation, Kept, Passing]
+        } else {
+            [Kept, Passing, Probation]
+        };
         let other = order.into_iter().find(|p| has_other(*p));
         other.or_else(|| order.into_iter().find(|p| first(*p).is_some()))
     }
@@ -186,6 +204,40 @@ impl<V: Kept> Budgeted<V> {
     }
 }
 
+/// Readings that are under way, within a budget of bytes: those of many readers have to wait beside each other until they are asked for, or each is read twice.
+struct Ahead<T> {
+    all: VecDeque<(At, usize, T)>,
+    bytes: usize,
+}
+
+impl<T> Default for Ahead<T> {
+    fn default() -> Self {
+        Ahead { all: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl<T> Ahead<T> {
+    fn put(&mut self, at: At, len: usize, reading: T) {
+        while self.bytes + len > AHEAD_BYTES_MAX
+            && let Some((_, gone, _)) = self.all.pop_front()
+        {
+            self.bytes -= gone;
+        }
+        self.bytes += len;
+        self.all.push_back((at, len, reading));
+    }
+    fn take(&mut self, at: At) -> Option<T> {
+        let i = self.all.iter().position(|(a, ..)| *a == at)?;
+        let (_, len, reading) = self.all.remove(i)?;
+        self.bytes -= len;
+        Some(reading)
+    }
+    fn forget(&mut self, file: FileId) {
+        self.all.retain(|((of, _), ..)| *of != file);
+        self.bytes = self.all.iter().map(|(_, len, _)| len).sum();
+    }
+}
+
 /// See the module.
 pub(crate) struct Cache {
     files: Mutex<BTreeMap<FileId, Arc<Open>>>,
@@ -193,10 +245,10 @@ pub(crate) struct Cache {
     pub index: Mutex<Budgeted<Arc<IndexFoot>>>,
     pub blocks: Mutex<Budgeted<Block>>,
     large: Mutex<Budgeted<Block>>,
-    /// The last blocks that were read, each by another reader as far as one can tell.
-    recent: Mutex<VecDeque<At>>,
+    /// The last blocks that were read, each by another reader as far as one can tell, and whether he read in order.
+    recent: Mutex<VecDeque<(At, bool)>>,
     /// What those who read in order are about to ask for.
-    ahead: Mutex<VecDeque<(At, Soon)>>,
+    ahead: Mutex<Ahead<Soon>>,
     /// Pieces that somebody who reads in order comes to next, until they were opened.
     coming: Mutex<VecDeque<Coming>>,
 }
@@ -263,8 +315,14 @@ impl Cache {
     pub(crate) fn put_block(&self, at: At, b: Block) {
         self.put_block_as(at, b, Place::Probation);
     }
-    /// Adds a block that somebody passes in order.
+    /// Adds a block that somebody passes in order. Many who do find room beside each other, in up to half of the budget.
     pub(crate) fn put_passing(&self, at: At, b: Block) {
+        let readers = self.recent.lock().iter().filter(|(_, in_order)| *in_order).count();
+        {
+            let mut blocks = self.blocks.lock();
+            let budget = blocks.budget;
+            blocks.passing = (budget / PROBATION_PART).max((readers * PASSING_EACH).min(budget / 2));
+        }
         self.put_block_as(at, b, Place::Passing);
     }
     fn put_block_as(&self, at: At, b: Block, place: Place) {
@@ -284,11 +342,11 @@ impl Cache {
     pub(crate) fn holds_block(&self, at: At) -> bool {
         self.blocks.lock().holds(at) || self.large.lock().holds(at)
     }
-    /// Notes that the block at `now` is asked for, and `last` with it; whether the one at `before` was among the last ones, so that
+    /// Notes that a block is asked for, and the one at `last` with it; whether the one at `before` was among the last ones, so that
     /// somebody goes through a piece in order.
     pub(crate) fn follows(&self, before: At, last: impl FnOnce(bool) -> At) -> bool {
         let mut recent = self.recent.lock();
-        let follows = match recent.iter().position(|at| *at == before) {
+        let follows = match recent.iter().position(|(at, _)| *at == before) {
             Some(i) => recent.remove(i).is_some(),
             None => false,
         };
@@ -296,30 +354,24 @@ impl Cache {
             recent.pop_front();
         }
         let last = last(follows);
-        recent.push_back(last);
+        recent.push_back((last, follows));
         follows
     }
-    /// Keeps a reading that is under way for who asks for what stands there. One that nobody asks for goes when others come.
-    pub(crate) fn put_ahead(&self, at: At, soon: Soon) {
-        let mut ahead = self.ahead.lock();
-        if ahead.len() >= AHEAD_MAX {
-            ahead.pop_front();
-        }
-        ahead.push_back((at, soon));
+    /// Keeps a reading of `len` bytes that is under way for who asks for what stands there. One that nobody asks for goes when others come.
+    pub(crate) fn put_ahead(&self, at: At, len: usize, soon: Soon) {
+        self.ahead.lock().put(at, len, soon);
     }
     /// Whether a reading begins there.
     pub(crate) fn holds_ahead(&self, at: At) -> bool {
-        self.ahead.lock().iter().any(|(a, _)| *a == at)
+        self.ahead.lock().all.iter().any(|(a, ..)| *a == at)
     }
     /// Takes the reading that begins there.
     pub(crate) fn take_ahead(&self, at: At) -> Option<Soon> {
-        let mut ahead = self.ahead.lock();
-        let i = ahead.iter().position(|(a, _)| *a == at)?;
-        ahead.remove(i).map(|(_, soon)| soon)
+        self.ahead.lock().take(at)
     }
     /// Whether the block at `before` was among the last that were asked for, without noting anything.
     pub(crate) fn is_recent(&self, before: At) -> bool {
-        self.recent.lock().contains(&before)
+        self.recent.lock().iter().any(|(at, _)| *at == before)
     }
     /// Notes a piece that is to be opened before it is asked for; whether that is new. One that nobody opened goes when others come.
     pub(crate) fn put_coming(&self, new: Coming) -> bool {
@@ -340,6 +392,15 @@ impl Cache {
     /// It was opened, or cannot be.
     pub(crate) fn came(&self, at: At) {
         self.coming.lock().retain(|c| c.piece.key() != at);
+    }
+    /// Small blocks that hold on to more than their own bytes and are not known to, or stay all the same.
+    #[cfg(test)]
+    pub(crate) fn hoarders(&self) -> usize {
+        let blocks = self.blocks.lock();
+        let hoards = |i: &&Item<Block>| {
+            if i.value.lent { i.place == Place::Kept } else { !i.value.raw.is_unique() }
+        };
+        blocks.map.values().filter(hoards).count()
     }
     /// Bytes of small blocks that are kept.
     #[cfg(test)]
@@ -363,7 +424,7 @@ impl Cache {
     /// Drops all that belongs to a file.
     pub(crate) fn forget(&self, id: FileId) {
         self.files.lock().remove(&id);
-        self.ahead.lock().retain(|((file, _), _)| *file != id);
+        self.ahead.lock().forget(id);
         self.coming.lock().retain(|c| c.piece.meta.file != id);
         self.subjects.lock().forget(id);
         self.index.lock().forget(id);
@@ -412,6 +473,24 @@ mod tests {
         // An item that is all of the budget makes room for itself.
         c.put((FileId(2), 0), Thing(1, false), 1000, Place::Probation);
         assert!(c.get((FileId(2), 0)).is_some() && c.weight() == 1000);
+    }
+
+    #[test]
+    fn readings_of_many_readers_wait_beside_each_other() {
+        let mut a = Ahead::default();
+        for reader in 0..16 {
+            for part in [0, 1] {
+                a.put((FileId(reader), part), 256 << 10, (reader, part));
+            }
+        }
+        assert!((0..16).all(|reader| a.take((FileId(reader), 0)) == Some((reader, 0))));
+        a.forget(FileId(3));
+        assert_eq!((a.take((FileId(3), 1)), a.bytes), (None, 15 * (256 << 10)));
+        for part in 0..9 {
+            a.put((FileId(99), part), 1 << 20, (99, part));
+        }
+        assert_eq!((a.all.len(), a.bytes), (8, AHEAD_BYTES_MAX));
+        assert!(a.take((FileId(99), 0)).is_none() && a.take((FileId(99), 8)).is_some());
     }
 
     #[test]

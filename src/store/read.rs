@@ -34,6 +34,8 @@ pub(crate) enum Fetched {
 /// Bytes that are read at once by somebody who goes through a piece in order: of small messages, and of those that fill a block each.
 const READ_AHEAD: u32 = 256 << 10;
 const READ_AHEAD_LARGE: u32 = 1 << 20;
+/// A part of small messages is at most this part of the cache of blocks.
+const PASSING_PARTS: usize = 32;
 /// Parts of a piece that are being read ahead of who goes through it in order.
 const PARTS_AHEAD: usize = 2;
 /// Bytes before the end of a piece of large messages at which who goes through it in order has the next piece opened: its file, its header and both footers are read
@@ -51,24 +53,29 @@ fn end_of_block(meta: &PieceMeta, f: &IndexFoot, i: usize) -> u32 {
     f.blocks.get(i + 1).map_or(meta.data, |b| b.off)
 }
 
-/// The last block that is read at once with block `i` by who goes through the piece in order.
-fn last_of_part(meta: &PieceMeta, f: &IndexFoot, i: usize, large: bool) -> usize {
+/// The last block that is read at once with block `i` by who goes through the piece in order, where a part has at most `ahead` bytes.
+fn last_of_part(meta: &PieceMeta, f: &IndexFoot, i: usize, ahead: u32) -> usize {
     let start = f.blocks[i].off;
-    let ahead = if large { READ_AHEAD_LARGE } else { READ_AHEAD };
     let fits = |k: &usize| *k < f.blocks.len() && end_of_block(meta, f, *k) - start <= ahead;
     (i..).take_while(fits).last().unwrap_or(i)
 }
 
-/// The blocks around block `i` that are read with it by who asks for one here and one there, the last one too.
-fn part_around(meta: &PieceMeta, f: &IndexFoot, i: usize) -> (usize, usize) {
+/// The blocks around block `i` that are read with it by who asks for one here and one there, the last one too; at most `ahead` bytes.
+fn part_around(meta: &PieceMeta, f: &IndexFoot, i: usize, ahead: u32) -> (usize, usize) {
     let mut first = i;
-    while first > 0 && end_of_block(meta, f, i) - f.blocks[first - 1].off <= READ_AHEAD / 2 {
+    while first > 0 && end_of_block(meta, f, i) - f.blocks[first - 1].off <= ahead / 2 {
         first -= 1;
     }
-    (first, last_of_part(meta, f, first, false).max(i))
+    (first, last_of_part(meta, f, first, ahead).max(i))
 }
 
 impl Shard {
+    /// Bytes of a part. Several parts of small messages have to find room in the cache beside each other.
+    fn ahead(&self, large: bool) -> u32 {
+        let share = u32::try_from(self.opts.block_cache / PASSING_PARTS).unwrap_or(u32::MAX);
+        if large { READ_AHEAD_LARGE } else { READ_AHEAD.min(share) }
+    }
+
     fn damaged(meta: &PieceMeta, what: &str) -> Error {
         Error::Damaged(Damage {
             group: Some(meta.group),
@@ -348,13 +355,14 @@ impl Shard {
         }
         let end_of = |k: usize| end_of_block(meta, f, k);
         let large = is_large(meta, f, i);
-        let last_from = |i: usize| last_of_part(meta, f, i, large);
+        let ahead = self.ahead(large);
+        let last_from = |i: usize| last_of_part(meta, f, i, ahead);
         let last = last_from(i);
         let before = place(f.blocks[i.saturating_sub(1)].off);
         // Whoever begins a piece of large messages goes on as a rule.
         let begins = large && i == 0;
-        let around = !large && self.cache.has_room(READ_AHEAD as usize);
-        let alone = if around { part_around(meta, f, i) } else { (i, i) };
+        let around = !large && self.cache.has_room(ahead as usize);
+        let alone = if around { part_around(meta, f, i, ahead) } else { (i, i) };
         let follows = |known: bool| place(f.blocks[if known || begins { last } else { alone.1 }].off);
         let in_order = self.cache.follows(before, follows) || begins;
         let (i, last) = if in_order { (i, last) } else { alone };
@@ -375,7 +383,11 @@ impl Shard {
         };
         let bytes = match begun {
             Some(Ok(b)) => b,
-            _ => open.file.stream_at(here.1, len).await?,
+            _ => match open.file.stream_at(here.1, len).await {
+                Ok(b) => b,
+                // One bad sector takes no more than its own block.
+                Err(_) => return Ok(()),
+            },
         };
         // What comes after is read while this is being sent.
         let mut next = last + 1;
@@ -385,25 +397,35 @@ impl Shard {
             }
             let (from, upto) = (f.blocks[next].off, last_from(next));
             let at = place(from);
+            let len = (end_of(upto) - from) as usize;
             if !self.cache.holds_ahead(at)
-                && let Some(soon) = open.file.stream_soon(at.1, (end_of(upto) - from) as usize)
+                && let Some(soon) = open.file.stream_soon(at.1, len)
             {
-                self.cache.put_ahead(at, soon);
+                self.cache.put_ahead(at, len, soon);
             }
             next = upto + 1;
         }
+        // Small blocks of a part come and go together as a rule, and stand where they were read; one that stays longer gets a copy of its own. Where the memory that
+        // was read into is more than what stands there, each has a copy.
+        let lends = !large && bytes.len() * 2 >= READ_AHEAD as usize;
         for k in i..=last {
             let (from, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
             let Some(raw) = bytes.get(from..to) else { break };
             let (file, at) = place(f.blocks[k].off);
-            let b = Block::read(open.key.as_ref(), file, at, &bytes.slice_ref(raw));
+            if self.cache.holds_block((file, at)) {
+                continue;
+            }
+            let apart = raw.len() < LARGE && !lends;
+            let raw = if apart { Bytes::copy_from_slice(raw) } else { bytes.slice(from..to) };
+            let b = Block::read(open.key.as_ref(), file, at, &raw);
             if let Some(mut b) = b.filter(|b| b.sure) {
-                // They come and go together as a rule; one that stays longer gets a copy of its own.
-                b.lent = !large;
+                if lends && raw.len() < LARGE {
+                    b.lend();
+                }
                 if in_order {
-                    self.cache.put_passing((file, at), b)
+                    self.cache.put_passing((file, at), b);
                 } else {
-                    self.cache.put_block((file, at), b)
+                    self.cache.put_block((file, at), b);
                 }
             }
         }
@@ -434,10 +456,11 @@ impl Shard {
         if self.cache.holds_ahead(at) || self.cache.holds_block(at) {
             return Ok(());
         }
-        let upto = end_of_block(meta, &f, last_of_part(meta, &f, 0, true));
+        let upto = end_of_block(meta, &f, last_of_part(meta, &f, 0, READ_AHEAD_LARGE));
         let open = self.file_of(meta).await?;
-        if let Some(soon) = open.file.stream_soon(at.1, (upto - f.blocks[0].off) as usize) {
-            self.cache.put_ahead(at, soon);
+        let len = (upto - f.blocks[0].off) as usize;
+        if let Some(soon) = open.file.stream_soon(at.1, len) {
+            self.cache.put_ahead(at, len, soon);
         }
         Ok(())
     }
@@ -488,29 +511,35 @@ impl Shard {
     /// All blocks of a piece; `None` for those that are damaged.
     pub(crate) async fn blocks(&self, meta: &PieceMeta) -> Result<Vec<Option<Block>>> {
         let f = self.index_foot(meta).await?;
-        let open = self.file_of(meta).await?;
         let mut all = Vec::with_capacity(f.blocks.len());
         while all.len() < f.blocks.len() {
-            let i = all.len();
-            let last = last_of_part(meta, &f, i, true);
-            let (start, end) = (f.blocks[i].off, end_of_block(meta, &f, last));
-            let at = meta.off + u64::from(start);
-            let Ok(part) = open.file.stream_at(at, end.saturating_sub(start) as usize).await else {
-                // What of it can be read, or what is the matter.
-                for k in i..=last {
-                    all.push(self.block(meta, &f, k, true).await?);
-                }
-                continue;
-            };
-            for k in i..=last {
-                let (from, to) = (f.blocks[k].off - start, end_of_block(meta, &f, k).saturating_sub(start));
-                let to = (to as usize).min(part.len());
-                let raw = part.slice((from as usize).min(to)..to);
-                let place = meta.off + u64::from(f.blocks[k].off);
-                all.push(Block::read(open.key.as_ref(), meta.file, place, &raw));
-            }
+            all.extend(self.part(meta, &f, all.len()).await?);
         }
         Ok(all)
+    }
+
+    /// Block `i` and those after it that are read with it, past the cache; `None` for those that are damaged.
+    pub(crate) async fn part(&self, meta: &PieceMeta, f: &IndexFoot, i: usize) -> Result<Vec<Option<Block>>> {
+        let open = self.file_of(meta).await?;
+        let last = last_of_part(meta, f, i, READ_AHEAD_LARGE);
+        let (start, end) = (f.blocks[i].off, end_of_block(meta, f, last));
+        let at = meta.off + u64::from(start);
+        let mut part = Vec::with_capacity(last - i + 1);
+        let Ok(bytes) = open.file.stream_at(at, end.saturating_sub(start) as usize).await else {
+            // What of it can be read, or what is the matter.
+            for k in i..=last {
+                part.push(self.block(meta, f, k, true).await?);
+            }
+            return Ok(part);
+        };
+        for k in i..=last {
+            let (from, to) = (f.blocks[k].off - start, end_of_block(meta, f, k).saturating_sub(start));
+            let to = (to as usize).min(bytes.len());
+            let raw = bytes.slice((from as usize).min(to)..to);
+            let place = meta.off + u64::from(f.blocks[k].off);
+            part.push(Block::read(open.key.as_ref(), meta.file, place, &raw));
+        }
+        Ok(part)
     }
 
     /// A message's record, checked.

@@ -1167,6 +1167,10 @@ impl Block {
         Some(at..at + r.len())
     }
 
+    /// Its bytes are where they were read, with others: not if they were opened or unpacked from there.
+    pub(crate) fn lend(&mut self) {
+        self.lent = self.summed.is_some();
+    }
     /// Holds on to nothing but its own bytes from now on.
     pub(crate) fn stand_alone(&mut self) {
         if std::mem::take(&mut self.lent) {

@@ -109,7 +109,9 @@ fn fill(
 fn room_for(len: usize) -> Room {
     let len = READ_SIZES.into_iter().find(|size| *size >= len).unwrap_or(len);
     let found = SPARE.lock().ok().and_then(|mut spare| {
-        let i = spare.iter().position(|r| r.len() >= len)?;
+        // The smallest that fits: one of the large ones for a short part would hold on to much for little.
+        let fits = spare.iter().enumerate().filter(|(_, r)| r.len() >= len);
+        let (i, _) = fits.min_by_key(|(_, r)| r.len())?;
         Some(spare.swap_remove(i))
     });
     found.unwrap_or_else(|| Room::new(len))
