@@ -46,8 +46,8 @@ const LAZY: u64 = 250_000_000;
 const NOTES_MAX: usize = 64 << 10;
 /// Deliveries of one consumer before the next gets its turn.
 const BUDGET: usize = 256;
-/// Outputs gathered in one round.
-const ROUND: usize = 512;
+/// Outputs gathered in one round, before they are sent: each write to a socket wakes its reader, which costs as much as dozens of deliveries.
+pub(crate) const ROUND: usize = 1024;
 
 /// How long the word of the others that nobody else led counts for deliveries, nanoseconds: until they are decided on, unless this process stood still
 /// in between.
@@ -100,6 +100,8 @@ pub(crate) struct Consumers {
     /// Notes that were refused, in order: they come before all others.
     returned: Vec<Proposal>,
     seed: u64,
+    /// What the last of them to be pumped wanted, in outputs: as many as the next one is likely to.
+    wanted: usize,
 }
 
 impl Consumers {
@@ -549,8 +551,10 @@ impl Core {
                 self.consumers.ready.remove(&name);
                 continue;
             };
+            outs.reserve(self.consumers.wanted);
             let r = slot.rules.pump(&view, &listeners, now, BUDGET, &mut outs);
             let new = outs.len();
+            self.consumers.wanted = new;
             gathered += new;
             push_tasks(&name, slot, &mut outs, out);
             let more = r?;

@@ -8,10 +8,14 @@ use std::{sync::Arc, time::Duration};
 use store::Need;
 use stream::consumer::{AckSubject, Deliver, Output, Status};
 
-use crate::{advisory, api::text::push_number, consumers::Pumped, post::Post, shell::Stream};
+use crate::{
+    advisory,
+    api::text::push_number,
+    consumers::{Pumped, ROUND},
+    post::Post,
+    shell::Stream,
+};
 
-/// Outputs gathered before they are sent.
-const TURN: usize = 512;
 /// How long a stream pauses whose receivers are nearly full.
 const CONGESTED: Duration = Duration::from_millis(5);
 
@@ -110,7 +114,7 @@ impl Stream {
             let r = match r {
                 Err(need) => Round::Need(need),
                 Ok(Pumped::Unsure) => Round::Unsure,
-                Ok(_) if tasks.iter().map(|t| t.outputs.len()).sum::<usize>() >= TURN => Round::More,
+                Ok(_) if tasks.iter().map(|t| t.outputs.len()).sum::<usize>() >= ROUND => Round::More,
                 Ok(_) => Round::Over,
             };
             (r, handle)

@@ -34,6 +34,8 @@ pub(crate) enum Fetched {
 /// Bytes that are read at once by somebody who goes through a piece in order: of small messages, and of those that fill a block each.
 const READ_AHEAD: u32 = 256 << 10;
 const READ_AHEAD_LARGE: u32 = 1 << 20;
+/// A part of small messages is at most this part of the cache of blocks.
+const PASSING_PARTS: usize = 32;
 /// Parts of a piece that are being read ahead of who goes through it in order.
 const PARTS_AHEAD: usize = 2;
 /// Bytes before the end of a piece of large messages at which who goes through it in order has the next piece opened: its file, its header and both footers are read
@@ -51,15 +53,29 @@ fn end_of_block(meta: &PieceMeta, f: &IndexFoot, i: usize) -> u32 {
     f.blocks.get(i + 1).map_or(meta.data, |b| b.off)
 }
 
-/// The last block that is read at once with block `i` by who goes through the piece in order.
-fn last_of_part(meta: &PieceMeta, f: &IndexFoot, i: usize, large: bool) -> usize {
+/// The last block that is read at once with block `i` by who goes through the piece in order, where a part has at most `ahead` bytes.
+fn last_of_part(meta: &PieceMeta, f: &IndexFoot, i: usize, ahead: u32) -> usize {
     let start = f.blocks[i].off;
-    let ahead = if large { READ_AHEAD_LARGE } else { READ_AHEAD };
     let fits = |k: &usize| *k < f.blocks.len() && end_of_block(meta, f, *k) - start <= ahead;
     (i..).take_while(fits).last().unwrap_or(i)
 }
 
+/// The blocks around block `i` that are read with it by who asks for one here and one there, the last one too; at most `ahead` bytes.
+fn part_around(meta: &PieceMeta, f: &IndexFoot, i: usize, ahead: u32) -> (usize, usize) {
+    let mut first = i;
+    while first > 0 && end_of_block(meta, f, i) - f.blocks[first - 1].off <= ahead / 2 {
+        first -= 1;
+    }
+    (first, last_of_part(meta, f, first, ahead).max(i))
+}
+
 impl Shard {
+    /// Bytes of a part. Several parts of small messages have to find room in the cache beside each other.
+    fn ahead(&self, large: bool) -> u32 {
+        let share = u32::try_from(self.opts.block_cache / PASSING_PARTS).unwrap_or(u32::MAX);
+        if large { READ_AHEAD_LARGE } else { READ_AHEAD.min(share) }
+    }
+
     fn damaged(meta: &PieceMeta, what: &str) -> Error {
         Error::Damaged(Damage {
             group: Some(meta.group),
@@ -330,7 +346,7 @@ impl Shard {
     }
 
     /// Whoever asks for a block after the one before it goes through the piece in order: the next ones are read with it,
-    /// in one go. Damage is not looked for here: only what is whole is kept.
+    /// in one go. Who does not is given those around it, as long as there is memory that nobody uses. Damage is not looked for here: only what is whole is kept.
     async fn read_ahead(&self, meta: &PieceMeta, f: &IndexFoot, i: usize) -> Result<()> {
         let start = f.blocks[i].off;
         let place = |off: u32| (meta.file, meta.off + u64::from(off));
@@ -339,15 +355,20 @@ impl Shard {
         }
         let end_of = |k: usize| end_of_block(meta, f, k);
         let large = is_large(meta, f, i);
-        let last_from = |i: usize| last_of_part(meta, f, i, large);
+        let ahead = self.ahead(large);
+        let last_from = |i: usize| last_of_part(meta, f, i, ahead);
         let last = last_from(i);
         let before = place(f.blocks[i.saturating_sub(1)].off);
         // Whoever begins a piece of large messages goes on as a rule.
         let begins = large && i == 0;
-        let follows = |known: bool| place(f.blocks[if known || begins { last } else { i }].off);
+        let around = !large && self.cache.has_room(ahead as usize);
+        let alone = if around { part_around(meta, f, i, ahead) } else { (i, i) };
+        let follows = |known: bool| place(f.blocks[if known || begins { last } else { alone.1 }].off);
         let in_order = self.cache.follows(before, follows) || begins;
-        // The last of a piece may be alone; it is read already then.
-        if !in_order || (last == i && !self.cache.holds_ahead(place(start))) {
+        let (i, last) = if in_order { (i, last) } else { alone };
+        let start = f.blocks[i].off;
+        // One that is alone is read by who asks for it, if it is not being read already.
+        if last == i && !(in_order && self.cache.holds_ahead(place(start))) {
             return Ok(());
         }
         let open = match self.segment(meta.file).await {
@@ -362,32 +383,50 @@ impl Shard {
         };
         let bytes = match begun {
             Some(Ok(b)) => b,
-            _ => open.file.stream_at(here.1, len).await?,
+            _ => match open.file.stream_at(here.1, len).await {
+                Ok(b) => b,
+                // One bad sector takes no more than its own block.
+                Err(_) => return Ok(()),
+            },
         };
         // What comes after is read while this is being sent.
         let mut next = last + 1;
         for _ in 0..PARTS_AHEAD {
-            if next >= f.blocks.len() {
+            if !in_order || next >= f.blocks.len() {
                 break;
             }
             let (from, upto) = (f.blocks[next].off, last_from(next));
             let at = place(from);
+            let len = (end_of(upto) - from) as usize;
             if !self.cache.holds_ahead(at)
-                && let Some(soon) = open.file.stream_soon(at.1, (end_of(upto) - from) as usize)
+                && let Some(soon) = open.file.stream_soon(at.1, len)
             {
-                self.cache.put_ahead(at, soon);
+                self.cache.put_ahead(at, len, soon);
             }
             next = upto + 1;
         }
+        // Small blocks of a part come and go together as a rule, and stand where they were read; one that stays longer gets a copy of its own. Where the memory that
+        // was read into is more than what stands there, each has a copy.
+        let lends = !large && bytes.len() * 2 >= READ_AHEAD as usize;
         for k in i..=last {
             let (from, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
             let Some(raw) = bytes.get(from..to) else { break };
             let (file, at) = place(f.blocks[k].off);
-            // A copy of its own, so that one small block does not hold on to all that were read with it.
-            let raw = if raw.len() < LARGE { Bytes::copy_from_slice(raw) } else { bytes.slice(from..to) };
+            if self.cache.holds_block((file, at)) {
+                continue;
+            }
+            let apart = raw.len() < LARGE && !lends;
+            let raw = if apart { Bytes::copy_from_slice(raw) } else { bytes.slice(from..to) };
             let b = Block::read(open.key.as_ref(), file, at, &raw);
-            if let Some(b) = b.filter(|b| b.sure) {
-                self.cache.put_block((file, at), b);
+            if let Some(mut b) = b.filter(|b| b.sure) {
+                if lends && raw.len() < LARGE {
+                    b.lend();
+                }
+                if in_order {
+                    self.cache.put_passing((file, at), b);
+                } else {
+                    self.cache.put_block((file, at), b);
+                }
             }
         }
         Ok(())
@@ -417,10 +456,11 @@ impl Shard {
         if self.cache.holds_ahead(at) || self.cache.holds_block(at) {
             return Ok(());
         }
-        let upto = end_of_block(meta, &f, last_of_part(meta, &f, 0, true));
+        let upto = end_of_block(meta, &f, last_of_part(meta, &f, 0, READ_AHEAD_LARGE));
         let open = self.file_of(meta).await?;
-        if let Some(soon) = open.file.stream_soon(at.1, (upto - f.blocks[0].off) as usize) {
-            self.cache.put_ahead(at, soon);
+        let len = (upto - f.blocks[0].off) as usize;
+        if let Some(soon) = open.file.stream_soon(at.1, len) {
+            self.cache.put_ahead(at, len, soon);
         }
         Ok(())
     }
@@ -472,10 +512,34 @@ impl Shard {
     pub(crate) async fn blocks(&self, meta: &PieceMeta) -> Result<Vec<Option<Block>>> {
         let f = self.index_foot(meta).await?;
         let mut all = Vec::with_capacity(f.blocks.len());
-        for i in 0..f.blocks.len() {
-            all.push(self.block(meta, &f, i, true).await?);
+        while all.len() < f.blocks.len() {
+            all.extend(self.part(meta, &f, all.len()).await?);
         }
         Ok(all)
+    }
+
+    /// Block `i` and those after it that are read with it, past the cache; `None` for those that are damaged.
+    pub(crate) async fn part(&self, meta: &PieceMeta, f: &IndexFoot, i: usize) -> Result<Vec<Option<Block>>> {
+        let open = self.file_of(meta).await?;
+        let last = last_of_part(meta, f, i, READ_AHEAD_LARGE);
+        let (start, end) = (f.blocks[i].off, end_of_block(meta, f, last));
+        let at = meta.off + u64::from(start);
+        let mut part = Vec::with_capacity(last - i + 1);
+        let Ok(bytes) = open.file.stream_at(at, end.saturating_sub(start) as usize).await else {
+            // What of it can be read, or what is the matter.
+            for k in i..=last {
+                part.push(self.block(meta, f, k, true).await?);
+            }
+            return Ok(part);
+        };
+        for k in i..=last {
+            let (from, to) = (f.blocks[k].off - start, end_of_block(meta, f, k).saturating_sub(start));
+            let to = (to as usize).min(bytes.len());
+            let raw = bytes.slice((from as usize).min(to)..to);
+            let place = meta.off + u64::from(f.blocks[k].off);
+            part.push(Block::read(open.key.as_ref(), meta.file, place, &raw));
+        }
+        Ok(part)
     }
 
     /// A message's record, checked.
@@ -488,7 +552,11 @@ impl Shard {
         for try_no in 0..TRIES {
             let Some(b) = self.block(meta, &f, i, try_no > 0).await? else { continue };
             // S-10: found by its number and checked.
-            if let Some(r) = b.whole(meta.group, seq) {
+            if let Some(mut r) = b.whole(meta.group, seq) {
+                // It may be pinned for a question.
+                if b.lent {
+                    r = Bytes::copy_from_slice(&r);
+                }
                 self.cache.put_block((meta.file, at), b);
                 return Ok(r);
             }
@@ -526,7 +594,8 @@ impl Shard {
             let fits = |k: &usize| *k < f.blocks.len() && f.blocks[*k].off - start < wanted;
             let last = (at..).take_while(fits).last().unwrap_or(at);
             let len = end_of(last).saturating_sub(start) as usize;
-            let (raw, open) = self.bytes(meta, meta.off + u64::from(start), len).await?;
+            let open = self.file_of(meta).await?;
+            let raw = open.file.stream_at(meta.off + u64::from(start), len).await?;
             for k in at..=last {
                 let (from_off, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
                 let place = meta.off + u64::from(f.blocks[k].off);

@@ -532,7 +532,14 @@ impl BlockCodec<'_> {
             }
             body = snap::raw::Decoder::new().decompress_vec(&body).ok()?.into();
         }
-        (body.len() == raw_len).then(|| Block { raw: body, lead, sure, summed, table: Arc::default() })
+        (body.len() == raw_len).then(|| Block {
+            raw: body,
+            lead,
+            sure,
+            summed,
+            table: Arc::default(),
+            lent: false,
+        })
     }
 }
 
@@ -1070,6 +1077,8 @@ pub(crate) struct Block {
     summed: Option<Summed>,
     /// Where its records stand, by sequence; made when first asked for.
     table: Arc<OnceLock<Table>>,
+    /// Its bytes are part of more that was read with it, which lives as long as they do.
+    pub lent: bool,
 }
 
 /// Where the records of a block stand.
@@ -1156,6 +1165,17 @@ impl Block {
         let r = self.records().find(|r| record_seq(r) == Some(seq))?;
         let at = r.as_ptr().addr() - self.raw.as_ptr().addr();
         Some(at..at + r.len())
+    }
+
+    /// Its bytes are where they were read, with others: not if they were opened or unpacked from there.
+    pub(crate) fn lend(&mut self) {
+        self.lent = self.summed.is_some();
+    }
+    /// Holds on to nothing but its own bytes from now on.
+    pub(crate) fn stand_alone(&mut self) {
+        if std::mem::take(&mut self.lent) {
+            self.raw = Bytes::copy_from_slice(&self.raw);
+        }
     }
 
     /// Bytes of memory.

@@ -72,6 +72,8 @@ pub struct SimHandle {
     disk: Arc<Mutex<SimDisk>>,
     yields: bool,
     frozen: Arc<AtomicBool>,
+    /// A place that cannot be read.
+    bad: Arc<Mutex<Option<(String, u64)>>>,
 }
 
 impl std::fmt::Debug for SimHandle {
@@ -116,7 +118,7 @@ fn text(p: &Path) -> &str {
 impl SimHandle {
     /// A handle of a disk. With `yields`, every operation lets other tasks run first.
     pub fn new(disk: SimDisk, yields: bool) -> SimHandle {
-        SimHandle { disk: Arc::new(Mutex::new(disk)), yields, frozen: Arc::default() }
+        SimHandle { disk: Arc::new(Mutex::new(disk)), yields, frozen: Arc::default(), bad: Arc::default() }
     }
 
     /// A disk of sectors of 512 bytes that does what it is told, for tests.
@@ -137,6 +139,12 @@ impl SimHandle {
     #[cfg(test)]
     pub(crate) fn copy(&self) -> SimHandle {
         SimHandle::new(self.with(|d| d.clone()), self.yields)
+    }
+
+    /// From now on a file cannot be read where this place is in what is read.
+    #[cfg(test)]
+    pub(crate) fn bad_place(&self, path: String, off: u64) {
+        *self.bad.lock() = Some((path, off));
     }
 
     /// Whether every operation waits, as on a disk that does not answer. Needs a runtime while it is.
@@ -222,6 +230,12 @@ impl SimFile {
         self.0.disk.op(&self.0.path, |d| f(d, h)).await
     }
     pub(crate) async fn scan_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
+        if let Some((path, bad)) = &*self.0.disk.bad.lock()
+            && *path == self.0.path
+            && (off..off + len as u64).contains(bad)
+        {
+            return Err(io::Error::other(format!("{path}: a bad place at {bad}")));
+        }
         self.op(|d, h| d.read(h, off, len, false)).await.map(Bytes::from)
     }
     pub(crate) async fn write_vectored_at(&self, off: u64, bufs: Vec<Bytes>) -> io::Result<()> {

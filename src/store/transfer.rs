@@ -11,7 +11,10 @@
 //!   the one or the other.
 //! - S-102: nothing of a state under way is believed before its own checksums, its order and its totals were right.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -24,7 +27,7 @@ use crate::{
     manifest::{Checkpoint, GroupRecord, PieceRecord},
     record::{ENTRY_HEADER, ENTRY_MAGIC, Entry, FORMAT, Head, Kind, Message},
     round::{Frame, FrameKind},
-    segment::{Joiner, PieceMeta, live_part},
+    segment::{Block, Joiner, PieceMeta, live_part},
     shard::Shard,
     types::{Chain, Damage, Error, FileId, GroupId, LogIndex, Result, StreamSeq, Term},
 };
@@ -98,13 +101,14 @@ fn decode_head(group: GroupId, b: &[u8]) -> Option<Checkpoint> {
 
 /// Where a state is read from.
 enum Source {
-    /// Pieces, with what is deleted in each as of the checkpoint, and where the reading is: a piece and a block of it.
-    Pieces(Vec<(PieceMeta, RoaringBitmap)>, usize, usize, Joiner),
+    /// Pieces, with what is deleted in each as of the checkpoint, and where the reading is: a piece and a block of it, which is the first of those that
+    /// were read with it.
+    Pieces(Vec<(PieceMeta, RoaringBitmap)>, usize, usize, VecDeque<Option<Block>>, Joiner),
     /// What is live of a memory group, in the order of its log.
     Memory(std::vec::IntoIter<Entry>),
 }
 
-/// A group's state being read out, as of one checkpoint (S-100). Reading takes memory for one entry and nothing else.
+/// A group's state being read out, as of one checkpoint (S-100). Reading takes memory for a mebibyte, or one entry.
 pub struct Outgoing {
     shard: Arc<Shard>,
     group: GroupId,
@@ -141,7 +145,7 @@ impl Outgoing {
                 kept.add(p.meta.file);
                 pieces.push((p.meta.clone(), deleted));
             }
-            Source::Pieces(pieces, 0, 0, Joiner::default())
+            Source::Pieces(pieces, 0, 0, VecDeque::new(), Joiner::default())
         };
         Some(Outgoing {
             shard: shard.clone(),
@@ -208,14 +212,20 @@ impl Outgoing {
                 put_entry(&e, out);
                 return Ok(true);
             }
-            Source::Pieces(pieces, piece, block, joiner) => {
+            Source::Pieces(pieces, piece, block, part, joiner) => {
                 let Some((meta, deleted)) = pieces.get(*piece) else { return Ok(false) };
                 let foot = self.shard.index_foot(meta).await?;
                 if *block >= foot.blocks.len() {
                     found.extend(joiner.cut().map(Err));
                     (*piece, *block) = (*piece + 1, 0);
                 } else {
-                    let b = self.shard.sure_block(meta, &foot, *block).await?.filter(|b| b.sure);
+                    if part.is_empty() {
+                        part.extend(self.shard.part(meta, &foot, *block).await?);
+                    }
+                    let b = match part.pop_front().flatten().filter(|b| b.sure) {
+                        Some(b) => Some(b),
+                        None => self.shard.sure_block(meta, &foot, *block).await?.filter(|b| b.sure),
+                    };
                     let sense = b.is_some_and(|b| joiner.push(&b, |e| found.push(e)));
                     if !sense {
                         return Err(damaged(self.group, meta.first_index, meta.last_index));

@@ -27,6 +27,9 @@ const CHUNK: usize = 1 << 20;
 const ROUND: usize = (1 << 20) + (128 << 10);
 /// A round of writes below this goes through the page cache, which is quicker to take little.
 const ROUND_MIN: usize = 64 << 10;
+/// How often all of a file is read in order past the page cache before what is read of it is left there: what was read so often is popular. Memory of the page
+/// cache that is used for the first time costs several times what a reading past it does.
+const PASSES: u64 = 3;
 /// Rooms for reading that are kept for the next reader, and how large the largest of them is.
 const SPARE_MAX: usize = 8;
 const SPARE_BYTES_MAX: usize = (1 << 20) + 2 * ALIGN;
@@ -106,7 +109,9 @@ fn fill(
 fn room_for(len: usize) -> Room {
     let len = READ_SIZES.into_iter().find(|size| *size >= len).unwrap_or(len);
     let found = SPARE.lock().ok().and_then(|mut spare| {
-        let i = spare.iter().position(|r| r.len() >= len)?;
+        // The smallest that fits: one of the large ones for a short part would hold on to much for little.
+        let fits = spare.iter().enumerate().filter(|(_, r)| r.len() >= len);
+        let (i, _) = fits.min_by_key(|(_, r)| r.len())?;
         Some(spare.swap_remove(i))
     });
     found.unwrap_or_else(|| Room::new(len))
@@ -202,12 +207,12 @@ impl Inner {
         (b.len() == len).then_some(b)
     }
 
-    /// Reads what somebody reads in order: past the page cache, until as much as the file holds was read that way. Who reads all of it once pushes nothing
-    /// out of the cache that others use, and what is read again is there from then on.
+    /// Reads what somebody reads in order: past the page cache, until [`PASSES`] times as much as the file holds was read that way. Who reads all of it pushes
+    /// nothing out of the cache that others use, and what is read again and again is there from then on.
     fn read_ordered(&self, off: u64, len: usize) -> Option<io::Result<Bytes>> {
         use std::os::unix::fs::FileExt;
         let before = self.streamed.fetch_add(len as u64, Ordering::Relaxed);
-        if self.file.metadata().is_ok_and(|m| before < m.len()) {
+        if self.file.metadata().is_ok_and(|m| before < m.len().saturating_mul(PASSES)) {
             return self.read_past(off, len);
         }
         let r = fill(off, len, |buf, at| self.file.read_at(buf, at));
@@ -284,8 +289,8 @@ impl File {
         }
     }
 
-    /// As [`File::scan_at`], for somebody who reads much in order: from the page cache if that holds all of this, past it the first time that the file is
-    /// read, and through it from the second time on. What it gives stays in memory that goes round.
+    /// As [`File::scan_at`], for somebody who reads much in order: from the page cache if that holds all of this, past it the first times that the file is
+    /// read, and through it from then on. What it gives stays in memory that goes round.
     pub async fn stream_at(&self, off: u64, len: usize) -> io::Result<Bytes> {
         match self.0.read_there(off, len) {
             Some(b) => Ok(b),

@@ -135,6 +135,37 @@ fn what_is_read_in_order_is_what_was_written() {
     fs::remove_file(&here).unwrap();
 }
 
+/// A file beside the tests, where there is a disk, that goes with its test.
+struct Here(std::path::PathBuf);
+impl Drop for Here {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).ok();
+    }
+}
+
+/// The kernel's reading ahead had brought files into the page cache that were to be read past it.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_not_asked_for_is_not_read() {
+    let here = Here(std::env::current_dir().unwrap().join(format!("not-asked-for-{}", std::process::id())));
+    test(async {
+        let f = Disk::os().open(&here.0, OpenOptions::CREATE).await.unwrap();
+        f.write_at(0, vec![7u8; 4 << 20]).await.unwrap();
+        f.sync_data().await.unwrap();
+        let says = sys::is_cached(&f.0.file, 0, 4096);
+        sys::forget_cached(&f.0.file);
+        let f = Disk::os().open(&here.0, OpenOptions::READ).await.unwrap();
+        let is_cached = |off: u64| sys::is_cached(&f.0.file, off, 4096);
+        // Not where the kernel does not say, nor where the page cache is all that there is.
+        if says && !is_cached(3 << 20) {
+            for off in [0, 4096, 8192] {
+                assert_eq!(f.read_at(off, 4096).await.unwrap().len(), 4096);
+            }
+            assert!([12_288, 1 << 16, 1 << 20, 3 << 20].iter().all(|off| !is_cached(*off)));
+        }
+    });
+}
+
 #[test]
 fn many_buffers_and_large_reads() {
     let dir = Dir::new();

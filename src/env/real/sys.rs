@@ -52,6 +52,16 @@ pub fn read_cached_into(f: &fs::File, buf: &mut [u8], off: u64) -> io::Result<us
     unsafe { preadv2_nowait(f, buf.as_mut_ptr(), buf.len(), off) }
 }
 
+/// Has the kernel read what is asked for and nothing ahead of it: who reads in order does that himself, past the page cache, and of random reads it would
+/// fill the page cache with what nobody asked for (8 MiB at a time where a disk is set to that).
+#[cfg(target_os = "linux")]
+pub fn read_what_is_asked(f: &fs::File) {
+    // SAFETY: numbers only. It is advice: nothing depends on its success.
+    unsafe { libc::posix_fadvise(f.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+}
+#[cfg(not(target_os = "linux"))]
+pub fn read_what_is_asked(_: &fs::File) {}
+
 /// Lets the page cache forget what of the file is on the disk.
 #[cfg(all(test, target_os = "linux"))]
 pub fn forget_cached(f: &fs::File) {
