@@ -570,6 +570,38 @@ fn c6_a_leader_dies_and_the_stream_goes_on() {
     });
 }
 
+/// While one of three is restarted, applications go on making their streams: it makes its replicas when it is back.
+#[test]
+fn c6_streams_are_made_and_grow_while_a_server_is_away() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let v = w.at(0).good("STREAM.CREATE.S", &stream("S", 1)).await;
+        let has_it = w.find(v["cluster"]["leader"].as_str().expect("a leader"));
+        let (away, here) = ((has_it + 1) % 3, (has_it + 2) % 3);
+        let dir = w.kill(away).await;
+        w.eventually(here, "STREAM.NAMES", |v| v["error"].is_null()).await;
+        let v = w.at(here).good("STREAM.CREATE.T", &stream("T", 3)).await;
+        let peers = v["cluster"]["replicas"].as_array().expect("replicas");
+        let offline = |name: &str| peers.iter().any(|p| p["name"] == name && p["offline"] == true);
+        assert!(peers.len() == 2 && offline(&format!("s{away}")), "{v}");
+        let none = w.at(here).api("STREAM.CREATE.U", &stream("U", 4)).await;
+        assert_eq!(none["error"]["err_code"], 10005, "{none}");
+        assert_eq!(w.publish("T.x", "1").await, 1);
+        let v = w.at(here).good("STREAM.UPDATE.S", &stream("S", 3)).await;
+        assert_eq!(v["config"]["num_replicas"], 3);
+        assert_eq!(w.publish("S.x", "1").await, 1);
+        w.start(away, &dir).await;
+        for name in ["S", "T"] {
+            w.eventually(here, &format!("STREAM.INFO.{name}"), |v| {
+                all_current(v, 2) && v["state"]["messages"] == 1
+            })
+            .await;
+        }
+        w.end().await;
+    });
+}
+
 /// Who is asked for a new stream waits until it leads it. It once said that it did not know yet, and was asked again a pause later: ten times as long as the
 /// making took.
 #[test]

@@ -40,7 +40,8 @@ impl JetStream {
                     id: n.id,
                     cluster: c.name.clone(),
                     tags: n.tags.clone(),
-                    up: (n.id == self.me || c.is_up(n.id)) && !evacuated.contains(&n.id),
+                    up: n.id == self.me || c.is_up(n.id),
+                    emptied: evacuated.contains(&n.id),
                     assets: has.assets + more.assets - less.assets,
                     shared: has.shared + more.shared - less.shared,
                     leads: has.leads + more.leads - less.leads,
@@ -70,6 +71,7 @@ impl JetStream {
             shared_max: self.shared_max(),
             bytes: u64::try_from(c.max_bytes).unwrap_or(0),
             keep: keep.to_vec(),
+            absent_too: true,
         };
         place(&wish, &self.candidates(c.storage, None)).map_err(|why| {
             // A member of a group that has just formed is not listed yet: that is a matter of moments.
@@ -258,6 +260,7 @@ impl JetStream {
             shared_max: self.shared_max(),
             bytes: u64::try_from(config.max_bytes).unwrap_or(0),
             keep,
+            absent_too: false,
         };
         let mut all = self.candidates(config.storage, Some(a));
         all.retain(|c| Some(c.id) != out);
