@@ -206,6 +206,7 @@ impl Drop for Dir {
 struct Got {
     subject: String,
     reply: String,
+    head: String,
     body: String,
 }
 
@@ -232,7 +233,12 @@ impl Inbound for Ear {
         match self {
             Ear::Client(inbox) => {
                 let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-                let got = Got { subject: text(m.subject), reply: text(m.reply), body: text(m.payload()) };
+                let got = Got {
+                    subject: text(m.subject),
+                    reply: text(m.reply),
+                    head: text(m.header()),
+                    body: text(m.payload()),
+                };
                 inbox.got.lock().push(got);
                 inbox.came.notify_waiters();
             }
@@ -881,6 +887,71 @@ fn a_publish_that_was_given_to_a_node_without_the_stream_is_answered() {
 }
 
 /// A consumer is where its stream is: it does not leave a server by itself.
+/// It waits for a leader as long as an election takes. Once it waited as long as the server was away, and held a place among the requests.
+#[test]
+fn a_pull_for_a_stream_that_is_away_is_told_so() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let v = w.at(0).good("STREAM.CREATE.S", &stream("S", 1)).await;
+        let c = r#"{"stream_name":"S","config":{"durable_name":"c","ack_policy":"explicit"}}"#;
+        w.at(0).good("CONSUMER.CREATE.S.c", c).await;
+        let leader = w.find(v["cluster"]["leader"].as_str().expect("a leader"));
+        w.kill(leader).await;
+        let s = w.at((leader + 1) % 3);
+        let (pull, begun) = (s.inbox(), env::now());
+        assert_eq!(s.send("$JS.API.CONSUMER.MSG.NEXT.S.c", &pull, r#"{"batch":1,"expires":60000000000}"#), 1);
+        let got = s.wait(&pull, 1).await;
+        let subject = "Nats-Subject: $JS.API.CONSUMER.MSG.NEXT.S.c";
+        assert_eq!(got[0].head, format!("NATS/1.0 503\r\n{subject}\r\n\r\n"));
+        assert!(begun.elapsed() > Duration::from_secs(3), "it might have come back");
+        w.end().await;
+    });
+}
+
+#[test]
+fn a_mirror_answers_direct_gets_while_its_origin_is_away() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let on = |i: usize, mut v: Value| {
+            v["placement"] = json!({ "tags": [format!("host:s{i}")] });
+            v.to_string()
+        };
+        let s = json!({ "name": "S", "subjects": ["S.>"], "allow_direct": true });
+        w.at(0).good("STREAM.CREATE.S", &on(0, s)).await;
+        assert_eq!(w.publish("S.x", "1").await, 1);
+        // One that has only a part of it is never asked.
+        let part = json!({ "name": "PART", "mirror": { "name": "S", "filter_subject": "S.y" }, "mirror_direct": true });
+        w.at(0).good("STREAM.CREATE.PART", &on(2, part)).await;
+        let m = json!({ "name": "M", "mirror": { "name": "S" }, "mirror_direct": true, "num_replicas": 3 });
+        w.at(0).good("STREAM.CREATE.M", &m.to_string()).await;
+        // Copies cross only routes, and there are none here.
+        w.at(0).api("STREAM.LEADER.STEPDOWN.M", r#"{"placement":{"preferred":"s0"}}"#).await;
+        w.eventually(1, "STREAM.INFO.M", |v| v["state"]["messages"] == 1 && all_current(v, 2)).await;
+        w.kill(0).await;
+        for i in [1, 2] {
+            let s = w.at(i);
+            for (of, body) in [("S", r#"{"seq":1}"#), ("S.S.x", "")] {
+                let end = env::now() + PATIENCE;
+                loop {
+                    let to = s.inbox();
+                    if s.send(&format!("$JS.API.DIRECT.GET.{of}"), &to, body) > 0 {
+                        let got = s.wait(&to, 1).await.remove(0);
+                        if got.body == "1" {
+                            assert!(got.head.contains("Nats-Stream: M\r\n"), "{got:?}");
+                            break;
+                        }
+                    }
+                    assert!(env::now() < end, "nobody answers for {of}");
+                    env::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+        w.end().await;
+    });
+}
+
 #[test]
 fn a_consumer_does_not_leave_a_server_without_its_stream() {
     run(async {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use replica::NodeId;
-use stream::config::{Storage, StreamConfig};
+use stream::config::{Source, Storage, StreamConfig};
 use subject::valid::tokens;
 
 use super::state::Assigned;
@@ -25,6 +25,8 @@ pub struct OfAccount {
     file: u128,
     /// Their subjects.
     taken: Patterns,
+    /// Whoever answers direct gets in another's place: the other's name, the group.
+    mirrors: BTreeSet<(String, u64)>,
 }
 
 /// What a node carries.
@@ -55,6 +57,12 @@ impl OfAccount {
     pub fn overlaps(&self, subjects: &[String], but: u64) -> bool {
         subjects.iter().any(|s| self.taken.meets(s.as_bytes(), but))
     }
+    /// The groups of streams that answer direct gets in the place of `origin`.
+    pub fn mirrors_of(&self, origin: &str) -> impl Iterator<Item = u64> {
+        let from = (origin.to_owned(), 0);
+        let range = self.mirrors.range(from.clone()..=(from.0, u64::MAX));
+        range.map(|(_, id)| *id)
+    }
 }
 
 impl OfNode {
@@ -74,6 +82,15 @@ impl OfNode {
     }
 }
 
+/// In whose place a stream answers direct gets: it has all of that one, under the same subjects.
+fn stands_for(c: &StreamConfig) -> Option<&str> {
+    let whole = |m: &&Source| {
+        let from_the_first = m.opt_start_seq == 0 && m.opt_start_time.is_none();
+        let all = m.filter_subject.is_empty() && m.subject_transforms.is_empty();
+        m.external.is_none() && from_the_first && all
+    };
+    c.mirror.as_ref().filter(|_| c.mirror_direct).filter(whole).map(|m| &*m.name)
+}
 /// Bytes that one replica of a stream sets aside.
 fn bytes_of(c: &StreamConfig) -> u64 {
     u64::try_from(c.max_bytes).unwrap_or(0)
@@ -141,6 +158,7 @@ impl Tally {
             for s in &c.subjects {
                 of.taken.insert(s.as_bytes(), a.a.id);
             }
+            of.mirrors.extend(stands_for(c).map(|origin| (origin.to_owned(), a.a.id)));
         }
         if a.config.as_ref().is_some_and(StreamConfig::is_restoring) {
             self.restoring.insert(a.a.id);
@@ -162,6 +180,9 @@ impl Tally {
                 *sum -= u128::from(aside(c));
                 for s in &c.subjects {
                     of.taken.remove(s.as_bytes(), a.a.id);
+                }
+                if let Some(origin) = stands_for(c) {
+                    of.mirrors.remove(&(origin.to_owned(), a.a.id));
                 }
             }
             if of.names.is_empty() {
