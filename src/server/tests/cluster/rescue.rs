@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{self, stream};
 use serde_json::{Value, json};
-use server::Server;
+use server::{
+    Server,
+    monitor::{HealthzOptions, healthz_now},
+};
 
 use super::{jetstream::*, support::*};
 
@@ -140,6 +143,10 @@ fn k8_a_cluster_that_lost_most_of_its_servers_is_rescued() {
         let engine = back.jetstream.read().clone().expect("it runs");
         assert_eq!(engine.meta_leader(), None, "K-8: those that are left do not speak to it");
         assert!(engine.unhealthy_meta().is_some());
+        // It is still to be sent clients, which find the others' streams through it.
+        let asked = |js_server_only| HealthzOptions { js_server_only, ..HealthzOptions::default() };
+        assert_eq!(healthz_now(&back, &asked(false)).await.status_code, 503);
+        assert_eq!(healthz_now(&back, &asked(true)).await.status_code, 200);
         let left = all[0].jetstream.read().clone().expect("it runs");
         assert_eq!((left.unhealthy(), left.probe().await), (None, Ok(())), "it can serve what it has");
         ended(&back).await;
