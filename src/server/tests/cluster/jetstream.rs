@@ -289,6 +289,10 @@ fn b11_j28_a_pull_moves_nobody_but_those_who_listen() {
         assert_eq!((info.delivered.consumer_sequence, info.num_waiting), (0, 0));
         let mut inbox = listener.subscribe("elsewhere").await.expect("it subscribes");
         listener.flush().await.expect("it is sent");
+        // Its own server knows of it; a consumer that is led elsewhere drops the pull of whom its server has not heard of.
+        for s in &all {
+            interest(s, "$G", "elsewhere", true).await;
+        }
         let client = async_nats::connect(client_port(&all[0]).to_string()).await.expect("it connects");
         client.publish_with_reply(pull, "elsewhere", r#"{"batch":3}"#.into()).await.expect("it goes");
         for _ in 0..3 {
