@@ -100,17 +100,12 @@ impl Desk<'_> {
     }
 
     /// Whether account and server have room for what a stream sets aside; `old` is what it was before. A new one that sets nothing aside needs room for a
-    /// byte: where there is none it could never hold anything.
+    /// byte: where there is none it could never hold anything. One that is changed is judged whether it sets more aside or not: a limit that was lowered
+    /// since holds for it too.
     pub(super) fn reserve(&self, c: &StreamConfig, old: Option<&StreamConfig>) -> Result<(), ApiError> {
         self.check_consumers_max(c)?;
-        let more = match old {
-            Some(old) => aside(c).saturating_sub(aside(old)),
-            None if c.max_bytes < 0 => 1,
-            None => aside(c),
-        };
-        if more == 0 {
-            return Ok(());
-        }
+        let before = old.map_or(0, aside);
+        let wanted = if old.is_none() && c.max_bytes < 0 { 1 } else { aside(c) };
         let limits = self.assets.limits().unwrap_or_default();
         let coming = |all: &mut dyn Iterator<Item = &Arc<Assigned>>| {
             let of = all.filter_map(|a| a.config.as_ref()).filter(|o| o.storage == c.storage);
@@ -142,7 +137,8 @@ impl Desk<'_> {
             ),
         };
         let account = u64::try_from(limit).ok().map(|max| (own, max));
-        if [account, server].into_iter().flatten().any(|(used, max)| used.saturating_add(more) > max) {
+        let is_over = |(used, max): (u64, u64)| used.saturating_sub(before).saturating_add(wanted) > max;
+        if [account, server].into_iter().flatten().any(is_over) {
             return Err(error.error());
         }
         Ok(())
@@ -163,8 +159,8 @@ impl Desk<'_> {
     }
     /// Whether there is room for a stream, beside those that are there.
     pub(super) fn fits(&self, c: &StreamConfig) -> Result<(), ApiError> {
-        self.reserve(c, None)?;
-        self.check_overlap(c)
+        self.check_overlap(c)?;
+        self.reserve(c, None)
     }
     /// Whether there may be one more; who will have it.
     pub(super) fn admit(&self, c: &StreamConfig, limits: &AccountLimits) -> Result<Vec<NodeId>, ApiError> {
@@ -177,6 +173,9 @@ impl Desk<'_> {
     /// A server alone says first what the account does not allow, and then what is wrong with the configuration; decided is that later.
     fn admit_early(&self, c: &StreamConfig, limits: &AccountLimits) -> Result<(), ApiError> {
         self.check_consumers_max(c)?;
+        if c.num_replicas > 1 {
+            return Err(errors::STREAM_REPLICAS_NOT_SUPPORTED.error());
+        }
         // It counts itself already.
         if self.assigned(&c.name).is_some() || self.assets.making.wait(&c.name).is_some() {
             return Ok(());
@@ -372,7 +371,8 @@ impl Desk<'_> {
         all.into_iter().filter(of).collect()
     }
     pub(super) fn stream_names(&self, offset: usize, subject: &str) -> StreamNames {
-        StreamNames::page_of(self.matching(subject).iter().map(|a| a.a.name.to_string()).collect(), offset)
+        let names = self.matching(subject).iter().map(|a| a.a.name.to_string()).collect();
+        StreamNames::page_of(names, offset, self.node.is_clustered())
     }
     pub(super) async fn stream_list(&self, offset: usize, subject: &str) -> Result<StreamList, ApiError> {
         let all = self.matching(subject);

@@ -23,6 +23,8 @@ pub struct OfAccount {
     memory: u128,
     /// The same in files.
     file: u128,
+    /// Bytes that are asked for, whatever the number of replicas: in memory, and in files.
+    asked: (u128, u128),
     /// Their subjects.
     taken: Patterns,
     /// Whoever answers direct gets in another's place: the other's name, the group.
@@ -52,6 +54,16 @@ impl OfAccount {
     /// Bytes set aside by all of its streams on all of their nodes: in memory, and in files.
     pub fn reserved(&self) -> (u64, u64) {
         (capped(self.memory), capped(self.file))
+    }
+    /// Bytes that its streams ask for, as the account is shown them: each once, in memory and in files.
+    pub fn asked_for(&self) -> (u64, u64) {
+        (capped(self.asked.0), capped(self.asked.1))
+    }
+    /// Counts a stream, or not any more.
+    fn count(&mut self, c: &StreamConfig, by: Change) {
+        let memory = c.storage == Storage::Memory;
+        by.bytes(if memory { &mut self.memory } else { &mut self.file }, u128::from(aside(c)));
+        by.bytes(if memory { &mut self.asked.0 } else { &mut self.asked.1 }, u128::from(bytes_of(c)));
     }
     /// Whether a stream other than this group's has a subject that has something in common with one of these.
     pub fn overlaps(&self, subjects: &[String], but: u64) -> bool {
@@ -153,8 +165,7 @@ impl Tally {
         let of = self.accounts.entry(a.a.account.clone()).or_default();
         of.names.insert(a.a.name.clone(), a.a.id);
         if let Some(c) = &a.config {
-            let sum = if c.storage == Storage::Memory { &mut of.memory } else { &mut of.file };
-            *sum += u128::from(aside(c));
+            of.count(c, Change::More);
             for s in &c.subjects {
                 of.taken.insert(s.as_bytes(), a.a.id);
             }
@@ -176,8 +187,7 @@ impl Tally {
                 of.names.remove(&a.a.name);
             }
             if let Some(c) = &a.config {
-                let sum = if c.storage == Storage::Memory { &mut of.memory } else { &mut of.file };
-                *sum -= u128::from(aside(c));
+                of.count(c, Change::Less);
                 for s in &c.subjects {
                     of.taken.remove(s.as_bytes(), a.a.id);
                 }
@@ -295,6 +305,47 @@ mod tests {
         p.remove(b"a.*.c", 1);
         p.remove(b"b.>", 2);
         assert!(p.is_empty());
+    }
+
+    #[test]
+    fn what_is_counted_is_taken_back() {
+        let assigned = |id: u64, config: serde_json::Value| {
+            let name = config["name"].as_str().unwrap_or_default().into();
+            let members = vec![NodeId::new(1, 0), NodeId::new(2, 0)];
+            Assigned::new(super::super::Assignment {
+                id,
+                account: "A".into(),
+                name,
+                created: 0,
+                memory: false,
+                config: config.to_string().into(),
+                first: members.clone(),
+                members,
+                leaving: Vec::new(),
+                left: Vec::new(),
+            })
+        };
+        let s = assigned(1, serde_json::json!({ "name": "S", "max_bytes": 100, "num_replicas": 2 }));
+        let mirror = |part: &str| serde_json::json!({ "name": "S", "filter_subject": part });
+        let m = |name: &str, mirror, direct: bool| serde_json::json!({ "name": name, "mirror": mirror, "mirror_direct": direct });
+        let all = [
+            s.clone(),
+            assigned(2, m("M", mirror(""), true)),
+            assigned(3, m("PART", mirror("a"), true)),
+            assigned(4, m("SILENT", mirror(""), false)),
+            assigned(5, m("OTHER", serde_json::json!({ "name": "T" }), true)),
+        ];
+        let mut t = Tally::default();
+        all.iter().for_each(|a| t.add(a));
+        let of = t.of("A").expect("it has streams");
+        assert_eq!((of.reserved(), of.asked_for()), ((0, 200), (0, 100)));
+        assert_eq!(of.mirrors_of("S").collect::<Vec<_>>(), [2]);
+        assert_eq!(of.mirrors_of("NOPE").count(), 0);
+        all[1..].iter().for_each(|a| t.remove(a));
+        let of = t.of("A").expect("one is left");
+        assert_eq!((of.mirrors_of("S").count(), of.mirrors_of("T").count()), (0, 0));
+        t.remove(&s);
+        assert!(t.of("A").is_none() && t.nodes.is_empty());
     }
 
     fn pattern() -> impl Strategy<Value = String> {
