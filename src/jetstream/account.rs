@@ -224,23 +224,20 @@ impl Assets {
     ) -> bool {
         let full = m.subject;
         let enabled = self.limits.read().is_some();
-        if !enabled && self.is_elsewhere() {
+        if !enabled && imports_api(&self.account) {
             return false;
         }
-        if enabled {
-            let way = if rest.starts_with(PULL) {
-                Some(Way::Pull)
-            } else if rest.starts_with(DIRECT) {
-                Some(Way::Direct)
-            } else {
-                None
-            };
-            if way == Some(Way::Direct) && self.gather_direct(d, sub, m) {
-                return true;
-            }
-            if let Some(way) = way {
-                return self.data(d, way, full, m) || self.refuses_last(from, m);
-            }
+        let way = if rest.starts_with(PULL) {
+            Some(Way::Pull)
+        } else if rest.starts_with(DIRECT) {
+            Some(Way::Direct)
+        } else {
+            None
+        };
+        if let Some(way) = way {
+            let taken = enabled
+                && (way == Way::Direct && self.gather_direct(d, sub, m) || self.data(d, way, full, m));
+            return taken || self.refuses_last(from, m);
         }
         let Some(node) = self.node.upgrade() else { return false };
         let Some(place) = node.place() else {
@@ -283,12 +280,6 @@ impl Assets {
     pub(crate) fn nobody(&self, subject: &[u8], reply: &[u8]) {
         let head = [b"NATS/1.0 503\r\nNats-Subject: ", subject, b"\r\n\r\n"].concat();
         self.posts.take().status(reply, &head);
-    }
-
-    /// Whether an import takes all requests to another account's desk. That one answers alone; nobody says beside it that there is no JetStream here.
-    fn is_elsewhere(&self) -> bool {
-        let all = [API, b">"].concat();
-        self.account.rules().imports.iter().any(|i| i.service && i.local() == all)
     }
 
     /// Whether a direct get of a subject's last message waits for the others of its batch.
@@ -503,6 +494,12 @@ fn stream_in<'a>(f: &Forward<'a>) -> Option<(&'a str, Option<&'a [u8]>)> {
         (t.next()?, t.next())
     };
     Some((named(stream)?, rest))
+}
+
+/// Whether an import takes all requests to another account's desk. That one answers alone; nobody says beside it that there is no JetStream here.
+pub(crate) fn imports_api(account: &Account) -> bool {
+    let all = [API, b">"].concat();
+    account.rules().imports.iter().any(|i| i.service && i.local() == all)
 }
 
 /// The stream that a message is for.

@@ -136,7 +136,10 @@ impl JetStream {
         }
         mind.leader = leader;
         match leader {
-            Some(n) if n == self.me => self.host.log("INF", "Self is new JetStream cluster metadata leader"),
+            Some(n) if n == self.me => {
+                self.host.log("INF", "Self is new JetStream cluster metadata leader");
+                self.tell_meta_leader();
+            }
             Some(n) => {
                 let text = format!("JetStream cluster new metadata leader: {}/{}", self.name_of(n), c.name);
                 self.host.log("INF", &text);

@@ -765,6 +765,64 @@ fn a_server_alone_takes_others_in_and_its_streams_grow_and_shrink() {
     });
 }
 
+/// As nats-server says it: to the account, and to the system account with the account's name.
+#[test]
+fn leaders_and_their_loss_are_told_to_the_account_and_the_system() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        w.at(0).good("STREAM.CREATE.S", &stream("S", 3)).await;
+        let c = r#"{"stream_name":"S","config":{"durable_name":"c","ack_policy":"explicit"}}"#;
+        w.at(0).good("CONSUMER.CREATE.S.c", c).await;
+        let v = w.api(0, "STREAM.INFO.S").await;
+        let leader = w.find(v["cluster"]["leader"].as_str().expect("a leader"));
+        let last = (leader + 1) % 3;
+        let hear = |s: &Server| {
+            let system = s.broker.account_or_new("$SYS");
+            [&s.account, &system].map(|account| {
+                let inbox = Arc::new(Inbox::default());
+                let l = link(&s.broker, Ear::Client(inbox.clone()));
+                l.subscribe(account, b"1", b"$JS.EVENT.ADVISORY.>", b"", false).expect("it is open");
+                (inbox, l)
+            })
+        };
+        let ears: Vec<_> = w.all().map(hear).collect();
+        // What anybody heard in that account: the account that is named, for each subject.
+        let heard = |i: usize| -> BTreeSet<(String, String)> {
+            let all = ears.iter().flat_map(|e| e[i].0.got.lock().clone());
+            let read = |g: Got| {
+                let v: Value = serde_json::from_str(&g.body).expect("JSON");
+                (g.subject.replace("$JS.EVENT.ADVISORY.", ""), v["account"].as_str().unwrap_or("").to_owned())
+            };
+            all.map(read).collect()
+        };
+        let both = async |what: &str| {
+            for subject in [format!("STREAM.{what}.S"), format!("CONSUMER.{what}.S.c")] {
+                until(&subject, || {
+                    let in_both = heard(0).contains(&(subject.clone(), String::new()))
+                        && heard(1).contains(&(subject.clone(), "A".to_owned()));
+                    in_both.then_some(())
+                })
+                .await;
+            }
+        };
+        w.at(0).good("STREAM.LEADER.STEPDOWN.S", "").await;
+        both("LEADER_ELECTED").await;
+        let meta = w.at(0).node.meta_leader().expect("one leads");
+        w.at(w.find(&meta)).node.hand_over_meta(None);
+        until("the system hears of the meta leader", || {
+            heard(1).contains(&("DOMAIN.LEADER_ELECTED".to_owned(), String::new())).then_some(())
+        })
+        .await;
+        for i in (0..3).filter(|i| *i != last) {
+            w.kill(i).await;
+        }
+        both("QUORUM_LOST").await;
+        assert!(heard(0).iter().all(|(_, account)| account.is_empty()), "{:?}", heard(0));
+        w.end().await;
+    });
+}
+
 #[test]
 fn without_a_majority_nobody_answers_for_the_stream() {
     run(async {

@@ -240,22 +240,24 @@ impl JetStream {
 
     /// Assigns a stream anew without a node.
     pub(crate) async fn without(&self, a: &Assigned, out: NodeId) -> Result<Done, ApiError> {
-        self.place_anew(a, Some(out), &Placement::default()).await
+        let done = self.place_anew(a, &[out], &Placement::default()).await;
+        done.map_err(|e| if errors::CLUSTER_NO_PEERS.is(&e) { errors::PEER_REMAP.error() } else { e })
     }
-    /// Assigns a stream anew: without a node, or with other wishes than its configuration has. It stays where it is as far as that fits.
+    /// Assigns a stream anew: without some nodes, or with more wishes than its configuration has. It stays where it is as far as that fits.
     pub(crate) async fn place_anew(
         &self,
         a: &Assigned,
-        out: Option<NodeId>,
+        out: &[NodeId],
         wanted: &Placement,
     ) -> Result<Done, ApiError> {
         let config = a.config.as_ref().ok_or_else(|| errors::PEER_REMAP.error())?;
-        let keep: Vec<NodeId> = self.leader_first(a).into_iter().filter(|n| Some(*n) != out).collect();
-        let placement = config.placement.clone().unwrap_or_default();
+        let keep: Vec<NodeId> = self.leader_first(a).into_iter().filter(|n| !out.contains(n)).collect();
+        let mut placement = config.placement.clone().unwrap_or_default();
+        placement.tags.extend_from_slice(&wanted.tags);
         let wish = Wish {
             replicas: a.a.members.len(),
             cluster: if wanted.cluster.is_empty() { placement.cluster } else { wanted.cluster.clone() },
-            tags: if wanted.tags.is_empty() { placement.tags } else { wanted.tags.clone() },
+            tags: placement.tags,
             unique_tag: self.cluster.as_ref().map(|c| c.unique_tag.clone()).unwrap_or_default(),
             shared_max: self.shared_max(),
             bytes: u64::try_from(config.max_bytes).unwrap_or(0),
@@ -263,8 +265,8 @@ impl JetStream {
             absent_too: false,
         };
         let mut all = self.candidates(config.storage, Some(a));
-        all.retain(|c| Some(c.id) != out);
-        let members = place(&wish, &all).map_err(|_| errors::PEER_REMAP.error())?;
+        all.retain(|c| !out.contains(&c.id));
+        let members = place(&wish, &all).map_err(|why| errors::CLUSTER_NO_PEERS.with(why))?;
         let update = Command::Update { id: a.a.id, config: a.a.config.clone(), members };
         let done = self.meta.begin(&update).done().await;
         done.map_err(|e| not_assigned(e, errors::PEER_REMAP))?;

@@ -665,6 +665,13 @@ fn the_system_account_ends_the_streams_of_another() {
             (names(&a).await, names(&b).await),
             (serde_json::Value::Null, serde_json::json!(["S", "T"]))
         );
+        for (subject, kind) in [("INFO", "account_info"), ("STREAM.NAMES", "system"), ("ANY.THING", "system")]
+        {
+            let told = s.request(format!("$JS.API.{subject}"), "".into()).await.unwrap();
+            let told: serde_json::Value = serde_json::from_slice(&told.payload).unwrap();
+            let kind = format!("io.nats.jetstream.api.v1.{kind}_response");
+            assert_eq!((&told["type"], &told["error"]["err_code"]), (&kind.into(), &10039.into()));
+        }
         server.stop().await;
     });
 }
@@ -695,6 +702,12 @@ fn who_imports_the_whole_api_is_answered_by_its_owner_alone() {
                 n += i32::from(told["error"]["err_code"] == 10039);
             }
             assert_eq!(n, refused, "{user}");
+        }
+        // Who has no JetStream has no consumers either, and is told as if nobody were there.
+        let q = server.user("q").await;
+        for what in ["CONSUMER.MSG.NEXT.S.c", "DIRECT.GET.S", "DIRECT.GET.S.a"] {
+            let none = q.request(format!("$JS.API.{what}"), "".into()).await.expect_err("nobody is there");
+            assert_eq!(none.kind(), async_nats::client::RequestErrorKind::NoResponders, "{what}");
         }
         server.stop().await;
     });

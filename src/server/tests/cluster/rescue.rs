@@ -217,9 +217,13 @@ fn a_server_is_emptied_and_a_stream_moved() {
         // Evacuated it gets nothing new, so there is nowhere to go. Until the one that has left is forgotten the move before is under way.
         let away = json!({"server": second[0]});
         let refused = |code: u64| move |v: &Value| v["error"]["err_code"] == code;
-        operate(&all[2], "ACCOUNT.STREAM.MOVE.A.S", away.clone(), refused(10075)).await;
+        operate(&all[2], "ACCOUNT.STREAM.MOVE.A.S", away.clone(), refused(10005)).await;
         operate(&all[2], "ACCOUNT.STREAM.CANCEL_MOVE.A.S", json!({}), refused(10129)).await;
-        operate(&all[2], "ACCOUNT.STREAM.MOVE.A.T", away, refused(10059)).await;
+        operate(&all[2], "ACCOUNT.STREAM.MOVE.A.T", away.clone(), refused(10059)).await;
+        operate(&all[2], "ACCOUNT.STREAM.MOVE.NOPE.T", away, refused(10035)).await;
+        operate(&all[2], "ACCOUNT.STREAM.MOVE.A.S", json!({"server": "nobody"}), refused(10044)).await;
+        let r = operate(&all[2], "ACCOUNT.STREAM.CANCEL_MOVE.A.T", json!({}), refused(10059)).await;
+        assert_eq!(r["type"], "io.nats.jetstream.api.v1.stream_cancel_move_response");
         // A server that comes again is one like all others.
         let i = all.iter().position(|s| *s.name == *first[0]).expect("it is one of them");
         ended(&all[i]).await;
@@ -236,6 +240,7 @@ fn a_server_is_emptied_and_a_stream_moved() {
         let away = json!({"server": second[0]});
         let r = operate(others[0], "ACCOUNT.STREAM.MOVE.A.S", away, good).await;
         assert_eq!(r["config"]["name"], "S", "{r}");
+        assert_eq!(r["config"]["metadata"]["_nats.level"], "5", "{r}");
         let third = on(&js, "it has moved", |names| names.len() == 3 && !names.contains(&second[0])).await;
         assert!(third.contains(&first[0]), "{third:?}");
         assert_eq!(publish(&js, "21").await, 21);
