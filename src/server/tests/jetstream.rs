@@ -632,6 +632,21 @@ fn account_of(api: &str) -> serde_json::Value {
 
 /// Whoever runs the server ends all streams of an account at once, and only he.
 #[test]
+fn clients_are_told_the_domain() {
+    run(|dir| async move {
+        for domain in [None, Some("hub".to_owned())] {
+            let o = JetStreamOptions { domain: domain.clone(), ..JetStreamOptions::default() };
+            let server = Running::start_with(&dir, o).await;
+            let address = server.server.bound.lock().client.unwrap();
+            let client = async_nats::connect(address.to_string()).await.unwrap();
+            let info = client.server_info();
+            assert_eq!((info.jetstream, info.domain.filter(|d| !d.is_empty())), (true, domain));
+            server.stop().await;
+        }
+    });
+}
+
+#[test]
 fn the_system_account_ends_the_streams_of_another() {
     run(|dir| async move {
         let text = r#"
