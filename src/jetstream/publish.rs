@@ -155,6 +155,7 @@ impl Stream {
             payload: m.payload(),
             from: stream::publish::From::Client,
             no_room_for_batches: self.share.no_room_for_batches(),
+            unwanted: false,
         }
     }
     /// Sends what is to be answered at once.
@@ -304,6 +305,7 @@ impl Stream {
                         payload: &w.payload,
                         from: w.from,
                         no_room_for_batches: self.share.no_room_for_batches(),
+                        unwanted: false,
                     };
                     match core.decide(&self, &p, now(), &mut at_once) {
                         Done::Decided => drop(core.take_first()),
@@ -433,8 +435,16 @@ impl Core {
 
     /// Decides one publish and carries the decision out.
     fn decide(&mut self, s: &Stream, p: &Publish<'_>, now: Now, at_once: &mut Answers) -> Done {
-        let Core { rules: Some(rules), log, voided: false, .. } = self else { return Done::Wait };
+        let Core { rules: Some(rules), log, consumers, voided: false, .. } = self else { return Done::Wait };
         let view = StoreView::new(s.group());
+        let noted;
+        let p = match rules.drops_unwanted() && !consumers.any_matches(p.subject) {
+            true => {
+                noted = Publish { unwanted: true, ..*p };
+                &noted
+            }
+            false => p,
+        };
         let write = |out: &mut Vec<u8>, a: &Answer| answer::write(out, &s.acks, a);
         let decision = match rules.decide(p, &view, now) {
             Ok(d) => d,

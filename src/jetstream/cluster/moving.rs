@@ -575,6 +575,7 @@ fn given<'a>(f: &Forward<'a>) -> Publish<'a> {
         payload: f.body,
         from: From::Client,
         no_room_for_batches: false,
+        unwanted: false,
     }
 }
 

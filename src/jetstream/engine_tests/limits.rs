@@ -102,6 +102,45 @@ fn an_update_is_judged_by_what_is_set_aside_in_all() {
     .expect("a runtime starts");
 }
 
+/// What nats-server 2.15.1 does: a full interest stream gives a number to what nobody wants, and stores nothing.
+#[test]
+fn a_full_interest_stream_takes_what_nobody_wants() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        for (name, limit, full) in
+            [("I", "max_bytes", "maximum bytes exceeded"), ("K", "max_msgs", "maximum messages exceeded")]
+        {
+            let most = if limit == "max_bytes" { 300 } else { 2 };
+            let config = json!({
+                "name": name, "subjects": [format!("{name}.>")], "retention": "interest", "discard": "new", limit: most
+            });
+            let s = server.make_stream(&config.to_string()).await;
+            let filter = format!("{name}.x");
+            let c = json!({ "stream_name": name, "config":
+                { "durable_name": "c", "ack_policy": "explicit", "filter_subject": filter } });
+            let r = server.api(&format!("CONSUMER.CREATE.{name}.c"), &c.to_string()).await;
+            assert!(r["error"].is_null(), "{r}");
+            let publish = async |subject: &str| -> Value {
+                let body = "x".repeat(100);
+                serde_json::from_str(&server.ask(subject, &body).await.body).expect("JSON")
+            };
+            for seq in 1..=2 {
+                assert_eq!(publish(&filter).await["seq"], seq);
+            }
+            let refused = publish(&filter).await;
+            assert_eq!(refused["error"]["description"], full, "{refused}");
+            for seq in 3..=4 {
+                assert_eq!(publish(&format!("{name}.y")).await["seq"], seq);
+            }
+            assert_eq!(publish(&filter).await["error"]["err_code"], 10077);
+            let state = s.group().state();
+            assert_eq!((state.msgs, state.last.0), (2, 4));
+        }
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
 #[test]
 fn batches_are_limited_over_all_streams() {
     env::run(async {
