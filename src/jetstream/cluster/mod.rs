@@ -19,6 +19,7 @@ pub(crate) mod system;
 #[cfg(test)]
 mod tests;
 mod told;
+mod usage;
 
 use std::{pin::Pin, sync::Arc};
 

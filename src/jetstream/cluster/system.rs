@@ -402,8 +402,12 @@ impl JetStream {
                 true if elsewhere => a.a.members.clone(),
                 true => Vec::new(),
                 false => {
-                    let node = self.node_called(&asked.server).filter(|n| a.a.members.contains(n));
-                    vec![node.ok_or_else(|| errors::CLUSTER_SERVER_NOT_MEMBER.error())?]
+                    let node = self.node_called(&asked.server);
+                    let node = node.ok_or_else(|| errors::CLUSTER_SERVER_NOT_MEMBER.error())?;
+                    if !a.a.members.contains(&node) {
+                        return Err(errors::CLUSTER_PEER_NOT_MEMBER.error());
+                    }
+                    vec![node]
                 }
             };
             let wanted = Placement {

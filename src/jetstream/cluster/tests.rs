@@ -576,6 +576,66 @@ fn c6_a_leader_dies_and_the_stream_goes_on() {
     });
 }
 
+/// As with nats-server: what an account may store is one limit for all servers, and each replica counts.
+#[test]
+fn an_account_has_one_limit_for_all_servers() {
+    run(async {
+        let w = World::new(3).await;
+        w.formed().await;
+        let limits = AccountLimits { max_store: 40_000, ..AccountLimits::default() };
+        w.all().for_each(|s| s.node.set_account(&s.account, Some(limits)));
+        // One stream on each of two servers, and one on all.
+        for (name, i) in [("A", 0), ("B", 1)] {
+            let tags = json!({ "tags": [format!("host:s{i}")] });
+            let config = json!({ "name": name, "subjects": [format!("{name}.>")], "placement": tags });
+            w.at(0).good(&format!("STREAM.CREATE.{name}"), &config.to_string()).await;
+        }
+        w.at(0).good("STREAM.CREATE.R", &stream("R", 3)).await;
+        let body = "x".repeat(1000);
+        for _ in 0..12 {
+            w.publish("A.x", &body).await;
+        }
+        // What is refused is not stored, and the others' bytes are known after a while.
+        let publish = async |subject: &str| {
+            let s = w.all().find(|s| s.account.has_interest(subject.as_bytes())).expect("somebody leads it");
+            let reply = s.inbox();
+            s.send(subject, &reply, &body);
+            let v: Value = serde_json::from_str(&s.wait(&reply, 1).await[0].body).expect("JSON");
+            v["error"]["err_code"].as_u64()
+        };
+        let fill = async |subject: &str| {
+            let (mut n, end) = (0, env::now() + PATIENCE);
+            while publish(subject).await.is_none() {
+                n += 1;
+                assert!(env::now() < end, "{subject}: {n} are stored");
+                env::sleep(Duration::from_millis(100)).await;
+            }
+            n
+        };
+        let stored = async || {
+            let v = w.at(2).good("INFO", "").await;
+            v["storage"].as_u64().expect("a number")
+        };
+        fill("B.x").await;
+        // Half a second of publishes, one in a tenth of a second, at the most.
+        let full = stored().await;
+        assert!((39_000..52_000).contains(&full), "{full}");
+        assert_eq!(publish("B.x").await, Some(10002));
+        // What goes elsewhere makes room here, for each copy.
+        w.at(0).good("STREAM.PURGE.A", "").await;
+        let before = stored().await;
+        let end = env::now() + PATIENCE;
+        while publish("R.x").await.is_some() {
+            assert!(env::now() < end, "there is no room");
+            env::sleep(Duration::from_millis(50)).await;
+        }
+        let n = fill("R.x").await + 1;
+        let full = stored().await;
+        assert!(full >= before + 3 * 1000 * n && full < 40_000 + 3 * 1100 * 8, "{before} {full} {n}");
+        w.end().await;
+    });
+}
+
 /// While one of three is restarted, applications go on making their streams: it makes its replicas when it is back.
 #[test]
 fn c6_streams_are_made_and_grow_while_a_server_is_away() {

@@ -97,6 +97,8 @@ fn an_update_is_judged_by_what_is_set_aside_in_all() {
         server.node.set_account(&server.account, Some(limits));
         let two = json!({ "name": "R", "max_bytes": 100, "num_replicas": 2 }).to_string();
         assert_eq!(server.api("STREAM.CREATE.R", &two).await["error"]["err_code"], 10074);
+        let same = json!({ "name": "R", "subjects": ["F"] }).to_string();
+        assert_eq!(server.api("STREAM.CREATE.R", &same).await["error"]["err_code"], 10047);
         server.close().await;
     })
     .expect("a runtime starts");

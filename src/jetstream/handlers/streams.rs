@@ -159,8 +159,13 @@ impl Desk<'_> {
     }
     /// Whether there is room for a stream, beside those that are there.
     pub(super) fn fits(&self, c: &StreamConfig) -> Result<(), ApiError> {
-        self.check_overlap(c)?;
-        self.reserve(c, None)
+        // In nats-server's order, which is another one in a cluster.
+        if self.node.is_clustered() {
+            self.check_overlap(c)?;
+            return self.reserve(c, None);
+        }
+        self.reserve(c, None)?;
+        self.check_overlap(c)
     }
     /// Whether there may be one more; who will have it.
     pub(super) fn admit(&self, c: &StreamConfig, limits: &AccountLimits) -> Result<Vec<NodeId>, ApiError> {
