@@ -30,6 +30,7 @@ use crate::{
     },
     handlers,
     making::Making,
+    meta::{Assigned, stands_in},
     node::Place,
     post::Posts,
     quota::Quota,
@@ -458,7 +459,8 @@ impl Assets {
         node.meta.read(|s| {
             let of = s.sum_of(&self.account.name);
             let mirrors = of.into_iter().flat_map(|of| of.mirrors_of(origin));
-            mirrors.filter_map(|id| s.get(id)).map(|a| a.a.name.clone()).collect()
+            let stand_in = |a: &&Arc<Assigned>| a.config.as_ref().is_some_and(stands_in);
+            mirrors.filter_map(|id| s.get(id)).filter(stand_in).map(|a| a.a.name.clone()).collect()
         })
     }
 

@@ -1005,6 +1005,55 @@ fn a_publish_that_was_given_to_a_node_without_the_stream_is_answered() {
 }
 
 /// A consumer is where its stream is: it does not leave a server by itself.
+/// What nats-server 2.15.1 says of a stream whose only server is away, and of streams that could be read instead of one.
+#[test]
+fn what_is_away_is_listed_and_refused_as_offline() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let config = |i: usize, more: &Value| {
+            let mut v = json!({ "name": "S", "placement": { "tags": [format!("host:s{i}")] } });
+            v.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            v.to_string()
+        };
+        let away = 1;
+        w.at(0).good("STREAM.CREATE.S", &config(away, &json!({ "subjects": ["S.>"] }))).await;
+        w.at(0).good("STREAM.CREATE.T", &config(0, &json!({ "name": "T" }))).await;
+        for (name, of) in [("M", "T"), ("N", "M")] {
+            let mirror = json!({ "name": name, "mirror": { "name": of } });
+            w.at(0).good(&format!("STREAM.CREATE.{name}"), &config(0, &mirror)).await;
+        }
+        let alternates = async |of: &str| {
+            let v = w.at(2).good(&format!("STREAM.INFO.{of}"), "").await;
+            let all = v["alternates"].as_array().cloned().unwrap_or_default();
+            assert!(all.iter().all(|a| a["cluster"] == "C"), "{v}");
+            all.iter().map(|a| a["name"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(alternates("T").await, ["T", "M"]);
+        assert_eq!(alternates("M").await, ["M", "N"]);
+        assert_eq!(alternates("N").await, [""; 0]);
+        w.kill(away).await;
+        w.eventually(2, "STREAM.NAMES", |v| v["error"].is_null()).await;
+        let v = w.api(2, "STREAM.LIST").await;
+        let names: Vec<_> =
+            v["streams"].as_array().into_iter().flatten().map(|s| s["config"]["name"].clone()).collect();
+        assert_eq!((json!(names), &v["missing"]), (json!(["M", "N", "S", "T"]), &json!(["S"])), "{v}");
+        let peers = &v["streams"][2]["cluster"]["replicas"];
+        assert_eq!((&peers[0]["name"], &peers[0]["offline"]), (&json!("s1"), &json!(true)), "{v}");
+        let begun = env::now();
+        for (what, code) in [("STREAM.INFO.S", 10118), ("CONSUMER.INFO.S.c", 10119)] {
+            assert_eq!(w.api(2, what).await["error"]["err_code"], code, "{what}");
+        }
+        let more = json!({ "subjects": ["S.>"], "max_msgs": 5 });
+        let v = w.at(2).api("STREAM.UPDATE.S", &config(away, &more)).await;
+        assert_eq!(v["error"]["err_code"], 10118, "{v}");
+        assert!(begun.elapsed() < Duration::from_secs(6), "each within two seconds, which some clients wait");
+        let v = w.api(0, "STREAM.LIST").await;
+        assert_eq!(v["streams"][2]["config"]["max_msgs"], -1, "what is refused does not come later: {v}");
+        w.end().await;
+    });
+}
+
 /// It waits for a leader as long as an election takes. Once it waited as long as the server was away, and held a place among the requests.
 #[test]
 fn a_pull_for_a_stream_that_is_away_is_told_so() {

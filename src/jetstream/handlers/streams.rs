@@ -324,6 +324,12 @@ impl Desk<'_> {
     ) -> Result<StreamInfo, ApiError> {
         let (_, server) = self.limits_for(c.storage);
         metadata::store_stream(&mut c);
+        // Who is told that it failed would not expect it to be so later.
+        if let Some(a) = self.assigned(name)
+            && self.node.is_away_for_long(&a).await
+        {
+            return Err(errors::STREAM_OFFLINE.error());
+        }
         let _one = self.assets.making.turn(name).await;
         let there = self.assigned(name);
         match there.as_ref().and_then(|a| a.config.as_ref()) {
@@ -405,6 +411,8 @@ impl Desk<'_> {
                     }
                 }
             }
+            let away = elsewhere.iter().filter_map(|n| self.assigned(n));
+            streams.extend(away.filter_map(|a| self.node.info_of_away(&a)));
             streams.sort_by(|a, b| a.config.name.cmp(&b.config.name));
             missing.extend(elsewhere.iter().map(|n| n.to_string()));
             missing.sort();
@@ -414,7 +422,8 @@ impl Desk<'_> {
     pub(super) async fn stream_info(&self, name: &str, w: &info::Wanted) -> Result<StreamInfoPage, ApiError> {
         let s = self.stream(name)?;
         let (info, page) = info::stream(&s, w, self.domain()).await.map_err(broken)?;
-        let info = info::dressed(info);
+        let mut info = info::dressed(info);
+        info.alternates = self.node.alternates(&self.assets.account.name, name);
         let info = if self.node.is_clustered() { info } else { info::led(info, self.node.host.name()) };
         Ok(StreamInfoPage { page, info })
     }

@@ -27,7 +27,7 @@ pub struct OfAccount {
     asked: (u128, u128),
     /// Their subjects.
     taken: Patterns,
-    /// Whoever answers direct gets in another's place: the other's name, the group.
+    /// Those that mirror another stream of the account: its name, the group.
     mirrors: BTreeSet<(String, u64)>,
 }
 
@@ -69,7 +69,7 @@ impl OfAccount {
     pub fn overlaps(&self, subjects: &[String], but: u64) -> bool {
         subjects.iter().any(|s| self.taken.meets(s.as_bytes(), but))
     }
-    /// The groups of streams that answer direct gets in the place of `origin`.
+    /// The groups of streams that mirror `origin`.
     pub fn mirrors_of(&self, origin: &str) -> impl Iterator<Item = u64> {
         let from = (origin.to_owned(), 0);
         let range = self.mirrors.range(from.clone()..=(from.0, u64::MAX));
@@ -94,14 +94,17 @@ impl OfNode {
     }
 }
 
-/// In whose place a stream answers direct gets: it has all of that one, under the same subjects.
-fn stands_for(c: &StreamConfig) -> Option<&str> {
-    let whole = |m: &&Source| {
+/// Which stream of its account a stream mirrors.
+fn mirrored(c: &StreamConfig) -> Option<&str> {
+    c.mirror.as_ref().filter(|m| m.external.is_none()).map(|m| &*m.name)
+}
+/// Whether a mirror answers direct gets in its origin's place: it has all of that one, under the same subjects.
+pub fn stands_in(c: &StreamConfig) -> bool {
+    let whole = |m: &Source| {
         let from_the_first = m.opt_start_seq == 0 && m.opt_start_time.is_none();
-        let all = m.filter_subject.is_empty() && m.subject_transforms.is_empty();
-        m.external.is_none() && from_the_first && all
+        from_the_first && m.filter_subject.is_empty() && m.subject_transforms.is_empty()
     };
-    c.mirror.as_ref().filter(|_| c.mirror_direct).filter(whole).map(|m| &*m.name)
+    c.mirror_direct && c.mirror.as_ref().is_some_and(whole)
 }
 /// Bytes that one replica of a stream sets aside.
 fn bytes_of(c: &StreamConfig) -> u64 {
@@ -169,7 +172,7 @@ impl Tally {
             for s in &c.subjects {
                 of.taken.insert(s.as_bytes(), a.a.id);
             }
-            of.mirrors.extend(stands_for(c).map(|origin| (origin.to_owned(), a.a.id)));
+            of.mirrors.extend(mirrored(c).map(|origin| (origin.to_owned(), a.a.id)));
         }
         if a.config.as_ref().is_some_and(StreamConfig::is_restoring) {
             self.restoring.insert(a.a.id);
@@ -191,7 +194,7 @@ impl Tally {
                 for s in &c.subjects {
                     of.taken.remove(s.as_bytes(), a.a.id);
                 }
-                if let Some(origin) = stands_for(c) {
+                if let Some(origin) = mirrored(c) {
                     of.mirrors.remove(&(origin.to_owned(), a.a.id));
                 }
             }
@@ -339,7 +342,9 @@ mod tests {
         all.iter().for_each(|a| t.add(a));
         let of = t.of("A").expect("it has streams");
         assert_eq!((of.reserved(), of.asked_for()), ((0, 200), (0, 100)));
-        assert_eq!(of.mirrors_of("S").collect::<Vec<_>>(), [2]);
+        assert_eq!(of.mirrors_of("S").collect::<Vec<_>>(), [2, 3, 4]);
+        let stand_in = |a: &&Arc<Assigned>| a.config.as_ref().is_some_and(stands_in);
+        assert_eq!(all.iter().filter(stand_in).map(|a| a.a.id).collect::<Vec<_>>(), [2, 5]);
         assert_eq!(of.mirrors_of("NOPE").count(), 0);
         all[1..].iter().for_each(|a| t.remove(a));
         let of = t.of("A").expect("one is left");
