@@ -167,7 +167,7 @@ impl Assets {
         let on = limits.is_some();
         self.quota.limit(limits.as_ref());
         let before = std::mem::replace(&mut *self.limits.write(), limits).is_some();
-        if !self.open.swap(true, AcqRel) {
+        if !self.open.swap(true, AcqRel) && !node.is_expelled() {
             let queue = if node.is_clustered() { DESKS } else { b"" };
             let subscribe = |sid: &[u8], subject: &[u8]| {
                 self.desk

@@ -204,13 +204,17 @@ impl JetStream {
         Duration::from_nanos(u64::try_from(age).unwrap_or(0))
     }
 
+    /// Whether this server was removed from its cluster.
+    pub(crate) fn is_expelled(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|c| c.expelled.load(std::sync::atomic::Ordering::Acquire))
+    }
     /// What keeps a member of a cluster from changing or finding anything, if so.
     pub fn unhealthy_meta(&self) -> Option<String> {
         let c = self.cluster.as_ref()?;
         if c.genesis().is_none() {
             return Some("JetStream has not established contact with a meta leader".into());
         }
-        if c.expelled.load(std::sync::atomic::Ordering::Acquire) {
+        if self.is_expelled() {
             return Some("JetStream: this server was removed from the cluster".into());
         }
         if let Some(why) = self.meta.fault() {

@@ -46,6 +46,13 @@ pub(crate) struct SystemDesk {
     link: Arc<Link>,
 }
 
+impl SystemDesk {
+    /// Takes no requests any more.
+    pub(crate) fn close(&self) {
+        self.link.unsubscribe_all(Some(&self.account));
+    }
+}
+
 struct Ear(Weak<SystemDesk>);
 
 impl Inbound for Ear {

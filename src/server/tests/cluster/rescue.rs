@@ -199,6 +199,40 @@ fn k9_a_stream_in_memory_that_all_have_forgotten_begins_anew() {
     });
 }
 
+/// It has no say any more, and is in nobody's way: what its clients ask for goes to the others.
+#[test]
+fn clients_of_a_server_that_was_removed_are_answered_by_the_others() {
+    run(async {
+        let dir = Dir::new("removed");
+        let all = servers(4, &dir).await;
+        let js = context(&all[0]).await;
+        js.create_stream(config(3, stream::StorageType::File)).await.expect("it is made");
+        let members = on(&js, "it has three replicas", |names| names.len() == 3).await;
+        assert_eq!(publish(&js, "1").await, 1);
+        let out = all.iter().position(|s| !members.contains(&s.name.to_string())).expect("one has nothing");
+        ended(&all[out]).await;
+        let others: Vec<&Arc<Server>> = (0..4).filter(|i| *i != out).map(|i| &all[i]).collect();
+        let name = all[out].name.to_string();
+        let r = operate(others[0], "SERVER.REMOVE", json!({ "peer": name }), |v| v["error"].is_null()).await;
+        assert_eq!(r["success"], true, "{r}");
+        let back = server(&name, &dir, &others).await;
+        let engine = back.jetstream.read().clone().expect("it runs");
+        eventually("it knows", move || engine.unhealthy_meta().is_some_and(|why| why.contains("removed")))
+            .await;
+        let js = context(&back).await;
+        let again = on(&js, "it is found", |names| names.len() == 3).await;
+        assert_eq!(again, members);
+        assert_eq!(publish(&js, "2").await, 2);
+        let names =
+            operate(&back, "META.LEADER.STEPDOWN", json!({"placement": {"preferred": "nobody"}}), |_| true);
+        assert_eq!(names.await["error"]["err_code"], 10005);
+        for s in others {
+            s.stop();
+        }
+        back.stop();
+    });
+}
+
 #[test]
 fn a_server_is_emptied_and_a_stream_moved() {
     run(async {
