@@ -245,6 +245,9 @@ fn a_server_is_emptied_and_a_stream_moved() {
         }
         let first = on(&js, "it has three replicas", |names| names.len() == 3).await;
         let good = |v: &Value| v["error"].is_null();
+        let nobody = js.client().request("$JS.API.STREAM.PEER.REMOVE.S", r#"{"peer":""}"#.into()).await;
+        let nobody: Value = serde_json::from_slice(&nobody.expect("an answer").payload).expect("JSON");
+        assert_eq!(nobody["error"]["err_code"], 10003, "{nobody}");
         let r = operate(&all[1], "SERVER.EVACUATE", json!({"peer": first[0]}), good).await;
         assert_eq!(r["success"], true, "{r}");
         let second = on(&js, "it has left", |names| names.len() == 3 && !names.contains(&first[0])).await;
