@@ -11,6 +11,7 @@ pub(crate) mod healing;
 pub(crate) mod identity;
 pub(crate) mod keeper;
 pub(crate) mod moving;
+mod namesakes;
 pub(crate) mod place;
 pub(crate) mod rescue;
 mod shell;

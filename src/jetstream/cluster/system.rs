@@ -115,7 +115,8 @@ impl Asked {
         if called.is_empty() {
             return Err(errors::BAD_REQUEST.error());
         }
-        node.node_called(called).ok_or_else(|| errors::CLUSTER_SERVER_NOT_MEMBER.error())
+        // Of two of one name the one that is gone is meant.
+        node.nodes_called(called).last().copied().ok_or_else(|| errors::CLUSTER_SERVER_NOT_MEMBER.error())
     }
     /// K-13: the server that is meant, now that this node knows all of them: who bore the name when the request came, if it knew somebody `then`. One that took
     /// the name of a server that is gone, while this node waited for news, is not meant.
@@ -409,12 +410,12 @@ impl JetStream {
                 true if elsewhere => a.a.members.clone(),
                 true => Vec::new(),
                 false => {
-                    let node = self.node_called(&asked.server);
-                    let node = node.ok_or_else(|| errors::CLUSTER_SERVER_NOT_MEMBER.error())?;
-                    if !a.a.members.contains(&node) {
-                        return Err(errors::CLUSTER_PEER_NOT_MEMBER.error());
+                    let nodes = self.nodes_called(&asked.server);
+                    if nodes.is_empty() {
+                        return Err(errors::CLUSTER_SERVER_NOT_MEMBER.error());
                     }
-                    vec![node]
+                    let node = nodes.into_iter().find(|n| a.a.members.contains(n));
+                    vec![node.ok_or_else(|| errors::CLUSTER_PEER_NOT_MEMBER.error())?]
                 }
             };
             let wanted = Placement {

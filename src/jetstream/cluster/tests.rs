@@ -968,6 +968,65 @@ fn k13_a_server_that_took_the_name_of_one_that_is_gone_is_not_removed_for_it() {
     });
 }
 
+/// Disks are replaced one after another, as with nats-server: no operator has to say so, and nothing is lost.
+#[test]
+fn a_server_with_an_empty_disk_takes_the_place_of_what_it_was() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        w.at(0).good("STREAM.CREATE.S", &stream("S", 3)).await;
+        for i in 1..=3 {
+            assert_eq!(w.publish("S.x", &i.to_string()).await, i);
+        }
+        for i in [2, 1, 0] {
+            let old = w.at(i).node.node_id();
+            w.kill(i).await;
+            w.start(i, &Arc::new(Dir::new())).await;
+            let (new, other) = (w.at(i).node.node_id(), (i + 1) % 3);
+            until("it is in, and what it was is out", || {
+                let voters = w.at(other).node.meta.handle().map_or(Vec::new(), |h| h.members().0);
+                (voters.len() == 3 && voters.contains(&new) && !voters.contains(&old)).then_some(())
+            })
+            .await;
+            w.eventually(other, "STREAM.INFO.S", |v| all_current(v, 2) && v["state"]["messages"] == 3).await;
+        }
+        // Names of answers are ids of messages here, and servers that are new begin to count again.
+        w.all().for_each(|s| *s.asked.lock() += 1000);
+        assert_eq!(w.publish("S.x", "4").await, 4, "none of the first disks is there any more");
+        w.end().await;
+    });
+}
+
+/// What only that disk had is not given up: it may come back. The operator decides, and means the one that is gone.
+#[test]
+fn what_only_a_lost_disk_had_is_kept_for_it() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let only = json!({ "name": "O", "subjects": ["O.>"], "placement": { "tags": ["host:s2"] } });
+        w.at(0).good("STREAM.CREATE.O", &only.to_string()).await;
+        assert_eq!(w.publish("O.x", "1").await, 1);
+        w.at(0).good("STREAM.CREATE.S", &stream("S", 3)).await;
+        let old = w.at(2).node.node_id();
+        let dir = w.kill(2).await;
+        w.start(2, &Arc::new(Dir::new())).await;
+        w.eventually(0, "STREAM.INFO.S", |v| all_current(v, 2)).await;
+        let new = w.at(2).node.node_id();
+        let voters = |w: &World| w.at(0).node.meta.handle().map_or(Vec::new(), |h| h.members().0);
+        until("the new one is in", || voters(&w).contains(&new).then_some(())).await;
+        assert!(voters(&w).contains(&old));
+        assert_eq!(w.at(0).api("STREAM.INFO.O", "").await["error"]["err_code"], 10118);
+        w.kill(2).await;
+        w.start(2, &dir).await;
+        let v = w.eventually(0, "STREAM.INFO.O", |v| v["error"].is_null()).await;
+        assert_eq!(v["state"]["messages"], 1, "{v}");
+        // Now it is the other one whose disk is gone, and it has nothing that only it had.
+        until("what it was meanwhile is out", || (!voters(&w).contains(&new)).then_some(())).await;
+        w.eventually(0, "STREAM.INFO.S", |v| all_current(v, 2)).await;
+        w.end().await;
+    });
+}
+
 /// K-7: a publish that another node gave on is stored by whoever leads, or refused; it never goes without an answer.
 #[test]
 fn a_publish_that_was_given_to_a_node_without_the_stream_is_answered() {

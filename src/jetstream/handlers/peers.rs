@@ -98,12 +98,22 @@ impl JetStream {
         all
     }
 
+    /// The nodes of a server, by its name or id: those that are there first. A server that came back with an empty store directory is another node.
+    pub(crate) fn nodes_called(&self, peer: &str) -> Vec<NodeId> {
+        let mut all: Vec<NodeId> = self.meta.read(|s| {
+            s.nodes()
+                .values()
+                .filter(|n| *n.name == *peer || peer_id(&n.name) == peer)
+                .map(|n| n.id)
+                .collect()
+        });
+        let is_here = |n: &NodeId| *n == self.me || self.cluster.as_ref().is_some_and(|c| c.is_up(*n));
+        all.sort_by_key(|n| !is_here(n));
+        all
+    }
     /// A node by its server's name or id.
     pub(crate) fn node_called(&self, peer: &str) -> Option<NodeId> {
-        let by_name = |s: &crate::meta::State| {
-            s.nodes().values().find(|n| *n.name == *peer || peer_id(&n.name) == peer).map(|n| n.id)
-        };
-        self.meta.read(by_name)
+        self.nodes_called(peer).first().copied()
     }
 
     /// Hands the meta group to another node. False if this one does not lead it, or there is nobody.
@@ -138,9 +148,9 @@ impl Desk<'_> {
         if let Err(e) = self.known_consumer(stream, consumer) {
             return e;
         }
-        let node = self.node.node_called(peer);
+        let nodes = self.node.nodes_called(peer);
         let a = self.node.meta.find(&self.assets.account.name, stream);
-        match node.is_some_and(|n| a.is_some_and(|a| a.a.members.contains(&n))) {
+        match a.is_some_and(|a| nodes.iter().any(|n| a.a.members.contains(n))) {
             true => errors::PEER_REMAP.error(),
             false => errors::CLUSTER_PEER_NOT_MEMBER.error(),
         }
@@ -157,7 +167,7 @@ impl Desk<'_> {
         let no = |why: &str| errors::CLUSTER_NO_PEERS.with(why);
         let c = self.node.cluster.as_ref().ok_or_else(|| errors::CLUSTER_REQUIRED.error())?;
         if !p.preferred.is_empty() {
-            let node = self.node.node_called(&p.preferred).filter(|n| members.contains(n));
+            let node = self.node.nodes_called(&p.preferred).into_iter().find(|n| members.contains(n));
             return match node {
                 Some(n) if n == me => {
                     Err(no(&format!("preferred server {:?} is already leader", p.preferred)))
@@ -210,7 +220,7 @@ impl Desk<'_> {
         let _one = self.assets.making.turn(stream).await;
         let a = self.node.meta.find(&self.assets.account.name, stream);
         let a = a.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
-        let known = self.node.node_called(peer).filter(|n| a.a.members.contains(n));
+        let known = self.node.nodes_called(peer).into_iter().find(|n| a.a.members.contains(n));
         let out = known.ok_or_else(|| errors::CLUSTER_PEER_NOT_MEMBER.error())?;
         self.node.without(&a, out).await
     }
