@@ -463,10 +463,12 @@ impl Link {
             if self.closed().is_some() {
                 return Err(SubscribeError::Closed);
             }
-            let n = subs.len();
+            // Also one that is there already is one too many, as with nats-server.
+            if subs.len() >= self.subs_max.load(Relaxed) {
+                return Err(SubscribeError::TooMany);
+            }
             match subs.entry(hash(sid), |s| s.sid() == sid, |s| hash(s.sid())) {
                 Entry::Occupied(_) => return Ok(None),
-                Entry::Vacant(_) if n >= self.subs_max.load(Relaxed) => return Err(SubscribeError::TooMany),
                 Entry::Vacant(v) => {
                     let sub = Arc::new(Sub::new(self.clone(), sid, subject, queue, filtered));
                     v.insert(sub.clone());

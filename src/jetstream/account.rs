@@ -30,6 +30,7 @@ use crate::{
     },
     handlers,
     making::Making,
+    meta::{Assigned, stands_in},
     node::Place,
     post::Posts,
     quota::Quota,
@@ -166,7 +167,7 @@ impl Assets {
         let on = limits.is_some();
         self.quota.limit(limits.as_ref());
         let before = std::mem::replace(&mut *self.limits.write(), limits).is_some();
-        if !self.open.swap(true, AcqRel) {
+        if !self.open.swap(true, AcqRel) && !node.is_expelled() {
             let queue = if node.is_clustered() { DESKS } else { b"" };
             let subscribe = |sid: &[u8], subject: &[u8]| {
                 self.desk
@@ -224,23 +225,20 @@ impl Assets {
     ) -> bool {
         let full = m.subject;
         let enabled = self.limits.read().is_some();
-        if !enabled && self.is_elsewhere() {
+        if !enabled && imports_api(&self.account) {
             return false;
         }
-        if enabled {
-            let way = if rest.starts_with(PULL) {
-                Some(Way::Pull)
-            } else if rest.starts_with(DIRECT) {
-                Some(Way::Direct)
-            } else {
-                None
-            };
-            if way == Some(Way::Direct) && self.gather_direct(d, sub, m) {
-                return true;
-            }
-            if let Some(way) = way {
-                return self.data(d, way, full, m);
-            }
+        let way = if rest.starts_with(PULL) {
+            Some(Way::Pull)
+        } else if rest.starts_with(DIRECT) {
+            Some(Way::Direct)
+        } else {
+            None
+        };
+        if let Some(way) = way {
+            let taken = enabled
+                && (way == Way::Direct && self.gather_direct(d, sub, m) || self.data(d, way, full, m));
+            return taken || self.refuses_last(from, m);
         }
         let Some(node) = self.node.upgrade() else { return false };
         let Some(place) = node.place() else {
@@ -263,10 +261,26 @@ impl Assets {
         true
     }
 
-    /// Whether an import takes all requests to another account's desk. That one answers alone; nobody says beside it that there is no JetStream here.
-    fn is_elsewhere(&self) -> bool {
-        let all = [API, b">"].concat();
-        self.account.rules().imports.iter().any(|i| i.service && i.local() == all)
+    /// Says that nobody is there, where nobody else can: who publishes was told by a route that somebody is.
+    fn refuses_last(self: &Arc<Assets>, from: &Link, m: &Message<'_>) -> bool {
+        let node = self.node.upgrade().filter(|n| from.kind == Kind::Route && n.is_clustered());
+        let Some(place) = node.filter(|_| !m.reply.is_empty()).and_then(|n| n.place()) else { return false };
+        if self.posts.has_interest(m.reply) {
+            self.nobody(m.subject, m.reply);
+            return true;
+        }
+        let (me, subject, reply) = (self.clone(), m.subject.to_vec(), m.reply.to_vec());
+        env::spawn(async move {
+            me.await_interest(&reply).await;
+            me.nobody(&subject, &reply);
+            drop(place);
+        });
+        true
+    }
+    /// Answers a request that nobody takes, as a server does where nobody has subscribed.
+    pub(crate) fn nobody(&self, subject: &[u8], reply: &[u8]) {
+        let head = [b"NATS/1.0 503\r\nNats-Subject: ", subject, b"\r\n\r\n"].concat();
+        self.posts.take().status(reply, &head);
     }
 
     /// Whether a direct get of a subject's last message waits for the others of its batch.
@@ -376,11 +390,15 @@ impl Assets {
         let taken = self.limits.read().is_some() && self.take(None, f);
         if !taken && matches!(f.way, Way::Pull | Way::Direct) && !f.reply.is_empty() && !node.is_closed() {
             // The client's own server has said that somebody is there.
-            self.posts.take().status(f.reply, b"NATS/1.0 503\r\n\r\n");
+            self.nobody(f.subject, f.reply);
         }
     }
-    /// Serves it here if this node leads the stream, else gives it on. With `d` the publisher waits for what can be answered at once.
+    /// Serves it here if this node leads the stream, else gives it on, or keeps it until there is a leader.
     pub(crate) fn take(self: &Arc<Assets>, d: Option<&mut Deliveries>, f: &Forward<'_>) -> bool {
+        self.take_now(d, f) || self.later(f)
+    }
+    /// The same, if it can be now. With `d` the publisher waits for what can be answered at once.
+    pub(crate) fn take_now(self: &Arc<Assets>, mut d: Option<&mut Deliveries>, f: &Forward<'_>) -> bool {
         // An acknowledgement is read once.
         let acked = if f.way == Way::Ack { AckTokens::parse(f.subject) } else { None };
         // What names another domain or account is for somebody else, though it came here.
@@ -394,14 +412,21 @@ impl Assets {
         };
         let Some((name, rest)) = found else { return false };
         let Some(node) = self.node.upgrade() else { return false };
+        if f.way == Way::Direct {
+            return self.read_directly(&node, d.as_deref_mut(), name, rest, f)
+                || self.pass_on(&node, name, f)
+                || self.mirrors_of(&node, name).iter().any(|mirror| {
+                    self.read_directly(&node, d.as_deref_mut(), mirror, rest, f)
+                        || self.pass_on(&node, mirror, f)
+                });
+        }
         if let Some(stream) = self.stream(name)
-            && (!node.is_clustered() || stream.takes() || (f.way == Way::Direct && stream.is_current()))
+            && (!node.is_clustered() || stream.takes())
         {
             return match f.way {
                 Way::Pull => rest
                     .and_then(named)
                     .is_some_and(|consumer| stream.pull(consumer, f.reply, f.headers, f.body)),
-                Way::Direct => stream.direct_get(d, rest, f.reply, f.headers, f.body),
                 Way::Ack => acked.is_some_and(|t| {
                     // One look at the clocks for all that was read together.
                     let at = d.map(|d| d.now()).map(|(wall, mono)| Now { wall: wall.0, mono: mono.0 });
@@ -410,10 +435,33 @@ impl Assets {
                 Way::Flow => {
                     rest.and_then(named).is_some_and(|consumer| stream.flow(consumer, f.subject, f.headers))
                 }
-                Way::Publish | Way::Heir | Way::Ready | Way::Opened | Way::Handed => false,
+                Way::Direct | Way::Publish | Way::Heir | Way::Ready | Way::Opened | Way::Handed => false,
             };
         }
-        self.pass_on(&node, name, f) || self.later(&node, name, f)
+        self.pass_on(&node, name, f)
+    }
+
+    /// Answers a direct get from a stream's replica that is here. False if there is none, or it does not answer such requests.
+    fn read_directly(
+        self: &Arc<Assets>,
+        node: &JetStream,
+        d: Option<&mut Deliveries>,
+        name: &str,
+        rest: Option<&[u8]>,
+        f: &Forward<'_>,
+    ) -> bool {
+        let here = |s: &Arc<Stream>| !node.is_clustered() || s.takes() || s.is_current();
+        let stream = self.stream(name).filter(here);
+        stream.is_some_and(|s| s.direct_get(d, rest, f.reply, f.headers, f.body))
+    }
+    /// The streams that answer direct gets in the place of their origin: those that mirror all of it and have `mirror_direct`.
+    fn mirrors_of(&self, node: &JetStream, origin: &str) -> Vec<Arc<str>> {
+        node.meta.read(|s| {
+            let of = s.sum_of(&self.account.name);
+            let mirrors = of.into_iter().flat_map(|of| of.mirrors_of(origin));
+            let stand_in = |a: &&Arc<Assigned>| a.config.as_ref().is_some_and(stands_in);
+            mirrors.filter_map(|id| s.get(id)).filter(stand_in).map(|a| a.a.name.clone()).collect()
+        })
     }
 
     /// A message to this account's requests under the domain's own prefix: it goes on under the plain one.
@@ -448,6 +496,20 @@ fn stream_in<'a>(f: &Forward<'a>) -> Option<(&'a str, Option<&'a [u8]>)> {
         (t.next()?, t.next())
     };
     Some((named(stream)?, rest))
+}
+
+/// Whether an import takes all requests to another account's desk. That one answers alone; nobody says beside it that there is no JetStream here.
+pub(crate) fn imports_api(account: &Account) -> bool {
+    let all = [API, b">"].concat();
+    account.rules().imports.iter().any(|i| i.service && i.local() == all)
+}
+
+/// The stream that a message is for.
+pub(crate) fn named_in<'a>(f: &Forward<'a>) -> Option<&'a str> {
+    match f.way {
+        Way::Ack => named(AckTokens::parse(f.subject)?.stream),
+        _ => stream_in(f).map(|(stream, _)| stream),
+    }
 }
 
 /// A token that can be a name.

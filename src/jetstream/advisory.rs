@@ -14,7 +14,7 @@ use crate::{
         Time,
         event::{Delivery, Event, Unpinned, Who},
     },
-    post::Post,
+    post::{Post, Posts},
     shell::{Stream, now},
 };
 
@@ -35,9 +35,12 @@ impl Ids {
 
 fn emit_with(node: &JetStream, assets: &Assets, post: &mut Post, e: &Event<'_>) {
     let subject = e.subject();
-    if !assets.posts.has_interest(subject.as_bytes()) {
-        return;
+    if assets.posts.has_interest(subject.as_bytes()) {
+        write(node, post, &subject, e);
     }
+}
+
+fn write(node: &JetStream, post: &mut Post, subject: &str, e: &Event<'_>) {
     let id = node.ids.lock().next();
     let domain = node.options.domain.as_deref().unwrap_or_default();
     let body = e.body(&id, Time::from_nanos(now().wall), domain);
@@ -45,9 +48,13 @@ fn emit_with(node: &JetStream, assets: &Assets, post: &mut Post, e: &Event<'_>) 
 }
 
 pub(crate) fn emit(node: &JetStream, assets: &Assets, e: &Event<'_>) {
+    send(node, &assets.posts, e);
+}
+/// Tells whoever listens where these senders send.
+pub(crate) fn send(node: &JetStream, posts: &Posts, e: &Event<'_>) {
     let subject = e.subject();
-    if assets.posts.has_interest(subject.as_bytes()) {
-        emit_with(node, assets, &mut assets.posts.take(), e);
+    if posts.has_interest(subject.as_bytes()) {
+        write(node, &mut posts.take(), &subject, e);
     }
 }
 

@@ -19,7 +19,7 @@ use stream::{ApiError, config::StreamConfig, errors};
 use tokio::sync::oneshot;
 
 pub use state::{Assigned, Assignment, Command, META_GROUP, Node, Noted, Notes, State};
-pub use tally::{OfAccount, Tally, aside};
+pub use tally::{OfAccount, Tally, aside, stands_in};
 
 use crate::leading::CONFIRM;
 

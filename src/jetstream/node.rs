@@ -705,6 +705,15 @@ impl JetStream {
             self.host.log("ERR", &format!("JetStream: the store did not close cleanly: {e}"));
         }
     }
+    /// Takes no requests any more: those of the clients here go to the desks of other servers.
+    pub(crate) fn close_desks(&self) {
+        for a in self.accounts.read().values() {
+            a.desk.unsubscribe_all(Some(&a.account));
+        }
+        if let Some(desk) = self.system_desk.lock().as_ref() {
+            desk.close();
+        }
+    }
     /// Whether there are other servers that may have what is not here.
     pub(crate) fn reaches_others(&self) -> bool {
         self.broker.is_clustered()

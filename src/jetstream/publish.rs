@@ -155,6 +155,7 @@ impl Stream {
             payload: m.payload(),
             from: stream::publish::From::Client,
             no_room_for_batches: self.share.no_room_for_batches(),
+            unwanted: false,
         }
     }
     /// Sends what is to be answered at once.
@@ -173,6 +174,7 @@ impl Stream {
     /// later is answered before it.
     fn publish_run(self: &Arc<Stream>, ms: &[Message<'_>], now: Now) -> (usize, Option<Answers>) {
         let Some(node) = self.node.upgrade() else { return (0, None) };
+        self.look_around();
         let mut at_once = Answers::default();
         let mut core = self.core.lock();
         let waits = core.moving.is_behind() || core.moving.handing || !core.slow.is_empty();
@@ -185,7 +187,9 @@ impl Stream {
         let mut taken = 0;
         for m in ms {
             let p = self.asked_by(m);
-            if core.is_full(&node.options) || self.share.refuses(&p, core.log.waiting().1).is_some() {
+            if core.is_full(&node.options)
+                || self.share.refuses(&p, core.log.waiting().1, core.copies()).is_some()
+            {
                 break;
             }
             let Done::Decided = core.decide(self, &p, now, &mut at_once) else { break };
@@ -229,6 +233,7 @@ impl Stream {
         now: Now,
         came: Came,
     ) -> (bool, Option<Answers>) {
+        self.look_around();
         let mut at_once = Answers::default();
         let mut core = self.core.lock();
         if core.check_open().is_err() {
@@ -247,7 +252,7 @@ impl Stream {
             }
             return (true, Some(at_once));
         }
-        if let Some(e) = self.share.refuses(p, core.log.waiting().1) {
+        if let Some(e) = self.share.refuses(p, core.log.waiting().1, core.copies()) {
             if !p.reply.is_empty() {
                 at_once.push(p.reply, |out| self.acks.push_error(out, &e.error()));
             }
@@ -304,6 +309,7 @@ impl Stream {
                         payload: &w.payload,
                         from: w.from,
                         no_room_for_batches: self.share.no_room_for_batches(),
+                        unwanted: false,
                     };
                     match core.decide(&self, &p, now(), &mut at_once) {
                         Done::Decided => drop(core.take_first()),
@@ -424,6 +430,10 @@ impl Core {
         all
     }
 
+    /// Replicas that the stream is to have: each counts for its account.
+    fn copies(&self) -> u64 {
+        self.rules.as_ref().and_then(|r| u64::try_from(r.config().num_replicas).ok()).unwrap_or(1).max(1)
+    }
     /// Whether no more publishes are taken for now.
     fn is_full(&self, o: &Options) -> bool {
         let (msgs, bytes) = self.log.waiting();
@@ -433,8 +443,16 @@ impl Core {
 
     /// Decides one publish and carries the decision out.
     fn decide(&mut self, s: &Stream, p: &Publish<'_>, now: Now, at_once: &mut Answers) -> Done {
-        let Core { rules: Some(rules), log, voided: false, .. } = self else { return Done::Wait };
+        let Core { rules: Some(rules), log, consumers, voided: false, .. } = self else { return Done::Wait };
         let view = StoreView::new(s.group());
+        let noted;
+        let p = match rules.drops_unwanted() && !consumers.any_matches(p.subject) {
+            true => {
+                noted = Publish { unwanted: true, ..*p };
+                &noted
+            }
+            false => p,
+        };
         let write = |out: &mut Vec<u8>, a: &Answer| answer::write(out, &s.acks, a);
         let decision = match rules.decide(p, &view, now) {
             Ok(d) => d,

@@ -506,6 +506,7 @@ impl Stream {
                     payload: &m.payload,
                     from: stream::From::Source,
                     no_room_for_batches: false,
+                    unwanted: false,
                 };
                 match rules.decide(&p, &view, now()) {
                     Ok(d) => d,

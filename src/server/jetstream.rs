@@ -308,10 +308,7 @@ pub fn account_made(server: &Arc<Server>, account: &Arc<Account>) {
     let Some(engine) = server.jetstream.read().clone() else { return };
     let o = server.options();
     if crate::settings::system_account(&o).as_deref() == Some(&*account.name) {
-        // Its requests are operators' where there are several servers; a server alone says that it has no streams.
-        if !engine.is_clustered() {
-            engine.set_account(account, None);
-        }
+        // Its requests are operators', and have a desk of their own.
         return;
     }
     engine.set_account(account, account_limits(&o, &account.name));

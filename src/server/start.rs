@@ -612,6 +612,7 @@ fn base_info(o: &Options, key: &ServerKey, name: &str) -> Info {
         port: u16::try_from(o.port).unwrap_or(0),
         headers: !o.no_header_support,
         jetstream: o.jetstream.is_some(),
+        domain: o.jetstream.as_ref().and_then(|j| j.domain.clone()).unwrap_or_default(),
         max_payload: o.max_payload as i64,
         api_lvl: API_LEVEL,
         xkey: key.xkey_public().to_string(),

@@ -33,6 +33,8 @@ pub struct Publish<'a> {
     pub from: From,
     /// The server has no room for a batch more (its limits count over all streams). Only the first message of a batch asks.
     pub no_room_for_batches: bool,
+    /// No consumer of an interest stream wants it (see [`crate::Stream::drops_unwanted`]): it gets a number and is gone when it is applied, so it needs no room.
+    pub unwanted: bool,
 }
 
 /// What the server sets for all streams.

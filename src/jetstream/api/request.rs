@@ -622,7 +622,8 @@ impl Reader<'_> {
     fn peer(&self, of: &'static Struct) -> Result<String, ApiError> {
         self.admitted()?;
         self.something()?;
-        self.body::<Words>(of).map(|asked| asked.peer)
+        let peer = self.body::<Words>(of)?.peer;
+        if peer.is_empty() { Err(errors::BAD_REQUEST.error()) } else { Ok(peer) }
     }
 
     fn placement(&self) -> Result<Option<Placement>, ApiError> {

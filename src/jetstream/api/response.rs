@@ -436,10 +436,12 @@ pub struct StreamNames {
 
 impl StreamNames {
     /// A page of all names, which are in order.
-    pub fn page_of(all: Vec<String>, offset: usize) -> StreamNames {
+    pub fn page_of(all: Vec<String>, offset: usize, clustered: bool) -> StreamNames {
         let (page, range) = Page::cut(all.len(), offset, NAMES_LIMIT);
-        let streams: Vec<String> = all.into_iter().skip(range.start).take(range.len()).collect();
-        StreamNames { page, streams: (!streams.is_empty()).then_some(streams) }
+        // A page behind the last is `null` where nats-server is alone.
+        let shown = clustered && !all.is_empty() || !range.is_empty();
+        let streams = all.into_iter().skip(range.start).take(range.len()).collect();
+        StreamNames { page, streams: shown.then_some(streams) }
     }
 }
 

@@ -176,8 +176,10 @@ fn pages_are_those_of_the_original() {
         assert_eq!(range.len(), number("count"));
     }
     let names = |n: usize| (0..n).map(|i| format!("{i:05}")).collect::<Vec<_>>();
-    assert_eq!(StreamNames::page_of(names(3), 3).streams, None);
-    assert_eq!(StreamNames::page_of(names(2000), 1023).streams.unwrap().len(), 977);
+    assert_eq!(StreamNames::page_of(names(3), 3, false).streams, None);
+    assert_eq!(StreamNames::page_of(names(3), 3, true).streams, Some(vec![]));
+    assert_eq!(StreamNames::page_of(names(0), 0, true).streams, None);
+    assert_eq!(StreamNames::page_of(names(2000), 1023, false).streams.unwrap().len(), 977);
     assert_eq!(ConsumerNames::page_of(names(2000), 5).consumers.len(), NAMES_LIMIT);
     assert_eq!(ConsumerNames::page_of(names(2), 9).page, Page { total: 2, offset: 2, limit: NAMES_LIMIT });
 }

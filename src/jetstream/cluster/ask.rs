@@ -28,6 +28,8 @@ use crate::{
 
 /// How long a request waits for a leader before it is refused: longer than an election, shorter than clients wait.
 pub(crate) const GRACE: Duration = Duration::from_millis(3500);
+/// How long all servers of a stream may be away before that is said: one that is restarted is back soon, and some clients wait for two seconds only.
+const AWAY: Duration = Duration::from_secs(1);
 /// How long another node may take for a request. Some read much from a disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long other nodes are given to see a change before its author is told.
@@ -127,6 +129,22 @@ impl JetStream {
         let hint = c.hints.lock().get(&a.a.id).copied().filter(|n| a.a.concerns(*n));
         let others = a.a.members.iter().copied().filter(|n| *n != self.me);
         hint.into_iter().chain(others).find(|n| c.is_up(*n)).map_or(At::Nobody, At::Node)
+    }
+    /// Whether no server of a stream can be reached.
+    fn is_away(&self, a: &Assigned) -> bool {
+        let away = |c: &Cluster, n: &NodeId| *n != self.me && !c.is_up(*n);
+        self.cluster.as_ref().is_some_and(|c| a.a.members.iter().all(|n| away(c, n)))
+    }
+    /// The same, if it stays so for a while.
+    pub(crate) async fn is_away_for_long(&self, a: &Assigned) -> bool {
+        let begun = env::now();
+        while self.is_away(a) {
+            if begun.elapsed() >= AWAY {
+                return true;
+            }
+            env::sleep(AGAIN).await;
+        }
+        false
     }
     fn at(&self, assets: &Assets, r: Responsible<'_>) -> At {
         match r {
@@ -382,7 +400,7 @@ impl Desk<'_> {
             return Some(Answered { counts, ..Answered::of((kind, answer)) });
         };
         let until = env::now() + GRACE;
-        let mut hint = None;
+        let (mut hint, mut away) = (None, None);
         loop {
             let mut changes = c.changed.subscribe();
             let at = match hint.take() {
@@ -412,8 +430,15 @@ impl Desk<'_> {
                 },
                 At::Nobody => {}
             }
-            if env::now() >= until {
-                return Some(Answered::of((kind, Err(self.nobody(c, &request)))));
+            let is_away = self.stream_asked(&request).is_some_and(|a| self.node.is_away(&a));
+            away = away.or(Some(env::now())).filter(|_| is_away);
+            if env::now() >= until || away.is_some_and(|since| since.elapsed() >= AWAY) {
+                let e = match (is_away, kind) {
+                    (false, _) => errors::CLUSTER_NOT_AVAIL,
+                    (true, Kind::ConsumerInfo) => errors::CONSUMER_OFFLINE,
+                    (true, _) => errors::STREAM_OFFLINE,
+                };
+                return Some(Answered::of((kind, Err(e.error()))));
             }
             if hint.is_none() {
                 env::timeout(AGAIN, changes.changed()).await.ok();
@@ -421,14 +446,6 @@ impl Desk<'_> {
         }
     }
 
-    /// Why nobody answers: all servers of the stream are away, or they have no leader.
-    fn nobody(&self, c: &Cluster, r: &Request) -> ApiError {
-        let away = |n: &NodeId| *n != self.node.me && !c.is_up(*n);
-        match self.stream_asked(r) {
-            Some(a) if a.a.members.iter().all(away) => errors::STREAM_OFFLINE.error(),
-            _ => errors::CLUSTER_NOT_AVAIL.error(),
-        }
-    }
     /// The assigned stream that a request is for.
     fn stream_asked(&self, r: &Request) -> Option<Arc<Assigned>> {
         let Responsible::Stream(name) = responsible(r) else { return None };

@@ -22,6 +22,7 @@ use super::{
     calls::{Call, Reply},
     formation::{Action, Saved},
     identity,
+    namesakes::Namesakes,
     shell::{Cluster, NOTES, SPENDS},
 };
 use crate::{
@@ -53,6 +54,8 @@ struct Mind {
     told: BTreeSet<NodeId>,
     /// The leader of the meta group that was logged last.
     leader: Option<NodeId>,
+    /// Nodes in whose place another of their name is there.
+    namesakes: Namesakes,
     /// When streams in memory were looked at last.
     remembered_at: u64,
     /// The meta group's own replica is to come back as another life, until that is made. Set only by its own word: one that is not there may have been
@@ -102,6 +105,7 @@ impl JetStream {
         self.log_leader(c, mind);
         let nodes = self.keep_nodes(c).await;
         self.keep_notes(mind);
+        self.replace_namesakes(c, &mut mind.namesakes).await;
         self.end_abandoned_restores().await;
         let groups = self.keep_groups(c, mind).await;
         let late = u128::from(env::now().0.saturating_sub(mind.remembered_at)) >= REMEMBER.as_nanos();
@@ -148,7 +152,10 @@ impl JetStream {
         }
         mind.leader = leader;
         match leader {
-            Some(n) if n == self.me => self.host.log("INF", "Self is new JetStream cluster metadata leader"),
+            Some(n) if n == self.me => {
+                self.host.log("INF", "Self is new JetStream cluster metadata leader");
+                self.tell_meta_leader();
+            }
             Some(n) => {
                 let text = format!("JetStream cluster new metadata leader: {}/{}", self.name_of(n), c.name);
                 self.host.log("INF", &text);

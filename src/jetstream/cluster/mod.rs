@@ -11,6 +11,7 @@ pub(crate) mod healing;
 pub(crate) mod identity;
 pub(crate) mod keeper;
 pub(crate) mod moving;
+mod namesakes;
 mod notes;
 pub(crate) mod place;
 pub(crate) mod rescue;
@@ -20,6 +21,7 @@ pub(crate) mod system;
 #[cfg(test)]
 mod tests;
 mod told;
+mod usage;
 
 use std::{pin::Pin, sync::Arc};
 

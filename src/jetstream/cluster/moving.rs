@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     JetStream,
-    account::Assets,
+    account::{Assets, named_in},
     api::ack::AckPrefix,
     leading::Standing,
     meta::Assigned,
@@ -503,44 +503,43 @@ impl JetStream {
 }
 
 impl Assets {
-    /// Keeps what a client sent to a stream's leader until there is one. False if there is no such stream, or too much waits.
-    pub(crate) fn later(self: &Arc<Assets>, node: &Arc<JetStream>, name: &str, f: &Forward<'_>) -> bool {
+    /// Keeps what a client sent to a stream's leader until there is one, for a while. False if there is no such stream, or too much waits.
+    pub(crate) fn later(self: &Arc<Assets>, f: &Forward<'_>) -> bool {
         let waits = match f.way {
             Way::Pull | Way::Ack | Way::Flow => true,
             Way::Direct | Way::Publish | Way::Heir | Way::Ready | Way::Opened | Way::Handed => false,
         };
-        let Some(a) = node.meta.find(&self.account.name, name).filter(|_| waits && node.is_clustered())
-        else {
+        let Some(node) = self.node.upgrade().filter(|n| waits && n.is_clustered()) else { return false };
+        let Some(a) = named_in(f).and_then(|name| node.meta.find(&self.account.name, name)) else {
             return false;
         };
         if !node.is_between(&a) || f.hops >= HOPS_MAX {
             return false;
         }
         let Some(place) = node.place() else { return false };
-        let (me, node, mut bytes) = (self.clone(), node.clone(), f.encode());
+        let (me, node, bytes) = (self.clone(), node.clone(), f.encode());
         env::spawn(async move {
             let begun = env::now();
             let mut pause = PAUSES.0;
+            let Some(f) = Forward::decode(&bytes) else { return };
             while begun.elapsed() < GRACE && !node.is_closed() {
                 env::sleep(pause).await;
                 pause = (pause * 2).min(PAUSES.1);
                 if node.is_between(&a) {
                     continue;
                 }
-                let Some(f) = Forward::decode(&bytes) else { return };
                 let shorter = (f.way == Way::Pull).then(|| shorten(f.body, begun.elapsed())).flatten();
-                if let Some(body) = shorter {
-                    bytes = Forward { body: &body, ..f }.encode();
+                let body = shorter.as_deref().unwrap_or(f.body);
+                if me.take_now(None, &Forward { body, ..f.clone() }) {
+                    return drop(place);
                 }
-                break;
+                // It may be gone, or its leader too by now.
+                if !node.is_between(&a) {
+                    break;
+                }
             }
-            if let Some(f) = Forward::decode(&bytes)
-                && !me.take(None, &f)
-                && f.way == Way::Pull
-                && !f.reply.is_empty()
-                && !node.is_closed()
-            {
-                me.posts.take().status(f.reply, b"NATS/1.0 503\r\n\r\n");
+            if f.way == Way::Pull && !f.reply.is_empty() && !node.is_closed() {
+                me.nobody(f.subject, f.reply);
             }
             drop(place);
         });
@@ -576,6 +575,7 @@ fn given<'a>(f: &Forward<'a>) -> Publish<'a> {
         payload: f.body,
         from: From::Client,
         no_room_for_batches: false,
+        unwanted: false,
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Candidate {
     pub tags: Vec<String>,
     /// It can be reached.
     pub up: bool,
+    /// It is being emptied, and gets nothing.
+    pub emptied: bool,
     /// Streams that it has.
     pub assets: usize,
     /// Those of them that have several replicas.
@@ -42,6 +44,8 @@ pub struct Wish {
     pub bytes: u64,
     /// Nodes that it is on already and would like to keep, in their order.
     pub keep: Vec<NodeId>,
+    /// What cannot be reached is taken too where a majority can: it makes its replica when it comes.
+    pub absent_too: bool,
 }
 
 /// Why nodes were passed over.
@@ -101,9 +105,12 @@ pub fn place(wish: &Wish, all: &[Candidate]) -> Result<Vec<NodeId>, String> {
             continue;
         }
         let kept = wish.keep.contains(&c.id);
-        if !c.up && !kept {
+        let absent = !c.up || c.emptied;
+        if absent && !kept {
             passed.offline = true;
-            continue;
+            if c.emptied || !wish.absent_too {
+                continue;
+            }
         }
         let (not, must): (Vec<&String>, Vec<&String>) = wish.tags.iter().partition(|t| t.starts_with('!'));
         if not.iter().any(|t| has(&c.tags, &t[1..])) {
@@ -129,12 +136,17 @@ pub fn place(wish: &Wish, all: &[Candidate]) -> Result<Vec<NodeId>, String> {
     }
     let order = |c: &&Candidate| {
         let at = wish.keep.iter().position(|k| *k == c.id);
-        (at.is_none(), at, c.assets, c.leads, c.id)
+        (at.is_none(), at, !c.up, c.assets, c.leads, c.id)
     };
     fit.sort_by_key(order);
     let mut chosen: Vec<&Candidate> = Vec::new();
     for c in fit {
         if chosen.len() == wish.replicas {
+            break;
+        }
+        // What comes is not waited for by a group that cannot elect a leader until then.
+        let reached = chosen.iter().filter(|o| o.up).count();
+        if !c.up && !wish.keep.contains(&c.id) && reached <= wish.replicas / 2 {
             break;
         }
         if !wish.unique_tag.is_empty() {
@@ -155,7 +167,8 @@ pub fn place(wish: &Wish, all: &[Candidate]) -> Result<Vec<NodeId>, String> {
     }
     if wish.keep.is_empty() {
         // Who leads the fewest leads this one.
-        let first = chosen.iter().enumerate().min_by_key(|(i, c)| (c.leads, *i)).map_or(0, |(i, _)| i);
+        let able = chosen.iter().enumerate().filter(|(_, c)| c.up);
+        let first = able.min_by_key(|(i, c)| (c.leads, *i)).map_or(0, |(i, _)| i);
         chosen[..=first].rotate_right(1);
     }
     Ok(chosen.into_iter().map(|c| c.id).collect())
@@ -176,6 +189,7 @@ mod tests {
             cluster: "C".into(),
             tags: tags.iter().map(|t| (*t).to_owned()).collect(),
             up: true,
+            emptied: false,
             assets: 0,
             shared: 0,
             leads: 0,
@@ -244,23 +258,52 @@ mod tests {
         assert_eq!(place(&Wish { replicas: 1, ..w }, &all), Ok(vec![n(4)]));
     }
 
+    #[test]
+    fn who_is_away_is_taken_where_a_majority_is_there() {
+        let mut all: Vec<Candidate> = (1..=5).map(|id| node(id, &[])).collect();
+        (all[0].up, all[1].up) = (false, false);
+        // Who is there leads, though it leads more.
+        all[2].leads = 3;
+        all[3].leads = 3;
+        all[4].leads = 3;
+        let away = |replicas| Wish { absent_too: true, ..wish(replicas) };
+        assert_eq!(place(&away(3), &all), Ok(vec![n(3), n(4), n(5)]), "nobody else is needed");
+        assert_eq!(place(&away(4), &all), Ok(vec![n(3), n(4), n(5), n(1)]));
+        assert_eq!(place(&away(5), &all), Ok(vec![n(3), n(4), n(5), n(1), n(2)]));
+        let e = |w: &Wish, all: &[Candidate]| place(w, all).expect_err("it does not fit");
+        let offline = "no suitable peers for placement, peer offline";
+        assert_eq!(e(&wish(4), &all), offline, "a move goes to who is there");
+        all[2].up = false;
+        assert_eq!(e(&away(4), &all), offline, "two of four elect nobody");
+        assert_eq!(e(&away(1), &all[..3]), offline);
+        // What it is on already counts as it is.
+        let kept = Wish { keep: vec![n(4)], ..away(3) };
+        assert_eq!(place(&kept, &all), Ok(vec![n(4), n(5), n(1)]));
+        let gone = Wish { keep: vec![n(1)], ..away(3) };
+        assert_eq!(place(&gone, &all), Ok(vec![n(1), n(4), n(5)]));
+        assert_eq!(e(&gone, &all[..4]), offline);
+        all[4].emptied = true;
+        assert_eq!(e(&away(2), &all), offline, "what is being emptied gets nothing");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn what_is_chosen_fits(
             nodes in proptest::collection::vec((0u8..4, any::<bool>(), 0usize..4, 0u64..3), 0..7),
-            replicas in 1usize..6, unique: bool, bytes in 0u64..3,
+            replicas in 1usize..6, unique: bool, bytes in 0u64..3, absent_too: bool,
         ) {
             let all: Vec<Candidate> = nodes.iter().enumerate().map(|(i, (tag, up, assets, room))| {
                 let tag = format!("az:{tag}");
-                Candidate { up: *up, assets: *assets, room: *room, ..node(i as u64 + 1, &[&tag]) }
+                Candidate { up: *up, emptied: *up && *assets == 3, assets: *assets, room: *room, ..node(i as u64 + 1, &[&tag]) }
             }).collect();
-            let w = Wish { unique_tag: if unique { "az:".into() } else { String::new() }, bytes, ..wish(replicas) };
+            let w = Wish { unique_tag: if unique { "az:".into() } else { String::new() }, bytes, absent_too, ..wish(replicas) };
             if let Ok(chosen) = place(&w, &all) {
                 prop_assert_eq!(chosen.len(), replicas);
                 let found: Vec<&Candidate> =
                     chosen.iter().map(|id| all.iter().find(|c| c.id == *id).expect("it is one of them")).collect();
-                prop_assert!(found.iter().all(|c| c.up && c.room >= bytes));
+                prop_assert!(found.iter().all(|c| (c.up || absent_too) && !c.emptied && c.room >= bytes));
+                prop_assert!(found[0].up && found.iter().filter(|c| c.up).count() > replicas / 2);
                 for (i, a) in found.iter().enumerate() {
                     prop_assert!(found[..i].iter().all(|b| b.id != a.id && (!unique || b.tags != a.tags)));
                 }

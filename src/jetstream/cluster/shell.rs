@@ -256,6 +256,7 @@ impl JetStream {
         if std::mem::take(&mut hello.expels) && same && !c.expelled.swap(true, AcqRel) {
             let text = "JetStream: this server was removed from the cluster; it can come back with an empty store directory only";
             self.host.log("ERR", text);
+            self.close_desks();
         }
         // It may have been away when it was removed.
         if same && self.meta.read(|s| s.is_removed(from)) {

@@ -12,10 +12,10 @@ use crate::{
     JetStream,
     api::{
         Time,
-        response::{ClusterInfo, PeerInfo},
+        response::{Alternate, ClusterInfo, PeerInfo, StreamInfo, StreamState},
     },
     leading::Standing,
-    meta::Assignment,
+    meta::{Assigned, Assignment},
     shell::Stream,
 };
 
@@ -117,6 +117,45 @@ impl JetStream {
         })
     }
 
+    /// A stream of which nobody tells anything, as lists show it: what is wanted, and who is to have it.
+    pub(crate) fn info_of_away(&self, a: &Assigned) -> Option<StreamInfo> {
+        let c = self.cluster.as_ref()?;
+        let peer = |n: &NodeId| {
+            let name = self.name_of(*n);
+            let peer = peer_id(&name);
+            PeerInfo { name, peer, offline: *n != self.me && !c.is_up(*n), ..PeerInfo::default() }
+        };
+        Some(StreamInfo {
+            config: a.config.clone()?,
+            created: Time::from_nanos(a.a.created),
+            state: StreamState::default(),
+            domain: self.options.domain.clone().unwrap_or_default(),
+            cluster: Some(ClusterInfo {
+                name: c.name.clone(),
+                raft_group: group_name('S', a.a.id, a.a.first.len(), a.a.memory),
+                replicas: a.a.members.iter().map(peer).collect(),
+                ..ClusterInfo::default()
+            }),
+            mirror: None,
+            sources: Vec::new(),
+            alternates: Vec::new(),
+            ts: Time::from_nanos(crate::shell::now().wall),
+        })
+    }
+    /// The streams that could be read instead of one, and it: those that mirror it. None if nobody does, or on a server alone.
+    pub(crate) fn alternates(&self, account: &str, name: &str) -> Vec<Alternate> {
+        let Some(c) = &self.cluster else { return Vec::new() };
+        let domain = self.options.domain.clone().unwrap_or_default();
+        let one =
+            |name: &str| Alternate { name: name.to_owned(), domain: domain.clone(), cluster: c.name.clone() };
+        self.meta.read(|s| {
+            let of = s.sum_of(account).into_iter().flat_map(|of| of.mirrors_of(name));
+            let mirrors: Vec<Alternate> = of.filter_map(|id| s.get(id)).map(|a| one(&a.a.name)).collect();
+            let own = (!mirrors.is_empty()).then(|| one(name));
+            own.into_iter().chain(mirrors).collect()
+        })
+    }
+
     /// The meta group as `/jsz` shows it; `None` on a server alone.
     pub fn meta_cluster(&self) -> Option<Value> {
         let c = self.cluster.as_ref()?;
@@ -165,13 +204,17 @@ impl JetStream {
         Duration::from_nanos(u64::try_from(age).unwrap_or(0))
     }
 
+    /// Whether this server was removed from its cluster.
+    pub(crate) fn is_expelled(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|c| c.expelled.load(std::sync::atomic::Ordering::Acquire))
+    }
     /// What keeps a member of a cluster from changing or finding anything, if so.
     pub fn unhealthy_meta(&self) -> Option<String> {
         let c = self.cluster.as_ref()?;
         if c.genesis().is_none() {
             return Some("JetStream has not established contact with a meta leader".into());
         }
-        if c.expelled.load(std::sync::atomic::Ordering::Acquire) {
+        if self.is_expelled() {
             return Some("JetStream: this server was removed from the cluster".into());
         }
         if let Some(why) = self.meta.fault() {

@@ -18,13 +18,16 @@ use super::{
 };
 use crate::{
     JetStream,
-    account::{API, DESKS, internal},
+    account::{API, DESKS, imports_api, internal},
+    advisory,
     api::{
         self, Placement,
+        event::Event,
         response::{Done, StreamInfo},
+        strict::looks_like_json,
         text,
     },
-    handlers::Desk,
+    handlers::{Desk, info::dressed},
     leading::CONFIRM,
     meta::{Assigned, Command, NotAssigned},
     post::Posts,
@@ -38,8 +41,16 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
 /// Takes the system account's requests.
 pub(crate) struct SystemDesk {
     node: Weak<JetStream>,
+    account: Arc<Account>,
     posts: Posts,
     link: Arc<Link>,
+}
+
+impl SystemDesk {
+    /// Takes no requests any more.
+    pub(crate) fn close(&self) {
+        self.link.unsubscribe_all(Some(&self.account));
+    }
 }
 
 struct Ear(Weak<SystemDesk>);
@@ -60,7 +71,10 @@ impl Inbound for Ear {
         let Some(place) = node.place() else { return true };
         let (subject, reply, body) = (subject.to_owned(), m.reply.to_vec(), m.payload().to_vec());
         env::spawn(async move {
-            let answer = node.operate(&subject, &body).await;
+            let answer = node.operate(&subject, &body).await.or_else(|| {
+                // Unless it asks an account that has some.
+                if imports_api(&desk.account) { None } else { no_streams(&subject) }
+            });
             if let Some(answer) = answer.filter(|_| !reply.is_empty()) {
                 desk.posts.take().plain(&reply, &answer);
             }
@@ -85,6 +99,10 @@ struct Asked {
 }
 
 impl Asked {
+    /// What is no JSON at all is taken for nothing where nothing has to be said, as nats-server does.
+    fn read_if_json(body: &[u8]) -> Result<Asked, ApiError> {
+        Asked::read(if looks_like_json(body) { body } else { b"" })
+    }
     fn read(body: &[u8]) -> Result<Asked, ApiError> {
         match body.iter().all(u8::is_ascii_whitespace) {
             true => Ok(Asked::default()),
@@ -97,7 +115,8 @@ impl Asked {
         if called.is_empty() {
             return Err(errors::BAD_REQUEST.error());
         }
-        node.node_called(called).ok_or_else(|| errors::CLUSTER_SERVER_NOT_MEMBER.error())
+        // Of two of one name the one that is gone is meant.
+        node.nodes_called(called).last().copied().ok_or_else(|| errors::CLUSTER_SERVER_NOT_MEMBER.error())
     }
     /// K-13: the server that is meant, now that this node knows all of them: who bore the name when the request came, if it knew somebody `then`. One that took
     /// the name of a server that is gone, while this node waited for news, is not meant.
@@ -128,6 +147,22 @@ fn answer(kind: &'static str, r: Result<Done, ApiError>) -> Option<Bytes> {
     Some(text::to_bytes(&Answer { kind, error, done }))
 }
 
+/// What the system account is told of whatever it cannot ask: it has no streams.
+fn no_streams(subject: &str) -> Option<Bytes> {
+    let e = errors::NOT_ENABLED_FOR_ACCOUNT.error();
+    match subject {
+        // Operators' requests that a server alone does not know.
+        RESCUE | STEP_DOWN | REMOVE => None,
+        _ if Order::of(subject).is_some() => None,
+        "INFO" => Some(api::failure(api::Kind::AccountInfo, &e)),
+        _ => answer("io.nats.jetstream.api.v1.system_response", Err(e)),
+    }
+}
+
+/// Requests of operators that any server carries out.
+const RESCUE: &str = "META.RESCUE";
+const STEP_DOWN: &str = "META.LEADER.STEPDOWN";
+const REMOVE: &str = "SERVER.REMOVE";
 /// What the request to end all streams of an account begins with.
 const PURGE: &str = "ACCOUNT.PURGE.";
 /// How its answer is called.
@@ -181,13 +216,31 @@ impl<'a> Order<'a> {
         match self {
             Order::Evacuate => answer(EVACUATED, Err(e.clone())),
             Order::Purge { .. } => answer(PURGED, Err(e.clone())),
-            Order::Move { .. } | Order::CancelMove { .. } => Some(api::failure(api::Kind::StreamUpdate, e)),
+            Order::Move { .. } | Order::CancelMove { .. } => Some(api::failure(self.kind(), e)),
+        }
+    }
+    /// How its answer is called where it is a stream's info.
+    fn kind(self) -> api::Kind {
+        if matches!(self, Order::CancelMove { .. }) {
+            api::Kind::StreamCancelMove
+        } else {
+            api::Kind::StreamUpdate
         }
     }
 }
 
 impl JetStream {
-    /// Takes operators' requests in the system account. Once. A server alone knows of one only.
+    /// Whether anybody in the system account listens to a subject.
+    pub(super) fn is_heard_in_system(&self, subject: &str) -> bool {
+        self.system_desk.lock().as_ref().is_some_and(|d| d.posts.has_interest(subject.as_bytes()))
+    }
+    /// Tells the system account of an event.
+    pub(super) fn tell_system(&self, e: &Event<'_>) {
+        let Some(desk) = self.system_desk.lock().clone() else { return };
+        advisory::send(self, &desk.posts, e);
+    }
+
+    /// Takes operators' requests in the system account, which has no streams. Once. A server alone knows of one only.
     pub fn serve_system(self: &Arc<JetStream>, account: &Arc<Account>) {
         let mut slot = self.system_desk.lock();
         if slot.is_some() {
@@ -196,14 +249,10 @@ impl JetStream {
         let desk = Arc::new_cyclic(|me: &Weak<SystemDesk>| {
             let link = internal(self, Some(Box::new(Ear(me.clone()))));
             let posts = Posts::new(self.broker.clone(), link.clone(), account.clone());
-            SystemDesk { node: Arc::downgrade(self), posts, link }
+            SystemDesk { node: Arc::downgrade(self), account: account.clone(), posts, link }
         });
-        let (subject, queue) = match self.is_clustered() {
-            true => (&b"$JS.API.>"[..], DESKS),
-            // Beside the desk that says of this account that it has no streams.
-            false => (&b"$JS.API.ACCOUNT.PURGE.*"[..], &b""[..]),
-        };
-        let subscribed = desk.link.subscribe(account, SID, subject, queue, false);
+        let queue = if self.is_clustered() { DESKS } else { b"" };
+        let subscribed = desk.link.subscribe(account, SID, b"$JS.API.>", queue, false);
         subscribed.expect("a new link is open and without limits");
         *slot = Some(desk);
     }
@@ -212,21 +261,22 @@ impl JetStream {
     pub(super) async fn operate(self: &Arc<JetStream>, subject: &str, body: &[u8]) -> Option<Bytes> {
         let read = || Asked::read(body);
         match subject {
-            "META.RESCUE" => {
+            RESCUE | STEP_DOWN | REMOVE if !self.is_clustered() => None,
+            RESCUE => {
                 let kind = "io.nats.jetstream.api.v1.meta_rescue_response";
                 match self.rescue(body).await {
                     Ok(done) => Some(text::to_bytes(&Said { kind, done })),
                     Err(e) => answer(kind, Err(e)),
                 }
             }
-            "META.LEADER.STEPDOWN" => {
-                let r = match read() {
+            STEP_DOWN => {
+                let r = match Asked::read_if_json(body) {
                     Ok(a) => self.step_down_meta(a.placement).await,
                     Err(e) => Err(e),
                 };
                 answer("io.nats.jetstream.api.v1.meta_leader_stepdown_response", r)
             }
-            "SERVER.REMOVE" => {
+            REMOVE => {
                 let r = match read() {
                     Ok(a) => self.remove_server(&a).await,
                     Err(e) => Err(e),
@@ -308,7 +358,7 @@ impl JetStream {
             Order::Purge { account } => return Some(self.purge_account(account).await),
         };
         match done {
-            Ok(info) => Some(api::success(api::Kind::StreamUpdate, &info)),
+            Ok(info) => Some(api::success(order.kind(), &info)),
             Err(e) => order.refused(&e),
         }
     }
@@ -344,8 +394,8 @@ impl JetStream {
         stream: &str,
         asked: &Asked,
     ) -> Result<StreamInfo, ApiError> {
-        if asked.server.is_empty() && asked.cluster.is_empty() && asked.tags.is_empty() {
-            return Err(errors::BAD_REQUEST.error());
+        if self.broker.account(account).is_none() && self.meta.of_account(account).is_empty() {
+            return Err(errors::NO_ACCOUNT.error());
         }
         let a = {
             let assets = self.assets(&self.broker.account_or_new(account));
@@ -354,11 +404,18 @@ impl JetStream {
             if !a.a.leaving.is_empty() {
                 return Err(errors::STREAM_MOVE_IN_PROGRESS.error());
             }
+            let elsewhere = asked.cluster.is_empty() && asked.tags.is_empty();
             let out = match asked.server.is_empty() {
-                true => None,
+                // Who does not say what for wants it on other servers.
+                true if elsewhere => a.a.members.clone(),
+                true => Vec::new(),
                 false => {
-                    let node = self.node_called(&asked.server).filter(|n| a.a.members.contains(n));
-                    Some(node.ok_or_else(|| errors::CLUSTER_PEER_NOT_MEMBER.error())?)
+                    let nodes = self.nodes_called(&asked.server);
+                    if nodes.is_empty() {
+                        return Err(errors::CLUSTER_SERVER_NOT_MEMBER.error());
+                    }
+                    let node = nodes.into_iter().find(|n| a.a.members.contains(n));
+                    vec![node.ok_or_else(|| errors::CLUSTER_PEER_NOT_MEMBER.error())?]
                 }
             };
             let wanted = Placement {
@@ -366,10 +423,10 @@ impl JetStream {
                 tags: asked.tags.clone(),
                 ..Placement::default()
             };
-            self.place_anew(&a, out, &wanted).await?;
+            self.place_anew(&a, &out, &wanted).await?;
             a
         };
-        self.settle(a.a.id, a.a.config.clone()).await
+        self.settle(a.a.id, a.a.config.clone()).await.map(dressed)
     }
 
     async fn cancel_move_of(
@@ -382,7 +439,7 @@ impl JetStream {
             let _one = assets.making.turn(stream).await;
             self.stay(account, stream).await?
         };
-        self.settle(a.a.id, a.a.config.clone()).await
+        self.settle(a.a.id, a.a.config.clone()).await.map(dressed)
     }
 
     async fn step_down_meta(self: &Arc<JetStream>, p: Option<Placement>) -> Result<Done, ApiError> {
@@ -476,6 +533,21 @@ mod tests {
             ["ACCOUNT.STREAM.MOVE.A", "ACCOUNT.STREAM.MOVE..S", "ACCOUNT.STREAM.MOVE.A.S.T", "STREAM.INFO.S"]
         {
             assert_eq!(Order::of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_system_account_is_told_that_it_has_no_streams() {
+        let said = |subject| no_streams(subject).map(|b| String::from_utf8_lossy(&b).into_owned());
+        let error =
+            r#""error":{"code":503,"err_code":10039,"description":"JetStream not enabled for account"}"#;
+        let of = |kind: &str| Some(format!(r#"{{"type":"io.nats.jetstream.api.v1.{kind}_response",{error}"#));
+        for (subject, kind) in [("INFO", "account_info"), ("STREAM.NAMES", "system"), ("X.Y", "system")] {
+            let begins = said(subject).map(|s| s.chars().take(of(kind).map_or(0, |w| w.len())).collect());
+            assert_eq!(begins, of(kind), "{subject}");
+        }
+        for subject in [RESCUE, STEP_DOWN, REMOVE, "SERVER.EVACUATE", "ACCOUNT.STREAM.MOVE.A.S"] {
+            assert_eq!(said(subject), None, "{subject}");
         }
     }
 }

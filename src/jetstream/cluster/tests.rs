@@ -206,6 +206,7 @@ impl Drop for Dir {
 struct Got {
     subject: String,
     reply: String,
+    head: String,
     body: String,
 }
 
@@ -232,7 +233,12 @@ impl Inbound for Ear {
         match self {
             Ear::Client(inbox) => {
                 let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-                let got = Got { subject: text(m.subject), reply: text(m.reply), body: text(m.payload()) };
+                let got = Got {
+                    subject: text(m.subject),
+                    reply: text(m.reply),
+                    head: text(m.header()),
+                    body: text(m.payload()),
+                };
                 inbox.got.lock().push(got);
                 inbox.came.notify_waiters();
             }
@@ -570,6 +576,98 @@ fn c6_a_leader_dies_and_the_stream_goes_on() {
     });
 }
 
+/// As with nats-server: what an account may store is one limit for all servers, and each replica counts.
+#[test]
+fn an_account_has_one_limit_for_all_servers() {
+    run(async {
+        let w = World::new(3).await;
+        w.formed().await;
+        let limits = AccountLimits { max_store: 40_000, ..AccountLimits::default() };
+        w.all().for_each(|s| s.node.set_account(&s.account, Some(limits)));
+        // One stream on each of two servers, and one on all.
+        for (name, i) in [("A", 0), ("B", 1)] {
+            let tags = json!({ "tags": [format!("host:s{i}")] });
+            let config = json!({ "name": name, "subjects": [format!("{name}.>")], "placement": tags });
+            w.at(0).good(&format!("STREAM.CREATE.{name}"), &config.to_string()).await;
+        }
+        w.at(0).good("STREAM.CREATE.R", &stream("R", 3)).await;
+        let body = "x".repeat(1000);
+        for _ in 0..12 {
+            w.publish("A.x", &body).await;
+        }
+        // What is refused is not stored, and the others' bytes are known after a while.
+        let publish = async |subject: &str| {
+            let s = w.all().find(|s| s.account.has_interest(subject.as_bytes())).expect("somebody leads it");
+            let reply = s.inbox();
+            s.send(subject, &reply, &body);
+            let v: Value = serde_json::from_str(&s.wait(&reply, 1).await[0].body).expect("JSON");
+            v["error"]["err_code"].as_u64()
+        };
+        let fill = async |subject: &str| {
+            let (mut n, end) = (0, env::now() + PATIENCE);
+            while publish(subject).await.is_none() {
+                n += 1;
+                assert!(env::now() < end, "{subject}: {n} are stored");
+                env::sleep(Duration::from_millis(100)).await;
+            }
+            n
+        };
+        let stored = async || {
+            let v = w.at(2).good("INFO", "").await;
+            v["storage"].as_u64().expect("a number")
+        };
+        fill("B.x").await;
+        // Half a second of publishes, one in a tenth of a second, at the most.
+        let full = stored().await;
+        assert!((39_000..52_000).contains(&full), "{full}");
+        assert_eq!(publish("B.x").await, Some(10002));
+        // What goes elsewhere makes room here, for each copy.
+        w.at(0).good("STREAM.PURGE.A", "").await;
+        let before = stored().await;
+        let end = env::now() + PATIENCE;
+        while publish("R.x").await.is_some() {
+            assert!(env::now() < end, "there is no room");
+            env::sleep(Duration::from_millis(50)).await;
+        }
+        let n = fill("R.x").await + 1;
+        let full = stored().await;
+        assert!(full >= before + 3 * 1000 * n && full < 40_000 + 3 * 1100 * 8, "{before} {full} {n}");
+        w.end().await;
+    });
+}
+
+/// While one of three is restarted, applications go on making their streams: it makes its replicas when it is back.
+#[test]
+fn c6_streams_are_made_and_grow_while_a_server_is_away() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let v = w.at(0).good("STREAM.CREATE.S", &stream("S", 1)).await;
+        let has_it = w.find(v["cluster"]["leader"].as_str().expect("a leader"));
+        let (away, here) = ((has_it + 1) % 3, (has_it + 2) % 3);
+        let dir = w.kill(away).await;
+        w.eventually(here, "STREAM.NAMES", |v| v["error"].is_null()).await;
+        let v = w.at(here).good("STREAM.CREATE.T", &stream("T", 3)).await;
+        let peers = v["cluster"]["replicas"].as_array().expect("replicas");
+        let offline = |name: &str| peers.iter().any(|p| p["name"] == name && p["offline"] == true);
+        assert!(peers.len() == 2 && offline(&format!("s{away}")), "{v}");
+        let none = w.at(here).api("STREAM.CREATE.U", &stream("U", 4)).await;
+        assert_eq!(none["error"]["err_code"], 10005, "{none}");
+        assert_eq!(w.publish("T.x", "1").await, 1);
+        let v = w.at(here).good("STREAM.UPDATE.S", &stream("S", 3)).await;
+        assert_eq!(v["config"]["num_replicas"], 3);
+        assert_eq!(w.publish("S.x", "1").await, 1);
+        w.start(away, &dir).await;
+        for name in ["S", "T"] {
+            w.eventually(here, &format!("STREAM.INFO.{name}"), |v| {
+                all_current(v, 2) && v["state"]["messages"] == 1
+            })
+            .await;
+        }
+        w.end().await;
+    });
+}
+
 /// Who is asked for a new stream waits until it leads it. It once said that it did not know yet, and was asked again a pause later: ten times as long as the
 /// making took.
 #[test]
@@ -727,6 +825,64 @@ fn a_server_alone_takes_others_in_and_its_streams_grow_and_shrink() {
     });
 }
 
+/// As nats-server says it: to the account, and to the system account with the account's name.
+#[test]
+fn leaders_and_their_loss_are_told_to_the_account_and_the_system() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        w.at(0).good("STREAM.CREATE.S", &stream("S", 3)).await;
+        let c = r#"{"stream_name":"S","config":{"durable_name":"c","ack_policy":"explicit"}}"#;
+        w.at(0).good("CONSUMER.CREATE.S.c", c).await;
+        let v = w.api(0, "STREAM.INFO.S").await;
+        let leader = w.find(v["cluster"]["leader"].as_str().expect("a leader"));
+        let last = (leader + 1) % 3;
+        let hear = |s: &Server| {
+            let system = s.broker.account_or_new("$SYS");
+            [&s.account, &system].map(|account| {
+                let inbox = Arc::new(Inbox::default());
+                let l = link(&s.broker, Ear::Client(inbox.clone()));
+                l.subscribe(account, b"1", b"$JS.EVENT.ADVISORY.>", b"", false).expect("it is open");
+                (inbox, l)
+            })
+        };
+        let ears: Vec<_> = w.all().map(hear).collect();
+        // What anybody heard in that account: the account that is named, for each subject.
+        let heard = |i: usize| -> BTreeSet<(String, String)> {
+            let all = ears.iter().flat_map(|e| e[i].0.got.lock().clone());
+            let read = |g: Got| {
+                let v: Value = serde_json::from_str(&g.body).expect("JSON");
+                (g.subject.replace("$JS.EVENT.ADVISORY.", ""), v["account"].as_str().unwrap_or("").to_owned())
+            };
+            all.map(read).collect()
+        };
+        let both = async |what: &str| {
+            for subject in [format!("STREAM.{what}.S"), format!("CONSUMER.{what}.S.c")] {
+                until(&subject, || {
+                    let in_both = heard(0).contains(&(subject.clone(), String::new()))
+                        && heard(1).contains(&(subject.clone(), "A".to_owned()));
+                    in_both.then_some(())
+                })
+                .await;
+            }
+        };
+        w.at(0).good("STREAM.LEADER.STEPDOWN.S", "").await;
+        both("LEADER_ELECTED").await;
+        let meta = w.at(0).node.meta_leader().expect("one leads");
+        w.at(w.find(&meta)).node.hand_over_meta(None);
+        until("the system hears of the meta leader", || {
+            heard(1).contains(&("DOMAIN.LEADER_ELECTED".to_owned(), String::new())).then_some(())
+        })
+        .await;
+        for i in (0..3).filter(|i| *i != last) {
+            w.kill(i).await;
+        }
+        both("QUORUM_LOST").await;
+        assert!(heard(0).iter().all(|(_, account)| account.is_empty()), "{:?}", heard(0));
+        w.end().await;
+    });
+}
+
 #[test]
 fn without_a_majority_nobody_answers_for_the_stream() {
     run(async {
@@ -812,6 +968,65 @@ fn k13_a_server_that_took_the_name_of_one_that_is_gone_is_not_removed_for_it() {
     });
 }
 
+/// Disks are replaced one after another, as with nats-server: no operator has to say so, and nothing is lost.
+#[test]
+fn a_server_with_an_empty_disk_takes_the_place_of_what_it_was() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        w.at(0).good("STREAM.CREATE.S", &stream("S", 3)).await;
+        for i in 1..=3 {
+            assert_eq!(w.publish("S.x", &i.to_string()).await, i);
+        }
+        for i in [2, 1, 0] {
+            let old = w.at(i).node.node_id();
+            w.kill(i).await;
+            w.start(i, &Arc::new(Dir::new())).await;
+            let (new, other) = (w.at(i).node.node_id(), (i + 1) % 3);
+            until("it is in, and what it was is out", || {
+                let voters = w.at(other).node.meta.handle().map_or(Vec::new(), |h| h.members().0);
+                (voters.len() == 3 && voters.contains(&new) && !voters.contains(&old)).then_some(())
+            })
+            .await;
+            w.eventually(other, "STREAM.INFO.S", |v| all_current(v, 2) && v["state"]["messages"] == 3).await;
+        }
+        // Names of answers are ids of messages here, and servers that are new begin to count again.
+        w.all().for_each(|s| *s.asked.lock() += 1000);
+        assert_eq!(w.publish("S.x", "4").await, 4, "none of the first disks is there any more");
+        w.end().await;
+    });
+}
+
+/// What only that disk had is not given up: it may come back. The operator decides, and means the one that is gone.
+#[test]
+fn what_only_a_lost_disk_had_is_kept_for_it() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let only = json!({ "name": "O", "subjects": ["O.>"], "placement": { "tags": ["host:s2"] } });
+        w.at(0).good("STREAM.CREATE.O", &only.to_string()).await;
+        assert_eq!(w.publish("O.x", "1").await, 1);
+        w.at(0).good("STREAM.CREATE.S", &stream("S", 3)).await;
+        let old = w.at(2).node.node_id();
+        let dir = w.kill(2).await;
+        w.start(2, &Arc::new(Dir::new())).await;
+        w.eventually(0, "STREAM.INFO.S", |v| all_current(v, 2)).await;
+        let new = w.at(2).node.node_id();
+        let voters = |w: &World| w.at(0).node.meta.handle().map_or(Vec::new(), |h| h.members().0);
+        until("the new one is in", || voters(&w).contains(&new).then_some(())).await;
+        assert!(voters(&w).contains(&old));
+        assert_eq!(w.at(0).api("STREAM.INFO.O", "").await["error"]["err_code"], 10118);
+        w.kill(2).await;
+        w.start(2, &dir).await;
+        let v = w.eventually(0, "STREAM.INFO.O", |v| v["error"].is_null()).await;
+        assert_eq!(v["state"]["messages"], 1, "{v}");
+        // Now it is the other one whose disk is gone, and it has nothing that only it had.
+        until("what it was meanwhile is out", || (!voters(&w).contains(&new)).then_some(())).await;
+        w.eventually(0, "STREAM.INFO.S", |v| all_current(v, 2)).await;
+        w.end().await;
+    });
+}
+
 /// K-7: a publish that another node gave on is stored by whoever leads, or refused; it never goes without an answer.
 #[test]
 fn a_publish_that_was_given_to_a_node_without_the_stream_is_answered() {
@@ -849,6 +1064,120 @@ fn a_publish_that_was_given_to_a_node_without_the_stream_is_answered() {
 }
 
 /// A consumer is where its stream is: it does not leave a server by itself.
+/// What nats-server 2.15.1 says of a stream whose only server is away, and of streams that could be read instead of one.
+#[test]
+fn what_is_away_is_listed_and_refused_as_offline() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let config = |i: usize, more: &Value| {
+            let mut v = json!({ "name": "S", "placement": { "tags": [format!("host:s{i}")] } });
+            v.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            v.to_string()
+        };
+        let away = 1;
+        w.at(0).good("STREAM.CREATE.S", &config(away, &json!({ "subjects": ["S.>"] }))).await;
+        w.at(0).good("STREAM.CREATE.T", &config(0, &json!({ "name": "T" }))).await;
+        for (name, of) in [("M", "T"), ("N", "M")] {
+            let mirror = json!({ "name": name, "mirror": { "name": of } });
+            w.at(0).good(&format!("STREAM.CREATE.{name}"), &config(0, &mirror)).await;
+        }
+        let alternates = async |of: &str| {
+            let v = w.at(2).good(&format!("STREAM.INFO.{of}"), "").await;
+            let all = v["alternates"].as_array().cloned().unwrap_or_default();
+            assert!(all.iter().all(|a| a["cluster"] == "C"), "{v}");
+            all.iter().map(|a| a["name"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(alternates("T").await, ["T", "M"]);
+        assert_eq!(alternates("M").await, ["M", "N"]);
+        assert_eq!(alternates("N").await, [""; 0]);
+        w.kill(away).await;
+        w.eventually(2, "STREAM.NAMES", |v| v["error"].is_null()).await;
+        let v = w.api(2, "STREAM.LIST").await;
+        let names: Vec<_> =
+            v["streams"].as_array().into_iter().flatten().map(|s| s["config"]["name"].clone()).collect();
+        assert_eq!((json!(names), &v["missing"]), (json!(["M", "N", "S", "T"]), &json!(["S"])), "{v}");
+        let peers = &v["streams"][2]["cluster"]["replicas"];
+        assert_eq!((&peers[0]["name"], &peers[0]["offline"]), (&json!("s1"), &json!(true)), "{v}");
+        let begun = env::now();
+        for (what, code) in [("STREAM.INFO.S", 10118), ("CONSUMER.INFO.S.c", 10119)] {
+            assert_eq!(w.api(2, what).await["error"]["err_code"], code, "{what}");
+        }
+        let more = json!({ "subjects": ["S.>"], "max_msgs": 5 });
+        let v = w.at(2).api("STREAM.UPDATE.S", &config(away, &more)).await;
+        assert_eq!(v["error"]["err_code"], 10118, "{v}");
+        assert!(begun.elapsed() < Duration::from_secs(6), "each within two seconds, which some clients wait");
+        let v = w.api(0, "STREAM.LIST").await;
+        assert_eq!(v["streams"][2]["config"]["max_msgs"], -1, "what is refused does not come later: {v}");
+        w.end().await;
+    });
+}
+
+/// It waits for a leader as long as an election takes. Once it waited as long as the server was away, and held a place among the requests.
+#[test]
+fn a_pull_for_a_stream_that_is_away_is_told_so() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let v = w.at(0).good("STREAM.CREATE.S", &stream("S", 1)).await;
+        let c = r#"{"stream_name":"S","config":{"durable_name":"c","ack_policy":"explicit"}}"#;
+        w.at(0).good("CONSUMER.CREATE.S.c", c).await;
+        let leader = w.find(v["cluster"]["leader"].as_str().expect("a leader"));
+        w.kill(leader).await;
+        let s = w.at((leader + 1) % 3);
+        let (pull, begun) = (s.inbox(), env::now());
+        assert_eq!(s.send("$JS.API.CONSUMER.MSG.NEXT.S.c", &pull, r#"{"batch":1,"expires":60000000000}"#), 1);
+        let got = s.wait(&pull, 1).await;
+        let subject = "Nats-Subject: $JS.API.CONSUMER.MSG.NEXT.S.c";
+        assert_eq!(got[0].head, format!("NATS/1.0 503\r\n{subject}\r\n\r\n"));
+        assert!(begun.elapsed() > Duration::from_secs(3), "it might have come back");
+        w.end().await;
+    });
+}
+
+#[test]
+fn a_mirror_answers_direct_gets_while_its_origin_is_away() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let on = |i: usize, mut v: Value| {
+            v["placement"] = json!({ "tags": [format!("host:s{i}")] });
+            v.to_string()
+        };
+        let s = json!({ "name": "S", "subjects": ["S.>"], "allow_direct": true });
+        w.at(0).good("STREAM.CREATE.S", &on(0, s)).await;
+        assert_eq!(w.publish("S.x", "1").await, 1);
+        // One that has only a part of it is never asked.
+        let part = json!({ "name": "PART", "mirror": { "name": "S", "filter_subject": "S.y" }, "mirror_direct": true });
+        w.at(0).good("STREAM.CREATE.PART", &on(2, part)).await;
+        let m = json!({ "name": "M", "mirror": { "name": "S" }, "mirror_direct": true, "num_replicas": 3 });
+        w.at(0).good("STREAM.CREATE.M", &m.to_string()).await;
+        // Copies cross only routes, and there are none here.
+        w.at(0).api("STREAM.LEADER.STEPDOWN.M", r#"{"placement":{"preferred":"s0"}}"#).await;
+        w.eventually(1, "STREAM.INFO.M", |v| v["state"]["messages"] == 1 && all_current(v, 2)).await;
+        w.kill(0).await;
+        for i in [1, 2] {
+            let s = w.at(i);
+            for (of, body) in [("S", r#"{"seq":1}"#), ("S.S.x", "")] {
+                let end = env::now() + PATIENCE;
+                loop {
+                    let to = s.inbox();
+                    if s.send(&format!("$JS.API.DIRECT.GET.{of}"), &to, body) > 0 {
+                        let got = s.wait(&to, 1).await.remove(0);
+                        if got.body == "1" {
+                            assert!(got.head.contains("Nats-Stream: M\r\n"), "{got:?}");
+                            break;
+                        }
+                    }
+                    assert!(env::now() < end, "nobody answers for {of}");
+                    env::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+        w.end().await;
+    });
+}
+
 #[test]
 fn a_consumer_does_not_leave_a_server_without_its_stream() {
     run(async {

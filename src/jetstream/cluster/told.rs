@@ -4,7 +4,17 @@ use std::{cell::LazyCell, sync::Arc, time::Duration};
 
 use replica::{GroupId, Role};
 
-use crate::{JetStream, advisory, api::event::Event, leading::Standing, shell::Stream};
+use crate::{
+    JetStream,
+    account::Assets,
+    advisory,
+    api::{
+        event::{Event, Who},
+        response::PeerInfo,
+    },
+    leading::Standing,
+    shell::Stream,
+};
 
 /// A group that has been without a leader for that long is told of.
 const QUORUM_LOST: Duration = Duration::from_secs(10);
@@ -46,28 +56,47 @@ impl JetStream {
         }
         // With many streams that change leaders at once it is mostly for nobody.
         let replicas = LazyCell::new(|| self.peers_of(&handle, &voters, None));
-        let leader = self.host.name();
-        let of_stream = |replicas| Event::StreamLeader {
-            account: &assets.account.name,
+        let (account, leader) = (&*assets.account.name, self.host.name());
+        self.tell(&assets, &replicas, account, |account, replicas| Event::StreamLeader {
+            account,
             stream: &s.name,
             leader: &leader,
             replicas,
-        };
-        if assets.posts.has_interest(of_stream(&[]).subject().as_bytes()) {
-            advisory::emit(self, &assets, &of_stream(&replicas));
-        }
+        });
         // A consumer's leader is its stream's.
         let names = s.core.lock().consumers.names();
         for consumer in &names {
-            let of_consumer = |replicas| Event::ConsumerLeader {
-                account: &assets.account.name,
-                who: crate::api::event::Who { stream: &s.name, consumer },
+            self.tell(&assets, &replicas, account, |account, replicas| Event::ConsumerLeader {
+                account,
+                who: Who { stream: &s.name, consumer },
                 leader: &leader,
                 replicas,
-            };
-            if assets.posts.has_interest(of_consumer(&[]).subject().as_bytes()) {
-                advisory::emit(self, &assets, &of_consumer(&replicas));
-            }
+            });
+        }
+    }
+    /// Tells whoever listens in the account, and in the system account, which hears whose it is.
+    fn tell<'e, F: FnOnce() -> Vec<PeerInfo>>(
+        &self,
+        assets: &Assets,
+        replicas: &'e LazyCell<Vec<PeerInfo>, F>,
+        account: &'e str,
+        of: impl Fn(&'e str, &'e [PeerInfo]) -> Event<'e>,
+    ) {
+        let subject = of("", &[]).subject();
+        if assets.posts.has_interest(subject.as_bytes()) {
+            advisory::emit(self, assets, &of("", replicas));
+        }
+        if self.is_heard_in_system(&subject) {
+            self.tell_system(&of(account, replicas));
+        }
+    }
+    /// Tells the system account that this node leads the meta group.
+    pub(super) fn tell_meta_leader(&self) {
+        let (Some(c), Some(handle)) = (&self.cluster, self.meta.handle()) else { return };
+        let (leader, voters) = (self.host.name(), handle.members().0);
+        let of = |replicas| Event::DomainLeader { leader: &leader, replicas, cluster: &c.name };
+        if self.is_heard_in_system(&of(&[]).subject()) {
+            self.tell_system(&of(&self.peers_of(&handle, &voters, None)));
         }
     }
 
@@ -83,9 +112,20 @@ impl JetStream {
             return;
         }
         let (voters, _) = handle.members();
-        let replicas = self.peers_of(&handle, &voters, None);
-        let e =
-            Event::StreamQuorumLost { account: &assets.account.name, stream: &s.name, replicas: &replicas };
-        advisory::emit(self, &assets, &e);
+        let replicas = LazyCell::new(|| self.peers_of(&handle, &voters, None));
+        let account = &*assets.account.name;
+        self.tell(&assets, &replicas, account, |account, replicas| Event::StreamQuorumLost {
+            account,
+            stream: &s.name,
+            replicas,
+        });
+        let names = s.core.lock().consumers.names();
+        for consumer in &names {
+            self.tell(&assets, &replicas, account, |account, replicas| Event::ConsumerQuorumLost {
+                account,
+                who: Who { stream: &s.name, consumer },
+                replicas,
+            });
+        }
     }
 }

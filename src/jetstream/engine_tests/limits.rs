@@ -1,5 +1,7 @@
 //! What accounts and the server may store: publishes are refused where nats-server refuses them.
 
+use serde_json::json;
+
 use super::*;
 
 /// The error of the last answer to publishes of 1,000 bytes, and how many were stored before.
@@ -47,6 +49,95 @@ fn publishes_stop_at_the_limits_and_go_on_below_them() {
         server.node.set_account(&server.account, Some(limits));
         let there = server.stream("G").group().state().msgs;
         assert_eq!(fill(&server, "G.x").await, (0, 10002), "{there}");
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// A limit that was lowered holds for what is changed, whether or not that sets more aside. What nats-server 2.15.1 says to the same.
+#[test]
+fn an_update_is_judged_by_what_is_set_aside_in_all() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        let config = |name: &str, bytes: i64| json!({ "name": name, "subjects": [name], "max_bytes": bytes });
+        for (name, bytes) in [("F", -1), ("G", 3000)] {
+            server.make_stream(&config(name, bytes).to_string()).await;
+        }
+        let memory = json!({ "name": "Z", "subjects": ["Z"], "max_bytes": 10, "storage": "memory" });
+        server.make_stream(&memory.to_string()).await;
+        let update = async |v: Value| {
+            let name = v["name"].as_str().expect("a name");
+            let r = server.api(&format!("STREAM.UPDATE.{name}"), &v.to_string()).await;
+            r["error"]["err_code"].as_u64()
+        };
+        for (limit, told) in [
+            (3000, [None, None, None, Some(10047), None, None]),
+            (2999, [Some(10047), Some(10047), None, Some(10047), Some(10047), None]),
+            (3001, [None, None, None, None, Some(10047), None]),
+        ] {
+            let limits = AccountLimits { max_store: limit, ..AccountLimits::default() };
+            server.node.set_account(&server.account, Some(limits));
+            let found = [
+                update(config("F", -1)).await,
+                update(config("G", 3000)).await,
+                update(config("G", 2999)).await,
+                update(config("F", 2)).await,
+                update(config("G", 3000)).await,
+                update(memory.clone()).await,
+            ];
+            // F has nothing set aside again.
+            update(config("F", -1)).await;
+            let limits = AccountLimits::default();
+            server.node.set_account(&server.account, Some(limits));
+            update(config("G", 3000)).await;
+            assert_eq!(found, told, "{limit}");
+        }
+        // A server alone says what it cannot do before what it has no room for.
+        let limits = AccountLimits { max_store: 10, ..AccountLimits::default() };
+        server.node.set_account(&server.account, Some(limits));
+        let two = json!({ "name": "R", "max_bytes": 100, "num_replicas": 2 }).to_string();
+        assert_eq!(server.api("STREAM.CREATE.R", &two).await["error"]["err_code"], 10074);
+        let same = json!({ "name": "R", "subjects": ["F"] }).to_string();
+        assert_eq!(server.api("STREAM.CREATE.R", &same).await["error"]["err_code"], 10047);
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// What nats-server 2.15.1 does: a full interest stream gives a number to what nobody wants, and stores nothing.
+#[test]
+fn a_full_interest_stream_takes_what_nobody_wants() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        for (name, limit, full) in
+            [("I", "max_bytes", "maximum bytes exceeded"), ("K", "max_msgs", "maximum messages exceeded")]
+        {
+            let most = if limit == "max_bytes" { 300 } else { 2 };
+            let config = json!({
+                "name": name, "subjects": [format!("{name}.>")], "retention": "interest", "discard": "new", limit: most
+            });
+            let s = server.make_stream(&config.to_string()).await;
+            let filter = format!("{name}.x");
+            let c = json!({ "stream_name": name, "config":
+                { "durable_name": "c", "ack_policy": "explicit", "filter_subject": filter } });
+            let r = server.api(&format!("CONSUMER.CREATE.{name}.c"), &c.to_string()).await;
+            assert!(r["error"].is_null(), "{r}");
+            let publish = async |subject: &str| -> Value {
+                let body = "x".repeat(100);
+                serde_json::from_str(&server.ask(subject, &body).await.body).expect("JSON")
+            };
+            for seq in 1..=2 {
+                assert_eq!(publish(&filter).await["seq"], seq);
+            }
+            let refused = publish(&filter).await;
+            assert_eq!(refused["error"]["description"], full, "{refused}");
+            for seq in 3..=4 {
+                assert_eq!(publish(&format!("{name}.y")).await["seq"], seq);
+            }
+            assert_eq!(publish(&filter).await["error"]["err_code"], 10077);
+            let state = s.group().state();
+            assert_eq!((state.msgs, state.last.0), (2, 4));
+        }
         server.close().await;
     })
     .expect("a runtime starts");

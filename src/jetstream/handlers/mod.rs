@@ -270,7 +270,7 @@ impl Desk<'_> {
             }
             let (streams, reserved) = self.node.meta.read(|s| {
                 let of = s.sum_of(name);
-                (of.map_or(0, |of| of.names.len()), of.map_or((0, 0), OfAccount::reserved))
+                (of.map_or(0, |of| of.names.len()), of.map_or((0, 0), OfAccount::asked_for))
             });
             (u.streams, u.reserved_memory, u.reserved_storage) = (streams, reserved.0, reserved.1);
         }

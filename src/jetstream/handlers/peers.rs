@@ -40,7 +40,8 @@ impl JetStream {
                     id: n.id,
                     cluster: c.name.clone(),
                     tags: n.tags.clone(),
-                    up: (n.id == self.me || c.is_up(n.id)) && !evacuated.contains(&n.id),
+                    up: n.id == self.me || c.is_up(n.id),
+                    emptied: evacuated.contains(&n.id),
                     assets: has.assets + more.assets - less.assets,
                     shared: has.shared + more.shared - less.shared,
                     leads: has.leads + more.leads - less.leads,
@@ -70,6 +71,7 @@ impl JetStream {
             shared_max: self.shared_max(),
             bytes: u64::try_from(c.max_bytes).unwrap_or(0),
             keep: keep.to_vec(),
+            absent_too: true,
         };
         place(&wish, &self.candidates(c.storage, None)).map_err(|why| {
             // A member of a group that has just formed is not listed yet: that is a matter of moments.
@@ -96,12 +98,22 @@ impl JetStream {
         all
     }
 
+    /// The nodes of a server, by its name or id: those that are there first. A server that came back with an empty store directory is another node.
+    pub(crate) fn nodes_called(&self, peer: &str) -> Vec<NodeId> {
+        let mut all: Vec<NodeId> = self.meta.read(|s| {
+            s.nodes()
+                .values()
+                .filter(|n| *n.name == *peer || peer_id(&n.name) == peer)
+                .map(|n| n.id)
+                .collect()
+        });
+        let is_here = |n: &NodeId| *n == self.me || self.cluster.as_ref().is_some_and(|c| c.is_up(*n));
+        all.sort_by_key(|n| !is_here(n));
+        all
+    }
     /// A node by its server's name or id.
     pub(crate) fn node_called(&self, peer: &str) -> Option<NodeId> {
-        let by_name = |s: &crate::meta::State| {
-            s.nodes().values().find(|n| *n.name == *peer || peer_id(&n.name) == peer).map(|n| n.id)
-        };
-        self.meta.read(by_name)
+        self.nodes_called(peer).first().copied()
     }
 
     /// Hands the meta group to another node. False if this one does not lead it, or there is nobody.
@@ -136,9 +148,9 @@ impl Desk<'_> {
         if let Err(e) = self.known_consumer(stream, consumer) {
             return e;
         }
-        let node = self.node.node_called(peer);
+        let nodes = self.node.nodes_called(peer);
         let a = self.node.meta.find(&self.assets.account.name, stream);
-        match node.is_some_and(|n| a.is_some_and(|a| a.a.members.contains(&n))) {
+        match a.is_some_and(|a| nodes.iter().any(|n| a.a.members.contains(n))) {
             true => errors::PEER_REMAP.error(),
             false => errors::CLUSTER_PEER_NOT_MEMBER.error(),
         }
@@ -155,7 +167,7 @@ impl Desk<'_> {
         let no = |why: &str| errors::CLUSTER_NO_PEERS.with(why);
         let c = self.node.cluster.as_ref().ok_or_else(|| errors::CLUSTER_REQUIRED.error())?;
         if !p.preferred.is_empty() {
-            let node = self.node.node_called(&p.preferred).filter(|n| members.contains(n));
+            let node = self.node.nodes_called(&p.preferred).into_iter().find(|n| members.contains(n));
             return match node {
                 Some(n) if n == me => {
                     Err(no(&format!("preferred server {:?} is already leader", p.preferred)))
@@ -208,7 +220,7 @@ impl Desk<'_> {
         let _one = self.assets.making.turn(stream).await;
         let a = self.node.meta.find(&self.assets.account.name, stream);
         let a = a.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
-        let known = self.node.node_called(peer).filter(|n| a.a.members.contains(n));
+        let known = self.node.nodes_called(peer).into_iter().find(|n| a.a.members.contains(n));
         let out = known.ok_or_else(|| errors::CLUSTER_PEER_NOT_MEMBER.error())?;
         self.node.without(&a, out).await
     }
@@ -238,30 +250,33 @@ impl JetStream {
 
     /// Assigns a stream anew without a node.
     pub(crate) async fn without(&self, a: &Assigned, out: NodeId) -> Result<Done, ApiError> {
-        self.place_anew(a, Some(out), &Placement::default()).await
+        let done = self.place_anew(a, &[out], &Placement::default()).await;
+        done.map_err(|e| if errors::CLUSTER_NO_PEERS.is(&e) { errors::PEER_REMAP.error() } else { e })
     }
-    /// Assigns a stream anew: without a node, or with other wishes than its configuration has. It stays where it is as far as that fits.
+    /// Assigns a stream anew: without some nodes, or with more wishes than its configuration has. It stays where it is as far as that fits.
     pub(crate) async fn place_anew(
         &self,
         a: &Assigned,
-        out: Option<NodeId>,
+        out: &[NodeId],
         wanted: &Placement,
     ) -> Result<Done, ApiError> {
         let config = a.config.as_ref().ok_or_else(|| errors::PEER_REMAP.error())?;
-        let keep: Vec<NodeId> = self.leader_first(a).into_iter().filter(|n| Some(*n) != out).collect();
-        let placement = config.placement.clone().unwrap_or_default();
+        let keep: Vec<NodeId> = self.leader_first(a).into_iter().filter(|n| !out.contains(n)).collect();
+        let mut placement = config.placement.clone().unwrap_or_default();
+        placement.tags.extend_from_slice(&wanted.tags);
         let wish = Wish {
             replicas: a.a.members.len(),
             cluster: if wanted.cluster.is_empty() { placement.cluster } else { wanted.cluster.clone() },
-            tags: if wanted.tags.is_empty() { placement.tags } else { wanted.tags.clone() },
+            tags: placement.tags,
             unique_tag: self.cluster.as_ref().map(|c| c.unique_tag.clone()).unwrap_or_default(),
             shared_max: self.shared_max(),
             bytes: u64::try_from(config.max_bytes).unwrap_or(0),
             keep,
+            absent_too: false,
         };
         let mut all = self.candidates(config.storage, Some(a));
-        all.retain(|c| Some(c.id) != out);
-        let members = place(&wish, &all).map_err(|_| errors::PEER_REMAP.error())?;
+        all.retain(|c| !out.contains(&c.id));
+        let members = place(&wish, &all).map_err(|why| errors::CLUSTER_NO_PEERS.with(why))?;
         let update = Command::Update { id: a.a.id, config: a.a.config.clone(), members };
         let done = self.meta.begin(&update).done().await;
         done.map_err(|e| not_assigned(e, errors::PEER_REMAP))?;

@@ -100,17 +100,12 @@ impl Desk<'_> {
     }
 
     /// Whether account and server have room for what a stream sets aside; `old` is what it was before. A new one that sets nothing aside needs room for a
-    /// byte: where there is none it could never hold anything.
+    /// byte: where there is none it could never hold anything. One that is changed is judged whether it sets more aside or not: a limit that was lowered
+    /// since holds for it too.
     pub(super) fn reserve(&self, c: &StreamConfig, old: Option<&StreamConfig>) -> Result<(), ApiError> {
         self.check_consumers_max(c)?;
-        let more = match old {
-            Some(old) => aside(c).saturating_sub(aside(old)),
-            None if c.max_bytes < 0 => 1,
-            None => aside(c),
-        };
-        if more == 0 {
-            return Ok(());
-        }
+        let before = old.map_or(0, aside);
+        let wanted = if old.is_none() && c.max_bytes < 0 { 1 } else { aside(c) };
         let limits = self.assets.limits().unwrap_or_default();
         let coming = |all: &mut dyn Iterator<Item = &Arc<Assigned>>| {
             let of = all.filter_map(|a| a.config.as_ref()).filter(|o| o.storage == c.storage);
@@ -142,7 +137,8 @@ impl Desk<'_> {
             ),
         };
         let account = u64::try_from(limit).ok().map(|max| (own, max));
-        if [account, server].into_iter().flatten().any(|(used, max)| used.saturating_add(more) > max) {
+        let is_over = |(used, max): (u64, u64)| used.saturating_sub(before).saturating_add(wanted) > max;
+        if [account, server].into_iter().flatten().any(is_over) {
             return Err(error.error());
         }
         Ok(())
@@ -163,6 +159,11 @@ impl Desk<'_> {
     }
     /// Whether there is room for a stream, beside those that are there.
     pub(super) fn fits(&self, c: &StreamConfig) -> Result<(), ApiError> {
+        // In nats-server's order, which is another one in a cluster.
+        if self.node.is_clustered() {
+            self.check_overlap(c)?;
+            return self.reserve(c, None);
+        }
         self.reserve(c, None)?;
         self.check_overlap(c)
     }
@@ -177,6 +178,9 @@ impl Desk<'_> {
     /// A server alone says first what the account does not allow, and then what is wrong with the configuration; decided is that later.
     fn admit_early(&self, c: &StreamConfig, limits: &AccountLimits) -> Result<(), ApiError> {
         self.check_consumers_max(c)?;
+        if c.num_replicas > 1 {
+            return Err(errors::STREAM_REPLICAS_NOT_SUPPORTED.error());
+        }
         // It counts itself already.
         if self.assigned(&c.name).is_some() || self.assets.making.wait(&c.name).is_some() {
             return Ok(());
@@ -320,6 +324,12 @@ impl Desk<'_> {
     ) -> Result<StreamInfo, ApiError> {
         let (_, server) = self.limits_for(c.storage);
         metadata::store_stream(&mut c);
+        // Who is told that it failed would not expect it to be so later.
+        if let Some(a) = self.assigned(name)
+            && self.node.is_away_for_long(&a).await
+        {
+            return Err(errors::STREAM_OFFLINE.error());
+        }
         let _one = self.assets.making.turn(name).await;
         let there = self.assigned(name);
         match there.as_ref().and_then(|a| a.config.as_ref()) {
@@ -372,7 +382,8 @@ impl Desk<'_> {
         all.into_iter().filter(of).collect()
     }
     pub(super) fn stream_names(&self, offset: usize, subject: &str) -> StreamNames {
-        StreamNames::page_of(self.matching(subject).iter().map(|a| a.a.name.to_string()).collect(), offset)
+        let names = self.matching(subject).iter().map(|a| a.a.name.to_string()).collect();
+        StreamNames::page_of(names, offset, self.node.is_clustered())
     }
     pub(super) async fn stream_list(&self, offset: usize, subject: &str) -> Result<StreamList, ApiError> {
         let all = self.matching(subject);
@@ -400,6 +411,8 @@ impl Desk<'_> {
                     }
                 }
             }
+            let away = elsewhere.iter().filter_map(|n| self.assigned(n));
+            streams.extend(away.filter_map(|a| self.node.info_of_away(&a)));
             streams.sort_by(|a, b| a.config.name.cmp(&b.config.name));
             missing.extend(elsewhere.iter().map(|n| n.to_string()));
             missing.sort();
@@ -409,7 +422,8 @@ impl Desk<'_> {
     pub(super) async fn stream_info(&self, name: &str, w: &info::Wanted) -> Result<StreamInfoPage, ApiError> {
         let s = self.stream(name)?;
         let (info, page) = info::stream(&s, w, self.domain()).await.map_err(broken)?;
-        let info = info::dressed(info);
+        let mut info = info::dressed(info);
+        info.alternates = self.node.alternates(&self.assets.account.name, name);
         let info = if self.node.is_clustered() { info } else { info::led(info, self.node.host.name()) };
         Ok(StreamInfoPage { page, info })
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use replica::NodeId;
-use stream::config::{Storage, StreamConfig};
+use stream::config::{Source, Storage, StreamConfig};
 use subject::valid::tokens;
 
 use super::state::Assigned;
@@ -23,8 +23,12 @@ pub struct OfAccount {
     memory: u128,
     /// The same in files.
     file: u128,
+    /// Bytes that are asked for, whatever the number of replicas: in memory, and in files.
+    asked: (u128, u128),
     /// Their subjects.
     taken: Patterns,
+    /// Those that mirror another stream of the account: its name, the group.
+    mirrors: BTreeSet<(String, u64)>,
 }
 
 /// What a node carries.
@@ -51,9 +55,25 @@ impl OfAccount {
     pub fn reserved(&self) -> (u64, u64) {
         (capped(self.memory), capped(self.file))
     }
+    /// Bytes that its streams ask for, as the account is shown them: each once, in memory and in files.
+    pub fn asked_for(&self) -> (u64, u64) {
+        (capped(self.asked.0), capped(self.asked.1))
+    }
+    /// Counts a stream, or not any more.
+    fn count(&mut self, c: &StreamConfig, by: Change) {
+        let memory = c.storage == Storage::Memory;
+        by.bytes(if memory { &mut self.memory } else { &mut self.file }, u128::from(aside(c)));
+        by.bytes(if memory { &mut self.asked.0 } else { &mut self.asked.1 }, u128::from(bytes_of(c)));
+    }
     /// Whether a stream other than this group's has a subject that has something in common with one of these.
     pub fn overlaps(&self, subjects: &[String], but: u64) -> bool {
         subjects.iter().any(|s| self.taken.meets(s.as_bytes(), but))
+    }
+    /// The groups of streams that mirror `origin`.
+    pub fn mirrors_of(&self, origin: &str) -> impl Iterator<Item = u64> {
+        let from = (origin.to_owned(), 0);
+        let range = self.mirrors.range(from.clone()..=(from.0, u64::MAX));
+        range.map(|(_, id)| *id)
     }
 }
 
@@ -74,6 +94,18 @@ impl OfNode {
     }
 }
 
+/// Which stream of its account a stream mirrors.
+fn mirrored(c: &StreamConfig) -> Option<&str> {
+    c.mirror.as_ref().filter(|m| m.external.is_none()).map(|m| &*m.name)
+}
+/// Whether a mirror answers direct gets in its origin's place: it has all of that one, under the same subjects.
+pub fn stands_in(c: &StreamConfig) -> bool {
+    let whole = |m: &Source| {
+        let from_the_first = m.opt_start_seq == 0 && m.opt_start_time.is_none();
+        from_the_first && m.filter_subject.is_empty() && m.subject_transforms.is_empty()
+    };
+    c.mirror_direct && c.mirror.as_ref().is_some_and(whole)
+}
 /// Bytes that one replica of a stream sets aside.
 fn bytes_of(c: &StreamConfig) -> u64 {
     u64::try_from(c.max_bytes).unwrap_or(0)
@@ -136,11 +168,11 @@ impl Tally {
         let of = self.accounts.entry(a.a.account.clone()).or_default();
         of.names.insert(a.a.name.clone(), a.a.id);
         if let Some(c) = &a.config {
-            let sum = if c.storage == Storage::Memory { &mut of.memory } else { &mut of.file };
-            *sum += u128::from(aside(c));
+            of.count(c, Change::More);
             for s in &c.subjects {
                 of.taken.insert(s.as_bytes(), a.a.id);
             }
+            of.mirrors.extend(mirrored(c).map(|origin| (origin.to_owned(), a.a.id)));
         }
         if a.config.as_ref().is_some_and(StreamConfig::is_restoring) {
             self.restoring.insert(a.a.id);
@@ -158,10 +190,12 @@ impl Tally {
                 of.names.remove(&a.a.name);
             }
             if let Some(c) = &a.config {
-                let sum = if c.storage == Storage::Memory { &mut of.memory } else { &mut of.file };
-                *sum -= u128::from(aside(c));
+                of.count(c, Change::Less);
                 for s in &c.subjects {
                     of.taken.remove(s.as_bytes(), a.a.id);
+                }
+                if let Some(origin) = mirrored(c) {
+                    of.mirrors.remove(&(origin.to_owned(), a.a.id));
                 }
             }
             if of.names.is_empty() {
@@ -274,6 +308,49 @@ mod tests {
         p.remove(b"a.*.c", 1);
         p.remove(b"b.>", 2);
         assert!(p.is_empty());
+    }
+
+    #[test]
+    fn what_is_counted_is_taken_back() {
+        let assigned = |id: u64, config: serde_json::Value| {
+            let name = config["name"].as_str().unwrap_or_default().into();
+            let members = vec![NodeId::new(1, 0), NodeId::new(2, 0)];
+            Assigned::new(super::super::Assignment {
+                id,
+                account: "A".into(),
+                name,
+                created: 0,
+                memory: false,
+                config: config.to_string().into(),
+                first: members.clone(),
+                members,
+                leaving: Vec::new(),
+                left: Vec::new(),
+            })
+        };
+        let s = assigned(1, serde_json::json!({ "name": "S", "max_bytes": 100, "num_replicas": 2 }));
+        let mirror = |part: &str| serde_json::json!({ "name": "S", "filter_subject": part });
+        let m = |name: &str, mirror, direct: bool| serde_json::json!({ "name": name, "mirror": mirror, "mirror_direct": direct });
+        let all = [
+            s.clone(),
+            assigned(2, m("M", mirror(""), true)),
+            assigned(3, m("PART", mirror("a"), true)),
+            assigned(4, m("SILENT", mirror(""), false)),
+            assigned(5, m("OTHER", serde_json::json!({ "name": "T" }), true)),
+        ];
+        let mut t = Tally::default();
+        all.iter().for_each(|a| t.add(a));
+        let of = t.of("A").expect("it has streams");
+        assert_eq!((of.reserved(), of.asked_for()), ((0, 200), (0, 100)));
+        assert_eq!(of.mirrors_of("S").collect::<Vec<_>>(), [2, 3, 4]);
+        let stand_in = |a: &&Arc<Assigned>| a.config.as_ref().is_some_and(stands_in);
+        assert_eq!(all.iter().filter(stand_in).map(|a| a.a.id).collect::<Vec<_>>(), [2, 5]);
+        assert_eq!(of.mirrors_of("NOPE").count(), 0);
+        all[1..].iter().for_each(|a| t.remove(a));
+        let of = t.of("A").expect("one is left");
+        assert_eq!((of.mirrors_of("S").count(), of.mirrors_of("T").count()), (0, 0));
+        t.remove(&s);
+        assert!(t.of("A").is_none() && t.nodes.is_empty());
     }
 
     fn pattern() -> impl Strategy<Value = String> {

@@ -81,7 +81,7 @@ impl Healthz {
         let error = fault.error.clone();
         let (status, errors, error) = match (o.details, code) {
             (true, _) => ("error", vec![fault], String::new()),
-            (false, 400) => ("error", Vec::new(), error),
+            (false, 400 | 500) => ("error", Vec::new(), error),
             (false, _) => ("unavailable", Vec::new(), error),
         };
         Healthz { status, status_code: code, error, errors }
@@ -103,12 +103,16 @@ fn lacking(o: &HealthzOptions) -> Option<&'static str> {
 fn is_on_only(o: &HealthzOptions) -> bool {
     o.js_enabled || o.js_enabled_only
 }
+/// Only what is this server's own matter is asked for: without a meta group it still carries messages, and still is to be sent clients.
+fn is_own_only(o: &HealthzOptions) -> bool {
+    is_on_only(o) || o.js_server_only && !o.js_meta_only
+}
 
 /// As [`healthz`], and where that finds nothing wrong: whether the disk makes durable what is written now, and the meta group answers.
 pub async fn healthz_now(s: &Server, o: &HealthzOptions) -> Healthz {
     let seen = healthz(s, o);
     let engine = s.jetstream.read().clone();
-    match engine.filter(|_| seen.status_code == 200 && !is_on_only(o)) {
+    match engine.filter(|_| seen.status_code == 200 && !is_own_only(o)) {
         None => seen,
         Some(js) => match js.probe().await {
             Ok(()) => seen,
@@ -122,16 +126,18 @@ pub fn healthz(s: &Server, o: &HealthzOptions) -> Healthz {
     if let Some(text) = lacking(o) {
         return Healthz::fault(o, 400, "BAD_REQUEST", text);
     }
-    if s.bound.lock().client.is_none() {
-        return Healthz::fault(o, 503, "CONNECTION", "server is not ready for connections");
+    if s.bound.lock().client.is_none() || s.is_lame_duck() {
+        // nats-server looks for a millisecond.
+        let text = "failed to be ready for connections after 1ms: server";
+        return Healthz::fault(o, 500, "CONNECTION", text);
     }
     // Whoever has configured JetStream counts on it.
     let engine = s.jetstream.read().clone();
     if s.options().jetstream.is_some()
-        && !is_on_only(o)
+        && !is_own_only(o)
         && let Some(js) = &engine
     {
-        let found = match o.js_server_only || o.js_meta_only {
+        let found = match o.js_meta_only {
             true => Ok(js.unhealthy_meta()),
             false if o.account.is_empty() => Ok(js.unhealthy()),
             false => js.unhealthy_of(&o.account, &o.stream, &o.consumer),

@@ -82,9 +82,8 @@ pub struct JetStreamConfig {
     pub sync_always: bool,
     #[serde(skip_serializing_if = "is_default")]
     pub domain: String,
-    /// Whether streams may be compressed.
     #[serde(skip_serializing_if = "is_default")]
-    pub compress_ok: bool,
+    pub unique_tag: String,
     #[serde(skip_serializing_if = "is_default")]
     pub strict: bool,
     /// Ours: whether publishes are acknowledged before they are durable, because a `sync_interval` is configured.
@@ -136,7 +135,7 @@ fn config(js: &JetStream, o: &Options) -> JetStreamConfig {
         },
         sync_always: sync == Some(SyncInterval::Always),
         domain: s.domain.clone().unwrap_or_default(),
-        compress_ok: true,
+        unique_tag: o.jetstream.as_ref().and_then(|j| j.unique_tag.clone()).unwrap_or_default(),
         strict: s.strict,
         acknowledged_early: matches!(sync, Some(SyncInterval::Every(_))),
     }

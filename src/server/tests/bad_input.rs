@@ -265,9 +265,10 @@ fn subscriptions_over_the_limit_are_refused_and_unsub_storms_cost_nothing() {
         assert_eq!(answer.matches("-ERR 'maximum subscriptions exceeded'\r\n").count(), 4900);
         let link = s.broker.link(w.id).unwrap();
         assert_eq!((link.subscriptions(), client_subscriptions(&s)), (100, 101));
-        // The same sid again and again is one subscription.
+        // The same sid again and again is one subscription, and refused like others where there is no room.
         let same: String = (0..5000).map(|_| "SUB s.0 0\r\n").collect();
-        w.ask(&same).await;
+        let answer = w.ask(&same).await;
+        assert_eq!(answer.matches("-ERR 'maximum subscriptions exceeded'\r\n").count(), 5000);
         assert_eq!(link.subscriptions(), 100);
         let storm: String = (0..20_000).map(|n| format!("UNSUB {} {}\r\n", n % 7000, n % 3)).collect();
         assert_eq!(w.ask(&storm).await, "");

@@ -632,6 +632,21 @@ fn account_of(api: &str) -> serde_json::Value {
 
 /// Whoever runs the server ends all streams of an account at once, and only he.
 #[test]
+fn clients_are_told_the_domain() {
+    run(|dir| async move {
+        for domain in [None, Some("hub".to_owned())] {
+            let o = JetStreamOptions { domain: domain.clone(), ..JetStreamOptions::default() };
+            let server = Running::start_with(&dir, o).await;
+            let address = server.server.bound.lock().client.unwrap();
+            let client = async_nats::connect(address.to_string()).await.unwrap();
+            let info = client.server_info();
+            assert_eq!((info.jetstream, info.domain.filter(|d| !d.is_empty())), (true, domain));
+            server.stop().await;
+        }
+    });
+}
+
+#[test]
 fn the_system_account_ends_the_streams_of_another() {
     run(|dir| async move {
         let text = r#"
@@ -665,6 +680,13 @@ fn the_system_account_ends_the_streams_of_another() {
             (names(&a).await, names(&b).await),
             (serde_json::Value::Null, serde_json::json!(["S", "T"]))
         );
+        for (subject, kind) in [("INFO", "account_info"), ("STREAM.NAMES", "system"), ("ANY.THING", "system")]
+        {
+            let told = s.request(format!("$JS.API.{subject}"), "".into()).await.unwrap();
+            let told: serde_json::Value = serde_json::from_slice(&told.payload).unwrap();
+            let kind = format!("io.nats.jetstream.api.v1.{kind}_response");
+            assert_eq!((&told["type"], &told["error"]["err_code"]), (&kind.into(), &10039.into()));
+        }
         server.stop().await;
     });
 }
@@ -695,6 +717,12 @@ fn who_imports_the_whole_api_is_answered_by_its_owner_alone() {
                 n += i32::from(told["error"]["err_code"] == 10039);
             }
             assert_eq!(n, refused, "{user}");
+        }
+        // Who has no JetStream has no consumers either, and is told as if nobody were there.
+        let q = server.user("q").await;
+        for what in ["CONSUMER.MSG.NEXT.S.c", "DIRECT.GET.S", "DIRECT.GET.S.a"] {
+            let none = q.request(format!("$JS.API.{what}"), "".into()).await.expect_err("nobody is there");
+            assert_eq!(none.kind(), async_nats::client::RequestErrorKind::NoResponders, "{what}");
         }
         server.stop().await;
     });

@@ -170,6 +170,13 @@ impl Stream {
         Decision::Answer { answers: [self.answers(p).then_some(answer), None], after: self.wait_for(seq) }
     }
 
+    /// Whether a publish that no consumer wants is taken where others find no room: the caller is to say so ([`Publish::unwanted`]).
+    pub fn drops_unwanted(&self) -> bool {
+        let c = &self.config;
+        let interest = c.retention == Retention::Interest && c.subject_transform.is_none();
+        interest && c.discard == Discard::New && (c.max_msgs > 0 || c.max_bytes > 0)
+    }
+
     /// Whether anybody wants to hear of it.
     pub(super) fn answers(&self, p: &Publish<'_>) -> bool {
         !p.reply.is_empty() && !self.config.no_ack
@@ -359,7 +366,9 @@ impl Stream {
             headers::add(block.edit(), headers::TTL, least.to_string().as_bytes());
         }
         let bytes = size(self.config.storage, subject.len(), block.bytes().len(), payload.len());
-        if self.config.discard == Discard::New {
+        // Whoever may come to want it before it is applied stands among the commands.
+        let passes = p.unwanted && batch.is_none() && self.commands.is_empty();
+        if self.config.discard == Discard::New && !passes {
             known!(self.room(subject, bytes, rollup, batch, msgs));
         }
 

@@ -65,6 +65,35 @@ async fn publish(js: &jetstream::Context, id: u64) -> u64 {
     }
 }
 
+/// The desk of each server is a member of one queue group: that another server has one too says nothing of who is there behind it.
+#[test]
+fn who_asks_for_a_stream_that_nobody_has_is_told_at_once() {
+    run(async {
+        let dir = Dir::new("nobody");
+        let s0 = member(0, &dir, &[]).await;
+        let s1 = member(1, &dir, &[&s0]).await;
+        let s2 = member(2, &dir, &[&s0, &s1]).await;
+        let all = vec![s0, s1, s2];
+        formed(&all).await;
+        let js = context(&all[0]).await;
+        let config = stream::Config { name: "S".into(), num_replicas: 3, ..Default::default() };
+        js.create_stream(config).await.expect("it is made");
+        for s in &all {
+            let client = async_nats::connect(client_port(s).to_string()).await.expect("it connects");
+            for what in ["DIRECT.GET.NOPE", "DIRECT.GET.NOPE.a", "CONSUMER.MSG.NEXT.NOPE.c", "DIRECT.GET.S"] {
+                let body = if what.starts_with("DIRECT") { r#"{"seq":1}"# } else { r#"{"batch":1}"# };
+                let asked = client.request(format!("$JS.API.{what}"), body.into());
+                let none = env::timeout(Duration::from_secs(5), asked).await;
+                let none = none.unwrap_or_else(|_| panic!("{what}: silence")).expect_err("nobody is there");
+                assert_eq!(none.kind(), async_nats::client::RequestErrorKind::NoResponders, "{what}");
+            }
+        }
+        for s in all {
+            s.stop();
+        }
+    });
+}
+
 #[test]
 fn a_leader_goes_and_comes_back_and_nothing_is_lost_or_doubled() {
     run(async {
@@ -269,6 +298,10 @@ fn b11_j28_a_pull_moves_nobody_but_those_who_listen() {
         assert_eq!((info.delivered.consumer_sequence, info.num_waiting), (0, 0));
         let mut inbox = listener.subscribe("elsewhere").await.expect("it subscribes");
         listener.flush().await.expect("it is sent");
+        // Its own server knows of it; a consumer that is led elsewhere drops the pull of whom its server has not heard of.
+        for s in &all {
+            interest(s, "$G", "elsewhere", true).await;
+        }
         let client = async_nats::connect(client_port(&all[0]).to_string()).await.expect("it connects");
         client.publish_with_reply(pull, "elsewhere", r#"{"batch":3}"#.into()).await.expect("it goes");
         for _ in 0..3 {

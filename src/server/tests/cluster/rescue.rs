@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{self, stream};
 use serde_json::{Value, json};
-use server::Server;
+use server::{
+    Server,
+    monitor::{HealthzOptions, healthz_now},
+};
 
 use super::{jetstream::*, support::*};
 
@@ -140,6 +143,10 @@ fn k8_a_cluster_that_lost_most_of_its_servers_is_rescued() {
         let engine = back.jetstream.read().clone().expect("it runs");
         assert_eq!(engine.meta_leader(), None, "K-8: those that are left do not speak to it");
         assert!(engine.unhealthy_meta().is_some());
+        // It is still to be sent clients, which find the others' streams through it.
+        let asked = |js_server_only| HealthzOptions { js_server_only, ..HealthzOptions::default() };
+        assert_eq!(healthz_now(&back, &asked(false)).await.status_code, 503);
+        assert_eq!(healthz_now(&back, &asked(true)).await.status_code, 200);
         let left = all[0].jetstream.read().clone().expect("it runs");
         assert_eq!((left.unhealthy(), left.probe().await), (None, Ok(())), "it can serve what it has");
         ended(&back).await;
@@ -201,6 +208,40 @@ fn k9_a_stream_in_memory_that_all_have_forgotten_begins_anew() {
     });
 }
 
+/// It has no say any more, and is in nobody's way: what its clients ask for goes to the others.
+#[test]
+fn clients_of_a_server_that_was_removed_are_answered_by_the_others() {
+    run(async {
+        let dir = Dir::new("removed");
+        let all = servers(4, &dir).await;
+        let js = context(&all[0]).await;
+        js.create_stream(config(3, stream::StorageType::File)).await.expect("it is made");
+        let members = on(&js, "it has three replicas", |names| names.len() == 3).await;
+        assert_eq!(publish(&js, "1").await, 1);
+        let out = all.iter().position(|s| !members.contains(&s.name.to_string())).expect("one has nothing");
+        ended(&all[out]).await;
+        let others: Vec<&Arc<Server>> = (0..4).filter(|i| *i != out).map(|i| &all[i]).collect();
+        let name = all[out].name.to_string();
+        let r = operate(others[0], "SERVER.REMOVE", json!({ "peer": name }), |v| v["error"].is_null()).await;
+        assert_eq!(r["success"], true, "{r}");
+        let back = server(&name, &dir, &others).await;
+        let engine = back.jetstream.read().clone().expect("it runs");
+        eventually("it knows", move || engine.unhealthy_meta().is_some_and(|why| why.contains("removed")))
+            .await;
+        let js = context(&back).await;
+        let again = on(&js, "it is found", |names| names.len() == 3).await;
+        assert_eq!(again, members);
+        assert_eq!(publish(&js, "2").await, 2);
+        let names =
+            operate(&back, "META.LEADER.STEPDOWN", json!({"placement": {"preferred": "nobody"}}), |_| true);
+        assert_eq!(names.await["error"]["err_code"], 10005);
+        for s in others {
+            s.stop();
+        }
+        back.stop();
+    });
+}
+
 #[test]
 fn a_server_is_emptied_and_a_stream_moved() {
     run(async {
@@ -213,15 +254,22 @@ fn a_server_is_emptied_and_a_stream_moved() {
         }
         let first = on(&js, "it has three replicas", |names| names.len() == 3).await;
         let good = |v: &Value| v["error"].is_null();
+        let nobody = js.client().request("$JS.API.STREAM.PEER.REMOVE.S", r#"{"peer":""}"#.into()).await;
+        let nobody: Value = serde_json::from_slice(&nobody.expect("an answer").payload).expect("JSON");
+        assert_eq!(nobody["error"]["err_code"], 10003, "{nobody}");
         let r = operate(&all[1], "SERVER.EVACUATE", json!({"peer": first[0]}), good).await;
         assert_eq!(r["success"], true, "{r}");
         let second = on(&js, "it has left", |names| names.len() == 3 && !names.contains(&first[0])).await;
         // Evacuated it gets nothing new, so there is nowhere to go. Until the one that has left is forgotten the move before is under way.
         let away = json!({"server": second[0]});
         let refused = |code: u64| move |v: &Value| v["error"]["err_code"] == code;
-        operate(&all[2], "ACCOUNT.STREAM.MOVE.A.S", away.clone(), refused(10075)).await;
+        operate(&all[2], "ACCOUNT.STREAM.MOVE.A.S", away.clone(), refused(10005)).await;
         operate(&all[2], "ACCOUNT.STREAM.CANCEL_MOVE.A.S", json!({}), refused(10129)).await;
-        operate(&all[2], "ACCOUNT.STREAM.MOVE.A.T", away, refused(10059)).await;
+        operate(&all[2], "ACCOUNT.STREAM.MOVE.A.T", away.clone(), refused(10059)).await;
+        operate(&all[2], "ACCOUNT.STREAM.MOVE.NOPE.T", away, refused(10035)).await;
+        operate(&all[2], "ACCOUNT.STREAM.MOVE.A.S", json!({"server": "nobody"}), refused(10044)).await;
+        let r = operate(&all[2], "ACCOUNT.STREAM.CANCEL_MOVE.A.T", json!({}), refused(10059)).await;
+        assert_eq!(r["type"], "io.nats.jetstream.api.v1.stream_cancel_move_response");
         // A server that comes again is one like all others.
         let i = all.iter().position(|s| *s.name == *first[0]).expect("it is one of them");
         ended(&all[i]).await;
@@ -238,6 +286,7 @@ fn a_server_is_emptied_and_a_stream_moved() {
         let away = json!({"server": second[0]});
         let r = operate(others[0], "ACCOUNT.STREAM.MOVE.A.S", away, good).await;
         assert_eq!(r["config"]["name"], "S", "{r}");
+        assert_eq!(r["config"]["metadata"]["_nats.level"], "5", "{r}");
         let third = on(&js, "it has moved", |names| names.len() == 3 && !names.contains(&second[0])).await;
         assert!(third.contains(&first[0]), "{third:?}");
         assert_eq!(publish(&js, "21").await, 21);

@@ -226,7 +226,7 @@ fn health_is_green_only_if_all_can_be_served() {
     env::run(async {
         let s = new_server("PORTS");
         let health = |s: &server::Server| monitor::healthz(s, &Default::default());
-        assert_eq!((health(&s).status_code, health(&s).status), (503, "unavailable"));
+        assert_eq!((health(&s).status_code, health(&s).status), (500, "error"));
         s.listen().await.unwrap();
         assert_eq!((health(&s).status_code, health(&s).status), (200, "ok"));
         let mut http = Http::connect(&s).await;
@@ -243,7 +243,27 @@ fn health_is_green_only_if_all_can_be_served() {
         let a = http.get("/healthz?stream=x&details=1").await;
         let want = r#"{"status":"error","errors":[{"type":"BAD_REQUEST","error":"\"account\" must not be empty when checking stream health"}]}"#;
         assert_eq!((a.status, &*a.body), (400, want));
+        // A lame duck is no place to send clients to. One of them is still there.
+        let _client = Nats::connect(&s, "").await;
+        let duck = s.clone();
+        let ends = env::spawn(async move { duck.lame_duck().await });
+        while !s.is_lame_duck() {
+            env::sleep(Duration::from_millis(1)).await;
+        }
+        let text = "failed to be ready for connections after 1ms: server";
+        for (question, want) in [
+            ("", format!(r#"{{"status":"error","error":"{text}"}}"#)),
+            ("?js-enabled-only=1", format!(r#"{{"status":"error","error":"{text}"}}"#)),
+            (
+                "?details=1",
+                format!(r#"{{"status":"error","errors":[{{"type":"CONNECTION","error":"{text}"}}]}}"#),
+            ),
+        ] {
+            let a = http.get(&format!("/healthz{question}")).await;
+            assert_eq!((a.status, a.body), (500, want));
+        }
         s.stop();
+        drop(ends);
     })
     .unwrap();
 }
