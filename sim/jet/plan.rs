@@ -395,12 +395,15 @@ pub enum Event {
     },
     /// The server that was kept back starts.
     Join,
-    /// A server dies and its disk is emptied. An operator removes the node that it was from the cluster; then it starts again, as another.
+    /// A server dies and its disk is emptied. It starts again, as another node of its name.
     Wipe {
         /// Which.
         server: usize,
         /// Milliseconds that it is dead at least.
         ms: u64,
+        /// Nobody removes the node that it was from the cluster before: the others have to find out.
+        #[serde(default)]
+        alone: bool,
     },
     /// A stream is to have so many replicas.
     Scale {
@@ -836,7 +839,7 @@ fn more_woes(o: &Options) -> Vec<Timed<Event>> {
     }
     if o.has_woe(Woe::Wipe) {
         let ms = rng.below(4_000);
-        add(rng.below(span), Event::Wipe { server: o.victim(), ms });
+        add(rng.below(span), Event::Wipe { server: o.victim(), ms, alone: rng.bool(0.5) });
     }
     if o.has_woe(Woe::Late) {
         add(rng.below(span), Event::Join);

@@ -454,7 +454,7 @@ impl Harness {
                 let body = format!("{{\"peer\":\"s{server}\"}}");
                 self.operate(format!("$JS.API.STREAM.PEER.REMOVE.{}", stream.name()), body);
             }
-            Event::Wipe { server, ms } => self.wipe(server, now + ms),
+            Event::Wipe { server, ms, alone } => self.wipe(server, now + ms, alone),
             Event::Join => {
                 if let Some(i) = self.plan.options.late() {
                     self.fleet.recall(i);
@@ -483,14 +483,17 @@ impl Harness {
     }
 
     /// A server loses its disk, and an operator sees to it that the cluster does not wait for the node that it was.
-    fn wipe(&mut self, server: usize, from: u64) {
+    fn wipe(&mut self, server: usize, from: u64, alone: bool) {
         if server >= self.plan.options.servers || self.wiped.iter().any(|w| w.0 == server) {
             return;
         }
         self.fleet.bury(server, true);
         self.fleet.erase(server);
-        let done = Arc::new(AtomicBool::new(false));
+        let done = Arc::new(AtomicBool::new(alone));
         self.wiped.push((server, from, done.clone()));
+        if alone {
+            return;
+        }
         self.operators += 1;
         let (machine, run) = self.actor(Actor { id: self.operators, stream: Stream::Log, steps: Vec::new() });
         let run = Run { user: "sys", ..run };
@@ -513,7 +516,7 @@ impl Harness {
         });
     }
 
-    /// Servers that have lost their disks start again once the operator is done.
+    /// Servers that have lost their disks start again once the operator is done, if one is to come.
     fn bring_back(&mut self) {
         let now = self.ms();
         let ready: Vec<usize> =
