@@ -457,10 +457,8 @@ impl Assets {
     /// The streams that answer direct gets in the place of their origin: those that mirror all of it and have `mirror_direct`.
     fn mirrors_of(&self, node: &JetStream, origin: &str) -> Vec<Arc<str>> {
         node.meta.read(|s| {
-            let of = s.sum_of(&self.account.name);
-            let mirrors = of.into_iter().flat_map(|of| of.mirrors_of(origin));
             let stand_in = |a: &&Arc<Assigned>| a.config.as_ref().is_some_and(stands_in);
-            mirrors.filter_map(|id| s.get(id)).filter(stand_in).map(|a| a.a.name.clone()).collect()
+            s.mirrors_of(&self.account.name, origin).filter(stand_in).map(|a| a.a.name.clone()).collect()
         })
     }
 

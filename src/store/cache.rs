@@ -315,14 +315,8 @@ impl Cache {
     pub(crate) fn put_block(&self, at: At, b: Block) {
         self.put_block_as(at, b, Place::Probation);
     }
-    /// Adds a block that somebody passes in order. Many who do find room beside each other, in up to half of the budget.
+    /// Adds a block that somebody passes in order.
     pub(crate) fn put_passing(&self, at: At, b: Block) {
-        let readers = self.recent.lock().iter().filter(|(_, in_order)| *in_order).count();
-        {
-            let mut blocks = self.blocks.lock();
-            let budget = blocks.budget;
-            blocks.passing = (budget / PROBATION_PART).max((readers * PASSING_EACH).min(budget / 2));
-        }
         self.put_block_as(at, b, Place::Passing);
     }
     fn put_block_as(&self, at: At, b: Block, place: Place) {
@@ -343,7 +337,7 @@ impl Cache {
         self.blocks.lock().holds(at) || self.large.lock().holds(at)
     }
     /// Notes that a block is asked for, and the one at `last` with it; whether the one at `before` was among the last ones, so that
-    /// somebody goes through a piece in order.
+    /// somebody goes through a piece in order. Many who do find room for what they pass beside each other, in up to half of the budget.
     pub(crate) fn follows(&self, before: At, last: impl FnOnce(bool) -> At) -> bool {
         let mut recent = self.recent.lock();
         let follows = match recent.iter().position(|(at, _)| *at == before) {
@@ -355,6 +349,11 @@ impl Cache {
         }
         let last = last(follows);
         recent.push_back((last, follows));
+        let readers = recent.iter().filter(|(_, in_order)| *in_order).count();
+        drop(recent);
+        let mut blocks = self.blocks.lock();
+        let budget = blocks.budget;
+        blocks.passing = (budget / PROBATION_PART).max((readers * PASSING_EACH).min(budget / 2));
         follows
     }
     /// Keeps a reading of `len` bytes that is under way for who asks for what stands there. One that nobody asks for goes when others come.

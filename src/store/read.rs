@@ -53,6 +53,13 @@ fn end_of_block(meta: &PieceMeta, f: &IndexFoot, i: usize) -> u32 {
     f.blocks.get(i + 1).map_or(meta.data, |b| b.off)
 }
 
+/// The bytes of block `k` in what was read from block `i` on; fewer if that was cut short.
+fn raw_of(meta: &PieceMeta, f: &IndexFoot, i: usize, k: usize, read: &Bytes) -> Bytes {
+    let at = |off: u32| (off.saturating_sub(f.blocks[i].off) as usize).min(read.len());
+    let (from, to) = (at(f.blocks[k].off), at(end_of_block(meta, f, k)));
+    read.slice(from.min(to)..to)
+}
+
 /// The last block that is read at once with block `i` by who goes through the piece in order, where a part has at most `ahead` bytes.
 fn last_of_part(meta: &PieceMeta, f: &IndexFoot, i: usize, ahead: u32) -> usize {
     let start = f.blocks[i].off;
@@ -335,8 +342,7 @@ impl Shard {
         i: usize,
         fresh: bool,
     ) -> Result<Option<Block>> {
-        let start = f.blocks[i].off;
-        let end = f.blocks.get(i + 1).map_or(meta.data, |b| b.off);
+        let (start, end) = (f.blocks[i].off, end_of_block(meta, f, i));
         let at = meta.off + u64::from(start);
         if !fresh && let Some(b) = self.cache.get_block((meta.file, at)) {
             return Ok(Some(b));
@@ -409,17 +415,18 @@ impl Shard {
         // was read into is more than what stands there, each has a copy.
         let lends = !large && bytes.len() * 2 >= READ_AHEAD as usize;
         for k in i..=last {
-            let (from, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
-            let Some(raw) = bytes.get(from..to) else { break };
             let (file, at) = place(f.blocks[k].off);
             if self.cache.holds_block((file, at)) {
                 continue;
             }
-            let apart = raw.len() < LARGE && !lends;
-            let raw = if apart { Bytes::copy_from_slice(raw) } else { bytes.slice(from..to) };
+            let mut raw = raw_of(meta, f, i, k, &bytes);
+            let small = raw.len() < LARGE;
+            if small && !lends {
+                raw = Bytes::copy_from_slice(&raw);
+            }
             let b = Block::read(open.key.as_ref(), file, at, &raw);
             if let Some(mut b) = b.filter(|b| b.sure) {
-                if lends && raw.len() < LARGE {
+                if small && lends {
                     b.lend();
                 }
                 if in_order {
@@ -480,8 +487,7 @@ impl Shard {
         f: &IndexFoot,
         i: usize,
     ) -> Result<(Option<Block>, Bytes)> {
-        let start = f.blocks[i].off;
-        let end = f.blocks.get(i + 1).map_or(meta.data, |b| b.off);
+        let (start, end) = (f.blocks[i].off, end_of_block(meta, f, i));
         let at = meta.off + u64::from(start);
         let (b, open) = match self.bytes(meta, at, end.saturating_sub(start) as usize).await {
             Ok(found) => found,
@@ -533,11 +539,8 @@ impl Shard {
             return Ok(part);
         };
         for k in i..=last {
-            let (from, to) = (f.blocks[k].off - start, end_of_block(meta, f, k).saturating_sub(start));
-            let to = (to as usize).min(bytes.len());
-            let raw = bytes.slice((from as usize).min(to)..to);
             let place = meta.off + u64::from(f.blocks[k].off);
-            part.push(Block::read(open.key.as_ref(), meta.file, place, &raw));
+            part.push(Block::read(open.key.as_ref(), meta.file, place, &raw_of(meta, f, i, k, &bytes)));
         }
         Ok(part)
     }
@@ -586,21 +589,19 @@ impl Shard {
     ) -> Result<Option<Vec<Entry>>> {
         let f = self.index_foot(meta).await?;
         let mut at = f.block_with(meta, from);
-        let end_of = |k: usize| f.blocks.get(k + 1).map_or(meta.data, |b| b.off);
         let (mut out, mut joiner, mut size) = (Vec::new(), Joiner::default(), 0);
         while at < f.blocks.len() && (size < bytes || out.is_empty()) {
             let start = f.blocks[at].off;
             let wanted = (bytes - size.min(bytes)).clamp(1, u64::from(READ_AHEAD)) as u32;
             let fits = |k: &usize| *k < f.blocks.len() && f.blocks[*k].off - start < wanted;
             let last = (at..).take_while(fits).last().unwrap_or(at);
-            let len = end_of(last).saturating_sub(start) as usize;
+            let len = end_of_block(meta, &f, last).saturating_sub(start) as usize;
             let open = self.file_of(meta).await?;
             let raw = open.file.stream_at(meta.off + u64::from(start), len).await?;
             for k in at..=last {
-                let (from_off, to) = ((f.blocks[k].off - start) as usize, (end_of(k) - start) as usize);
                 let place = meta.off + u64::from(f.blocks[k].off);
-                let Some(raw) = raw.get(from_off..to) else { return Ok(None) };
-                let b = Block::read(open.key.as_ref(), meta.file, place, &Bytes::copy_from_slice(raw));
+                let own = Bytes::copy_from_slice(&raw_of(meta, &f, at, k, &raw));
+                let b = Block::read(open.key.as_ref(), meta.file, place, &own);
                 let Some(b) = b.filter(|b| b.sure) else { return Ok(None) };
                 let mut whole = true;
                 let sound = joiner.push(&b, |e| match e {

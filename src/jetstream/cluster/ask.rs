@@ -132,8 +132,7 @@ impl JetStream {
     }
     /// Whether no server of a stream can be reached.
     fn is_away(&self, a: &Assigned) -> bool {
-        let away = |c: &Cluster, n: &NodeId| *n != self.me && !c.is_up(*n);
-        self.cluster.as_ref().is_some_and(|c| a.a.members.iter().all(|n| away(c, n)))
+        self.is_clustered() && !a.a.members.iter().any(|n| self.is_here(*n))
     }
     /// The same, if it stays so for a while.
     pub(crate) async fn is_away_for_long(&self, a: &Assigned) -> bool {

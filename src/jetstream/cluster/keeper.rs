@@ -105,7 +105,7 @@ impl JetStream {
         self.log_leader(c, mind);
         let nodes = self.keep_nodes(c).await;
         self.keep_notes(mind);
-        self.replace_namesakes(c, &mut mind.namesakes).await;
+        self.replace_namesakes(&mut mind.namesakes).await;
         self.end_abandoned_restores().await;
         let groups = self.keep_groups(c, mind).await;
         let late = u128::from(env::now().0.saturating_sub(mind.remembered_at)) >= REMEMBER.as_nanos();
@@ -139,10 +139,10 @@ impl JetStream {
     /// What could not be noted while there were older servers is noted now.
     fn keep_notes(&self, mind: &mut Mind) {
         let able = self.all_read(NOTES);
-        if able && !std::mem::replace(&mut mind.notes, able) {
+        let before = std::mem::replace(&mut mind.notes, able);
+        if able && !before {
             self.all_assets().iter().flat_map(|a| a.streams()).for_each(|s| s.look_at_notes());
         }
-        mind.notes = able;
     }
 
     fn log_leader(&self, c: &Cluster, mind: &mut Mind) {

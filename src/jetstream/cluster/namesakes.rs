@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use env::Instant;
 use replica::NodeId;
 
-use super::shell::Cluster;
 use crate::{
     JetStream,
     meta::{Assigned, Command, Node},
@@ -23,16 +22,16 @@ pub(super) type Namesakes = BTreeMap<NodeId, (Instant, bool)>;
 
 impl JetStream {
     /// On the leader of the meta group. Called again and again.
-    pub(super) async fn replace_namesakes(self: &Arc<JetStream>, c: &Cluster, seen: &mut Namesakes) {
-        let here = |n: NodeId| n == self.me || c.is_up(n);
+    pub(super) async fn replace_namesakes(self: &Arc<JetStream>, seen: &mut Namesakes) {
         let gone: BTreeMap<NodeId, Arc<str>> = match self.meta.leads() {
             false => BTreeMap::new(),
             true => self.meta.read(|s| {
                 let all = || s.nodes().values();
                 // Another life of the same node is not another one.
-                let is_taken =
-                    |gone: &Node| all().any(|n| here(n.id) && n.name == gone.name && n.id.id != gone.id.id);
-                let gone = all().filter(|n| !here(n.id) && is_taken(n));
+                let is_taken = |gone: &Node| {
+                    all().any(|n| self.is_here(n.id) && n.name == gone.name && n.id.id != gone.id.id)
+                };
+                let gone = all().filter(|n| !self.is_here(n.id) && is_taken(n));
                 gone.map(|n| (n.id, n.name.clone())).collect()
             }),
         };

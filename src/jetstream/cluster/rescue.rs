@@ -242,12 +242,11 @@ impl JetStream {
         let asked: Asked = serde_json::from_slice(body).map_err(|e| errors::INVALID_JSON.with(e))?;
         let c = self.cluster.clone().ok_or_else(|| no("this server is no member of a cluster"))?;
         let handle = self.meta.handle().ok_or_else(|| no("this server is in no meta group"))?;
-        if let Some(n) = self.meta.leader(self.me).filter(|n| *n == self.me || c.is_up(*n)) {
+        if let Some(n) = self.meta.leader(self.me).filter(|n| self.is_here(*n)) {
             return Err(no(format!("the meta group has a leader: {}", self.name_of(n))));
         }
         let (voters, _) = handle.members();
-        let survivors: Vec<NodeId> =
-            voters.iter().copied().filter(|n| *n == self.me || c.is_up(*n)).collect();
+        let survivors: Vec<NodeId> = voters.iter().copied().filter(|n| self.is_here(*n)).collect();
         let names: BTreeSet<String> = survivors.iter().map(|n| self.name_of(*n)).collect();
         let there = || names.iter().cloned().collect::<Vec<_>>().join(", ");
         if asked.survivors.is_empty() {

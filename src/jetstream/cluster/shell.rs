@@ -311,6 +311,10 @@ impl JetStream {
             format: FORMAT,
         }
     }
+    /// Whether a node is this one, or can be reached.
+    pub(crate) fn is_here(&self, node: NodeId) -> bool {
+        node == self.me || self.cluster.as_ref().is_some_and(|c| c.is_up(node))
+    }
     /// A server's name, as far as it is known.
     pub(crate) fn name_of(&self, node: NodeId) -> String {
         if node == self.me {

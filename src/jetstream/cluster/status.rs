@@ -123,7 +123,7 @@ impl JetStream {
         let peer = |n: &NodeId| {
             let name = self.name_of(*n);
             let peer = peer_id(&name);
-            PeerInfo { name, peer, offline: *n != self.me && !c.is_up(*n), ..PeerInfo::default() }
+            PeerInfo { name, peer, offline: !self.is_here(*n), ..PeerInfo::default() }
         };
         Some(StreamInfo {
             config: a.config.clone()?,
@@ -149,8 +149,7 @@ impl JetStream {
         let one =
             |name: &str| Alternate { name: name.to_owned(), domain: domain.clone(), cluster: c.name.clone() };
         self.meta.read(|s| {
-            let of = s.sum_of(account).into_iter().flat_map(|of| of.mirrors_of(name));
-            let mirrors: Vec<Alternate> = of.filter_map(|id| s.get(id)).map(|a| one(&a.a.name)).collect();
+            let mirrors: Vec<Alternate> = s.mirrors_of(account, name).map(|a| one(&a.a.name)).collect();
             let own = (!mirrors.is_empty()).then(|| one(name));
             own.into_iter().chain(mirrors).collect()
         })

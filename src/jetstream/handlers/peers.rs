@@ -40,7 +40,7 @@ impl JetStream {
                     id: n.id,
                     cluster: c.name.clone(),
                     tags: n.tags.clone(),
-                    up: n.id == self.me || c.is_up(n.id),
+                    up: self.is_here(n.id),
                     emptied: evacuated.contains(&n.id),
                     assets: has.assets + more.assets - less.assets,
                     shared: has.shared + more.shared - less.shared,
@@ -107,8 +107,7 @@ impl JetStream {
                 .map(|n| n.id)
                 .collect()
         });
-        let is_here = |n: &NodeId| *n == self.me || self.cluster.as_ref().is_some_and(|c| c.is_up(*n));
-        all.sort_by_key(|n| !is_here(n));
+        all.sort_by_key(|n| !self.is_here(*n));
         all
     }
     /// A node by its server's name or id.

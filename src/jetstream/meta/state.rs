@@ -368,6 +368,11 @@ impl State {
     pub fn sum_of(&self, account: &str) -> Option<&OfAccount> {
         self.tally.of(account)
     }
+    /// The streams of an account that mirror another one of it.
+    pub fn mirrors_of(&self, account: &str, origin: &str) -> impl Iterator<Item = &Arc<Assigned>> {
+        let of = self.sum_of(account).into_iter().flat_map(|of| of.mirrors_of(origin));
+        of.filter_map(|id| self.get(id))
+    }
     /// Streams into which a backup is being restored.
     pub fn restoring(&self) -> impl Iterator<Item = &Arc<Assigned>> {
         self.tally.restoring.iter().filter_map(|id| self.get(*id))
