@@ -206,7 +206,9 @@ impl JetStream {
                 let is_there = is_stored && !replicas.is_orphan(GroupId(META_GROUP)).await;
                 let before = saved.clone();
                 // The store may not know that it has lost something: all of a journal is a journal that never was.
-                if replicas.store().lost_rounds() || (saved.member || is_stored) && !is_there {
+                let found = replicas.store().found_rounds();
+                let is_news = found.iter().any(|(j, end, gone)| saved.is_news(*j, end.0, gone.map(|g| g.0)));
+                if is_news || (saved.member || is_stored) && !is_there {
                     (saved.lost, saved.forgot) = (true, saved.forgot || !is_there);
                 }
                 saved.member |= is_there;

@@ -230,11 +230,11 @@ impl Replicas {
         self.0.probe().await
     }
 
-    /// Where the floor of the numbers of replicas is kept apart from the store (D-9), and what it is; 0 if it was never kept. `lost`: an earlier life of this
-    /// node has lost rounds of its journal, and [`Replicas::settle_numbers`] has not returned since.
+    /// Where the floor of the numbers of replicas is kept apart from the store (D-9), and what it is; 0 if it was never kept. `lost`: this node has lost
+    /// rounds of its journal, in this life or an earlier one, and [`Replicas::settle_numbers`] has not returned since.
     pub async fn keep_numbers(&self, floor: u32, lost: bool, keep: KeepFloor) {
         let mut numbers = self.0.counting.lock().await;
-        numbers.unsure |= lost;
+        numbers.unsure = lost;
         (numbers.floor, numbers.keep) = (floor, Some(keep));
     }
 

@@ -395,6 +395,7 @@ fn only_files_with_references_are_of_version_2() {
         len: 0,
         refers: true,
         loose: false,
+        behind_cut: false,
     };
     let mut b = newer.encode(512).to_vec();
     assert_eq!(crate::round::FileHead::foreign_version(&b), None);

@@ -36,8 +36,8 @@ pub struct ShardReport {
     pub damaged_rounds: Vec<Round>,
     /// Whether something stands behind the journal's end, as a write under way at a power failure leaves it.
     pub torn: bool,
-    /// Bytes that somebody cut off the journal's end; `u64::MAX` if it is not known how many.
-    pub cut: u64,
+    /// Rounds behind which somebody cut the journal, and how many bytes of it; `u64::MAX` if it is not known how many.
+    pub cuts: Vec<(Round, u64)>,
     /// The groups of the manifest; what the journal adds is not in here.
     pub groups: Vec<GroupReport>,
     /// Segment files with their bytes, and whether the manifest or the journal needs them.
@@ -115,14 +115,14 @@ pub async fn inspect(disk: impl Into<Disk>, dir: impl Into<PathBuf>, opts: &Opti
         let needed: Vec<String> =
             pieces.chain(scan.referred.files.into_keys()).map(|f| format!("{:010}.fs", f.0)).collect();
         let files = disk.read_dir(&dir.join("segments")).await?;
-        let bad = replay.steps.iter().filter(|s| !matches!(s.1, Verdict::Take(_)));
+        let bad = replay.steps.iter().filter(|s| !matches!(s.1, Verdict::Take(_) | Verdict::Cut(_)));
         all.shards.push(ShardReport {
             slots,
             journal_end: replay.end,
             replay_from: from,
             damaged_rounds: bad.map(|s| s.0).collect(),
             torn: replay.torn,
-            cut: replay.cut,
+            cuts: replay.cuts().collect(),
             groups: manifest.groups.iter().map(group_report).collect(),
             segments: files.into_iter().map(|f| (f.name.clone(), f.len, needed.contains(&f.name))).collect(),
             dir,
@@ -137,7 +137,10 @@ impl Inspection {
         let slot = |s: &String| s == "absent" || s.starts_with("generation");
         let well = |g: &GroupReport| g.lost.is_empty() && g.may_vote;
         self.shards.iter().all(|s| {
-            s.slots.iter().all(slot) && s.damaged_rounds.is_empty() && s.cut == 0 && s.groups.iter().all(well)
+            s.slots.iter().all(slot)
+                && s.damaged_rounds.is_empty()
+                && s.cuts.is_empty()
+                && s.groups.iter().all(well)
         })
     }
 }
@@ -152,10 +155,11 @@ impl fmt::Display for Inspection {
             for r in &s.damaged_rounds {
                 writeln!(f, "  journal: round {} is damaged", r.0)?;
             }
-            match s.cut {
-                0 => {}
-                u64::MAX => writeln!(f, "  journal: its end was cut off")?,
-                n => writeln!(f, "  journal: {n} bytes of its end were cut off")?,
+            for &(round, bytes) in &s.cuts {
+                match bytes {
+                    u64::MAX => writeln!(f, "  journal: cut off behind round {}", round.0)?,
+                    n => writeln!(f, "  journal: {n} bytes were cut off behind round {}", round.0)?,
+                }
             }
             for (name, len, needed) in &s.segments {
                 let needed = if *needed { "" } else { ", not needed" };

@@ -81,6 +81,8 @@ pub(crate) struct Journal {
     pub queued: u64,
     /// There was something that a file with references would have referred to: the next one is such a file.
     pub refers: bool,
+    /// The journal was found cut where its log ended, and no file was begun since: the first one says so.
+    pub behind_cut: bool,
     /// What rounds refer to that are still needed, and how much that is. It is in memory as what the journal holds is.
     pub referred: VecDeque<(Round, u64)>,
     pub referred_bytes: u64,

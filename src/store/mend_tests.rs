@@ -600,6 +600,62 @@ fn s84_a_loss_is_told_until_it_is_noted() {
     assert!(w.store().damage().iter().all(|d| d.group.is_some()), "{:?}", w.store().damage());
 }
 
+/// So is a cut by all openings behind the one that met it first, though that one has begun a file behind the place: whatever else becomes of the two files.
+#[test]
+fn s84_a_cut_is_told_behind_what_was_written_after_it() {
+    let journals =
+        |w: &World| w.files().into_iter().filter(|f| f.contains("/journal/")).collect::<BTreeSet<String>>();
+    for worse in ["nothing", "header", "gone"] {
+        let mut w = World::new();
+        w.append(1, 300);
+        w.apply();
+        now(w.store().flush()).expect("a well disk");
+        (0..6).for_each(|_| w.append(1, 300));
+        let path = journals(&w).pop_last().expect("it was written");
+        let used = w.bytes(&path).iter().rposition(|b| *b != 0).expect("it was written") as u64 + 1;
+        w.disk.with(|d| d.damage_file(&path, Some(used / 2))).expect("it is there");
+        let told = |w: &World| (w.store().lost_rounds(), w.group().is_doubtful());
+        w.open();
+        assert_eq!(told(&w), (true, true));
+        let (before, last) = (journals(&w), w.group().last());
+        // Another group goes on before anybody opens this one.
+        w.store().create(GroupId(2), false, b"opts").expect("new");
+        now(w.store().step()).expect("a round");
+        w.store().losses_noted();
+        let begun: Vec<String> = journals(&w).difference(&before).cloned().collect();
+        let [begun] = &begun[..] else { panic!("{begun:?}") };
+        w.disk
+            .with(|d| match worse {
+                "header" => d.rot(begun, 20, 3),
+                "gone" => d.damage_file(&path, None),
+                _ => Ok(()),
+            })
+            .expect("they are there");
+        for flush in [false, true, false] {
+            w.open();
+            assert_eq!(told(&w), (true, true), "{worse}, flushed: {flush}");
+            assert!(w.group().last() == last || worse == "gone");
+            w.store().losses_noted();
+            if flush {
+                now(w.store().flush()).expect("a well disk");
+            }
+            w.store()
+                .group(GroupId(2))
+                .expect("it is there")
+                .set_hard_state(Bytes::new())
+                .expect("there is room");
+            now(w.store().step()).expect("a round");
+        }
+        w.settle();
+        w.apply();
+        w.store().losses_noted();
+        w.store().group(GroupId(2)).expect("it is there").trust();
+        now(w.store().flush()).expect("a well disk");
+        w.open();
+        assert_eq!(told(&w), (false, false), "{worse}");
+    }
+}
+
 /// A damaged header alone costs nothing: a file that has room behind its last round, or what an older use left there, was not cut in what is needed.
 #[test]
 fn s112_a_damaged_header_alone_leaves_no_doubt() {

@@ -7,7 +7,7 @@
 //! - S-81: the log ends before the first round that is bad and not vouched for, and nothing after it is read: no sync
 //!   that covered it ever completed.
 //! - S-83: what an opening took of a file stays, also when a later one has another key: a header that is lost is made anew.
-//! - S-84: that something of the journal is gone is found again by every opening until the layer above has noted it and no group is doubtful: what an
+//! - S-84: that something of the journal is gone is found again by every opening, also behind rounds that an earlier one wrote there, until the layer above has noted it and no group is doubtful: what an
 //!   opening writes may be all that is left of it, if the power fails before anybody has heard.
 
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub(crate) struct FileScan {
     /// The rounds before that one were not synced when the file was begun.
     pub loose: bool,
     pub rounds: Vec<Scanned>,
+    /// It was begun by an opening that found the journal cut where its log ended.
+    pub behind_cut: bool,
     /// Bytes that were reserved and are not there any more: somebody cut the file. `u64::MAX` if it is not known how many.
     pub cut: u64,
 }
@@ -38,18 +40,40 @@ impl FileScan {
     /// A file that was cut, and of which nothing else is known.
     pub(crate) fn nameless() -> FileScan {
         let none = Epoch(0);
-        FileScan { epoch: none, newest: none, first: None, loose: false, rounds: Vec::new(), cut: u64::MAX }
+        let (first, rounds) = (None, Vec::new());
+        FileScan { epoch: none, newest: none, first, loose: false, rounds, behind_cut: false, cut: u64::MAX }
+    }
+
+    /// The number of its first round, or of the first one that can be read where its header is lost.
+    fn begins(&self) -> Option<Round> {
+        self.first.or_else(|| self.rounds.iter().map(|r| r.head.round).min())
     }
 
     /// What is to stand at the beginning of a file whose header is lost, or is that of an older use, and from which rounds were taken: they were taken for plain, since
     /// no key is configured, and a life that has one could not tell any more (S-83). It vouches for nothing that did not vouch for itself.
-    pub(crate) fn head_anew(&self, shard: u32, len: u64, opts: &Options) -> Option<FileHead> {
+    pub(crate) fn head_anew(
+        &self,
+        shard: u32,
+        len: u64,
+        opts: &Options,
+        replay: &Replay,
+    ) -> Option<FileHead> {
         if self.first.is_some() || self.cut > 0 || opts.keys.current().is_some() {
             return None;
         }
-        let first = self.rounds.iter().map(|r| r.head.round).min()?;
-        let epoch = self.epoch;
-        Some(FileHead { shard, epoch, first, salt: [0; 16], key: 0, len, refers: true, loose: true })
+        let first = self.begins()?;
+        let (epoch, behind_cut) = (self.epoch, replay.is_cut_before(first));
+        Some(FileHead {
+            shard,
+            epoch,
+            first,
+            salt: [0; 16],
+            key: 0,
+            len,
+            refers: true,
+            loose: true,
+            behind_cut,
+        })
     }
 }
 
@@ -62,6 +86,8 @@ pub(crate) enum Verdict {
     Damaged(Vec<Found>),
     /// It was durable and nothing of it is left, not even names; how many bytes it had at most.
     Missing(u64),
+    /// Not a round, but what may have stood behind this one: the journal was cut there, and this many bytes of it are gone at most.
+    Cut(u64),
 }
 
 /// The outcome.
@@ -74,9 +100,6 @@ pub(crate) struct Replay {
     pub torn: bool,
     /// The highest epoch met anywhere.
     pub epoch: Epoch,
-    /// Bytes after the end that are gone, since the file that the log ends in was cut: nobody knows what stood there. `u64::MAX` if it is not known
-    /// how many.
-    pub cut: u64,
 }
 
 impl Replay {
@@ -86,8 +109,20 @@ impl Replay {
     }
     /// The first round that is gone altogether, or the one behind which something is; `None` if nothing is.
     pub(crate) fn losses(&self) -> Option<Round> {
-        let gone = self.steps.iter().find(|s| matches!(s.1, Verdict::Missing(_))).map(|s| s.0);
-        gone.or((self.cut > 0).then_some(self.end))
+        self.steps.iter().find(|s| matches!(s.1, Verdict::Missing(_) | Verdict::Cut(_))).map(|s| s.0)
+    }
+    /// The last round that is gone altogether, or behind which something is.
+    pub(crate) fn last_loss(&self) -> Option<Round> {
+        self.steps.iter().rfind(|s| matches!(s.1, Verdict::Missing(_) | Verdict::Cut(_))).map(|s| s.0)
+    }
+    /// Where the journal was cut, and how many bytes are gone there; `u64::MAX` if it is not known how many.
+    pub(crate) fn cuts(&self) -> impl Iterator<Item = (Round, u64)> {
+        self.steps
+            .iter()
+            .filter_map(|s| if let Verdict::Cut(bytes) = s.1 { Some((s.0, bytes)) } else { None })
+    }
+    fn is_cut_before(&self, first: Round) -> bool {
+        self.cuts().any(|c| c.0.next() == first)
     }
 }
 
@@ -102,7 +137,8 @@ impl Replay {
 /// | not found | | yes | missing |
 /// | not found | | no | the log ends before it |
 ///
-/// No power failure makes a file shorter: what is bad in a file that was cut is damage, as if it were vouched for.
+/// No power failure makes a file shorter: what is bad in a file that was cut is damage, as if it were vouched for. Nobody knows what stood behind the last round
+/// of such a file, if the log ended there; the next file says so where an opening met it first (S-84), and counts as one that does if its header is lost.
 pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> Replay {
     files.sort_by_key(|f| f.epoch);
     let mut epoch = Epoch(0);
@@ -110,8 +146,23 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
     let mut rounds: BTreeMap<Round, Scanned> = BTreeMap::new();
     let mut torn = false;
     // One that was cut before anything that could be read may be the newest as well as any other.
-    let nameless = files.iter().filter(|f| f.first.is_none() && f.rounds.is_empty()).map(|f| f.cut).max();
-    let cut = files.last().map_or(0, |f| f.cut).max(nameless.unwrap_or(0));
+    let (nameless, named): (Vec<_>, Vec<_>) = files.iter().partition(|f| f.begins().is_none());
+    let mut cuts: BTreeMap<Round, u64> = BTreeMap::new();
+    for (f, after) in named.iter().zip(named.iter().skip(1)) {
+        let begins = after.begins().filter(|_| after.behind_cut || after.first.is_none() && f.cut > 0);
+        if let Some(first) = begins {
+            let bytes = if f.cut > 0 { f.cut } else { u64::MAX };
+            cuts.insert(Round(first.0.saturating_sub(1)), bytes);
+        }
+    }
+    // The file before may be gone altogether.
+    if let Some(first) = named.first().filter(|f| f.behind_cut).and_then(|f| f.begins()) {
+        cuts.entry(Round(first.0.saturating_sub(1))).or_insert(u64::MAX);
+    }
+    // By where the next one begins: the log ends in the file behind which that would be too late.
+    let until = named.iter().skip(1).map(|f| f.begins()).chain([None]);
+    let ends: Vec<(Option<Round>, u64)> =
+        until.zip(&named).map(|(b, f)| (b, f.cut)).chain(nameless.iter().map(|f| (None, f.cut))).collect();
     for f in files {
         epoch = epoch.max(f.epoch).max(f.newest);
         // A new use of a file begins where a recovery, or the file before it, ended: all before it is vouched for. Where the header is lost the first round
@@ -120,7 +171,7 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
             vouched = vouched.max(Round(first.0.saturating_sub(1)));
         }
         // All from there on in older epochs is void.
-        if let Some(first) = f.first.or_else(|| f.rounds.iter().map(|r| r.head.round).min()) {
+        if let Some(first) = f.begins() {
             let before = rounds.len();
             rounds.retain(|n, r| *n < first || r.head.epoch >= f.epoch);
             torn |= rounds.len() < before;
@@ -139,6 +190,8 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
     // Where the round before ended: its file's epoch and the offset.
     let mut before: Option<(Epoch, u64)> = None;
     loop {
+        let behind = Round(next.0 - 1);
+        steps.extend(cuts.remove(&behind).map(|bytes| (behind, Verdict::Cut(bytes))));
         let found = rounds.remove(&next);
         if let Some(s) = &found {
             before = Some((s.head.epoch, s.head.off + u64::from(s.head.total)));
@@ -166,7 +219,11 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
         next = next.next();
     }
     torn |= rounds.keys().any(|r| *r >= next);
-    Replay { steps, end: Round(next.0 - 1), torn, epoch, cut }
+    let end = Round(next.0 - 1);
+    let last = ends.into_iter().filter(|(b, cut)| *cut > 0 && b.is_none_or(|b| b > next)).map(|e| e.1);
+    let later = cuts.range(next..).map(|c| *c.1);
+    steps.extend(last.chain(later).max().map(|bytes| (end, Verdict::Cut(bytes))));
+    Replay { steps, end, torn, epoch }
 }
 
 #[cfg(test)]
@@ -202,6 +259,7 @@ mod tests {
             first: Some(Round(first)),
             loose: false,
             rounds,
+            behind_cut: false,
             cut: 0,
         }
     }
@@ -212,6 +270,7 @@ mod tests {
                 Verdict::Take(_) => 't',
                 Verdict::Damaged(_) => 'd',
                 Verdict::Missing(_) => 'm',
+                Verdict::Cut(_) => 'c',
             };
             format!("{}{c}", n.0)
         };
@@ -250,8 +309,27 @@ mod tests {
         assert_eq!((shape(&r), r.epoch), ("1t 2t end 2 torn".to_owned(), Epoch(2)));
         // A file that was cut: its last round is damage, whatever vouches for it, and what came after is not known.
         let cut = FileScan { cut: 512, ..file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, false)]) };
-        let r = classify(vec![cut], Round(1), Round(0));
-        assert_eq!((shape(&r), r.cut), ("1t 2d end 2".to_owned(), 512));
+        assert_eq!(run(vec![cut], 1, 0), "1t 2d 2c end 2");
+        // The opening that found it began a file, which says so whatever is written there (S-84), also when the one that was cut is gone.
+        let cut = FileScan { cut: 512, ..file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, true)]) };
+        let begun = |rounds| FileScan { behind_cut: true, ..file(2, 3, rounds) };
+        assert_eq!(run(vec![cut.clone(), begun(vec![])], 1, 0), "1t 2t 2c end 2");
+        let after = begun(vec![s(2, 3, 2, true), s(2, 4, 3, true)]);
+        assert_eq!(run(vec![cut.clone(), after.clone()], 1, 0), "1t 2t 2c 3t 4t end 4");
+        assert_eq!(run(vec![cut.clone(), after.clone()], 3, 2), "2c 3t 4t end 4");
+        assert_eq!(run(vec![after.clone()], 3, 2), "2c 3t 4t end 4");
+        assert_eq!(run(vec![cut.clone(), after.clone()], 4, 2), "4t end 4");
+        let r = classify(vec![cut.clone(), after], Round(1), Round(0));
+        assert_eq!((r.losses(), r.cuts().collect::<Vec<_>>()), (Some(Round(2)), vec![(Round(2), 512)]));
+        // Without its header it counts as one that says so; where the file before is whole nothing is gone.
+        let headless = FileScan { first: None, ..file(2, 3, vec![s(2, 3, 2, true)]) };
+        assert_eq!(run(vec![cut.clone(), headless.clone()], 1, 0), "1t 2t 2c 3t end 3");
+        assert_eq!(run(vec![FileScan { cut: 0, ..cut.clone() }, headless], 1, 0), "1t 2t 3t end 3");
+        // One that was begun while the one before was whole says nothing: numbers tell what is missing.
+        assert_eq!(run(vec![cut.clone(), file(2, 3, vec![s(2, 3, 2, true)])], 1, 0), "1t 2t 3t end 3");
+        // Unless they need not have been synced: the log ends in the file that was cut.
+        let loose = FileScan { loose: true, ..file(2, 4, vec![s(2, 4, 1, true)]) };
+        assert_eq!(run(vec![cut, loose], 1, 0), "1t 2t 2c end 2 torn");
         // How much a round that is gone can have held.
         let room = |r: Replay| {
             r.steps.iter().find_map(|s| if let Verdict::Missing(n) = s.1 { Some(n) } else { None })

@@ -447,6 +447,8 @@ pub(crate) struct FileHead {
     pub refers: bool,
     /// Rounds before it were not synced when it was begun: it does not vouch for them. Written to what was zero before, so an older binary takes it for one that does.
     pub loose: bool,
+    /// An opening that found the journal cut where the log ended began it: what was there is not known (S-84). To an older binary it is one like any other.
+    pub behind_cut: bool,
 }
 
 impl FileHead {
@@ -454,7 +456,7 @@ impl FileHead {
         let mut b = Vec::with_capacity(sector as usize);
         b.u32(FILE_MAGIC);
         b.u8(if self.refers { REFERRING } else { FORMAT });
-        b.u8(u8::from(self.loose));
+        b.u8(u8::from(self.loose) | u8::from(self.behind_cut) << 1);
         b.extend_from_slice(&[0; 2]);
         b.u32(self.shard);
         b.u32(self.key);
@@ -488,6 +490,7 @@ impl FileHead {
             len: u64::from(u32_at(b, 48)) * 512,
             refers: b[4] == REFERRING,
             loose: b[5] & 1 != 0,
+            behind_cut: b[5] & 2 != 0,
         })
     }
 

@@ -53,6 +53,7 @@ fn file(epoch: u64, n: u64, key: Option<&FileKey>) -> (Vec<u8>, Vec<std::ops::Ra
         len: 0,
         refers: false,
         loose: false,
+        behind_cut: false,
     };
     let (mut out, mut at) = (head.encode(SECTOR).to_vec(), Vec::new());
     for r in 1..=n {
@@ -102,9 +103,10 @@ fn rounds_come_back_plain_and_sealed() {
         len: 4 << 20,
         refers: false,
         loose: true,
+        behind_cut: false,
     };
     for refers in [false, true] {
-        let head = FileHead { refers, ..head };
+        let head = FileHead { refers, behind_cut: refers, ..head };
         assert_eq!(FileHead::decode(&head.encode(SECTOR)), Some(head));
     }
 }

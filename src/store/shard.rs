@@ -113,6 +113,8 @@ pub(crate) struct Shard {
     pub torn: bool,
     /// From where on rounds of the journal are gone altogether, and nobody knows what they held: it is kept from there on until that is noted (S-84).
     pub losses: Option<Round>,
+    /// The last round that opening found, and the last that is gone, or behind which something is.
+    pub found: (Round, Option<Round>),
     pub losses_noted: AtomicBool,
     /// The slot that the next manifest is written to first: the one that may not be whole, if there is such a one (S-70).
     pub first_slot: AtomicUsize,
@@ -229,7 +231,7 @@ impl Shard {
                 *known = l.max(*known);
                 if writes {
                     let file = &files[number].file;
-                    if let Some(head) = scan.head_anew(id, files[number].len, &opts) {
+                    if let Some(head) = scan.head_anew(id, files[number].len, &opts, &replay) {
                         file.write_vectored_at(0, vec![head.encode(opts.sector)]).await?;
                     }
                     file.sync_data().await?;
@@ -249,6 +251,7 @@ impl Shard {
             next: replay.end.next(),
             sector: opts.sector,
             key: opts.keys.current_id(),
+            behind_cut: replay.cuts().any(|c| c.0 == replay.end),
             ..Journal::default()
         };
         let read = referred.rounds.iter().filter(|r| *r.0 <= replay.end);
@@ -257,7 +260,7 @@ impl Shard {
             match last.get(&number) {
                 Some(l) => journal.full.push(Full { at, last: *l, unsynced: false }),
                 // S-84: one that was cut before all that can be read tells the next opening, too.
-                None if replay.cut > 0 => {
+                None if replay.cuts().next().is_some() => {
                     journal.full.push(Full { at, last: replay.end.max(from), unsynced: false })
                 }
                 // S-23: the slots differ, so the newer one may lie in the page cache only; then the other one still needs it.
@@ -301,6 +304,7 @@ impl Shard {
             healed: Mutex::default(),
             torn: replay.torn,
             losses: replay.losses(),
+            found: (replay.end, replay.last_loss()),
             losses_noted: AtomicBool::new(false),
             disk,
             dir,
@@ -382,22 +386,23 @@ impl Shard {
                     gap = Some(n.next());
                     continue;
                 }
+                Verdict::Cut(bytes) => {
+                    let gone = match bytes {
+                        u64::MAX => "an unknown part".to_owned(),
+                        n => format!("{n} bytes"),
+                    };
+                    let what = format!(
+                        "the journal was cut behind round {}: {gone} of it is gone; what was there is not known",
+                        n.0
+                    );
+                    self.note_damage(None, None, None, what);
+                    doubt(&mut groups, bytes, false);
+                    continue;
+                }
             };
             for f in found {
                 self.replay(&mut groups, &tombs, &mut orphans, n, f);
             }
-        }
-        if replay.cut > 0 {
-            let bytes = match replay.cut {
-                u64::MAX => "an unknown part".to_owned(),
-                n => format!("{n} bytes"),
-            };
-            let what = format!(
-                "the journal was cut behind round {}: {bytes} of it is gone; what was there is not known",
-                replay.end.0
-            );
-            self.note_damage(None, None, None, what);
-            doubt(&mut groups, replay.cut, false);
         }
         for id in orphans {
             let what = "the journal has entries of a group that was never created here".to_owned();
@@ -627,6 +632,7 @@ impl Shard {
             let others: Vec<File> = j.full.iter().filter(|f| f.unsynced).map(|f| f.at.file.clone()).collect();
             let (sector, shard) = (j.sector, self.id);
             let loose = !sync && !others.is_empty() && !mutant!(self.opts, UnsyncedVouched);
+            let behind_cut = j.behind_cut;
             let active = j.active.as_mut().expect("only a round takes it away");
             active.used -= cost;
             let head =
@@ -647,6 +653,7 @@ impl Shard {
                     len: active.at.len,
                     refers: active.refers,
                     loose,
+                    behind_cut,
                 };
                 bufs.insert(0, head.encode(sector));
                 off = 0;
@@ -661,6 +668,7 @@ impl Shard {
             active.last = number;
             active.unsynced = !sync;
             let file = active.at.file.clone();
+            j.behind_cut = false;
             j.unflushed += total + referred;
             (file, off, bufs, others)
         };
@@ -1056,8 +1064,8 @@ pub(crate) async fn read_replay(
         } else {
             classify(found, from, synced)
         };
-        let whole = !replay.torn && replay.damaged() == 0 && replay.cut == 0;
-        let merit = |r: &Replay| (r.end, Reverse((r.damaged(), r.cut)));
+        let whole = !replay.torn && replay.damaged() == 0;
+        let merit = |r: &Replay| (r.end, Reverse((r.damaged(), r.cuts().map(|c| c.1).max())));
         let better = best.as_ref().is_none_or(|(_, b)| merit(&replay) > merit(b));
         if better {
             best = Some((scan, replay));
@@ -1141,10 +1149,11 @@ async fn read_journal(
             if let (Some(h), Some(newer)) = (head, newest.filter(|n| head.is_some_and(|h| h.epoch < *n))) {
                 let mut rounds = round::scan(&bytes, id, newer, opts.sector, None);
                 without_key(&mut rounds, opts);
-                let cut = h.len.saturating_sub(len);
+                let (first, cut) = (None, h.len.saturating_sub(len));
+                let (loose, behind_cut) = (false, false);
                 scans.push((
                     number,
-                    FileScan { epoch: newer, newest: newer, first: None, loose: false, rounds, cut },
+                    FileScan { epoch: newer, newest: newer, first, loose, rounds, behind_cut, cut },
                 ));
             }
             let cut = match head {
@@ -1159,6 +1168,7 @@ async fn read_journal(
                     newest: newest.unwrap_or(epoch),
                     first: head.map(|h| h.first),
                     loose: head.is_some_and(|h| h.loose),
+                    behind_cut: head.is_some_and(|h| h.behind_cut),
                     rounds,
                     cut,
                 },

@@ -647,6 +647,12 @@ impl Store {
         self.shards.all.iter().any(|s| s.losses.is_some())
     }
 
+    /// Of each shard's journal: the last round that opening found, and the last of those that [`Store::lost_rounds`] speaks of. Who notes the latter knows at
+    /// the next opening whether more is gone: then it is a later one, or the journal ends before it.
+    pub fn found_rounds(&self) -> Vec<(u32, Round, Option<Round>)> {
+        self.shards.all.iter().map(|s| (s.id, s.found.0, s.found.1)).collect()
+    }
+
     /// Bytes that lie in segments: what [`Store::verify`] reads.
     pub fn segment_bytes(&self) -> u64 {
         let groups: Vec<_> = self

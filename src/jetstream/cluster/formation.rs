@@ -64,6 +64,18 @@ pub struct Saved {
     /// Groups up to this one it may have had although it does not have them: the last one that there was when rounds had been lost.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost_upto: u64,
+    /// The last round of each journal of which it was known by then that it is gone, or that something behind it is. Whatever else of its journal those rounds and the ones
+    /// before them had, it is nothing of a later group; those that come to be missing behind them are another loss.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<(u32, u64)>,
+}
+
+impl Saved {
+    /// Whether what a start found of a journal, its last round and the last one that is gone, tells of a loss that is not known yet.
+    pub fn is_news(&self, journal: u32, end: u64, gone: Option<u64>) -> bool {
+        let told = self.told.iter().find(|t| t.0 == journal).map(|t| t.1);
+        gone > told || told > Some(end)
+    }
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -487,6 +499,20 @@ mod tests {
         assert_eq!(fresh.next(100 * STEP, 1), None, "nor is another one made beside it");
         fresh.saw(n(5), member(8, true));
         assert_eq!(fresh.next(101 * STEP, 1), Some(Action::Join { via: n(5), genesis: 8 }));
+    }
+
+    /// K-5: a loss that is found again is noted once, since a full disk takes no note; another one is noted anew.
+    #[test]
+    fn k5_a_loss_that_is_known_is_no_news() {
+        let mut saved = Saved::default();
+        assert!(!saved.is_news(0, 9, None) && saved.is_news(0, 9, Some(0)));
+        saved.told = vec![(0, 7)];
+        assert!(!saved.is_news(0, 9, Some(7)) && !saved.is_news(0, 7, Some(5)) && !saved.is_news(0, 9, None));
+        assert!(saved.is_news(0, 9, Some(8)), "behind it");
+        assert!(saved.is_news(0, 6, None), "a journal that ended later");
+        assert!(saved.is_news(1, 9, Some(7)), "another journal");
+        let text = serde_json::to_string(&saved).expect("JSON");
+        assert_eq!(serde_json::from_str::<Saved>(&text).expect("JSON"), saved);
     }
 
     /// K-5: what it acknowledged in the group that it has forgotten it cannot stand for, so it is no first member of any.

@@ -506,9 +506,11 @@ impl JetStream {
     /// made them anew; and that numbers of replicas are passed over for them (D-9), which the next life does not know to do.
     async fn name_suspects(&self) -> bool {
         let last = self.meta.read(|s| s.last_id);
+        let found = self.replicas.store().found_rounds();
+        let told = || found.iter().filter_map(|(j, _, gone)| Some((*j, (*gone)?.0))).collect();
         let noted = async {
             self.replicas.settle_numbers().await.map_err(|e| e.to_string())?;
-            self.note(|saved| (saved.lost, saved.lost_upto) = (false, last)).await
+            self.note(|saved| (saved.lost, saved.lost_upto, saved.told) = (false, last, told())).await
         };
         match noted.await {
             Ok(()) => self.suspect.store(last, Release),
