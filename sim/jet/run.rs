@@ -456,7 +456,9 @@ impl Harness {
             }
             Event::Wipe { server, ms, alone } => self.wipe(server, now + ms, alone),
             Event::Join => {
-                if let Some(i) = self.plan.options.late() {
+                // One that was wiped before it ever came does so when the operator who removes it is done.
+                let is_wiped = |i: &usize| self.wiped.iter().any(|w| w.0 == *i);
+                if let Some(i) = self.plan.options.late().filter(|i| !is_wiped(i)) {
                     self.fleet.recall(i);
                 }
             }
