@@ -231,7 +231,8 @@ impl Replicas {
     }
 
     /// Where the floor of the numbers of replicas is kept apart from the store (D-9), and what it is; 0 if it was never kept. `lost`: this node has lost
-    /// rounds of its journal, in this life or an earlier one, and [`Replicas::settle_numbers`] has not returned since.
+    /// rounds of its journal, in this life or an earlier one, and [`Replicas::settle_numbers`] has not returned since; it counts for more than what the store
+    /// says, which finds a loss again. A counter that is lost itself shows without it.
     pub async fn keep_numbers(&self, floor: u32, lost: bool, keep: KeepFloor) {
         let mut numbers = self.0.counting.lock().await;
         numbers.unsure = lost;

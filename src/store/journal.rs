@@ -65,11 +65,13 @@ pub(crate) struct Journal {
     pub active: Option<Active>,
     pub spare: Option<JournalFile>,
     pub free: Vec<JournalFile>,
-    /// No round in them is needed, and they are not used again: what another key sealed, or none, is not to lie about. They stay here until
-    /// their removal is durable.
+    /// No round in them is needed, and they are not used again: what another key sealed, or none, is not to lie about, and what was cut is too short. They stay
+    /// here until their removal is durable.
     pub foreign: Vec<JournalFile>,
     /// The id of the key that seals what is written now; 0 for none.
     pub key: u32,
+    /// Shorter files are not made.
+    pub file_min: u64,
     pub full: Vec<Full>,
     pub next_number: u64,
     /// The last epoch given.
@@ -206,6 +208,7 @@ impl Journal {
 
     /// No round in this file is needed.
     pub(crate) fn give_back(&mut self, at: JournalFile) {
-        if at.key == self.key { self.free.push(at) } else { self.foreign.push(at) }
+        let fits = at.key == self.key && at.len >= self.file_min;
+        if fits { self.free.push(at) } else { self.foreign.push(at) }
     }
 }

@@ -126,6 +126,52 @@ impl Replay {
     }
 }
 
+/// Where the journal was cut. Sees the files in the order of their epochs.
+#[derive(Default)]
+struct Cuts {
+    /// Bytes that are gone behind a round.
+    behind: BTreeMap<Round, u64>,
+    /// Files that were cut, and the first round that stands in another file behind each; `None` if there is no such file.
+    open: Vec<(u64, Option<Round>)>,
+    /// Those of which nothing else is known.
+    anywhere: Vec<(u64, Option<Round>)>,
+}
+
+impl Cuts {
+    fn see(&mut self, f: &FileScan) {
+        if let Some(first) = f.begins() {
+            // Where rounds are void, so are places behind them.
+            let mut bytes = sum(self.behind.split_off(&first).into_values());
+            if f.behind_cut || f.first.is_none() {
+                // The log ended in those behind which nothing follows, or only later rounds.
+                let ended = |o: &mut (u64, Option<Round>)| o.1.is_none_or(|next| next > first);
+                bytes = bytes.saturating_add(sum(self.open.extract_if(.., ended).map(|o| o.0)));
+                let here = self.behind.entry(Round(first.0.saturating_sub(1))).or_default();
+                // The one that was cut may be gone altogether.
+                let unknown = f.behind_cut && bytes == 0 && *here == 0;
+                *here = if unknown { u64::MAX } else { here.saturating_add(bytes) };
+            } else {
+                self.open.iter_mut().for_each(|o| o.1 = Some(o.1.map_or(first, |next| next.min(first))));
+            }
+        }
+        // One that was cut before anything that could be read may be the newest as well as any other.
+        if f.cut > 0 {
+            let open = if f.begins().is_some() { &mut self.open } else { &mut self.anywhere };
+            open.push((f.cut, None));
+        }
+    }
+    /// What is gone behind the round before `next`, where the log ends, beside what is known to be gone there.
+    fn at_end(self, next: Round) -> Option<u64> {
+        let open = self.open.into_iter().filter(|o| o.1.is_none_or(|first| first > next));
+        let later = self.behind.range(next..).map(|c| *c.1);
+        Some(sum(open.chain(self.anywhere).map(|o| o.0).chain(later))).filter(|bytes| *bytes > 0)
+    }
+}
+
+fn sum(bytes: impl Iterator<Item = u64>) -> u64 {
+    bytes.fold(0, u64::saturating_add)
+}
+
 /// The table. `from` is the first round that the manifest does not hold, `synced` what the manifest vouches for.
 ///
 /// | round | frames | vouched for | verdict |
@@ -138,33 +184,18 @@ impl Replay {
 /// | not found | | no | the log ends before it |
 ///
 /// No power failure makes a file shorter: what is bad in a file that was cut is damage, as if it were vouched for. Nobody knows what stood behind the last round
-/// of such a file, if the log ended there; the next file says so where an opening met it first (S-84), and counts as one that does if its header is lost.
+/// of such a file, if the log ended there; the next file says so where an opening met it first (S-84), and counts as one that does if its header is lost. Where `from` is the very first round of such a file nothing tells
+/// whether it is known by now: it is told once more.
 pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> Replay {
     files.sort_by_key(|f| f.epoch);
     let mut epoch = Epoch(0);
     let mut vouched = synced.max(Round(from.0.saturating_sub(1)));
     let mut rounds: BTreeMap<Round, Scanned> = BTreeMap::new();
     let mut torn = false;
-    // One that was cut before anything that could be read may be the newest as well as any other.
-    let (nameless, named): (Vec<_>, Vec<_>) = files.iter().partition(|f| f.begins().is_none());
-    let mut cuts: BTreeMap<Round, u64> = BTreeMap::new();
-    for (f, after) in named.iter().zip(named.iter().skip(1)) {
-        let begins = after.begins().filter(|_| after.behind_cut || after.first.is_none() && f.cut > 0);
-        if let Some(first) = begins {
-            let bytes = if f.cut > 0 { f.cut } else { u64::MAX };
-            cuts.insert(Round(first.0.saturating_sub(1)), bytes);
-        }
-    }
-    // The file before may be gone altogether.
-    if let Some(first) = named.first().filter(|f| f.behind_cut).and_then(|f| f.begins()) {
-        cuts.entry(Round(first.0.saturating_sub(1))).or_insert(u64::MAX);
-    }
-    // By where the next one begins: the log ends in the file behind which that would be too late.
-    let until = named.iter().skip(1).map(|f| f.begins()).chain([None]);
-    let ends: Vec<(Option<Round>, u64)> =
-        until.zip(&named).map(|(b, f)| (b, f.cut)).chain(nameless.iter().map(|f| (None, f.cut))).collect();
+    let mut cuts = Cuts::default();
     for f in files {
         epoch = epoch.max(f.epoch).max(f.newest);
+        cuts.see(&f);
         // A new use of a file begins where a recovery, or the file before it, ended: all before it is vouched for. Where the header is lost the first round
         // may be, too: those behind it say themselves what they vouch for. So they do where the rounds before were not synced.
         if let Some(first) = f.first.filter(|_| !f.loose) {
@@ -191,7 +222,8 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
     let mut before: Option<(Epoch, u64)> = None;
     loop {
         let behind = Round(next.0 - 1);
-        steps.extend(cuts.remove(&behind).map(|bytes| (behind, Verdict::Cut(bytes))));
+        let gone = cuts.behind.remove(&behind).filter(|bytes| *bytes > 0);
+        steps.extend(gone.map(|bytes| (behind, Verdict::Cut(bytes))));
         let found = rounds.remove(&next);
         if let Some(s) = &found {
             before = Some((s.head.epoch, s.head.off + u64::from(s.head.total)));
@@ -220,9 +252,7 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
     }
     torn |= rounds.keys().any(|r| *r >= next);
     let end = Round(next.0 - 1);
-    let last = ends.into_iter().filter(|(b, cut)| *cut > 0 && b.is_none_or(|b| b > next)).map(|e| e.1);
-    let later = cuts.range(next..).map(|c| *c.1);
-    steps.extend(last.chain(later).max().map(|bytes| (end, Verdict::Cut(bytes))));
+    steps.extend(cuts.at_end(next).map(|bytes| (end, Verdict::Cut(bytes))));
     Replay { steps, end, torn, epoch }
 }
 
@@ -330,6 +360,26 @@ mod tests {
         // Unless they need not have been synced: the log ends in the file that was cut.
         let loose = FileScan { loose: true, ..file(2, 4, vec![s(2, 4, 1, true)]) };
         assert_eq!(run(vec![cut, loose], 1, 0), "1t 2t 2c end 2 torn");
+        // Behind a file that was cut one without a header, of which only a later round is left, and one that a third opening began.
+        let cut = || FileScan { cut: 512, ..file(1, 1, vec![s(1, 1, 0, true), s(1, 2, 1, true)]) };
+        let headless = FileScan { first: None, ..file(2, 3, vec![s(2, 4, 2, true)]) };
+        let third = FileScan { behind_cut: true, ..file(3, 3, vec![s(3, 3, 2, true), s(3, 4, 3, true)]) };
+        let r = classify(vec![cut(), headless, third.clone()], Round(1), Round(0));
+        assert_eq!((shape(&r), r.last_loss()), ("1t 2t 2c 3t 4t end 4 torn".to_owned(), Some(Round(2))));
+        assert_eq!(r.cuts().collect::<Vec<_>>(), [(Round(2), 512)]);
+        // With a file between them that was begun behind unsynced rounds: whatever becomes of the header of the one that says so.
+        let loose = || FileScan { loose: true, ..file(2, 5, vec![s(2, 5, 1, true)]) };
+        assert_eq!(run(vec![cut(), loose(), third.clone()], 1, 0), "1t 2t 2c 3t 4t end 4 torn");
+        let headless = FileScan { first: None, behind_cut: false, ..third.clone() };
+        assert_eq!(run(vec![cut(), loose(), headless], 1, 0), "1t 2t 2c 3t 4t end 4 torn");
+        // What was begun there was cut in turn, to nothing but its header: both are gone there, and the next opening says so of both.
+        let empty = FileScan { behind_cut: true, cut: 64, ..file(2, 3, vec![]) };
+        let all = [vec![cut(), empty.clone()], vec![cut(), empty, third]];
+        for (files, more) in all.into_iter().zip(["", " 3t 4t"]) {
+            let r = classify(files, Round(1), Round(0));
+            assert!(shape(&r).ends_with(&format!("{more} end {}", r.end.0)), "{}", shape(&r));
+            assert_eq!((r.cuts().map(|c| c.1).sum::<u64>(), r.last_loss()), (576, Some(Round(2))));
+        }
         // How much a round that is gone can have held.
         let room = |r: Replay| {
             r.steps.iter().find_map(|s| if let Verdict::Missing(n) = s.1 { Some(n) } else { None })

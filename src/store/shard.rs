@@ -251,6 +251,7 @@ impl Shard {
             next: replay.end.next(),
             sector: opts.sector,
             key: opts.keys.current_id(),
+            file_min: opts.journal_file_min,
             behind_cut: replay.cuts().any(|c| c.0 == replay.end),
             ..Journal::default()
         };
@@ -259,8 +260,8 @@ impl Shard {
         for (number, at) in files {
             match last.get(&number) {
                 Some(l) => journal.full.push(Full { at, last: *l, unsynced: false }),
-                // S-84: one that was cut before all that can be read tells the next opening, too.
-                None if replay.cuts().next().is_some() => {
+                // S-84: what was cut before all that is needed tells the next opening, too, and so does what was begun behind a cut.
+                None if scans.iter().any(|(n, s)| *n == number && (s.cut > 0 || s.behind_cut)) => {
                     journal.full.push(Full { at, last: replay.end.max(from), unsynced: false })
                 }
                 // S-23: the slots differ, so the newer one may lie in the page cache only; then the other one still needs it.
@@ -1157,6 +1158,7 @@ async fn read_journal(
                 ));
             }
             let cut = match head {
+                Some(_) if newest > Some(epoch) => 0,
                 Some(h) => h.len.saturating_sub(len),
                 None if is_cut(Some(epoch), &rounds) => u64::MAX,
                 None => 0,

@@ -647,10 +647,18 @@ impl Store {
         self.shards.all.iter().any(|s| s.losses.is_some())
     }
 
-    /// Of each shard's journal: the last round that opening found, and the last of those that [`Store::lost_rounds`] speaks of. Who notes the latter knows at
-    /// the next opening whether more is gone: then it is a later one, or the journal ends before it.
+    /// Of each shard's journal: the last round that opening found, and the last of those that [`Store::lost_rounds`] speaks of. See
+    /// [`Store::synced_rounds`].
     pub fn found_rounds(&self) -> Vec<(u32, Round, Option<Round>)> {
         self.shards.all.iter().map(|s| (s.id, s.found.0, s.found.1)).collect()
+    }
+
+    /// Of each shard's journal the last round that is durable, if this life has written one. Who notes it when it has dealt with what is gone knows at the next
+    /// opening whether more is: what is gone is later then, or the journal ends before the round.
+    pub fn synced_rounds(&self) -> Vec<(u32, Round)> {
+        let of = |s: &Arc<Shard>| (s.id, s.progress.borrow().synced);
+        let wrote = |s: &&Arc<Shard>| s.progress.borrow().synced > s.found.0;
+        self.shards.all.iter().filter(wrote).map(of).collect()
     }
 
     /// Bytes that lie in segments: what [`Store::verify`] reads.

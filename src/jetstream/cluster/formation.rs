@@ -64,8 +64,8 @@ pub struct Saved {
     /// Groups up to this one it may have had although it does not have them: the last one that there was when rounds had been lost.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost_upto: u64,
-    /// The last round of each journal of which it was known by then that it is gone, or that something behind it is. Whatever else of its journal those rounds and the ones
-    /// before them had, it is nothing of a later group; those that come to be missing behind them are another loss.
+    /// The last round of each journal that was durable by then, if one was written since the loss. What is gone up to there is of no later group, so that
+    /// `lost_upto` says enough of it, however often it is found; what is gone behind it, or a journal that ends before it, is another loss.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<(u32, u64)>,
 }

@@ -505,15 +505,17 @@ impl JetStream {
     /// Rounds of the journal are gone: notes which groups this node may have had, all that there are now, since the life that lost them may have ended before it
     /// made them anew; and that numbers of replicas are passed over for them (D-9), which the next life does not know to do.
     async fn name_suspects(&self) -> bool {
-        let last = self.meta.read(|s| s.last_id);
-        let found = self.replicas.store().found_rounds();
-        let told = || found.iter().filter_map(|(j, _, gone)| Some((*j, (*gone)?.0))).collect();
         let noted = async {
             self.replicas.settle_numbers().await.map_err(|e| e.to_string())?;
-            self.note(|saved| (saved.lost, saved.lost_upto, saved.told) = (false, last, told())).await
+            // In this order: what the rounds have is of no later group.
+            let told =
+                self.replicas.store().synced_rounds().into_iter().map(|(j, round)| (j, round.0)).collect();
+            let last = self.meta.read(|s| s.last_id);
+            self.note(|saved| (saved.lost, saved.lost_upto, saved.told) = (false, last, told)).await?;
+            Ok::<_, String>(last)
         };
         match noted.await {
-            Ok(()) => self.suspect.store(last, Release),
+            Ok(last) => self.suspect.store(last, Release),
             Err(e) => {
                 self.host.log("ERR", &format!("JetStream: which groups may be lost could not be noted: {e}"))
             }
