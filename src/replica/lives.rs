@@ -107,6 +107,9 @@ impl Shared {
             made.durable().await?;
         }
         written.durable().await?;
+        if settle || lost {
+            group.trust();
+        }
         numbers.unsure &= !settle;
         numbers.raised &= numbers.unsure;
         Ok(next)

@@ -307,6 +307,7 @@ async fn give_up(shared: &Arc<Shared>, group: &store::Group) -> Result<(), Error
     }
     if let Some(ticket) = last {
         ticket.durable().await?;
+        group.trust();
     }
     for l in group.lost() {
         match (l.first_seq.0, l.sure) {

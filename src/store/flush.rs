@@ -566,7 +566,7 @@ impl Shard {
             pause(&mut turn, GROUP_TURN).await;
             let mut g = w.group.lock();
             g.settle_hard(synced);
-            doubtful |= g.doubt > 0;
+            doubtful |= g.is_doubtful(synced);
             before.extend(g.pieces.iter().map(|p| p.meta.file));
             before.extend(w.plan.new.iter().map(|p| p.meta.file));
             let r = g.record(&w.plan);

@@ -157,6 +157,8 @@ pub(crate) struct Group {
     pub patched: BTreeMap<LogIndex, TailEntry>,
     /// Bytes of the journal that are gone and may have held more of this log; 0 if none.
     pub doubt: u64,
+    /// The round that ends the doubt of a sole member, once it is synced; 0 for none.
+    pub leapt: Round,
     pub applied: LogIndex,
     pub totals: Totals,
     /// Of a memory group: numbers up to here may have been used (S-55).
@@ -244,6 +246,7 @@ impl Group {
             holes: Vec::new(),
             patched: BTreeMap::new(),
             doubt: 0,
+            leapt: Round(0),
             applied: r.checkpoint.index,
             totals: r.checkpoint.totals,
             floor: (r.floor_seq, r.floor_index),
@@ -264,6 +267,11 @@ impl Group {
     fn index_pieces(&mut self) {
         let with = self.pieces.iter().enumerate().filter(|(_, p)| p.meta.msgs > 0);
         self.data = with.map(|(i, _)| i as u32).collect();
+    }
+
+    /// Whether the next opening must be told of what is gone, if no round behind `synced` were there.
+    pub(crate) fn is_doubtful(&self, synced: Round) -> bool {
+        self.doubt > 0 || self.leapt > synced
     }
 
     // ---- memory groups

@@ -413,6 +413,7 @@ impl Group {
     /// The log of several members is whole again as far as any of them may have counted on it.
     pub fn trust(&self) {
         self.state.lock().doubt = 0;
+        self.shard.told();
     }
 
     /// Reads the pieces that hold entries from `from` on, notes those that cannot be read as holes, and says whether there are any.
@@ -536,7 +537,7 @@ impl Group {
             }
         }
         if leaps {
-            state.doubt = 0;
+            (state.doubt, state.leapt) = (0, round);
         }
         for l in &state.lost {
             self.shard.note_lost(self.id(), l);

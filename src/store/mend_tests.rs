@@ -650,6 +650,8 @@ fn s84_a_cut_is_told_behind_what_was_written_after_it() {
         w.apply();
         w.store().losses_noted();
         w.store().group(GroupId(2)).expect("it is there").trust();
+        // Nobody is left to be told: it flushes by itself.
+        now(w.group().shard.wake_flush.notified());
         now(w.store().flush()).expect("a well disk");
         w.open();
         assert_eq!(told(&w), (false, false), "{worse}");

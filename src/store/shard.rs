@@ -500,6 +500,19 @@ impl Shard {
         }
     }
 
+    /// S-84: once all know what is gone, a flush ends what the journal keeps for telling it, and the next opening finds no doubt again.
+    pub(crate) fn told(&self) {
+        let noted = self.losses.is_some() && self.losses_noted.load(Ordering::Acquire);
+        if !noted {
+            return;
+        }
+        let (groups, synced) =
+            (self.groups.lock().values().cloned().collect::<Vec<_>>(), self.progress.borrow().synced);
+        if !groups.iter().any(|g| g.lock().is_doubtful(synced)) {
+            self.wake_flush.notify_one();
+        }
+    }
+
     pub(crate) fn note_damage(
         &self,
         group: Option<GroupId>,

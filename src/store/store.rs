@@ -639,7 +639,10 @@ impl Store {
     /// Whoever had to know that rounds are gone ([`Store::lost_rounds`]) has noted it durably: the next opening need not find it again, once no group is
     /// doubtful any more ([`Group::is_doubtful`]).
     pub fn losses_noted(&self) {
-        self.shards.all.iter().for_each(|s| s.losses_noted.store(true, Ordering::Release));
+        for s in &self.shards.all {
+            s.losses_noted.store(true, Ordering::Release);
+            s.told();
+        }
     }
 
     /// Whether opening met rounds of the journal that are gone altogether: what they held is not known, which may be whole groups.
