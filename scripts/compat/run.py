@@ -73,9 +73,17 @@ def environment(binary, links):
     return {**os.environ, "PATH": links + os.pathsep + os.environ["PATH"], "NATS_SERVER_VERSION": "v2.15.1"}
 
 
+def logs_of(suite, label):
+    return os.path.join(tools.WORK, "logs", suite, label)
+
+
+def log_of(suite, label, test):
+    return os.path.join(logs_of(suite, label), re.sub(r"[^\w.-]+", "_", test)[-180:] + ".log")
+
+
 def run_suite(suite, ids, env, o, label):
     """Runs the tests, and those that failed again by themselves. {id: {outcome, tries}}"""
-    logs = os.path.join(tools.WORK, "logs", suite.name, label)
+    logs = logs_of(suite.name, label)
     shutil.rmtree(logs, ignore_errors=True)
     os.makedirs(logs)
     results = {}
@@ -94,7 +102,7 @@ def run_suite(suite, ids, env, o, label):
                     results[t] = {"outcome": outcome, "tries": attempt}
                 bad = [t for t, outcome in got.items() if outcome == "failed"]
                 for t in bad:
-                    with open(os.path.join(logs, re.sub(r"[^\w.-]+", "_", t)[-180:] + ".log"), "w") as log:
+                    with open(log_of(suite.name, label, t), "w") as log:
                         log.write(output)
                 done += len(got)
                 if o.verbose:
@@ -227,6 +235,19 @@ def report(row, skips):
         for t in row.get(key, []):
             why = f": {skips[row['suite'], t]}" if key == "excused" else ""
             print(f"  {text}: {t}{why}", flush=True)
+            if key == "differ":
+                last_lines(log_of(row["suite"], f"{row['group']}.ours", t))
+
+
+def last_lines(log, n=20):
+    """Where only what was printed is kept, the logs are gone."""
+    try:
+        with open(log, errors="replace") as f:
+            lines = f.read().splitlines()
+    except OSError:
+        return
+    for line in lines[-n:]:
+        print(f"    | {line[:300]}", flush=True)
 
 
 def table(rows, version):

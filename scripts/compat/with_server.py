@@ -2,7 +2,7 @@
 
     with_server.py [-js] [SERVER-FLAG...] -- COMMAND ARG...
 
-Asks of the server: `-a -p -m -sd` (and what the caller adds), and GET /healthz.
+Asks of the server: `-a -p -m -sd` (and what the caller adds), with -js `-c` too, and GET /healthz.
 """
 import os
 import signal
@@ -39,12 +39,21 @@ def wait_healthy(server, http, log, limit=10):
         sys.exit(f"the server is not healthy (status {server.poll()}):\n{f.read()}")
 
 
+# What a stream may reserve does not hang on how much of this machine's disk happens to be free.
+LIMITS = "jetstream { max_memory_store: 1GB, max_file_store: 1TB }\n"
+
+
 def main():
     cut = sys.argv.index("--")
     flags, command = sys.argv[1:cut], sys.argv[cut + 1:]
     with tempfile.TemporaryDirectory(prefix="with-server-") as folder:
         port, http = free_ports(2)
         log = os.path.join(folder, "log")
+        if "-js" in flags:
+            config = os.path.join(folder, "server.conf")
+            with open(config, "w") as f:
+                f.write(LIMITS)
+            flags += ["-c", config]
         with open(log, "wb") as out:
             server = subprocess.Popen(["nats-server", "-a", "127.0.0.1", "-p", str(port), "-m", str(http), "-sd", os.path.join(folder, "store"), *flags],
                                       stdout=out, stderr=out)
