@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// One journal file, scanned.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct FileScan {
     pub epoch: Epoch,
     /// The newest epoch of which anything stands in the file: it must not be given again.
@@ -39,9 +39,7 @@ pub(crate) struct FileScan {
 impl FileScan {
     /// A file that was cut, and of which nothing else is known.
     pub(crate) fn nameless() -> FileScan {
-        let none = Epoch(0);
-        let (first, rounds) = (None, Vec::new());
-        FileScan { epoch: none, newest: none, first, loose: false, rounds, behind_cut: false, cut: u64::MAX }
+        FileScan { cut: u64::MAX, ..FileScan::default() }
     }
 
     /// The number of its first round, or of the first one that can be read where its header is lost.
@@ -103,17 +101,13 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// Rounds of which something is gone.
+    /// Rounds of which something is gone, and places where the journal was cut.
     pub(crate) fn damaged(&self) -> usize {
         self.steps.iter().filter(|s| !matches!(s.1, Verdict::Take(_))).count()
     }
-    /// The first round that is gone altogether, or the one behind which something is; `None` if nothing is.
-    pub(crate) fn losses(&self) -> Option<Round> {
-        self.steps.iter().find(|s| matches!(s.1, Verdict::Missing(_) | Verdict::Cut(_))).map(|s| s.0)
-    }
-    /// The last round that is gone altogether, or behind which something is.
-    pub(crate) fn last_loss(&self) -> Option<Round> {
-        self.steps.iter().rfind(|s| matches!(s.1, Verdict::Missing(_) | Verdict::Cut(_))).map(|s| s.0)
+    /// The rounds that are gone altogether, and those behind which something is.
+    pub(crate) fn losses(&self) -> impl DoubleEndedIterator<Item = Round> {
+        self.steps.iter().filter(|s| matches!(s.1, Verdict::Missing(_) | Verdict::Cut(_))).map(|s| s.0)
     }
     /// Where the journal was cut, and how many bytes are gone there; `u64::MAX` if it is not known how many.
     pub(crate) fn cuts(&self) -> impl Iterator<Item = (Round, u64)> {
@@ -121,7 +115,7 @@ impl Replay {
             .iter()
             .filter_map(|s| if let Verdict::Cut(bytes) = s.1 { Some((s.0, bytes)) } else { None })
     }
-    fn is_cut_before(&self, first: Round) -> bool {
+    pub(crate) fn is_cut_before(&self, first: Round) -> bool {
         self.cuts().any(|c| c.0.next() == first)
     }
 }
@@ -133,38 +127,44 @@ struct Cuts {
     behind: BTreeMap<Round, u64>,
     /// Files that were cut, and the first round that stands in another file behind each; `None` if there is no such file.
     open: Vec<(u64, Option<Round>)>,
-    /// Those of which nothing else is known.
-    anywhere: Vec<(u64, Option<Round>)>,
+    /// Bytes of files of which nothing else is known.
+    anywhere: u64,
 }
 
 impl Cuts {
     fn see(&mut self, f: &FileScan) {
-        if let Some(first) = f.begins() {
-            // Where rounds are void, so are places behind them.
-            let mut bytes = sum(self.behind.split_off(&first).into_values());
-            if f.behind_cut || f.first.is_none() {
-                // The log ended in those behind which nothing follows, or only later rounds.
-                let ended = |o: &mut (u64, Option<Round>)| o.1.is_none_or(|next| next > first);
-                bytes = bytes.saturating_add(sum(self.open.extract_if(.., ended).map(|o| o.0)));
-                let here = self.behind.entry(Round(first.0.saturating_sub(1))).or_default();
+        let Some(first) = f.begins() else {
+            // Cut before anything that could be read it may be the newest as well as any other.
+            self.anywhere = self.anywhere.saturating_add(f.cut);
+            return;
+        };
+        let behind = Round(first.0.saturating_sub(1));
+        // Where rounds are void, so are places behind them.
+        let mut bytes = sum(self.behind.split_off(&first).into_values());
+        if f.behind_cut || f.first.is_none() {
+            // The log ended in those behind which nothing follows, or only later rounds.
+            let ended = |o: &mut (u64, Option<Round>)| o.1.is_none_or(|next| next > first);
+            bytes = bytes.saturating_add(sum(self.open.extract_if(.., ended).map(|o| o.0)));
+            if f.behind_cut && bytes == 0 && !self.behind.contains_key(&behind) {
                 // The one that was cut may be gone altogether.
-                let unknown = f.behind_cut && bytes == 0 && *here == 0;
-                *here = if unknown { u64::MAX } else { here.saturating_add(bytes) };
-            } else {
-                self.open.iter_mut().for_each(|o| o.1 = Some(o.1.map_or(first, |next| next.min(first))));
+                bytes = u64::MAX;
             }
+            if bytes > 0 {
+                let here = self.behind.entry(behind).or_default();
+                *here = here.saturating_add(bytes);
+            }
+        } else {
+            self.open.iter_mut().for_each(|o| o.1 = Some(o.1.map_or(first, |next| next.min(first))));
         }
-        // One that was cut before anything that could be read may be the newest as well as any other.
         if f.cut > 0 {
-            let open = if f.begins().is_some() { &mut self.open } else { &mut self.anywhere };
-            open.push((f.cut, None));
+            self.open.push((f.cut, None));
         }
     }
     /// What is gone behind the round before `next`, where the log ends, beside what is known to be gone there.
     fn at_end(self, next: Round) -> Option<u64> {
         let open = self.open.into_iter().filter(|o| o.1.is_none_or(|first| first > next));
         let later = self.behind.range(next..).map(|c| *c.1);
-        Some(sum(open.chain(self.anywhere).map(|o| o.0).chain(later))).filter(|bytes| *bytes > 0)
+        Some(sum(open.map(|o| o.0).chain(later).chain([self.anywhere]))).filter(|bytes| *bytes > 0)
     }
 }
 
@@ -222,8 +222,7 @@ pub(crate) fn classify(mut files: Vec<FileScan>, from: Round, synced: Round) -> 
     let mut before: Option<(Epoch, u64)> = None;
     loop {
         let behind = Round(next.0 - 1);
-        let gone = cuts.behind.remove(&behind).filter(|bytes| *bytes > 0);
-        steps.extend(gone.map(|bytes| (behind, Verdict::Cut(bytes))));
+        steps.extend(cuts.behind.remove(&behind).map(|bytes| (behind, Verdict::Cut(bytes))));
         let found = rounds.remove(&next);
         if let Some(s) = &found {
             before = Some((s.head.epoch, s.head.off + u64::from(s.head.total)));
@@ -350,7 +349,10 @@ mod tests {
         assert_eq!(run(vec![after.clone()], 3, 2), "2c 3t 4t end 4");
         assert_eq!(run(vec![cut.clone(), after.clone()], 4, 2), "4t end 4");
         let r = classify(vec![cut.clone(), after], Round(1), Round(0));
-        assert_eq!((r.losses(), r.cuts().collect::<Vec<_>>()), (Some(Round(2)), vec![(Round(2), 512)]));
+        assert_eq!(
+            (r.losses().next(), r.cuts().collect::<Vec<_>>()),
+            (Some(Round(2)), vec![(Round(2), 512)])
+        );
         // Without its header it counts as one that says so; where the file before is whole nothing is gone.
         let headless = FileScan { first: None, ..file(2, 3, vec![s(2, 3, 2, true)]) };
         assert_eq!(run(vec![cut.clone(), headless.clone()], 1, 0), "1t 2t 2c 3t end 3");
@@ -365,7 +367,10 @@ mod tests {
         let headless = FileScan { first: None, ..file(2, 3, vec![s(2, 4, 2, true)]) };
         let third = FileScan { behind_cut: true, ..file(3, 3, vec![s(3, 3, 2, true), s(3, 4, 3, true)]) };
         let r = classify(vec![cut(), headless, third.clone()], Round(1), Round(0));
-        assert_eq!((shape(&r), r.last_loss()), ("1t 2t 2c 3t 4t end 4 torn".to_owned(), Some(Round(2))));
+        assert_eq!(
+            (shape(&r), r.losses().next_back()),
+            ("1t 2t 2c 3t 4t end 4 torn".to_owned(), Some(Round(2)))
+        );
         assert_eq!(r.cuts().collect::<Vec<_>>(), [(Round(2), 512)]);
         // With a file between them that was begun behind unsynced rounds: whatever becomes of the header of the one that says so.
         let loose = || FileScan { loose: true, ..file(2, 5, vec![s(2, 5, 1, true)]) };
@@ -378,7 +383,7 @@ mod tests {
         for (files, more) in all.into_iter().zip(["", " 3t 4t"]) {
             let r = classify(files, Round(1), Round(0));
             assert!(shape(&r).ends_with(&format!("{more} end {}", r.end.0)), "{}", shape(&r));
-            assert_eq!((r.cuts().map(|c| c.1).sum::<u64>(), r.last_loss()), (576, Some(Round(2))));
+            assert_eq!((r.cuts().map(|c| c.1).sum::<u64>(), r.losses().next_back()), (576, Some(Round(2))));
         }
         // How much a round that is gone can have held.
         let room = |r: Replay| {

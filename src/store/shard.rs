@@ -252,7 +252,7 @@ impl Shard {
             sector: opts.sector,
             key: opts.keys.current_id(),
             file_min: opts.journal_file_min,
-            behind_cut: replay.cuts().any(|c| c.0 == replay.end),
+            behind_cut: replay.is_cut_before(replay.end.next()),
             ..Journal::default()
         };
         let read = referred.rounds.iter().filter(|r| *r.0 <= replay.end);
@@ -304,8 +304,8 @@ impl Shard {
             healer: OnceLock::new(),
             healed: Mutex::default(),
             torn: replay.torn,
-            losses: replay.losses(),
-            found: (replay.end, replay.last_loss()),
+            losses: replay.losses().next(),
+            found: (replay.end, replay.losses().next_back()),
             losses_noted: AtomicBool::new(false),
             disk,
             dir,
@@ -502,8 +502,8 @@ impl Shard {
 
     /// S-84: once all know what is gone, a flush ends what the journal keeps for telling it, and the next opening finds no doubt again.
     pub(crate) fn told(&self) {
-        let noted = self.losses.is_some() && self.losses_noted.load(Ordering::Acquire);
-        if !noted {
+        let kept = self.losses.is_some_and(|gone| self.replay_from.load(Ordering::Relaxed) <= gone.0);
+        if !kept || !self.losses_noted.load(Ordering::Acquire) {
             return;
         }
         let (groups, synced) =
@@ -1163,12 +1163,9 @@ async fn read_journal(
             if let (Some(h), Some(newer)) = (head, newest.filter(|n| head.is_some_and(|h| h.epoch < *n))) {
                 let mut rounds = round::scan(&bytes, id, newer, opts.sector, None);
                 without_key(&mut rounds, opts);
-                let (first, cut) = (None, h.len.saturating_sub(len));
-                let (loose, behind_cut) = (false, false);
-                scans.push((
-                    number,
-                    FileScan { epoch: newer, newest: newer, first, loose, rounds, behind_cut, cut },
-                ));
+                let cut = h.len.saturating_sub(len);
+                let scan = FileScan { epoch: newer, newest: newer, rounds, cut, ..FileScan::default() };
+                scans.push((number, scan));
             }
             let cut = match head {
                 Some(_) if newest > Some(epoch) => 0,

@@ -659,9 +659,11 @@ impl Store {
     /// Of each shard's journal the last round that is durable, if this life has written one. Who notes it when it has dealt with what is gone knows at the next
     /// opening whether more is: what is gone is later then, or the journal ends before the round.
     pub fn synced_rounds(&self) -> Vec<(u32, Round)> {
-        let of = |s: &Arc<Shard>| (s.id, s.progress.borrow().synced);
-        let wrote = |s: &&Arc<Shard>| s.progress.borrow().synced > s.found.0;
-        self.shards.all.iter().filter(wrote).map(of).collect()
+        let wrote = |s: &Arc<Shard>| {
+            let synced = s.progress.borrow().synced;
+            (synced > s.found.0).then_some((s.id, synced))
+        };
+        self.shards.all.iter().filter_map(wrote).collect()
     }
 
     /// Bytes that lie in segments: what [`Store::verify`] reads.
