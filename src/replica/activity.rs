@@ -42,7 +42,12 @@ impl Group {
                 self.arm(&mut inner);
                 // What a quorum has committed may wait here for room in the journal.
                 let here = LogIndex(self.store.last().0.0);
-                let apply = inner.apply.take_if(|a| a.last <= here);
+                let waits = inner.rare.as_ref().is_some_and(|r| r.waits_for_others);
+                let ready_for = |a: &mut raft::Apply| a.last <= here && !(waits && self.is_hole(a.first));
+                let apply = inner.apply.take_if(ready_for);
+                if waits && apply.is_some() {
+                    inner.rare().waits_for_others = false;
+                }
                 // What waits for room would not fit on another log.
                 let room = inner.stalled.is_empty();
                 let fetched = inner.rare.as_mut().filter(|_| room).and_then(|r| r.fetched.take());
@@ -195,42 +200,58 @@ impl Group {
         (None, false)
     }
 
-    /// Gives a committed range to the machine and tells the core.
-    async fn apply(self: &Arc<Self>, apply: raft::Apply, ready: &mut Ready) {
-        match self.apply_range(apply.first, apply.last).await {
-            Ok(given_up) => {
-                if !self.dirty.swap(true, Ordering::Relaxed) {
-                    self.shared.touched(self);
-                }
-                if given_up {
-                    // The log that is left is of no use to a member that comes later: from the checkpoint on it is state.
-                    self.shared.flush_soon();
-                }
+    /// Gives a committed range to the machine and tells the core. What cannot be read any more waits for the copy of another member.
+    async fn apply(self: &Arc<Self>, mut apply: raft::Apply, ready: &mut Ready) {
+        let mut given_up = false;
+        let done = self.apply_range(&mut apply, &mut given_up).await;
+        if !self.dirty.swap(true, Ordering::Relaxed) {
+            self.shared.touched(self);
+        }
+        if given_up {
+            // The log that is left is of no use to a member that comes later: from the checkpoint on it is state.
+            self.shared.flush_soon();
+        }
+        match done {
+            Ok(()) => {
                 let mut inner = self.inner.lock();
                 self.step(&mut inner, Event::Applied(apply.last), ready);
             }
-            Err(why) => {
+            Err(Unapplied::Damaged(why)) => {
+                self.found_damage(store::LogIndex(apply.first.0)).await;
+                let mut inner = self.inner.lock();
+                if !self.is_hole(apply.first) {
+                    return self.fail(&mut inner, why, ready);
+                }
+                inner.rare().waits_for_others = true;
+                inner.apply = Some(apply);
+            }
+            Err(Unapplied::Failed(why)) => {
                 let mut inner = self.inner.lock();
                 self.fail(&mut inner, why, ready);
             }
         }
     }
 
-    /// True if entries were among them of which something is lost.
-    async fn apply_range(&self, first: LogIndex, last: LogIndex) -> Result<bool, String> {
-        let mut next = first;
-        let mut given_up = false;
-        while next <= last {
+    fn is_hole(&self, index: LogIndex) -> bool {
+        self.store.holes().iter().any(|h| h.first.0 <= index.0 && index.0 <= h.last.0)
+    }
+
+    /// What is applied is taken off the front of `apply`. Says whether entries were among it of which something is lost.
+    async fn apply_range(&self, apply: &mut raft::Apply, given_up: &mut bool) -> Result<(), Unapplied> {
+        while apply.first <= apply.last {
+            let next = apply.first;
             let from = store::LogIndex(next.0);
-            let mut entries =
-                self.store.entries(from, self.shared.options.apply_bytes).await.map_err(|e| e.to_string())?;
-            entries.truncate(usize::try_from(last.0 - next.0 + 1).unwrap_or(usize::MAX));
+            let mut entries = match self.store.entries(from, self.shared.options.apply_bytes).await {
+                Err(e @ store::Error::Damaged(_)) => return Err(Unapplied::Damaged(e.to_string())),
+                read => read?,
+            };
+            entries.truncate(usize::try_from(apply.last.0 - next.0 + 1).unwrap_or(usize::MAX));
             let Some(e) = entries.last() else {
-                return Err(format!("entry {} is committed and not in the store", next.0));
+                return Err(format!("entry {} is committed and not in the store", next.0).into());
             };
             assert_eq!(entries[0].head.index.0, next.0, "D-2: entries are applied in order");
-            next = LogIndex(e.head.index.0 + 1);
-            given_up |= entries.iter().any(|e| e.head.compacted);
+            apply.first = LogIndex(e.head.index.0 + 1);
+            *given_up |= entries.iter().any(|e| e.head.compacted);
             // What is no business of the machine's ends a batch, so that the machine sees the store as of each of its own entries.
             let mine = |e: &store::Entry| matches!(e.head.kind, store::Kind::Messages | store::Kind::Control);
             if entries.iter().all(mine) {
@@ -246,13 +267,13 @@ impl Group {
                 if !batch.is_empty() {
                     self.apply_batch(std::mem::take(&mut batch)).await?;
                 }
-                self.store.apply(&e.head).await.map_err(|e| e.to_string())?;
+                self.store.apply(&e.head).await?;
             }
             if !batch.is_empty() {
                 self.apply_batch(batch).await?;
             }
         }
-        Ok(given_up)
+        Ok(())
     }
 
     async fn apply_batch(&self, batch: Vec<store::Entry>) -> Result<(), String> {
@@ -313,6 +334,26 @@ impl Group {
         }
         quiet.into_iter().for_each(tell);
         false
+    }
+}
+
+/// Why not all of a range was applied.
+enum Unapplied {
+    /// The entry that is the first now cannot be read.
+    Damaged(String),
+    /// The replica cannot go on.
+    Failed(String),
+}
+
+impl From<String> for Unapplied {
+    fn from(why: String) -> Unapplied {
+        Unapplied::Failed(why)
+    }
+}
+
+impl From<store::Error> for Unapplied {
+    fn from(e: store::Error) -> Unapplied {
+        Unapplied::Failed(e.to_string())
     }
 }
 

@@ -228,6 +228,62 @@ fn d12_a_member_whose_journal_was_cut_votes_for_nobody_before_it_has_caught_up()
     .expect("a runtime starts");
 }
 
+/// D-16: a segment goes bad under a running server, and what stood in it is above the checkpoint and waited for a leader to be applied: the others have it.
+#[test]
+fn d16_what_cannot_be_applied_any_more_comes_from_the_others() {
+    env::run(async {
+        for seed in 50..53 {
+            env::timeout(Duration::from_secs(60), bad_before_it_is_applied(seed))
+                .await
+                .expect("no seed hangs");
+        }
+    })
+    .expect("a runtime starts");
+}
+
+async fn bad_before_it_is_applied(seed: u64) {
+    let mut c = Cluster::new(seed, 3, 0).await;
+    c.settle().await;
+    for _ in 0..20 {
+        c.publish(5);
+        env::sleep(Duration::from_millis(2)).await;
+    }
+    c.settle().await;
+    let ids = c.ids();
+    let (id, others) = (ids[0], &ids[1..]);
+    // Without a checkpoint.
+    c.replicas(id).store().flush().await.expect("it flushes");
+    for id in &ids {
+        c.crash(*id).await;
+    }
+    c.start(id).await;
+    let handle = c.list(id).handle();
+    let (applied, last) = (handle.status().applied.0, handle.status().last.0);
+    assert!(applied < last, "it knows of nobody who has them too");
+    let disk = c.disk(id);
+    let segments: Vec<_> = files(&disk).into_iter().filter(|f| f.0.contains("/segments/")).collect();
+    assert!(!segments.is_empty());
+    // Not read before: what was read stays in memory.
+    for (path, end) in segments {
+        for at in (0..end).step_by(64) {
+            disk.with(|d| d.rot(&path, at + c.rng.below(64), 3)).ok();
+        }
+    }
+    let read = handle.store().entries(store::LogIndex(applied + 1), u64::MAX).await;
+    assert!(matches!(read, Err(store::Error::Damaged(_))), "seed {seed}: {read:?}");
+    for id in others {
+        c.start(*id).await;
+    }
+    c.settle().await;
+    assert_eq!(handle.status().stopped, None);
+    while handle.status().damaged || handle.status().applied < handle.status().last {
+        env::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(handle.store().holes().is_empty() && handle.store().lost().is_empty());
+    drop(handle);
+    c.close().await;
+}
+
 /// D-12: what was forgotten stays forgotten in the next life, which finds a log without a gap and a hard state that is newer than the loss.
 #[test]
 fn d12_doubt_outlives_a_restart() {

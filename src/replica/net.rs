@@ -365,7 +365,7 @@ impl Group {
     }
 
     /// The log cannot be read from somewhere on: the core hears of the holes, and lets others fill them.
-    async fn found_damage(self: &Arc<Self>, from: store::LogIndex) {
+    pub(crate) async fn found_damage(self: &Arc<Self>, from: store::LogIndex) {
         if self.is_sole() || self.store.survey(from).await.is_err() {
             return;
         }
