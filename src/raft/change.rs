@@ -69,7 +69,7 @@ impl Core {
 
     pub(crate) fn append_members(&mut self, members: Members, cx: &mut Cx<'_>) -> LogIndex {
         let payload = members.encode();
-        let digest = crc32c::crc32c(&payload);
+        let digest = checksum::crc32c(&payload);
         self.append_own(EntryKind::Config, digest, payload, Some(members), cx);
         self.broadcast(cx);
         self.log.last()

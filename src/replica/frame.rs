@@ -166,7 +166,7 @@ impl In {
             let (index, term, chain) = (self.index()?, self.term()?, Chain(self.u64()?));
             let (kind, digest) = (EntryKind::from_u8(self.u8()?)?, self.u32()?);
             let payload = self.bytes()?;
-            if crc32c::crc32c(&payload) != digest {
+            if checksum::crc32c(&payload) != digest {
                 return None;
             }
             out.push(Entry { index, term, chain, kind, digest, payload });
@@ -209,7 +209,7 @@ impl Frame {
             }
             Frame::Part(p) => {
                 o.u8(69).u64(p.group.0).u64(p.id).u64(p.offset).u8(u8::from(p.last));
-                o.0.put_u32_le(crc32c::crc32c(&p.bytes));
+                o.0.put_u32_le(checksum::crc32c(&p.bytes));
                 o.bytes(&p.bytes);
             }
             Frame::NoState { group, id } => {
@@ -262,7 +262,7 @@ impl Frame {
             69 => {
                 let (group, id, offset, last) = (GroupId(i.u64()?), i.u64()?, i.u64()?, i.bool()?);
                 let (crc, bytes) = (i.u32()?, i.bytes()?);
-                if crc32c::crc32c(&bytes) != crc {
+                if checksum::crc32c(&bytes) != crc {
                     return None;
                 }
                 Frame::Part(Part { group, id, offset, last, bytes })
@@ -381,7 +381,7 @@ mod tests {
 
     fn entry() -> Entry {
         let payload = Bytes::from_static(b"hello");
-        let digest = crc32c::crc32c(&payload);
+        let digest = checksum::crc32c(&payload);
         Entry {
             index: LogIndex(9),
             term: Term(3),
@@ -508,7 +508,7 @@ mod tests {
             [1, 65, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]
         );
         let all: Vec<u8> = frames().iter().flat_map(|f| f.encode()).collect();
-        assert_eq!((all.len(), crc32c::crc32c(&all)), GOLDEN, "a change here does not talk to older nodes");
+        assert_eq!((all.len(), checksum::crc32c(&all)), GOLDEN, "a change here does not talk to older nodes");
     }
     const GOLDEN: (usize, u32) = (1393, 4_062_309_011);
 

@@ -22,7 +22,7 @@ pub type Proposal = raft::Proposal;
 /// A batch of messages: the payload is what `store::Batch::finish` returned, its records carry their sequences.
 #[must_use]
 pub fn messages(payload: Bytes) -> Proposal {
-    Proposal { kind: EntryKind::Normal, digest: crc32c::crc32c(&payload), payload }
+    Proposal { kind: EntryKind::Normal, digest: checksum::crc32c(&payload), payload }
 }
 
 /// The same with the digest that `store::Batch::finish_digested` returned.
@@ -34,7 +34,7 @@ pub fn messages_digested((payload, digest): (Bytes, u32)) -> Proposal {
 /// A command of the layer above; opaque here and in the store.
 #[must_use]
 pub fn control(payload: Bytes) -> Proposal {
-    Proposal { kind: EntryKind::Control, digest: crc32c::crc32c(&payload), payload }
+    Proposal { kind: EntryKind::Control, digest: checksum::crc32c(&payload), payload }
 }
 
 /// What a group is on this node, as far as its machine needs to know.

@@ -117,13 +117,13 @@ impl Early {
         }
         (self.last, self.chain) = (e.head.index, e.head.chain);
         self.entries += 1;
-        self.heads = crc32c::crc32c_append(self.heads, &e.head.encode());
+        self.heads = checksum::append(self.heads, &e.head.encode());
         (at, (self.end() - at) as u32)
     }
 
     /// Whether it holds these entries and no others.
     pub(crate) fn is(&self, entries: &[Entry]) -> bool {
-        let heads = entries.iter().fold(0, |c, e| crc32c::crc32c_append(c, &e.head.encode()));
+        let heads = entries.iter().fold(0, |c, e| checksum::append(c, &e.head.encode()));
         let last = entries.last().map(|e| (e.head.index, e.head.chain));
         entries.len() == self.entries && heads == self.heads && last == Some((self.last, self.chain))
     }

@@ -400,7 +400,7 @@ fn only_files_with_references_are_of_version_2() {
     let mut b = newer.encode(512).to_vec();
     assert_eq!(crate::round::FileHead::foreign_version(&b), None);
     b[4] = 3;
-    let crc = crc32c::crc32c(&b[..crate::round::FILE_HEADER - 4]);
+    let crc = checksum::crc32c(&b[..crate::round::FILE_HEADER - 4]);
     b[crate::round::FILE_HEADER - 4..crate::round::FILE_HEADER].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(crate::round::FileHead::foreign_version(&b), Some(3));
     assert_eq!(crate::round::FileHead::decode(&b), None);

@@ -186,7 +186,7 @@ impl Manifest {
             b.extend_from_slice(&salt);
             b.extend_from_slice(&sealed);
         }
-        let crc = crc32c::crc32c(&b[SLOT_HEADER..]);
+        let crc = checksum::crc32c(&b[SLOT_HEADER..]);
         let mut h = Vec::with_capacity(SLOT_HEADER);
         h.u32(MAGIC);
         h.u8(FORMAT);
@@ -196,7 +196,7 @@ impl Manifest {
         h.u64(self.generation);
         h.u64((b.len() - SLOT_HEADER) as u64);
         h.u32(key);
-        let own = crc32c::crc32c(&h);
+        let own = checksum::crc32c(&h);
         h.u32(own);
         b[..SLOT_HEADER].copy_from_slice(&h);
         let len = crate::codec::align(b.len() as u64, sector) as usize;
@@ -210,14 +210,14 @@ impl Manifest {
             return Slot::Absent;
         }
         let Some(h) = b.get(..SLOT_HEADER) else { return Slot::Damaged };
-        if u32_at(h, 0) != MAGIC || crc32c::crc32c(&h[..SLOT_HEADER - 4]) != u32_at(h, SLOT_HEADER - 4) {
+        if u32_at(h, 0) != MAGIC || checksum::crc32c(&h[..SLOT_HEADER - 4]) != u32_at(h, SLOT_HEADER - 4) {
             return Slot::Damaged;
         }
         if h[4] != FORMAT {
             return Slot::Foreign(h[4]);
         }
         let body = usize::try_from(u64_at(h, 24)).ok().and_then(|n| b[SLOT_HEADER..].get(..n));
-        let Some(body) = body.filter(|b| crc32c::crc32c(b) == u32_at(h, 12)) else { return Slot::Damaged };
+        let Some(body) = body.filter(|b| checksum::crc32c(b) == u32_at(h, 12)) else { return Slot::Damaged };
         let (shard, generation, key) = (u32_at(h, 8), u64_at(h, 16), u32_at(h, 32));
         let read = if key == 0 {
             Self::body(h, body)

@@ -96,7 +96,7 @@ fn slots_come_back_and_no_flipped_bit_or_cut_goes_unseen() {
     assert_eq!(Manifest::decode(&[], &none), Slot::Absent);
     let mut newer = b.clone();
     newer[4] = 9;
-    let crc = crc32c::crc32c(&newer[..SLOT_HEADER - 4]);
+    let crc = checksum::crc32c(&newer[..SLOT_HEADER - 4]);
     newer[SLOT_HEADER - 4..SLOT_HEADER].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(Manifest::decode(&newer, &none), Slot::Foreign(9));
 }
@@ -122,9 +122,9 @@ fn s31_a_sealed_slot_opens_with_its_key_only() {
         bad[bit / 8] ^= 1 << (bit % 8);
         assert_eq!(Manifest::decode(&bad, &keys), Slot::Damaged, "bit {bit}");
         // Also where every checksum was made anew: the names in the header are sealed with the body.
-        let crc = crc32c::crc32c(&bad[SLOT_HEADER..used]);
+        let crc = checksum::crc32c(&bad[SLOT_HEADER..used]);
         bad[12..16].copy_from_slice(&crc.to_le_bytes());
-        let crc = crc32c::crc32c(&bad[..SLOT_HEADER - 4]);
+        let crc = checksum::crc32c(&bad[..SLOT_HEADER - 4]);
         bad[SLOT_HEADER - 4..SLOT_HEADER].copy_from_slice(&crc.to_le_bytes());
         let hit = matches!(bit / 8, 8..12 | 16..24) || bit / 8 >= SLOT_HEADER;
         assert!(!hit || Manifest::decode(&bad, &keys) == Slot::Damaged, "bit {bit}");

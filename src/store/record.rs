@@ -109,7 +109,7 @@ impl Head {
         b[56..60].copy_from_slice(&self.count.to_le_bytes());
         b[60..64].copy_from_slice(&self.length.to_le_bytes());
         b[64..68].copy_from_slice(&self.digest.to_le_bytes());
-        let crc = crc32c::crc32c(&b[..68]);
+        let crc = checksum::crc32c(&b[..68]);
         b[68..72].copy_from_slice(&crc.to_le_bytes());
         b
     }
@@ -117,7 +117,7 @@ impl Head {
     /// Reads a header; `None` if it is not one or its checksum is wrong (S-10).
     pub fn decode(b: &[u8]) -> Option<Head> {
         let b = b.get(..ENTRY_HEADER)?;
-        if u32_at(b, 0) != ENTRY_MAGIC || crc32c::crc32c(&b[..68]) != u32_at(b, 68) || b[4] != FORMAT {
+        if u32_at(b, 0) != ENTRY_MAGIC || checksum::crc32c(&b[..68]) != u32_at(b, 68) || b[4] != FORMAT {
             return None;
         }
         Some(Head {
@@ -181,7 +181,7 @@ impl NewEntry {
     /// # Errors
     /// What is wrong with it.
     pub fn seal(self, group: GroupId) -> std::result::Result<Entry, &'static str> {
-        let digest = crc32c::crc32c(&self.payload);
+        let digest = checksum::crc32c(&self.payload);
         if self.digest.is_some_and(|d| d != digest) {
             return Err("the payload is not what its proposer made");
         }
@@ -191,7 +191,7 @@ impl NewEntry {
     /// The same for an entry that was proposed here: its digest was computed of these very bytes a moment ago.
     pub(crate) fn seal_own(self, group: GroupId) -> std::result::Result<Entry, &'static str> {
         let Some(digest) = self.digest else { return self.seal(group) };
-        debug_assert_eq!(digest, crc32c::crc32c(&self.payload), "S-10: the digest of an own entry");
+        debug_assert_eq!(digest, checksum::crc32c(&self.payload), "S-10: the digest of an own entry");
         self.sealed(group, digest)
     }
 
@@ -248,7 +248,7 @@ fn check_messages(
 impl Entry {
     /// Reads an entry whose header was checked; `None` if the payload's checksum is wrong.
     pub fn with_payload(head: Head, payload: Bytes) -> Option<Entry> {
-        (payload.len() == head.length as usize && crc32c::crc32c(&payload) == head.digest)
+        (payload.len() == head.length as usize && checksum::crc32c(&payload) == head.digest)
             .then_some(Entry { head, payload })
     }
 
@@ -420,7 +420,7 @@ fn record_crc(group: GroupId, b: &[u8]) -> u32 {
     let mut front = [0; 12];
     front[..8].copy_from_slice(&group.0.to_le_bytes());
     front[8..].copy_from_slice(&b[..4]);
-    crc32c::crc32c_append(crc32c::crc32c(&front), &b[8..])
+    checksum::append(checksum::crc32c(&front), &b[8..])
 }
 
 /// Bytes of a record from which on its checksum is carried into that of what it stands in, instead of being computed of its bytes once more.
@@ -430,10 +430,10 @@ pub(crate) const CARRIED: usize = 16 << 10;
 /// checksums are sums of what each part contributes, moved on by the bytes behind it.
 pub(crate) fn append_record(crc: u32, group: GroupId, record: &[u8]) -> u32 {
     if record.len() < CARRIED {
-        return crc32c::crc32c_append(crc, record);
+        return checksum::append(crc, record);
     }
     let all = append_claimed(crc, group, record);
-    debug_assert_eq!(all, crc32c::crc32c_append(crc, record), "S-10: a record's checksum is right");
+    debug_assert_eq!(all, checksum::append(crc, record), "S-10: a record's checksum is right");
     all
 }
 
@@ -442,7 +442,7 @@ fn append_claimed(crc: u32, group: GroupId, record: &[u8]) -> u32 {
     let mut front = [0; 12];
     front[..8].copy_from_slice(&group.0.to_le_bytes());
     front[8..].copy_from_slice(&record[..4]);
-    let before = crc32c::crc32c_append(crc, &record[..8]) ^ crc32c::crc32c(&front);
+    let before = checksum::append(crc, &record[..8]) ^ checksum::crc32c(&front);
     u32_at(record, 4) ^ moved_on(before, record.len() - 8)
 }
 
@@ -463,8 +463,8 @@ impl Summed {
         if record.len() < CARRIED || u32_at(record, 0) as usize != record.len() {
             return Message::decode(group, record).is_some();
         }
-        let with = append_claimed(crc32c::crc32c_append(self.before, &all[..at.start]), group, record);
-        crc32c::crc32c_append(with, &all[at.end..]) == self.with && Message::parse(record).is_some()
+        let with = append_claimed(checksum::append(self.before, &all[..at.start]), group, record);
+        checksum::append(with, &all[at.end..]) == self.with && Message::parse(record).is_some()
     }
 }
 
@@ -571,14 +571,14 @@ impl Batch {
         let (group, large) = (self.group, self.large);
         let payload = self.finish(rest);
         if !large {
-            let digest = crc32c::crc32c(&payload);
+            let digest = checksum::crc32c(&payload);
             return (payload, digest);
         }
-        let (mut digest, mut end) = (crc32c::crc32c(&payload[..PREAMBLE]), PREAMBLE);
+        let (mut digest, mut end) = (checksum::crc32c(&payload[..PREAMBLE]), PREAMBLE);
         for r in Records::of_payload(&payload).unwrap_or_default().flatten() {
             (digest, end) = (append_record(digest, group, r), end + r.len());
         }
-        let digest = crc32c::crc32c_append(digest, &payload[end..]);
+        let digest = checksum::append(digest, &payload[end..]);
         (payload, digest)
     }
 }

@@ -153,8 +153,8 @@ fn s10_s11_a_large_record_is_held_against_the_checksum_of_what_it_stands_in() {
         let len = u32_at(&payload, PREAMBLE) as usize;
         let at = PREAMBLE..PREAMBLE + len;
         let summed = |all: &[u8]| {
-            let before = crc32c::crc32c(b"before");
-            Summed { before, with: crc32c::crc32c_append(before, all) }
+            let before = checksum::crc32c(b"before");
+            Summed { before, with: checksum::append(before, all) }
         };
         assert!(summed(&payload).vouches(group, &payload, &at));
         assert!(!summed(&payload).vouches(GroupId(8), &payload, &at), "another group's");

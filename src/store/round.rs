@@ -250,7 +250,7 @@ pub(crate) fn build(head: RoundHead, frames: &[Frame], sector: u64, key: Option<
         let header = header.as_ref().map_or(&[][..], |h| &h[..]);
         let sealed = key.map(|k| k.seal(nonce(head.round, ordinal), header, &f.payload));
         let payload = sealed.unwrap_or_else(|| f.payload.clone());
-        let crc = if f.head.is_some() { crc32c::crc32c(header) } else { crc32c::crc32c(&payload) };
+        let crc = if f.head.is_some() { checksum::crc32c(header) } else { checksum::crc32c(&payload) };
         let len = (header.len() + payload.len()) as u32;
         put_line(&mut table, &Placed { line: f.line, len, crc, off: 0, copy });
         pieces.push(header);
@@ -324,10 +324,10 @@ fn put_round_head(out: &mut Vec<u8>, h: &RoundHead, version: u8, lines: u32, tab
     out.u64(h.synced.0);
     out.u64(h.off);
     out.u32(h.total);
-    out.u32(crc32c::crc32c(table));
+    out.u32(checksum::crc32c(table));
     out.u64(0);
     out.u32(0);
-    let crc = crc32c::crc32c(&out[at..]);
+    let crc = checksum::crc32c(&out[at..]);
     out.u32(crc);
     debug_assert_eq!(out.len() - at, ROUND_HEADER);
 }
@@ -350,7 +350,7 @@ fn put_line(out: &mut Vec<u8>, p: &Placed) {
 fn parse_head(b: &[u8], magic: u32) -> Option<(RoundHead, Vec<Placed>)> {
     let h = b.get(..ROUND_HEADER)?;
     if u32_at(h, 0) != magic
-        || crc32c::crc32c(&h[..ROUND_HEADER - 4]) != u32_at(h, ROUND_HEADER - 4)
+        || checksum::crc32c(&h[..ROUND_HEADER - 4]) != u32_at(h, ROUND_HEADER - 4)
         || !is_known(h[4])
     {
         return None;
@@ -360,7 +360,7 @@ fn parse_head(b: &[u8], magic: u32) -> Option<(RoundHead, Vec<Placed>)> {
         return None;
     }
     let table = b.get(ROUND_HEADER..ROUND_HEADER + lines * TABLE_LINE)?;
-    if crc32c::crc32c(table) != u32_at(h, 52) {
+    if checksum::crc32c(table) != u32_at(h, 52) {
         return None;
     }
     let head = RoundHead {
@@ -464,7 +464,7 @@ impl FileHead {
         b.u64(self.first.0);
         b.extend_from_slice(&self.salt);
         b.u32((self.len / 512) as u32);
-        let crc = crc32c::crc32c(&b);
+        let crc = checksum::crc32c(&b);
         b.u32(crc);
         debug_assert_eq!(b.len(), FILE_HEADER);
         b.resize(sector as usize, 0);
@@ -473,7 +473,7 @@ impl FileHead {
 
     pub(crate) fn decode(b: &[u8]) -> Option<FileHead> {
         let b = b.get(..FILE_HEADER)?;
-        if crc32c::crc32c(&b[..FILE_HEADER - 4]) != u32_at(b, FILE_HEADER - 4)
+        if checksum::crc32c(&b[..FILE_HEADER - 4]) != u32_at(b, FILE_HEADER - 4)
             || u32_at(b, 0) != FILE_MAGIC
             || !is_known(b[4])
         {
@@ -497,7 +497,7 @@ impl FileHead {
     /// The version that a file claims, if its checksum is right and the version is not ours.
     pub(crate) fn foreign_version(b: &[u8]) -> Option<u8> {
         let b = b.get(..FILE_HEADER)?;
-        (crc32c::crc32c(&b[..FILE_HEADER - 4]) == u32_at(b, FILE_HEADER - 4)
+        (checksum::crc32c(&b[..FILE_HEADER - 4]) == u32_at(b, FILE_HEADER - 4)
             && u32_at(b, 0) == FILE_MAGIC
             && !is_known(b[4]))
         .then(|| b[4])
@@ -656,7 +656,7 @@ fn read_frame(round: &Bytes, number: Round, ordinal: usize, p: &Placed, key: Opt
         None => Some(stored),
     };
     if !p.line.is_entry() {
-        if crc32c::crc32c(&bytes) != p.crc {
+        if checksum::crc32c(&bytes) != p.crc {
             return bad;
         }
         return match open(&[], bytes) {
@@ -667,7 +667,7 @@ fn read_frame(round: &Bytes, number: Round, ordinal: usize, p: &Placed, key: Opt
             None => bad,
         };
     }
-    if bytes.len() < ENTRY_HEADER || crc32c::crc32c(&bytes[..ENTRY_HEADER]) != p.crc {
+    if bytes.len() < ENTRY_HEADER || checksum::crc32c(&bytes[..ENTRY_HEADER]) != p.crc {
         return bad;
     }
     let entry = Head::decode(&bytes)

@@ -111,11 +111,11 @@ impl Shard {
         head.u32(MAGIC);
         head.u32(VERSION);
         head.u32(self.id);
-        head.u32(crc32c::crc32c(&body));
+        head.u32(checksum::crc32c(&body));
         head.u64(self.generation.load(Ordering::Relaxed));
         head.u64(body.len() as u64);
         head.u32(u32::try_from(n).unwrap_or(u32::MAX));
-        head.u32(crc32c::crc32c(&head));
+        head.u32(checksum::crc32c(&head));
         let write = async {
             let file = self.disk.open(&path(&self.dir), OpenOptions::TRUNCATE).await?;
             file.write_vectored_at(0, vec![head.into(), body.into()]).await?;
@@ -129,9 +129,9 @@ impl Shard {
     pub(crate) fn take_subjects(&self, bytes: &[u8]) {
         let Some((head, body)) = bytes.split_at_checked(HEADER) else { return };
         let known = u32_at(head, 0) == MAGIC && u32_at(head, 4) == VERSION && u32_at(head, 8) == self.id;
-        let whole = crc32c::crc32c(&head[..HEADER - 4]) == u32_at(head, HEADER - 4)
+        let whole = checksum::crc32c(&head[..HEADER - 4]) == u32_at(head, HEADER - 4)
             && u64_at(head, 24) == body.len() as u64
-            && crc32c::crc32c(body) == u32_at(head, 12);
+            && checksum::crc32c(body) == u32_at(head, 12);
         let generation = self.generation.load(Ordering::Relaxed);
         if !known || !whole || u64_at(head, 16) != generation {
             return;

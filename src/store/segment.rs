@@ -58,13 +58,13 @@ impl FileHead {
         b.u64(self.id.0);
         b.extend_from_slice(&self.salt);
         b.resize(FILE_HEADER - 4, 0);
-        let crc = crc32c::crc32c(&b);
+        let crc = checksum::crc32c(&b);
         b.u32(crc);
         b
     }
     pub(crate) fn decode(b: &[u8]) -> Option<FileHead> {
         let b = b.get(..FILE_HEADER)?;
-        if u32_at(b, 0) != FILE_MAGIC || crc32c::crc32c(&b[..60]) != u32_at(b, 60) || b[4] != FORMAT {
+        if u32_at(b, 0) != FILE_MAGIC || checksum::crc32c(&b[..60]) != u32_at(b, 60) || b[4] != FORMAT {
             return None;
         }
         let mut salt = [0; 16];
@@ -463,8 +463,8 @@ impl Filter {
     }
     fn probes(&self, s: &[u8]) -> [usize; 3] {
         let bits = (self.0.len() * 8).max(1) as u64;
-        let a = u64::from(crc32c::crc32c(s));
-        let b = u64::from(crc32c::crc32c_append(0x9e37_79b9, s)) | 1;
+        let a = u64::from(checksum::crc32c(s));
+        let b = u64::from(checksum::append(0x9e37_79b9, s)) | 1;
         [0u64, 1, 2]
             .map(|i| (((a << 32 | b).wrapping_mul(2 * i + 0x9e37_79b9_7f4a_7c15) >> 16) % bits) as usize)
     }
@@ -519,7 +519,7 @@ impl BlockCodec<'_> {
         }
         let mut body = b.slice(BLOCK_HEADER..BLOCK_HEADER + stored);
         let before = block_crc(file, at, &h[..BLOCK_HEADER - 4], b"");
-        let with = crc32c::crc32c_append(before, &body);
+        let with = checksum::append(before, &body);
         let sure = with == u32_at(h, BLOCK_HEADER - 4);
         let plain = key.is_none() && u32_at(h, 0) & COMPRESSED == 0;
         let summed = (sure && plain).then_some(Summed { before, with });
@@ -554,9 +554,9 @@ fn block_header(stored: u32, raw: u32, lead: Lead) -> [u8; BLOCK_HEADER - 4] {
 
 /// Covers where the block belongs too, so that another block read or written in its place is seen (S-11).
 fn block_crc(file: FileId, at: u64, header: &[u8], stored: &[u8]) -> u32 {
-    let c = crc32c::crc32c(&file.0.to_le_bytes());
-    let c = crc32c::crc32c_append(c, &at.to_le_bytes());
-    crc32c::crc32c_append(crc32c::crc32c_append(c, header), stored)
+    let c = checksum::crc32c(&file.0.to_le_bytes());
+    let c = checksum::append(c, &at.to_le_bytes());
+    checksum::append(checksum::append(c, header), stored)
 }
 
 fn block_nonce(at: u64, what: u32) -> [u8; 12] {
@@ -921,7 +921,7 @@ impl<'a> Builder<'a> {
             Some(k) => k.seal(block_nonce(at, 1), &[], b),
             None => Bytes::copy_from_slice(b),
         };
-        self.out.u32(crc32c::crc32c(&stored));
+        self.out.u32(checksum::crc32c(&stored));
         self.out.extend_from_slice(&stored);
         stored.len() as u32 + 4
     }
@@ -959,7 +959,7 @@ pub(crate) fn live_part(e: &Entry, mut keep: impl FnMut(StreamSeq) -> bool) -> O
         first,
         count,
         length: payload.len() as u32,
-        digest: crc32c::crc32c(&payload),
+        digest: checksum::crc32c(&payload),
         ..e.head
     };
     Some(Entry { head, payload })
@@ -1041,7 +1041,7 @@ fn sorted(names: Names, mut slots: Vec<Slot>) -> SubjectFoot {
 
 fn open_foot(key: Option<&FileKey>, at: u64, b: &[u8]) -> Option<Bytes> {
     let (crc, stored) = b.split_at_checked(4)?;
-    if crc32c::crc32c(stored) != u32_at(crc, 0) {
+    if checksum::crc32c(stored) != u32_at(crc, 0) {
         return None;
     }
     match key {

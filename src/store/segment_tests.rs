@@ -111,7 +111,7 @@ fn a_large_record_that_is_not_laid_out_stands_in_the_piece_as_if_it_were() {
             }
             // Some are followed by what is no message.
             let (payload, digest) = batch.finish_digested(if i % 3 == 1 { b"rest" } else { b"" });
-            assert_eq!(digest, crc32c::crc32c(&payload));
+            assert_eq!(digest, checksum::crc32c(&payload));
             let (index, chain) = (LogIndex(i as u64 + 1), Chain(i as u64 + 1));
             let e = NewEntry {
                 kind: Kind::Messages,

@@ -77,7 +77,7 @@ fn frame(magic: u32, body: &[u8], out: &mut Vec<u8>) {
     out.u32(magic);
     out.u32(u32::from(FORMAT));
     out.u32(body.len() as u32);
-    out.u32(crc32c::crc32c(body));
+    out.u32(checksum::crc32c(body));
     out.extend_from_slice(body);
 }
 
@@ -419,7 +419,7 @@ impl Incoming {
             return Ok(None);
         }
         let body = self.buf.split_to(FRAME + len).freeze().slice(FRAME..);
-        if crc32c::crc32c(&body) != crc {
+        if checksum::crc32c(&body) != crc {
             return Err(wrong("a frame is damaged"));
         }
         Ok(Some(body))

@@ -416,7 +416,7 @@ fn golden_head() {
         b[..],
         [
             &[70, 85, 84, 128, 1, 0, 0, 0, 21, 0, 0, 0][..],
-            &crc32c::crc32c(&b[FRAME..]).to_le_bytes(),
+            &checksum::crc32c(&b[FRAME..]).to_le_bytes(),
             &[3, 5, 2, 9, 0, 0, 0, 0, 0, 0, 0, 3, 4, 2, 70, 1, 4],
             b"blob",
         ]

@@ -80,7 +80,7 @@ impl std::error::Error for Error {}
 
 /// The checksum as the format wants it.
 fn checksum(plain: &[u8]) -> u32 {
-    crc32c::crc32c(plain).rotate_right(15).wrapping_add(0xa282_ead8)
+    checksum::crc32c(plain).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// The writing side of a stream.

@@ -52,7 +52,7 @@ struct Lives {
 fn sealed<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
     let mut text = serde_json::to_vec(value).map_err(|e| e.to_string())?;
     text.push(b'\n');
-    let sum = crc32c::crc32c(&text);
+    let sum = checksum::crc32c(&text);
     text.extend_from_slice(format!("{sum:08x}\n").as_bytes());
     Ok(text)
 }
@@ -61,7 +61,7 @@ fn opened<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let end = bytes.iter().position(|b| *b == b'\n')? + 1;
     let (text, sum) = bytes.split_at(end);
     let sum = str::from_utf8(sum).ok()?.strip_suffix('\n')?;
-    (sum.len() == 8 && u32::from_str_radix(sum, 16) == Ok(crc32c::crc32c(text))).then_some(())?;
+    (sum.len() == 8 && u32::from_str_radix(sum, 16) == Ok(checksum::crc32c(text))).then_some(())?;
     serde_json::from_slice(text).ok()
 }
 

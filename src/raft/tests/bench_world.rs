@@ -310,7 +310,7 @@ impl Table {
             .iter()
             .map(|w| Proposal {
                 kind: EntryKind::Normal,
-                digest: crc32c::crc32c(w.as_bytes()),
+                digest: checksum::crc32c(w.as_bytes()),
                 payload: bytes::Bytes::copy_from_slice(w.as_bytes()),
             })
             .collect();

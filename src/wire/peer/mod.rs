@@ -95,7 +95,7 @@ pub fn header(p: &Piece<'_>) -> [u8; HEADER_BYTES] {
     let mut h = [0; HEADER_BYTES];
     (h[0], h[1], h[2]) = (p.lane, p.kind, if p.more { MORE } else { 0 });
     h[4..8].copy_from_slice(&(p.body.len() as u32).to_le_bytes());
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&h[..8]), p.body);
+    let sum = checksum::append(checksum::crc32c(&h[..8]), p.body);
     h[8..].copy_from_slice(&sum.to_le_bytes());
     h
 }
@@ -119,7 +119,7 @@ pub fn parse(b: &[u8]) -> Result<Parsed<'_>, Error> {
     }
     let all = HEADER_BYTES + len as usize;
     let Some(body) = b.get(HEADER_BYTES..all) else { return Ok(Parsed::Partial(all)) };
-    if crc32c::crc32c_append(crc32c::crc32c(&h[..8]), body) != word(h, 8) {
+    if checksum::append(checksum::crc32c(&h[..8]), body) != word(h, 8) {
         return Err(Error::Checksum);
     }
     Ok(Parsed::Piece(Piece { lane: h[0], kind: h[1], more: h[2] == MORE, body }, all))

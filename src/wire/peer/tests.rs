@@ -31,7 +31,7 @@ fn the_layout_of_version_1() {
     let mut out = Vec::new();
     put(&mut out, &Piece { lane: 2, kind: 7, more: true, body: b"abc" });
     assert_eq!(out[..8], [2, 7, 1, 0, 3, 0, 0, 0]);
-    let sum = crc32c::crc32c(&[2, 7, 1, 0, 3, 0, 0, 0, b'a', b'b', b'c']);
+    let sum = checksum::crc32c(&[2, 7, 1, 0, 3, 0, 0, 0, b'a', b'b', b'c']);
     assert_eq!(out[8..12], sum.to_le_bytes());
     assert_eq!(&out[12..], b"abc");
     let hello = Hello { version: 1, version_min: 1, node: hex(255), user: "u".into(), ..Hello::default() };
