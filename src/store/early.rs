@@ -1,4 +1,4 @@
-//! Large entries are laid out in a segment when their round is written; the journal then only says where they are.
+//! Large entries, and those of large messages, are laid out in a segment when their round is written; the journal then only says where they are.
 //!
 //! Owns the pieces that grow this way: which entries go to them, what of them is in their files, and which files the journal names. A flush that
 //! finds such a piece to be a part of the log as it is adds the footers; otherwise it lays the log out as always. That a round can be read again never
@@ -23,6 +23,11 @@ use crate::{
     shard::{Shard, segment_path},
     types::{Chain, FileId, GroupId, LogIndex, Result, Round},
 };
+
+/// Whether its messages have so many bytes, one with another.
+fn has(h: &Head, bytes: u64) -> bool {
+    u64::from(h.length) >= bytes.saturating_mul(u64::from(h.count).max(1))
+}
 
 /// Pieces that grow at once: each has an open file.
 const OPEN_MAX: usize = 8;
@@ -145,6 +150,8 @@ struct Laid {
     file: FileId,
     off: u64,
     len: u32,
+    /// Its messages are large.
+    large: bool,
 }
 
 /// Pieces that grew, by group and in the order of the log.
@@ -197,11 +204,12 @@ impl Laying {
 impl Shard {
     /// Whether the journal would rather refer to this entry than hold it.
     pub(crate) fn is_large(&self, f: &Frame) -> bool {
-        let messages = |h: &Head| {
-            let min = self.opts.refer_min as u64;
-            h.kind == Kind::Messages && u64::from(h.length) >= min.saturating_mul(u64::from(h.count).max(1))
+        let much = |h: &Head| {
+            let bulk = u64::from(h.length) >= self.opts.refer_entry_min;
+            h.kind == Kind::Messages
+                && (has(h, self.opts.refer_min as u64) || bulk && has(h, self.opts.refer_message_min))
         };
-        f.line.kind == FrameKind::Entry && f.head.as_ref().is_some_and(messages) && self.may_lay()
+        f.line.kind == FrameKind::Entry && f.head.as_ref().is_some_and(much) && self.may_lay()
     }
 
     /// What is sealed or compressed goes through the journal.
@@ -230,14 +238,14 @@ impl Shard {
                     continue;
                 }
             };
-            let large = pays && self.is_large(f);
+            let refers = pays && self.is_large(f);
             let entry = Entry { head, payload: f.payload.clone() };
             let full = |e: &Early| e.end() + head.size() > self.opts.early_max || !e.builder.fits(&entry);
             if laying.open.get(&group).is_some_and(|e| !e.follows(&head) || full(e)) {
                 laying.close(group);
             }
             if !laying.open.contains_key(&group) {
-                if !large || !self.may_begin(laying, group) {
+                if !refers || !self.may_begin(laying, group) {
                     continue;
                 }
                 match self.begin_early(group).await {
@@ -250,13 +258,14 @@ impl Shard {
                 laying.names = Some(round);
             }
             let e = laying.open.get_mut(&group).expect("it is there, or was just begun");
-            let (off, len) = e.push(&entry, large);
-            if large {
-                laid.push(Laid { frame: i, group, file: e.id, off, len });
+            let (off, len) = e.push(&entry, refers);
+            if refers {
+                let large = has(&head, self.opts.refer_min as u64);
+                laid.push(Laid { frame: i, group, file: e.id, off, len, large });
             }
         }
-        // What nobody waits for is left to the page cache, which has it when it is read soon after.
-        self.write_early(laying, &laid, !sync).await;
+        // Large messages that nobody waits for are left to the page cache, which has them when they are read soon after.
+        self.write_early(laying, &laid, !sync && laid.iter().any(|l| l.large)).await;
         let mut bytes = 0;
         for l in laid {
             let mut all = laying.open.values_mut().chain(&mut laying.closed);
@@ -304,7 +313,8 @@ impl Shard {
             }
         };
         let head = FileHead { shard: self.id, id, salt: [0; 16], key: 0 };
-        let builder = Builder::new(group, id, FILE_HEADER as u64, self.opts.counting, BlockCodec::default());
+        let builder = Builder::new(group, id, FILE_HEADER as u64, self.opts.counting, BlockCodec::default())
+            .leaves_runs();
         Ok(Early {
             id,
             group,

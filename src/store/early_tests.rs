@@ -23,6 +23,8 @@ fn options() -> Options {
         reserve: 4 << 10,
         block: 600,
         refer_min: 1000,
+        refer_entry_min: 8000,
+        refer_message_min: 100,
         refer_synced_min: 1,
         threads: false,
         ..Options::default()
@@ -43,9 +45,14 @@ fn append(g: &Group, size: usize) -> Ticket {
 }
 
 fn append_with(g: &Group, size: usize, sync: Sync) -> Ticket {
+    append_many(g, 2, size, b"more", sync)
+}
+
+/// Appends an entry of so many messages.
+fn append_many(g: &Group, count: usize, size: usize, rest: &[u8], sync: Sync) -> Ticket {
     let (last, _, prev) = g.last();
     let (mut seq, mut batch) = (g.log_seq(), Batch::new());
-    for subject in [b"a", b"b"] {
+    for subject in [b"a", b"b"].into_iter().cycle().take(count) {
         seq = seq.next();
         let body = body(seq.0, size);
         let (time, headers) = (seq.0 as i64, &b""[..]);
@@ -54,7 +61,7 @@ fn append_with(g: &Group, size: usize, sync: Sync) -> Ticket {
     }
     // Each history has chains of its own.
     let chain = Chain(prev.0.wrapping_mul(31) + last.0 + size as u64);
-    let payload = batch.finish(b"more");
+    let payload = batch.finish(rest);
     let e = NewEntry {
         kind: Kind::Messages,
         index: last.next(),
@@ -226,6 +233,62 @@ fn a_flush_takes_what_was_laid_out() {
             3000
         }
     });
+}
+
+/// Many small messages that are appended at once are written once, too; fewer, or smaller ones, stand in the journal.
+#[test]
+fn s24_what_comes_in_bulk_is_referred_to() {
+    for (rest, power) in [(&b"more"[..], false), (b"", true), (b"", false)] {
+        let disk = SimHandle::faultless(9);
+        let (store, g) = referring(&disk);
+        now(store.flush()).expect("a flush");
+        append_many(&g, 10, 2000, rest, Sync::Always);
+        step(&store);
+        let shard = store.shards()[0].clone();
+        let refers = |count, size| {
+            let before = shard.journal.lock().referred_bytes;
+            append_many(&g, count, size, rest, Sync::Always);
+            step(&store);
+            shard.journal.lock().referred_bytes - before
+        };
+        // Their records fill blocks of 600 bytes in part only, mostly, and whole.
+        assert!(refers(60, 130) > 9000 && refers(40, 310) > 13_000 && refers(30, 580) > 18_000);
+        assert_eq!((refers(50, 80), refers(10, 310)), (0, 0), "too small, too few");
+        assert!(refers(60, 150) > 9000);
+        let last = g.last();
+        let sizes = {
+            let from = g.log_seq().0 - 60 - 10 - 50 - 30 - 40 - 60 - 10;
+            let parts = [(10, 2000), (60, 130), (40, 310), (30, 580), (50, 80), (10, 310), (60, 150)];
+            move |seq: u64| {
+                let mut at = from;
+                for (count, size) in parts {
+                    at += count;
+                    if seq > from && seq <= at {
+                        return size;
+                    }
+                }
+                2000
+            }
+        };
+        drop((store, g, shard));
+        disk.with(|d| if power { d.power_failure() } else { d.process_death() });
+        let store = open(&disk);
+        assert!(store.damage().is_empty() && !store.torn_tail(), "{:?}", store.damage());
+        let g = store.group(Id(1)).expect("it is there");
+        assert_eq!(g.last(), last);
+        apply(&g);
+        all_there(&g, sizes);
+        append_many(&g, 60, 150, rest, Sync::Always);
+        step(&store);
+        apply(&g);
+        g.checkpoint(Bytes::from_static(b"here"));
+        now(store.flush()).expect("a flush");
+        now(g.verify()).expect("the totals are right");
+        let shard = &store.shards()[0];
+        for p in shard.group(Id(1)).expect("it is there").lock().pieces.clone() {
+            assert!(now(shard.feet_are_right(&p.meta)).expect("readable"));
+        }
+    }
 }
 
 /// What a truncation takes back is not in any piece, and the file goes once no round names it; also where the entry that took its place is in the same round.

@@ -59,7 +59,12 @@ pub struct Options {
     /// what is soon deleted costs index footers; too large, and large messages are written twice. `usize::MAX` turns it off. What is sealed or compressed is not
     /// referred to.
     pub refer_min: usize,
-    /// The same for all of a round that somebody waits to be synced: a reference costs one sync more.
+    /// Bytes from which on an entry is referred to also if its messages are smaller than that, down to [`refer_message_min`](Self::refer_message_min): what is
+    /// published in bulk is written once. Too small, and rounds of little are two writes instead of one; `u64::MAX` turns it off.
+    pub refer_entry_min: u64,
+    /// Bytes of such messages, one with another. Too small, and laying them out with the round costs more than the second write.
+    pub refer_message_min: u64,
+    /// The same as [`refer_min`](Self::refer_min) for all of a round that somebody waits to be synced: a reference costs one sync more.
     pub refer_synced_min: u64,
     /// Bytes after which a piece that the journal refers to ends and another one begins.
     pub early_max: u64,
@@ -109,6 +114,8 @@ impl Default for Options {
             reseal_bytes: 8 << 20,
             reseal_pause: Duration::from_secs(2),
             refer_min: 16 << 10,
+            refer_entry_min: 64 << 10,
+            refer_message_min: 512,
             refer_synced_min: 1 << 20,
             early_max: 16 << 20,
             compress: false,

@@ -55,6 +55,8 @@ pub(crate) fn small() -> crate::Options {
         reserve: 4 << 10,
         block: 600,
         refer_min: 700,
+        refer_entry_min: 1500,
+        refer_message_min: 1,
         refer_synced_min: 1,
         early_max: 20 << 10,
         threads: false,

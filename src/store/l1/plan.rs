@@ -185,6 +185,8 @@ impl Plan {
     /// The store's settings in its nth life: small, so that files turn over within a plan. Earlier keys than `since` are not configured any more.
     pub fn options(&self, life: u64, since: u64) -> Options {
         let mut r = Rng::derived(self.seed, "l1 options");
+        let mut bulk = Rng::derived(self.seed, "l1 bulk");
+        let in_bulk = bulk.bool(0.3);
         let pick = |r: &mut Rng, v: &[u64]| r.pick(v).copied().unwrap_or(v[0]);
         Options {
             shards: 1,
@@ -208,6 +210,8 @@ impl Plan {
             refer_min: pick(&mut r, &[500, 500, 1 << 20]) as usize,
             refer_synced_min: pick(&mut r, &[1, 4000]),
             early_max: pick(&mut r, &[3000, 20_000]),
+            refer_entry_min: if in_bulk { pick(&mut bulk, &[300, 2000]) } else { u64::MAX },
+            refer_message_min: pick(&mut bulk, &[1, 100]),
             threads: false,
             mutant: self.mutant,
             ..Options::default()
