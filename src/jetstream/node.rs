@@ -68,6 +68,8 @@ pub struct JetStream {
     pub(crate) shared: AtomicBool,
     /// For which of the meta group's replicas here everything was applied that was in its log as that began.
     pub(crate) current: AtomicU64,
+    /// When it was last asked whether what is applied of the meta group is all of it, and what the answer was: who asked before is answered too.
+    pub(crate) heard: tokio::sync::Mutex<(env::Instant, bool)>,
     /// Who changes the file of the formation once there is a group.
     pub(crate) noting: tokio::sync::Mutex<()>,
     /// The highest id of a group that the store had at the start.
@@ -259,6 +261,7 @@ impl JetStream {
             suspect: AtomicU64::new(suspect),
             shared: AtomicBool::new(shared),
             current: AtomicU64::new(0),
+            heard: tokio::sync::Mutex::default(),
             noting: tokio::sync::Mutex::default(),
             stored_max: stored.last().map_or(0, |g| g.0),
             wheel: Wheel::new(),
