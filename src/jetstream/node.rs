@@ -631,14 +631,14 @@ impl JetStream {
         found
     }
 
-    /// What streams have lost to damage, a sentence each. They serve everything else.
+    /// What streams have lost to damage, and what only a store had that its server has no more, a sentence each. Everything else is served.
     pub fn losses(&self) -> Vec<String> {
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
         let said = |a: &Arc<Assets>| {
             let name = a.account.name.clone();
             a.streams().iter().filter_map(|s| loss(&name, s)).collect::<Vec<_>>()
         };
-        all.iter().flat_map(said).collect()
+        all.iter().flat_map(said).chain(self.kept().iter().map(|k| k.to_string())).collect()
     }
 
     /// Takes no messages any more and tells all who wait for some that the server shuts down. To be called while connections are open.

@@ -350,7 +350,7 @@ impl JetStream {
             }
             away = away.or(Some(env::now())).filter(|_| self.is_away(&a));
             if away.is_some_and(|since| since.elapsed() >= AWAY) {
-                return Err(errors::STREAM_OFFLINE.error());
+                return Err(self.offline(&a, false));
             }
             if env::now() >= until {
                 return Err(errors::CLUSTER_NOT_AVAIL.error());
@@ -447,12 +447,11 @@ impl Desk<'_> {
                 {
                     return Some(Answered::of(answer));
                 }
-                let e = match (is_away, kind) {
-                    (false, _) => errors::CLUSTER_NOT_AVAIL,
-                    (true, Kind::ConsumerInfo) => errors::CONSUMER_OFFLINE,
-                    (true, _) => errors::STREAM_OFFLINE,
+                let e = match asked.filter(|_| is_away) {
+                    None => errors::CLUSTER_NOT_AVAIL.error(),
+                    Some(a) => self.node.offline(&a, kind == Kind::ConsumerInfo),
                 };
-                return Some(Answered::of((kind, Err(e.error()))));
+                return Some(Answered::of((kind, Err(e))));
             }
             if hint.is_none() {
                 env::timeout(AGAIN, changes.changed()).await.ok();

@@ -1017,11 +1017,24 @@ fn what_only_a_lost_disk_had_is_kept_for_it() {
         let voters = |w: &World| w.at(0).node.meta.handle().map_or(Vec::new(), |h| h.members().0);
         until("the new one is in", || voters(&w).contains(&new).then_some(())).await;
         assert!(voters(&w).contains(&old));
-        assert_eq!(w.at(0).api("STREAM.INFO.O", "").await["error"]["err_code"], 10118);
+        // It is said what it waits for, wherever somebody looks.
+        let v = w.at(0).api("STREAM.INFO.O", "").await;
+        let why = "server 's2' has another store now, and it was only in the one before";
+        assert_eq!(v["error"]["err_code"], 10194, "{v}");
+        assert_eq!(v["error"]["description"], format!("stream is offline: {why}"));
+        assert_eq!(w.at(1).api("CONSUMER.INFO.O.c", "").await["error"]["err_code"], 10195);
+        assert_eq!(w.at(2).api("STREAM.CREATE.O", &only.to_string()).await["error"]["err_code"], 10194);
+        assert_eq!(w.api(1, "STREAM.LIST").await["offline"], json!({ "O": why }));
+        for s in w.all() {
+            let said = s.node.losses();
+            assert!(said.len() == 1 && said[0].contains("'s2'") && said[0].contains("'A > O'"), "{said:?}");
+            assert_eq!(s.node.unhealthy(), None, "no start of a server would mend it");
+        }
         w.kill(2).await;
         w.start(2, &dir).await;
         let v = w.eventually(0, "STREAM.INFO.O", |v| v["error"].is_null()).await;
         assert_eq!(v["state"]["messages"], 1, "{v}");
+        assert!(w.all().all(|s| s.node.losses().is_empty()));
         // Now it is the other one whose disk is gone, and it has nothing that only it had.
         until("what it was meanwhile is out", || (!voters(&w).contains(&new)).then_some(())).await;
         w.eventually(0, "STREAM.INFO.S", |v| all_current(v, 2)).await;
