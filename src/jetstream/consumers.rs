@@ -426,7 +426,7 @@ impl Core {
         }
         let subject = Arc::new(c.ack_subject().clone());
         if !c.config().direct {
-            self.notes.touch(name);
+            self.notes.touch(name, logged);
         }
         let slot = Slot { rules: c, subject, created, logged, deadline: None, watch: None };
         self.consumers.insert(&Arc::from(name), slot, now);
@@ -469,7 +469,9 @@ impl Core {
         let mut outs = Vec::new();
         slot.rules.update(config, now, &mut outs);
         push_tasks(&name, slot, &mut outs, out);
-        self.notes.touch(&name);
+        if !self.notes.is_named_only(slot.logged) {
+            self.notes.touch(&name, slot.logged);
+        }
         self.consumers.note_filters(&name, true);
         self.consumers.touch(&name, now, false);
         self.consumers.ready.insert(name);
@@ -477,7 +479,7 @@ impl Core {
     pub(crate) fn delete_consumer(&mut self, name: &str, out: &mut Vec<Task>) -> Option<(Vec<u8>, u64)> {
         let mut slot = self.consumers.remove(name)?;
         if !slot.rules.config().direct {
-            self.notes.touch(name);
+            self.notes.touch(name, slot.logged);
         }
         let mut outs = Vec::new();
         slot.rules.deleted(&mut outs);
@@ -940,6 +942,7 @@ impl Stream {
 
     /// Deletes a consumer; whether there was one.
     pub(crate) async fn remove_consumer(self: &Arc<Stream>, name: &str) -> Result<bool, ApiError> {
+        self.taken_soon().await;
         let found = {
             let core = self.core.lock();
             core.check_consumers()?;

@@ -18,7 +18,7 @@ use replica::{BoxFuture, Committed, Handle, Machine, NodeId, Role, Term};
 use stream::{ApiError, config::StreamConfig, errors};
 use tokio::sync::oneshot;
 
-pub use state::{Assigned, Assignment, Command, META_GROUP, Node, Noted, Notes, State};
+pub use state::{Assigned, Assignment, Command, Keeps, META_GROUP, Node, Noted, Notes, State};
 pub use tally::{OfAccount, Tally, aside, stands_in};
 
 use crate::leading::CONFIRM;

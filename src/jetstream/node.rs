@@ -68,6 +68,8 @@ pub struct JetStream {
     pub(crate) shared: AtomicBool,
     /// For which of the meta group's replicas here everything was applied that was in its log as that began.
     pub(crate) current: AtomicU64,
+    /// When it was last asked whether what is applied of the meta group is all of it, and what the answer was: who asked before is answered too.
+    pub(crate) heard: tokio::sync::Mutex<(env::Instant, bool)>,
     /// Who changes the file of the formation once there is a group.
     pub(crate) noting: tokio::sync::Mutex<()>,
     /// The highest id of a group that the store had at the start.
@@ -259,6 +261,7 @@ impl JetStream {
             suspect: AtomicU64::new(suspect),
             shared: AtomicBool::new(shared),
             current: AtomicU64::new(0),
+            heard: tokio::sync::Mutex::default(),
             noting: tokio::sync::Mutex::default(),
             stored_max: stored.last().map_or(0, |g| g.0),
             wheel: Wheel::new(),
@@ -628,14 +631,14 @@ impl JetStream {
         found
     }
 
-    /// What streams have lost to damage, a sentence each. They serve everything else.
+    /// What streams have lost to damage, and what only a store had that its server has no more, a sentence each. Everything else is served.
     pub fn losses(&self) -> Vec<String> {
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
         let said = |a: &Arc<Assets>| {
             let name = a.account.name.clone();
             a.streams().iter().filter_map(|s| loss(&name, s)).collect::<Vec<_>>()
         };
-        all.iter().flat_map(said).collect()
+        all.iter().flat_map(said).chain(self.kept().iter().map(|k| k.to_string())).collect()
     }
 
     /// Takes no messages any more and tells all who wait for some that the server shuts down. To be called while connections are open.

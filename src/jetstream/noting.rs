@@ -1,4 +1,4 @@
-//! What the leader of a stream whose log is in memory does about the notes of its consumers in the meta group.
+//! What the leader of a stream does about the notes of its consumers in the meta group, if any are to be made ([`Keeps`]).
 //!
 //! Owns which consumers are yet to be noted, which command is on its way and what is not known of it. Pure: the task that asks and sends is
 //! `cluster/notes`, what a command does is `meta/state`.
@@ -7,20 +7,23 @@
 //! and not in the log is made anew. From then on it keeps: what is in the log is brought into the notes, and whoever made, changed or deleted a consumer is answered
 //! when that is committed. So whatever was answered is there after the process has ended at any moment, and of what was not answered either state.
 //!
+//! A log on one server's disk is another matter: it has its consumers, but for those that are in memory only, by `mem_storage`. Those are noted as above. Of the
+//! others only the names are, in the background and for whoever asks while that server is away: nobody waits for that, and the log is right, whatever is noted.
+//!
 //! - K-14: of a stream whose log is in memory a consumer whose making or change was acknowledged is there as it was last acknowledged after the log began anew,
-//!   and one whose end was acknowledged is not.
+//!   and one whose end was acknowledged is not. So with one in memory only, of a stream in files on one server, after that one's process began anew.
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::meta::{Command, Noted, Notes};
+use crate::meta::{Command, Keeps, Noted, Notes};
 
 /// What one command holds at most, about, in bytes: what has no room is in the next.
 const COMMAND_BYTES_MAX: usize = 256 << 10;
 
 /// The consumers of the log.
 pub(crate) trait InLog {
-    /// One of them, as it is to be noted.
-    fn noted(&self, name: &str) -> Option<Noted>;
+    /// One of them, as it is to be noted; `None` if it is not.
+    fn noted(&self, name: &str, keeps: Keeps) -> Option<Noted>;
     /// All that are to be noted, by name.
     fn names(&self) -> Vec<Arc<str>>;
 }
@@ -51,14 +54,18 @@ pub(crate) enum Next {
 #[derive(Default, Debug)]
 pub(crate) struct Noting {
     step: Step,
-    /// The log is in memory. Else what was noted is taken over, and noted no more.
-    keeps: bool,
+    /// What is to be noted. If nothing is, what was noted is taken over, and noted no more.
+    keeps: Keeps,
+    /// The notes are those of a stream in files.
+    filed: bool,
     /// The revision of the notes of which it is known that all but `dirty` and `sent` are as in the log; with `doubt` a command that was made for it
     /// may have taken effect.
     rev: u64,
     doubt: bool,
     dirty: BTreeSet<Arc<str>>,
     sent: BTreeSet<Arc<str>>,
+    /// Those of both for which nobody waits.
+    loose: BTreeSet<Arc<str>>,
     sending: bool,
     /// There are servers that do not know of notes: nobody waits for any.
     unable: bool,
@@ -69,9 +76,14 @@ pub(crate) struct Noting {
 }
 
 impl Noting {
-    /// This node leads. `keeps`: the log is in memory; `closed`: until all is taken nobody is served.
-    pub fn begin(&mut self, keeps: bool, closed: bool) {
-        *self = Noting { step: Step::Taking { closed }, keeps, life: self.life + 1, ..Noting::default() };
+    /// This node leads. `filed`: the stream is one in files; `closed`: until all is taken nobody is served.
+    pub fn begin(&mut self, keeps: Keeps, filed: bool, closed: bool) {
+        let (step, life) = (Step::Taking { closed }, self.life + 1);
+        *self = Noting { step, keeps, filed, life, ..Noting::default() };
+    }
+    /// Whether nothing of the stream is noted, by this node at least.
+    pub fn is_off(&self) -> bool {
+        self.step == Step::Off
     }
     /// Nothing is noted, or not any more by this node.
     pub fn end(&mut self) {
@@ -101,25 +113,42 @@ impl Noting {
     pub fn set_able(&mut self, able: bool) -> bool {
         std::mem::replace(&mut self.unable, !able) == able
     }
-    /// A consumer was made, changed or deleted in the log.
-    pub fn touch(&mut self, name: &str) {
-        if self.step == Step::Keeping {
-            self.dirty.insert(name.into());
+    /// Only that a consumer is there is noted, if its state is in the log (`logged`).
+    pub fn is_named_only(&self, logged: bool) -> bool {
+        logged && self.keeps == Keeps::Filed
+    }
+    /// A consumer was made, changed or deleted; `logged`: in the log.
+    pub fn touch(&mut self, name: &str, logged: bool) {
+        if self.step != Step::Keeping {
+            return;
         }
+        // Until the end of one that is in memory only is noted, whoever deletes what took its place waits for that, too.
+        let awaited = self.is_awaited(name);
+        if self.is_named_only(logged) && !awaited {
+            self.loose.insert(name.into());
+        } else {
+            self.loose.remove(name);
+        }
+        self.dirty.insert(name.into());
+    }
+    /// Somebody waits until it is noted what became of a consumer, or will.
+    fn is_awaited(&self, name: &str) -> bool {
+        (self.dirty.contains(name) || self.sent.contains(name)) && !self.loose.contains(name)
     }
     /// What these notes say is in the log now, but for `unread`. They are those of now: a command of this term has made them, or there never were any.
     pub fn taken(&mut self, notes: &Notes, unread: &BTreeSet<Arc<str>>, log: &dyn InLog) {
         self.step = Step::Keeping;
         self.compare(notes, log);
         // Who cannot read something leaves it to whoever can.
-        self.dirty.retain(|name| !unread.contains(name) || log.noted(name).is_some());
+        self.dirty.retain(|name| !unread.contains(name) || log.noted(name, self.keeps).is_some());
     }
     /// These are the notes that were made since.
     pub fn compare(&mut self, notes: &Notes, log: &dyn InLog) {
         (self.rev, self.doubt) = (notes.rev, false);
-        let wanted = |name: &Arc<str>| if self.keeps { log.noted(name) } else { None };
+        let wanted = |name: &Arc<str>| log.noted(name, self.keeps);
         let other = |name: &&Arc<str>| wanted(name).as_ref() != notes.all.get(*name);
         self.dirty = log.names().iter().chain(notes.all.keys()).filter(other).cloned().collect();
+        self.loose.retain(|name| self.dirty.contains(name));
     }
     /// The notes are at this revision here. Whether somebody else has changed them, or they can be made at last.
     pub fn sees(&mut self, rev: u64) -> bool {
@@ -138,7 +167,7 @@ impl Noting {
             return Next::Compare;
         }
         if !self.doubt && self.dirty.is_empty() {
-            if !self.keeps {
+            if self.keeps == Keeps::Nothing {
                 self.step = Step::Off;
             }
             return Next::Idle;
@@ -149,7 +178,7 @@ impl Noting {
             && let Some(name) = self.dirty.pop_first()
         {
             bytes += name.len();
-            match log.noted(&name).filter(|_| self.keeps) {
+            match log.noted(&name, self.keeps) {
                 Some(n) => {
                     bytes += n.json.len();
                     command.0.insert(name.clone(), n);
@@ -162,7 +191,7 @@ impl Noting {
             self.sent.insert(name);
         }
         self.sending = true;
-        Next::Put(Command::Note { id, rev: self.rev, set: command.0, gone: command.1 })
+        Next::Put(Command::note(self.filed, id, self.rev, command))
     }
     /// What became of the command that was sent last: it took effect, or nobody knows.
     pub fn done(&mut self, sure: bool) {
@@ -171,6 +200,7 @@ impl Noting {
         if sure {
             // It was the only one of its revision, so none that was sent before has taken effect or will.
             (self.rev, self.doubt) = (self.rev + 1, false);
+            self.loose.retain(|name| self.dirty.contains(name));
         } else {
             self.dirty.append(&mut sent);
             self.doubt = true;
@@ -182,7 +212,8 @@ impl Noting {
             Step::Off => true,
             Step::Taking { .. } => false,
             Step::Keeping if self.unable => true,
-            Step::Keeping => !self.doubt && !self.dirty.contains(name) && !self.sent.contains(name),
+            Step::Keeping if self.loose.contains(name) => true,
+            Step::Keeping => !self.doubt && !self.is_awaited(name),
         }
     }
 }
@@ -203,8 +234,8 @@ mod tests {
     type Log = BTreeMap<Arc<str>, Noted>;
 
     impl InLog for Log {
-        fn noted(&self, name: &str) -> Option<Noted> {
-            self.get(name).cloned()
+        fn noted(&self, name: &str, keeps: Keeps) -> Option<Noted> {
+            self.get(name).cloned().filter(|_| keeps != Keeps::Nothing)
         }
         fn names(&self) -> Vec<Arc<str>> {
             self.keys().cloned().collect()
@@ -246,18 +277,18 @@ mod tests {
     fn many_changes_go_in_one_command_and_each_waits_for_its_own() {
         let (mut s, mut log, mut n) = (state(true), Log::new(), Noting::default());
         assert!(n.is_settled("a") && !n.has_work(), "no stream in memory");
-        n.begin(true, true);
+        n.begin(Keeps::All, false, true);
         assert!(n.is_closed() && n.has_work() && !n.is_settled("a"));
-        n.touch("a");
+        n.touch("a", true);
         n.taken(&notes(&s), &BTreeSet::new(), &log);
         assert!(!n.is_closed() && !n.has_work() && n.is_settled("a"));
         for name in ["a", "b"] {
             log.insert(name.into(), consumer(1));
-            n.touch(name);
+            n.touch(name, true);
         }
         let first = put(&mut n, 0, &log);
         log.insert("c".into(), consumer(2));
-        n.touch("c");
+        n.touch("c", true);
         assert_eq!(n.next(0, ID, &log), Next::Idle, "one at a time");
         assert!(["a", "b", "c"].iter().all(|x| !n.is_settled(x)));
         s.apply_read(first, None).expect("it is the first");
@@ -275,15 +306,15 @@ mod tests {
     #[test]
     fn what_nobody_knows_of_is_asked_again_until_it_is_known() {
         let (mut s, mut log, mut n) = (state(true), Log::new(), Noting::default());
-        n.begin(true, true);
+        n.begin(Keeps::All, false, true);
         n.taken(&notes(&s), &BTreeSet::new(), &log);
         log.insert("a".into(), consumer(1));
-        n.touch("a");
+        n.touch("a", true);
         let lost = put(&mut n, 0, &log);
         n.done(false);
         // Meanwhile it is gone again.
         log.remove("a");
-        n.touch("a");
+        n.touch("a", true);
         let again = put(&mut n, 0, &log);
         assert!(!n.is_settled("a"));
         s.apply_read(lost, None).expect("it came after all");
@@ -305,11 +336,51 @@ mod tests {
     #[test]
     fn where_somebody_does_not_know_of_notes_nobody_waits_for_them() {
         let (log, mut n) = (Log::from([("a".into(), consumer(1))]), Noting::default());
-        n.begin(true, false);
+        n.begin(Keeps::All, false, false);
         n.taken(&Notes::default(), &BTreeSet::new(), &log);
         assert!(!n.is_settled("a") && n.set_able(false) && !n.set_able(false));
         assert!(n.is_settled("a") && n.sees(0), "once they can be made they are");
         assert!(n.set_able(true) && !n.is_settled("a"));
+    }
+
+    #[test]
+    fn nobody_waits_for_the_names_of_what_is_in_a_log_on_a_disk() {
+        let (mut s, mut log, mut n) = (state(false), Log::new(), Noting::default());
+        n.begin(Keeps::Filed, true, false);
+        n.taken(&notes(&s), &BTreeSet::new(), &log);
+        assert!(n.is_named_only(true) && !n.is_named_only(false));
+        for (name, logged) in [("logged", true), ("mem", false)] {
+            log.insert(name.into(), consumer(1));
+            n.touch(name, logged);
+        }
+        assert!(n.is_settled("logged") && !n.is_settled("mem") && n.has_work());
+        let lost = put(&mut n, 0, &log);
+        assert!(matches!(lost, Command::NoteFiled { .. }));
+        assert!(n.is_settled("logged") && !n.is_settled("mem"));
+        // Nobody knows what became of it.
+        n.done(false);
+        assert!(n.is_settled("logged") && !n.is_settled("other"));
+        s.apply_read(lost, None).expect("it came after all");
+        assert_eq!(n.next(1, ID, &log), Next::Compare);
+        n.compare(&notes(&s), &log);
+        assert!(!n.has_work() && ["logged", "mem", "other"].iter().all(|x| n.is_settled(x)));
+        // What takes the place of one in memory before that one's end is noted is waited for: else its end might bring back the other.
+        log.remove("mem");
+        n.touch("mem", false);
+        log.insert("mem".into(), consumer(2));
+        n.touch("mem", true);
+        assert!(!n.is_settled("mem"));
+        let c = put(&mut n, 1, &log);
+        n.touch("mem", true);
+        assert!(!n.is_settled("mem"), "it is on its way");
+        s.apply_read(c, None).expect("it is known what is there");
+        n.done(true);
+        let c = put(&mut n, 2, &log);
+        s.apply_read(c, None).expect("it is known what is there");
+        n.done(true);
+        assert!(n.is_settled("mem"));
+        n.touch("mem", true);
+        assert!(n.is_settled("mem"), "now only its name is noted");
     }
 
     #[test]
@@ -319,28 +390,28 @@ mod tests {
         let set = log.clone();
         s.apply_read(Command::Note { id: ID, rev: 0, set, gone: BTreeSet::new() }, None).expect("the first");
         let mut n = Noting::default();
-        n.begin(false, false);
+        n.begin(Keeps::Nothing, false, false);
         n.taken(&notes(&s), &BTreeSet::new(), &log);
         assert!(!n.is_settled("a"), "it would come back under the next leader");
         let c = put(&mut n, 1, &log);
         s.apply_read(c, None).expect("it is known what is there");
         n.done(true);
         assert_eq!(n.next(2, ID, &log), Next::Idle);
-        n.touch("c");
+        n.touch("c", true);
         assert!(notes(&s).all.is_empty() && n.is_settled("c") && !n.has_work());
     }
 
     #[test]
     fn what_cannot_be_read_stays() {
         let mut n = Noting::default();
-        n.begin(true, true);
+        n.begin(Keeps::All, false, true);
         let unread = BTreeSet::from(["x".into()]);
         let there = Notes { rev: 4, all: Log::from([("x".into(), consumer(1)), ("y".into(), consumer(2))]) };
         let mut log = Log::from([("y".into(), consumer(2))]);
         n.taken(&there, &unread, &log);
         assert!(!n.has_work());
         log.insert("x".into(), consumer(3));
-        n.touch("x");
+        n.touch("x", true);
         assert!(n.has_work(), "unless another takes its place");
     }
 
@@ -414,7 +485,7 @@ mod tests {
                 clock: 0,
                 takes: true,
             };
-            w.noting.begin(true, true);
+            w.noting.begin(Keeps::All, false, true);
             w
         }
         fn name(n: u8) -> Arc<str> {
@@ -429,7 +500,7 @@ mod tests {
                 Some(c) => drop(self.log.insert(name.clone(), c)),
                 None => drop(self.log.remove(&name)),
             }
-            self.noting.touch(&name);
+            self.noting.touch(&name, true);
             self.open.insert(name);
         }
         fn send(&mut self, c: Command) {
@@ -518,7 +589,7 @@ mod tests {
                     self.log.clear();
                     self.open.clear();
                     (self.waits, self.takes) = (None, true);
-                    self.noting.begin(true, true);
+                    self.noting.begin(Keeps::All, false, true);
                 }
             }
             self.settle();

@@ -628,6 +628,15 @@ pub struct ConsumerList {
     pub offline: BTreeMap<String, String>,
 }
 
+impl ConsumerList {
+    /// A page of the names of consumers of which nothing else can be said; they are in order.
+    pub fn missing(all: Vec<String>, offset: usize) -> ConsumerList {
+        let (page, range) = Page::cut(all.len(), offset, LIST_LIMIT);
+        let missing = all.into_iter().skip(range.start).take(range.len()).collect();
+        ConsumerList { page, missing, ..ConsumerList::default() }
+    }
+}
+
 /// The answer to PAUSE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Paused {

@@ -13,7 +13,7 @@ use stream::{ApiError, errors};
 
 use super::{
     calls::{Call, Forward, Reply, Way},
-    shell::{Cluster, NOTES},
+    shell::{Cluster, FILES, NOTES},
 };
 use crate::{
     JetStream,
@@ -197,8 +197,12 @@ impl JetStream {
                 let Some(command) = crate::meta::Command::decode(&command) else {
                     return Reply::Refused("the command is of an unknown format".into());
                 };
-                let is_note = matches!(command, crate::meta::Command::Note { .. });
-                if is_note && !self.all_read(NOTES) {
+                let format = match command {
+                    crate::meta::Command::Note { .. } => NOTES,
+                    crate::meta::Command::NoteFiled { .. } => FILES,
+                    _ => 0,
+                };
+                if format > 0 && !self.all_read(format) {
                     return Reply::Refused("not all servers know of it".into());
                 }
                 match self.meta.begin(&command).done().await {
@@ -318,7 +322,7 @@ impl JetStream {
     ) -> Result<StreamInfo, ApiError> {
         let Some(c) = &self.cluster else { return Err(errors::CLUSTER_NOT_AVAIL.error()) };
         let until = env::now() + GRACE;
-        let mut hint = None;
+        let (mut hint, mut away) = (None, None);
         loop {
             let mut changes = c.changed.subscribe();
             let Some(a) = self.meta.read(|s| s.get(id).cloned()) else {
@@ -343,6 +347,10 @@ impl JetStream {
                 Reply::Refused(why) => return Err(errors::STREAM_STORE_FAILED.with(why)),
                 Reply::Elsewhere(n) => hint = n.filter(|n| c.is_up(*n)),
                 _ => {}
+            }
+            away = away.or(Some(env::now())).filter(|_| self.is_away(&a));
+            if away.is_some_and(|since| since.elapsed() >= AWAY) {
+                return Err(self.offline(&a, false));
             }
             if env::now() >= until {
                 return Err(errors::CLUSTER_NOT_AVAIL.error());
@@ -429,15 +437,21 @@ impl Desk<'_> {
                 },
                 At::Nobody => {}
             }
-            let is_away = self.stream_asked(&request).is_some_and(|a| self.node.is_away(&a));
+            let asked = self.stream_asked(&request);
+            let is_away = asked.as_ref().is_some_and(|a| self.node.is_away(a));
             away = away.or(Some(env::now())).filter(|_| is_away);
             if env::now() >= until || away.is_some_and(|since| since.elapsed() >= AWAY) {
-                let e = match (is_away, kind) {
-                    (false, _) => errors::CLUSTER_NOT_AVAIL,
-                    (true, Kind::ConsumerInfo) => errors::CONSUMER_OFFLINE,
-                    (true, _) => errors::STREAM_OFFLINE,
+                if is_away
+                    && let Some(a) = &asked
+                    && let Some(answer) = self.node.answer_of_away(&request, a).await
+                {
+                    return Some(Answered::of(answer));
+                }
+                let e = match asked.filter(|_| is_away) {
+                    None => errors::CLUSTER_NOT_AVAIL.error(),
+                    Some(a) => self.node.offline(&a, kind == Kind::ConsumerInfo),
                 };
-                return Some(Answered::of((kind, Err(e.error()))));
+                return Some(Answered::of((kind, Err(e))));
             }
             if hint.is_none() {
                 env::timeout(AGAIN, changes.changed()).await.ok();

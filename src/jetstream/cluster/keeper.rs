@@ -23,7 +23,7 @@ use super::{
     formation::{Action, Saved},
     identity,
     namesakes::Namesakes,
-    shell::{Cluster, NOTES, SPENDS},
+    shell::{Cluster, FILES, NOTES, SPENDS},
 };
 use crate::{
     JetStream, advisory,
@@ -63,8 +63,8 @@ struct Mind {
     renews: bool,
     /// Groups that are to be opened and wait until fewer are being opened: nothing else of them is looked at meanwhile.
     waiting: BTreeSet<u64>,
-    /// All servers know of notes of consumers.
-    notes: bool,
+    /// All servers know of notes of consumers, and of those of streams in files.
+    notes: [bool; 2],
 }
 
 /// What a look at a group found.
@@ -138,9 +138,9 @@ impl JetStream {
 
     /// What could not be noted while there were older servers is noted now.
     fn keep_notes(&self, mind: &mut Mind) {
-        let able = self.all_read(NOTES);
+        let able = [NOTES, FILES].map(|format| self.all_read(format));
         let before = std::mem::replace(&mut mind.notes, able);
-        if able && !before {
+        if able.iter().zip(before).any(|(able, before)| *able && !before) {
             self.all_assets().iter().flat_map(|a| a.streams()).for_each(|s| s.look_at_notes());
         }
     }

@@ -4,10 +4,11 @@
 //! its disk. The leader of the meta group puts the newcomer in its place, and takes it out once no stream names it any more; else each lost disk would
 //! leave a dead member in every group that it had. A stream that only it had stays: it may be that disk that comes back.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use env::Instant;
 use replica::NodeId;
+use stream::{ApiError, errors};
 
 use crate::{
     JetStream,
@@ -17,8 +18,43 @@ use crate::{
 /// How long another of its name is there, and it is not, before it is gone.
 const GONE: Duration = Duration::from_secs(5);
 
+/// Whether a node is away, and another of its name is there. Another life of the same node is not another one.
+fn is_taken<'a>(
+    gone: &Node,
+    mut all: impl Iterator<Item = &'a Node>,
+    is_here: impl Fn(NodeId) -> bool,
+) -> bool {
+    !is_here(gone.id) && all.any(|n| is_here(n.id) && n.name == gone.name && n.id.id != gone.id.id)
+}
+
 /// Since when another is there in the place of a node, and whether that was logged.
 pub(super) type Namesakes = BTreeMap<NodeId, (Instant, bool)>;
+
+/// A server that has another store than it had, and what only that one had: kept, since it may come back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Kept {
+    /// What the server was.
+    node: NodeId,
+    server: Arc<str>,
+    /// One of the streams, and how many others there are.
+    first: String,
+    more: usize,
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Kept { server, first, more, .. } = self;
+        let what = match more {
+            0 => format!("stream '{first}' was"),
+            _ => format!("stream '{first}' and {more} more were"),
+        };
+        write!(
+            f,
+            "JetStream: server '{server}' has another store now; {what} only in the one before. That one is waited for, and counts in the meta group: bring \
+             it back, delete what was in it, or give it up with SERVER.REMOVE"
+        )
+    }
+}
 
 impl JetStream {
     /// On the leader of the meta group. Called again and again.
@@ -27,11 +63,7 @@ impl JetStream {
             false => BTreeMap::new(),
             true => self.meta.read(|s| {
                 let all = || s.nodes().values();
-                // Another life of the same node is not another one.
-                let is_taken = |gone: &Node| {
-                    all().any(|n| self.is_here(n.id) && n.name == gone.name && n.id.id != gone.id.id)
-                };
-                let gone = all().filter(|n| !self.is_here(n.id) && is_taken(n));
+                let gone = all().filter(|n| is_taken(n, all(), |n| self.is_here(n)));
                 gone.map(|n| (n.id, n.name.clone())).collect()
             }),
         };
@@ -46,9 +78,53 @@ impl JetStream {
                     "JetStream: server {name:?} is there with another store; it takes the place of what it was"
                 );
                 self.host.log("WRN", &text);
+                for text in self.kept().into_iter().filter(|k| k.node == n).map(|k| k.to_string()) {
+                    self.host.log("WRN", &text);
+                }
             }
             self.replace(n).await;
         }
+    }
+
+    /// The servers that came back with another store while streams were in the one before and nowhere else.
+    pub(crate) fn kept(&self) -> Vec<Kept> {
+        if !self.is_clustered() {
+            return Vec::new();
+        }
+        self.meta.read(|s| {
+            let all = || s.nodes().values();
+            let gone =
+                all().filter(|n| s.load_of(n.id).assets > 0 && is_taken(n, all(), |n| self.is_here(n)));
+            let of = |n: &Node| {
+                let only = s.assignments().filter(|a| a.a.members == [n.id]);
+                let mut streams = only.map(|a| format!("{} > {}", a.a.account, a.a.name));
+                let first = streams.next()?;
+                Some(Kept { node: n.id, server: n.name.clone(), first, more: streams.count() })
+            };
+            gone.filter_map(of).collect()
+        })
+    }
+    /// Why a stream is away for longer than its server, if so.
+    fn lost_store(&self, a: &Assigned) -> Option<String> {
+        let server = self.meta.read(|s| {
+            let [only] = *a.a.members else { return None };
+            let gone = s.nodes().get(&only)?;
+            is_taken(gone, s.nodes().values(), |n| self.is_here(n)).then(|| gone.name.clone())
+        })?;
+        Some(format!("server '{server}' has another store now, and it was only in the one before"))
+    }
+    /// What is said of a stream, or of a consumer of it, if it is away.
+    pub(crate) fn offline(&self, a: &Assigned, consumer: bool) -> ApiError {
+        match (self.lost_store(a), consumer) {
+            (None, false) => errors::STREAM_OFFLINE.error(),
+            (None, true) => errors::CONSUMER_OFFLINE.error(),
+            (Some(why), false) => errors::STREAM_OFFLINE_REASON.with(why),
+            (Some(why), true) => errors::CONSUMER_OFFLINE_REASON.with(why),
+        }
+    }
+    /// Of these streams, which are away, the names of those that are so for a reason, with it.
+    pub(crate) fn offline_of(&self, all: &[Arc<Assigned>]) -> BTreeMap<String, String> {
+        all.iter().filter_map(|a| Some((a.a.name.to_string(), self.lost_store(a)?))).collect()
     }
 
     /// Puts others in the place of a node that is gone, and takes it out if that leaves nothing of it.

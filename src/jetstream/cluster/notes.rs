@@ -1,6 +1,7 @@
-//! Notes of consumers in the meta group, for streams whose log is in memory: the task of their leader.
+//! Notes of consumers in the meta group, for streams that one server alone has: the task of their leader.
 //!
-//! Owns when the notes are read, when they are taken into the log, and who waits for them. What is to be noted is `noting`'s, what a note does `meta/state`'s.
+//! Owns when the notes are read, when they are taken into the log, who waits for them, and what they tell while that server is away. What is to be noted is
+//! `noting`'s, what a note does `meta/state`'s.
 //!
 //! - K-14: see `noting`.
 
@@ -10,12 +11,20 @@ use bytes::Bytes;
 use replica::NodeId;
 use stream::{ApiError, command::Command, consumer::ConsumerConfig, errors};
 
-use super::{ask::GRACE, shell::NOTES};
+use super::{
+    ask::GRACE,
+    shell::{FILES, NOTES},
+};
 use crate::{
     JetStream,
+    api::{
+        Kind, Request,
+        response::{ConsumerList, ConsumerNames},
+    },
     consumers::is_logged,
+    handlers::{Answer, done},
     log::Outcome,
-    meta::{Command as MetaCommand, Noted, Notes},
+    meta::{Assigned, Command as MetaCommand, Keeps, Noted, Notes},
     noting::{InLog, Next},
     shell::{Core, Stream, now},
 };
@@ -26,11 +35,19 @@ const AGAIN: Duration = Duration::from_millis(50);
 const LATER: Duration = Duration::from_millis(250);
 /// How long it is waited for the meta group's word on what is committed.
 const CURRENT: Duration = Duration::from_millis(500);
+/// How long a request on consumers waits for what is being taken, before it looks for a leader again.
+const TAKEN: Duration = Duration::from_millis(500);
 
 impl InLog for Core {
-    fn noted(&self, name: &str) -> Option<Noted> {
+    fn noted(&self, name: &str, keeps: Keeps) -> Option<Noted> {
         let slot = self.consumers.get(name).filter(|s| !s.rules.config().direct)?;
-        let json = serde_json::to_vec(slot.rules.config()).expect("a configuration is plain data");
+        let json = match keeps {
+            Keeps::Nothing => return None,
+            Keeps::Filed if slot.logged => Vec::new(),
+            Keeps::Filed | Keeps::All => {
+                serde_json::to_vec(slot.rules.config()).expect("a configuration is plain data")
+            }
+        };
         Some(Noted { created: slot.created, json: json.into() })
     }
     fn names(&self) -> Vec<Arc<str>> {
@@ -41,15 +58,19 @@ impl InLog for Core {
 /// What a leader finds noted when it begins.
 #[derive(Default)]
 pub(crate) struct Before {
-    /// The log is in memory.
-    keeps: bool,
+    keeps: Keeps,
+    /// It is a stream in files.
+    filed: bool,
     notes: Option<Arc<Notes>>,
 }
 
 impl Before {
     /// Whether consumers of this stream are noted at all.
     fn is_any(&self) -> bool {
-        self.keeps || self.notes.is_some()
+        self.keeps != Keeps::Nothing || self.notes.is_some()
+    }
+    fn rev(&self) -> u64 {
+        self.notes.as_ref().map_or(0, |n| n.rev)
     }
 }
 
@@ -61,8 +82,14 @@ impl Core {
         }
         // A log that has nothing yet, or has not all of it.
         let lacks = |n: &Arc<Notes>| n.all.keys().any(|name| self.consumers.get(name).is_none());
-        let closed = self.rules.is_none() || before.notes.as_ref().is_some_and(lacks);
-        self.notes.begin(before.keeps, closed);
+        let closed = !before.filed && (self.rules.is_none() || before.notes.as_ref().is_some_and(lacks));
+        let mut notes = std::mem::take(&mut self.notes);
+        notes.begin(before.keeps, before.filed, closed);
+        // Of a stream in files that begins there is nothing to take: its consumers would come behind its configuration.
+        if before.filed && self.rules.is_none() {
+            notes.taken(&Notes::default(), &BTreeSet::new(), self);
+        }
+        self.notes = notes;
     }
 }
 
@@ -81,8 +108,50 @@ impl JetStream {
     }
     /// Whether what is applied here is all that was acknowledged when this was called.
     async fn is_meta_current(&self) -> bool {
-        let Some(handle) = self.meta.handle() else { return false };
-        matches!(env::timeout(CURRENT, handle.read_barrier()).await, Ok(Ok(_)))
+        let asked = env::now();
+        // After a start all streams of a server ask at once.
+        let mut heard = self.heard.lock().await;
+        if heard.0 <= asked {
+            let begun = env::now();
+            let Some(handle) = self.meta.handle() else { return false };
+            *heard = (begun, matches!(env::timeout(CURRENT, handle.read_barrier()).await, Ok(Ok(_))));
+        }
+        heard.1
+    }
+    /// The answer to a request on consumers of a stream whose server is away, as far as they are noted. As by nats-server 2.15.1, but that it is said of a
+    /// consumer that it is offline, instead of nothing.
+    pub(super) async fn answer_of_away(&self, r: &Request, a: &Assigned) -> Answer {
+        let (keeps, kind) = match r {
+            Request::ConsumerNames { .. } => (a.a.keeps(), Kind::ConsumerNames),
+            Request::ConsumerList { .. } => (a.a.keeps(), Kind::ConsumerList),
+            Request::ConsumerInfo { .. } => (a.a.keeps(), Kind::ConsumerInfo),
+            _ => return None,
+        };
+        let format = match keeps {
+            Keeps::Nothing => return None,
+            Keeps::Filed => FILES,
+            Keeps::All => NOTES,
+        };
+        if !self.all_read(format) || !self.is_meta_current().await {
+            return None;
+        }
+        let notes = self.meta.read(|s| s.notes(a.a.id).cloned()).unwrap_or_default();
+        let names = || notes.all.keys().map(|n| n.to_string()).collect();
+        match r {
+            Request::ConsumerNames { offset, .. } => {
+                done(kind, Ok::<_, ApiError>(ConsumerNames::page_of(names(), *offset)))
+            }
+            Request::ConsumerList { offset, .. } => {
+                done(kind, Ok::<_, ApiError>(ConsumerList::missing(names(), *offset)))
+            }
+            // One of a log on a disk may have been made just before its server went.
+            Request::ConsumerInfo { consumer, .. }
+                if keeps == Keeps::All && !notes.all.contains_key(&**consumer) =>
+            {
+                done(kind, Err::<ConsumerNames, _>(errors::CONSUMER_NOT_FOUND.error()))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -90,13 +159,28 @@ impl Stream {
     /// What is noted of its consumers, as far as it is known here.
     pub(crate) fn noted_before(&self) -> Before {
         let Some(node) = self.node.upgrade().filter(|n| n.is_clustered()) else { return Before::default() };
-        Before { keeps: self.forgets, notes: node.meta.read(|s| s.notes(self.id).cloned()) }
+        let (keeps, notes) = node
+            .meta
+            .read(|s| (s.get(self.id).map_or(Keeps::Nothing, |a| a.a.keeps()), s.notes(self.id).cloned()));
+        Before { keeps: if self.forgets { Keeps::All } else { keeps }, filed: !self.memory, notes }
+    }
+    /// The format that notes of this stream are in.
+    fn notes_format(&self) -> u32 {
+        if self.memory { NOTES } else { FILES }
     }
     /// The notes may have changed, or can be made by now.
     pub(crate) fn look_at_notes(self: &Arc<Stream>) {
-        let Some(node) = self.node.upgrade() else { return };
-        let rev = node.meta.read(|s| s.notes(self.id).map_or(0, |n| n.rev));
-        if self.core.lock().notes.sees(rev) {
+        let before = self.noted_before();
+        let looks = {
+            let mut core = self.core.lock();
+            // It was on several servers when this one began to lead.
+            let begins = core.term.is_some() && core.notes.is_off() && before.keeps != Keeps::Nothing;
+            if begins {
+                core.begin_notes(&before);
+            }
+            begins || core.notes.sees(before.rev())
+        };
+        if looks {
             self.keep_notes();
         }
     }
@@ -134,6 +218,12 @@ impl Stream {
         Err(errors::CLUSTER_NOT_AVAIL.error())
     }
 
+    /// Returns when consumers can be decided on, or soon.
+    pub(crate) async fn taken_soon(&self) {
+        if self.core.lock().notes.is_taking() {
+            env::timeout(TAKEN, self.notes_taken()).await.ok();
+        }
+    }
     /// Returns when consumers are decided on here, or this node does not lead any more.
     pub(crate) async fn notes_taken(&self) {
         self.until(|| (!self.core.lock().notes.is_taking()).then_some(())).await;
@@ -161,7 +251,7 @@ impl Stream {
         loop {
             let Some(node) = self.node.upgrade().filter(|n| !n.is_closed()) else { return };
             let mut changes = node.meta.changes();
-            let able = node.all_read(NOTES);
+            let able = node.all_read(self.notes_format());
             let rev = self.notes_here(&node).rev;
             let next = {
                 let mut guard = self.core.lock();
@@ -228,10 +318,11 @@ impl Stream {
     }
     async fn take_noted(self: &Arc<Stream>, node: &Arc<JetStream>, life: u64) -> bool {
         let mut view = self.notes_here(node);
-        if view.rev > 0 && node.all_read(NOTES) {
+        // Where nothing is to be taken a late word of a predecessor is only compared with the log, which is right.
+        let takes = self.memory || view.all.values().any(|n| !n.json.is_empty());
+        if view.rev > 0 && takes && node.all_read(self.notes_format()) {
             // If it takes effect these are the notes of now, and what this node's predecessors have sent and is still on its way is void from here on.
-            let (set, gone) = Default::default();
-            let mark = MetaCommand::Note { id: self.id, rev: view.rev, set, gone };
+            let mark = MetaCommand::note(!self.memory, self.id, view.rev, Default::default());
             if node.change_meta(&mark).await.is_err() {
                 return false;
             }
@@ -253,7 +344,9 @@ impl Stream {
             }
             let of = core.rules.as_ref()?.config().clone();
             for (name, n) in &view.all {
-                if core.consumers.get(name).is_some() || env::planted!("cl-notes-not-taken") {
+                // Of what is in a log on a disk only the name is noted: what is not there any more was deleted.
+                let is_name = n.json.is_empty();
+                if is_name || core.consumers.get(name).is_some() || env::planted!("cl-notes-not-taken") {
                     continue;
                 }
                 let Ok(c) = serde_json::from_slice::<ConsumerConfig>(&n.json) else {

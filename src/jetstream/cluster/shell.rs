@@ -25,7 +25,7 @@ use super::{
 use crate::{JetStream, meta};
 
 /// The version of what nodes say of themselves, and the newest format of everything that this node reads.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 /// From that format on a node knows of streams that begin anew, and of publishes that are given on.
 pub const RENEWS: u32 = 2;
 /// From that format on a node knows of replicas that their group has left behind.
@@ -34,6 +34,8 @@ pub const SPENDS: u32 = 3;
 pub const HEALS: u32 = 4;
 /// From that format on a node knows of notes of consumers in the meta group.
 pub const NOTES: u32 = 5;
+/// From that format on a node knows of such notes for streams in files.
+pub const FILES: u32 = 6;
 
 /// What a node says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

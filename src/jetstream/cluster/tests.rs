@@ -30,6 +30,8 @@ use super::{
 };
 use crate::{AccountLimits, ClientInfo, Host, JetStream, Options, post::Posts};
 
+mod noted;
+
 /// How long anything may take before the test has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -1015,11 +1017,24 @@ fn what_only_a_lost_disk_had_is_kept_for_it() {
         let voters = |w: &World| w.at(0).node.meta.handle().map_or(Vec::new(), |h| h.members().0);
         until("the new one is in", || voters(&w).contains(&new).then_some(())).await;
         assert!(voters(&w).contains(&old));
-        assert_eq!(w.at(0).api("STREAM.INFO.O", "").await["error"]["err_code"], 10118);
+        // It is said what it waits for, wherever somebody looks.
+        let v = w.at(0).api("STREAM.INFO.O", "").await;
+        let why = "server 's2' has another store now, and it was only in the one before";
+        assert_eq!(v["error"]["err_code"], 10194, "{v}");
+        assert_eq!(v["error"]["description"], format!("stream is offline: {why}"));
+        assert_eq!(w.at(1).api("CONSUMER.INFO.O.c", "").await["error"]["err_code"], 10195);
+        assert_eq!(w.at(2).api("STREAM.CREATE.O", &only.to_string()).await["error"]["err_code"], 10194);
+        assert_eq!(w.api(1, "STREAM.LIST").await["offline"], json!({ "O": why }));
+        for s in w.all() {
+            let said = s.node.losses();
+            assert!(said.len() == 1 && said[0].contains("'s2'") && said[0].contains("'A > O'"), "{said:?}");
+            assert_eq!(s.node.unhealthy(), None, "no start of a server would mend it");
+        }
         w.kill(2).await;
         w.start(2, &dir).await;
         let v = w.eventually(0, "STREAM.INFO.O", |v| v["error"].is_null()).await;
         assert_eq!(v["state"]["messages"], 1, "{v}");
+        assert!(w.all().all(|s| s.node.losses().is_empty()));
         // Now it is the other one whose disk is gone, and it has nothing that only it had.
         until("what it was meanwhile is out", || (!voters(&w).contains(&new)).then_some(())).await;
         w.eventually(0, "STREAM.INFO.S", |v| all_current(v, 2)).await;
@@ -1252,215 +1267,6 @@ fn k12_who_took_others_into_its_meta_group_and_forgot_is_not_alone() {
         w.start(0, &damaged).await;
         w.formed().await;
         w.at(0).good("STREAM.CREATE.T", &stream("T", 3)).await;
-        w.end().await;
-    });
-}
-
-fn in_memory(name: &str, replicas: usize) -> String {
-    let subjects = [format!("{name}.>")];
-    json!({ "name": name, "subjects": subjects, "num_replicas": replicas, "storage": "memory" }).to_string()
-}
-
-impl World {
-    async fn consumer(&self, i: usize, config: Value) -> Value {
-        let name = config["durable_name"].as_str().or(config["name"].as_str()).expect("a name").to_owned();
-        let body = json!({ "stream_name": "M", "config": config }).to_string();
-        self.at(i).good(&format!("CONSUMER.CREATE.M.{name}"), &body).await
-    }
-    /// A stream in memory and the place of its server.
-    async fn memory_stream(&self) -> usize {
-        let v = self.at(0).good("STREAM.CREATE.M", &in_memory("M", 1)).await;
-        self.find(v["cluster"]["leader"].as_str().expect("a leader"))
-    }
-    /// The process of a server ends, and another begins.
-    async fn restart(&mut self, i: usize) {
-        let dir = self.kill(i).await;
-        self.start(i, &dir).await;
-    }
-    /// Its consumers, when it answers.
-    async fn consumers(&self, i: usize) -> Vec<Value> {
-        let v = self.eventually(i, "CONSUMER.LIST.M", |v| v["error"].is_null()).await;
-        v["consumers"].as_array().cloned().unwrap_or_default()
-    }
-}
-
-fn names(all: &[Value]) -> Vec<&str> {
-    all.iter().filter_map(|c| c["name"].as_str()).collect()
-}
-
-/// K-14. Their positions are forgotten, as what they stood in is; nothing else.
-#[test]
-fn k14_consumers_of_a_stream_in_memory_are_there_after_its_server_began_anew() {
-    run(async {
-        let mut w = World::new(3).await;
-        w.formed().await;
-        let leader = w.memory_stream().await;
-        let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
-        let durable = |name: &str| json!({ "durable_name": name, "ack_policy": "explicit" });
-        let mut with_more = durable("a");
-        (with_more["description"], with_more["metadata"]) = (json!("d"), json!({ "x": "y" }));
-        w.consumer(one, with_more).await;
-        w.consumer(other, durable("changed")).await;
-        w.consumer(one, json!({ "durable_name": "changed", "ack_policy": "explicit", "max_ack_pending": 9 }))
-            .await;
-        w.consumer(one, durable("gone")).await;
-        w.consumer(one, durable("remade")).await;
-        w.consumer(leader, durable("paused")).await;
-        let until_then = r#"{"pause_until":"2100-01-01T00:00:00Z"}"#;
-        w.at(other).good("CONSUMER.PAUSE.M.paused", until_then).await;
-        // It lives in its leader's memory and in no log.
-        let memory = json!({ "name": "unlogged", "ack_policy": "none", "mem_storage": true, "num_replicas": 1,
-            "inactive_threshold": 600_000_000_000i64 });
-        w.consumer(one, memory).await;
-        for name in ["gone", "remade"] {
-            w.at(one).good(&format!("CONSUMER.DELETE.M.{name}"), "").await;
-        }
-        w.consumer(other, json!({ "durable_name": "remade", "ack_policy": "all" })).await;
-        assert_eq!(w.publish("M.x", "1").await, 1);
-        let strip = |mut all: Vec<Value>| {
-            for c in &mut all {
-                for moves in
-                    ["ts", "delivered", "ack_floor", "num_pending", "num_ack_pending", "pause_remaining"]
-                {
-                    c.as_object_mut().expect("an object").remove(moves);
-                }
-            }
-            all
-        };
-        for life in 1..3 {
-            let before = strip(w.consumers(one).await);
-            assert_eq!(names(&before), ["a", "changed", "paused", "remade", "unlogged"], "K-14: life {life}");
-            w.restart(leader).await;
-            assert_eq!(strip(w.consumers(other).await), before, "K-14: life {life}");
-            let c = w.at(one).good("CONSUMER.INFO.M.a", "").await;
-            assert_eq!(
-                (&c["delivered"]["consumer_seq"], &c["num_ack_pending"]),
-                (&json!(0), &json!(0)),
-                "{c}"
-            );
-            // It is behind what the stream never gives again, and gets what comes.
-            let seq = w.publish("M.x", "new").await;
-            assert!(seq > life, "J-2");
-            let reply = w.at(one).inbox();
-            w.at(one).send("$JS.API.CONSUMER.MSG.NEXT.M.a", &reply, "1");
-            let got = w.at(one).wait(&reply, 1).await.remove(0);
-            assert!(got.body == "new" && got.reply.contains(&format!(".{seq}.1.")), "{got:?}");
-        }
-        // One that is deleted in a later life stays so, too.
-        w.at(one).good("CONSUMER.DELETE.M.a", "").await;
-        w.restart(leader).await;
-        assert_eq!(names(&w.consumers(one).await), ["changed", "paused", "remade", "unlogged"]);
-        // They go with their stream.
-        w.at(one).good("STREAM.DELETE.M", "").await;
-        w.memory_stream().await;
-        assert!(w.consumers(one).await.is_empty());
-        w.end().await;
-    });
-}
-
-#[test]
-fn k14_a_stream_that_all_have_forgotten_gets_its_consumers_again() {
-    run(async {
-        let mut w = World::new(3).await;
-        w.formed().await;
-        w.memory_stream().await;
-        w.consumer(0, json!({ "durable_name": "a", "ack_policy": "explicit" })).await;
-        w.at(1).good("STREAM.UPDATE.M", &in_memory("M", 3)).await;
-        w.eventually(2, "STREAM.INFO.M", |v| all_current(v, 2)).await;
-        w.consumer(1, json!({ "durable_name": "b", "ack_policy": "explicit" })).await;
-        // Another leader than the one that noted the first notes on.
-        w.at(0).good("STREAM.LEADER.STEPDOWN.M", "").await;
-        w.consumer(2, json!({ "durable_name": "c", "ack_policy": "explicit" })).await;
-        w.at(0).good("CONSUMER.DELETE.M.a", "").await;
-        let mut dirs = Vec::new();
-        for i in 0..3 {
-            dirs.push(w.kill(i).await);
-        }
-        for (i, dir) in dirs.iter().enumerate() {
-            w.start(i, dir).await;
-        }
-        w.formed().await;
-        assert_eq!(names(&w.consumers(1).await), ["b", "c"]);
-        // Its log is on disks by now: there they stay, and are noted no more.
-        w.at(0).good("CONSUMER.DELETE.M.b", "").await;
-        let noted = |s: &Server| s.node.meta.read(|m| (1..20).any(|id| m.notes(id).is_some()));
-        until("nothing is noted any more", || (!w.all().any(noted)).then_some(())).await;
-        let dirs = [w.kill(0).await, w.kill(1).await, w.kill(2).await];
-        for (i, dir) in dirs.iter().enumerate() {
-            w.start(i, dir).await;
-        }
-        w.formed().await;
-        assert_eq!(names(&w.consumers(1).await), ["c"]);
-        w.end().await;
-    });
-}
-
-/// While a server is listed that does not read notes there are none, and nobody waits for them. When it is gone they are made.
-#[test]
-fn k14_older_servers_are_told_nothing_of_notes() {
-    run(async {
-        let mut w = World::new(3).await;
-        w.formed().await;
-        let old = crate::meta::Node {
-            id: NodeId::new(77, 0),
-            name: "old".into(),
-            tags: Vec::new(),
-            memory_max: 0,
-            storage_max: 0,
-            format: super::shell::NOTES - 1,
-        };
-        let old_id = old.id;
-        let change = async |w: &World, c: crate::meta::Command| {
-            w.at(0).node.change_meta(&c).await.expect("it is taken");
-        };
-        change(&w, crate::meta::Command::Node(old)).await;
-        let knows = |s: &Server| s.node.all_read(super::shell::NOTES);
-        until("all have heard of it", || (!w.all().any(knows)).then_some(())).await;
-        let leader = w.memory_stream().await;
-        let one = (leader + 1) % 3;
-        w.consumer(one, json!({ "durable_name": "a", "ack_policy": "explicit" })).await;
-        let id = w.at(one).node.meta.find("A", "M").expect("it is there").a.id;
-        let noted = |s: &Server| s.node.meta.read(|m| m.notes(id).is_some_and(|n| n.all.contains_key("a")));
-        assert!(!w.all().any(noted));
-        // Whoever leads refuses it, whatever the one who asks believes.
-        let (set, gone) = Default::default();
-        let note = crate::meta::Command::Note { id, rev: 0, set, gone };
-        let follower = (0..3).find(|i| !w.at(*i).node.meta.leads()).expect("one leads");
-        assert!(w.at(follower).node.change_meta(&note).await.is_err());
-        change(&w, crate::meta::Command::Remove(old_id)).await;
-        until("it is noted", || w.all().all(noted).then_some(())).await;
-        w.restart(leader).await;
-        assert_eq!(names(&w.consumers(one).await), ["a"]);
-        w.end().await;
-    });
-}
-
-/// Without a majority of the meta group nobody is told that a consumer of a stream in memory was made: what is not noted does not outlive the process.
-#[test]
-fn k14_what_cannot_be_noted_is_not_acknowledged() {
-    run(async {
-        let mut w = World::new(3).await;
-        w.formed().await;
-        let leader = w.memory_stream().await;
-        let others = [(leader + 1) % 3, (leader + 2) % 3];
-        w.consumer(leader, json!({ "durable_name": "before", "ack_policy": "explicit" })).await;
-        let ids: Vec<NodeId> = (0..3).map(|i| w.at(i).node.node_id()).collect();
-        others.iter().for_each(|i| w.net.set(ids[leader], ids[*i], false));
-        let made = json!({ "stream_name": "M", "config": { "durable_name": "a", "ack_policy": "explicit" } })
-            .to_string();
-        for _ in 0..2 {
-            // Nor is who asks again, and finds it there.
-            let v = w.at(leader).api("CONSUMER.CREATE.M.a", &made).await;
-            assert_eq!(v["error"]["err_code"], 10008, "{v}");
-        }
-        let v = w.at(leader).api("CONSUMER.DELETE.M.before", "").await;
-        assert_eq!(v["error"]["err_code"], 10008, "{v}");
-        others.iter().for_each(|i| w.net.set(ids[leader], ids[*i], true));
-        let v = w.eventually(leader, "CONSUMER.DELETE.M.before", |v| v["error"]["err_code"] != 10008).await;
-        assert_eq!(v["error"]["err_code"], 10014, "it was deleted: {v}");
-        w.at(others[0]).good("CONSUMER.CREATE.M.a", &made).await;
-        w.restart(leader).await;
-        assert_eq!(names(&w.consumers(others[1]).await), ["a"]);
         w.end().await;
     });
 }

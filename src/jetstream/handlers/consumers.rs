@@ -56,6 +56,7 @@ impl Desk<'_> {
         let limits = self.consumer_limits();
         // Decided one at a time, so that two requests of one name, or two of a work queue, see each other. Made side by side.
         let one = s.making.turn(c.given_name()).await;
+        s.taken_soon().await;
         let coming: Vec<ConsumerConfig> = s.making.each(|all| all.cloned().collect());
         let verdict = {
             let core = s.core.lock();
@@ -128,12 +129,19 @@ impl Desk<'_> {
         info::consumer(s, name, true).await.map_err(broken)?.ok_or_else(|| errors::CONSUMER_NOT_FOUND.error())
     }
 
-    pub(super) fn consumer_names(&self, stream: &str, offset: usize) -> Result<ConsumerNames, ApiError> {
-        let names = self.stream(stream)?.core.lock().consumers.names();
+    pub(super) async fn consumer_names(
+        &self,
+        stream: &str,
+        offset: usize,
+    ) -> Result<ConsumerNames, ApiError> {
+        let s = self.stream(stream)?;
+        s.taken_soon().await;
+        let names = s.core.lock().consumers.names();
         Ok(ConsumerNames::page_of(names, offset))
     }
     pub(super) async fn consumer_list(&self, stream: &str, offset: usize) -> Result<ConsumerList, ApiError> {
         let s = self.stream(stream)?;
+        s.taken_soon().await;
         let names = s.core.lock().consumers.names();
         let (page, range) = Page::cut(names.len(), offset, LIST_LIMIT);
         let mut consumers = Vec::with_capacity(range.len());
@@ -144,6 +152,10 @@ impl Desk<'_> {
     }
     pub(super) async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<ConsumerInfo, ApiError> {
         let s = self.stream(stream)?;
+        let is_known = s.core.lock().consumers.get(consumer).is_some();
+        if !is_known {
+            s.taken_soon().await;
+        }
         self.info_of(&s, consumer).await
     }
     pub(super) async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<Done, ApiError> {
@@ -163,6 +175,7 @@ impl Desk<'_> {
         let s = self.stream(stream)?;
         // An update decided meanwhile would keep the pause of before.
         let one = s.making.turn(consumer).await;
+        s.taken_soon().await;
         let mut c = self.config_of(&s, consumer)?;
         c.pause_until = (!until.is_zero()).then(|| stream::Time::utc(until.nanos()));
         metadata::store_consumer(&mut c);

@@ -211,7 +211,7 @@ impl Desk<'_> {
             }
             Request::ConsumerCreate(c) => done(Kind::ConsumerCreate, self.create_consumer(*c).await),
             Request::ConsumerNames { stream, offset } => {
-                done(Kind::ConsumerNames, self.consumer_names(&stream, offset))
+                done(Kind::ConsumerNames, self.consumer_names(&stream, offset).await)
             }
             Request::ConsumerList { stream, offset } => {
                 done(Kind::ConsumerList, self.consumer_list(&stream, offset).await)
@@ -306,6 +306,6 @@ impl Desk<'_> {
     }
 }
 
-fn done<T: Serialize>(kind: Kind, r: Result<T, ApiError>) -> Answer {
+pub(crate) fn done<T: Serialize>(kind: Kind, r: Result<T, ApiError>) -> Answer {
     Some((kind, r.map(|body| api::success(kind, &body))))
 }

@@ -1,6 +1,6 @@
 //! Requests about streams and their messages.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use replica::NodeId;
@@ -328,7 +328,7 @@ impl Desk<'_> {
         if let Some(a) = self.assigned(name)
             && self.node.is_away_for_long(&a).await
         {
-            return Err(errors::STREAM_OFFLINE.error());
+            return Err(self.node.offline(&a, false));
         }
         let _one = self.assets.making.turn(name).await;
         let there = self.assigned(name);
@@ -399,7 +399,7 @@ impl Desk<'_> {
                 None => elsewhere.push(a.a.name.clone()),
             }
         }
-        let mut missing = Vec::new();
+        let (mut missing, mut offline) = (Vec::new(), BTreeMap::new());
         if !elsewhere.is_empty() {
             let call = Call::Infos { account: self.assets.account.name.clone(), names: elsewhere.clone() };
             for (_, reply) in self.node.ask_all(&call, LIST_PATIENCE).await {
@@ -411,13 +411,14 @@ impl Desk<'_> {
                     }
                 }
             }
-            let away = elsewhere.iter().filter_map(|n| self.assigned(n));
-            streams.extend(away.filter_map(|a| self.node.info_of_away(&a)));
+            let away: Vec<_> = elsewhere.iter().filter_map(|n| self.assigned(n)).collect();
+            streams.extend(away.iter().filter_map(|a| self.node.info_of_away(a)));
+            offline = self.node.offline_of(&away);
             streams.sort_by(|a, b| a.config.name.cmp(&b.config.name));
             missing.extend(elsewhere.iter().map(|n| n.to_string()));
             missing.sort();
         }
-        Ok(StreamList { page, streams, missing, ..StreamList::default() })
+        Ok(StreamList { page, streams, missing, offline })
     }
     pub(super) async fn stream_info(&self, name: &str, w: &info::Wanted) -> Result<StreamInfoPage, ApiError> {
         let s = self.stream(name)?;

@@ -27,6 +27,8 @@ const FORMAT: u8 = 3;
 const WITH_SPENT: u8 = 4;
 /// The same with notes of consumers.
 const WITH_NOTES: u8 = 5;
+/// The same, some of them of streams in files. Written alike; who does not know of such notes must not read it.
+const WITH_FILED: u8 = 6;
 
 /// A stream and its log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -131,6 +133,17 @@ pub enum Command {
         /// Those that are not.
         gone: BTreeSet<Arc<str>>,
     },
+    /// The same of a stream in files, from format 6 on: a kind of its own, since older nodes refuse it as a [`Command::Note`] and would have another state.
+    NoteFiled {
+        /// The group.
+        id: u64,
+        /// As above.
+        rev: u64,
+        /// Those that are there.
+        set: BTreeMap<Arc<str>, Noted>,
+        /// Those that are not.
+        gone: BTreeSet<Arc<str>>,
+    },
 }
 
 /// A consumer as it was made, or last changed.
@@ -138,8 +151,21 @@ pub enum Command {
 pub struct Noted {
     /// When it was created, in nanoseconds since 1970.
     pub created: i64,
-    /// Its configuration, as JSON.
+    /// Its configuration, as JSON; empty if the stream's log has it, on a disk: then only that it is there is noted.
     pub json: Bytes,
+}
+
+/// Which consumers of a stream are noted.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Keeps {
+    /// None: its log has them, and several servers have that.
+    #[default]
+    Nothing,
+    /// Its log is on one server's disk: those that it has by their names, so that they are known while that server is away, and those that are in the
+    /// memory of that server's process in full.
+    Filed,
+    /// Its log is in memory: all of them, in full.
+    All,
 }
 
 /// What is noted of the consumers of a stream.
@@ -314,20 +340,39 @@ impl State {
                 if !in_memory && !set.is_empty() {
                     return Err("its log keeps its consumers");
                 }
-                if self.notes.get(&id).map_or(0, |n| n.rev) != rev {
-                    return Err("its notes are others by now");
-                }
-                let notes = Arc::make_mut(self.notes.entry(id).or_default());
-                notes.rev += 1;
-                notes.all.retain(|name, _| !gone.contains(name));
-                notes.all.extend(set);
-                if !in_memory && notes.all.is_empty() {
+                self.note(id, rev, set, &gone)?;
+                if !in_memory && self.notes.get(&id).is_some_and(|n| n.all.is_empty()) {
                     // They are in the log by now, and nothing more is noted.
                     self.notes.remove(&id);
                 }
                 Ok(id)
             }
+            Command::NoteFiled { id, rev, set, gone } => {
+                if self.assignments.get(&id).ok_or("there is no such stream")?.a.memory {
+                    return Err("its messages are not in files");
+                }
+                // Also when all are gone: the number only rises.
+                self.note(id, rev, set, &gone)?;
+                Ok(id)
+            }
         }
+    }
+    /// Changes what is noted of a stream's consumers, if that is at the revision that its author knew.
+    fn note(
+        &mut self,
+        id: u64,
+        rev: u64,
+        set: BTreeMap<Arc<str>, Noted>,
+        gone: &BTreeSet<Arc<str>>,
+    ) -> Result<(), &'static str> {
+        if self.notes.get(&id).map_or(0, |n| n.rev) != rev {
+            return Err("its notes are others by now");
+        }
+        let notes = Arc::make_mut(self.notes.entry(id).or_default());
+        notes.rev += 1;
+        notes.all.retain(|name, _| !gone.contains(name));
+        notes.all.extend(set);
+        Ok(())
     }
 
     /// An assignment comes, or another one takes its place.
@@ -422,14 +467,18 @@ impl State {
         match (self.notes.is_empty(), self.spent.is_empty()) {
             (true, true) => codec::encode(FORMAT, &saved),
             (true, false) => codec::encode(WITH_SPENT, &(saved, &self.spent)),
-            (false, _) => codec::encode(WITH_NOTES, &(saved, &self.spent, &self.notes)),
+            (false, _) => {
+                let filed = |id| self.assignments.get(id).is_some_and(|a| !a.a.memory);
+                let format = if self.notes.keys().any(filed) { WITH_FILED } else { WITH_NOTES };
+                codec::encode(format, &(saved, &self.spent, &self.notes))
+            }
         }
     }
     /// Reads what [`State::encode`] wrote.
     pub fn decode(b: &[u8]) -> Option<State> {
         type Saved = (u64, Vec<Assignment>, BTreeMap<u64, BTreeSet<NodeId>>, Vec<Node>, BTreeSet<NodeId>);
         let (saved, spent, notes): (Saved, Spent, AllNotes) = match b.first() {
-            Some(&WITH_NOTES) => codec::decode(WITH_NOTES, b)?,
+            Some(&with @ (WITH_NOTES | WITH_FILED)) => codec::decode(with, b)?,
             Some(&WITH_SPENT) => {
                 let (saved, spent) = codec::decode(WITH_SPENT, b)?;
                 (saved, spent, AllNotes::new())
@@ -454,6 +503,14 @@ impl Assignment {
     pub fn is_in_memory(&self) -> bool {
         self.memory && self.first.len() == 1
     }
+    /// Which of its consumers are to be noted.
+    pub fn keeps(&self) -> Keeps {
+        match (self.is_in_memory(), self.members.len()) {
+            (true, _) => Keeps::All,
+            (false, 1) if !self.memory => Keeps::Filed,
+            (false, _) => Keeps::Nothing,
+        }
+    }
     /// Whether a node has, or is to have, the group open.
     pub fn concerns(&self, node: NodeId) -> bool {
         self.members.contains(&node) || self.leaving.contains(&node)
@@ -461,6 +518,18 @@ impl Assignment {
 }
 
 impl Command {
+    /// What changes the notes of a stream, in files or not.
+    pub fn note(
+        filed: bool,
+        id: u64,
+        rev: u64,
+        (set, gone): (BTreeMap<Arc<str>, Noted>, BTreeSet<Arc<str>>),
+    ) -> Command {
+        match filed {
+            true => Command::NoteFiled { id, rev, set, gone },
+            false => Command::Note { id, rev, set, gone },
+        }
+    }
     /// As it stands in the log.
     pub fn encode(&self) -> Bytes {
         codec::encode(FORMAT, self)
@@ -509,8 +578,10 @@ mod tests {
         wanted.extend([1, 9, 0, 1, 9, 0, 0, 0]);
         assert_eq!(c.encode(), wanted);
         let c = note(300, 2, &[("c", 3)], &["d"]);
-        let wanted = [FORMAT, 9, 251, 44, 1, 2, 1, 1, b'c', 6, 2, b'{', b'}', 1, 1, b'd'];
+        let mut wanted = [FORMAT, 9, 251, 44, 1, 2, 1, 1, b'c', 6, 2, b'{', b'}', 1, 1, b'd'];
         assert_eq!(&c.encode()[..], wanted);
+        wanted[1] = 10;
+        assert_eq!(&filed(c).encode()[..], wanted);
     }
 
     #[test]
@@ -531,6 +602,13 @@ mod tests {
         let all = [&[WITH_NOTES], &plain[..], &spent, &notes].concat();
         assert_eq!(s.encode()[..], all);
         assert_eq!(State::decode(&all).map(|s| s.encode()[..] == all), Some(true));
+        // With those of a stream in files it is not for whoever does not know of them.
+        s.apply(Command::Create(stream(3, "F", &[9]))).unwrap();
+        assert_eq!(s.encode()[0], WITH_NOTES);
+        s.apply(filed(note(3, 0, &[("c", 3)], &[]))).unwrap();
+        let all = s.encode();
+        assert_eq!(all[0], WITH_FILED);
+        assert_eq!(State::decode(&all).map(|s| s.encode() == all), Some(true));
     }
 
     fn in_memory(id: u64, name: &str, members: &[u64]) -> Assignment {
@@ -541,6 +619,11 @@ mod tests {
         let set =
             set.iter().map(|(n, created)| ((*n).into(), Noted { created: *created, json: json.clone() }));
         Command::Note { id, rev, set: set.collect(), gone: gone.iter().map(|n| (*n).into()).collect() }
+    }
+    /// A note as one of a stream in files.
+    fn filed(c: Command) -> Command {
+        let Command::Note { id, rev, set, gone } = c else { panic!("{c:?} is no note") };
+        Command::note(true, id, rev, (set, gone))
     }
     fn noted(s: &State, id: u64) -> Vec<(String, i64)> {
         let all = s.notes(id).into_iter().flat_map(|n| &n.all);
@@ -583,6 +666,32 @@ mod tests {
         s.apply(Command::Create(in_memory(5, "M", &[1]))).unwrap();
         assert_eq!(noted(&s, 5), []);
         assert!(s.apply(note(2, 1, &[("a", 1)], &[])).is_err(), "a word for the one before");
+    }
+
+    #[test]
+    fn k14_notes_of_a_stream_in_files_are_a_kind_of_their_own() {
+        let mut s = State::default();
+        s.apply(Command::Create(stream(2, "F", &[1]))).unwrap();
+        s.apply(Command::Create(in_memory(3, "M", &[1]))).unwrap();
+        s.apply(Command::Create(in_memory(4, "R", &[1, 2]))).unwrap();
+        s.apply(Command::Create(stream(5, "G", &[1, 2]))).unwrap();
+        let keeps = [2, 3, 4, 5].map(|id| s.get(id).unwrap().a.keeps());
+        assert_eq!(keeps, [Keeps::Filed, Keeps::All, Keeps::Nothing, Keeps::Nothing]);
+        for of in [3, 4, 9] {
+            assert!(s.apply(filed(note(of, 0, &[("a", 1)], &[]))).is_err(), "{of}");
+        }
+        s.apply(filed(note(2, 0, &[("a", 1), ("b", 2)], &[]))).unwrap();
+        assert!(s.apply(filed(note(2, 0, &[("c", 1)], &[]))).is_err(), "again");
+        s.apply(filed(note(2, 1, &[], &["a", "b"]))).unwrap();
+        assert!(s.apply(filed(note(2, 0, &[("a", 1)], &[]))).is_err(), "what was deleted does not come back");
+        assert_eq!(State::decode(&s.encode()).unwrap().notes(2).map(|n| n.rev), Some(2), "it only rises");
+        // What is to be on several servers by now may have some from before.
+        let config = s.get(2).unwrap().a.config.clone();
+        s.apply(Command::Update { id: 2, config, members: vec![n(1), n(2)] }).unwrap();
+        assert_eq!(s.get(2).unwrap().a.keeps(), Keeps::Nothing);
+        s.apply(filed(note(2, 2, &[("a", 1)], &[]))).unwrap();
+        s.apply(Command::Delete(2)).unwrap();
+        assert!(s.notes(2).is_none() && s.encode()[0] == FORMAT);
     }
 
     #[test]
@@ -766,6 +875,7 @@ mod tests {
             (2u64..9, 1u64..5, 0u32..3)
                 .prop_map(|(id, node, life)| Command::Spent { id, replica: NodeId::new(node, life) }),
             (2u64..9, 0u64..3, 0i64..3).prop_map(|(id, rev, c)| note(id, rev, &[("c", c)], &["d"])),
+            (2u64..9, 0u64..3, 0i64..3).prop_map(|(id, rev, c)| filed(note(id, rev, &[("c", c)], &["d"]))),
         ]
     }
 
@@ -812,7 +922,7 @@ mod tests {
             b.splice(0..0, [FORMAT]);
             State::decode(&b);
             Command::decode(&b);
-            for format in [WITH_SPENT, WITH_NOTES] {
+            for format in [WITH_SPENT, WITH_NOTES, WITH_FILED] {
                 b[0] = format;
                 State::decode(&b);
             }
