@@ -326,6 +326,28 @@ fn delete_markers() {
     assert!(s.seqs().is_empty());
 }
 
+/// The only message of a subject leaves a marker; one above others that live longer just goes, and they are the subject's again.
+#[test]
+fn an_older_message_that_lives_longer_outlives_the_last_one() {
+    let mut s = Shell::new(
+        r#"{"name":"A","subjects":["a.*"],"allow_msg_ttl":true,"subject_delete_marker_ttl":1000000000}"#,
+    );
+    s.store("a.1");
+    s.ask("a.1", &[("Nats-TTL", "1s")], "");
+    s.ask("a.2", &[("Nats-TTL", "3s")], "");
+    s.ask("a.2", &[("Nats-TTL", "1s")], "");
+    s.ask("a.3", &[("Nats-TTL", "1s")], "");
+    s.ask("a.3", &[("Nats-TTL", "1s")], "");
+    s.pass(SECOND);
+    s.time();
+    assert_eq!(s.seqs(), [1, 3, 7]);
+    assert_eq!(s.message(7).subject, "a.3");
+    s.pass(2 * SECOND);
+    s.time();
+    assert_eq!(s.seqs(), [1, 8], "the marker of a.3 is gone, and a.2 has ended");
+    assert_eq!(s.message(8).subject, "a.2");
+}
+
 #[test]
 fn counters() {
     let incr = |n: &'static str| [("Nats-Incr", n)];
