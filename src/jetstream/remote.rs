@@ -24,7 +24,7 @@ use crate::{
     api::{Time, identity},
     post::Posts,
     shell::Stream,
-    sources::{Facts, at_hand},
+    sources::{Facts, Taken, at_hand},
 };
 
 /// How long an answer of the API is waited for.
@@ -241,8 +241,14 @@ impl Stream {
                 return Ok(());
             }
             *came |= !batch.is_empty();
-            if !self.take_in(facts, &batch).await {
-                return Ok(());
+            match self.take_in(facts, &batch).await {
+                Taken::Upto(_) => {}
+                // It comes again with the next consumer, after a pause that grows while nothing else comes.
+                Taken::Refused(taken) => {
+                    *came = taken > 0;
+                    return Ok(());
+                }
+                Taken::Void => return Ok(()),
             }
             batch.clear();
             let (heard, lag) = (env::now().0, session.pending());

@@ -88,7 +88,7 @@ impl Stream {
         if self.due_under_way()
             || self.holding > 0
             || self.unfinished
-            || self.config.is_mirror() && self.config.max_age == 0
+            || self.config.is_mirror() && self.config.max_age == 0 && !self.config.allow_msg_ttl
         {
             return Ok(due);
         }
