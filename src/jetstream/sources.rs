@@ -303,7 +303,9 @@ impl Stream {
         }
         let Some(facts) = self.facts(id) else { return false };
         let Some(origin) = at_hand(&assets, &facts.source, facts.is_mirror) else {
-            if is_elsewhere(&assets, &facts.source) {
+            if is_elsewhere(&assets, &facts.source)
+                || origin(&assets, &facts.source, facts.is_mirror).is_some()
+            {
                 self.fetch_remotely(id);
             }
             return false;
@@ -602,7 +604,8 @@ impl Stream {
                             let from = start(&v, &s, 0, stands).unwrap_or(1);
                             v.pending(&filters, StreamSeq(from)).unwrap_or(0)
                         };
-                        let error = origin.is_none().then(|| errors::STREAM_NOT_FOUND.error());
+                        let is_there = self::origin(&assets, &s, mirror).is_some();
+                        let error = (!is_there).then(|| errors::STREAM_NOT_FOUND.error());
                         let active = heard.map_or(-1, |at| silence(now.saturating_sub(at), origin.is_some()));
                         (origin.as_ref().map_or(0, behind), error, active)
                     }
@@ -622,7 +625,8 @@ impl Stream {
     }
 }
 
-/// The stream that a source names, if it can be copied in this process: what only its leader may change has to be led here.
+/// The stream that a source names, if its store can be read in this process: what only its leader may change has to be led here, and one that keeps by interest
+/// keeps nothing for a copy but by a consumer.
 pub(crate) fn at_hand(assets: &Arc<Assets>, s: &Source, is_mirror: bool) -> Option<Arc<Stream>> {
     if s.consumer.is_some() {
         return None;
@@ -630,8 +634,11 @@ pub(crate) fn at_hand(assets: &Arc<Assets>, s: &Source, is_mirror: bool) -> Opti
     let o = origin(assets, s, is_mirror)?;
     let kept = {
         let core = o.core.lock();
-        let leads = core.term.is_some();
-        !leads && core.rules.as_ref().is_none_or(|r| r.config().retention != Retention::Limits)
+        match core.rules.as_ref().map(|r| r.config().retention) {
+            Some(Retention::Limits) => false,
+            Some(Retention::Interest) => true,
+            Some(Retention::WorkQueue) | None => core.term.is_none(),
+        }
     };
     (!kept).then_some(o)
 }
