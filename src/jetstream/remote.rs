@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use stream::{
     ApiError, Stored,
-    config::{Retention, StreamConfig},
+    config::{Retention, Source, StreamConfig},
     errors,
     source::{self, Came, Session},
 };
@@ -24,7 +24,7 @@ use crate::{
     api::{Time, identity},
     post::Posts,
     shell::Stream,
-    sources::{Facts, at_hand},
+    sources::{Facts, Taken, at_hand},
 };
 
 /// How long an answer of the API is waited for.
@@ -155,11 +155,15 @@ impl Stream {
 
     async fn fetch(self: Arc<Stream>, id: u64) {
         let mut pause = PAUSES.0;
+        let mut kept: Option<(Facts, String)> = None;
         loop {
             // What was void is applied or gone before it is asked where the copy stands.
             self.tail_applied().await;
             let Some(facts) = self.facts(id).filter(|_| self.node.upgrade().is_some_and(|n| !n.is_closed()))
             else {
+                if let Some((facts, name)) = kept {
+                    self.stop_keeping(facts, &name).await;
+                }
                 return;
             };
             if self.assets.upgrade().and_then(|a| at_hand(&a, &facts.source, facts.is_mirror)).is_some() {
@@ -167,7 +171,7 @@ impl Stream {
                 return self.follow();
             }
             let mut came = false;
-            let error = self.session(facts, &mut came).await.err();
+            let error = self.session(facts, &mut came, &mut kept).await.err();
             self.of_upstream(id, |u| u.error = error);
             pause = if came { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
             env::sleep(pause).await;
@@ -180,8 +184,31 @@ impl Stream {
         }
     }
 
-    /// One life of a consumer at the origin. `came` says whether it gave anything.
-    async fn session(self: &Arc<Stream>, facts: Facts, came: &mut bool) -> Result<(), ApiError> {
+    /// Ends the consumer by which an origin kept messages for this stream, when this stream does not copy it any more: it would keep them for ever.
+    async fn stop_keeping(&self, facts: Facts, name: &str) {
+        let (Some(node), Some(assets)) = (self.node.upgrade(), self.assets.upgrade()) else { return };
+        let is_this = |s: &Source, is_mirror| source::kept_name(&self.name, s, is_mirror) == name;
+        // By the assignments: this node may only have ceased to lead, and a stream of the same name goes on with the consumer.
+        let assigned = node.meta.find(&assets.account.name, &self.name);
+        let is_wanted = assigned.and_then(|a| a.config.clone()).is_some_and(|c| {
+            c.mirror.iter().any(|m| is_this(m, true)) || c.sources.iter().any(|s| is_this(s, false))
+        });
+        if is_wanted || node.is_closed() {
+            return;
+        }
+        if let Some(mut line) = Line::open(self, &facts) {
+            let what = format!("CONSUMER.DELETE.{}.{name}", facts.source.name);
+            let _ = line.ask(&source::api_subject(&facts.source, &what), "", &mut Vec::new()).await;
+        }
+    }
+
+    /// One life of a consumer at the origin. `came` says whether it gave anything, `held` by which consumer the origin keeps messages for this stream.
+    async fn session(
+        self: &Arc<Stream>,
+        facts: Facts,
+        came: &mut bool,
+        held: &mut Option<(Facts, String)>,
+    ) -> Result<(), ApiError> {
         let gone = || errors::CLUSTER_NOT_AVAIL.error();
         let mut line = Line::open(self, &facts).ok_or_else(gone)?;
         let mut early = Vec::new();
@@ -202,6 +229,7 @@ impl Stream {
         if !own {
             let next = if facts.stands > 0 { facts.stands + 1 } else { 0 };
             let ask = source::consumer_request(&facts.source, &line.deliver, next, kept.as_deref());
+            *held = kept.clone().map(|name| (facts.clone(), name));
             let made = line.ask(&ask.subject, &ask.body, &mut early).await?;
             if let Some(name) = &kept
                 && made["delivered"]["consumer_seq"].as_u64().is_some_and(|n| n > 0)
@@ -241,8 +269,14 @@ impl Stream {
                 return Ok(());
             }
             *came |= !batch.is_empty();
-            if !self.take_in(facts, &batch).await {
-                return Ok(());
+            match self.take_in(facts, &batch).await {
+                Taken::Upto(_) => {}
+                // It comes again with the next consumer, after a pause that grows while nothing else comes.
+                Taken::Refused(taken) => {
+                    *came = taken > 0;
+                    return Ok(());
+                }
+                Taken::Void => return Ok(()),
             }
             batch.clear();
             let (heard, lag) = (env::now().0, session.pending());

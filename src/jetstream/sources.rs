@@ -22,7 +22,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use store::{Need, Read, StreamSeq};
 use stream::{
-    ApiError, Decision, Publish, Stored,
+    Answer, ApiError, Decision, Publish, Stored,
     command::Command,
     config::{Retention, Source},
     errors,
@@ -46,6 +46,8 @@ const WAITING_MAX: usize = 4096;
 
 /// Nanoseconds between the signs of life of an origin.
 const HEARTBEAT: u64 = 1_000_000_000;
+/// Nanoseconds after which what this stream refused is tried again.
+const REFUSED_PAUSE: u64 = 1_000_000_000;
 /// Pause before what became void is copied again.
 const VOID_PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
 
@@ -114,6 +116,8 @@ pub(crate) struct Upstream {
     pub lag: u64,
     /// What is wrong, if it is elsewhere.
     pub error: Option<ApiError>,
+    /// When its next message was refused here, on the monotonic clock.
+    refused: Option<u64>,
 }
 
 /// What one turn of copying has to know.
@@ -134,6 +138,8 @@ pub(crate) struct Facts {
     identity: String,
     /// How often something was void here.
     pub voids: u64,
+    /// When the next message was refused here, on the monotonic clock.
+    refused: Option<u64>,
 }
 
 impl Facts {
@@ -150,6 +156,17 @@ impl Facts {
         self.identity = identity;
         self
     }
+}
+
+/// How far copies were taken in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taken {
+    /// So many, and nothing speaks against the next.
+    Upto(usize),
+    /// So many; the next one is refused by this stream. It is tried again, for whoever goes on behind it loses it (J-25).
+    Refused(usize),
+    /// This node copies no more, or what the copies stand on is void.
+    Void,
 }
 
 /// What a look at an origin found.
@@ -175,6 +192,7 @@ impl Upstream {
             remote: false,
             lag: 0,
             error: None,
+            refused: None,
         }
     }
     /// The last sequence of the origin that is here, and the identity of that origin, if it is known. What a mirror's log passes over it does not take.
@@ -211,6 +229,7 @@ impl Stream {
                     (u.id, u.next, u.heard) = (old.id, old.next, old.heard);
                     u.identity.clone_from(&old.identity);
                     (u.remote, u.lag, u.error) = (old.remote, old.lag, old.error.take());
+                    u.refused = old.refused;
                 }
             }
             core.following.upstreams = new;
@@ -284,17 +303,22 @@ impl Stream {
         }
         let Some(facts) = self.facts(id) else { return false };
         let Some(origin) = at_hand(&assets, &facts.source, facts.is_mirror) else {
-            if is_elsewhere(&assets, &facts.source) {
+            if is_elsewhere(&assets, &facts.source)
+                || origin(&assets, &facts.source, facts.is_mirror).is_some()
+            {
                 self.fetch_remotely(id);
             }
             return false;
         };
+        if facts.refused.is_some_and(|at| env::now().0 < at.saturating_add(REFUSED_PAUSE)) {
+            return false;
+        }
         let facts = facts.about(origin.identity().to_owned());
         if !self.drop_copied(&origin, &facts).await {
             return false;
         }
         let found = loop {
-            match look(&origin, &facts.source, &facts.filters, facts.next, facts.stands) {
+            match look(&origin, &facts) {
                 Ok(f) => break f,
                 Err(need) => {
                     if origin.group().fetch(need).await.is_err() {
@@ -303,32 +327,48 @@ impl Stream {
                 }
             }
         };
-        if !self.take_in(&facts, &found.messages).await {
-            return self.begins_anew(&facts).await;
-        }
+        let (copied, refused) = match self.take_in(&facts, &found.messages).await {
+            Taken::Upto(n) => (&found.messages[..n], None),
+            Taken::Refused(n) => (&found.messages[..n], found.messages.get(n)),
+            Taken::Void => return self.begins_anew(&facts).await,
+        };
         {
             let mut core = self.core.lock();
             if core.voids == facts.voids
                 && let Some(u) = core.following.upstreams.iter_mut().find(|u| u.id == id)
             {
-                (u.next, u.heard) = (found.next, Some(env::now().0));
+                let at = env::now().0;
+                (u.next, u.heard) = (refused.map_or(found.next, |m| m.seq), Some(at));
+                u.refused = refused.map(|_| at);
                 u.identity.clone_from(&facts.identity);
             }
         }
         // J-25: whoever copies from a work queue has done its work when the copy is safe.
-        if !found.messages.is_empty() && origin.config().retention == Retention::WorkQueue {
+        if !copied.is_empty() && origin.config().retention == Retention::WorkQueue {
             self.tail_applied().await;
             if self.facts(id).is_none_or(|f| f.voids != facts.voids) {
                 return self.begins_anew(&facts).await;
             }
-            let seqs = found.messages.iter().map(|m| m.seq).collect();
+            let seqs = copied.iter().map(|m| m.seq).collect();
             if origin.command(Command::Remove { seqs }).await.is_err() {
                 // They go with the next turn, and are not copied twice, by where the copy stands.
                 self.of_upstream(id, |u| u.next = 0);
                 return false;
             }
         }
-        found.more
+        if refused.is_some() {
+            self.follow_later();
+        }
+        found.more && refused.is_none()
+    }
+
+    /// Tries again what this stream refused, when there may be room.
+    fn follow_later(self: &Arc<Stream>) {
+        let stream = self.clone();
+        env::spawn(async move {
+            env::sleep(std::time::Duration::from_nanos(REFUSED_PAUSE)).await;
+            stream.follow();
+        });
     }
 
     /// Removes from a work queue what is here already: whoever copied it may have ended before he could say so. The queue may be another one than was copied: where the
@@ -405,6 +445,7 @@ impl Stream {
             stands_in: stands_in.to_owned(),
             identity: u.identity.clone(),
             voids: core.voids,
+            refused: u.refused,
         })
     }
 
@@ -427,9 +468,8 @@ impl Stream {
         }
     }
 
-    /// Decides copies in order, and lets them join the open batch. False if that did not come to its end: this node copies no more, or what
-    /// the copies stand on is void.
-    pub(crate) async fn take_in(self: &Arc<Stream>, facts: &Facts, all: &[Stored]) -> bool {
+    /// Decides copies in order, and lets them join the open batch.
+    pub(crate) async fn take_in(self: &Arc<Stream>, facts: &Facts, all: &[Stored]) -> Taken {
         let mut at = 0;
         while at < all.len() {
             let drained = self.drained.notified();
@@ -438,7 +478,7 @@ impl Stream {
             let (done, handle, tail) = {
                 let mut core = self.core.lock();
                 if core.term.is_none() || core.stopped.is_some() || core.voids != facts.voids {
-                    return false;
+                    return Taken::Void;
                 }
                 let done = self.join_copies(&mut core, &all[at..], facts);
                 (done, core.log.has_work().then(|| core.handle.clone()).flatten(), core.log.has_tail())
@@ -447,8 +487,10 @@ impl Stream {
                 h.wake();
             }
             match done {
-                Ok(n) if at + n == all.len() => at += n,
-                Ok(n) => {
+                Ok(Taken::Void) => return Taken::Void,
+                Ok(Taken::Refused(n)) => return Taken::Refused(at + n),
+                Ok(Taken::Upto(n)) if at + n == all.len() => at += n,
+                Ok(Taken::Upto(n)) => {
                     at += n;
                     // A decision has to wait for what is on its way.
                     if tail {
@@ -459,25 +501,27 @@ impl Stream {
                 }
                 Err(need) => {
                     if self.group().fetch(need).await.is_err() {
-                        return false;
+                        return Taken::Void;
                     }
                 }
             }
         }
-        true
+        Taken::Upto(all.len())
     }
 
-    /// Decides copies in order until one has to wait or asks for the disk; how many are done. The disk is named only where none is done.
+    /// Decides copies in order until one has to wait, is refused or asks for the disk; how many are done. The disk is named only where none is done.
     fn join_copies(
         &self,
         core: &mut crate::shell::Core,
         all: &[Stored],
         facts: &Facts,
-    ) -> Result<usize, Need> {
+    ) -> Result<Taken, Need> {
         if core.voided {
-            return Ok(0);
+            return Ok(Taken::Upto(0));
         }
-        let crate::shell::Core { rules: Some(rules), log, .. } = core else { return Ok(all.len()) };
+        let crate::shell::Core { rules: Some(rules), log, .. } = core else {
+            return Ok(Taken::Upto(all.len()));
+        };
         let view = self.view();
         let group = store::GroupId(self.id);
         let (mut subject, mut headers) = (Vec::new(), Vec::new());
@@ -485,10 +529,14 @@ impl Stream {
             subject.clear();
             let renamed = facts.renames.apply(&m.subject, |n| n / 2, &mut subject);
             let to: Bytes = if renamed { Bytes::copy_from_slice(&subject) } else { m.subject.clone() };
-            let copy;
+            let mut copy;
             let decision = if facts.is_mirror {
-                copy = Stored { subject: to, ..m.clone() };
-                rules.mirrored(&copy)
+                copy = Stored { subject: to, headers: source::mirrored(&m.headers), ..m.clone() };
+                match rules.copied(&mut copy, &view) {
+                    Ok(d) => d,
+                    Err(need) if n == 0 => return Err(need),
+                    Err(_) => return Ok(Taken::Upto(n)),
+                }
             } else {
                 headers.clear();
                 source::gathered(
@@ -511,7 +559,7 @@ impl Stream {
                 match rules.decide(&p, &view, now()) {
                     Ok(d) => d,
                     Err(need) if n == 0 => return Err(need),
-                    Err(_) => return Ok(n),
+                    Err(_) => return Ok(Taken::Upto(n)),
                 }
             };
             match decision {
@@ -521,12 +569,15 @@ impl Stream {
                         publish::join(log, group, &stream::Entry::of(e));
                     }
                 }
-                // It is here already, or this stream does not take it: the next one.
+                Decision::Answer { answers: [Some(Answer::Error(_)), _], .. } => {
+                    return Ok(Taken::Refused(n));
+                }
+                // It is here already: the next one.
                 Decision::Answer { .. } => {}
-                Decision::Wait => return Ok(n),
+                Decision::Wait => return Ok(Taken::Upto(n)),
             }
         }
-        Ok(all.len())
+        Ok(Taken::Upto(all.len()))
     }
 
     /// How what is followed gets on: the mirror first, if there is one.
@@ -549,9 +600,12 @@ impl Stream {
                     None => {
                         let origin = at_hand(&assets, &s, mirror);
                         let behind = |o: &Arc<Stream>| {
-                            o.group().view().pending(&filters, StreamSeq(stands + 1)).unwrap_or(0)
+                            let v = o.group().view();
+                            let from = start(&v, &s, 0, stands).unwrap_or(1);
+                            v.pending(&filters, StreamSeq(from)).unwrap_or(0)
                         };
-                        let error = origin.is_none().then(|| errors::STREAM_NOT_FOUND.error());
+                        let is_there = self::origin(&assets, &s, mirror).is_some();
+                        let error = (!is_there).then(|| errors::STREAM_NOT_FOUND.error());
                         let active = heard.map_or(-1, |at| silence(now.saturating_sub(at), origin.is_some()));
                         (origin.as_ref().map_or(0, behind), error, active)
                     }
@@ -571,7 +625,8 @@ impl Stream {
     }
 }
 
-/// The stream that a source names, if it can be copied in this process: what only its leader may change has to be led here.
+/// The stream that a source names, if its store can be read in this process: what only its leader may change has to be led here, and one that keeps by interest
+/// keeps nothing for a copy but by a consumer.
 pub(crate) fn at_hand(assets: &Arc<Assets>, s: &Source, is_mirror: bool) -> Option<Arc<Stream>> {
     if s.consumer.is_some() {
         return None;
@@ -579,8 +634,11 @@ pub(crate) fn at_hand(assets: &Arc<Assets>, s: &Source, is_mirror: bool) -> Opti
     let o = origin(assets, s, is_mirror)?;
     let kept = {
         let core = o.core.lock();
-        let leads = core.term.is_some();
-        !leads && core.rules.as_ref().is_none_or(|r| r.config().retention != Retention::Limits)
+        match core.rules.as_ref().map(|r| r.config().retention) {
+            Some(Retention::Limits) => false,
+            Some(Retention::Interest) => true,
+            Some(Retention::WorkQueue) | None => core.term.is_none(),
+        }
     };
     (!kept).then_some(o)
 }
@@ -660,10 +718,9 @@ fn time_at(v: &store::View<'_>, seq: StreamSeq) -> Result<Option<i64>, Need> {
     })
 }
 
-/// Reads the next messages of an origin.
-fn look(origin: &Stream, s: &Source, filters: &[Bytes], next: u64, stands: u64) -> Result<Found, Need> {
-    let v = origin.group().view();
-    let start = if stands > 0 {
+/// The sequence at which copying goes on.
+fn start(v: &store::View<'_>, s: &Source, next: u64, stands: u64) -> Result<u64, Need> {
+    Ok(if stands > 0 {
         next.max(stands + 1)
     } else if next > 0 {
         next
@@ -673,12 +730,21 @@ fn look(origin: &Stream, s: &Source, filters: &[Bytes], next: u64, stands: u64) 
         v.at_time(t.ns)?.0
     } else {
         1
-    };
+    })
+}
+
+/// Reads the next messages of an origin.
+fn look(origin: &Stream, facts: &Facts) -> Result<Found, Need> {
+    let v = origin.group().view();
+    let start = start(&v, &facts.source, facts.next, facts.stands)?;
+    // What was refused is tried alone: it may be refused for long.
+    let turn = if facts.refused.is_some() { 1 } else { TURN };
+    let filters = &facts.filters;
     // An origin that begins anew has lower sequences than what is known of it.
     let last = v.totals().last.0;
     let mut at = start;
     let mut messages = Vec::new();
-    while messages.len() < TURN {
+    while messages.len() < turn {
         let Some(seq) = v.next(filters, StreamSeq(at))? else {
             return Ok(Found { messages, next: at.max(last + 1), more: false });
         };

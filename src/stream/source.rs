@@ -234,9 +234,7 @@ impl<'a> Origin<'a> {
 pub fn gathered(block: &[u8], index_name: &str, seq: u64, subject: &[u8], identity: &str, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(block);
-    headers::remove(out, |n| {
-        n == headers::STREAM_SOURCE || n.starts_with(b"Nats-Expected-") || n.starts_with(b"Nats-Batch-")
-    });
+    headers::remove(out, |n| n == headers::STREAM_SOURCE || is_asked(n));
     let (stream, path) = index_name.split_once(' ').unwrap_or((index_name, "> >"));
     let mut value = format!("{stream} {seq} {path} ").into_bytes();
     value.extend_from_slice(subject);
@@ -245,6 +243,21 @@ pub fn gathered(block: &[u8], index_name: &str, seq: u64, subject: &[u8], identi
         value.extend_from_slice(identity.as_bytes());
     }
     headers::add(out, headers::STREAM_SOURCE, &value);
+}
+
+/// What a message of an origin becomes in its mirror: its header block without what it asked of the origin.
+pub fn mirrored(block: &Bytes) -> Bytes {
+    if block.is_empty() {
+        return Bytes::new();
+    }
+    let mut own = block.to_vec();
+    headers::remove(&mut own, is_asked);
+    if own.len() == block.len() { block.clone() } else { own.into() }
+}
+
+/// Whether a name asked something of the stream that a message was published to.
+fn is_asked(name: &[u8]) -> bool {
+    name.starts_with(b"Nats-Expected-") || name.starts_with(b"Nats-Batch-")
 }
 
 /// The transforms of a source or a mirror, ready to use.

@@ -89,6 +89,123 @@ fn j25_a_work_queue_lets_go_only_of_what_is_applied_in_the_copy() {
     .expect("a runtime starts");
 }
 
+/// An origin that keeps by interest keeps messages for its copies, and for a copy that is gone no more.
+#[test]
+fn j25_an_interest_stream_keeps_for_its_copies_while_there_are_any() {
+    env::run(async {
+        let disk = new_disk();
+        let server = Server::start(&disk).await;
+        let o = server.make_stream(r#"{"name":"O","subjects":["o.>"],"retention":"interest"}"#).await;
+        let all = server.make_stream(r#"{"name":"ALL","mirror":{"name":"O"}}"#).await;
+        let part = r#"{"name":"PART","subjects":["part"],"sources":[{"name":"O","filter_subject":"o.1"}]}"#;
+        let part = server.make_stream(part).await;
+        let consumers = async |n: usize| {
+            let all = || (o.core.lock().consumers.len() == n).then_some(());
+            server.until(&format!("O has {n} consumers"), all).await;
+        };
+        consumers(2).await;
+        for i in 0..6 {
+            server.store(&format!("o.{}", i % 2), &i.to_string()).await;
+        }
+        grown(&server, &all, 6).await;
+        grown(&server, &part, 3).await;
+        server.until("nobody waits", || (o.group().state().msgs == 0).then_some(())).await;
+        // Nobody copies what nobody follows: the origin would keep it for ever.
+        server.api("STREAM.UPDATE.PART", r#"{"name":"PART","subjects":["part"]}"#).await;
+        consumers(1).await;
+        server.api("STREAM.DELETE.ALL", "").await;
+        consumers(0).await;
+        server.store("o.1", "7").await;
+        server.until("nobody waits", || (o.group().state().msgs == 0).then_some(())).await;
+        // The source comes back: it goes on where it stood.
+        let with = r#"{"name":"PART","subjects":["part"],"sources":[{"name":"O","filter_subject":"o.1"}]}"#;
+        server.api("STREAM.UPDATE.PART", with).await;
+        consumers(1).await;
+        server.store("o.1", "8").await;
+        grown(&server, &part, 4).await;
+        let bodies: Vec<String> = all_of(&part).await.into_iter().map(|m| m.2).collect();
+        assert_eq!(bodies, ["1", "3", "5", "8"]);
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// A source that is taken out of the configuration and comes back goes on where it stood, also when its copies are gone.
+#[test]
+fn a_source_that_comes_back_goes_on_where_it_stood() {
+    env::run(async {
+        let disk = new_disk();
+        let server = Server::start(&disk).await;
+        server.make_stream(r#"{"name":"O","subjects":["o.>"]}"#).await;
+        for i in 0..3 {
+            server.store("o.x", &i.to_string()).await;
+        }
+        let (without, with) =
+            (r#"{"name":"C","subjects":["c"]}"#, r#"{"name":"C","subjects":["c"],"sources":[{"name":"O"}]}"#);
+        let c = server.make_stream(with).await;
+        grown(&server, &c, 3).await;
+        server.api("STREAM.UPDATE.C", without).await;
+        server.api("STREAM.PURGE.C", "").await;
+        server.store("o.x", "3").await;
+        server.close().await;
+        let server = Server::start(&disk).await;
+        let c = server.stream("C");
+        server.api("STREAM.UPDATE.C", with).await;
+        grown(&server, &c, 4).await;
+        assert_eq!(all_of(&c).await, [(4, "o.x".to_owned(), "3".to_owned())]);
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// What a stream refuses, being full, is not passed over: it stays where it is until there is room, and then comes in order.
+#[test]
+fn j25_a_copy_that_is_refused_comes_again_when_there_is_room() {
+    env::run(async {
+        let server = Server::start(&new_disk()).await;
+        let w = server.make_stream(r#"{"name":"W","subjects":["w.>"],"retention":"workqueue"}"#).await;
+        let o = server.make_stream(r#"{"name":"O","subjects":["o.>"]}"#).await;
+        for i in 0..7 {
+            server.store("w.x", &i.to_string()).await;
+            server.store("o.x", &i.to_string()).await;
+        }
+        let full = r#""max_msgs":3,"discard":"new""#;
+        let mut copies = Vec::new();
+        for (name, from) in [
+            ("CW", r#""sources":[{"name":"W"}]"#),
+            ("CO", r#""sources":[{"name":"O"}]"#),
+            ("M", r#""mirror":{"name":"O"}"#),
+        ] {
+            let c = server.make_stream(&format!(r#"{{"name":"{name}",{from},{full}}}"#)).await;
+            grown(&server, &c, 3).await;
+            copies.push(c);
+        }
+        server.until("what is copied left the queue", || (w.group().state().msgs == 4).then_some(())).await;
+        // Nothing goes on past what was refused.
+        server.store("o.x", "7").await;
+        assert_eq!(copies.iter().map(|c| c.group().state().last.0).collect::<Vec<_>>(), [3, 3, 3]);
+        assert_eq!(w.group().state().msgs, 4, "J-25");
+        let mut came: Vec<Vec<String>> = vec![Vec::new(); 3];
+        for last in [6, 7] {
+            for (c, came) in copies.iter().zip(&mut came) {
+                came.extend(all_of(c).await.into_iter().map(|m| m.2));
+                server.api(&format!("STREAM.PURGE.{}", c.name), "").await;
+            }
+            for c in &copies {
+                grown(&server, c, last).await;
+            }
+        }
+        for (c, came) in copies.iter().zip(&mut came) {
+            came.extend(all_of(c).await.into_iter().map(|m| m.2));
+            assert_eq!(came[..7], ["0", "1", "2", "3", "4", "5", "6"], "{}", c.name);
+        }
+        server.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
+        assert_eq!(o.group().state().msgs, 8);
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
 /// The power fails anywhere between a copy and its removal from the work queue: what was acknowledged is copied once, and the queue is empty.
 #[test]
 fn j25_power_failures_neither_lose_nor_double_what_is_copied() {

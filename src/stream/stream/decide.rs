@@ -15,7 +15,7 @@ use crate::counter::{Counter, integer};
 use crate::errors::{self, ApiError};
 use crate::headers::{self, Asked, Rollup, Ttl};
 use crate::memory::size;
-use crate::messages::{Messages, Now};
+use crate::messages::{Messages, Now, Stored};
 use crate::publish::{Ack, Answer, Decision, Entry, Extra, From, Publish};
 use crate::schedule;
 use crate::tail::New;
@@ -208,7 +208,9 @@ impl Stream {
             }
             Verdict::Refuse { error, on_tail } => {
                 let after = if on_tail { self.tail_end() } else { 0 };
-                Decision::Answer { answers: [answers.then_some(Answer::Error(error)), None], after }
+                // Who copies has to know what was not taken: it must not count as copied.
+                let says = answers || p.from == From::Source;
+                Decision::Answer { answers: [says.then_some(Answer::Error(error)), None], after }
             }
             Verdict::Duplicate { seq } => self.duplicate(p, seq),
             Verdict::Wait => Decision::Wait,
@@ -613,6 +615,38 @@ impl Stream {
         let Some(last) = msgs.subject(subject)?.map(|t| t.last) else { return Ok(Ok(Counter::default())) };
         let Some(m) = msgs.get(last)? else { return Ok(Ok(Counter::default())) };
         Ok(Counter::read(&m.headers, &m.payload).map_err(Verdict::refuse))
+    }
+
+    /// A message of the stream that this one mirrors, as [`Stream::mirrored`] takes it, unless a limit refuses it: then the answer is the error, and it has to come
+    /// again before any behind it. Its own time to live counts where this stream allows one.
+    pub fn copied<'a, M: Messages>(
+        &'a mut self,
+        m: &'a mut Stored,
+        msgs: &M,
+    ) -> Result<Decision<'a>, M::Miss> {
+        if self.holding > 0 || self.unfinished {
+            return Ok(Decision::Wait);
+        }
+        if m.seq > self.given {
+            let refused =
+                |error| Ok(Decision::Answer { answers: [Some(Answer::Error(error)), None], after: 0 });
+            let asked = Asked::parse(&m.headers);
+            let ttl = Ttl::parse(asked.ttl).filter(|_| self.config.allow_msg_ttl);
+            m.expires = ttl.and_then(|ttl| ttl.expires(m.time));
+            let (subject, headers, payload) = (&*m.subject, &*m.headers, &*m.payload);
+            if !self.fits(&Publish { subject, headers, payload, from: From::Source, ..Publish::default() }) {
+                return refused(errors::STREAM_MESSAGE_EXCEEDS_MAXIMUM.error());
+            }
+            let bytes = size(self.config.storage, subject.len(), headers.len(), payload.len());
+            if self.config.discard == Discard::New {
+                match self.room(subject, bytes, asked.rollup(), None, msgs)? {
+                    Err(Verdict::Refuse { error, .. }) => return refused(error),
+                    Err(_) => return Ok(Decision::Wait),
+                    Ok(()) => {}
+                }
+            }
+        }
+        Ok(self.mirrored(m))
     }
 
     /// Whether a stream that refuses the new has room.

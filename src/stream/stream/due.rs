@@ -3,6 +3,8 @@
 //! Owns what the leader does when a deadline has come; the effect is an entry of the log. While what was made due is on its way, nothing
 //! is made due again.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::decide::Verdict;
@@ -86,7 +88,7 @@ impl Stream {
         if self.due_under_way()
             || self.holding > 0
             || self.unfinished
-            || self.config.is_mirror() && self.config.max_age == 0
+            || self.config.is_mirror() && self.config.max_age == 0 && !self.config.allow_msg_ttl
         {
             return Ok(due);
         }
@@ -185,7 +187,7 @@ impl Stream {
         Ok(Some(now.min(far.saturating_add(age))))
     }
 
-    /// What expires in a stream that leaves markers: the last message of a subject gives way to a marker, others just go.
+    /// What expires in a stream that leaves markers: the only message of a subject gives way to a marker, others just go.
     fn markers<M: Messages>(
         &self,
         now: i64,
@@ -213,11 +215,15 @@ impl Stream {
         seqs.extend(by_ttl.map(|(_, seq)| *seq));
         seqs.sort_unstable();
         seqs.dedup();
+        // A subject that keeps an older message, which lives longer, has not ended.
+        let mut going: BTreeMap<Bytes, u64> = BTreeMap::new();
         for seq in seqs {
             let Some(meta) = msgs.meta(seq)? else { continue };
-            let last = msgs.subject(&meta.subject)?.is_none_or(|t| t.last == seq)
+            let going = going.entry(meta.subject.clone()).or_default();
+            *going += 1;
+            let ends = msgs.subject(&meta.subject)?.is_none_or(|t| t.msgs <= *going)
                 && self.tail.last(&meta.subject).is_none();
-            let marks = last && !msgs.get(seq)?.is_some_and(|m| Asked::parse(&m.headers).is_marker());
+            let marks = ends && !msgs.get(seq)?.is_some_and(|m| Asked::parse(&m.headers).is_marker());
             if !marks {
                 removed.push(seq);
                 continue;

@@ -45,6 +45,9 @@ use crate::publish::{Abandoned, Decision, Limits};
 use crate::tail::Tail;
 use crate::{Command, Stored};
 
+/// Positions of sources that are kept, whether they are configured or not.
+const SOURCES_MAX: usize = 1024;
+
 /// How far a source has been copied.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct SourceAt {
@@ -228,8 +231,11 @@ impl Stream {
         if !config.allow_batched {
             self.batches.fast.clear();
         }
-        let names: BTreeSet<String> = config.sources.iter().map(|s| s.index_name()).collect();
-        self.sources.retain(|name, _| names.contains(name));
+        // A source that is taken out and comes back goes on where it stood, whatever has become of its copies.
+        if self.sources.len() > SOURCES_MAX {
+            let names: BTreeSet<String> = config.sources.iter().map(|s| s.index_name()).collect();
+            self.sources.retain(|name, _| names.contains(name));
+        }
         self.config = config;
     }
 

@@ -326,6 +326,71 @@ fn delete_markers() {
     assert!(s.seqs().is_empty());
 }
 
+/// The only message of a subject leaves a marker; one above others that live longer just goes, and they are the subject's again.
+#[test]
+fn an_older_message_that_lives_longer_outlives_the_last_one() {
+    let mut s = Shell::new(
+        r#"{"name":"A","subjects":["a.*"],"allow_msg_ttl":true,"subject_delete_marker_ttl":1000000000}"#,
+    );
+    s.store("a.1");
+    s.ask("a.1", &[("Nats-TTL", "1s")], "");
+    s.ask("a.2", &[("Nats-TTL", "3s")], "");
+    s.ask("a.2", &[("Nats-TTL", "1s")], "");
+    s.ask("a.3", &[("Nats-TTL", "1s")], "");
+    s.ask("a.3", &[("Nats-TTL", "1s")], "");
+    s.pass(SECOND);
+    s.time();
+    assert_eq!(s.seqs(), [1, 3, 7]);
+    assert_eq!(s.message(7).subject, "a.3");
+    s.pass(2 * SECOND);
+    s.time();
+    assert_eq!(s.seqs(), [1, 8], "the marker of a.3 is gone, and a.2 has ended");
+    assert_eq!(s.message(8).subject, "a.2");
+}
+
+/// What a mirror's own limits say of a message of its origin.
+fn copied(s: &mut Shell, m: &crate::Stored) -> Result<(), String> {
+    let mut m = m.clone();
+    match s.stream.copied(&mut m, &s.msgs) {
+        Ok(crate::Decision::Store { entry, .. }) => assert_eq!(entry.seq, m.seq),
+        Ok(crate::Decision::Answer { answers: [Some(crate::Answer::Error(e)), _], .. }) => {
+            return Err(e.description.into_owned());
+        }
+        _ => panic!("{m:?} is decided"),
+    }
+    s.open.push(m);
+    s.apply();
+    Ok(())
+}
+
+#[test]
+fn mirrors_keep_their_own_limits() {
+    let mut origin = Shell::new(r#"{"name":"B","allow_msg_ttl":true}"#);
+    origin.ask("B", &[("Nats-TTL", "1s")], "");
+    origin.ask("B", &[("Nats-TTL", "never")], "and the second one");
+    let all = [origin.message(1), origin.message(2)];
+    let mut s = Shell::new(r#"{"name":"A","mirror":{"name":"B"},"max_msgs":1,"discard":"new"}"#);
+    assert_eq!(copied(&mut s, &all[0]), Ok(()));
+    assert_eq!(copied(&mut s, &all[1]), Err("maximum messages exceeded".to_owned()));
+    s.run(Command::Delete { seq: 1, erase: false });
+    assert_eq!(copied(&mut s, &all[1]), Ok(()), "there is room now");
+    assert_eq!(s.seqs(), [2]);
+    let mut s = Shell::new(r#"{"name":"A","mirror":{"name":"B"},"max_msg_size":30}"#);
+    assert_eq!(copied(&mut s, &all[0]), Ok(()));
+    assert_eq!(copied(&mut s, &all[1]), Err("message size exceeds maximum allowed".to_owned()));
+    // A time to live counts where the mirror allows one.
+    for (allows, left) in [("true", vec![2]), ("false", vec![1, 2])] {
+        let mut s =
+            Shell::new(&format!(r#"{{"name":"A","mirror":{{"name":"B"}},"allow_msg_ttl":{allows}}}"#));
+        for m in &all {
+            assert_eq!(copied(&mut s, m), Ok(()));
+        }
+        s.pass(SECOND);
+        s.time();
+        assert_eq!(s.seqs(), left, "allow_msg_ttl: {allows}");
+    }
+}
+
 #[test]
 fn counters() {
     let incr = |n: &'static str| [("Nats-Incr", n)];
