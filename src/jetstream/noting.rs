@@ -131,6 +131,10 @@ impl Noting {
         }
         self.dirty.insert(name.into());
     }
+    /// Whether somebody waits for what is yet to be noted, or may.
+    pub fn is_urgent(&self) -> bool {
+        self.dirty.iter().chain(&self.sent).any(|name| !self.loose.contains(name))
+    }
     /// Somebody waits until it is noted what became of a consumer, or will.
     fn is_awaited(&self, name: &str) -> bool {
         (self.dirty.contains(name) || self.sent.contains(name)) && !self.loose.contains(name)
@@ -354,6 +358,7 @@ mod tests {
             n.touch(name, logged);
         }
         assert!(n.is_settled("logged") && !n.is_settled("mem") && n.has_work());
+        assert!(n.is_urgent());
         let lost = put(&mut n, 0, &log);
         assert!(matches!(lost, Command::NoteFiled { .. }));
         assert!(n.is_settled("logged") && !n.is_settled("mem"));
@@ -381,6 +386,7 @@ mod tests {
         assert!(n.is_settled("mem"));
         n.touch("mem", true);
         assert!(n.is_settled("mem"), "now only its name is noted");
+        assert!(n.has_work() && !n.is_urgent());
     }
 
     #[test]

@@ -283,7 +283,9 @@ impl Stream {
             };
             self.drained.notify_waiters();
             if !done {
-                env::timeout(AGAIN, changes.changed()).await.ok();
+                // Many streams may have names to note while the meta group cannot be reached, and nobody waits for those.
+                let pause = if self.core.lock().notes.is_urgent() { AGAIN } else { LATER };
+                env::timeout(pause, changes.changed()).await.ok();
             }
         }
     }

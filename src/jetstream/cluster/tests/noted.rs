@@ -321,6 +321,28 @@ fn k14_consumers_in_memory_of_a_stream_in_files_go_into_its_log_when_others_have
     });
 }
 
+/// They go where it goes.
+#[test]
+fn k14_consumers_in_memory_of_a_stream_in_files_move_with_it() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        w.at(0).good("STREAM.CREATE.M", &filed(2)).await;
+        w.consumer(0, json!({ "durable_name": "a", "ack_policy": "explicit", "mem_storage": true })).await;
+        w.consumer(0, json!({ "durable_name": "b", "ack_policy": "explicit" })).await;
+        w.at(2).good("STREAM.UPDATE.M", &filed(1)).await;
+        let moved = |v: &Value| v["cluster"]["leader"] == "s1" && v["cluster"]["replicas"].is_null();
+        w.eventually(0, "STREAM.INFO.M", moved).await;
+        w.kill(2).await;
+        w.eventually(0, "CONSUMER.NAMES.M", |v| v["consumers"] == json!(["a", "b"])).await;
+        w.restart(1).await;
+        w.eventually(0, "CONSUMER.NAMES.M", |v| v["consumers"] == json!(["a", "b"])).await;
+        let all = Some(vec![("a".into(), true), ("b".into(), false)]);
+        until("as before", || w.all().all(|s| noted(s) == all).then_some(())).await;
+        w.end().await;
+    });
+}
+
 /// As by nats-server, whose lists of what is away wait longer.
 #[test]
 fn consumers_of_a_stream_that_is_away_are_listed() {

@@ -208,6 +208,68 @@ fn k9_a_stream_in_memory_that_all_have_forgotten_begins_anew() {
     });
 }
 
+/// What one server alone has is known while it is away, comes back with it, and is not given up for a server of its name with an empty disk.
+#[test]
+fn what_one_server_has_is_listed_while_it_is_away_and_waited_for() {
+    run(async {
+        let dir = Dir::new("one");
+        let all = servers(3, &dir).await;
+        let js = context(&all[0]).await;
+        js.create_stream(config(1, stream::StorageType::File)).await.expect("it is made");
+        assert_eq!(publish(&js, "1").await, 1);
+        let s = js.get_stream("S").await.expect("it is there");
+        for (name, memory_storage) in [("logged", false), ("memory", true)] {
+            let durable = jetstream::consumer::pull::Config {
+                durable_name: Some(name.into()),
+                memory_storage,
+                ..Default::default()
+            };
+            s.create_consumer(durable).await.expect("it is made");
+        }
+        let only = on(&js, "it is led", |names| names.len() == 1).await.remove(0);
+        let i = all.iter().position(|s| *s.name == *only).expect("it is one of them");
+        let (left, other) = (&all[(i + 1) % 3], &all[(i + 2) % 3]);
+        ended(&all[i]).await;
+        let ask = async |what: &str, fits: &dyn Fn(&Value) -> bool| {
+            let deadline = env::now() + PATIENCE;
+            loop {
+                let mut a = Peer::new(left, "a").await;
+                let said = a.ask(&format!("$JS.API.{what}"), "").await.body;
+                let said: Value = serde_json::from_str(&said).expect("an answer is JSON");
+                if fits(&said) {
+                    return said;
+                }
+                assert!(env::now() < deadline, "{what}: {said}");
+                env::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let both = json!(["logged", "memory"]);
+        let listed = ask("CONSUMER.LIST.S", &|v| v["missing"] == both).await;
+        assert_eq!((&listed["total"], &listed["consumers"]), (&json!(2), &json!([])), "{listed}");
+        ask("CONSUMER.NAMES.S", &|v| v["consumers"] == both).await;
+        ask("STREAM.INFO.S", &|v| v["error"]["err_code"] == 10118).await;
+        // With another disk.
+        let empty = Dir::new("one-empty");
+        let new = server(&only, &empty, &[left, other]).await;
+        ask("STREAM.INFO.S", &|v| v["error"]["err_code"] == 10194).await;
+        let details = HealthzOptions { details: true, ..HealthzOptions::default() };
+        for s in [left, &new] {
+            let h = healthz_now(s, &details).await;
+            let said: Vec<&str> = h.errors.iter().map(|e| &*e.error).collect();
+            assert!(h.status_code == 200 && said.len() == 1 && said[0].contains("'A > S'"), "{said:?}");
+        }
+        ended(&new).await;
+        let back = server(&only, &dir, &[left, other]).await;
+        let listed = ask("CONSUMER.LIST.S", &|v| v["total"] == 2 && v["missing"].is_null()).await;
+        let names = listed["consumers"].as_array().into_iter().flatten().map(|c| c["name"].clone());
+        assert_eq!(json!(names.collect::<Vec<_>>()), both, "K-14");
+        assert_eq!(publish(&js, "2").await, 2);
+        for s in [left, other, &back] {
+            s.stop();
+        }
+    });
+}
+
 /// It has no say any more, and is in nobody's way: what its clients ask for goes to the others.
 #[test]
 fn clients_of_a_server_that_was_removed_are_answered_by_the_others() {
