@@ -19,7 +19,8 @@ fn clients_are_told_of_members() {
         let first = start("s0", &cluster("name: C", &[])).await;
         let mut p = Peer::new(&first, "").await;
         assert_eq!((&p.info["cluster"], &p.info["connect_urls"]), (&Value::from("C"), &Value::Null));
-        let second = start("s1", &cluster("name: C", &[cluster_port(&first)])).await;
+        let sockets = "websocket { listen: \"127.0.0.1:-1\", no_tls: true }\n";
+        let second = start("s1", &format!("{sockets}{}", cluster("name: C", &[cluster_port(&first)]))).await;
         let (one, two) = (client_port(&first).to_string(), client_port(&second).to_string());
         let i = p.info_with("the second", |i| lists(i, &two)).await;
         assert!(lists(&i, &one), "{i}");
@@ -29,8 +30,14 @@ fn clients_are_told_of_members() {
         // A lame duck is not named any more, and what it does not advertise is never named.
         let q = Peer::new(&hidden, "").await;
         assert_eq!(q.info["connect_urls"], Value::Null);
+        let mut r = Peer::new(&second, "").await;
         let duck = second.clone();
         env::spawn(async move { duck.lame_duck().await });
+        // Whom it sends away it does not name itself to, on any of its listeners.
+        let i = r.info_with("its own client is sent away", |i| i["ldm"] == true).await;
+        assert!(lists(&i, &one) && !lists(&i, &two), "{i}");
+        let sockets = second.links.settings().websocket.clone().expect("it is configured");
+        assert!(sockets.info.ldm && sockets.info.connect_urls.is_empty());
         let i = p.info_with("the second is a lame duck", |i| !lists(i, &two)).await;
         assert!(lists(&i, &one) && !lists(&i, &client_port(&hidden).to_string()), "{i}");
         second.stop();
