@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use env::net::{TcpListener, TcpStream};
+use env::{
+    disk::Disk,
+    net::{TcpListener, TcpStream},
+};
 use links::route::Slot;
 use serde_json::{Value, json};
 use server::Server;
@@ -283,6 +286,50 @@ fn passwords_of_routes() {
         for s in [first, wrong, none, good, later] {
             s.stop();
         }
+    });
+}
+
+#[test]
+fn who_may_not_come_in_by_a_route_is_told_no_more_than_that() {
+    run(async {
+        let log = std::env::temp_dir().join(format!("fulmar-routes-{}.log", env::process::id()));
+        let auth = "name: C, authorization { user: r, password: s }";
+        let s = start("s0", &format!("log_file: {log:?}\n{}", cluster(auth, &[]))).await;
+        let lets_in = |c: &Value| format!("CONNECT {c}\r\nPING\r\n");
+        let client = json!({"user": "a", "pass": "p", "lang": "go", "verbose": false});
+        let wrong = json!({"user": "r", "pass": "x", "cluster": "C", "name": "N"});
+        let known = json!({"user": "r", "pass": "s", "lang": "go"});
+        let all =
+            [lets_in(&client), lets_in(&wrong), "HELLO\r\n".into(), "RS+ A x\r\n".into(), lets_in(&known)];
+        let mut told = Vec::new();
+        for first in &all {
+            let mut p = Peer::on(TcpStream::connect(cluster_port(&s)).await.unwrap());
+            assert_eq!(p.step().await, "INFO");
+            p.send(first.as_bytes()).await;
+            told.push(p.rest().await);
+        }
+        assert_eq!(told[..4], ["-ERR 'Authorization Violation'\r\n"; 4]);
+        assert_eq!(told[4], "-ERR 'attempted to connect to route port'\r\n");
+        let lines = Disk::os().read(&log).await.unwrap();
+        let lines = String::from_utf8_lossy(&lines).into_owned();
+        let said: Vec<_> = lines
+            .lines()
+            .filter(|l| l.contains("[ERR]"))
+            .filter_map(|l| Some(l.split_once(" - rid:")?.1.split_once(" - ")?.1))
+            .collect();
+        let nobody = "authentication error";
+        assert_eq!(
+            said,
+            [
+                "authentication error - User \"a\"",
+                "authentication error - User \"r\"",
+                nobody,
+                nobody,
+                "attempted to connect to route port"
+            ]
+        );
+        Disk::os().remove_file(&log).await.ok();
+        s.stop();
     });
 }
 
