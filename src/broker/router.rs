@@ -14,6 +14,7 @@ use crate::{
     plan::{Named, Plan, Plans, Receivers},
     routes::{Group, Remote},
     run::Run,
+    stats::Dealt,
     sub::{CLOSED, Extra, FILTERED},
     trace::{self, Step, Trace, Wish, why},
 };
@@ -170,13 +171,9 @@ pub struct Deliveries {
     congested: bool,
     in_msgs: u64,
     in_bytes: u64,
-    out_msgs: u64,
-    out_bytes: u64,
+    sent: Dealt,
     /// Of these, what an account was told of already.
-    told_msgs: u64,
-    told_bytes: u64,
-    route_msgs: u64,
-    route_bytes: u64,
+    told: Dealt,
 }
 
 /// Where messages go that receivers inside the server publish in their turn.
@@ -344,12 +341,13 @@ impl Router {
         if let Some(sub) = matched.find_plain(|s| Arc::ptr_eq(&s.link, &self.link)) {
             self.out.begin(&answer);
             self.out.answering = true;
-            let before = (self.out.out_msgs, self.out.out_bytes);
+            let before = self.out.sent;
             self.out.deliver_one(sub, &self.link, &answer);
             self.out.answering = false;
             // It counts as no message, like with nats-server.
-            self.link.uncount(self.out.out_msgs - before.0, self.out.out_bytes - before.1);
-            (self.out.out_msgs, self.out.out_bytes) = before;
+            let answered = self.out.sent.since(before);
+            self.link.uncount(answered.msgs, answered.bytes);
+            self.out.sent = before;
             self.out.end();
         }
     }
@@ -487,12 +485,8 @@ impl Deliveries {
             congested: false,
             in_msgs: 0,
             in_bytes: 0,
-            out_msgs: 0,
-            out_bytes: 0,
-            told_msgs: 0,
-            told_bytes: 0,
-            route_msgs: 0,
-            route_bytes: 0,
+            sent: Dealt::default(),
+            told: Dealt::default(),
         }
     }
 
@@ -760,10 +754,9 @@ impl Deliveries {
         let (pending, first) = (out.pending(), out.schedule());
         let full = pending >= self.flush_bytes && out.blocked_since.is_none();
         drop(out);
-        self.out_msgs += 1;
-        self.out_bytes += size;
-        self.route_msgs += 1;
-        self.route_bytes += size;
+        self.sent.add(size);
+        self.sent.route_msgs += 1;
+        self.sent.route_bytes += size;
         if first {
             self.touch(&sub.link);
         }
@@ -1030,8 +1023,7 @@ impl Deliveries {
         let (pending, first) = (out.pending(), out.schedule());
         let full = pending >= self.flush_bytes && out.blocked_since.is_none();
         drop(out);
-        self.out_msgs += 1;
-        self.out_bytes += size;
+        self.sent.add(size);
         if first {
             self.touch(&sub.link);
         }
@@ -1185,7 +1177,7 @@ impl Deliveries {
         let plan = inner.plans.get_wide(m.subject, account.generation(), named, |p| {
             account.match_wide(m.subject, &mut p.matched)
         });
-        let before = (self.out_msgs - self.told_msgs, self.out_bytes - self.told_bytes);
+        let before = self.untold();
         let n = self.deliver(&plan.matched, from, m);
         self.inner = inner;
         self.tell_since(account, before);
@@ -1216,18 +1208,20 @@ impl Deliveries {
         self.answers_back || from.flags().has(LinkFlags::NO_REQUESTS)
     }
 
+    /// What went out and no account was told of yet.
+    #[inline]
+    pub(crate) fn untold(&self) -> Dealt {
+        self.sent.since(self.told)
+    }
     /// Tells an account what went out since `before`, and that nobody was told of yet: what is answered on the way is another's, or its own once.
-    fn tell_since(&mut self, account: &Account, before: (u64, u64)) {
-        let msgs = self.out_msgs - self.told_msgs - before.0;
-        let bytes = self.out_bytes - self.told_bytes - before.1;
-        account.stats.out_msgs.add(msgs);
-        account.stats.out_bytes.add(bytes);
-        self.told_msgs += msgs;
-        self.told_bytes += bytes;
+    fn tell_since(&mut self, account: &Account, before: Dealt) {
+        let sent = self.untold().since(before);
+        sent.count(&account.stats);
+        self.told += sent;
     }
     /// Tells an account of the rest.
     fn tell(&mut self, account: &Account) {
-        self.tell_since(account, (0, 0));
+        self.tell_since(account, Dealt::default());
     }
 
     /// Removes subscriptions that have had their maximum.
@@ -1264,11 +1258,8 @@ impl Deliveries {
         let stats = &self.broker.stats;
         stats.in_msgs.add(std::mem::take(&mut self.in_msgs));
         stats.in_bytes.add(std::mem::take(&mut self.in_bytes));
-        stats.out_msgs.add(std::mem::take(&mut self.out_msgs));
-        stats.out_bytes.add(std::mem::take(&mut self.out_bytes));
-        (self.told_msgs, self.told_bytes) = (0, 0);
-        stats.route_out_msgs.add(std::mem::take(&mut self.route_msgs));
-        stats.route_out_bytes.add(std::mem::take(&mut self.route_bytes));
+        std::mem::take(&mut self.sent).count(stats);
+        self.told = Dealt::default();
         for link in self.touched.drain(..) {
             link.flush();
         }

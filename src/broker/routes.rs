@@ -22,6 +22,7 @@ use crate::{
     Account, Broker, Kind, Link, Message, Sub, SubscribeError,
     plan::{Plans, hash},
     router::Deliveries,
+    stats::Dealt,
     trace::{self, Trace, Wish},
 };
 
@@ -304,6 +305,8 @@ struct Lane {
     plans: Plans,
     msgs: u64,
     bytes: u64,
+    /// What they became here.
+    sent: Dealt,
 }
 
 /// Messages that come by a route: the link's side that only its owner uses.
@@ -352,7 +355,8 @@ impl RouteInbox {
             self.flush();
             self.lanes.clear();
         }
-        self.lanes.push(Lane { token: token.to_vec(), account, plans: Plans::default(), msgs: 0, bytes: 0 });
+        let (plans, sent) = (Plans::default(), Dealt::default());
+        self.lanes.push(Lane { token: token.to_vec(), account, plans, msgs: 0, bytes: 0, sent });
         self.last = self.lanes.len() - 1;
         Some(self.last)
     }
@@ -378,7 +382,9 @@ impl RouteInbox {
             account.match_into(m.subject, &mut p.matched);
         });
         if plan.allowed {
+            let before = self.out.untold();
             self.out.deliver_routed(&plan.matched, &self.link, &m, queues);
+            lane.sent += self.out.untold().since(before);
         }
         if let Some(trace) = self.out.trace.take() {
             self.out.tell_trace(&trace);
@@ -408,8 +414,12 @@ impl RouteInbox {
         let (mut msgs, mut bytes) = (0, 0);
         for l in &mut self.lanes {
             if l.msgs > 0 {
-                l.account.stats.in_msgs.add(l.msgs);
-                l.account.stats.in_bytes.add(l.bytes);
+                let stats = &l.account.stats;
+                stats.in_msgs.add(l.msgs);
+                stats.in_bytes.add(l.bytes);
+                stats.route_in_msgs.add(l.msgs);
+                stats.route_in_bytes.add(l.bytes);
+                std::mem::take(&mut l.sent).count(stats);
                 (msgs, bytes) = (msgs + l.msgs, bytes + l.bytes);
                 (l.msgs, l.bytes) = (0, 0);
             }

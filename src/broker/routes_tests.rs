@@ -158,6 +158,33 @@ fn b9_the_first_and_the_last_are_told() {
 }
 
 #[test]
+fn accounts_count_what_goes_and_comes_by_routes() {
+    let b = broker();
+    let (mut far, mut p, q) = (Far::new(&b, Carries::All), Near::new(&b, "A"), Near::new(&b, "A"));
+    let other = Near::new(&b, "B");
+    far.wants(&b, "A", "x", "", 1);
+    p.sub("y", "", "1");
+    q.sub("y", "", "1");
+    other.sub("y", "", "1");
+    let shown = |name: &str| {
+        let s = &b.account(name).unwrap().stats;
+        let received = [&s.in_msgs, &s.in_bytes, &s.route_in_msgs, &s.route_in_bytes];
+        let sent = [&s.out_msgs, &s.out_bytes, &s.route_out_msgs, &s.route_out_bytes];
+        (received.map(Counter::get), sent.map(Counter::get))
+    };
+    p.publish("x", "", "abc");
+    assert_eq!(shown("A"), ([1, 3, 0, 0], [1, 3, 1, 3]));
+    // What comes by a route is sent on to both who are here.
+    far.send("A", "y", "", "", "hello");
+    assert_eq!(shown("A"), ([2, 8, 1, 5], [3, 13, 1, 3]));
+    far.send("B", "y", "", "", "hi");
+    far.send("A", "nobody", "", "", "hi");
+    assert_eq!(shown("A"), ([3, 10, 2, 7], [3, 13, 1, 3]));
+    assert_eq!(shown("B"), ([1, 2, 1, 2], [1, 2, 0, 0]));
+    assert_eq!((b.stats.out_msgs.get(), b.stats.route_out_msgs.get()), (4, 1));
+}
+
+#[test]
 fn accounts_go_by_their_route() {
     let b = broker();
     let but: Arc<[Arc<str>]> = [Arc::from("P")].into();

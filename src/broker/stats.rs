@@ -35,6 +35,52 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// Deliveries that are not told to the counters yet.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Dealt {
+    pub(crate) msgs: u64,
+    pub(crate) bytes: u64,
+    /// Of these, those to routes.
+    pub(crate) route_msgs: u64,
+    pub(crate) route_bytes: u64,
+}
+
+impl Dealt {
+    /// Counts one delivery of `size` bytes.
+    #[inline]
+    pub(crate) fn add(&mut self, size: u64) {
+        self.msgs += 1;
+        self.bytes += size;
+    }
+    /// What came after `before`.
+    #[inline]
+    pub(crate) fn since(self, before: Dealt) -> Dealt {
+        Dealt {
+            msgs: self.msgs - before.msgs,
+            bytes: self.bytes - before.bytes,
+            route_msgs: self.route_msgs - before.route_msgs,
+            route_bytes: self.route_bytes - before.route_bytes,
+        }
+    }
+    /// Tells the counters.
+    pub(crate) fn count(self, stats: &Stats) {
+        stats.out_msgs.add(self.msgs);
+        stats.out_bytes.add(self.bytes);
+        stats.route_out_msgs.add(self.route_msgs);
+        stats.route_out_bytes.add(self.route_bytes);
+    }
+}
+
+impl std::ops::AddAssign for Dealt {
+    #[inline]
+    fn add_assign(&mut self, more: Dealt) {
+        self.msgs += more.msgs;
+        self.bytes += more.bytes;
+        self.route_msgs += more.route_msgs;
+        self.route_bytes += more.route_bytes;
+    }
+}
+
 /// What a server or an account has seen.
 #[derive(Default, Debug)]
 pub struct Stats {

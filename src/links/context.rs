@@ -136,13 +136,6 @@ impl Context {
             c.link.wake.notify_one();
         }
     }
-    /// Changes the INFO and sends it to all clients that take more than one.
-    pub fn announce(&self, change: impl Fn(&mut Info)) {
-        let mut s = (*self.settings()).clone();
-        change(&mut s.info);
-        s.announced += 1;
-        self.set_settings(s);
-    }
     pub(crate) fn next_worker(&self) -> &Worker {
         let n = self.next_worker.fetch_add(1, Relaxed);
         &self.workers[n % self.workers.len()]

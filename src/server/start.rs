@@ -268,10 +268,15 @@ impl Server {
         if before == (s.info.connect_urls.clone(), s.info.ws_connect_urls.clone(), s.info.cluster.clone()) {
             return;
         }
+        self.announce(s);
+    }
+    /// Has the clients of all listeners hear what they are told under `s`.
+    fn announce(&self, mut s: links::Settings) {
         if let Some(w) = &s.websocket {
             let mut ws = (**w).clone();
             ws.info.connect_urls.clone_from(&s.info.ws_connect_urls);
             ws.info.cluster.clone_from(&s.info.cluster);
+            ws.info.ldm = s.info.ldm;
             s.websocket = Some(Arc::new(ws));
         }
         s.announced += 1;
@@ -532,7 +537,14 @@ impl Server {
         self.log.info(format_args!("Entering lame duck mode, stop accepting new clients"));
         self.lame_duck_notice.notify_waiters();
         self.links.lame_duck.store(true, Release);
-        self.links.announce(|info| info.ldm = true);
+        {
+            let _with_no_reload = self.reloads.lock().await;
+            let mut s = (*self.links.settings()).clone();
+            s.info.ldm = true;
+            // Who is told to go elsewhere is not told that this server is one of the places to go to.
+            cluster::describe(self, &mut s.info);
+            self.announce(s);
+        }
         if let Some(mesh) = &self.cluster.mesh {
             mesh.lame_duck();
         }

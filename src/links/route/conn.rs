@@ -582,6 +582,9 @@ impl Conn {
 
     #[cold]
     fn parse_error(&mut self, e: Error, at: &[u8]) {
+        if self.dialed.is_none() && !self.connected && self.asks_who() {
+            return self.unauthorized("");
+        }
         let shown = String::from_utf8_lossy(&at[..at.len().min(64)]).into_owned();
         self.log("ERR", &format!("Router parser ERROR: {e}: {shown:?}"));
         let reason = match e {
@@ -609,9 +612,7 @@ impl Conn {
             Op::Connect(json) => self.connect(json),
             Op::Info(json) => self.info(json),
             //
-            Op::Msg(_) | Op::Sub(_) | Op::Unsub(_) if self.inbox.is_none() => {
-                self.refuse("Authorization Violation", Closed::AuthenticationFailure)
-            }
+            Op::Msg(_) | Op::Sub(_) | Op::Unsub(_) if self.inbox.is_none() => self.unauthorized(""),
             Op::Sub(i) => self.interest(&i),
             Op::Unsub(i) => {
                 if let Some(account) = self.inbox.as_ref().and_then(|b| b.account(i.account)) {
@@ -664,19 +665,12 @@ impl Conn {
                 return self.link.close(Closed::ParseError);
             }
         };
-        if !c.lang.is_empty() {
-            return self.refuse("attempted to connect to route port", Closed::IncorrectPort);
-        }
-        if !c.gateway.is_empty() {
-            let text = format!("Rejecting connection from gateway {:?} on the Route port", c.gateway);
-            return self.refuse(&text, Closed::WrongGateway);
-        }
         let s = self.settings.clone();
         if let Some(certificates) = &s.certificates {
             let cert = self.socket.layers().lock().tls().and_then(|t| t.peer_certs().into_iter().next());
             return match cert.is_some_and(|c| certificates.admit(&c)) {
                 true => self.accepted(c),
-                false => self.unauthorized(),
+                false => self.unauthorized(&c.user),
             };
         }
         if !s.authenticator.is_required() {
@@ -685,20 +679,27 @@ impl Conn {
         let attempt = Attempt { user: &c.user, pass: &c.pass, ..Attempt::default() };
         match s.authenticator.check(&attempt) {
             Check::Done(Decision::Accept(_)) => self.accepted(c),
-            Check::Done(Decision::Reject(_)) => self.unauthorized(),
+            Check::Done(Decision::Reject(_)) => self.unauthorized(&c.user),
             Check::Pending(job) => match self.mesh.cpu.run(move || job.run()) {
                 Some(end) => self.login = Some((c, end)),
-                None => self.unauthorized(),
+                None => self.unauthorized(&c.user),
             },
         }
     }
-    fn unauthorized(&self) {
-        self.refuse(identity::AUTHORIZATION_VIOLATION, Closed::AuthenticationFailure);
+    /// Whether who connects has to say who he is.
+    fn asks_who(&self) -> bool {
+        self.settings.authenticator.is_required() || self.settings.certificates.is_some()
+    }
+    fn unauthorized(&self, user: &str) {
+        let who = if user.is_empty() { String::new() } else { format!(" - User {user:?}") };
+        self.log("ERR", &format!("authentication error{who}"));
+        self.link.push(|out| frame::push_err(out, identity::AUTHORIZATION_VIOLATION));
+        self.link.close(Closed::AuthenticationFailure);
     }
     fn login_ends(&mut self, ok: bool) {
         let Some((c, _)) = self.login.take() else { return };
         if !ok {
-            return self.unauthorized();
+            return self.unauthorized(&c.user);
         }
         self.accepted(c);
         if self.link.closed().is_none() {
@@ -708,6 +709,13 @@ impl Conn {
         }
     }
     fn accepted(&mut self, c: RouteConnect) {
+        if !c.lang.is_empty() {
+            return self.refuse("attempted to connect to route port", Closed::IncorrectPort);
+        }
+        if !c.gateway.is_empty() {
+            let text = format!("Rejecting connection from gateway {:?} on the Route port", c.gateway);
+            return self.refuse(&text, Closed::WrongGateway);
+        }
         match self.mesh.agree_on_name(&c.cluster, c.cluster_dynamic, true) {
             Agreement::Same => {}
             Agreement::Adopted => self.mesh.part_from_all_but(&self.link),
@@ -736,8 +744,8 @@ impl Conn {
         }
         match &self.route {
             None if !self.connected => {
-                if self.settings.authenticator.is_required() || self.settings.certificates.is_some() {
-                    return self.unauthorized();
+                if self.asks_who() {
+                    return self.unauthorized("");
                 }
                 self.connected = true;
                 match self.settings.compression.agreed(&info.compression) {

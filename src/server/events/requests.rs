@@ -451,8 +451,12 @@ fn count(account: &Account, subject: &[u8], queue: &[u8]) -> usize {
 
 /// Sends one client the INFO that tells it to go elsewhere.
 fn tell_lame_duck(server: &Server, c: &links::Client) {
-    let mut info = server.links.settings().info.clone();
+    let settings = server.links.settings();
     let facts = c.facts.lock();
+    let mut info = match &settings.websocket {
+        Some(w) if facts.kind == "websocket" => w.info.clone(),
+        _ => settings.info.clone(),
+    };
     if facts.protocol < 1 {
         return;
     }

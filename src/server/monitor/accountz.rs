@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use broker::{Account, Traffic};
+use broker::{Account, Counter};
 use serde::{Serialize, Serializer};
 
 use super::{
@@ -291,18 +291,16 @@ pub struct MsgBytes {
     pub bytes: u64,
 }
 
-impl From<Traffic> for DataStats {
-    fn from(t: Traffic) -> DataStats {
-        DataStats { msgs: t.msgs, bytes: t.bytes, ..DataStats::default() }
-    }
-}
-
 impl AccountStat {
     /// Of an account.
     pub fn of(a: &Account) -> AccountStat {
-        let n = a.connections();
-        let traffic =
-            |m: &broker::Counter, b: &broker::Counter| Traffic { msgs: m.get(), bytes: b.get() }.into();
+        let (n, s) = (a.connections(), &a.stats);
+        let traffic = |m: &Counter, b: &Counter, routes: (&Counter, &Counter)| DataStats {
+            msgs: m.get(),
+            bytes: b.get(),
+            routes: MsgBytes { msgs: routes.0.get(), bytes: routes.1.get() },
+            ..DataStats::default()
+        };
         AccountStat {
             acc: a.name.to_string(),
             name: a.name.to_string(),
@@ -310,9 +308,9 @@ impl AccountStat {
             leafnodes: 0,
             total_conns: n,
             num_subscriptions: a.subscriptions(),
-            sent: traffic(&a.stats.out_msgs, &a.stats.out_bytes),
-            received: traffic(&a.stats.in_msgs, &a.stats.in_bytes),
-            slow_consumers: a.stats.slow_consumers.get(),
+            sent: traffic(&s.out_msgs, &s.out_bytes, (&s.route_out_msgs, &s.route_out_bytes)),
+            received: traffic(&s.in_msgs, &s.in_bytes, (&s.route_in_msgs, &s.route_in_bytes)),
+            slow_consumers: s.slow_consumers.get(),
         }
     }
 }

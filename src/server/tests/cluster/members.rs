@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use env::net::{TcpListener, TcpStream};
+use env::{
+    disk::Disk,
+    net::{TcpListener, TcpStream},
+};
 use links::route::Slot;
 use serde_json::{Value, json};
 use server::Server;
@@ -19,7 +22,8 @@ fn clients_are_told_of_members() {
         let first = start("s0", &cluster("name: C", &[])).await;
         let mut p = Peer::new(&first, "").await;
         assert_eq!((&p.info["cluster"], &p.info["connect_urls"]), (&Value::from("C"), &Value::Null));
-        let second = start("s1", &cluster("name: C", &[cluster_port(&first)])).await;
+        let sockets = "websocket { listen: \"127.0.0.1:-1\", no_tls: true }\n";
+        let second = start("s1", &format!("{sockets}{}", cluster("name: C", &[cluster_port(&first)]))).await;
         let (one, two) = (client_port(&first).to_string(), client_port(&second).to_string());
         let i = p.info_with("the second", |i| lists(i, &two)).await;
         assert!(lists(&i, &one), "{i}");
@@ -29,8 +33,14 @@ fn clients_are_told_of_members() {
         // A lame duck is not named any more, and what it does not advertise is never named.
         let q = Peer::new(&hidden, "").await;
         assert_eq!(q.info["connect_urls"], Value::Null);
+        let mut r = Peer::new(&second, "").await;
         let duck = second.clone();
         env::spawn(async move { duck.lame_duck().await });
+        // Whom it sends away it does not name itself to, on any of its listeners.
+        let i = r.info_with("its own client is sent away", |i| i["ldm"] == true).await;
+        assert!(lists(&i, &one) && !lists(&i, &two), "{i}");
+        let sockets = second.links.settings().websocket.clone().expect("it is configured");
+        assert!(sockets.info.ldm && sockets.info.connect_urls.is_empty());
         let i = p.info_with("the second is a lame duck", |i| !lists(i, &two)).await;
         assert!(lists(&i, &one) && !lists(&i, &client_port(&hidden).to_string()), "{i}");
         second.stop();
@@ -276,6 +286,50 @@ fn passwords_of_routes() {
         for s in [first, wrong, none, good, later] {
             s.stop();
         }
+    });
+}
+
+#[test]
+fn who_may_not_come_in_by_a_route_is_told_no_more_than_that() {
+    run(async {
+        let log = std::env::temp_dir().join(format!("fulmar-routes-{}.log", env::process::id()));
+        let auth = "name: C, authorization { user: r, password: s }";
+        let s = start("s0", &format!("log_file: {log:?}\n{}", cluster(auth, &[]))).await;
+        let lets_in = |c: &Value| format!("CONNECT {c}\r\nPING\r\n");
+        let client = json!({"user": "a", "pass": "p", "lang": "go", "verbose": false});
+        let wrong = json!({"user": "r", "pass": "x", "cluster": "C", "name": "N"});
+        let known = json!({"user": "r", "pass": "s", "lang": "go"});
+        let all =
+            [lets_in(&client), lets_in(&wrong), "HELLO\r\n".into(), "RS+ A x\r\n".into(), lets_in(&known)];
+        let mut told = Vec::new();
+        for first in &all {
+            let mut p = Peer::on(TcpStream::connect(cluster_port(&s)).await.unwrap());
+            assert_eq!(p.step().await, "INFO");
+            p.send(first.as_bytes()).await;
+            told.push(p.rest().await);
+        }
+        assert_eq!(told[..4], ["-ERR 'Authorization Violation'\r\n"; 4]);
+        assert_eq!(told[4], "-ERR 'attempted to connect to route port'\r\n");
+        let lines = Disk::os().read(&log).await.unwrap();
+        let lines = String::from_utf8_lossy(&lines).into_owned();
+        let said: Vec<_> = lines
+            .lines()
+            .filter(|l| l.contains("[ERR]"))
+            .filter_map(|l| Some(l.split_once(" - rid:")?.1.split_once(" - ")?.1))
+            .collect();
+        let nobody = "authentication error";
+        assert_eq!(
+            said,
+            [
+                "authentication error - User \"a\"",
+                "authentication error - User \"r\"",
+                nobody,
+                nobody,
+                "attempted to connect to route port"
+            ]
+        );
+        Disk::os().remove_file(&log).await.ok();
+        s.stop();
     });
 }
 

@@ -227,6 +227,12 @@ impl Peer {
         }
         verb.to_string()
     }
+    /// All that comes until the other end closes, as it is.
+    pub async fn rest(&mut self) -> String {
+        while self.fill().await {}
+        let all: Vec<u8> = self.buf.drain(..).collect();
+        String::from_utf8(all).unwrap()
+    }
     /// Waits until all that was sent is done, and all that it caused at once has come.
     pub async fn settle(&mut self) {
         self.send(b"PING\r\n").await;
