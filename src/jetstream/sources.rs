@@ -349,7 +349,9 @@ impl Stream {
             if self.facts(id).is_none_or(|f| f.voids != facts.voids) {
                 return self.begins_anew(&facts).await;
             }
-            let seqs = copied.iter().map(|m| m.seq).collect();
+            // What another consumer of the queue has yet to give to somebody leaves it when that is done.
+            let done = |m: &&Stored| origin.needs_no_more(m.seq, &m.subject);
+            let seqs = copied.iter().filter(done).map(|m| m.seq).collect();
             if origin.command(Command::Remove { seqs }).await.is_err() {
                 // They go with the next turn, and are not copied twice, by where the copy stands.
                 self.of_upstream(id, |u| u.next = 0);
@@ -360,6 +362,11 @@ impl Stream {
             self.follow_later();
         }
         found.more && refused.is_none()
+    }
+
+    /// Whether no consumer of its own has a message yet to give, or to be acknowledged.
+    fn needs_no_more(&self, seq: u64, subject: &[u8]) -> bool {
+        self.core.lock().consumers.nobody_needs(seq, subject)
     }
 
     /// Tries again what this stream refused, when there may be room.
@@ -390,28 +397,31 @@ impl Stream {
                 while found.len() < TURN
                     && let Some(seq) = v.next(&facts.filters, StreamSeq(at))?.filter(|s| s.0 <= facts.stands)
                 {
-                    found.push((seq, time_at(v, seq)?));
+                    found.extend(time_at(v, seq)?.map(|(time, subject)| (seq, time, subject)));
                     at = seq.0 + 1;
                 }
                 Ok((found, at))
             });
             let Ok((mut found, at)) = asked.await else { return false };
-            if found.is_empty() {
+            if at == from {
                 return true;
             }
             from = at;
+            found.retain(|(seq, _, subject)| origin.needs_no_more(seq.0, subject));
             if facts.is_mirror {
                 let mut copied = Vec::new();
-                for (seq, time) in found {
+                for (seq, time, subject) in found {
                     match self.group().ask(|v| time_at(v, seq)).await {
-                        Ok(here) if here.is_some() && here == time => copied.push((seq, time)),
+                        Ok(here) if here.as_ref().is_some_and(|(t, _)| *t == time) => {
+                            copied.push((seq, time, subject))
+                        }
                         Ok(_) => {}
                         Err(_) => return false,
                     }
                 }
                 found = copied;
             }
-            let seqs: Vec<u64> = found.iter().map(|(seq, _)| seq.0).collect();
+            let seqs: Vec<u64> = found.iter().map(|(seq, ..)| seq.0).collect();
             if !seqs.is_empty() && origin.command(Command::Remove { seqs }).await.is_err() {
                 return false;
             }
@@ -710,10 +720,10 @@ fn exporter(
     node.broker.account(&found.account)
 }
 
-/// The time of a message, if it is there.
-fn time_at(v: &store::View<'_>, seq: StreamSeq) -> Result<Option<i64>, Need> {
+/// The time and the subject of a message, if it is there.
+fn time_at(v: &store::View<'_>, seq: StreamSeq) -> Result<Option<(i64, Bytes)>, Need> {
     Ok(match v.get(seq)? {
-        Read::Valid(m) => Some(m.message().time),
+        Read::Valid(m) => Some((m.message().time, Bytes::copy_from_slice(m.message().subject))),
         Read::Absent | Read::Damaged(_) => None,
     })
 }

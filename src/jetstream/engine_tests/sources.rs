@@ -206,6 +206,46 @@ fn j25_a_copy_that_is_refused_comes_again_when_there_is_room() {
     .expect("a runtime starts");
 }
 
+/// A copy takes nothing away from a consumer of the work queue: what both are to get leaves the queue when both have it.
+#[test]
+fn j25_a_copy_leaves_to_consumers_what_is_theirs() {
+    let disk = new_disk();
+    let at = disk.clone();
+    env::run(async move {
+        let server = Server::start(&at).await;
+        let w = server.make_stream(r#"{"name":"W","subjects":["w.>"],"retention":"workqueue"}"#).await;
+        let c = r#"{"stream_name":"W","config":{"durable_name":"c","ack_policy":"explicit","filter_subject":"w.1"}}"#;
+        server.api("CONSUMER.CREATE.W.c.w.1", c).await;
+        let copy = server.make_stream(r#"{"name":"C","sources":[{"name":"W"}]}"#).await;
+        for i in 0..9 {
+            server.store(&format!("w.{}", i % 3), &i.to_string()).await;
+        }
+        grown(&server, &copy, 9).await;
+        server.until("what nobody else wants has left", || (w.group().state().msgs == 3).then_some(())).await;
+        server.close().await;
+    })
+    .expect("a runtime starts");
+    env::run(async move {
+        // Nor after a restart, which does not know how far the copying had come.
+        let server = Server::start(&disk).await;
+        let (w, copy) = (server.stream("W"), server.stream("C"));
+        server.store("w.2", "9").await;
+        grown(&server, &copy, 10).await;
+        server.until("what nobody else wants has left", || (w.group().state().msgs == 3).then_some(())).await;
+        for (n, body) in ["1", "4", "7"].into_iter().enumerate() {
+            let got =
+                server.ask("$JS.API.CONSUMER.MSG.NEXT.W.c", r#"{"batch":1,"expires":5000000000}"#).await;
+            assert_eq!(got.body, body);
+            server.publish(&got.reply, "", "+ACK");
+            let left = 2 - n as u64;
+            server.until("it has left", || (w.group().state().msgs == left).then_some(())).await;
+        }
+        assert_eq!(all_of(&copy).await.len(), 10);
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
 /// The power fails anywhere between a copy and its removal from the work queue: what was acknowledged is copied once, and the queue is empty.
 #[test]
 fn j25_power_failures_neither_lose_nor_double_what_is_copied() {
