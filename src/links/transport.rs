@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use wire::s2::{self, Level};
 
 use crate::{
-    tls::Session,
+    tls::{PeerCert, Session},
     ws::{self, Decoder, Encoder},
 };
 
@@ -95,6 +95,10 @@ impl Socket {
     /// The layers, of a socket that was made for them.
     pub(crate) fn layers(&self) -> &Mutex<Layers> {
         self.layers.as_ref().expect("only sockets that are made with layers have handshakes")
+    }
+    /// The certificate of the other end, if there is TLS and it has shown one.
+    pub(crate) fn peer_cert(&self) -> Option<PeerCert> {
+        self.layers.as_ref()?.lock().tls()?.peer_certs().into_iter().next()
     }
     /// From now on what is written is compressed, and what is read is expected to be; `early` was read already. For a socket that
     /// was made with layers, while nobody but its owner writes to it.

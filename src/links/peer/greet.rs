@@ -48,6 +48,9 @@ pub(super) enum Failed {
 /// What is said to whoever comes second.
 const DUPLICATE: &str = "Duplicate Peer Link";
 
+/// Why a link ends that came in under settings that are no more.
+pub(super) const RELOADED: &str = "the right to be here has changed";
+
 /// Serves a connection to the cluster port that began with [`OPENING`], to its end. `early` is what was read of it.
 pub(crate) async fn accept(mesh: &Arc<Mesh>, socket: Arc<Socket>, peer: SocketAddr, early: BytesMut) {
     let Some(hub) = mesh.peers() else {
@@ -88,7 +91,11 @@ async fn answer(
     let json = line.strip_prefix(OPENING).ok_or("it does not begin as a peer link does")?;
     let hello = Hello::parse(json).map_err(|e| format!("its hello cannot be read: {e}"))?;
     // The right to be here comes first: the others are told nothing.
-    if settings.authenticator.is_required() {
+    if let Some(certificates) = &settings.certificates {
+        if !certificates.admit_peer(socket) {
+            return Err(identity::AUTHORIZATION_VIOLATION.to_owned());
+        }
+    } else if settings.authenticator.is_required() {
         authorize(hub, settings, &hello).await?;
     }
     let (node, life, version) = judge(hub, &hello)?;
@@ -105,6 +112,10 @@ async fn answer(
     };
     let offer = Offer { life, links: hello.links, name: &hello.name };
     let (link, before) = hub.take(node, &offer, begin)?.ok_or(DUPLICATE)?;
+    if !hub.mesh.settings().admit_all_of(settings) {
+        // The settings have changed meanwhile, and whoever is in was looked at already.
+        link.close(RELOADED);
+    }
     let mut first = Vec::new();
     Hello { links: link.generation, ..hub.hello() }.push(&mut first);
     socket.tcp().limit_send_buffer(super::hub::SEND_BUFFER_BYTES);

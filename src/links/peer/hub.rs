@@ -153,6 +153,15 @@ impl Hub {
         }
     }
 
+    /// Ends the links that others have opened, but for servers of the configuration: they have to ask again whether they may.
+    pub(crate) fn part_from_who_came(&self) {
+        for p in self.pairs.read().values() {
+            let came = |l: &&Arc<Link>| !l.live.by_us && !self.mesh.is_configured_node(&hex(l.node.0));
+            if let Some(l) = p.live.as_ref().filter(came) {
+                l.close(super::greet::RELOADED);
+            }
+        }
+    }
     /// Ends all links and opens no more.
     pub fn stop(&self) {
         self.stopping.store(true, Release);

@@ -23,7 +23,7 @@ use wire::{
 use super::*;
 use crate::{
     TlsSettings,
-    route::{self, Mesh, MeshOptions, RouteHooks, RouteSettings, RouteTls, RouteUrl},
+    route::{self, Certificates, Mesh, MeshOptions, RouteHooks, RouteSettings, RouteTls, RouteUrl},
     tls::{TlsConfig, client_config, server_config, tests::Authority},
 };
 
@@ -83,6 +83,8 @@ struct How {
     cluster: &'static str,
     password: Option<&'static str>,
     tls: Option<RouteTls>,
+    /// Names of which a certificate must have one.
+    hosts: Option<Vec<String>>,
     limits: PeerLimits,
     known: Vec<SocketAddr>,
 }
@@ -94,6 +96,7 @@ impl Default for How {
             cluster: "C",
             password: None,
             tls: None,
+            hosts: None,
             limits: PeerLimits { yield_for: Duration::from_millis(20), ..PeerLimits::default() },
             known: Vec::new(),
         }
@@ -126,7 +129,7 @@ async fn start(how: How) -> Server {
         credentials: credentials.clone(),
     };
     let settings = RouteSettings {
-        certificates: None,
+        certificates: how.hosts.map(|hosts| Arc::new(Certificates { by_user: None, user: None, hosts })),
         compression: crate::route::Compression::Off,
         info,
         urls: how.known.iter().map(url).collect(),
@@ -466,6 +469,39 @@ fn n5_who_does_not_belong_here_is_refused_with_a_reason() {
         assert!(z.greet(&good).await.starts_with("PEER "));
         while x.more().await {}
         eventually("the newer one is up", || s.hub.links().iter().any(|l| l.generation == 2)).await;
+        s.check_turns();
+    });
+}
+
+#[test]
+fn n5_where_certificates_speak_for_members_no_link_comes_without_one() {
+    run(async {
+        let s = start(How { node: 5, hosts: Some(vec!["a.example".into()]), ..How::default() }).await;
+        let mut x = Stranger::at(s.at).await;
+        let answer = x.greet(&hello(9)).await;
+        assert_eq!(answer, "-ERR 'Authorization Violation'", "N-5");
+        assert!(s.logged("Authorization Violation") && s.notes.0.lock().is_empty());
+    });
+}
+
+#[test]
+fn n5_whoever_came_in_under_another_password_has_to_ask_again() {
+    run(async {
+        let s = start(How { node: 5, ..How::default() }).await;
+        let mut x = Stranger::at(s.at).await;
+        assert!(x.greet(&hello(9)).await.starts_with("PEER "));
+        eventually("it is up", || s.hub.is_up(Node(9))).await;
+        // The same again, and nothing is asked for: it stays.
+        s.mesh.set_settings((*s.mesh.settings()).clone());
+        let single = SingleUser { name: "u".into(), password: Secret::new("p") };
+        let listener = ListenerConfig { single: Some(single), ..ListenerConfig::default() };
+        let config = AuthConfig { listener, ..AuthConfig::default() };
+        let authenticator = Arc::new(Authenticator::new(config, [0; 32]).unwrap());
+        let credentials = Some(("u".to_owned(), Secret::new("p")));
+        assert!(s.hub.is_up(Node(9)));
+        s.mesh.set_settings(RouteSettings { authenticator, credentials, ..(*s.mesh.settings()).clone() });
+        while x.more().await {}
+        eventually("it is gone", || !s.hub.is_up(Node(9))).await;
         s.check_turns();
     });
 }

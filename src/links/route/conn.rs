@@ -363,7 +363,23 @@ impl Conn {
         let settings = self.mesh.settings();
         if !Arc::ptr_eq(&settings, &self.settings) {
             self.link.set_pending_bytes_max(settings.pending_bytes_max);
-            self.settings = settings;
+            let before = std::mem::replace(&mut self.settings, settings);
+            self.reloaded(&before);
+        }
+    }
+
+    /// New settings are in force. Who has come in and might not any more has to ask again, unless the configuration has that server, so that passwords can be
+    /// changed on one server after another. And what the two ends tell each other is agreed on anew when something else may pass.
+    fn reloaded(&mut self, before: &RouteSettings) {
+        let configured = self.route.as_ref().is_some_and(|r| self.mesh.is_configured(&r.remote_id));
+        let came_in = self.dialed.is_none() && (self.connected || self.login.is_some());
+        if came_in && !configured && !self.settings.admit_all_of(before) {
+            return self.unauthorized("");
+        }
+        let passes = |s: &RouteSettings| (s.info.import.clone(), s.info.export.clone());
+        if passes(before) != passes(&self.settings) {
+            self.log("INF", "Permissions have changed, connecting anew");
+            self.link.close(Closed::ClientClosed);
         }
     }
 
@@ -667,8 +683,7 @@ impl Conn {
         };
         let s = self.settings.clone();
         if let Some(certificates) = &s.certificates {
-            let cert = self.socket.layers().lock().tls().and_then(|t| t.peer_certs().into_iter().next());
-            return match cert.is_some_and(|c| certificates.admit(&c)) {
+            return match certificates.admit_peer(&self.socket) {
                 true => self.accepted(c),
                 false => self.unauthorized(&c.user),
             };
@@ -845,6 +860,9 @@ impl Conn {
             pings: self.pings.clone(),
         });
         let first = self.dialed.is_some().then(|| self.info_for_place());
+        if let Some(d) = self.dialed.as_ref().filter(|d| d.configured) {
+            self.mesh.found(&d.url, &id);
+        }
         let is_new = match self.mesh.register(&route, &info, first) {
             Ok(is_new) => is_new,
             Err(why) => return self.no_place(why, id),

@@ -150,6 +150,8 @@ struct State {
     dialed: BTreeSet<(String, Slot)>,
     /// Members that some task connects to because of gossip.
     learned: BTreeSet<String>,
+    /// Which server was found where one of the configuration is.
+    found: Vec<(RouteUrl, String)>,
 }
 
 /// This server's view of its cluster.
@@ -219,6 +221,7 @@ impl Mesh {
                 members: BTreeMap::new(),
                 dialed: BTreeSet::new(),
                 learned: BTreeSet::new(),
+                found: Vec::new(),
             }),
             open: Mutex::default(),
             changed: Notify::new(),
@@ -240,6 +243,9 @@ impl Mesh {
         let new = self.settings();
         for link in self.open.lock().values() {
             link.wake.notify_one();
+        }
+        if let Some(hub) = self.peers().filter(|_| !new.admit_all_of(&old)) {
+            hub.part_from_who_came();
         }
         self.changed.notify_waiters();
         for url in &new.urls {
@@ -300,6 +306,23 @@ impl Mesh {
         for (n, r) in asked {
             r.pings.wait(n, &r.link).await;
         }
+    }
+    /// Notes which server is where one of the configuration is.
+    pub(super) fn found(&self, url: &RouteUrl, id: &str) {
+        let found = &mut self.state.lock().found;
+        found.retain(|(u, _)| !u.is_same_place(url));
+        found.push((url.clone(), id.to_owned()));
+    }
+    /// Whether the configuration has the server of that id.
+    pub fn is_configured(&self, id: &str) -> bool {
+        let urls = &self.settings().urls;
+        self.state.lock().found.iter().any(|(u, i)| i == id && urls.iter().any(|c| c.is_same_place(u)))
+    }
+    /// The same for the member whose node id that is.
+    pub(crate) fn is_configured_node(&self, node: &str) -> bool {
+        let of = |m: &&Member| m.info.fulmar_node == node;
+        let id = self.state.lock().members.values().find(of).map(|m| m.id.clone());
+        id.is_some_and(|id| self.is_configured(&id))
     }
     /// Connections that have their place, and members.
     pub fn counts(&self) -> (usize, usize) {

@@ -89,6 +89,19 @@ pub struct RouteSettings {
     pub advertise: bool,
 }
 
+impl RouteSettings {
+    /// Whether whoever could come in under `before` can under these.
+    pub(crate) fn admit_all_of(&self, before: &RouteSettings) -> bool {
+        match (&self.certificates, &before.certificates) {
+            (Some(now), Some(before)) => now.admit_all_of(before),
+            (Some(_), None) => false,
+            _ if !self.authenticator.is_required() => true,
+            (None, Some(_)) => false,
+            (None, None) => self.credentials == before.credentials,
+        }
+    }
+}
+
 /// What the server wants to hear. Calls are short and do not block.
 pub trait RouteHooks: Send + Sync {
     /// Something to be noted in the log.

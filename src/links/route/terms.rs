@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use identity::{Attempt, Authenticator, Check, Decision};
 
-use crate::tls::PeerCert;
+use crate::{Socket, tls::PeerCert};
 pub use wire::s2::Level;
 
 /// Whether routes are compressed.
@@ -67,13 +67,23 @@ impl Compression {
 pub struct Certificates {
     /// `verify_and_map`: finds the cluster's user by a certificate.
     pub by_user: Option<Authenticator>,
+    /// That user's name.
+    pub user: Option<String>,
     /// `verify_cert_and_check_known_urls`: hosts of the configured routes, one of which must be among the certificate's names.
     pub hosts: Vec<String>,
 }
 
 impl Certificates {
-    /// Whether the owner of the certificate may be a member.
-    pub(super) fn admit(&self, cert: &PeerCert) -> bool {
+    /// Whether whoever was admitted by `before` would be by these.
+    pub(super) fn admit_all_of(&self, before: &Certificates) -> bool {
+        (before.user.is_none() || self.user == before.user)
+            && before.hosts.iter().all(|h| self.hosts.contains(h))
+    }
+    /// Whether the owner of the certificate at the other end may be a member. Without one nobody is.
+    pub(crate) fn admit_peer(&self, socket: &Socket) -> bool {
+        socket.peer_cert().is_some_and(|c| self.admit(&c))
+    }
+    fn admit(&self, cert: &PeerCert) -> bool {
         let known = |name: &String| self.hosts.iter().any(|host| names(name, host));
         if cert.dns_names.iter().any(known) {
             return true;

@@ -340,8 +340,9 @@ fn certificates(c: &ClusterOptions) -> Result<Option<Certificates>, String> {
     let Some(tls) = c.tls.as_ref().filter(|t| t.verify_and_map || t.verify_known_urls) else {
         return Ok(None);
     };
-    let mut out = Certificates { by_user: None, hosts: Vec::new() };
+    let mut out = Certificates { by_user: None, user: None, hosts: Vec::new() };
     if let Some(name) = c.user.clone().filter(|_| tls.verify_and_map) {
+        out.user = Some(name.clone());
         let user = identity::UserConfig { name, ..identity::UserConfig::default() };
         let listener = ListenerConfig { tls_map: true, ..ListenerConfig::default() };
         let config = AuthConfig { users: vec![user], listener, ..AuthConfig::default() };

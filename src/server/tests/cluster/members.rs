@@ -6,7 +6,7 @@ use env::{
     disk::Disk,
     net::{TcpListener, TcpStream},
 };
-use links::route::Slot;
+use links::route::{RouteSettings, RouteUrl, Slot};
 use serde_json::{Value, json};
 use server::Server;
 
@@ -330,6 +330,57 @@ fn who_may_not_come_in_by_a_route_is_told_no_more_than_that() {
         );
         Disk::os().remove_file(&log).await.ok();
         s.stop();
+    });
+}
+
+#[test]
+fn who_came_in_under_other_settings_has_to_ask_again() {
+    run(async {
+        let first = start("s0", &cluster("name: C", &[])).await;
+        let second = start("s1", &cluster("name: C", &[cluster_port(&first)])).await;
+        meshed(&first, 1, 4).await;
+        let asks =
+            "name: D, authorization { user: u, password: p }, permissions { export: { deny: secret } }";
+        let other = start("s2", &cluster(asks, &[])).await;
+        let mesh = first.cluster.mesh.clone().unwrap();
+        let (open, asks) = (mesh.settings(), other.cluster.mesh.as_ref().unwrap().settings());
+        let mut p = Peer::new(&first, "").await;
+        p.sub("secret", "").await;
+        p.sub("x", "").await;
+        interest(&second, "$G", "secret", true).await;
+        // A reload that changes nothing of it closes nothing.
+        let ids = || mesh.routes().iter().map(|r| r.link.id).collect::<std::collections::BTreeSet<_>>();
+        let before = ids();
+        mesh.set_settings((*open).clone());
+        meshed(&first, 1, 4).await;
+        assert_eq!(ids(), before);
+        // What is not given any more is not known any more.
+        let mut info = open.info.clone();
+        info.export.clone_from(&asks.info.export);
+        let permissions = asks.permissions.clone();
+        mesh.set_settings(RouteSettings { info, permissions, ..(*open).clone() });
+        interest(&second, "$G", "secret", false).await;
+        interest(&second, "$G", "x", true).await;
+        meshed(&first, 1, 4).await;
+        // Whom nobody asked is asked now, and has no password.
+        let (authenticator, credentials) = (asks.authenticator.clone(), asks.credentials.clone());
+        let asking = RouteSettings { authenticator, credentials, ..(*open).clone() };
+        mesh.set_settings(asking.clone());
+        let gone = first.clone();
+        eventually("nobody is here", move || counts(&gone) == (0, 0)).await;
+        // Unless the configuration has him.
+        let at = cluster_port(&second);
+        let url = RouteUrl { host: at.ip().to_string(), port: at.port(), credentials: None };
+        mesh.set_settings(RouteSettings { urls: vec![url.clone()], ..(*open).clone() });
+        meshed(&first, 1, 4).await;
+        let (found, id) = (mesh.clone(), second.id().to_owned());
+        eventually("the server of the configuration is found", move || found.is_configured(&id)).await;
+        mesh.set_settings(RouteSettings { urls: vec![url], ..asking });
+        meshed(&first, 1, 4).await;
+        assert!(!mesh.is_configured(other.id()));
+        for s in [first, second, other] {
+            s.stop();
+        }
     });
 }
 
