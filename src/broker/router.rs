@@ -1210,7 +1210,7 @@ impl Deliveries {
 
     /// What went out and no account was told of yet.
     #[inline]
-    pub(crate) fn untold(&self) -> Dealt {
+    fn untold(&self) -> Dealt {
         self.sent.since(self.told)
     }
     /// Tells an account what went out since `before`, and that nobody was told of yet: what is answered on the way is another's, or its own once.
@@ -1220,7 +1220,7 @@ impl Deliveries {
         self.told += sent;
     }
     /// Tells an account of the rest.
-    fn tell(&mut self, account: &Account) {
+    pub(crate) fn tell(&mut self, account: &Account) {
         self.tell_since(account, Dealt::default());
     }
 

@@ -22,7 +22,6 @@ use crate::{
     Account, Broker, Kind, Link, Message, Sub, SubscribeError,
     plan::{Plans, hash},
     router::Deliveries,
-    stats::Dealt,
     trace::{self, Trace, Wish},
 };
 
@@ -305,8 +304,6 @@ struct Lane {
     plans: Plans,
     msgs: u64,
     bytes: u64,
-    /// What they became here.
-    sent: Dealt,
 }
 
 /// Messages that come by a route: the link's side that only its owner uses.
@@ -343,6 +340,7 @@ impl RouteInbox {
     }
     #[cold]
     fn find_lane(&mut self, token: &[u8]) -> Option<usize> {
+        self.tell_sent();
         if let Some(i) = self.lanes.iter().position(|l| l.token == token) {
             self.last = i;
             return Some(i);
@@ -355,8 +353,7 @@ impl RouteInbox {
             self.flush();
             self.lanes.clear();
         }
-        let (plans, sent) = (Plans::default(), Dealt::default());
-        self.lanes.push(Lane { token: token.to_vec(), account, plans, msgs: 0, bytes: 0, sent });
+        self.lanes.push(Lane { token: token.to_vec(), account, plans: Plans::default(), msgs: 0, bytes: 0 });
         self.last = self.lanes.len() - 1;
         Some(self.last)
     }
@@ -382,9 +379,7 @@ impl RouteInbox {
             account.match_into(m.subject, &mut p.matched);
         });
         if plan.allowed {
-            let before = self.out.untold();
             self.out.deliver_routed(&plan.matched, &self.link, &m, queues);
-            lane.sent += self.out.untold().since(before);
         }
         if let Some(trace) = self.out.trace.take() {
             self.out.tell_trace(&trace);
@@ -409,8 +404,16 @@ impl RouteInbox {
         true
     }
 
+    /// Tells the account of the last lane what its messages became here.
+    fn tell_sent(&mut self) {
+        if let Some(l) = self.lanes.get(self.last) {
+            self.out.tell(&l.account);
+        }
+    }
+
     /// Writes out what the messages since the last flush have put into outboxes.
     pub fn flush(&mut self) {
+        self.tell_sent();
         let (mut msgs, mut bytes) = (0, 0);
         for l in &mut self.lanes {
             if l.msgs > 0 {
@@ -419,7 +422,6 @@ impl RouteInbox {
                 stats.in_bytes.add(l.bytes);
                 stats.route_in_msgs.add(l.msgs);
                 stats.route_in_bytes.add(l.bytes);
-                std::mem::take(&mut l.sent).count(stats);
                 (msgs, bytes) = (msgs + l.msgs, bytes + l.bytes);
                 (l.msgs, l.bytes) = (0, 0);
             }

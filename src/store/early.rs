@@ -150,8 +150,6 @@ struct Laid {
     file: FileId,
     off: u64,
     len: u32,
-    /// Its messages are large.
-    large: bool,
 }
 
 /// Pieces that grew, by group and in the order of the log.
@@ -203,7 +201,7 @@ impl Laying {
 
 impl Shard {
     /// Whether the journal would rather refer to this entry than hold it.
-    pub(crate) fn is_large(&self, f: &Frame) -> bool {
+    pub(crate) fn rather_refers(&self, f: &Frame) -> bool {
         let much = |h: &Head| {
             let bulk = u64::from(h.length) >= self.opts.refer_entry_min;
             h.kind == Kind::Messages
@@ -217,7 +215,7 @@ impl Shard {
         self.opts.refer_min < usize::MAX && self.opts.keys.current_id() == 0 && !self.opts.compress
     }
 
-    /// Lays out what of a round's entries is large, or follows what was, and makes references of the large ones if that `pays`. Where a file cannot be
+    /// Lays out what of a round's entries is rather referred to, or follows what was, and makes references of the former if that `pays`. Where a file cannot be
     /// written the round's entries stay as they are. The bytes that are referred to.
     pub(crate) async fn lay(
         &self,
@@ -227,7 +225,7 @@ impl Shard {
         sync: bool,
         pays: bool,
     ) -> u64 {
-        let mut laid: Vec<Laid> = Vec::new();
+        let (mut laid, mut large) = (Vec::new(), false);
         for (i, f) in frames.iter().enumerate() {
             let group = f.line.group;
             let head = match (f.line.kind, f.head) {
@@ -238,7 +236,7 @@ impl Shard {
                     continue;
                 }
             };
-            let refers = pays && self.is_large(f);
+            let refers = pays && self.rather_refers(f);
             let entry = Entry { head, payload: f.payload.clone() };
             let full = |e: &Early| e.end() + head.size() > self.opts.early_max || !e.builder.fits(&entry);
             if laying.open.get(&group).is_some_and(|e| !e.follows(&head) || full(e)) {
@@ -260,12 +258,12 @@ impl Shard {
             let e = laying.open.get_mut(&group).expect("it is there, or was just begun");
             let (off, len) = e.push(&entry, refers);
             if refers {
-                let large = has(&head, self.opts.refer_min as u64);
-                laid.push(Laid { frame: i, group, file: e.id, off, len, large });
+                large |= has(&head, self.opts.refer_min as u64);
+                laid.push(Laid { frame: i, group, file: e.id, off, len });
             }
         }
         // Large messages that nobody waits for are left to the page cache, which has them when they are read soon after.
-        self.write_early(laying, &laid, !sync && laid.iter().any(|l| l.large)).await;
+        self.write_early(laying, &laid, large && !sync).await;
         let mut bytes = 0;
         for l in laid {
             let mut all = laying.open.values_mut().chain(&mut laying.closed);

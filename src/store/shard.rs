@@ -610,7 +610,7 @@ impl Shard {
         }
         let synced = self.progress.borrow().synced;
         // Taken first, and given its place once it is known what of it is laid out.
-        let (mut frames, cost, number, refers) = {
+        let (mut frames, cost, number, much) = {
             let mut j = self.journal.lock();
             if j.queue.is_empty() {
                 return Ok(false);
@@ -625,19 +625,18 @@ impl Shard {
             // S-22: nobody is let in meanwhile to the room that it may need.
             let cost = j.need(0);
             j.queued = 0;
-            let large = frames.iter().any(|f| self.is_large(f));
-            j.refers |= large;
+            // Of these so much is rather referred to.
+            let much: u64 = frames.iter().filter(|f| self.rather_refers(f)).map(Frame::cost).sum();
+            j.refers |= much > 0;
             let active = j.active.as_mut().expect("a file was just found or rotated in");
             active.used += cost;
-            let refers = active.refers && large;
-            (frames, cost, number, refers)
+            (frames, cost, number, if active.refers { much } else { 0 })
         };
         self.round_began.store(env::now().0.max(1), Ordering::Relaxed);
         let sync = frames.iter().any(|f| f.sync);
         let mut referred = 0;
-        if refers || !laying.is_idle() {
-            let large: u64 = frames.iter().filter(|f| self.is_large(f)).map(Frame::cost).sum();
-            let pays = refers && (!sync || large >= self.opts.refer_synced_min);
+        if much > 0 || !laying.is_idle() {
+            let pays = much > 0 && (!sync || much >= self.opts.refer_synced_min);
             referred = self.lay(&mut laying, number, &mut frames, sync, pays).await;
         }
         let (file, off, bufs, others) = {
