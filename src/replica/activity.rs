@@ -42,8 +42,12 @@ impl Group {
                 self.arm(&mut inner);
                 // What a quorum has committed may wait here for room in the journal.
                 let here = LogIndex(self.store.last().0.0);
-                // And what cannot be read for the copy of another member.
-                let apply = inner.apply.take_if(|a| a.last <= here && !self.is_hole(a.first));
+                let waits = inner.rare.as_ref().is_some_and(|r| r.waits_for_others);
+                let ready_for = |a: &mut raft::Apply| a.last <= here && !(waits && self.is_hole(a.first));
+                let apply = inner.apply.take_if(ready_for);
+                if waits && apply.is_some() {
+                    inner.rare().waits_for_others = false;
+                }
                 // What waits for room would not fit on another log.
                 let room = inner.stalled.is_empty();
                 let fetched = inner.rare.as_mut().filter(|_| room).and_then(|r| r.fetched.take());
@@ -218,6 +222,7 @@ impl Group {
                 if !self.is_hole(apply.first) {
                     return self.fail(&mut inner, why, ready);
                 }
+                inner.rare().waits_for_others = true;
                 inner.apply = Some(apply);
             }
             Err(Unapplied::Failed(why)) => {

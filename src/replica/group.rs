@@ -148,6 +148,9 @@ pub(crate) struct Rare {
     /// Nodes whose replicas forgot, and are to be taken in again; and whether somebody sees to that.
     pub healing: BTreeSet<u64>,
     pub heals: bool,
+    /// Something of what is to be applied could not be read, and others were asked for it. That it is a hole does not say so: it is reading that asks
+    /// for what nobody has missed yet (rot 14000145).
+    pub waits_for_others: bool,
     /// Who waits for the state as of now.
     pub wants_state: Vec<oneshot::Sender<Option<store::Outgoing>>>,
 }
