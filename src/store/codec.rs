@@ -12,14 +12,22 @@ pub(crate) fn align(n: u64, unit: u64) -> u64 {
     (n + unit - 1) & !(unit - 1)
 }
 
+/// `N` bytes from `at` on. One look at the length for all of them: each message is read some ten times on its way.
+#[inline(always)]
+fn part<const N: usize>(b: &[u8], at: usize) -> [u8; N] {
+    *b[at..].first_chunk().expect("the caller has looked at the length")
+}
+#[inline]
 pub(crate) fn u16_at(b: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([b[at], b[at + 1]])
+    u16::from_le_bytes(part(b, at))
 }
+#[inline]
 pub(crate) fn u32_at(b: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+    u32::from_le_bytes(part(b, at))
 }
+#[inline]
 pub(crate) fn u64_at(b: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(b, at)) | (u64::from(u32_at(b, at + 4)) << 32)
+    u64::from_le_bytes(part(b, at))
 }
 
 /// Appends to a byte vector.

@@ -21,7 +21,7 @@ use crate::{
     feet::Pins,
     manifest::{Checkpoint, GroupRecord, Lost, PieceRecord, Totals},
     mend::{Hole, Open},
-    record::{Entry, Head, Kind, Message},
+    record::{Entry, Head, Kind, MESSAGE_HEADER, Message},
     round::{self, Frame, FrameKind, Line},
     segment::{Counting, PieceMeta},
     types::{Chain, Error, FileId, GroupId, LogIndex, Result, Round, StreamSeq, Term},
@@ -96,6 +96,7 @@ pub(crate) enum Place {
     Lost(Lost),
 }
 
+#[inline]
 fn tail_msg(entry: LogIndex, r: &[u8], base: usize, counting: Counting) -> TailMsg {
     let m = Message::parse(r).expect("S-10: entries are checked before they get here");
     TailMsg {
@@ -403,7 +404,11 @@ impl Group {
         let h = entry.head;
         if h.kind == Kind::Messages {
             let (base, counting) = (entry.payload.as_ptr() as usize, self.counting);
-            self.msgs.extend(entry.records().flatten().map(|r| tail_msg(h.index, r, base, counting)));
+            // Each where it stays, and room for all at once: going through an iterator of such records stalls on the copy of each.
+            self.msgs.reserve((h.count as usize).min(entry.payload.len() / MESSAGE_HEADER));
+            for r in entry.records().flatten() {
+                self.msgs.push_back(tail_msg(h.index, r, base, counting));
+            }
         }
         (self.last_index, self.last_term, self.last_chain) = (h.index, h.term, h.chain);
         self.tail_bytes += h.size();
@@ -730,6 +735,7 @@ impl Group {
             }
         }
         self.pieces.retain(|p| !plan.old.contains(&p.key()));
+        let before = self.msgs.len();
         if let Some((index, ..)) = plan.flushed {
             while self.tail.front().is_some_and(|t| t.entry.head.index <= index) {
                 let t = self.tail.pop_front().expect("just seen");
@@ -745,8 +751,8 @@ impl Group {
                 }
             }
         }
-        // Memory that a burst needed is given back.
-        if self.msgs.capacity() > 4 * self.msgs.len() + 4096 {
+        // Memory that a burst needed is given back when it is over; who goes on writing would need it again at once.
+        if self.msgs.is_empty() || self.msgs.capacity() > 4 * before + 4096 {
             self.msgs.shrink_to(2 * self.msgs.len());
         }
         for p in &plan.new {

@@ -186,8 +186,9 @@ impl Appender {
     }
 }
 
-/// Bytes of a round without a sync that are written by whoever brings them: two wake-ups of threads cost more than the copy to the page cache.
-const HERE_MAX: usize = 16 << 10;
+/// Bytes of a round without a sync that are written by whoever brings them: two wake-ups of threads and a trip to the host cost more than the copy to the page
+/// cache, which has the journal's few files already. Beyond it costs the same.
+const HERE_MAX: usize = 512 << 10;
 
 /// What writes and syncs a journal: a thread of its own where there is one.
 #[derive(Debug)]

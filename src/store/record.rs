@@ -293,6 +293,7 @@ impl<'a> Records<'a> {
 
 impl<'a> Iterator for Records<'a> {
     type Item = Option<&'a [u8]>;
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.left.is_empty() {
             return None;
@@ -313,6 +314,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// The length that a record at the start of `b` claims, if it can be one.
+#[inline]
 pub(crate) fn record_len(b: &[u8]) -> Option<usize> {
     let n = u32_at(b.get(..4)?, 0) as usize;
     (MESSAGE_HEADER..=MESSAGE_MAX).contains(&n).then_some(n)
@@ -344,6 +346,7 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     /// Bytes of its record.
+    #[inline]
     pub fn record_size(&self) -> usize {
         let ttl = if self.expires.is_some() { 8 } else { 0 };
         MESSAGE_HEADER + ttl + self.subject.len() + self.headers.len() + self.body.len()
@@ -354,6 +357,7 @@ impl<'a> Message<'a> {
     /// # Panics
     /// If the subject is longer than 65,535 bytes or the record longer than [`MESSAGE_MAX`]: the protocol's limits are
     /// far below.
+    #[inline]
     pub fn encode(&self, group: GroupId, out: &mut BytesMut) {
         let len = self.record_size();
         assert!(len <= MESSAGE_MAX, "a record of {len} bytes");
@@ -521,6 +525,7 @@ impl Batch {
         Batch::default()
     }
     /// Adds a message. Sequences must rise.
+    #[inline]
     pub fn push(&mut self, group: GroupId, m: &Message<'_>) {
         if self.buf.is_empty() {
             // Growing on the way would copy everything again, up to once for each byte; what is left over serves later batches only if one fits.
