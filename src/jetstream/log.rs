@@ -109,7 +109,7 @@ pub struct Log {
 
 impl Log {
     /// Adds a decided message to the open batch.
-    #[inline]
+    #[inline(always)]
     pub fn message(&mut self, group: GroupId, m: &Message<'_>) {
         if self.batch.len() > BATCH_BYTES_MAX && !self.whole {
             self.seal();

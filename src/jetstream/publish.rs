@@ -454,13 +454,10 @@ impl Core {
             false => p,
         };
         let write = |out: &mut Vec<u8>, a: &Answer| answer::write(out, &s.acks, a);
-        let decision = match rules.decide(p, &view, now) {
-            Ok(d) => d,
+        match rules.decide(p, &view, now) {
             Err(need) => return Done::Need(need),
-        };
-        match decision {
-            Decision::Store { entry, mut now, mut applied } => {
-                join(log, GroupId(s.id), &entry);
+            Ok(Decision::Store { ref entry, mut now, mut applied }) => {
+                join(log, GroupId(s.id), entry);
                 if env::planted!("js-ack-before-apply") {
                     now = applied.take().or(now);
                 }
@@ -475,7 +472,7 @@ impl Core {
                     at_once.push(p.reply, |out| write(out, &a));
                 }
             }
-            Decision::StoreAll { entries, applied } => {
+            Ok(Decision::StoreAll { entries, applied }) => {
                 log.whole(
                     entries.iter().map(|e| e.payload.len() + e.headers.len() + e.subject.len() + 64).sum(),
                 );
@@ -489,7 +486,7 @@ impl Core {
                     log.answer(p.reply, |out| write(out, &a));
                 }
             }
-            Decision::Answer { answers, after } => {
+            Ok(Decision::Answer { answers, after }) => {
                 let waits = after > 0 && log.has_tail();
                 for a in answers.iter().flatten().filter(|_| !p.reply.is_empty()) {
                     if waits {
@@ -499,7 +496,7 @@ impl Core {
                     }
                 }
             }
-            Decision::Wait => return Done::Wait,
+            Ok(Decision::Wait) => return Done::Wait,
         }
         s.share.note_batches(rules.open_batches());
         Done::Decided

@@ -2,11 +2,12 @@
 //!
 //! Owns the table. In order of sequence and time, so the oldest leave first and a refused tail leaves last; one buffer holds all ids.
 
-use std::{collections::VecDeque, hint::black_box};
+use std::collections::VecDeque;
 
-use hashbrown::HashTable;
-
-use crate::arena::{Arena, hash};
+use crate::{
+    arena::{Arena, hash},
+    table::Table,
+};
 
 /// Bits of the length in [`Id::text`]; the rest is the place.
 const LEN_BITS: u32 = 28;
@@ -23,20 +24,6 @@ struct Id {
 }
 
 const _: () = assert!(size_of::<Id>() == 24);
-
-/// An id in the table: so much of its hash, so that growing reads nothing else, and the lower half of its number.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    hash: u32,
-    number: u32,
-}
-
-impl Slot {
-    /// What the table is ordered by.
-    fn spread(hash: u32) -> u64 {
-        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-}
 
 /// What was found of an id. Good until the ids change.
 #[derive(Clone, Copy, Debug)]
@@ -64,8 +51,8 @@ pub(crate) struct Dedup {
     ids: VecDeque<Id>,
     /// How many ids have left in front: the number of `ids[0]`.
     gone: u64,
-    /// Numbers of ids, by hash: of several same ids, the latest.
-    table: HashTable<Slot>,
+    /// The lower halves of the numbers of ids: of several same ids, the latest.
+    table: Table,
     text: Arena,
 }
 
@@ -91,14 +78,14 @@ impl Dedup {
     /// What is known of an id.
     pub fn look(&self, id: &[u8]) -> Looked {
         let (hash, id) = (short_hash(id), &id[..id.len().min(LEN_MAX)]);
-        let of = |s: &Slot| nth(&self.ids, self.gone, s.number);
-        let same = |s: &Slot| s.hash == hash && text_of(&self.text, of(s)) == id;
-        Looked { hash, known: self.table.find(Slot::spread(hash), same).map(of).map(|id| (id.seq, id.time)) }
+        let of = |number| nth(&self.ids, self.gone, number);
+        let same = |number| text_of(&self.text, of(number)) == id;
+        Looked { hash, known: self.table.find(hash, same).map(of).map(|id| (id.seq, id.time)) }
     }
     /// Reads where an id is looked for first, so that it is there when it is: for ids that are looked for one after the other, whose places are
     /// waited for together.
     pub fn touch(&self, id: &[u8]) {
-        black_box(self.table.find(Slot::spread(short_hash(id)), |_| false).is_some());
+        self.table.touch(short_hash(id));
     }
     /// The sequence of the message with this id, if it came after `since`.
     #[cfg(test)]
@@ -117,21 +104,16 @@ impl Dedup {
         let at = self.text.push(id);
         self.ids.push_back(Id { seq, time, text: (at << LEN_BITS) | id.len() as u64 });
         let Dedup { ids, gone, table, text } = self;
-        let same = |s: &Slot| s.hash == h && text_of(text, nth(ids, *gone, s.number)) == id;
+        let same = |number| text_of(text, nth(ids, *gone, number)) == id;
         // What is not there need not be searched for again.
-        match if looked.known.is_some() { table.find_mut(Slot::spread(h), same) } else { None } {
-            Some(s) => s.number = number,
-            None => {
-                table.insert_unique(Slot::spread(h), Slot { hash: h, number }, |s| Slot::spread(s.hash));
-            }
+        if looked.known.is_none() || !table.replace(h, number, same) {
+            table.insert(h, number);
         }
     }
 
     fn unlink(&mut self, number: u32, id: &Id) {
         let h = short_hash(text_of(&self.text, id));
-        if let Ok(slot) = self.table.find_entry(Slot::spread(h), |s| s.number == number) {
-            slot.remove();
-        }
+        self.table.remove(h, number);
     }
 
     /// Forgets all that came at `upto` or before.

@@ -110,14 +110,14 @@ impl Stream {
             && self.fits(p)
         {
             if !p.reply.ends_with(b".$FI") {
-                return Ok(self.take_plain(p, id, now));
+                return self.take_plain(p, id, now);
             }
             if let Some(flow) = self.goes_on(p, now) {
                 let mut decision = self.take_plain(p, id, now);
-                if let Decision::Store { applied, .. } = &mut decision {
+                if let Ok(Decision::Store { applied, .. }) = &mut decision {
                     *applied = flow.filter(|_| self.answers(p));
                 }
-                return Ok(decision);
+                return decision;
             }
         }
         self.decide_by_rules(p, msgs, now)
@@ -137,13 +137,15 @@ impl Stream {
             && (max < 0 || body <= max as usize)
     }
 
-    /// Takes a message that meets no rule: one without headers, or with an id only.
-    fn take_plain<'a>(&mut self, p: &Publish<'a>, id: &[u8], now: Now) -> Decision<'a> {
+    /// Takes a message that meets no rule: one without headers, or with an id only. What it answers is made where the caller wants it: to copy it would
+    /// wait until all that was written before is in the cache, also what went into the table of ids at random.
+    #[inline]
+    fn take_plain<'a, E>(&mut self, p: &Publish<'a>, id: &[u8], now: Now) -> Result<Decision<'a>, E> {
         let (seq, time) = (self.given + 1, self.stamp(now));
         if !id.is_empty() && self.config.duplicate_window > 0 {
             let looked = self.dedup.look(id);
             if let Some(seq) = looked.after(time - self.config.duplicate_window) {
-                return self.duplicate(p, seq);
+                return Ok(self.duplicate(p, seq));
             }
             self.dedup.push_looked(looked, id, seq, time);
         }
@@ -157,11 +159,11 @@ impl Stream {
         self.give(seq, time, id);
         let applied = self.answers(p).then(|| Answer::ack(seq));
         let Publish { subject, headers, payload, .. } = *p;
-        Decision::Store {
+        Ok(Decision::Store {
             entry: Entry { seq, time, expires: None, subject, headers, payload },
             now: None,
             applied,
-        }
+        })
     }
 
     /// The answer to a message that is there already.
