@@ -12,13 +12,13 @@ use std::{
 use env::{Instant, ShortMutex};
 use hashbrown::{HashTable, hash_table::Entry};
 use identity::{Permissions, ReplyGrants};
+use keyed::hash;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::{
     Account, Counter, Message, Out, Sub, SubscribeError, Traffic,
     outbox::{self, Flushed},
-    plan::hash,
     router::Deliveries,
     sub::Extra,
 };

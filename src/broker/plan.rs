@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use keyed::hash;
 use subject::QueueId;
 
 use crate::{
@@ -196,25 +197,6 @@ pub(crate) struct Plans {
     used: usize,
     receivers: usize,
     last: usize,
-}
-
-/// The hash of a subject or sid: fixed, fast, and good in its low bits.
-#[inline]
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    const K: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut h = (bytes.len() as u64).wrapping_mul(K);
-    let mut rest = bytes;
-    while let Some((word, tail)) = rest.split_first_chunk::<8>() {
-        h = (h.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(K);
-        rest = tail;
-    }
-    if !rest.is_empty() {
-        let mut word = [0; 8];
-        word[..rest.len()].copy_from_slice(rest);
-        h = (h.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(K);
-    }
-    h = (h ^ (h >> 32)).wrapping_mul(K);
-    h ^ (h >> 32)
 }
 
 impl Plans {
@@ -456,14 +438,5 @@ mod tests {
             assert_eq!(p.allowed, i % 2 == 0);
         }
         assert!(plans.entries.len() <= ENTRIES_MAX && plans.used <= plans.entries.len());
-    }
-
-    #[test]
-    fn the_hash_spreads() {
-        let mut places = vec![0u32; 1024];
-        for i in 0..10_240 {
-            places[hash(format!("s.{}.{}", i / 100, i % 100).as_bytes()) as usize & 1023] += 1;
-        }
-        assert!(places.iter().all(|&n| n < 40), "{:?}", places.iter().max());
     }
 }

@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use hashbrown::{HashTable, hash_table::Entry};
 use identity::{Permissions, Verdict};
+use keyed::hash;
 use subject::QueueId;
 use wire::route::{push_interest, split_shown};
 
 use crate::{
     Account, Broker, Kind, Link, Message, Sub, SubscribeError,
-    plan::{Plans, hash},
+    plan::Plans,
     router::Deliveries,
     trace::{self, Trace, Wish},
 };

@@ -12,6 +12,9 @@ use crate::{
 
 /// Runs what the process's arguments ask for and returns the exit code.
 pub fn main() -> i32 {
+    // What clients choose stands in tables under a key that they do not know.
+    let first = keyed::seed(env::rng("keys of tables").next_u64());
+    debug_assert!(first, "something was hashed before");
     env::run(run()).unwrap_or_else(|e| {
         print_error(&format!("the runtime cannot be started: {e}\n"));
         1

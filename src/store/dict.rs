@@ -9,7 +9,9 @@
 //! Ids are dense and stay until the owner renumbers, which it does when most subjects have no messages left. The order is
 //! a list of small sorted blocks of ids, so that a wildcard's literal start can be sought; a hash table finds one subject.
 
-use std::{cell::Cell, hash::BuildHasher, hint::black_box};
+use std::{cell::Cell, hint::black_box};
+
+use keyed::{Table, tag};
 
 use crate::{filter, types::StreamSeq};
 
@@ -104,74 +106,6 @@ fn make_room<T>(v: &mut Vec<T>, more: usize) {
     }
 }
 
-pub(crate) fn hash(s: &[u8]) -> u32 {
-    // The upper half: it is what all of the text has a part in.
-    (rustc_hash::FxBuildHasher.hash_one(s).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
-}
-
-/// Ids by their subjects' hashes: open addressing in one array, so that a look at it costs one miss of the processor's cache. Both halves stand together, so that
-/// growing reads no text; the place rises with the hash, so that growing goes through old and new array once, in order. Nothing is taken out.
-#[derive(Default)]
-struct Table {
-    /// The hash in the upper half, the id in the lower.
-    slots: Vec<u64>,
-    len: usize,
-}
-
-/// No id stands there: ids are below `u32::MAX`.
-const EMPTY: u64 = u64::MAX;
-
-impl Table {
-    fn with_room(n: usize) -> Table {
-        Table { slots: vec![EMPTY; (n + n / 2).max(8)], len: 0 }
-    }
-    fn weight(&self) -> usize {
-        self.slots.capacity() * 8
-    }
-    fn place(&self, hash: u32) -> usize {
-        ((u64::from(hash) * self.slots.len() as u64) >> 32) as usize
-    }
-    fn find(&self, hash: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        if self.slots.is_empty() {
-            return None;
-        }
-        let mut at = self.place(hash);
-        loop {
-            let slot = self.slots[at];
-            if slot == EMPTY {
-                return None;
-            }
-            if (slot >> 32) as u32 == hash && is_it(slot as u32) {
-                return Some(slot as u32);
-            }
-            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
-        }
-    }
-    /// What a search for a hash looks at first.
-    fn first(&self, hash: u32) -> u64 {
-        self.slots.get(self.place(hash)).copied().unwrap_or(EMPTY)
-    }
-    /// Adds an id that is not there.
-    fn insert(&mut self, hash: u32, id: u32) {
-        // At most three quarters are taken, and while it is large at least half.
-        if (self.len + 1) * 4 > self.slots.len() * 3 {
-            let more = if self.len < GROWS_SLOWLY { self.slots.len().max(8) } else { self.slots.len() / 2 };
-            let old = std::mem::take(&mut self.slots);
-            self.slots = vec![EMPTY; old.len() + more];
-            old.into_iter().filter(|s| *s != EMPTY).for_each(|s| self.put(s));
-        }
-        self.len += 1;
-        self.put((u64::from(hash) << 32) | u64::from(id));
-    }
-    fn put(&mut self, slot: u64) {
-        let mut at = self.place((slot >> 32) as u32);
-        while self.slots[at] != EMPTY {
-            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
-        }
-        self.slots[at] = slot;
-    }
-}
-
 impl Dict {
     /// An empty one with room for `n` subjects.
     pub(crate) fn with_room(n: usize) -> Dict {
@@ -196,7 +130,7 @@ impl Dict {
         make_room(&mut self.infos, 1);
         self.text.extend_from_slice(s);
         self.infos.push(Info { text, count, first: k.first, last: k.last });
-        self.table.insert(hash(s), id);
+        self.table.insert(tag(keyed::hash(s)), id);
         match self.order.last_mut() {
             Some(b) if b.len() < BLOCK => b.push(id),
             _ => {
@@ -227,7 +161,7 @@ impl Dict {
     pub(crate) fn weight(&self) -> usize {
         self.text.capacity()
             + self.infos.capacity() * size_of::<Info>()
-            + self.table.weight()
+            + self.table.heap_bytes()
             + self.order.iter().map(|b| b.capacity() * 4 + 24).sum::<usize>()
     }
 
@@ -251,7 +185,7 @@ impl Dict {
         if let Some(last) = self.found_last(s) {
             return Some(last);
         }
-        let id = self.table.find(hash(s), |id| self.subject(id) == s)?;
+        let id = self.table.find(tag(keyed::hash(s)), |id| self.subject(id) == s)?;
         self.found.set(id);
         Some(id)
     }
@@ -289,8 +223,8 @@ impl Dict {
     fn guess(&self, some: &[&[u8]], hashes: &mut [u32; ABREAST], ids: &mut [Option<u32>; ABREAST]) {
         let mut touched = 0;
         for (s, h) in some.iter().zip(hashes.iter_mut()) {
-            *h = hash(s);
-            touched ^= self.table.first(*h);
+            *h = tag(keyed::hash(s));
+            touched ^= self.table.touch(*h);
         }
         for (h, id) in hashes[..some.len()].iter().zip(ids) {
             *id = self.table.find(*h, |_| true);
@@ -323,7 +257,7 @@ impl Dict {
         make_room(&mut self.infos, 1);
         self.text.extend_from_slice(s);
         self.infos.push(Info { text, count: 0, first: StreamSeq(0), last: StreamSeq(0) });
-        self.table.insert(hash(s), id);
+        self.table.insert(tag(keyed::hash(s)), id);
         self.put_in_order(s, id);
         id
     }

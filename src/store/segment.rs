@@ -7,7 +7,6 @@
 //! - S-40: a footer can be rebuilt from its piece's blocks, and says the same when it is.
 
 use std::{
-    hash::BuildHasher,
     ops::Range,
     sync::{Arc, OnceLock},
 };
@@ -637,14 +636,13 @@ impl Names {
         if !self.ends.is_empty() && self.name(self.last) == subject {
             return self.last;
         }
-        let hash = |s: &[u8]| rustc_hash::FxBuildHasher.hash_one(s);
-        let found = self.table.find(hash(subject), |i| self.name(*i) == subject).copied();
+        let found = self.table.find(keyed::hash(subject), |i| self.name(*i) == subject).copied();
         self.last = found.unwrap_or_else(|| {
             let i = u32::try_from(self.ends.len()).expect("a piece has fewer than 2^32 messages");
             self.text.extend_from_slice(subject);
             self.ends.push(self.text.len());
             let (text, ends) = (&self.text, &self.ends);
-            self.table.insert_unique(hash(subject), i, |i| hash(name_at(text, ends, *i)));
+            self.table.insert_unique(keyed::hash(subject), i, |i| keyed::hash(name_at(text, ends, *i)));
             i
         });
         self.last

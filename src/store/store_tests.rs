@@ -67,7 +67,7 @@ fn acked(t: &Ticket) -> bool {
 fn last_messages_of_subjects_with_one_hash() {
     let mut seen = rustc_hash::FxHashMap::default();
     let alike = (0..1 << 20).map(|i| format!("s.{i}")).find_map(|s| {
-        let before = seen.insert(crate::dict::hash(s.as_bytes()), s.clone())?;
+        let before = seen.insert(keyed::tag(keyed::hash(s.as_bytes())), s.clone())?;
         Some((before, s))
     });
     let (a, b) = alike.expect("two of a million have one hash");

@@ -53,14 +53,6 @@ impl Arena {
     }
 }
 
-/// A hash of a short byte string. For tables in memory only: never stored, never sent.
-pub(crate) fn hash(b: &[u8]) -> u64 {
-    use std::hash::Hasher;
-    let mut h = rustc_hash::FxHasher::default();
-    h.write(b);
-    h.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

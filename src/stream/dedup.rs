@@ -2,12 +2,11 @@
 //!
 //! Owns the table. In order of sequence and time, so the oldest leave first and a refused tail leaves last; one buffer holds all ids.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, hint::black_box};
 
-use crate::{
-    arena::{Arena, hash},
-    table::Table,
-};
+use keyed::{Table, tag};
+
+use crate::arena::Arena;
 
 /// Bits of the length in [`Id::text`]; the rest is the place.
 const LEN_BITS: u32 = 28;
@@ -28,7 +27,7 @@ const _: () = assert!(size_of::<Id>() == 24);
 /// What was found of an id. Good until the ids change.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Looked {
-    hash: u32,
+    tag: u32,
     /// The sequence and the time of its message.
     known: Option<(u64, i64)>,
 }
@@ -40,9 +39,8 @@ impl Looked {
     }
 }
 
-fn short_hash(id: &[u8]) -> u32 {
-    let h = hash(id);
-    (h >> 32) as u32 ^ h as u32
+fn tag_of(id: &[u8]) -> u32 {
+    tag(keyed::hash(id))
 }
 
 /// The ids that are remembered.
@@ -77,15 +75,15 @@ impl Dedup {
 
     /// What is known of an id.
     pub fn look(&self, id: &[u8]) -> Looked {
-        let (hash, id) = (short_hash(id), &id[..id.len().min(LEN_MAX)]);
+        let (tag, id) = (tag_of(id), &id[..id.len().min(LEN_MAX)]);
         let of = |number| nth(&self.ids, self.gone, number);
         let same = |number| text_of(&self.text, of(number)) == id;
-        Looked { hash, known: self.table.find(hash, same).map(of).map(|id| (id.seq, id.time)) }
+        Looked { tag, known: self.table.find(tag, same).map(of).map(|id| (id.seq, id.time)) }
     }
     /// Reads where an id is looked for first, so that it is there when it is: for ids that are looked for one after the other, whose places are
     /// waited for together.
     pub fn touch(&self, id: &[u8]) {
-        self.table.touch(short_hash(id));
+        black_box(self.table.touch(tag_of(id)));
     }
     /// The sequence of the message with this id, if it came after `since`.
     #[cfg(test)]
@@ -99,7 +97,7 @@ impl Dedup {
     }
     /// The same for one that was just looked for.
     pub fn push_looked(&mut self, looked: Looked, id: &[u8], seq: u64, time: i64) {
-        let (h, id) = (looked.hash, &id[..id.len().min(LEN_MAX)]);
+        let (h, id) = (looked.tag, &id[..id.len().min(LEN_MAX)]);
         let number = (self.gone + self.ids.len() as u64) as u32;
         let at = self.text.push(id);
         self.ids.push_back(Id { seq, time, text: (at << LEN_BITS) | id.len() as u64 });
@@ -112,7 +110,7 @@ impl Dedup {
     }
 
     fn unlink(&mut self, number: u32, id: &Id) {
-        let h = short_hash(text_of(&self.text, id));
+        let h = tag_of(text_of(&self.text, id));
         self.table.remove(h, number);
     }
 

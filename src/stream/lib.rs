@@ -20,7 +20,6 @@ pub mod publish;
 pub mod schedule;
 pub mod source;
 pub mod stream;
-mod table;
 mod tail;
 pub mod time;
 

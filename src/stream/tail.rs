@@ -5,7 +5,9 @@
 
 use std::collections::VecDeque;
 
-use crate::arena::{Arena, hash};
+use keyed::hash;
+
+use crate::arena::Arena;
 
 #[derive(Clone, Copy, Debug)]
 struct Item {

@@ -8,11 +8,9 @@
 //! for none. No input can make it panic.
 
 mod bytes;
-mod hash;
 mod matched;
 mod queues;
 mod slab;
-mod table;
 mod text;
 pub mod transform;
 mod trie;

@@ -1,11 +1,8 @@
 //! Queue group names as small numbers, counted, so that a match groups by comparing integers.
 
-use crate::{
-    bytes::same,
-    hash::{Key, tag},
-    slab::Slab,
-    table::TagTable,
-};
+use keyed::{Key, Table, tag};
+
+use crate::{bytes::same, slab::Slab};
 use std::num::NonZeroU32;
 
 /// The name of a queue group within one [`crate::Trie`]. Valid while some value of the trie is in that group; after
@@ -31,12 +28,12 @@ struct Queue {
 #[derive(Clone)]
 pub(crate) struct Queues {
     names: Slab<Queue>,
-    index: TagTable,
+    index: Table,
 }
 
 impl Queues {
     pub(crate) fn new() -> Self {
-        Queues { names: Slab::new(), index: TagTable::new() }
+        Queues { names: Slab::new(), index: Table::new() }
     }
 
     /// The id of `name` if anything is in that group.

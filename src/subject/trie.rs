@@ -20,13 +20,13 @@
 //! Listing by pattern ([`Trie::for_each_within`], [`Trie::for_each_overlapping`]) reads everything: about 20 ns a
 //! value. It serves configuration changes and monitoring, never a message.
 
+use keyed::{Key, Table, tag};
+
 use crate::{
     bytes::{find_dot, has_empty_token, same},
-    hash::{Key, tag},
     matched::Matched,
     queues::{QueueId, Queues},
     slab::Slab,
-    table::TagTable,
     text::Text,
     valid::{collides, has_wildcard, is_star, is_subset, is_tail, is_valid, tokens},
     values::{Member, Values},
@@ -165,9 +165,9 @@ const FIRST_NODE: u64 = 1 << 40;
 pub struct Trie<T> {
     key: Key,
     literals: Slab<Literal<T>>,
-    literal_index: TagTable,
+    literal_index: Table,
     nodes: Slab<Node<T>>,
-    edges: TagTable,
+    edges: Table,
     queues: Queues,
     len: usize,
 }
@@ -179,9 +179,9 @@ impl<T> Trie<T> {
         Trie {
             key: Key::new(seed),
             literals: Slab::new(),
-            literal_index: TagTable::new(),
+            literal_index: Table::new(),
             nodes: Slab::new(),
-            edges: TagTable::new(),
+            edges: Table::new(),
             queues: Queues::new(),
             len: 0,
         }

@@ -4,7 +4,9 @@
 //! of what is left is deterministic, and it is the order of insertion as long as nothing was removed. A long list has
 //! an index from a value's key to its place, so that ten thousand subscribers of one subject can all leave at once.
 
-use crate::{hash::tag, queues::QueueId, table::TagTable};
+use keyed::{Table, tag};
+
+use crate::queues::QueueId;
 use std::sync::Arc;
 
 /// What a trie can hold: anything with a number that tells it from the others under the same subject and queue.
@@ -188,7 +190,7 @@ impl<T: Member> Many<T> {
 pub(crate) struct List<T> {
     pub(crate) items: Vec<T>,
     /// From a value's key to its place in `items`; complete whenever it is there.
-    index: Option<Box<TagTable>>,
+    index: Option<Box<Table>>,
 }
 
 /// Lists shorter than this are searched: that is faster than any index.
@@ -206,7 +208,7 @@ impl<T> List<T> {
     }
 
     fn heap_bytes(&self) -> usize {
-        let index = self.index.as_ref().map_or(0, |i| size_of::<TagTable>() + i.heap_bytes());
+        let index = self.index.as_ref().map_or(0, |i| size_of::<Table>() + i.heap_bytes());
         self.items.capacity() * size_of::<T>() + index
     }
 }
@@ -218,7 +220,7 @@ impl<T: Member> List<T> {
         }
         self.items.push(value);
         if self.index.is_none() && self.items.len() == INDEXED_FROM {
-            let mut index = TagTable::new();
+            let mut index = Table::new();
             for (at, v) in self.items.iter().enumerate() {
                 index.insert(spread(v.key()), at as u32);
             }

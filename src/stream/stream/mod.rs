@@ -36,7 +36,7 @@ pub use due::{Deadlines, Due};
 
 use self::apply::{Progress, Todo};
 use self::batch::Batches;
-use crate::arena::{Arena, hash};
+use crate::arena::Arena;
 use crate::config::{Discard, Retention, StreamConfig};
 use crate::counter::Counter;
 use crate::dedup::Dedup;
@@ -169,7 +169,7 @@ pub struct Stream {
 impl Stream {
     /// A stream of this configuration, which has been checked. It is empty: `restore` is for one that has messages.
     pub fn new(config: StreamConfig, created: i64, limits: Limits) -> Stream {
-        let lot = hash(config.name.as_bytes()) ^ created as u64;
+        let lot = keyed::hash(config.name.as_bytes()) ^ created as u64;
         let mut stream = Stream {
             config: StreamConfig::default(),
             created,

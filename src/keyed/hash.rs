@@ -1,13 +1,35 @@
-//! The keyed hash of subjects and tokens: folded 64x64 to 128 bit multiplications, eight bytes at a time.
-//!
-//! Keyed, because clients choose subjects: whoever does not know the seed cannot aim at one chain of a table. Not a
-//! cryptographic hash, never stored and never sent: it may differ between processes and versions.
+//! The keyed hash: folded 64x64 to 128 bit multiplications, eight bytes at a time.
 
-use crate::bytes::{half, word};
+use std::sync::OnceLock;
+
+/// The process's key.
+static KEY: OnceLock<Key> = OnceLock::new();
+
+/// Draws the process's key from `seed`, before anything is hashed; false if it was too late. Without it the key is the same in every process, as a
+/// simulation wants it.
+pub fn seed(seed: u64) -> bool {
+    KEY.set(Key::new(seed)).is_ok()
+}
+
+/// The hash of a byte string under the process's key.
+#[inline]
+#[must_use]
+pub fn hash(b: &[u8]) -> u64 {
+    KEY.get_or_init(|| Key::new(0)).bytes(b)
+}
+
+#[inline(always)]
+fn word(b: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(*b[at..].first_chunk().expect("the caller has looked at the length"))
+}
+#[inline(always)]
+fn half(b: &[u8], at: usize) -> u64 {
+    u64::from(u32::from_le_bytes(*b[at..].first_chunk().expect("the caller has looked at the length")))
+}
 
 /// The key of one table, spread out of one seed.
 #[derive(Clone, Copy)]
-pub(crate) struct Key {
+pub struct Key {
     a: u64,
     b: u64,
     c: u64,
@@ -21,7 +43,8 @@ fn fold(x: u64, y: u64) -> u64 {
 
 impl Key {
     /// A key from a seed, spread with splitmix64 so that near seeds give unlike keys.
-    pub(crate) fn new(seed: u64) -> Key {
+    #[must_use]
+    pub fn new(seed: u64) -> Key {
         let mut state = seed;
         let mut next = || {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -34,7 +57,8 @@ impl Key {
 
     /// The hash of a byte string.
     #[inline]
-    pub(crate) fn bytes(&self, s: &[u8]) -> u64 {
+    #[must_use]
+    pub fn bytes(&self, s: &[u8]) -> u64 {
         let n = s.len();
         let (x, y, mut acc) = if n >= 16 {
             let mut acc = self.a;
@@ -59,14 +83,16 @@ impl Key {
 
     /// The hash of the edge that leaves node `parent` by a token whose own hash is `token`.
     #[inline(always)]
-    pub(crate) fn edge(&self, parent: u32, token: u64) -> u64 {
+    #[must_use]
+    pub fn edge(&self, parent: u32, token: u64) -> u64 {
         fold(token ^ self.a, self.c ^ u64::from(parent))
     }
 }
 
 /// The 32 bits of a hash that a table keeps beside an entry's id, and from whose top it derives the position.
 #[inline(always)]
-pub(crate) fn tag(hash: u64) -> u32 {
+#[must_use]
+pub fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
