@@ -337,6 +337,14 @@ fn limits_of(a: &AccountJetStream) -> AccountLimits {
     }
 }
 
+/// Others lead from now on what this server leads; it serves on.
+pub async fn leave(server: &Server) {
+    let engine = server.jetstream.read().clone();
+    if let Some(engine) = engine {
+        engine.leave().await;
+    }
+}
+
 /// Hands over what this server leads, while it still serves.
 pub async fn hand_over(server: &Server) {
     let engine = server.jetstream.read().clone();

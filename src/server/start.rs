@@ -528,7 +528,7 @@ impl Server {
         }
     }
 
-    /// Takes no new clients, tells those that are here to go elsewhere, closes them one after another, and stops.
+    /// Takes no new clients, lets others lead, tells those that are here to go elsewhere, closes them one after another, and stops.
     pub async fn lame_duck(self: &Arc<Server>) {
         if self.lame_duck.swap(true, AcqRel) {
             return;
@@ -537,6 +537,9 @@ impl Server {
         self.log.info(format_args!("Entering lame duck mode, stop accepting new clients"));
         self.lame_duck_notice.notify_waiters();
         self.links.lame_duck.store(true, Release);
+        crate::events::lame_duck(self);
+        // Who is told to go elsewhere shall find others that lead, and nobody shall wait for them while all go.
+        crate::jetstream::leave(self).await;
         {
             let _with_no_reload = self.reloads.lock().await;
             let mut s = (*self.links.settings()).clone();
@@ -548,7 +551,6 @@ impl Server {
         if let Some(mesh) = &self.cluster.mesh {
             mesh.lame_duck();
         }
-        crate::events::lame_duck(self);
         // The grace period lets clients go by themselves; the rest of the time is spread over those that stay. With nobody
         // there, there is nothing to wait for.
         let grace_ends = env::now() + o.lame_duck_grace_period.min(o.lame_duck_duration);

@@ -60,6 +60,9 @@ pub struct Hello {
     /// The node that hears this was removed from the cluster.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub expels: bool,
+    /// It is about to go, and is to get nothing new.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaves: bool,
 }
 
 /// Another node.
@@ -298,6 +301,7 @@ impl JetStream {
             memory_max: self.tunable().memory_max,
             storage_max: self.tunable().storage_max,
             expels,
+            leaves: self.leaves(self.me),
         };
         serde_json::to_vec(&hello).expect("a hello is plain text and numbers").into()
     }
