@@ -344,10 +344,10 @@ fn who_came_in_under_other_settings_has_to_ask_again() {
         let other = start("s2", &cluster(asks, &[])).await;
         let mesh = first.cluster.mesh.clone().unwrap();
         let (open, asks) = (mesh.settings(), other.cluster.mesh.as_ref().unwrap().settings());
-        let mut p = Peer::new(&first, "").await;
+        let mut p = Peer::new(&second, "").await;
         p.sub("secret", "").await;
         p.sub("x", "").await;
-        interest(&second, "$G", "secret", true).await;
+        interest(&first, "$G", "secret", true).await;
         // A reload that changes nothing of it closes nothing.
         let ids = || mesh.routes().iter().map(|r| r.link.id).collect::<std::collections::BTreeSet<_>>();
         let before = ids();
@@ -359,9 +359,9 @@ fn who_came_in_under_other_settings_has_to_ask_again() {
         info.export.clone_from(&asks.info.export);
         let permissions = asks.permissions.clone();
         mesh.set_settings(RouteSettings { info, permissions, ..(*open).clone() });
-        interest(&second, "$G", "secret", false).await;
-        interest(&second, "$G", "x", true).await;
-        meshed(&first, 1, 4).await;
+        interest(&first, "$G", "secret", false).await;
+        interest(&first, "$G", "x", true).await;
+        assert_eq!(ids(), before, "what is given is agreed on over the connections that there are");
         // Whom nobody asked is asked now, and has no password.
         let (authenticator, credentials) = (asks.authenticator.clone(), asks.credentials.clone());
         let asking = RouteSettings { authenticator, credentials, ..(*open).clone() };
@@ -430,6 +430,73 @@ fn permissions_of_routes() {
         assert!(!specific.iter().any(|s| told(s)));
         first.stop();
         second.stop();
+    });
+}
+
+/// A stream of messages does not notice what is forbidden and allowed beside it.
+#[test]
+fn b9_permissions_that_change_hold_on_the_routes_that_are_there() {
+    run(async {
+        let first = start("s0", &cluster("name: C", &[])).await;
+        let second = start("s1", &cluster("name: C", &[cluster_port(&first)])).await;
+        meshed(&first, 1, 4).await;
+        let words = "name: D, permissions { import: { deny: \"in.>\" }, export: { deny: \"out.>\" } }";
+        let other = start("s2", &cluster(words, &[])).await;
+        let mesh = first.cluster.mesh.clone().unwrap();
+        let (open, narrow) = (mesh.settings(), other.cluster.mesh.as_ref().unwrap().settings());
+        let mut info = open.info.clone();
+        (info.import, info.export) = (narrow.info.import.clone(), narrow.info.export.clone());
+        let narrow = RouteSettings { info, permissions: narrow.permissions.clone(), ..(*open).clone() };
+        let ids = || mesh.routes().iter().map(|r| r.link.id).collect::<Vec<_>>();
+        let before = ids();
+        let (mut a, mut b) = (Peer::new(&first, "").await, Peer::new(&second, "").await);
+        for p in [&mut a, &mut b] {
+            for (subject, queue) in [("in.x", ""), ("in.q", "g"), ("out.x", ""), ("out.q", "g"), ("ok", "")] {
+                p.sub(subject, queue).await;
+            }
+        }
+        a.sub("in.*", "").await;
+        for s in [&first, &second] {
+            remote_interest(s, "$G", "ok").await;
+        }
+        let mut sent = 0;
+        for round in 0..4 {
+            let is_narrow = round % 2 == 0;
+            for i in 0..50 {
+                if i == 20 {
+                    mesh.set_settings(if is_narrow { narrow.clone() } else { (*open).clone() });
+                }
+                for p in [&mut a, &mut b] {
+                    p.publish("ok", "", &sent.to_string()).await;
+                }
+                sent += 1;
+            }
+            let told = |s: &Arc<Server>, subject: &str| {
+                let found = s.broker.account("$G").unwrap().matching(subject.as_bytes());
+                found.iter().any(|s| s.link.kind == broker::Kind::Route && s.subject() == subject.as_bytes())
+            };
+            let (one, two) = (first.clone(), second.clone());
+            eventually(&format!("round {round}: what passes is known, and nothing else"), move || {
+                ["in.x", "in.q", "in.*"].iter().all(|s| told(&two, s) != is_narrow)
+                    && ["out.x", "out.q"].iter().all(|s| told(&one, s) != is_narrow)
+                    && ["out.x", "out.q"].iter().all(|s| told(&two, s))
+                    && ["in.x", "in.q"].iter().all(|s| told(&one, s))
+            })
+            .await;
+            weight(&first, "$G", "in.q", 1).await;
+        }
+        for p in [&mut a, &mut b] {
+            let deadline = env::now() + PATIENCE;
+            while p.msgs.len() < 2 * sent {
+                assert!(env::now() < deadline, "{} of {} came", p.msgs.len(), 2 * sent);
+                p.settle().await;
+            }
+            assert_eq!(p.msgs.len(), 2 * sent);
+        }
+        assert_eq!(ids(), before, "the routes stay");
+        for s in [first, second, other] {
+            s.stop();
+        }
     });
 }
 
