@@ -550,7 +550,7 @@ impl JetStream {
             return Some(format!("JetStream stream '{stream}' could not be recovered: {why}"));
         }
         let stopped = |a: &Arc<Assets>| a.streams().iter().find_map(|s| stopped(&a.account.name, s));
-        let of_cluster = || self.unhealthy_meta().or_else(|| self.unhealthy_member(|_| true));
+        let of_cluster = || self.unhealthy_meta().or_else(|| self.unhealthy_member(false, |_| true));
         self.accounts().iter().find_map(stopped).or_else(of_cluster)
     }
     /// Why this node does not serve what it holds of an account, or one stream of it, if so. Whether there is a consumer
@@ -589,7 +589,8 @@ impl JetStream {
         }
         let asked = assets.streams();
         let fault = asked.iter().filter(|s| is_asked(&s.name)).find_map(|s| stopped(account, s));
-        let of_member = || self.unhealthy_member(|a| *a.account == *account && is_asked(&a.name));
+        let of_member =
+            || self.unhealthy_member(!stream.is_empty(), |a| *a.account == *account && is_asked(&a.name));
         if let Some(why) = fault.or_else(of_member) {
             return Ok(Some(why));
         }
@@ -626,14 +627,17 @@ impl JetStream {
         found
     }
 
-    /// What streams have lost to damage, and what only a store had that its server has no more, a sentence each. Everything else is served.
+    /// What streams have lost to damage, what only a store had that its server has no more, and what nobody leads because others are away, a sentence each.
+    /// Everything else is served.
     pub fn losses(&self) -> Vec<String> {
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
         let said = |a: &Arc<Assets>| {
             let name = a.account.name.clone();
             a.streams().iter().filter_map(|s| loss(&name, s)).collect::<Vec<_>>()
         };
-        all.iter().flat_map(said).chain(self.kept().iter().map(|k| k.to_string())).collect()
+        let kept = self.kept();
+        let kept = kept.iter().map(|k| k.to_string());
+        all.iter().flat_map(said).chain(kept).chain(self.outnumbered()).collect()
     }
 
     /// Takes no messages any more and tells all who wait for some that the server shuts down. To be called while connections are open.

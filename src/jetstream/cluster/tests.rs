@@ -905,6 +905,36 @@ fn without_a_majority_nobody_answers_for_the_stream() {
     });
 }
 
+/// A probe that starts servers anew would only make it worse.
+#[test]
+fn a_stream_without_a_majority_makes_nobody_ill_whose_fault_it_is_not() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let v = w.at(0).good("STREAM.CREATE.S", &stream("S", 2)).await;
+        w.at(0).good("STREAM.CREATE.O", &json!({ "name": "O", "subjects": ["O"] }).to_string()).await;
+        let (gone, left) = (
+            v["cluster"]["leader"].as_str().expect("somebody leads"),
+            v["cluster"]["replicas"][0]["name"].as_str().expect("another has it"),
+        );
+        let left = w.find(left);
+        w.kill(w.find(gone)).await;
+        let node = w.at(left).node.clone();
+        let said = until("it is told of", || node.losses().pop()).await;
+        assert_eq!(said, "JetStream stream 'A > S' has no leader: most of its servers are away");
+        until("the servers are well", || w.all().all(|s| s.node.unhealthy().is_none()).then_some(())).await;
+        let why = "JetStream stream 'A > S' is not current: no leader";
+        assert_eq!(node.unhealthy_of("A", "S", ""), Ok(Some(why.into())), "who asks for it hears it");
+        assert_eq!(node.unhealthy_of("A", "", ""), Ok(None));
+        // What one server alone has is no group.
+        let groups = node.raftz("A", "").expect("it is in a cluster");
+        let names: Vec<&String> = groups["A"].as_object().into_iter().flatten().map(|(n, _)| n).collect();
+        assert!(names.len() == 1 && names[0].starts_with("S-R2F-"), "{groups}");
+        assert!(node.raftz("B", "").is_some_and(|v| v == json!({})));
+        w.end().await;
+    });
+}
+
 #[test]
 fn c4_requests_are_answered_once_although_the_network_loses() {
     run(async {

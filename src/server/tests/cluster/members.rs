@@ -8,7 +8,7 @@ use env::{
 };
 use links::route::{RouteSettings, RouteUrl, Slot};
 use serde_json::{Value, json};
-use server::Server;
+use server::{Server, monitor};
 
 use super::support::*;
 
@@ -430,6 +430,49 @@ fn permissions_of_routes() {
         assert!(!specific.iter().any(|s| told(s)));
         first.stop();
         second.stop();
+    });
+}
+
+/// As with a nats-server: of two that have each other in their configuration both have asked for the connection, and each route shows what the
+/// server at its other end takes and gives.
+#[test]
+fn routes_are_shown_as_the_configuration_has_them() {
+    run(async {
+        let first = start("s0", &cluster("name: C, permissions { export: { deny: \"x.>\" } }", &[])).await;
+        let second = start("s1", &cluster("name: C", &[cluster_port(&first)])).await;
+        let third = start("s2", &cluster("name: C", &[cluster_port(&first)])).await;
+        for s in [&first, &second, &third] {
+            meshed(s, 2, 4).await;
+        }
+        let at = cluster_port(&second);
+        let url = RouteUrl { host: at.ip().to_string(), port: at.port(), credentials: None };
+        let mesh = first.cluster.mesh.clone().unwrap();
+        let open = mesh.settings();
+        mesh.set_settings(RouteSettings { urls: vec![url], ..(*open).clone() });
+        let (found, id) = (mesh.clone(), second.id().to_owned());
+        eventually("the server of the configuration is found", move || found.is_configured(&id)).await;
+        let shown = |s: &Arc<Server>, to: &Arc<Server>| {
+            let v = serde_json::to_value(monitor::routez(s, &monitor::RoutezOptions::default())).unwrap();
+            let routes = v["routes"].as_array().unwrap().clone();
+            let all: Vec<_> = routes
+                .iter()
+                .filter(|r| r["remote_name"] == *to.name)
+                .map(|r| {
+                    (r["did_solicit"] == true, r["is_configured"] == true, r["export"]["deny"][0].clone())
+                })
+                .collect();
+            assert!(all.len() == 4 && all.iter().all(|r| *r == all[0]), "{v}");
+            all[0].clone()
+        };
+        assert_eq!(shown(&first, &second), (true, true, Value::Null));
+        assert_eq!(shown(&second, &first), (true, true, "x.>".into()));
+        assert_eq!(shown(&first, &third), (false, false, Value::Null));
+        assert_eq!(shown(&third, &first), (true, true, "x.>".into()));
+        let between = [shown(&second, &third), shown(&third, &second)];
+        assert!(between.iter().all(|r| !r.1) && between[0].0 != between[1].0, "{between:?}");
+        for s in [first, second, third] {
+            s.stop();
+        }
     });
 }
 
