@@ -316,8 +316,8 @@ pub fn account_made(server: &Arc<Server>, account: &Arc<Account>) {
 
 /// Limits of an account; `None` if JetStream is off for it.
 fn account_limits(o: &Options, name: &str) -> Option<AccountLimits> {
-    if o.accounts.is_empty() {
-        return (name == GLOBAL_ACCOUNT).then(AccountLimits::default);
+    if name == GLOBAL_ACCOUNT {
+        return crate::settings::has_global_account_only(o).then(AccountLimits::default);
     }
     let account = o.accounts.iter().find(|a| a.name == name)?;
     account.jetstream.as_ref().map(limits_of)
