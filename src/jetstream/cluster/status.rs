@@ -169,8 +169,10 @@ impl JetStream {
             let replicas = self.peers_of(&handle, &nodes, leader);
             v["replicas"] = serde_json::to_value(replicas).unwrap_or_default();
         }
-        v["cluster_size"] = json!(nodes.len().max(1));
-        v["quorum_needed"] = json!(nodes.len() / 2 + 1);
+        // Who is listed and away with its disk does not vote.
+        let voters = self.meta.handle().map_or(0, |h| h.members().0.len()).max(1);
+        v["cluster_size"] = json!(voters);
+        v["quorum_needed"] = json!(voters / 2 + 1);
         for none in ["pending", "pending_requests", "pending_infos"] {
             v[none] = json!(0);
         }
