@@ -85,6 +85,13 @@ struct Local {
     count: u32,
 }
 
+impl Local {
+    /// The members of a queue group.
+    fn weight(&self) -> Option<u32> {
+        (self.subject_len as usize != self.text.len()).then_some(self.count)
+    }
+}
+
 /// What an account tells the routes.
 #[derive(Default)]
 pub(crate) struct Advert {
@@ -141,8 +148,7 @@ impl Advert {
         }
         for l in &self.locals {
             let subject = &l.text[..l.subject_len as usize];
-            let weight = (subject.len() != l.text.len()).then_some(l.count);
-            out.tell(true, account, subject, &l.text, weight);
+            out.tell(true, account, subject, &l.text, l.weight());
         }
         self.outs.push(out.clone());
     }
@@ -155,6 +161,31 @@ impl Advert {
             out.tell(false, account, subject, &l.text, None);
         }
     }
+    /// Other permissions hold for a route: what passes only now is told, and what passed only before is taken back.
+    fn permit(&mut self, account: &str, link: &Link, permissions: &Option<Arc<Permissions>>) {
+        let Some(out) = self.outs.iter_mut().find(|o| o.link.id == link.id) else { return };
+        let before = RouteOut { permissions: permissions.clone(), ..out.clone() };
+        let before = std::mem::replace(out, before);
+        for l in &self.locals {
+            let subject = &l.text[..l.subject_len as usize];
+            match (before.takes(subject), out.takes(subject)) {
+                (false, true) => out.tell(true, account, subject, &l.text, l.weight()),
+                (true, false) => before.tell(false, account, subject, &l.text, None),
+                _ => {}
+            }
+        }
+    }
+    /// Tells a route once more of some of what there is: it has not taken note of that so far.
+    fn repeat(&self, account: &str, link: &Link, some: &dyn Fn(&[u8], &[u8]) -> bool) {
+        let Some(out) = self.outs.iter().find(|o| o.link.id == link.id) else { return };
+        for l in &self.locals {
+            let subject = &l.text[..l.subject_len as usize];
+            let queue = l.text.get(subject.len() + 1..).unwrap_or_default();
+            if some(subject, queue) {
+                out.tell(true, account, subject, &l.text, l.weight());
+            }
+        }
+    }
     /// Tells a route no more.
     fn forget(&mut self, link: &Link) {
         self.outs.retain(|o| o.link.id != link.id);
@@ -162,8 +193,12 @@ impl Advert {
 }
 
 impl RouteOut {
+    /// Whether messages of a subject are taken from there.
+    fn takes(&self, subject: &[u8]) -> bool {
+        self.permissions.as_ref().is_none_or(|p| p.can_publish(subject))
+    }
     fn tell(&self, on: bool, account: &str, subject: &[u8], text: &[u8], weight: Option<u32>) {
-        if self.permissions.as_ref().is_some_and(|p| !p.can_publish(subject)) {
+        if !self.takes(subject) {
             return;
         }
         let token = self.carries.token(account);
@@ -225,6 +260,41 @@ impl Broker {
             advert.lock().withdraw(account, link);
         }
     }
+    /// Other permissions hold for a route. Its messages are its inbox's ([`RouteInbox::permit`]).
+    pub fn permit_route(&self, link: &Arc<Link>, permissions: &Option<Arc<Permissions>>) {
+        let mut routes = self.routes.write();
+        for r in routes.iter_mut().filter(|r| r.link.id == link.id) {
+            r.permissions.clone_from(permissions);
+        }
+        for account in self.accounts() {
+            if let Some(advert) = &account.advert {
+                advert.lock().permit(&account.name, link, permissions);
+            }
+        }
+        drop(routes);
+        for s in link.list_subscriptions() {
+            if !gives(permissions, s.subject(), s.queue())
+                && let Some(account) = self.account_of_sub(link, &s)
+            {
+                link.unsubscribe_route(&account, s.sid(), s.subject(), s.queue());
+            }
+        }
+    }
+    /// Tells a route once more of what it takes note of now and did not before: `some` of subject and queue group.
+    pub fn repeat_to_route(&self, link: &Link, some: &dyn Fn(&[u8], &[u8]) -> bool) {
+        for account in self.accounts() {
+            if let Some(advert) = &account.advert {
+                advert.lock().repeat(&account.name, link, some);
+            }
+        }
+    }
+    /// The account of a subscription that stands for interest at a route's other end.
+    fn account_of_sub(&self, link: &Link, sub: &Sub) -> Option<Arc<Account>> {
+        match sub.sid() {
+            b"" => link.account(),
+            name => str::from_utf8(name).ok().and_then(|n| self.account(n)),
+        }
+    }
     /// Takes a route and its interest away.
     pub fn detach_route(&self, link: &Arc<Link>) {
         self.routes.write().retain(|r| r.link.id != link.id);
@@ -236,10 +306,7 @@ impl Broker {
         let mut subs = link.take_all_subs();
         subs.sort_by(|a, b| a.sid().cmp(b.sid()));
         for some in subs.chunk_by(|a, b| a.sid() == b.sid()) {
-            let account = match some.first().map(|s| s.sid()) {
-                Some(b"") | None => link.account(),
-                Some(name) => str::from_utf8(name).ok().and_then(|n| self.account(n)),
-            };
+            let account = some.first().and_then(|s| self.account_of_sub(link, s));
             for s in some {
                 s.close();
             }
@@ -442,7 +509,14 @@ impl RouteInbox {
     }
     /// Whether interest of the other server may be noted: it is something that this server gives.
     pub fn gives(&self, subject: &[u8], queue: &[u8]) -> bool {
-        self.permissions.as_ref().is_none_or(|p| p.can_subscribe(subject, queue) != Verdict::Deny)
+        gives(&self.permissions, subject, queue)
+    }
+    /// Other permissions hold.
+    pub fn permit(&mut self, permissions: Option<Arc<Permissions>>) {
+        self.flush();
+        // What was found out under the old ones is found out again.
+        self.lanes.clear();
+        self.permissions = permissions;
     }
     /// The account that a line names.
     pub fn account(&self, token: &[u8]) -> Option<Arc<Account>> {
@@ -451,6 +525,11 @@ impl RouteInbox {
             name => Some(self.broker.account_or_new(str::from_utf8(name).ok()?)),
         }
     }
+}
+
+/// Whether this server gives a subject to routes.
+fn gives(permissions: &Option<Arc<Permissions>>, subject: &[u8], queue: &[u8]) -> bool {
+    permissions.as_ref().is_none_or(|p| p.can_subscribe(subject, queue) != Verdict::Deny)
 }
 
 impl Drop for RouteInbox {

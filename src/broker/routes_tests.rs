@@ -211,6 +211,53 @@ fn accounts_go_by_their_route() {
 }
 
 #[test]
+fn b9_other_permissions_tell_the_difference() {
+    use identity::{Permissions, PermissionsConfig, SubjectPermission};
+    let deny = |text: &str| SubjectPermission { deny: vec![text.to_owned()], ..SubjectPermission::default() };
+    let config = PermissionsConfig { publish: deny("in.>"), subscribe: deny("out.>"), responses: None };
+    let narrow = Some(Arc::new(Permissions::compile(&config).unwrap()));
+    let b = broker();
+    let near = Near::new(&b, "A");
+    near.sub("in.x", "", "1");
+    near.sub("in.q", "g", "2");
+    near.sub("ok", "", "3");
+    let mut far = Far::new(&b, Carries::All);
+    far.wants(&b, "A", "out.x", "", 1);
+    far.wants(&b, "A", "out.q", "g", 2);
+    far.wants(&b, "A", "fine", "", 1);
+    let sorted = |text: String| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    far.said();
+    for _ in 0..2 {
+        far.inbox.permit(narrow.clone());
+        b.permit_route(&far.link, &narrow);
+        assert_eq!(sorted(far.said()), ["RS- A in.q g", "RS- A in.x"]);
+        assert_eq!(far.link.subscriptions(), 1, "what is not given is not known");
+        assert_eq!(b.account("A").unwrap().subscriptions(), 4);
+        near.sub("in.y", "", "4");
+        far.send("A", "in.x", "", "", "no");
+        assert_eq!((far.said(), near.said()), (String::new(), String::new()));
+        // The same again says nothing.
+        b.permit_route(&far.link, &narrow);
+        assert_eq!(far.said(), "");
+        far.inbox.permit(None);
+        b.permit_route(&far.link, &None);
+        assert_eq!(sorted(far.said()), ["RS+ A in.q g 1", "RS+ A in.x", "RS+ A in.y"]);
+        far.send("A", "in.x", "", "", "yes");
+        assert_eq!(near.said(), "MSG in.x 1 3\r\nyes\r\n");
+        near.unsub("4");
+        assert_eq!(far.said(), "RS- A in.y\r\n");
+        far.wants(&b, "A", "out.x", "", 1);
+    }
+    // What the other end takes note of only now.
+    b.repeat_to_route(&far.link, &|s, q| s == b"ok" || q == b"g");
+    assert_eq!(sorted(far.said()), ["RS+ A in.q g 1", "RS+ A ok"]);
+}
+
+#[test]
 fn b8_one_line_a_route_and_one_hop() {
     let b = broker();
     let (mut p, q) = (Near::new(&b, "A"), Near::new(&b, "A"));

@@ -426,7 +426,7 @@ impl Core {
         }
         let subject = Arc::new(c.ack_subject().clone());
         if !c.config().direct {
-            self.notes.touch(name, logged);
+            self.notes.touch(name, logged, !c.config().is_durable());
         }
         let slot = Slot { rules: c, subject, created, logged, deadline: None, watch: None };
         self.consumers.insert(&Arc::from(name), slot, now);
@@ -470,7 +470,7 @@ impl Core {
         slot.rules.update(config, now, &mut outs);
         push_tasks(&name, slot, &mut outs, out);
         if !self.notes.is_named_only(slot.logged) {
-            self.notes.touch(&name, slot.logged);
+            self.notes.touch(&name, slot.logged, false);
         }
         self.consumers.note_filters(&name, true);
         self.consumers.touch(&name, now, false);
@@ -479,7 +479,7 @@ impl Core {
     pub(crate) fn delete_consumer(&mut self, name: &str, out: &mut Vec<Task>) -> Option<(Vec<u8>, u64)> {
         let mut slot = self.consumers.remove(name)?;
         if !slot.rules.config().direct {
-            self.notes.touch(name, slot.logged);
+            self.notes.touch(name, slot.logged, false);
         }
         let mut outs = Vec::new();
         slot.rules.deleted(&mut outs);

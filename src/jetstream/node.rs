@@ -39,14 +39,6 @@ const SETTLE_MAX: Duration = Duration::from_secs(60);
 const PROBE_MAX: Duration = Duration::from_secs(2);
 const PROBE_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long the end waits for others to lead what was led here: at least that long, so much for each group, and never longer than that.
-const HAND_OVER_LEAST: Duration = Duration::from_secs(1);
-const HAND_OVER_EACH: Duration = Duration::from_millis(2);
-const HAND_OVER_MAX: Duration = Duration::from_secs(10);
-/// Groups that are handed over at a time. Too few: the end takes long. Too many: all are without a leader for longer.
-const HAND_OVER_AT_ONCE: usize = 64;
-const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
-
 /// Streams and consumers of a server.
 pub struct JetStream {
     pub(crate) broker: Arc<Broker>,
@@ -86,6 +78,8 @@ pub struct JetStream {
     pub(crate) followers: Followers,
     dropped: AtomicU64,
     closed: AtomicBool,
+    /// It is about to go.
+    pub(crate) leaving: AtomicBool,
     pub(crate) ids: Mutex<Ids>,
     /// What the last probe found, and when.
     probed: tokio::sync::Mutex<Option<(env::Instant, Result<(), String>)>>,
@@ -275,6 +269,7 @@ impl JetStream {
             followers: Followers::default(),
             dropped: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             ids: Mutex::new(Ids::new()),
             probed: tokio::sync::Mutex::default(),
             restores: Restores::default(),
@@ -555,7 +550,7 @@ impl JetStream {
             return Some(format!("JetStream stream '{stream}' could not be recovered: {why}"));
         }
         let stopped = |a: &Arc<Assets>| a.streams().iter().find_map(|s| stopped(&a.account.name, s));
-        let of_cluster = || self.unhealthy_meta().or_else(|| self.unhealthy_member(|_| true));
+        let of_cluster = || self.unhealthy_meta().or_else(|| self.unhealthy_member(false, |_| true));
         self.accounts().iter().find_map(stopped).or_else(of_cluster)
     }
     /// Why this node does not serve what it holds of an account, or one stream of it, if so. Whether there is a consumer
@@ -594,7 +589,8 @@ impl JetStream {
         }
         let asked = assets.streams();
         let fault = asked.iter().filter(|s| is_asked(&s.name)).find_map(|s| stopped(account, s));
-        let of_member = || self.unhealthy_member(|a| *a.account == *account && is_asked(&a.name));
+        let of_member =
+            || self.unhealthy_member(!stream.is_empty(), |a| *a.account == *account && is_asked(&a.name));
         if let Some(why) = fault.or_else(of_member) {
             return Ok(Some(why));
         }
@@ -631,14 +627,17 @@ impl JetStream {
         found
     }
 
-    /// What streams have lost to damage, and what only a store had that its server has no more, a sentence each. Everything else is served.
+    /// What streams have lost to damage, what only a store had that its server has no more, and what nobody leads because others are away, a sentence each.
+    /// Everything else is served.
     pub fn losses(&self) -> Vec<String> {
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
         let said = |a: &Arc<Assets>| {
             let name = a.account.name.clone();
             a.streams().iter().filter_map(|s| loss(&name, s)).collect::<Vec<_>>()
         };
-        all.iter().flat_map(said).chain(self.kept().iter().map(|k| k.to_string())).collect()
+        let kept = self.kept();
+        let kept = kept.iter().map(|k| k.to_string());
+        all.iter().flat_map(said).chain(kept).chain(self.outnumbered()).collect()
     }
 
     /// Takes no messages any more and tells all who wait for some that the server shuts down. To be called while connections are open.
@@ -646,43 +645,6 @@ impl JetStream {
         let all: Vec<_> = self.accounts.read().values().cloned().collect();
         for s in all.iter().flat_map(|a| a.streams()) {
             s.shut_down();
-        }
-    }
-
-    /// Hands over what this node leads to others that can lead it, so many groups at a time, and waits until they do, but not for long.
-    pub async fn hand_over(self: &Arc<JetStream>) {
-        if !self.is_clustered() {
-            return;
-        }
-        let streams: Vec<Arc<Stream>> = self.all_assets().iter().flat_map(|a| a.streams()).collect();
-        let led: Vec<GroupId> =
-            self.replicas.all().iter().filter(|h| h.status().settled).map(replica::Handle::id).collect();
-        let share = HAND_OVER_EACH * u32::try_from(led.len()).unwrap_or(u32::MAX);
-        let until = env::now() + (HAND_OVER_LEAST + share).min(HAND_OVER_MAX);
-        let by_id: BTreeMap<u64, Arc<Stream>> = streams.iter().map(|s| (s.id, s.clone())).collect();
-        // The meta group goes last: it is the first that there was.
-        let queue = Mutex::new(led);
-        let some = || async {
-            loop {
-                let Some(id) = queue.lock().pop() else { return };
-                let Some(h) = self.replicas.get(id) else { continue };
-                let status = h.status();
-                let fit = status.peers.iter().filter(|p| p.voter && p.active).max_by_key(|p| p.matched);
-                let Some(to) = fit.filter(|_| status.settled).map(|p| p.node) else { continue };
-                if let Some(s) = by_id.get(&id.0) {
-                    s.hand_over(&h, to).await;
-                    continue;
-                }
-                h.transfer(to);
-                while h.status().settled && env::now() < until {
-                    env::sleep(HAND_OVER_LOOK).await;
-                }
-            }
-        };
-        let all = futures_util::future::join_all((0..HAND_OVER_AT_ONCE).map(|_| some()));
-        env::timeout(until.since(env::now()), all).await.ok();
-        while streams.iter().any(|s| s.has_waiting()) && env::now() < until {
-            env::sleep(HAND_OVER_LOOK).await;
         }
     }
 

@@ -586,6 +586,13 @@ impl Stream {
         }
         if d.groups && node.is_clustered() {
             v["stream_raft_group"] = serde_json::json!(node.group_label(self));
+            // A stream's consumers are its group's; they go by the name that their infos have.
+            let group = node.cluster_of_consumer(self).map(|c| c.raft_group).filter(|g| !g.is_empty());
+            let names = self.core.lock().consumers.names();
+            if let Some(group) = group.filter(|_| d.consumers && !names.is_empty()) {
+                let of = |name: &_| serde_json::json!({ "name": name, "raft_group": group });
+                v["consumer_raft_groups"] = names.iter().map(of).collect();
+            }
         }
         Some(v)
     }

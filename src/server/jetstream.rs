@@ -316,8 +316,8 @@ pub fn account_made(server: &Arc<Server>, account: &Arc<Account>) {
 
 /// Limits of an account; `None` if JetStream is off for it.
 fn account_limits(o: &Options, name: &str) -> Option<AccountLimits> {
-    if o.accounts.is_empty() {
-        return (name == GLOBAL_ACCOUNT).then(AccountLimits::default);
+    if name == GLOBAL_ACCOUNT {
+        return crate::settings::has_global_account_only(o).then(AccountLimits::default);
     }
     let account = o.accounts.iter().find(|a| a.name == name)?;
     account.jetstream.as_ref().map(limits_of)
@@ -334,6 +334,14 @@ fn limits_of(a: &AccountJetStream) -> AccountLimits {
         memory_max_stream_bytes: or(a.memory_max_stream_bytes),
         store_max_stream_bytes: or(a.store_max_stream_bytes),
         max_bytes_required: a.max_bytes_required,
+    }
+}
+
+/// Others lead from now on what this server leads; it serves on.
+pub async fn leave(server: &Server) {
+    let engine = server.jetstream.read().clone();
+    if let Some(engine) = engine {
+        engine.leave().await;
     }
 }
 

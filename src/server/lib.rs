@@ -12,6 +12,7 @@ mod jetstream;
 mod log;
 pub mod monitor;
 pub mod options;
+mod quiet;
 mod settings;
 mod start;
 mod store_dir;

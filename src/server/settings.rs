@@ -102,6 +102,19 @@ pub fn logins(o: &Options) -> AuthConfig {
     if o.websocket.as_ref().is_some_and(|w| maps(&w.tls)) {
         tls_mapped.push(identity::ConnectionType::Websocket);
     }
+    let stand_in = is_open_beside_operators(o).then(|| {
+        // No operator's name, or whoever shows nothing would be one.
+        let mut name = GLOBAL_ACCOUNT.to_string();
+        while users.iter().any(|u| u.name == name) {
+            name.push('_');
+        }
+        users.push(UserConfig {
+            name: name.clone(),
+            account: GLOBAL_ACCOUNT.to_string(),
+            ..UserConfig::default()
+        });
+        name
+    });
     AuthConfig {
         users,
         default_permissions,
@@ -111,11 +124,26 @@ pub fn logins(o: &Options) -> AuthConfig {
         tls_mapped,
         listener: ListenerConfig {
             tls_map: maps(&o.tls),
-            no_auth_user: o.no_auth_user.clone(),
+            made_up: stand_in.is_some(),
+            no_auth_user: stand_in.or_else(|| o.no_auth_user.clone()),
             token: o.authorization.token.as_ref().map(secret),
             single,
         },
     }
+}
+
+/// Whether the configuration has no accounts but the operators' own: clients are the global account's then.
+pub fn has_global_account_only(o: &Options) -> bool {
+    let system = system_account(o);
+    o.accounts.iter().all(|a| Some(&a.name) == system.as_ref())
+}
+/// Whether clients need not say who they are although there are users, all of them operators. As nats-server has it: somebody who wants
+/// nothing but to look into his server does not lock it thereby. Whatever says how clients come in ends that.
+fn is_open_beside_operators(o: &Options) -> bool {
+    !o.accounts.is_empty()
+        && has_global_account_only(o)
+        && o.no_auth_user.is_none()
+        && o.authorization == options::Authorization::default()
 }
 
 /// What differs for clients over WebSocket, if anything.
@@ -126,6 +154,7 @@ pub fn websocket_logins(o: &Options, clients: &ListenerConfig) -> Option<Listene
     Some(ListenerConfig {
         tls_map: w.tls.as_ref().is_some_and(|t| t.verify_and_map),
         no_auth_user: w.no_auth_user.clone().or_else(|| clients.no_auth_user.clone()),
+        made_up: w.no_auth_user.is_none() && clients.made_up,
         token: if own { a.token.as_ref().map(secret) } else { clients.token.clone() },
         single: if own {
             match (&a.user, &a.password) {

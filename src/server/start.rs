@@ -28,6 +28,7 @@ use crate::{
     hooks::ServerHooks,
     log::Log,
     options::{self, Flags, NATS_VERSION, Options},
+    quiet::{self, Quiet, Seen},
     settings,
     transports::{self, Transports},
 };
@@ -528,7 +529,7 @@ impl Server {
         }
     }
 
-    /// Takes no new clients, tells those that are here to go elsewhere, closes them one after another, and stops.
+    /// Takes no new clients, lets others lead, tells those that are here to go elsewhere, closes them one after another, and stops.
     pub async fn lame_duck(self: &Arc<Server>) {
         if self.lame_duck.swap(true, AcqRel) {
             return;
@@ -537,6 +538,9 @@ impl Server {
         self.log.info(format_args!("Entering lame duck mode, stop accepting new clients"));
         self.lame_duck_notice.notify_waiters();
         self.links.lame_duck.store(true, Release);
+        crate::events::lame_duck(self);
+        // Who is told to go elsewhere shall find others that lead, and nobody shall wait for them while all go.
+        crate::jetstream::leave(self).await;
         {
             let _with_no_reload = self.reloads.lock().await;
             let mut s = (*self.links.settings()).clone();
@@ -548,7 +552,6 @@ impl Server {
         if let Some(mesh) = &self.cluster.mesh {
             mesh.lame_duck();
         }
-        crate::events::lame_duck(self);
         // The grace period lets clients go by themselves; the rest of the time is spread over those that stay. With nobody
         // there, there is nothing to wait for.
         let grace_ends = env::now() + o.lame_duck_grace_period.min(o.lame_duck_duration);
@@ -560,11 +563,16 @@ impl Server {
         let pause =
             spread.checked_div(left.len().max(1) as u32).unwrap_or_default().min(Duration::from_secs(1));
         self.log.info(format_args!("Closing existing clients"));
-        for (i, client) in left.iter().enumerate() {
+        let mut closing = Vec::new();
+        for (i, client) in left.into_iter().enumerate() {
             if i > 0 {
                 env::sleep(pause).await;
             }
-            client.link.close(Closed::ServerShutdown);
+            // Beside the others: none of them takes longer for it.
+            closing.push(env::spawn(close_quietly(client)));
+        }
+        for task in closing {
+            task.await.ok();
         }
         self.stop();
     }
@@ -610,6 +618,19 @@ impl Server {
         }
         self.log.info(format_args!("Server Exiting.."));
     }
+}
+
+/// Closes a connection in a moment in which no answer is under way to it, if there is one soon.
+async fn close_quietly(client: Arc<links::Client>) {
+    let (link, mut quiet) = (&client.link, Quiet::default());
+    for _ in 0..quiet::LOOKS_MAX {
+        let (received, sent) = (link.in_msgs.get(), link.out_traffic().msgs);
+        if link.closed().is_some() || quiet.look(Seen { received, sent, waiting: link.pending_bytes() }) {
+            break;
+        }
+        env::sleep(Duration::from_millis(1)).await;
+    }
+    link.close(Closed::ServerShutdown);
 }
 
 /// The INFO without what only a listener or a connection knows.

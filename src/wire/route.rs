@@ -221,7 +221,11 @@ fn interest<'a>(args: &'a [u8], limits: &Limits, weighted: bool) -> Result<Inter
     }
     let mut weight = 1;
     if weighted && !queue.is_empty() {
-        let n = number(t.next_token()).ok_or(Error::Arguments)?;
+        // A nats-server leaves it out where it tells of a group once more after our permissions have changed.
+        let n = match t.next_token() {
+            b"" => 1,
+            text => number(text).ok_or(Error::Arguments)?,
+        };
         weight = u32::try_from(n.max(1)).map_err(|_| Error::Arguments)?;
     }
     if !t.rest_is_blank() {

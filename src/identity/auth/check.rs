@@ -137,9 +137,9 @@ impl Authenticator {
             || self.listener.single.is_some()
     }
 
-    /// `auth_required` of INFO: not set where a user stands in for absent credentials.
+    /// `auth_required` of INFO: not set where a configured user stands in for absent credentials.
     pub fn info_auth_required(&self) -> bool {
-        self.is_required() && self.listener.no_auth_user.is_none()
+        self.is_required() && (self.listener.no_auth_user.is_none() || self.listener.made_up)
     }
 
     /// Whether INFO must carry a nonce.

@@ -82,6 +82,8 @@ pub struct ListenerConfig {
     pub tls_map: bool,
     /// The name or nkey of the user that stands in where no credentials are sent.
     pub no_auth_user: Option<String>,
+    /// That one is of no configuration: INFO says all the same that credentials are looked at.
+    pub made_up: bool,
     /// A token, plain or bcrypt.
     pub token: Option<Secret>,
     /// A single user.

@@ -103,7 +103,7 @@ impl JetStream {
         let forming = self.form(c, mind).await;
         self.speak(c, mind);
         self.log_leader(c, mind);
-        let nodes = self.keep_nodes(c).await;
+        let nodes = self.keep_nodes(c, &mind.namesakes).await;
         self.keep_notes(mind);
         self.replace_namesakes(&mut mind.namesakes).await;
         self.end_abandoned_restores().await;
@@ -167,8 +167,9 @@ impl JetStream {
     /// A step of the formation.
     async fn form(self: &Arc<JetStream>, c: &Arc<Cluster>, mind: &mut Mind) -> bool {
         if let Some(genesis) = c.genesis() {
-            let contradicted = |h: replica::Handle| h.status().contradicted;
-            mind.renews |= self.replicas.get(GroupId(META_GROUP)).is_some_and(contradicted);
+            let spent_below = c.spent_below.load(Acquire);
+            let ends = |h: replica::Handle| u64::from(h.life()) < spent_below || h.status().contradicted;
+            mind.renews |= self.replicas.get(GroupId(META_GROUP)).is_some_and(ends);
             if mind.renews {
                 mind.renews = !self.renew_meta(genesis).await;
                 return true;
@@ -216,7 +217,8 @@ impl JetStream {
         }
     }
 
-    /// The meta group's own replica comes back as another life, since its leader contradicts what it made of a damaged disk. Whether it did.
+    /// The meta group's own replica comes back as another life, since its leader contradicts what it made of a damaged disk, or the group has left it behind. Whether
+    /// it did.
     async fn renew_meta(self: &Arc<JetStream>, genesis: u64) -> bool {
         let done = async {
             // Durable before anything goes: who starts without a meta group then founds none, and comes as another life too.
@@ -229,7 +231,8 @@ impl JetStream {
         };
         match done.await {
             Ok(()) => {
-                let text = "what the meta group's replica made of a damaged disk is not what its leader has: it comes back as a new member";
+                let text = "what the meta group's replica made of a damaged disk is not what its leader has, or others have taken its place: it comes back as a \
+                     new member";
                 self.host.log("WRN", &format!("JetStream: {text}"));
                 true
             }
@@ -264,8 +267,8 @@ impl JetStream {
         self.replicas.create(new, self.meta.clone()).await.map(|_| ()).map_err(|e| e.to_string())
     }
 
-    /// The leader sees to it that all nodes are listed and are members of the meta group.
-    async fn keep_nodes(self: &Arc<JetStream>, c: &Cluster) -> bool {
+    /// The leader sees to it that all nodes are listed and are members of the meta group, but for those whose disk is gone and kept a place for.
+    async fn keep_nodes(self: &Arc<JetStream>, c: &Cluster, namesakes: &Namesakes) -> bool {
         let Some(handle) = self.meta.handle().filter(|_| self.meta.leads()) else { return false };
         let mut wanted = vec![self.record(c)];
         for (id, p) in c.peers() {
@@ -290,8 +293,9 @@ impl JetStream {
         let (voters, learners) = handle.members();
         let target: BTreeSet<NodeId> = self.meta.read(|s| {
             let listed = s.nodes().keys().copied();
-            // Nobody leaves who was not removed.
-            listed.chain(voters.iter().copied()).filter(|n| !s.is_removed(*n)).collect()
+            let is_parted = |n: NodeId| self.is_parted(s, namesakes, n);
+            // Nobody else leaves who was not removed.
+            listed.chain(voters.iter().copied()).filter(|n| !s.is_removed(*n) && !is_parted(*n)).collect()
         });
         let there = learners.is_empty() && voters.iter().copied().collect::<BTreeSet<_>>() == target;
         let alone = learners.is_empty() && voters.len() == 1;
@@ -304,6 +308,11 @@ impl JetStream {
         let target: Vec<NodeId> = target.into_iter().collect();
         match handle.step_towards(&target) {
             Ok(Reach::Done) => false,
+            Ok(Reach::Asking(nodes)) => {
+                // No change is under way, so that what left it behind is committed.
+                nodes.iter().filter_map(|n| handle.left_behind(*n)).for_each(|r| self.say_spent(c, r));
+                true
+            }
             Ok(_) => true,
             Err(e) => {
                 tracing::debug!("the meta group's members: {e}");

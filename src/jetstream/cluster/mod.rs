@@ -10,6 +10,7 @@ mod formation;
 pub(crate) mod healing;
 pub(crate) mod identity;
 pub(crate) mod keeper;
+mod leaving;
 pub(crate) mod moving;
 mod namesakes;
 mod notes;

@@ -2,7 +2,8 @@
 //!
 //! Owns what becomes of the node that it was: another of its name is there, and two servers of one name are never in a cluster together, so that it is gone with
 //! its disk. The leader of the meta group puts the newcomer in its place, and takes it out once no stream names it any more; else each lost disk would
-//! leave a dead member in every group that it had. A stream that only it had stays: it may be that disk that comes back.
+//! leave a dead member in every group that it had. A stream that only it had stays: it may be that disk that comes back. The node is listed as long, and the stream
+//! assigned to it, but in the meta group it votes no more; if it comes back it is taken in again, as another life.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -10,9 +11,10 @@ use env::Instant;
 use replica::NodeId;
 use stream::{ApiError, errors};
 
+use super::shell::PARTS;
 use crate::{
     JetStream,
-    meta::{Assigned, Command, Node},
+    meta::{Assigned, Command, Node, State},
 };
 
 /// How long another of its name is there, and it is not, before it is gone.
@@ -50,7 +52,7 @@ impl fmt::Display for Kept {
         };
         write!(
             f,
-            "JetStream: server '{server}' has another store now; {what} only in the one before. That one is waited for, and counts in the meta group: bring \
+            "JetStream: server '{server}' has another store now; {what} only in the one before. That one is waited for: bring \
              it back, delete what was in it, or give it up with SERVER.REMOVE"
         )
     }
@@ -84,6 +86,12 @@ impl JetStream {
             }
             self.replace(n).await;
         }
+    }
+
+    /// Whether a node has no place among the voters of the meta group: another has been in its place for a while, and it knows what to do when it comes back.
+    pub(super) fn is_parted(&self, s: &State, seen: &Namesakes, n: NodeId) -> bool {
+        let taken = seen.get(&n).is_some_and(|(since, _)| since.elapsed() >= GONE) && !self.is_here(n);
+        taken && s.nodes().get(&n).is_some_and(|n| n.format >= PARTS)
     }
 
     /// The servers that came back with another store while streams were in the one before and nowhere else.

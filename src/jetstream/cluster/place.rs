@@ -13,7 +13,7 @@ pub struct Candidate {
     pub cluster: String,
     /// Its tags.
     pub tags: Vec<String>,
-    /// It can be reached.
+    /// It can be reached, and is not about to go.
     pub up: bool,
     /// It is being emptied, and gets nothing.
     pub emptied: bool,

@@ -25,7 +25,7 @@ use super::{
 use crate::{JetStream, meta};
 
 /// The version of what nodes say of themselves, and the newest format of everything that this node reads.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 /// From that format on a node knows of streams that begin anew, and of publishes that are given on.
 pub const RENEWS: u32 = 2;
 /// From that format on a node knows of replicas that their group has left behind.
@@ -36,6 +36,9 @@ pub const HEALS: u32 = 4;
 pub const NOTES: u32 = 5;
 /// From that format on a node knows of such notes for streams in files.
 pub const FILES: u32 = 6;
+
+/// From that format on a node makes another life of the meta group's replica when it hears that the group has left the one that it has behind.
+pub const PARTS: u32 = 7;
 
 /// What a node says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -60,6 +63,18 @@ pub struct Hello {
     /// The node that hears this was removed from the cluster.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub expels: bool,
+    /// It is about to go, and is to get nothing new.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaves: bool,
+    /// The life of the meta group's replica that the node which hears this has, or had: the group has left it behind, by a change that is committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<u32>,
+}
+
+impl Hello {
+    fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("a hello is plain text and numbers").into()
+    }
 }
 
 /// Another node.
@@ -92,6 +107,8 @@ pub struct Cluster {
     pub evacuated: Mutex<std::collections::BTreeSet<NodeId>>,
     /// This node was removed from the cluster, as another one says.
     pub expelled: std::sync::atomic::AtomicBool,
+    /// Lives of the meta group's replica here that are below this one were left behind.
+    pub spent_below: AtomicU64,
     /// There is work for the keeper.
     pub stir: Notify,
     /// Counts what may make a waiting request go on: nodes come and go, leaders too.
@@ -117,6 +134,7 @@ impl Cluster {
             hints: Mutex::default(),
             evacuated: Mutex::default(),
             expelled: std::sync::atomic::AtomicBool::new(false),
+            spent_below: AtomicU64::new(0),
             stir: Notify::new(),
             changed: watch::channel(0).0,
             due: Mutex::default(),
@@ -260,9 +278,14 @@ impl JetStream {
             self.host.log("ERR", text);
             self.close_desks();
         }
+        if let Some(life) = hello.spent.take().filter(|_| same) {
+            c.spent_below.fetch_max(u64::from(life) + 1, AcqRel);
+            c.touch();
+        }
         // It may have been away when it was removed.
         if same && self.meta.read(|s| s.is_removed(from)) {
-            c.wires.send(from, Kind::Hello, self.say_hello(c, true));
+            let expelling = Hello { expels: true, ..self.own_hello(c) };
+            c.wires.send(from, Kind::Hello, expelling.encode());
         }
         let other = {
             let mut peers = c.peers.write();
@@ -286,10 +309,15 @@ impl JetStream {
 
     /// What this node says of itself now.
     pub(crate) fn hello(&self, c: &Cluster) -> Bytes {
-        self.say_hello(c, false)
+        self.own_hello(c).encode()
     }
-    fn say_hello(&self, c: &Cluster, expels: bool) -> Bytes {
-        let hello = Hello {
+    /// Tells a node that the meta group has left its replica behind.
+    pub(crate) fn say_spent(&self, c: &Cluster, replica: NodeId) {
+        let hello = Hello { spent: Some(replica.incarnation), ..self.own_hello(c) };
+        c.wires.send(NodeId::new(replica.id, 0), Kind::Hello, hello.encode());
+    }
+    fn own_hello(&self, c: &Cluster) -> Hello {
+        Hello {
             format: FORMAT,
             name: self.host.name(),
             cluster: c.name.clone(),
@@ -297,9 +325,10 @@ impl JetStream {
             tags: c.tags.clone(),
             memory_max: self.tunable().memory_max,
             storage_max: self.tunable().storage_max,
-            expels,
-        };
-        serde_json::to_vec(&hello).expect("a hello is plain text and numbers").into()
+            expels: false,
+            leaves: self.leaves(self.me),
+            spent: None,
+        }
     }
 
     /// This node as the meta group lists it.

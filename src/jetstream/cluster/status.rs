@@ -98,8 +98,7 @@ impl JetStream {
             _ => None,
         };
         let name = leader.map(|n| self.name_of(n)).unwrap_or_default();
-        let alone = a.a.members.len() == 1 && a.a.first.len() == 1 && a.a.leaving.is_empty();
-        if alone {
+        if a.a.is_alone() {
             return Some(ClusterInfo { name: c.name.clone(), leader: name, ..ClusterInfo::default() });
         }
         let mut shown = a.a.members.clone();
@@ -170,10 +169,15 @@ impl JetStream {
             let replicas = self.peers_of(&handle, &nodes, leader);
             v["replicas"] = serde_json::to_value(replicas).unwrap_or_default();
         }
-        v["cluster_size"] = json!(nodes.len().max(1));
-        v["quorum_needed"] = json!(nodes.len() / 2 + 1);
+        // Who is listed and away with its disk does not vote.
+        let voters = self.meta.handle().map_or(0, |h| h.members().0.len()).max(1);
+        v["cluster_size"] = json!(voters);
+        v["quorum_needed"] = json!(voters / 2 + 1);
         for none in ["pending", "pending_requests", "pending_infos"] {
             v[none] = json!(0);
+        }
+        if let Some(s) = self.meta.handle().map(|h| h.status()) {
+            v["snapshot"] = json!({ "pending_entries": s.applied.0.saturating_sub(s.base.0) });
         }
         Some(v)
     }
@@ -229,8 +233,30 @@ impl JetStream {
         }
         None
     }
-    /// What keeps a member of a cluster from serving what it has, if anything.
-    pub(crate) fn unhealthy_member(&self, asked: impl Fn(&Assignment) -> bool) -> Option<String> {
+    /// Whether so many of a stream's servers are away that those that are left elect nobody.
+    fn is_outnumbered(&self, a: &Assignment) -> bool {
+        let here = a.members.iter().filter(|n| self.is_here(**n)).count();
+        here <= a.members.len() / 2
+    }
+    /// Streams on this node that have no leader because of those that are away, a sentence each: to start this one anew would mend nothing.
+    pub(crate) fn outnumbered(&self) -> Vec<String> {
+        let is_mine = |a: &Assignment| a.members.contains(&self.me) && self.is_outnumbered(a);
+        let mine = self.meta.read(|s| s.assignments().filter(|a| is_mine(&a.a)).cloned().collect::<Vec<_>>());
+        let leaderless =
+            |a: &Assigned| self.stream_of(a).is_some_and(|s| s.standing() == Standing::Follows(None));
+        let told = |a: &Assigned| {
+            let (account, name) = (&a.a.account, &a.a.name);
+            format!("JetStream stream '{account} > {name}' has no leader: most of its servers are away")
+        };
+        mine.iter().filter(|a| leaderless(a)).map(|a| told(a)).collect()
+    }
+    /// What keeps a member of a cluster from serving what it has, if anything. That a stream has no leader because others are away is held against
+    /// this one only `strict`ly.
+    pub(crate) fn unhealthy_member(
+        &self,
+        strict: bool,
+        asked: impl Fn(&Assignment) -> bool,
+    ) -> Option<String> {
         self.cluster.as_ref()?;
         let is_mine = |a: &Assignment| a.members.contains(&self.me) && asked(a);
         let mine = self.meta.read(|s| s.assignments().filter(|a| is_mine(&a.a)).cloned().collect::<Vec<_>>());
@@ -242,6 +268,7 @@ impl JetStream {
             match s.standing() {
                 Standing::Leads(_) | Standing::Follows(Some(_)) => {}
                 Standing::Stopped(why) => return Some(format!("{label} is stopped: {why}")),
+                Standing::Follows(None) if !strict && self.is_outnumbered(&a.a) => {}
                 _ => return Some(format!("{label} is not current: no leader")),
             }
             let Some(handle) = self.replicas.get(GroupId(a.a.id)) else { continue };
@@ -254,7 +281,7 @@ impl JetStream {
     }
 
     /// A group as `/raftz` shows it.
-    fn raft_detail(&self, handle: &Handle, label: &str) -> Value {
+    fn raft_detail(&self, handle: &Handle, since: i64) -> Value {
         let s = handle.status();
         let state = match s.role {
             _ if s.stopped.is_some() => "CLOSED",
@@ -269,19 +296,33 @@ impl JetStream {
             "quorum_needed": s.voters.len() / 2 + 1,
             "committed": s.commit.0,
             "applied": s.applied.0,
-            "term": s.term.0,
-            "pindex": s.last.0,
-            "system_account": true,
-            "traffic_account": self.host.system_account(),
-            "name": label,
         });
-        if let Some(n) = s.leader {
-            v["leader"] = json!(peer_id(&self.name_of(n)));
-            v["ever_had_leader"] = json!(true);
-        }
         if s.installing {
             v["catching_up"] = json!(true);
         }
+        if let Some(n) = s.leader {
+            v["leader"] = json!(peer_id(&self.name_of(n)));
+        }
+        if state == "LEADER" {
+            v["leader_since"] = json!(Time::from_nanos(since));
+        }
+        if s.leader.is_some() {
+            v["ever_had_leader"] = json!(true);
+        }
+        v["term"] = json!(s.term.0);
+        if state == "LEADER" {
+            v["voted_for"] = v["id"].clone();
+        }
+        v["pterm"] = json!(s.last_term.0);
+        v["pindex"] = json!(s.last.0);
+        v["system_account"] = json!(true);
+        v["traffic_account"] = json!(self.host.system_account());
+        // There are no such queues, and entries are not counted in bytes a group.
+        for none in ["ipq_proposal_len", "ipq_entry_len", "ipq_resp_len", "ipq_apply_len"] {
+            v[none] = json!(0);
+        }
+        let first = s.base.0 + 1;
+        v["wal"] = json!({ "messages": (s.last.0 + 1).saturating_sub(first), "first_seq": first, "last_seq": s.last.0 });
         if let Some(why) = &s.stopped {
             v["wal_error"] = json!(**why);
         }
@@ -308,20 +349,22 @@ impl JetStream {
     pub fn raftz(&self, account: &str, group: &str) -> Option<Value> {
         self.cluster.as_ref()?;
         let mut out = serde_json::Map::new();
-        let mut add = |acc: &str, name: String, handle: &Handle| {
+        let mut add = |acc: &str, name: String, handle: &Handle, since: i64| {
             if (account.is_empty() || account == acc) && (group.is_empty() || group == name) {
-                let detail = self.raft_detail(handle, &name);
+                let detail = self.raft_detail(handle, since);
                 let of = out.entry(acc.to_owned()).or_insert_with(|| json!({}));
                 of[&name] = detail;
             }
         };
         if let Some(h) = self.meta.handle() {
-            add(&self.host.system_account(), "_meta_".into(), &h);
+            add(&self.host.system_account(), "_meta_".into(), &h, self.meta.since());
         }
         for a in self.all_assets() {
             for s in a.streams() {
-                if let Some(h) = self.replicas.get(GroupId(s.id)) {
-                    add(&a.account.name, self.group_label(&s), &h);
+                // What one server alone has is no group to others.
+                let alone = self.meta.read(|m| m.get(s.id).is_some_and(|a| a.a.is_alone()));
+                if let Some(h) = self.replicas.get(GroupId(s.id)).filter(|_| !alone) {
+                    add(&a.account.name, self.group_label(&s), &h, s.stands_since());
                 }
             }
         }

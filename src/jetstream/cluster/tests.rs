@@ -905,6 +905,36 @@ fn without_a_majority_nobody_answers_for_the_stream() {
     });
 }
 
+/// A probe that starts servers anew would only make it worse.
+#[test]
+fn a_stream_without_a_majority_makes_nobody_ill_whose_fault_it_is_not() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        let v = w.at(0).good("STREAM.CREATE.S", &stream("S", 2)).await;
+        w.at(0).good("STREAM.CREATE.O", &json!({ "name": "O", "subjects": ["O"] }).to_string()).await;
+        let (gone, left) = (
+            v["cluster"]["leader"].as_str().expect("somebody leads"),
+            v["cluster"]["replicas"][0]["name"].as_str().expect("another has it"),
+        );
+        let left = w.find(left);
+        w.kill(w.find(gone)).await;
+        let node = w.at(left).node.clone();
+        let said = until("it is told of", || node.losses().pop()).await;
+        assert_eq!(said, "JetStream stream 'A > S' has no leader: most of its servers are away");
+        until("the servers are well", || w.all().all(|s| s.node.unhealthy().is_none()).then_some(())).await;
+        let why = "JetStream stream 'A > S' is not current: no leader";
+        assert_eq!(node.unhealthy_of("A", "S", ""), Ok(Some(why.into())), "who asks for it hears it");
+        assert_eq!(node.unhealthy_of("A", "", ""), Ok(None));
+        // What one server alone has is no group.
+        let groups = node.raftz("A", "").expect("it is in a cluster");
+        let names: Vec<&String> = groups["A"].as_object().into_iter().flatten().map(|(n, _)| n).collect();
+        assert!(names.len() == 1 && names[0].starts_with("S-R2F-"), "{groups}");
+        assert!(node.raftz("B", "").is_some_and(|v| v == json!({})));
+        w.end().await;
+    });
+}
+
 #[test]
 fn c4_requests_are_answered_once_although_the_network_loses() {
     run(async {
@@ -1016,7 +1046,10 @@ fn what_only_a_lost_disk_had_is_kept_for_it() {
         let new = w.at(2).node.node_id();
         let voters = |w: &World| w.at(0).node.meta.handle().map_or(Vec::new(), |h| h.members().0);
         until("the new one is in", || voters(&w).contains(&new).then_some(())).await;
-        assert!(voters(&w).contains(&old));
+        until("what it was does not vote", || {
+            (voters(&w).len() == 3 && !voters(&w).contains(&old)).then_some(())
+        })
+        .await;
         // It is said what it waits for, wherever somebody looks.
         let v = w.at(0).api("STREAM.INFO.O", "").await;
         let why = "server 's2' has another store now, and it was only in the one before";
@@ -1030,6 +1063,13 @@ fn what_only_a_lost_disk_had_is_kept_for_it() {
             assert!(said.len() == 1 && said[0].contains("'s2'") && said[0].contains("'A > O'"), "{said:?}");
             assert_eq!(s.node.unhealthy(), None, "no start of a server would mend it");
         }
+        // A second server may be away as well: two of the three that vote are there.
+        let second = w.kill(1).await;
+        let v = w.eventually(0, "STREAM.NAMES", |v| v["error"].is_null()).await;
+        assert_eq!(v["streams"], json!(["O", "S"]), "{v}");
+        let more = json!({ "name": "N", "subjects": ["N.>"], "placement": { "tags": ["host:s0"] } });
+        w.at(0).good("STREAM.CREATE.N", &more.to_string()).await;
+        w.start(1, &second).await;
         w.kill(2).await;
         w.start(2, &dir).await;
         let v = w.eventually(0, "STREAM.INFO.O", |v| v["error"].is_null()).await;
@@ -1037,6 +1077,14 @@ fn what_only_a_lost_disk_had_is_kept_for_it() {
         assert!(w.all().all(|s| s.node.losses().is_empty()));
         // Now it is the other one whose disk is gone, and it has nothing that only it had.
         until("what it was meanwhile is out", || (!voters(&w).contains(&new)).then_some(())).await;
+        until("it votes again, as another life", || {
+            let life = w.at(2).node.meta.handle().map_or(0, |h| h.life());
+            (voters(&w).len() == 3 && voters(&w).contains(&old) && life > 0).then_some(())
+        })
+        .await;
+        // And what it made of the group is the group's: it has what came while it was away.
+        w.eventually(2, "STREAM.NAMES", |v| v["streams"] == json!(["N", "O", "S"])).await;
+        assert_eq!(w.publish("O.x", "2").await, 2);
         w.eventually(0, "STREAM.INFO.S", |v| all_current(v, 2)).await;
         w.end().await;
     });

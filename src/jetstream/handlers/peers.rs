@@ -40,7 +40,7 @@ impl JetStream {
                     id: n.id,
                     cluster: c.name.clone(),
                     tags: n.tags.clone(),
-                    up: self.is_here(n.id),
+                    up: self.is_here(n.id) && !self.leaves(n.id),
                     emptied: evacuated.contains(&n.id),
                     assets: has.assets + more.assets - less.assets,
                     shared: has.shared + more.shared - less.shared,
@@ -118,7 +118,7 @@ impl JetStream {
     /// Hands the meta group to another node. False if this one does not lead it, or there is nobody.
     pub(crate) fn hand_over_meta(&self, to: Option<NodeId>) -> bool {
         let Some(handle) = self.meta.handle().filter(|_| self.meta.leads()) else { return false };
-        match successor(&handle, to) {
+        match self.heir(&handle, to, true) {
             Some(n) => {
                 handle.transfer(n);
                 true
@@ -126,13 +126,6 @@ impl JetStream {
             None => false,
         }
     }
-}
-
-/// Who can lead a group after this node: who is named, or has the most of the log.
-fn successor(handle: &replica::Handle, named: Option<NodeId>) -> Option<NodeId> {
-    let status = handle.status();
-    let fit = status.peers.iter().filter(|p| p.voter && p.active && named.is_none_or(|n| n == p.node));
-    fit.max_by_key(|p| p.matched).map(|p| p.node)
 }
 
 impl Desk<'_> {
@@ -206,7 +199,7 @@ impl Desk<'_> {
         };
         let (voters, _) = handle.members();
         let wanted = self.wanted_leader(placement, &voters, self.node.me)?;
-        let Some(to) = successor(&handle, wanted) else {
+        let Some(to) = self.node.heir(&handle, wanted, true) else {
             // One that is alone has nobody to step down for.
             return Ok(Done::YES);
         };

@@ -503,6 +503,10 @@ impl Assignment {
     pub fn is_in_memory(&self) -> bool {
         self.memory && self.first.len() == 1
     }
+    /// Whether one server has it, always had, and nobody else is to.
+    pub fn is_alone(&self) -> bool {
+        self.members.len() == 1 && self.first.len() == 1 && self.leaving.is_empty()
+    }
     /// Which of its consumers are to be noted.
     pub fn keeps(&self) -> Keeps {
         match (self.is_in_memory(), self.members.len()) {

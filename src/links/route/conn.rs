@@ -16,7 +16,7 @@ use env::{
     Instant,
     net::{Accepted, TcpListener, TcpStream},
 };
-use identity::{Attempt, Check, Decision};
+use identity::{Attempt, Check, Decision, Permissions, PermissionsConfig, SubjectPermission, Verdict};
 use wire::{
     Parsed,
     client::Error,
@@ -132,6 +132,8 @@ struct Conn {
     /// Its place, and its messages, once it has one.
     route: Option<Arc<Route>>,
     inbox: Option<RouteInbox>,
+    /// What the other server gives, once the connection has its place.
+    gives: Option<Arc<Permissions>>,
     end: End,
     /// Connections of the pool, as both servers together want it.
     pool: u32,
@@ -170,6 +172,18 @@ async fn decided(login: &mut Option<(RouteConnect, Job<Decision>)>) -> bool {
         Some((_, job)) => matches!(job.wait().await, Some(Decision::Accept(_))),
         None => std::future::pending().await,
     }
+}
+
+/// What another server gives, as its INFO says it; all, if that is not to be understood.
+fn gives(info: &RouteInfo) -> Arc<Permissions> {
+    let given = info.export.clone().unwrap_or_default();
+    let subscribe = SubjectPermission { allow: given.allow, deny: given.deny };
+    let config = PermissionsConfig { subscribe, ..PermissionsConfig::default() };
+    let all = || Permissions::compile(&PermissionsConfig::default()).expect("nothing is restricted");
+    Arc::new(Permissions::compile(&config).unwrap_or_else(|_| all()))
+}
+fn passes(p: &Permissions, subject: &[u8], queue: &[u8]) -> bool {
+    p.can_subscribe(subject, queue) != Verdict::Deny
 }
 
 impl Conn {
@@ -233,6 +247,7 @@ impl Conn {
             connected: dialed.is_some(),
             route: None,
             inbox: None,
+            gives: None,
             end: End::Refused,
             pool: 0,
             compresses: false,
@@ -376,11 +391,32 @@ impl Conn {
         if came_in && !configured && !self.settings.admit_all_of(before) {
             return self.unauthorized("");
         }
-        let passes = |s: &RouteSettings| (s.info.import.clone(), s.info.export.clone());
-        if passes(before) != passes(&self.settings) {
-            self.log("INF", "Permissions have changed, connecting anew");
-            self.link.close(Closed::ClientClosed);
+        if before.passes() == self.settings.passes() {
+            return;
         }
+        let Some(inbox) = &mut self.inbox else {
+            // It has said what holds no more.
+            self.log("INF", "Permissions have changed, connecting anew");
+            return self.link.close(Closed::ClientClosed);
+        };
+        // First they hold, then they are told: the other end tells at once of what it may have from now on.
+        inbox.permit(self.settings.permissions.clone());
+        self.mesh.broker.permit_route(&self.link, &self.settings.permissions);
+        let info = self.mesh.info();
+        self.link.push(|out| info.push(out));
+        self.link.wake.notify_one();
+    }
+
+    /// The other server says something new of itself. What it gives from now on and did not before, it has not taken note of.
+    fn news(&mut self, info: RouteInfo) {
+        let now = gives(&info);
+        if let Some(before) = self.gives.replace(now.clone()) {
+            let newly = |s: &[u8], q: &[u8]| !passes(&before, s, q) && passes(&now, s, q);
+            if before.config() != now.config() {
+                self.mesh.broker.repeat_to_route(&self.link, &newly);
+            }
+        }
+        self.mesh.update(info);
     }
 
     fn next_deadline(&self) -> Instant {
@@ -772,7 +808,7 @@ impl Conn {
                 self.begin_to_compress(&info);
             }
             None => self.take_place(info),
-            Some(r) if r.remote_id == info.server_id => self.mesh.update(info),
+            Some(r) if r.remote_id == info.server_id => self.news(info),
             Some(_) => self.mesh.learn(&info),
         }
     }
@@ -892,6 +928,7 @@ impl Conn {
         }
         let (broker, permissions) = (self.mesh.broker.clone(), self.settings.permissions.clone());
         self.route = Some(route);
+        self.gives = Some(gives(&info));
         self.inbox =
             Some(RouteInbox::new(broker, self.link.clone(), permissions.clone(), self.mesh.random(u64::MAX)));
         self.mesh.broker.attach_route(RouteOut { link: self.link.clone(), carries, permissions });

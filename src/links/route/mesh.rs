@@ -253,7 +253,8 @@ impl Mesh {
                 dial::start(self, url);
             }
         }
-        if old.info != new.info {
+        // Where something else may pass each connection says so itself, behind what it has changed for that.
+        if old.info != new.info && old.passes() == new.passes() {
             self.announce();
         }
     }

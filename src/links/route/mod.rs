@@ -22,7 +22,7 @@ mod url;
 use std::{sync::Arc, time::Duration};
 
 use identity::{Authenticator, Permissions};
-use wire::route::info::RouteInfo;
+use wire::route::info::{RouteInfo, Subjects};
 
 use crate::TlsSettings;
 
@@ -90,6 +90,10 @@ pub struct RouteSettings {
 }
 
 impl RouteSettings {
+    /// What may pass from other servers, and to them.
+    pub(crate) fn passes(&self) -> (&Option<Subjects>, &Option<Subjects>) {
+        (&self.info.import, &self.info.export)
+    }
     /// Whether whoever could come in under `before` can under these.
     pub(crate) fn admit_all_of(&self, before: &RouteSettings) -> bool {
         match (&self.certificates, &before.certificates) {

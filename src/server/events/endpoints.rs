@@ -153,7 +153,7 @@ async fn show(server: &Arc<Server>, e: Endpoint, f: &Fields, of: Option<&str>) -
         Endpoint::Profile => profile(&f.text("name")?),
         Endpoint::Expvar => data(&monitor::expvarz(server, &f.options(account)?)),
         Endpoint::Queues => data(&monitor::ipqueuesz(server, &f.options(account)?)),
-        Endpoint::Raft => data(&monitor::raftz(server, &f.options(account)?)),
+        Endpoint::Raft => data(&monitor::raftz(server, &f.options(account)?).unwrap_or_default()),
     })
 }
 

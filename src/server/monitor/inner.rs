@@ -11,14 +11,14 @@ use crate::Server;
 /// Raft groups by account and name.
 pub type Raftz = BTreeMap<String, Value>;
 
-/// Raft groups; the system account's, which has the meta group, where no account is asked for. Outside of clusters there are none.
-pub fn raftz(s: &Server, o: &RaftzOptions) -> Raftz {
+/// Raft groups; the system account's, which has the meta group, where no account is asked for. `None` outside of clusters.
+pub fn raftz(s: &Server, o: &RaftzOptions) -> Option<Raftz> {
     let engine = s.jetstream.read().clone();
     let system = crate::settings::system_account(&s.options()).unwrap_or_default();
     let account = if o.account.is_empty() { &system } else { &o.account };
     match engine.and_then(|js| js.raftz(account, &o.group)) {
-        Some(Value::Object(all)) => all.into_iter().collect(),
-        _ => Raftz::new(),
+        Some(Value::Object(all)) => Some(all.into_iter().collect()),
+        _ => None,
     }
 }
 

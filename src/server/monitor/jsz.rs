@@ -31,7 +31,7 @@ pub struct Jsz {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<JetStreamLimits>,
     pub streams: usize,
-    /// Of these, how many this server leads; only in clusters.
+    /// Of these, how many this server leads; only for those who ask about groups.
     #[serde(skip_serializing_if = "is_default")]
     pub streams_leader: usize,
     pub consumers: usize,
@@ -84,6 +84,9 @@ pub struct JetStreamConfig {
     pub domain: String,
     #[serde(skip_serializing_if = "is_default")]
     pub unique_tag: String,
+    /// Routes to other servers may be compressed; only in clusters.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compress_ok: bool,
     #[serde(skip_serializing_if = "is_default")]
     pub strict: bool,
     /// Ours: whether publishes are acknowledged before they are durable, because a `sync_interval` is configured.
@@ -136,6 +139,7 @@ fn config(js: &JetStream, o: &Options) -> JetStreamConfig {
         sync_always: sync == Some(SyncInterval::Always),
         domain: s.domain.clone().unwrap_or_default(),
         unique_tag: o.jetstream.as_ref().and_then(|j| j.unique_tag.clone()).unwrap_or_default(),
+        compress_ok: js.is_clustered(),
         strict: s.strict,
         acknowledged_early: matches!(sync, Some(SyncInterval::Every(_))),
     }
@@ -222,9 +226,8 @@ pub fn jsz(s: &Server, o: &JszOptions, account_details: Option<Vec<Value>>) -> J
         };
     };
     let u = js.usage();
-    // A server alone leads all that it has, but says so only to those who ask about groups.
-    let alone = if o.raft_groups { (u.streams, u.consumers) } else { (0, 0) };
-    let led = js.led().unwrap_or(alone);
+    // A server alone leads all that it has.
+    let led = if o.raft_groups { js.led().unwrap_or((u.streams, u.consumers)) } else { (0, 0) };
     Jsz {
         stats: stats(&js),
         server_id,

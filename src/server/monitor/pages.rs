@@ -122,13 +122,10 @@ fn endpoint(s: &Server, path: &str, q: &Query, base: &str) -> Result<Answer, Str
         "/subsz" | "/subscriptionsz" => ok(json::pretty(&super::subsz(s, &SubszOptions::from_query(q)?)?)),
         "/accountz" => ok(json::pretty(&super::accountz(s, &AccountzOptions::from_query(q)?)?)),
         "/accstatz" => ok(json::pretty(&super::accstatz(s, &AccountStatzOptions::from_query(q)?))),
-        "/raftz" => {
-            let groups = super::raftz(s, &RaftzOptions::from_query(q)?);
-            if groups.is_empty() {
-                return Ok(Answer::plain(404, "No Raft nodes registered"));
-            }
-            ok(json::pretty(&groups))
-        }
+        "/raftz" => match super::raftz(s, &RaftzOptions::from_query(q)?) {
+            Some(groups) => ok(json::pretty(&groups)),
+            None => Ok(Answer::plain(404, "No Raft nodes registered")),
+        },
         "/ipqueuesz" => ok(json::pretty3(&super::ipqueuesz(s, &IpqueueszOptions::from_query(q)?))),
         "/debug/vars" => {
             let v = super::expvarz(s, &ExpvarzOptions {});

@@ -4,8 +4,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use broker::Sub;
-use links::route::{Route, Slot};
+use links::route::{Member, Route, Slot};
 use serde::Serialize;
+use wire::route::info::Subjects;
 
 use super::{
     connz::SubDetail,
@@ -13,10 +14,7 @@ use super::{
     options::{GatewayzOptions, LeafzOptions, RoutezOptions},
     varz::Nothing,
 };
-use crate::{
-    Server,
-    options::{RoutePermissions, SubjectPermission},
-};
+use crate::{Server, options::SubjectPermission};
 
 /// The answer of `/routez`.
 #[derive(Clone, Debug, Serialize)]
@@ -146,8 +144,15 @@ impl PermissionInfo {
 pub fn routez(s: &Server, asked: &RoutezOptions) -> Routez {
     let o = s.options();
     let permissions = o.cluster.as_ref().map(|c| &c.permissions);
-    let all = s.cluster.mesh.as_ref().map(|m| m.routes()).unwrap_or_default();
-    let routes: Vec<_> = all.iter().map(|r| route(r, asked, permissions)).collect();
+    let mut routes = Vec::new();
+    if let Some(mesh) = &s.cluster.mesh {
+        let members: BTreeMap<String, Member> =
+            mesh.members().into_iter().map(|m| (m.id.clone(), m)).collect();
+        // Of two servers that have each other in their configuration both have asked for the connection, whichever stays.
+        let of =
+            |r: &Arc<Route>| route(r, asked, members.get(&r.remote_id), mesh.is_configured(&r.remote_id));
+        routes = mesh.routes().iter().map(of).collect();
+    }
     Routez {
         server_id: s.id().to_string(),
         server_name: s.name.clone(),
@@ -160,7 +165,12 @@ pub fn routez(s: &Server, asked: &RoutezOptions) -> Routez {
     }
 }
 
-fn route(r: &Route, asked: &RoutezOptions, permissions: Option<&RoutePermissions>) -> RouteInfo {
+/// What the server at the other end takes, or gives.
+fn of_remote(s: &Option<Subjects>) -> Option<PermissionInfo> {
+    s.as_ref().map(|s| PermissionInfo { allow: s.allow.clone(), deny: s.deny.clone() })
+}
+
+fn route(r: &Route, asked: &RoutezOptions, remote: Option<&Member>, configured: bool) -> RouteInfo {
     let now = env::wall();
     let sent = r.link.out_traffic();
     let listed = match asked.subscriptions || asked.subscriptions_detail {
@@ -186,8 +196,8 @@ fn route(r: &Route, asked: &RoutezOptions, permissions: Option<&RoutePermissions
         rid: r.link.id,
         remote_id: r.remote_id.clone(),
         remote_name: r.remote_name.clone(),
-        did_solicit: r.solicited,
-        is_configured: r.configured,
+        did_solicit: r.solicited || configured,
+        is_configured: configured,
         ip: r.peer.ip().to_string(),
         port: r.peer.port(),
         start: Time(r.start),
@@ -198,8 +208,8 @@ fn route(r: &Route, asked: &RoutezOptions, permissions: Option<&RoutePermissions
         },
         uptime: age(now.since(r.start)),
         idle: age(now.since(r.last_activity())),
-        import: permissions.and_then(|p| p.import.as_ref()).map(PermissionInfo::new),
-        export: permissions.and_then(|p| p.export.as_ref()).map(PermissionInfo::new),
+        import: remote.and_then(|m| of_remote(&m.info.import)),
+        export: remote.and_then(|m| of_remote(&m.info.export)),
         pending_size: r.link.pending_bytes(),
         in_msgs: r.link.in_msgs.get(),
         out_msgs: sent.msgs,

@@ -115,6 +115,8 @@ pub struct UserOptions {
 /// The `authorization` block.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Authorization {
+    /// There is such a block, whatever it says.
+    pub is_given: bool,
     /// The single user; excludes `token` and users.
     pub user: Option<String>,
     /// Its password, plain or bcrypt.

@@ -1,5 +1,5 @@
 //! Who may do what, and what others are told of it: answers of whole servers, as nats-server 2.15.1 gave them to the same bytes.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod loopback;
 
@@ -26,6 +26,54 @@ fn a_login_without_connect_is_not_answered() {
             assert_eq!(w.ask(first).await, answer, "{first}");
         }
     });
+}
+
+/// Who configures nothing but operators does not lock the server thereby; INFO asks for credentials all the same.
+#[test]
+fn beside_operators_alone_everybody_is_let_in() {
+    let dir = std::env::temp_dir().join(format!("fulmar-server-rights-{}", std::process::id()));
+    let js = format!("jetstream {{ store_dir: {dir:?} }}");
+    let op = "users [{user: s, password: p}, {user: \"$G\", password: p}]";
+    let bad = "-ERR 'Authorization Violation'\r\n";
+    for (config, is_open) in [
+        (format!("accounts {{ $SYS {{ {op} }} }}\n{js}"), true),
+        (format!("accounts {{ X {{ {op} }} }}\nsystem_account: X\n{js}"), true),
+        (format!("accounts {{ X {{ {op} }} }}"), false),
+        (format!("accounts {{ $SYS {{ {op} }}, A {{}} }}"), false),
+        (format!("accounts {{ $SYS {{ {op} }} }}\nauthorization {{ timeout: 3 }}"), false),
+        (
+            format!("accounts {{ $SYS {{ {op} }} }}\nauthorization {{ users [{{user: a, password: p}}] }}"),
+            false,
+        ),
+    ] {
+        with_server(&config, async |s| {
+            assert!(s.links.settings().info.auth_required, "{config}");
+            let mut w = Wire::greeted(&s).await;
+            if !is_open {
+                w.send("CONNECT {\"verbose\":false}\r\nPING\r\n").await;
+                assert_eq!(w.rest().await, bad, "{config}");
+                return;
+            }
+            w.send("CONNECT {\"verbose\":false,\"protocol\":1}\r\nPING\r\n").await;
+            w.until("PONG\r\n").await;
+            assert!(w.until("\r\n").await.contains("\"remote_account\":\"$G\""), "{config}");
+            w.send("SUB r 1\r\nPUB $JS.API.INFO r 0\r\n\r\n").await;
+            let info = w.until("\r\n").await + &w.until("\r\n").await;
+            assert!(
+                info.contains("account_info_response") && !info.contains("\"error\":"),
+                "{config}: {info}"
+            );
+            // Whoever says who he is has to prove it, and operators are in their account.
+            for (user, pass) in [("s", "x"), ("$G", "x"), ("$G", ""), ("nobody", "p")] {
+                let mut w = Wire::greeted(&s).await;
+                w.send(format!("{}\r\nPING\r\n", with_user(user, pass))).await;
+                assert_eq!(w.rest().await, bad, "{config}: {user} {pass}");
+            }
+            let mut w = Wire::connect(&s, &with_user("s", "p")).await;
+            assert_eq!(w.ask("PUB $NRG.x 1\r\nx\r\n").await, "");
+        });
+    }
+    std::fs::remove_dir_all(dir).ok();
 }
 
 #[test]

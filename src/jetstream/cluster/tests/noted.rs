@@ -203,6 +203,37 @@ fn k14_older_servers_are_told_nothing_of_notes_of_streams_in_files() {
     run(older_servers_are_told_nothing(super::super::shell::FILES, filed(1)));
 }
 
+/// Its client makes one that is not durable anew if it is gone. A moment later it is noted as the others are.
+#[test]
+fn k14_nobody_waits_for_the_note_of_a_consumer_that_is_not_durable() {
+    run(async {
+        let mut w = World::new(3).await;
+        w.formed().await;
+        w.at(0).good("STREAM.CREATE.M", &filed(2)).await;
+        w.consumer(0, json!({ "durable_name": "before", "ack_policy": "explicit", "mem_storage": true }))
+            .await;
+        let ids: Vec<NodeId> = (0..3).map(|i| w.at(i).node.node_id()).collect();
+        [0, 1].iter().for_each(|i| w.net.set(ids[2], ids[*i], false));
+        let made = |more: Value| json!({ "stream_name": "M", "config": more }).to_string();
+        let passing = json!({ "name": "p", "mem_storage": true, "num_replicas": 1, "ack_policy": "none",
+            "inactive_threshold": 600_000_000_000i64 });
+        let v = w.at(2).good("CONSUMER.CREATE.M.p", &made(passing)).await;
+        assert_eq!(v["name"], "p");
+        let durable = json!({ "durable_name": "d", "ack_policy": "explicit", "mem_storage": true });
+        let v = w.at(2).api("CONSUMER.CREATE.M.d", &made(durable)).await;
+        assert_eq!(v["error"]["err_code"], 10008, "{v}");
+        [0, 1].iter().for_each(|i| w.net.set(ids[2], ids[*i], true));
+        let noted_names = |s: &Server| noted(s).map(|n| n.into_iter().map(|(n, _)| n).collect::<Vec<_>>());
+        until("it is noted", || {
+            w.all().all(|s| noted_names(s).is_some_and(|n| n == ["before", "d", "p"])).then_some(())
+        })
+        .await;
+        w.restart(2).await;
+        w.eventually(1, "CONSUMER.NAMES.M", |v| v["consumers"] == json!(["before", "d", "p"])).await;
+        w.end().await;
+    });
+}
+
 /// Without a majority of the meta group nobody is told that a consumer of a stream in memory was made: what is not noted does not outlive the process.
 #[test]
 fn k14_what_cannot_be_noted_is_not_acknowledged() {
@@ -221,6 +252,12 @@ fn k14_what_cannot_be_noted_is_not_acknowledged() {
             let v = w.at(leader).api("CONSUMER.CREATE.M.a", &made).await;
             assert_eq!(v["error"]["err_code"], 10008, "{v}");
         }
+        let passing = json!({ "stream_name": "M", "config": { "name": "p", "inactive_threshold": 600_000_000_000i64 } });
+        let v = w.at(leader).api("CONSUMER.CREATE.M.p", &passing.to_string()).await;
+        assert_eq!(
+            v["error"]["err_code"], 10008,
+            "nor of one that is not durable, while it is known that nothing is noted: {v}"
+        );
         let v = w.at(leader).api("CONSUMER.DELETE.M.before", "").await;
         assert_eq!(v["error"]["err_code"], 10008, "{v}");
         others.iter().for_each(|i| w.net.set(ids[leader], ids[*i], true));
@@ -228,7 +265,7 @@ fn k14_what_cannot_be_noted_is_not_acknowledged() {
         assert_eq!(v["error"]["err_code"], 10014, "it was deleted: {v}");
         w.at(others[0]).good("CONSUMER.CREATE.M.a", &made).await;
         w.restart(leader).await;
-        assert_eq!(names(&w.consumers(others[1]).await), ["a"]);
+        assert_eq!(names(&w.consumers(others[1]).await), ["a", "p"]);
         w.end().await;
     });
 }

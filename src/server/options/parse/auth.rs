@@ -26,6 +26,7 @@ pub(crate) fn authorization(reader: &mut Reader, entry: &Entry) -> Option<Author
     let map = reader.map(entry)?;
     let mut out = AuthorizationBlock::default();
     let a = &mut out.authorization;
+    a.is_given = true;
     block!(reader, "authorization", map, |e| {
         "user" | "username" => set!(a.user, reader.text(e)),
         "pass" | "password" => set!(a.password, secret(reader, e)),

@@ -134,6 +134,68 @@ fn k7_publishes_wait_while_leadership_moves() {
     });
 }
 
+/// Who is told to leave a server finds others leading, and nothing was refused on the way there.
+#[test]
+fn k7_a_lame_duck_leads_nothing_when_it_tells_its_clients() {
+    run(async {
+        let dir = Dir::new("duck");
+        let mut all: Vec<Arc<Server>> = Vec::new();
+        for i in 0..3 {
+            let ports: Vec<_> = all.iter().map(|s| cluster_port(s)).collect();
+            let config = format!(
+                "jetstream {{ store_dir: {:?} }}\nlame_duck_grace_period: 100s\n{}",
+                dir.0.join(i.to_string()),
+                cluster("name: C", &ports)
+            );
+            all.push(start(&format!("s{i}"), &config).await);
+        }
+        formed(&all).await;
+        let js = context(&all[0]).await;
+        make(&js, stream::RetentionPolicy::Limits).await;
+        let leads = leader(&js).await;
+        let duck = all.iter().find(|s| *s.name == *leads).expect("it is one of them").clone();
+        let other = all.iter().find(|s| *s.name != *leads).expect("there are others");
+        let js = context(other).await;
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
+        let mut tasks = Vec::new();
+        for s in &all {
+            tasks.push(env::spawn(publisher(context(s).await, stop.clone(), seen.clone())));
+        }
+        eventually("it is published", || seen.lock().unwrap().acked > 30).await;
+        let mut told = Peer::new(&duck, "").await;
+        let goes = duck.clone();
+        env::spawn(async move { goes.lame_duck().await });
+        told.info_with("its clients are told", |i| i["ldm"] == true).await;
+        assert_ne!(leader(&js).await, leads, "another leads before that");
+        let meta = || other.jetstream.read().as_ref().and_then(|js| js.meta_leader());
+        assert_ne!(meta().as_ref(), Some(&leads), "also the meta group");
+        for i in 0..6 {
+            let (name, num_replicas) = (format!("N{i}"), if i % 2 == 0 { 3 } else { 1 });
+            let config = stream::Config { name, num_replicas, ..Default::default() };
+            let s = js.create_stream(config).await.expect("it is made");
+            let by = s.cached_info().cluster.as_ref().and_then(|c| c.leader.clone());
+            assert_ne!(by.as_ref(), Some(&leads), "nothing new is led there");
+        }
+        let before = seen.lock().unwrap().acked;
+        eventually("publishing goes on", || seen.lock().unwrap().acked > before + 30).await;
+        stop.store(true, Release);
+        for t in tasks {
+            t.await.expect("the publisher ends");
+        }
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        assert_eq!(seen.failed, Vec::<String>::new(), "none is refused or lost on the way");
+        let mut s = js.get_stream("S").await.expect("it is there");
+        assert_eq!(
+            s.info().await.expect("it answers").state.messages,
+            seen.acked,
+            "K-7: each is stored once"
+        );
+        for s in &all {
+            s.stop();
+        }
+    });
+}
+
 /// Publishes without waiting for each acknowledgement; the sequences in the order of sending.
 async fn streamer(js: jetstream::Context, stop: Arc<AtomicBool>, acked: Arc<AtomicU64>) -> Vec<u64> {
     const WINDOW: usize = 32;

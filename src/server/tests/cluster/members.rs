@@ -8,7 +8,7 @@ use env::{
 };
 use links::route::{RouteSettings, RouteUrl, Slot};
 use serde_json::{Value, json};
-use server::Server;
+use server::{Server, monitor};
 
 use super::support::*;
 
@@ -344,10 +344,10 @@ fn who_came_in_under_other_settings_has_to_ask_again() {
         let other = start("s2", &cluster(asks, &[])).await;
         let mesh = first.cluster.mesh.clone().unwrap();
         let (open, asks) = (mesh.settings(), other.cluster.mesh.as_ref().unwrap().settings());
-        let mut p = Peer::new(&first, "").await;
+        let mut p = Peer::new(&second, "").await;
         p.sub("secret", "").await;
         p.sub("x", "").await;
-        interest(&second, "$G", "secret", true).await;
+        interest(&first, "$G", "secret", true).await;
         // A reload that changes nothing of it closes nothing.
         let ids = || mesh.routes().iter().map(|r| r.link.id).collect::<std::collections::BTreeSet<_>>();
         let before = ids();
@@ -359,9 +359,9 @@ fn who_came_in_under_other_settings_has_to_ask_again() {
         info.export.clone_from(&asks.info.export);
         let permissions = asks.permissions.clone();
         mesh.set_settings(RouteSettings { info, permissions, ..(*open).clone() });
-        interest(&second, "$G", "secret", false).await;
-        interest(&second, "$G", "x", true).await;
-        meshed(&first, 1, 4).await;
+        interest(&first, "$G", "secret", false).await;
+        interest(&first, "$G", "x", true).await;
+        assert_eq!(ids(), before, "what is given is agreed on over the connections that there are");
         // Whom nobody asked is asked now, and has no password.
         let (authenticator, credentials) = (asks.authenticator.clone(), asks.credentials.clone());
         let asking = RouteSettings { authenticator, credentials, ..(*open).clone() };
@@ -430,6 +430,116 @@ fn permissions_of_routes() {
         assert!(!specific.iter().any(|s| told(s)));
         first.stop();
         second.stop();
+    });
+}
+
+/// As with a nats-server: of two that have each other in their configuration both have asked for the connection, and each route shows what the
+/// server at its other end takes and gives.
+#[test]
+fn routes_are_shown_as_the_configuration_has_them() {
+    run(async {
+        let first = start("s0", &cluster("name: C, permissions { export: { deny: \"x.>\" } }", &[])).await;
+        let second = start("s1", &cluster("name: C", &[cluster_port(&first)])).await;
+        let third = start("s2", &cluster("name: C", &[cluster_port(&first)])).await;
+        for s in [&first, &second, &third] {
+            meshed(s, 2, 4).await;
+        }
+        let at = cluster_port(&second);
+        let url = RouteUrl { host: at.ip().to_string(), port: at.port(), credentials: None };
+        let mesh = first.cluster.mesh.clone().unwrap();
+        let open = mesh.settings();
+        mesh.set_settings(RouteSettings { urls: vec![url], ..(*open).clone() });
+        let (found, id) = (mesh.clone(), second.id().to_owned());
+        eventually("the server of the configuration is found", move || found.is_configured(&id)).await;
+        let shown = |s: &Arc<Server>, to: &Arc<Server>| {
+            let v = serde_json::to_value(monitor::routez(s, &monitor::RoutezOptions::default())).unwrap();
+            let routes = v["routes"].as_array().unwrap().clone();
+            let all: Vec<_> = routes
+                .iter()
+                .filter(|r| r["remote_name"] == *to.name)
+                .map(|r| {
+                    (r["did_solicit"] == true, r["is_configured"] == true, r["export"]["deny"][0].clone())
+                })
+                .collect();
+            assert!(all.len() == 4 && all.iter().all(|r| *r == all[0]), "{v}");
+            all[0].clone()
+        };
+        assert_eq!(shown(&first, &second), (true, true, Value::Null));
+        assert_eq!(shown(&second, &first), (true, true, "x.>".into()));
+        assert_eq!(shown(&first, &third), (false, false, Value::Null));
+        assert_eq!(shown(&third, &first), (true, true, "x.>".into()));
+        let between = [shown(&second, &third), shown(&third, &second)];
+        assert!(between.iter().all(|r| !r.1) && between[0].0 != between[1].0, "{between:?}");
+        for s in [first, second, third] {
+            s.stop();
+        }
+    });
+}
+
+/// A stream of messages does not notice what is forbidden and allowed beside it.
+#[test]
+fn b9_permissions_that_change_hold_on_the_routes_that_are_there() {
+    run(async {
+        let first = start("s0", &cluster("name: C", &[])).await;
+        let second = start("s1", &cluster("name: C", &[cluster_port(&first)])).await;
+        meshed(&first, 1, 4).await;
+        let words = "name: D, permissions { import: { deny: \"in.>\" }, export: { deny: \"out.>\" } }";
+        let other = start("s2", &cluster(words, &[])).await;
+        let mesh = first.cluster.mesh.clone().unwrap();
+        let (open, narrow) = (mesh.settings(), other.cluster.mesh.as_ref().unwrap().settings());
+        let mut info = open.info.clone();
+        (info.import, info.export) = (narrow.info.import.clone(), narrow.info.export.clone());
+        let narrow = RouteSettings { info, permissions: narrow.permissions.clone(), ..(*open).clone() };
+        let ids = || mesh.routes().iter().map(|r| r.link.id).collect::<Vec<_>>();
+        let before = ids();
+        let (mut a, mut b) = (Peer::new(&first, "").await, Peer::new(&second, "").await);
+        for p in [&mut a, &mut b] {
+            for (subject, queue) in [("in.x", ""), ("in.q", "g"), ("out.x", ""), ("out.q", "g"), ("ok", "")] {
+                p.sub(subject, queue).await;
+            }
+        }
+        a.sub("in.*", "").await;
+        for s in [&first, &second] {
+            remote_interest(s, "$G", "ok").await;
+        }
+        let mut sent = 0;
+        for round in 0..4 {
+            let is_narrow = round % 2 == 0;
+            for i in 0..50 {
+                if i == 20 {
+                    mesh.set_settings(if is_narrow { narrow.clone() } else { (*open).clone() });
+                }
+                for p in [&mut a, &mut b] {
+                    p.publish("ok", "", &sent.to_string()).await;
+                }
+                sent += 1;
+            }
+            let told = |s: &Arc<Server>, subject: &str| {
+                let found = s.broker.account("$G").unwrap().matching(subject.as_bytes());
+                found.iter().any(|s| s.link.kind == broker::Kind::Route && s.subject() == subject.as_bytes())
+            };
+            let (one, two) = (first.clone(), second.clone());
+            eventually(&format!("round {round}: what passes is known, and nothing else"), move || {
+                ["in.x", "in.q", "in.*"].iter().all(|s| told(&two, s) != is_narrow)
+                    && ["out.x", "out.q"].iter().all(|s| told(&one, s) != is_narrow)
+                    && ["out.x", "out.q"].iter().all(|s| told(&two, s))
+                    && ["in.x", "in.q"].iter().all(|s| told(&one, s))
+            })
+            .await;
+            weight(&first, "$G", "in.q", 1).await;
+        }
+        for p in [&mut a, &mut b] {
+            let deadline = env::now() + PATIENCE;
+            while p.msgs.len() < 2 * sent {
+                assert!(env::now() < deadline, "{} of {} came", p.msgs.len(), 2 * sent);
+                p.settle().await;
+            }
+            assert_eq!(p.msgs.len(), 2 * sent);
+        }
+        assert_eq!(ids(), before, "the routes stay");
+        for s in [first, second, other] {
+            s.stop();
+        }
     });
 }
 

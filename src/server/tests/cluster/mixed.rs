@@ -1,6 +1,8 @@
 //! A nats-server as a member of our mesh: core messages, queue groups, requests, imports, system requests. Skipped where
 //! there is none.
 
+use links::route::RouteSettings;
+
 use super::support::*;
 
 const ACCOUNTS: &str = r#"accounts {
@@ -174,6 +176,49 @@ fn a_nats_server_with_passwords() {
         meshed(&ours, 3, 4).await;
         ours.stop();
         fourth.stop();
+    });
+}
+
+/// Also what the nats-server repeats, its queue groups without their size.
+#[test]
+fn b9_permissions_change_on_routes_to_a_nats_server() {
+    let Some(bin) = nats_server() else { return };
+    run(async {
+        let theirs = Real::start(&bin, "theirs", "", "name: C", &[]).await;
+        let ours = start("ours", &cluster("name: C", &[theirs.cluster])).await;
+        meshed(&ours, 1, 4).await;
+        let words = "name: D, permissions { import: { deny: \"in.>\" }, export: { deny: \"out.>\" } }";
+        let other = start("other", &cluster(words, &[])).await;
+        let mesh = ours.cluster.mesh.clone().unwrap();
+        let (open, narrow) = (mesh.settings(), other.cluster.mesh.as_ref().unwrap().settings());
+        let mut info = open.info.clone();
+        (info.import, info.export) = (narrow.info.import.clone(), narrow.info.export.clone());
+        let narrow = RouteSettings { info, permissions: narrow.permissions.clone(), ..(*open).clone() };
+        let ids = || mesh.routes().iter().map(|r| r.link.id).collect::<Vec<_>>();
+        let before = ids();
+        let (mut a, mut r) = (Peer::new(&ours, "").await, Peer::at(theirs.client, "").await);
+        for (subject, queue) in [("out.x", ""), ("out.q", "g"), ("ok", "")] {
+            r.sub(subject, queue).await;
+        }
+        a.sub("in.q", "g").await;
+        a.sub("ok", "").await;
+        for _ in 0..2 {
+            for s in ["out.x", "out.q", "ok"] {
+                remote_interest(&ours, "$G", s).await;
+            }
+            flows(&mut r, &mut a, "in.q").await;
+            mesh.set_settings(narrow.clone());
+            interest(&ours, "$G", "out.x", false).await;
+            interest(&ours, "$G", "out.q", false).await;
+            flows(&mut r, &mut a, "ok").await;
+            r.publish("in.q", "", "not taken").await;
+            flows(&mut r, &mut a, "ok").await;
+            mesh.set_settings((*open).clone());
+        }
+        assert_eq!(ids(), before, "{}", theirs.log());
+        assert!(a.msgs.iter().all(|m| m.body != "not taken"));
+        ours.stop();
+        other.stop();
     });
 }
 
