@@ -47,7 +47,7 @@ const WAITING_MAX: usize = 4096;
 /// Nanoseconds between the signs of life of an origin.
 const HEARTBEAT: u64 = 1_000_000_000;
 /// Nanoseconds after which what this stream refused is tried again.
-const REFUSED_PAUSE: u64 = 1_000_000_000;
+pub(crate) const REFUSED_PAUSE: u64 = 1_000_000_000;
 /// Pause before what became void is copied again.
 const VOID_PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
 
@@ -138,11 +138,17 @@ pub(crate) struct Facts {
     identity: String,
     /// How often something was void here.
     pub voids: u64,
+    /// The origin keeps messages until the copy has them.
+    pub keeps: bool,
     /// When the next message was refused here, on the monotonic clock.
     refused: Option<u64>,
 }
 
 impl Facts {
+    /// The identity of the stream that the copies here are of; empty if that is not known.
+    pub(crate) fn known_as(&self) -> &str {
+        &self.stands_in
+    }
     /// The same about the origin that is there, by its identity (empty if it is not known): what was copied of another one of its name says nothing of where this one
     /// begins. A mirror keeps its origin's numbers, so it can go on with none but higher ones.
     pub(crate) fn about(mut self, identity: String) -> Facts {
@@ -165,6 +171,8 @@ pub(crate) enum Taken {
     Upto(usize),
     /// So many; the next one is refused by this stream. It is tried again, for whoever goes on behind it loses it (J-25).
     Refused(usize),
+    /// So many; the next one has a number that this mirror has reached already, with it or without it. Said only where the origin keeps it until it is told.
+    Passed(usize),
     /// This node copies no more, or what the copies stand on is void.
     Void,
 }
@@ -329,7 +337,7 @@ impl Stream {
         };
         let (copied, refused) = match self.take_in(&facts, &found.messages).await {
             Taken::Upto(n) => (&found.messages[..n], None),
-            Taken::Refused(n) => (&found.messages[..n], found.messages.get(n)),
+            Taken::Refused(n) | Taken::Passed(n) => (&found.messages[..n], found.messages.get(n)),
             Taken::Void => return self.begins_anew(&facts).await,
         };
         {
@@ -455,6 +463,7 @@ impl Stream {
             stands_in: stands_in.to_owned(),
             identity: u.identity.clone(),
             voids: core.voids,
+            keeps: false,
             refused: u.refused,
         })
     }
@@ -499,6 +508,7 @@ impl Stream {
             match done {
                 Ok(Taken::Void) => return Taken::Void,
                 Ok(Taken::Refused(n)) => return Taken::Refused(at + n),
+                Ok(Taken::Passed(n)) => return Taken::Passed(at + n),
                 Ok(Taken::Upto(n)) if at + n == all.len() => at += n,
                 Ok(Taken::Upto(n)) => {
                     at += n;
@@ -582,6 +592,7 @@ impl Stream {
                 Decision::Answer { answers: [Some(Answer::Error(_)), _], .. } => {
                     return Ok(Taken::Refused(n));
                 }
+                Decision::Answer { .. } if facts.is_mirror && facts.keeps => return Ok(Taken::Passed(n)),
                 // It is here already: the next one.
                 Decision::Answer { .. } => {}
                 Decision::Wait => return Ok(Taken::Upto(n)),
@@ -721,7 +732,7 @@ fn exporter(
 }
 
 /// The time and the subject of a message, if it is there.
-fn time_at(v: &store::View<'_>, seq: StreamSeq) -> Result<Option<(i64, Bytes)>, Need> {
+pub(crate) fn time_at(v: &store::View<'_>, seq: StreamSeq) -> Result<Option<(i64, Bytes)>, Need> {
     Ok(match v.get(seq)? {
         Read::Valid(m) => Some((m.message().time, Bytes::copy_from_slice(m.message().subject))),
         Read::Absent | Read::Damaged(_) => None,

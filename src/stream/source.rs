@@ -48,15 +48,54 @@ pub fn deliver_subject(source: &Source, is_mirror: bool, unique: &str) -> String
     }
 }
 
-/// The name of the consumer by which `copy` takes messages out of an origin that keeps them by interest or as a work queue.
-pub fn kept_name(copy: &str, source: &Source, is_mirror: bool) -> String {
-    let hash = crate::config::short_hash(&format!("{copy} {}", source.index_name()));
-    format!("{}_{hash}", if is_mirror { "JS_MIRROR" } else { "JS_SRC" })
+/// Who copies. Two copies of one name may share an origin: of two accounts, or of two domains.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Copier {
+    /// Its account.
+    pub account: String,
+    /// Its stream.
+    pub stream: String,
+    /// Its domain, if it is in one.
+    pub domain: Option<String>,
 }
 
-/// The request for the consumer that delivers from `next` on (0: where the configuration says). With `kept` it is a durable one of this name,
-/// whose messages the origin keeps until they are acknowledged by answers to its flow control.
-pub fn consumer_request(source: &Source, deliver: &str, next: u64, kept: Option<&str>) -> Ask {
+/// The name of the consumer by which a copy takes messages out of an origin that keeps them by interest or as a work queue.
+pub fn kept_name(copier: &Copier, source: &Source, is_mirror: bool) -> String {
+    let domain = copier.domain.as_deref().unwrap_or_default();
+    let who = format!("{} {} {domain} {}", copier.stream, copier.account, source.index_name());
+    format!("{}_{}", prefix(is_mirror), crate::config::short_hash(&who))
+}
+
+/// The name that this consumer had before 2026-11-24, when it did not say that it is for a copy. That cannot be changed, so it is another one now.
+pub fn kept_name_before(copy: &str, source: &Source, is_mirror: bool) -> String {
+    let hash = crate::config::short_hash(&format!("{copy} {}", source.index_name()));
+    format!("{}_{hash}", prefix(is_mirror))
+}
+
+fn prefix(is_mirror: bool) -> &'static str {
+    if is_mirror { "JS_MIRROR" } else { "JS_SRC" }
+}
+
+/// What is known of how an origin keeps messages, and so which consumer it is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keeps<'a> {
+    /// By its limits alone: one that nobody sees, and that begins anew each time.
+    Limits,
+    /// By interest or as a work queue: a durable one of this name, for which messages are kept until they are acknowledged by answers to its flow control.
+    Consumers(&'a str),
+    /// That is not known: it is asked as nats-server 2.15 asks, and the origin makes of this name the one or the other.
+    Unknown(&'a str),
+}
+
+/// The request for the consumer that delivers from `next` on (0: where the configuration says).
+pub fn consumer_request(
+    source: &Source,
+    copier: &Copier,
+    is_mirror: bool,
+    deliver: &str,
+    next: u64,
+    keeps: Keeps<'_>,
+) -> Ask {
     let mut c = json!({
         "deliver_subject": deliver,
         "replay_policy": "instant",
@@ -80,18 +119,31 @@ pub fn consumer_request(source: &Source, deliver: &str, next: u64, kept: Option<
         [one] => c["filter_subject"] = one.as_str().into(),
         all => c["filter_subjects"] = json!(all),
     }
-    let what = match kept {
-        Some(name) => {
-            // Where it stands is its own to know.
-            for start in ["opt_start_seq", "opt_start_time"] {
-                c.as_object_mut().map(|o| o.remove(start));
-            }
-            c["deliver_policy"] = "all".into();
+    if keeps != Keeps::Limits {
+        c["sourcing"] = true.into();
+        let what = if is_mirror { "mirror" } else { "src" };
+        let mut says = json!({});
+        says[format!("_nats.{what}.stream")] = copier.stream.as_str().into();
+        says[format!("_nats.{what}.acc")] = copier.account.as_str().into();
+        if let Some(domain) = &copier.domain {
+            says[format!("_nats.{what}.domain")] = domain.as_str().into();
+        }
+        c["metadata"] = says;
+    }
+    let what = match keeps {
+        Keeps::Consumers(name) => {
             c["durable_name"] = name.into();
             c["ack_policy"] = "flow_control".into();
             format!("CONSUMER.DURABLE.CREATE.{}.{name}", source.name)
         }
-        None => {
+        Keeps::Unknown(name) => {
+            c["name"] = name.into();
+            c["ack_policy"] = "none".into();
+            c["direct"] = true.into();
+            c["inactive_threshold"] = FORGOTTEN.into();
+            format!("CONSUMER.CREATE.{}", source.name)
+        }
+        Keeps::Limits => {
             c["ack_policy"] = "none".into();
             c["mem_storage"] = true.into();
             c["num_replicas"] = 1.into();
@@ -115,6 +167,11 @@ pub enum Came {
     Nothing,
     /// Something did not arrive: the consumer has to begin anew.
     Gap,
+}
+
+/// Whether a delivery, by its reply subject, is the first of its consumer.
+pub fn is_first(reply: &[u8]) -> bool {
+    AckTokens::parse(reply).is_some_and(|t| t.dseq == 1)
 }
 
 /// One life of a consumer at an origin, as its copy sees it.
@@ -337,23 +394,60 @@ mod tests {
     #[test]
     fn what_is_asked_of_an_origin() {
         let mut s = Source { name: "O".into(), filter_subject: "a.*".into(), ..Source::default() };
-        let ask = consumer_request(&s, "$JS.S.x", 7, None);
-        assert_eq!(ask.subject, "$JS.API.CONSUMER.CREATE.O");
-        let v: serde_json::Value = serde_json::from_str(&ask.body).unwrap();
-        let c = &v["config"];
-        assert_eq!((&c["opt_start_seq"], &c["filter_subject"]), (&7.into(), &"a.*".into()), "{v}");
-        assert_eq!((&c["ack_policy"], &c["direct"]), (&"none".into(), &true.into()), "{v}");
+        let who = Copier { account: "A".into(), stream: "C".into(), domain: None };
+        let asked = |s: &Source, to: &str, next, keeps| {
+            let ask = consumer_request(s, &who, false, to, next, keeps);
+            let v: serde_json::Value = serde_json::from_str(&ask.body).unwrap();
+            (ask.subject, v["config"].clone())
+        };
+        let (subject, c) = asked(&s, "$JS.S.x", 7, Keeps::Limits);
+        assert_eq!(subject, "$JS.API.CONSUMER.CREATE.O");
+        assert_eq!((&c["opt_start_seq"], &c["filter_subject"]), (&7.into(), &"a.*".into()), "{c}");
+        assert_eq!((&c["ack_policy"], &c["direct"]), (&"none".into(), &true.into()), "{c}");
         s.external = Some(crate::config::External { api: "JS.hub.API.".into(), deliver: "from.hub".into() });
-        let ask = consumer_request(&s, "from.hub.x", 0, Some("JS_SRC_1"));
-        assert_eq!(ask.subject, "JS.hub.API.CONSUMER.DURABLE.CREATE.O.JS_SRC_1");
-        let v: serde_json::Value = serde_json::from_str(&ask.body).unwrap();
-        assert_eq!(v["config"]["ack_policy"], "flow_control", "{v}");
+        s.opt_start_seq = 3;
+        let (subject, c) = asked(&s, "from.hub.x", 0, Keeps::Consumers("JS_SRC_1"));
+        assert_eq!(subject, "JS.hub.API.CONSUMER.DURABLE.CREATE.O.JS_SRC_1");
+        assert_eq!((&c["ack_policy"], &c["sourcing"]), (&"flow_control".into(), &true.into()), "{c}");
+        assert_eq!(
+            (&c["opt_start_seq"], &c["metadata"]["_nats.src.stream"]),
+            (&3.into(), &"C".into()),
+            "{c}"
+        );
+        let (subject, c) = asked(&s, "from.hub.x", 0, Keeps::Unknown("JS_SRC_1"));
+        assert_eq!(subject, "JS.hub.API.CONSUMER.CREATE.O");
+        let says = ["name", "direct", "sourcing"].map(|k| c[k].clone());
+        assert_eq!(says, [json!("JS_SRC_1"), json!(true), json!(true)], "{c}");
+        // What only the one of two kinds may have is left out.
+        assert!(c["num_replicas"].is_null() && c["mem_storage"].is_null(), "{c}");
         assert_eq!(deliver_subject(&s, false, "x"), "from.hub.x");
         s.external = None;
         assert_eq!(
             (deliver_subject(&s, true, "x"), deliver_subject(&s, false, "x")),
             ("$JS.M.x".into(), "$JS.S.x".into())
         );
+    }
+
+    /// Two accounts may copy one origin into streams of one name: each has a consumer of its own.
+    #[test]
+    fn each_copy_has_a_name_of_its_own() {
+        let s = Source { name: "O".into(), ..Source::default() };
+        let part = Source { filter_subject: "a".into(), ..s.clone() };
+        let who = |account: &str, stream: &str, domain: Option<&str>| Copier {
+            account: account.into(),
+            stream: stream.into(),
+            domain: domain.map(Into::into),
+        };
+        let names = [
+            kept_name(&who("A", "C", None), &s, false),
+            kept_name(&who("B", "C", None), &s, false),
+            kept_name(&who("A", "D", None), &s, false),
+            kept_name(&who("A", "C", Some("hub")), &s, false),
+            kept_name(&who("A", "C", None), &s, true),
+            kept_name(&who("A", "C", None), &part, false),
+            kept_name_before("C", &s, false),
+        ];
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len(), "{names:?}");
     }
 
     #[test]
