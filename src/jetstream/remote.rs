@@ -176,6 +176,14 @@ fn gone() -> ApiError {
     errors::CLUSTER_NOT_AVAIL.error()
 }
 
+/// How far what came was taken in.
+enum Went {
+    /// So many. What is behind them finds no room here, and is tried again.
+    Upto(usize),
+    /// The consumer has to begin anew, behind what is passed over here or where it is.
+    Anew { passes: bool },
+}
+
 /// The consumer by which an origin keeps messages for a copy.
 struct Held {
     facts: Facts,
@@ -286,13 +294,18 @@ impl Stream {
         let asked = line.ask(&subject(format!("STREAM.INFO.{}", source.name)), b"", "", early).await;
         let (facts, made, name) = match asked {
             Ok((v, _)) => {
-                let created = v["created"].as_str().and_then(Time::parse);
-                let facts = facts.about(created.map_or_else(String::new, |at| identity::of(at.nanos())));
+                let created = v["created"].as_str().and_then(Time::parse).map(|at| at.nanos());
+                let mut facts = facts.about(created.map_or_else(String::new, identity::of));
                 let c: StreamConfig = serde_json::from_value(v["config"].clone()).unwrap_or_default();
                 if c.retention == Retention::Limits {
                     let ask = request(behind(facts.stands), Keeps::Limits);
                     line.ask(&ask.subject, b"", &ask.body, early).await?;
                     return Ok((facts, false));
+                }
+                // Copies that do not say which stream they are of have nothing of one that was made after the last of them.
+                let last = self.group().state().last_time;
+                if !is_mirror && facts.known_as().is_empty() && created.is_some_and(|at| at > last) {
+                    facts.stands = 0;
                 }
                 let is_first = held.is_none();
                 let passes = held.take().is_some_and(|h| h.passes);
@@ -342,8 +355,8 @@ impl Stream {
         Ok((facts, true))
     }
 
-    /// Takes in what came, and waits for room where there is none; false if the consumer has to begin anew. `passes` says that it is to do so behind what is passed over here.
-    async fn take_all(self: &Arc<Stream>, facts: &Facts, batch: &[Stored], passes: &mut bool) -> bool {
+    /// Takes in what came, as far as there is room.
+    async fn take_all(self: &Arc<Stream>, facts: &Facts, batch: &[Stored]) -> Went {
         let mut at = 0;
         while at < batch.len() {
             match self.take_in(facts, &batch[at..]).await {
@@ -353,23 +366,15 @@ impl Stream {
                     let here = self.group().ask(|v| time_at(v, store::StreamSeq(m.seq))).await;
                     // J-25: what a mirror has passed over without having it stays where it is.
                     if !here.is_ok_and(|h| h.is_some_and(|(time, _)| time == m.time)) {
-                        *passes = true;
-                        return false;
+                        return Went::Anew { passes: true };
                     }
                     at += n + 1;
                 }
-                Taken::Refused(n) => {
-                    at += n;
-                    env::sleep(Duration::from_nanos(REFUSED_PAUSE)).await;
-                    let same = self.facts(facts.id).is_some_and(|f| f.voids == facts.voids);
-                    if !same || !self.has_room_for_copies().await {
-                        return false;
-                    }
-                }
-                Taken::Void => return false,
+                Taken::Refused(n) => return Went::Upto(at + n),
+                Taken::Void => return Went::Anew { passes: false },
             }
         }
-        true
+        Went::Upto(at)
     }
 
     /// One life of a consumer at the origin. `came` says whether it gave anything, `held` by which consumer the origin keeps messages for this stream.
@@ -390,20 +395,26 @@ impl Stream {
         let facts = &facts;
         self.of_upstream(facts.id, |u| u.error = None);
         let mut session = Session::new(own);
-        let mut batch: Vec<Stored> = Vec::new();
+        // What is to be taken in, and which delivery each is; what is to be answered, and up to which delivery that was done.
+        let (mut batch, mut places): (Vec<Stored>, Vec<(u64, u64)>) = Default::default();
+        let (mut flows, mut taken, mut answered) = (Vec::new(), (0, 0), (0, 0));
         let mut early = early.into_iter();
         loop {
             let mut got = match early.next() {
                 Some(g) => Some(g),
-                None => env::timeout(HEALTH, line.rx.recv()).await.map_err(|_| gone())?,
+                None if batch.is_empty() => env::timeout(HEALTH, line.rx.recv()).await.map_err(|_| gone())?,
+                None => {
+                    env::sleep(Duration::from_nanos(REFUSED_PAUSE)).await;
+                    line.rx.try_recv().ok()
+                }
             };
-            let mut flows = Vec::new();
             let mut gap = false;
             while let Some(g) = got.take() {
                 match session.take(&g.reply, g.subject, g.headers, g.payload) {
                     // A mirror looks at each, or it would acknowledge what it has passed over.
                     Came::Message(m) if m.seq > facts.stands || facts.is_mirror && facts.keeps => {
-                        batch.push(m)
+                        batch.push(m);
+                        places.push(session.last());
                     }
                     Came::Message(_) | Came::Nothing => {}
                     Came::Flow(to) => flows.push(to),
@@ -419,29 +430,37 @@ impl Stream {
             {
                 return Ok(());
             }
-            *came |= !batch.is_empty();
-            let mut passes = false;
-            if !self.take_all(facts, &batch, &mut passes).await {
-                if let Some(held) = held.as_mut() {
-                    held.passes |= passes;
+            match self.take_all(facts, &batch).await {
+                Went::Upto(0) => {}
+                Went::Upto(n) => {
+                    *came = true;
+                    taken = places[n - 1];
+                    batch.drain(..n);
+                    places.drain(..n);
                 }
-                return Ok(());
+                Went::Anew { passes } => {
+                    if let Some(held) = held.as_mut() {
+                        held.passes |= passes;
+                    }
+                    return Ok(());
+                }
             }
-            batch.clear();
-            let (heard, lag) = (env::now().0, session.pending());
+            let (heard, lag) = (env::now().0, session.pending() + batch.len() as u64);
             self.of_upstream(facts.id, |u| (u.heard, u.lag) = (Some(heard), lag));
-            if !flows.is_empty() {
+            let upto = if batch.is_empty() { session.last() } else { taken };
+            if !flows.is_empty() && (batch.is_empty() || kept && upto > answered) {
                 if kept {
                     self.tail_applied().await;
                     if self.facts(facts.id).is_none_or(|f| f.voids != facts.voids) {
                         return Ok(());
                     }
                 }
-                let head = if kept { Session::flow_answer(session.last()) } else { Vec::new() };
+                let head = if kept { Session::flow_answer(upto) } else { Vec::new() };
                 let mut post = line.posts.take();
-                for to in &flows {
-                    post.send(to, None, b"", head.len(), &[&head]);
+                for to in flows.drain(..) {
+                    post.send(&to, None, b"", head.len(), &[&head]);
                 }
+                answered = upto;
             }
             if gap {
                 return Ok(());

@@ -1,7 +1,7 @@
 //! Mirrors and sources: streams that copy others.
 //!
-//! Owns the way of a copy whose origin is in this process: read from the origin's store, rename, decide like any publish, join the open batch.
-//! There is no consumer in between, and a copy is told when its origin has grown. What is elsewhere comes through `remote`. Does not own where
+//! Owns the way of a copy whose origin is in this process and keeps by its limits: read from the origin's store, rename, decide like any publish, join the open
+//! batch. There is no consumer in between, and a copy is told when its origin has grown. What is elsewhere, or keeps for consumers, comes through `remote`. Does not own where
 //! a copy stands (`stream::Stream::source_at`, which the log says) nor what a copied message becomes (`stream::source`).
 //!
 //! A stream that follows others has one task while there is something to copy, and none otherwise.
@@ -23,7 +23,6 @@ use parking_lot::Mutex;
 use store::{Need, Read, StreamSeq};
 use stream::{
     Answer, ApiError, Decision, Publish, Stored,
-    command::Command,
     config::{Retention, Source},
     errors,
     source::{self, Renames},
@@ -322,9 +321,6 @@ impl Stream {
             return false;
         }
         let facts = facts.about(origin.identity().to_owned());
-        if !self.drop_copied(&origin, &facts).await {
-            return false;
-        }
         let found = loop {
             match look(&origin, &facts) {
                 Ok(f) => break f,
@@ -335,9 +331,9 @@ impl Stream {
                 }
             }
         };
-        let (copied, refused) = match self.take_in(&facts, &found.messages).await {
-            Taken::Upto(n) => (&found.messages[..n], None),
-            Taken::Refused(n) | Taken::Passed(n) => (&found.messages[..n], found.messages.get(n)),
+        let refused = match self.take_in(&facts, &found.messages).await {
+            Taken::Upto(_) => None,
+            Taken::Refused(n) | Taken::Passed(n) => found.messages.get(n),
             Taken::Void => return self.begins_anew(&facts).await,
         };
         {
@@ -351,30 +347,10 @@ impl Stream {
                 u.identity.clone_from(&facts.identity);
             }
         }
-        // J-25: whoever copies from a work queue has done its work when the copy is safe.
-        if !copied.is_empty() && origin.config().retention == Retention::WorkQueue {
-            self.tail_applied().await;
-            if self.facts(id).is_none_or(|f| f.voids != facts.voids) {
-                return self.begins_anew(&facts).await;
-            }
-            // What another consumer of the queue has yet to give to somebody leaves it when that is done.
-            let done = |m: &&Stored| origin.needs_no_more(m.seq, &m.subject);
-            let seqs = copied.iter().filter(done).map(|m| m.seq).collect();
-            if origin.command(Command::Remove { seqs }).await.is_err() {
-                // They go with the next turn, and are not copied twice, by where the copy stands.
-                self.of_upstream(id, |u| u.next = 0);
-                return false;
-            }
-        }
         if refused.is_some() {
             self.follow_later();
         }
         found.more && refused.is_none()
-    }
-
-    /// Whether no consumer of its own has a message yet to give, or to be acknowledged.
-    fn needs_no_more(&self, seq: u64, subject: &[u8]) -> bool {
-        self.core.lock().consumers.nobody_needs(seq, subject)
     }
 
     /// Tries again what this stream refused, when there may be room.
@@ -384,56 +360,6 @@ impl Stream {
             env::sleep(std::time::Duration::from_nanos(REFUSED_PAUSE)).await;
             stream.follow();
         });
-    }
-
-    /// Removes from a work queue what is here already: whoever copied it may have ended before he could say so. The queue may be another one than was copied: where the
-    /// copies do not say which, one that was made after the last of them has given none, and a mirror has what is there with the same time. False if that does not go.
-    async fn drop_copied(&self, origin: &Stream, facts: &Facts) -> bool {
-        let names_none = !facts.is_mirror && facts.stands_in.is_empty();
-        let is_younger = || names_none && origin.created > self.group().state().last_time;
-        if facts.stands == 0
-            || facts.next > 0
-            || origin.config().retention != Retention::WorkQueue
-            || is_younger()
-        {
-            return true;
-        }
-        let mut from = 1;
-        loop {
-            let asked = origin.group().ask(|v| {
-                let (mut found, mut at) = (Vec::new(), from);
-                while found.len() < TURN
-                    && let Some(seq) = v.next(&facts.filters, StreamSeq(at))?.filter(|s| s.0 <= facts.stands)
-                {
-                    found.extend(time_at(v, seq)?.map(|(time, subject)| (seq, time, subject)));
-                    at = seq.0 + 1;
-                }
-                Ok((found, at))
-            });
-            let Ok((mut found, at)) = asked.await else { return false };
-            if at == from {
-                return true;
-            }
-            from = at;
-            found.retain(|(seq, _, subject)| origin.needs_no_more(seq.0, subject));
-            if facts.is_mirror {
-                let mut copied = Vec::new();
-                for (seq, time, subject) in found {
-                    match self.group().ask(|v| time_at(v, seq)).await {
-                        Ok(here) if here.as_ref().is_some_and(|(t, _)| *t == time) => {
-                            copied.push((seq, time, subject))
-                        }
-                        Ok(_) => {}
-                        Err(_) => return false,
-                    }
-                }
-                found = copied;
-            }
-            let seqs: Vec<u64> = found.iter().map(|(seq, ..)| seq.0).collect();
-            if !seqs.is_empty() && origin.command(Command::Remove { seqs }).await.is_err() {
-                return false;
-            }
-        }
     }
 
     /// Whether copying begins anew where the copy stands, because what was decided became void: not at once, the disk may be full.
@@ -646,22 +572,18 @@ impl Stream {
     }
 }
 
-/// The stream that a source names, if its store can be read in this process: what only its leader may change has to be led here, and one that keeps by interest
-/// keeps nothing for a copy but by a consumer.
+/// The stream that a source names, if its store is read in this process. J-25: one that keeps by interest or as a work queue is asked for a consumer wherever it is
+/// led, since it lets go of nothing that its consumers want: of several copies none takes a message from another.
 pub(crate) fn at_hand(assets: &Arc<Assets>, s: &Source, is_mirror: bool) -> Option<Arc<Stream>> {
     if s.consumer.is_some() {
         return None;
     }
     let o = origin(assets, s, is_mirror)?;
-    let kept = {
+    let keeps_by_limits = {
         let core = o.core.lock();
-        match core.rules.as_ref().map(|r| r.config().retention) {
-            Some(Retention::Limits) => false,
-            Some(Retention::Interest) => true,
-            Some(Retention::WorkQueue) | None => core.term.is_none(),
-        }
+        core.rules.as_ref().is_some_and(|r| r.config().retention == Retention::Limits)
     };
-    (!kept).then_some(o)
+    keeps_by_limits.then_some(o)
 }
 
 /// Nanoseconds since something was heard of an origin in this process, the last turn of copying being so long ago: while it is there it gives a sign of

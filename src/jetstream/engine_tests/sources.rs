@@ -207,6 +207,48 @@ fn j25_a_copy_that_is_refused_comes_again_when_there_is_room() {
     .expect("a runtime starts");
 }
 
+/// Of two copies of one work queue none takes a message from the other, which is full: each has all in the end, and then the queue is empty.
+#[test]
+fn j25_two_copies_of_one_work_queue_take_nothing_from_each_other() {
+    let disk = new_disk();
+    let at = disk.clone();
+    let names = |server: &Server| server.stream("W").core.lock().consumers.names();
+    env::run(async move {
+        let server = Server::start(&at).await;
+        let w = server.make_stream(r#"{"name":"W","subjects":["w.>"],"retention":"workqueue"}"#).await;
+        let fast = server.make_stream(r#"{"name":"FAST","sources":[{"name":"W"}]}"#).await;
+        let full = r#"{"name":"FULL","max_msgs":2,"discard":"new","sources":[{"name":"W"}]}"#;
+        let full = server.make_stream(full).await;
+        server.until("both have a consumer", || (names(&server).len() == 2).then_some(())).await;
+        for i in 0..6 {
+            server.store("w.x", &i.to_string()).await;
+        }
+        grown(&server, &fast, 6).await;
+        grown(&server, &full, 2).await;
+        server.until("what both have has left", || (w.group().state().msgs == 4).then_some(())).await;
+        server.close().await;
+    })
+    .expect("a runtime starts");
+    env::run(async move {
+        // Nor after a restart.
+        let server = Server::start(&disk).await;
+        let (w, fast, full) = (server.stream("W"), server.stream("FAST"), server.stream("FULL"));
+        assert_eq!(names(&server).len(), 2);
+        let mut came = Vec::new();
+        for last in [4, 6] {
+            came.extend(all_of(&full).await.into_iter().map(|m| m.2));
+            server.api("STREAM.PURGE.FULL", "").await;
+            grown(&server, &full, last).await;
+        }
+        came.extend(all_of(&full).await.into_iter().map(|m| m.2));
+        assert_eq!(came, ["0", "1", "2", "3", "4", "5"]);
+        server.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
+        assert_eq!(all_of(&fast).await.len(), 6, "nothing came twice");
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
 /// A copy takes nothing away from a consumer of the work queue: what both are to get leaves the queue when both have it.
 #[test]
 fn j25_a_copy_leaves_to_consumers_what_is_theirs() {
