@@ -15,7 +15,7 @@ use stream::{
     ApiError, Stored,
     config::{Retention, Source, StreamConfig},
     errors, headers,
-    source::{self, Came, Copier, Keeps, Session},
+    source::{self, By, Came, Copier, Keeps, Session},
 };
 use tokio::sync::mpsc;
 
@@ -230,12 +230,16 @@ impl Stream {
                 return;
             };
             if self.assets.upgrade().and_then(|a| at_hand(&a, &facts.source, facts.is_mirror)).is_some() {
-                self.of_upstream(id, |u| (u.remote, u.error, u.next) = (false, None, 0));
+                self.of_upstream(id, |u| {
+                    (u.remote, u.next) = (false, 0);
+                    u.troubles.taken(By::Origin, env::now().0);
+                });
                 return self.follow();
             }
             let mut came = false;
-            let error = self.session(facts, &mut came, &mut held).await.err();
-            self.of_upstream(id, |u| u.error = error);
+            if let Err(why) = self.session(facts, &mut came, &mut held).await {
+                self.refused_copies(id, By::Origin, why);
+            }
             pause = if came { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
             env::sleep(pause).await;
         }
@@ -370,7 +374,10 @@ impl Stream {
                     }
                     at += n + 1;
                 }
-                Taken::Refused(n) => return Went::Upto(at + n),
+                Taken::Refused(n, why) => {
+                    self.refused_copies(facts.id, By::Copy, why);
+                    return Went::Upto(at + n);
+                }
                 Taken::Void => return Went::Anew { passes: false },
             }
         }
@@ -393,7 +400,7 @@ impl Stream {
         };
         facts.keeps = kept && !own;
         let facts = &facts;
-        self.of_upstream(facts.id, |u| u.error = None);
+        self.of_upstream(facts.id, |u| u.troubles.taken(By::Origin, env::now().0));
         let mut session = Session::new(own);
         // What is to be taken in, and which delivery each is; what is to be answered, and up to which delivery that was done.
         let (mut batch, mut places): (Vec<Stored>, Vec<(u64, u64)>) = Default::default();
@@ -446,7 +453,12 @@ impl Stream {
                 }
             }
             let (heard, lag) = (env::now().0, session.pending() + batch.len() as u64);
-            self.of_upstream(facts.id, |u| (u.heard, u.lag) = (Some(heard), lag));
+            self.of_upstream(facts.id, |u| {
+                (u.heard, u.lag) = (Some(heard), lag);
+                if batch.is_empty() {
+                    u.troubles.taken(By::Copy, heard);
+                }
+            });
             let upto = if batch.is_empty() { session.last() } else { taken };
             if !flows.is_empty() && (batch.is_empty() || kept && upto > answered) {
                 if kept {

@@ -25,7 +25,7 @@ use stream::{
     Answer, ApiError, Decision, Publish, Stored,
     config::{Retention, Source},
     errors,
-    source::{self, Renames},
+    source::{self, By, Renames, Troubles},
 };
 use subject::Transform;
 
@@ -113,8 +113,8 @@ pub(crate) struct Upstream {
     pub remote: bool,
     /// What it has yet to give, if it is elsewhere.
     pub lag: u64,
-    /// What is wrong, if it is elsewhere.
-    pub error: Option<ApiError>,
+    /// What is wrong.
+    pub troubles: Troubles,
     /// When its next message was refused here, on the monotonic clock.
     refused: Option<u64>,
 }
@@ -164,12 +164,12 @@ impl Facts {
 }
 
 /// How far copies were taken in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Taken {
     /// So many, and nothing speaks against the next.
     Upto(usize),
     /// So many; the next one is refused by this stream. It is tried again, for whoever goes on behind it loses it (J-25).
-    Refused(usize),
+    Refused(usize, ApiError),
     /// So many; the next one has a number that this mirror has reached already, with it or without it. Said only where the origin keeps it until it is told.
     Passed(usize),
     /// This node copies no more, or what the copies stand on is void.
@@ -198,7 +198,7 @@ impl Upstream {
             heard: None,
             remote: false,
             lag: 0,
-            error: None,
+            troubles: Troubles::default(),
             refused: None,
         }
     }
@@ -235,7 +235,7 @@ impl Stream {
                     // Whoever fetches for it goes on.
                     (u.id, u.next, u.heard) = (old.id, old.next, old.heard);
                     u.identity.clone_from(&old.identity);
-                    (u.remote, u.lag, u.error) = (old.remote, old.lag, old.error.take());
+                    (u.remote, u.lag, u.troubles) = (old.remote, old.lag, std::mem::take(&mut old.troubles));
                     u.refused = old.refused;
                 }
             }
@@ -333,7 +333,11 @@ impl Stream {
         };
         let refused = match self.take_in(&facts, &found.messages).await {
             Taken::Upto(_) => None,
-            Taken::Refused(n) | Taken::Passed(n) => found.messages.get(n),
+            Taken::Refused(n, why) => {
+                self.refused_copies(id, By::Copy, why);
+                found.messages.get(n)
+            }
+            Taken::Passed(n) => found.messages.get(n),
             Taken::Void => return self.begins_anew(&facts).await,
         };
         {
@@ -344,6 +348,9 @@ impl Stream {
                 let at = env::now().0;
                 (u.next, u.heard) = (refused.map_or(found.next, |m| m.seq), Some(at));
                 u.refused = refused.map(|_| at);
+                if refused.is_none() {
+                    u.troubles.taken(By::Copy, at);
+                }
                 u.identity.clone_from(&facts.identity);
             }
         }
@@ -351,6 +358,20 @@ impl Stream {
             self.follow_later();
         }
         found.more && refused.is_none()
+    }
+
+    /// Notes that copies are refused, and says so in the log where that is news.
+    pub(crate) fn refused_copies(&self, id: u64, by: By, why: ApiError) {
+        let (Some(node), Some(assets)) = (self.node.upgrade(), self.assets.upgrade()) else { return };
+        let text = {
+            let mut core = self.core.lock();
+            let Some(u) = core.following.upstreams.iter_mut().find(|u| u.id == id) else { return };
+            let text = source::told(&assets.account.name, &self.name, &u.source.name, by, &why);
+            u.troubles.refused(by, why, env::now().0).then_some(text)
+        };
+        if let Some(text) = text {
+            node.host.log("WRN", &text);
+        }
     }
 
     /// Tries again what this stream refused, when there may be room.
@@ -433,7 +454,7 @@ impl Stream {
             }
             match done {
                 Ok(Taken::Void) => return Taken::Void,
-                Ok(Taken::Refused(n)) => return Taken::Refused(at + n),
+                Ok(Taken::Refused(n, why)) => return Taken::Refused(at + n, why),
                 Ok(Taken::Passed(n)) => return Taken::Passed(at + n),
                 Ok(Taken::Upto(n)) if at + n == all.len() => at += n,
                 Ok(Taken::Upto(n)) => {
@@ -515,8 +536,8 @@ impl Stream {
                         publish::join(log, group, &stream::Entry::of(e));
                     }
                 }
-                Decision::Answer { answers: [Some(Answer::Error(_)), _], .. } => {
-                    return Ok(Taken::Refused(n));
+                Decision::Answer { answers: [Some(Answer::Error(why)), _], .. } => {
+                    return Ok(Taken::Refused(n, why));
                 }
                 Decision::Answer { .. } if facts.is_mirror && facts.keeps => return Ok(Taken::Passed(n)),
                 // It is here already: the next one.
@@ -535,15 +556,15 @@ impl Stream {
             let core = self.core.lock();
             for u in core.following.upstreams.iter().filter(|u| u.is_mirror == mirror) {
                 let stands = core.rules.as_ref().map_or(0, |r| u.stands(r).0);
-                let away = u.remote.then(|| (u.lag, u.error.clone()));
-                list.push((u.source.clone(), u.filters.clone(), stands, u.heard, away));
+                let (away, error) = (u.remote.then_some(u.lag), u.troubles.error().cloned());
+                list.push((u.source.clone(), u.filters.clone(), stands, u.heard, away, error));
             }
         }
         let now = env::now().0;
         list.into_iter()
-            .map(|(s, filters, stands, heard, away)| {
+            .map(|(s, filters, stands, heard, away, error)| {
                 let (lag, error, active) = match away {
-                    Some((lag, error)) => (lag, error, heard.map_or(-1, |at| now.saturating_sub(at) as i64)),
+                    Some(lag) => (lag, error, heard.map_or(-1, |at| now.saturating_sub(at) as i64)),
                     None => {
                         let origin = at_hand(&assets, &s, mirror);
                         let behind = |o: &Arc<Stream>| {
@@ -552,7 +573,7 @@ impl Stream {
                             v.pending(&filters, StreamSeq(from)).unwrap_or(0)
                         };
                         let is_there = self::origin(&assets, &s, mirror).is_some();
-                        let error = (!is_there).then(|| errors::STREAM_NOT_FOUND.error());
+                        let error = if is_there { error } else { Some(errors::STREAM_NOT_FOUND.error()) };
                         let active = heard.map_or(-1, |at| silence(now.saturating_sub(at), origin.is_some()));
                         (origin.as_ref().map_or(0, behind), error, active)
                     }

@@ -10,6 +10,7 @@ use subject::Transform;
 use crate::Stored;
 use crate::config::Source;
 use crate::consumer::AckTokens;
+use crate::errors::{self, ApiError};
 use crate::headers;
 
 /// Nanoseconds between the signs of life of a consumer that nothing is to be delivered by.
@@ -248,6 +249,84 @@ impl Session {
     }
 }
 
+/// Who refuses a copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum By {
+    /// The copying stream: what comes finds no room in it.
+    Copy,
+    /// The origin, or nobody is there.
+    Origin,
+}
+
+/// What stands in the way of a copy, and when that is to be told: once a reason, again when it was gone for a while, and of an origin only when it lasts, since
+/// leaders change and servers start one after another.
+#[derive(Clone, Debug, Default)]
+pub struct Troubles {
+    /// What it is, and since when.
+    now: Option<(By, ApiError, u64)>,
+    told: Option<(By, u16)>,
+    well_since: Option<u64>,
+}
+
+/// Nanoseconds that an origin may refuse before it is told.
+const LASTING: u64 = 10_000_000_000;
+/// Nanoseconds without trouble after which the same is news again.
+const QUIET: u64 = 60_000_000_000;
+
+impl Troubles {
+    /// What it is.
+    pub fn error(&self) -> Option<&ApiError> {
+        self.now.as_ref().map(|(_, why, _)| why)
+    }
+    /// It is refused at this time, on the monotonic clock in nanoseconds; whether that is to be told.
+    pub fn refused(&mut self, by: By, why: ApiError, now: u64) -> bool {
+        let key = (by, why.err_code);
+        let since = match &self.now {
+            Some((b, w, since)) if (*b, w.err_code) == key => *since,
+            _ => now,
+        };
+        self.now = Some((by, why, since));
+        if self.well_since.take().is_some_and(|at| now.saturating_sub(at) >= QUIET) {
+            self.told = None;
+        }
+        let lasts = by == By::Copy || now.saturating_sub(since) >= LASTING;
+        lasts && self.told.replace(key) != Some(key)
+    }
+    /// It is not refused any more.
+    pub fn taken(&mut self, by: By, now: u64) {
+        if self.now.as_ref().is_some_and(|(b, ..)| *b == by) {
+            self.now = None;
+            self.well_since = Some(now);
+        }
+    }
+}
+
+/// The sentences for the log: which copy is refused what, and what an operator can do.
+pub fn told(account: &str, copy: &str, origin: &str, by: By, why: &ApiError) -> String {
+    let (full, large) =
+        (errors::STREAM_STORE_FAILED.err_code, errors::STREAM_MESSAGE_EXCEEDS_MAXIMUM.err_code);
+    let (absent, nobody) = (errors::STREAM_NOT_FOUND.err_code, errors::CLUSTER_NOT_AVAIL.err_code);
+    let remedy = match (by, why.err_code) {
+        (By::Copy, code) if code == full => "Remove messages from it, or raise the limit",
+        (By::Copy, code) if code == large => "Raise its max_msg_size, or delete the message there",
+        (By::Origin, code) if code == absent => "Make that stream, or take it out of the configuration",
+        (By::Origin, code) if code == nobody => {
+            "See whether its servers are there, and whether this account may ask for its consumers"
+        }
+        _ => "See whether what both are configured to is meant so",
+    };
+    match by {
+        By::Copy => format!(
+            "JetStream stream '{account} > {copy}' takes nothing more from '{origin}': {why}. What it has yet to take stays there, and is tried again. {remedy}"
+        ),
+        By::Origin => {
+            format!(
+                "JetStream stream '{account} > {copy}' cannot copy '{origin}': {why}. It is tried again. {remedy}"
+            )
+        }
+    }
+}
+
 /// What `Nats-Stream-Source` says: `<stream> <seq> <filters> <destinations> <subject> [<identity>]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin<'a> {
@@ -425,6 +504,33 @@ mod tests {
         assert_eq!(
             (deliver_subject(&s, true, "x"), deliver_subject(&s, false, "x")),
             ("$JS.M.x".into(), "$JS.S.x".into())
+        );
+    }
+
+    #[test]
+    fn a_trouble_is_told_once_a_reason() {
+        const S: u64 = 1_000_000_000;
+        let (full, large) = (errors::STREAM_STORE_FAILED, errors::STREAM_MESSAGE_EXCEEDS_MAXIMUM);
+        let mut t = Troubles::default();
+        assert!(t.refused(By::Copy, full.with("maximum messages exceeded"), S));
+        assert!(!t.refused(By::Copy, full.with("maximum messages exceeded"), 2 * S));
+        t.taken(By::Origin, 2 * S);
+        assert_eq!(t.error().map(|e| e.err_code), Some(full.err_code), "another's matter");
+        t.taken(By::Copy, 3 * S);
+        assert_eq!(t.error(), None);
+        // A copy that has room for one message at a time is not told of each time.
+        assert!(!t.refused(By::Copy, full.with("maximum messages exceeded"), 4 * S));
+        assert!(t.refused(By::Copy, large.error(), 5 * S), "another reason");
+        t.taken(By::Copy, 6 * S);
+        assert!(t.refused(By::Copy, large.error(), 67 * S), "after a while");
+        // An origin may be away for a moment.
+        let away = || errors::CLUSTER_NOT_AVAIL.error();
+        let told: Vec<bool> =
+            [70, 75, 80, 85].into_iter().map(|s| t.refused(By::Origin, away(), s * S)).collect();
+        assert_eq!(told, [false, false, true, false]);
+        assert_eq!(
+            super::told("A", "C", "O", By::Copy, &full.with("maximum messages exceeded")),
+            "JetStream stream 'A > C' takes nothing more from 'O': maximum messages exceeded (10077). What it has yet to take stays there, and is tried again. Remove messages from it, or raise the limit"
         );
     }
 

@@ -186,6 +186,15 @@ fn j25_a_copy_that_is_refused_comes_again_when_there_is_room() {
         server.store("o.x", "7").await;
         assert_eq!(copies.iter().map(|c| c.group().state().last.0).collect::<Vec<_>>(), [3, 3, 3]);
         assert_eq!(w.group().state().msgs, 4, "J-25");
+        let errors = async || {
+            let mut all = Vec::new();
+            for (name, of) in [("CW", "/sources/0"), ("CO", "/sources/0"), ("M", "/mirror")] {
+                let info = server.api(&format!("STREAM.INFO.{name}"), "").await;
+                all.push(info.pointer(&format!("{of}/error/err_code")).and_then(Value::as_u64));
+            }
+            all
+        };
+        assert_eq!(errors().await, [Some(10077); 3], "it is said why");
         let mut came: Vec<Vec<String>> = vec![Vec::new(); 3];
         for last in [6, 7] {
             for (c, came) in copies.iter().zip(&mut came) {
@@ -202,6 +211,12 @@ fn j25_a_copy_that_is_refused_comes_again_when_there_is_room() {
         }
         server.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
         assert_eq!(o.group().state().msgs, 8);
+        for name in ["CO", "M"] {
+            server.api(&format!("STREAM.PURGE.{name}"), "").await;
+        }
+        while errors().await != [None; 3] {
+            env::sleep(Duration::from_millis(20)).await;
+        }
         server.close().await;
     })
     .expect("a runtime starts");

@@ -94,3 +94,35 @@ fn j25_copies_anywhere_get_a_work_queue_beside_a_worker() {
         }
     });
 }
+
+/// A copy that is full says so where it is looked for, and goes on when there is room.
+#[test]
+fn j25_a_copy_that_is_full_says_why_and_goes_on_when_there_is_room() {
+    run(async {
+        let dir = Dir::new("full");
+        let (all, mut p) = three(&dir).await;
+        make(&mut p, json!({ "name": "I", "subjects": ["i.>"], "retention": "interest" })).await;
+        let full = json!({ "name": "F", "max_msgs": 2, "discard": "new", "sources": [{ "name": "I" }] });
+        make(&mut p, full).await;
+        let end = env::now() + PATIENCE;
+        while api(&mut p, "CONSUMER.NAMES.I", &Value::Null).await["total"] != 1 {
+            assert!(env::now() < end, "the copy has no consumer");
+            env::sleep(Duration::from_millis(20)).await;
+        }
+        for i in 0..5 {
+            store(&mut p, "i.x", &i.to_string()).await;
+        }
+        let why = |v: &Value| v["sources"][0]["error"]["err_code"] == 10077;
+        shows(&mut p, "F", "it says that it is full", why).await;
+        shows(&mut p, "I", "it keeps what the copy has not", |v| v["state"]["messages"] == 3).await;
+        for last in [4, 5] {
+            api(&mut p, "STREAM.PURGE.F", &Value::Null).await;
+            shows(&mut p, "F", "it goes on", |v| v["state"]["last_seq"] == last).await;
+        }
+        shows(&mut p, "F", "it is well", |v| v["sources"][0]["error"].is_null()).await;
+        shows(&mut p, "I", "it is empty", |v| v["state"]["messages"] == 0).await;
+        for s in all {
+            s.stop();
+        }
+    });
+}
