@@ -558,7 +558,7 @@ const FLOORS: [(&str, u64); 16] = [
 ];
 
 /// The same for storms of JetStream.
-const JET_FLOORS: [(&str, u64); 15] = [
+const JET_FLOORS: [(&str, u64); 16] = [
     ("publishes", 50_000),
     ("answers: stored", 30_000),
     ("answers: duplicate", 100),
@@ -574,6 +574,7 @@ const JET_FLOORS: [(&str, u64); 15] = [
     ("fault restart", 100),
     ("memory: stored", 10_000),
     ("memory: streams made anew", 200),
+    ("copies: stored", 10_000),
 ];
 
 /// The same for storms over several servers.
@@ -590,7 +591,7 @@ const MESH_FLOORS: [(&str, u64); 9] = [
 ];
 
 /// The same for JetStream over several servers.
-const CLUSTER_FLOORS: [(&str, u64); 19] = [
+const CLUSTER_FLOORS: [(&str, u64); 20] = [
     ("publishes", 50_000),
     ("answers: stored", 20_000),
     ("answers: duplicate", 100),
@@ -610,6 +611,7 @@ const CLUSTER_FLOORS: [(&str, u64); 19] = [
     ("memory: stored", 10_000),
     ("memory: consumers ended", 500),
     ("memory: looks", 6_000),
+    ("copies: stored", 10_000),
 ];
 
 /// Probes that were hit less often than they must.

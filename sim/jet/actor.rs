@@ -61,13 +61,17 @@ pub fn consumer(s: Stream) -> &'static str {
         Stream::Bucket => "bucket",
         Stream::Queue => "queue",
         Stream::Memory => "mem",
+        Stream::Interest | Stream::Work | Stream::Copy | Stream::Mirror => "nobody",
+        Stream::Sink => "sink",
+        Stream::Filed => "filed",
     }
 }
 
 /// The request that creates it.
 pub fn consumer_config(s: Stream, o: &Options) -> String {
     // A work queue must be emptied by its consumer: a message given up there would stay for ever. Nor is any to be given up of the stream in memory.
-    let max_deliver = if matches!(s, Stream::Queue | Stream::Memory) { -1 } else { o.max_deliver };
+    let max_deliver =
+        if matches!(s, Stream::Queue | Stream::Memory | Stream::Sink) { -1 } else { o.max_deliver };
     let max_ack_pending = if s == Stream::Memory { 1000 } else { o.max_ack_pending };
     format!(
         r#"{{"stream_name":"{}","config":{{"durable_name":"{}","ack_policy":"explicit","deliver_policy":"all","ack_wait":{},"max_deliver":{max_deliver},"max_ack_pending":{max_ack_pending}}}}}"#,
@@ -149,6 +153,7 @@ impl Run {
             }
             Op::Info { stream } => self.info(c, stream).await.map(drop),
             Op::Memory { times, size } => self.keep_memory(c, times, size).await,
+            Op::Copies { work, times, size, take } => self.keep_copies(c, work, times, size, take).await,
             Op::Reconnect => Err(Lost),
         }
     }
@@ -410,6 +415,50 @@ impl Run {
             return Ok(());
         }
         c.nats.publish(reply, "", &[], body.as_bytes(), end).await
+    }
+
+    /// Publishes one message without an id and waits for the answer: its value, and what became of it.
+    pub(super) async fn publish_one(
+        &self,
+        c: &mut Conn,
+        stream: Stream,
+        size: usize,
+        end: Instant,
+    ) -> Result<(usize, Outcome), Lost> {
+        let memory = stream == Stream::Memory;
+        let (value, subject) = (self.value(), stream.subject(0));
+        let a = self.attempt(c, value, stream, &subject);
+        let n = {
+            let mut r = self.record.lock();
+            r.count(if memory { "memory: publishes" } else { "copies: publishes" });
+            r.attempts.push(a);
+            r.attempts.len() - 1
+        };
+        let answer = c.nats.request(&subject, &[], &wire::payload(value, size), end).await?;
+        let Some(o) = answer.map(|m| outcome(&m)) else { return Ok((value, Outcome::Unknown)) };
+        let now = self.now();
+        let mut r = self.record.lock();
+        (r.attempts[n].done_at, r.attempts[n].outcome) = (Some(now), o.clone());
+        if let Outcome::Acked { .. } = o {
+            r.count(if memory { "memory: stored" } else { "copies: stored" });
+        }
+        Ok((value, o))
+    }
+
+    /// Makes a stream or a consumer. Several servers must find each other first; until then they say that they cannot.
+    pub async fn until_configured(&self, c: &mut Conn, subject: &str, body: &str) -> Result<(), String> {
+        let end = env::now() + Duration::from_secs(60);
+        let mut last = None;
+        loop {
+            match self.ask(c, subject, body, end).await.map(|m| m.json()) {
+                Some(v) if v["error"].is_null() && v["config"].is_object() => return Ok(()),
+                Some(v) if env::now() < end && self.options.servers > 1 => {
+                    last = Some(v);
+                    env::sleep(Duration::from_millis(200)).await;
+                }
+                v => return Err(format!("{subject}: {v:?}, {last:?}")),
+            }
+        }
     }
 
     /// Asks for something until it is answered or the time is over.

@@ -16,8 +16,10 @@
 //! | JS-12 | limits hold |
 //! | JS-16 | a stream in memory ends with the process of a server alone, and stays where there are several; as long as it is the same one its sequences rise and none is given twice |
 //! | JS-18 | of several servers a consumer of the stream in memory whose making or change was acknowledged is there so, and one whose end was acknowledged is not |
+//! | JS-19 | what an origin that keeps by interest or as a work queue acknowledged is in each of its copies, once and in the origin's order (in a mirror under its number), and nothing else is |
 //!
-//! Judged during the run: what is published to the stream in memory in the calm is acknowledged, there to be read, and delivered (JS-17).
+//! Judged during the run: what is published to the stream in memory in the calm is acknowledged, there to be read, and delivered (JS-17); copies come to have everything, one that
+//! was full too, and their origins let go of it then (JS-20).
 //! Of several servers, judged during the run: one leader a term (CL-1), no replica gives up (CL-2), all replicas of a group become
 //! equal (CL-3).
 
@@ -26,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::history::Violation;
 
 use super::{
-    memory,
+    copies, memory,
     plan::{Options, Stream},
     record::{Attempt, Outcome, Record},
     run::DUPLICATE_WINDOW_MS,
@@ -56,6 +58,7 @@ pub fn all(r: &Record, o: &Options) -> Vec<Violation> {
     streams(r, o, &mut out);
     memory::lives(r, o, &mut out);
     memory::consumers(r, &mut out);
+    copies::check(r, &mut out);
     // One of each kind says enough.
     let mut seen = BTreeSet::new();
     out.retain(|v| seen.insert(v.id.clone()));
@@ -164,7 +167,13 @@ fn may_be_gone(r: &Record, o: &Options, a: &Attempt, seq: u64, last: u64) -> boo
         // Whoever consumed it may have said so.
         Stream::Queue => r.said.iter().any(|s| s.stream == Stream::Queue && s.seq == seq && s.ends),
         // Nobody reads it whole.
-        Stream::Memory => true,
+        Stream::Memory
+        | Stream::Interest
+        | Stream::Work
+        | Stream::Copy
+        | Stream::Sink
+        | Stream::Filed
+        | Stream::Mirror => true,
     }
 }
 

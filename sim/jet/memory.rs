@@ -1,5 +1,6 @@
 //! The stream in memory. Of a server alone it ends with the process, as with nats-server, and whoever uses it makes it anew. In a cluster, where it has one replica, it
-//! stays, without what was in it, and gives no sequence again; so do its consumers, of which some come and go.
+//! stays, without what was in it, and gives no sequence again; so do its consumers, of which some come and go. In half of the storms those are of a stream in files
+//! with one replica, and are in memory by their own configuration.
 //!
 //! Owns what is done with it, in the storm and in the calm, and the verdict. In the storm anything may go unanswered; in the calm nothing may.
 
@@ -13,7 +14,7 @@ use env::Instant;
 use crate::{history::Violation, wire};
 
 use super::{
-    actor::{Conn, PATIENCE, Run, consumer, consumer_config, outcome},
+    actor::{Conn, PATIENCE, Run, consumer, consumer_config},
     check::{acked, wrong},
     nats::Lost,
     plan::{Act, Options, Stream},
@@ -57,30 +58,9 @@ impl Run {
         Ok(made.is_some_and(|m| m.json()["config"].is_object()))
     }
 
-    /// Publishes one message and waits for the answer: its value, and what became of it.
-    async fn publish_memory(
-        &self,
-        c: &mut Conn,
-        size: usize,
-        end: Instant,
-    ) -> Result<(usize, Outcome), Lost> {
-        let (value, subject) = (self.value(), Stream::Memory.subject(0));
-        let a = self.attempt(c, value, Stream::Memory, &subject);
-        let n = {
-            let mut r = self.record.lock();
-            r.count("memory: publishes");
-            r.attempts.push(a);
-            r.attempts.len() - 1
-        };
-        let answer = c.nats.request(&subject, &[], &wire::payload(value, size), end).await?;
-        let Some(o) = answer.map(|m| outcome(&m)) else { return Ok((value, Outcome::Unknown)) };
-        let now = self.now();
-        let mut r = self.record.lock();
-        (r.attempts[n].done_at, r.attempts[n].outcome) = (Some(now), o.clone());
-        if let Outcome::Acked { .. } = o {
-            r.count("memory: stored");
-        }
-        Ok((value, o))
+    /// The stream that has the consumers that come and go.
+    fn wished_of(&self) -> &'static str {
+        if self.options.filed { Stream::Filed.name() } else { Stream::Memory.name() }
     }
 
     /// Makes, changes or ends one of the consumers that come and go, in turn, once each: what was asked for twice could take effect after what came in between.
@@ -108,16 +88,20 @@ impl Run {
             w.asked += 1;
             w.asked
         };
-        let stream = Stream::Memory.name();
+        let stream = self.wished_of();
         let subject = format!("$JS.API.CONSUMER.CREATE.{stream}.{name}");
         let body = format!(
-            r#"{{"stream_name":"{stream}","action":"{}","config":{{"durable_name":"{name}","ack_policy":"explicit","description":"{version}"}}}}"#,
+            r#"{{"stream_name":"{stream}","action":"{}","config":{{"durable_name":"{name}","ack_policy":"explicit","description":"{version}"{}}}}}"#,
             if version == 1 { "create" } else { "update" },
+            if self.options.filed { r#","mem_storage":true"# } else { "" },
         );
         let answer = c.nats.request(&subject, &[], body.as_bytes(), end).await?;
         if answer.is_some_and(|m| m.json()["config"].is_object()) {
             let mut r = self.record.lock();
             r.count(if version == 1 { "memory: consumers made" } else { "memory: consumers changed" });
+            if self.options.filed {
+                r.count("memory: of a stream in files");
+            }
             r.wishes.entry(name).or_default().acked = version;
         }
         Ok(())
@@ -125,7 +109,7 @@ impl Run {
     async fn end_wish(&self, c: &mut Conn, name: &str, end: Instant) -> Result<(), Lost> {
         let before =
             std::mem::replace(&mut self.record.lock().wishes.entry(name.to_owned()).or_default().ends, true);
-        let subject = format!("$JS.API.CONSUMER.DELETE.{}.{name}", Stream::Memory.name());
+        let subject = format!("$JS.API.CONSUMER.DELETE.{}.{name}", self.wished_of());
         let Some(v) = c.nats.request(&subject, &[], b"", end).await?.map(|m| m.json()) else { return Ok(()) };
         let gone = v["error"]["err_code"].as_u64() == Some(NO_CONSUMER);
         let mut r = self.record.lock();
@@ -142,7 +126,7 @@ impl Run {
     /// Looks at one of them; false if nobody says whether it is there.
     async fn look(&self, c: &mut Conn, name: &str, end: Instant) -> Result<bool, Lost> {
         let wish = self.record.lock().wishes[name];
-        let subject = format!("$JS.API.CONSUMER.INFO.{}.{name}", Stream::Memory.name());
+        let subject = format!("$JS.API.CONSUMER.INFO.{}.{name}", self.wished_of());
         let Some(v) = c.nats.request(&subject, &[], b"", end).await?.map(|m| m.json()) else {
             return Ok(false);
         };
@@ -168,7 +152,7 @@ impl Run {
             return Ok(());
         }
         for _ in 0..times {
-            self.publish_memory(c, size, end).await?;
+            self.publish_one(c, Stream::Memory, size, end).await?;
         }
         self.fetch(c, Stream::Memory, times, 50, &[Act::Ack]).await?;
         if self.options.servers > 1 {
@@ -233,7 +217,7 @@ impl Run {
         let mut last = 0;
         let end = env::now() + CALM;
         while wanted.len() < CALM_MSGS {
-            let done = self.publish_memory(c, 20, env::now() + CALM).await;
+            let done = self.publish_one(c, Stream::Memory, 20, env::now() + CALM).await;
             let (value, seq) = match done {
                 Ok((value, Outcome::Acked { seq, .. })) => (value, seq),
                 Ok((_, Outcome::Refused(_))) if self.options.servers > 1 && env::now() < end => {
@@ -289,10 +273,8 @@ pub(super) fn consumers(r: &Record, out: &mut Vec<Violation>) {
             Some(v) => !w.ended && w.acked <= v && v <= w.asked,
         };
         if !right {
-            let text = format!(
-                "at {} ns consumer {} of the stream in memory was {:?}, of {w:?}",
-                l.at, l.name, l.found
-            );
+            let text =
+                format!("at {} ns consumer {} that is in memory was {:?}, of {w:?}", l.at, l.name, l.found);
             wrong(out, "JS-18", text);
         }
     }

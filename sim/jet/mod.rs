@@ -7,6 +7,7 @@
 
 pub mod actor;
 pub mod check;
+pub mod copies;
 pub mod memory;
 pub mod nats;
 pub mod plan;

@@ -75,6 +75,21 @@ pub struct Options {
     /// There is a stream in memory, too, of one replica, and somebody who makes it, or its consumer, anew when they are gone.
     #[serde(default)]
     pub memory: bool,
+    /// The consumers that come and go are those of a stream in files with one replica, and in memory themselves.
+    #[serde(default)]
+    pub filed: bool,
+    /// There are origins with copies, too (`copies.rs`).
+    #[serde(default)]
+    pub copies: Option<Copies>,
+}
+
+/// Origins and copies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Copies {
+    /// Replicas of each: the two origins, the two that source both, and the mirror.
+    pub replicas: [usize; 5],
+    /// Messages that the small copy takes.
+    pub room: u64,
 }
 
 fn one() -> usize {
@@ -162,6 +177,18 @@ pub enum Stream {
     Queue,
     /// In memory, and none of [`STREAMS`] (`memory.rs`).
     Memory,
+    /// An origin that keeps by interest (`copies.rs`).
+    Interest,
+    /// An origin that is a work queue.
+    Work,
+    /// What sources both and takes everything.
+    Copy,
+    /// What sources both and is soon full.
+    Sink,
+    /// In files, of one replica, with consumers that are in memory (`memory.rs`).
+    Filed,
+    /// What mirrors the work queue.
+    Mirror,
 }
 
 /// All streams that are on disks.
@@ -176,6 +203,12 @@ impl Stream {
             Stream::Bucket => "KV_b",
             Stream::Queue => "QUEUE",
             Stream::Memory => "MEM",
+            Stream::Interest => "CI",
+            Stream::Work => "CW",
+            Stream::Copy => "COPY",
+            Stream::Sink => "SINK",
+            Stream::Filed => "FILED",
+            Stream::Mirror => "MIRROR",
         }
     }
     /// One of its subjects.
@@ -186,6 +219,10 @@ impl Stream {
             Stream::Bucket => format!("$KV.b.{k}"),
             Stream::Queue => format!("queue.{k}"),
             Stream::Memory => format!("mem.{k}"),
+            Stream::Interest => format!("ci.{k}"),
+            Stream::Work => format!("cw.{k}"),
+            Stream::Copy | Stream::Sink | Stream::Mirror => "nobody publishes there".to_owned(),
+            Stream::Filed => format!("filed.{k}"),
         }
     }
     /// Its place among [`STREAMS`].
@@ -194,7 +231,14 @@ impl Stream {
     }
     /// The request that creates it, with the replicas that it begins with.
     pub fn config(self, o: &Options) -> String {
-        self.config_with(o, o.replicas.get(self.index()).copied().unwrap_or(1))
+        let of_copies = |c: &Copies| {
+            let at = [Stream::Interest, Stream::Work, Stream::Copy, Stream::Sink, Stream::Mirror]
+                .iter()
+                .position(|s| *s == self);
+            at.and_then(|at| c.replicas.get(at).copied())
+        };
+        let replicas = o.replicas.get(self.index()).copied();
+        self.config_with(o, replicas.or_else(|| o.copies.as_ref().and_then(of_copies)).unwrap_or(1))
     }
     /// The same with so many replicas.
     pub fn config_with(self, o: &Options, replicas: usize) -> String {
@@ -224,6 +268,15 @@ impl Stream {
                 )
             }
             Stream::Memory => format!(r#"{{"name":"{name}","subjects":["mem.>"],"storage":"memory"}}"#),
+            Stream::Interest => format!(r#"{{"name":"{name}","subjects":["ci.>"],"retention":"interest"}}"#),
+            Stream::Work => format!(r#"{{"name":"{name}","subjects":["cw.>"],"retention":"workqueue"}}"#),
+            Stream::Copy => format!(r#"{{"name":"{name}","sources":[{{"name":"CI"}},{{"name":"CW"}}]}}"#),
+            Stream::Sink => format!(
+                r#"{{"name":"{name}","sources":[{{"name":"CI"}},{{"name":"CW"}}],"retention":"workqueue","discard":"new","max_msgs":{}}}"#,
+                o.copies.map_or(1, |c| c.room)
+            ),
+            Stream::Filed => format!(r#"{{"name":"{name}","subjects":["filed.>"]}}"#),
+            Stream::Mirror => format!(r#"{{"mirror":{{"name":"CW"}},"name":"{name}"}}"#),
         }
     }
 }
@@ -313,6 +366,17 @@ pub enum Op {
         times: u64,
         /// Bytes.
         size: usize,
+    },
+    /// Publishes one after another to an origin, and takes out of the small copy.
+    Copies {
+        /// The work queue; else the one that keeps by interest.
+        work: bool,
+        /// How many.
+        times: u64,
+        /// Bytes.
+        size: usize,
+        /// How many are taken out at most.
+        take: u64,
     },
     /// Leaves and comes back.
     Reconnect,
@@ -431,6 +495,8 @@ const WIDE_WINDOW: usize = 256 << 10;
 const BURST_WINDOWS: usize = 8;
 /// The number of the actor that uses the stream in memory, where there are several servers.
 const KEEPER: u64 = 900;
+/// The number of the actor that uses the copies.
+const COPIER: u64 = 901;
 /// How often each server is asked how far the streams are, where one stands still.
 const WATCHES: u64 = 60;
 
@@ -461,6 +527,13 @@ impl Options {
             woes: BTreeSet::new(),
             one_stays_dead: false,
             memory: Rng::derived(seed, "jet/memory").bool(0.3),
+            filed: false,
+            copies: {
+                let mut rng = Rng::derived(seed, "jet/copies");
+                let there = rng.bool(0.4);
+                let room = *rng.pick(&[1, 3, 20]).unwrap_or(&3);
+                there.then_some(Copies { replicas: [1; 5], room })
+            },
         }
     }
     /// The options of a seed for several servers.
@@ -511,6 +584,17 @@ impl Options {
         // Its one replica must stay where it is.
         let stays = [Woe::Wipe, Woe::Rot, Woe::PeerRemove].into_iter().all(|w| !o.has_woe(w));
         o.memory &= stays && !o.one_stays_dead;
+        o.filed = o.memory && o.servers > 1 && Rng::derived(seed, "cluster/filed").bool(0.5);
+        if !stays || o.one_stays_dead {
+            o.copies = None;
+        }
+        if let Some(c) = &mut o.copies {
+            // Alike, or with one replica each, which are on different servers then.
+            let mut rng = Rng::derived(seed, "cluster/copies");
+            for r in &mut c.replicas {
+                *r = *rng.pick(&[1, 1, 3.min(most)]).unwrap_or(&1);
+            }
+        }
         // A change of leaders takes its time: the steps are spread so that there is something to disturb.
         o.spread_ms = *sizes.pick(&[1_000, 5_000, 20_000]).unwrap_or(&5_000);
         o
@@ -544,6 +628,9 @@ impl Plan {
         if options.memory {
             actors.push(keeper(&options, count, steps));
         }
+        if options.copies.is_some() {
+            actors.push(copier(&options, steps));
+        }
         let events = events(&options, count);
         Plan { options, actors, events }
     }
@@ -568,6 +655,9 @@ impl Plan {
         }
         if options.memory {
             actors.push(keeper(&options, KEEPER, steps));
+        }
+        if options.copies.is_some() {
+            actors.push(copier(&options, steps));
         }
         if options.has_woe(Woe::Pause) {
             actors.extend((count..count + options.servers as u64).map(|id| watcher(&options, id)));
@@ -621,6 +711,22 @@ fn keeper(o: &Options, id: u64, steps: u64) -> Actor {
         op: Op::Memory { times: [1, 3, 10][rng.below(3) as usize], size: rng.below(1_000) as usize },
     };
     Actor { id, stream: Stream::Memory, steps: (0..steps).map(|_| step()).collect() }
+}
+
+/// Publishes what is copied, and makes room for it.
+fn copier(o: &Options, steps: u64) -> Actor {
+    let rng = &mut Rng::derived(o.seed, "jet/copies/steps");
+    let wait_max = 2 * o.spread_ms * 1000 / steps.max(1);
+    let mut step = || Step {
+        wait_us: rng.below(wait_max + 1),
+        op: Op::Copies {
+            work: rng.bool(0.5),
+            times: [1, 3, 10][rng.below(3) as usize],
+            size: rng.below(1_000) as usize,
+            take: [0, 0, 1, 20][rng.below(4) as usize],
+        },
+    };
+    Actor { id: COPIER, stream: Stream::Sink, steps: (0..steps).map(|_| step()).collect() }
 }
 
 fn size(rng: &mut Rng) -> usize {

@@ -203,6 +203,8 @@ pub struct Record {
     pub wishes: BTreeMap<String, Wish>,
     /// What was found of them.
     pub looks: Vec<Look>,
+    /// What the copies that take everything have, by their sequences.
+    pub copied: BTreeMap<Stream, BTreeMap<u64, Option<usize>>>,
     /// The end.
     pub finals: BTreeMap<Stream, Final>,
     /// Actors that are done.

@@ -17,7 +17,6 @@ use env::{
 };
 use jetstream::audit::Audit;
 use parking_lot::Mutex;
-use serde_json::json;
 
 use crate::{
     fleet::{self, Fleet},
@@ -27,7 +26,7 @@ use crate::{
 
 use super::{
     actor::{Conn, Run, consumer, consumer_config},
-    check,
+    check, copies,
     plan::{Act, Actor, Event, Options, Plan, STREAMS, Stream, Woe},
     record::{Final, Kept, Record, Shared},
 };
@@ -605,6 +604,7 @@ impl Harness {
                 }
                 let after = read_all(&run, &mut c).await?;
                 run.memory_in_calm(&mut c).await;
+                run.copies_in_calm(&mut c).await;
                 Ok::<_, String>((before, after))
             })
             .await;
@@ -650,6 +650,7 @@ impl Harness {
         let again = self.admin(|run| async move {
             let mut c = run.connect().await;
             run.memory_in_calm(&mut c).await;
+            run.copies_in_calm(&mut c).await;
             read_all(&run, &mut c).await
         });
         match again.await {
@@ -684,20 +685,15 @@ async fn make(run: Run, o: Options) -> Result<(), String> {
         let subject = format!("$JS.API.CONSUMER.DURABLE.CREATE.{}.{}", s.name(), consumer(s));
         all.push((subject, consumer_config(s, &o)));
     }
+    if o.filed {
+        let s = Stream::Filed;
+        all.push((format!("$JS.API.STREAM.CREATE.{}", s.name()), s.config(&o)));
+    }
     for (subject, body) in all {
-        // Several servers must find each other first; until then they say that they cannot.
-        let end = env::now() + CALM;
-        let mut last = json!(null);
-        while last["config"].is_null() {
-            match run.ask(&mut c, &subject, &body, end).await.map(|m| m.json()) {
-                Some(v) if v["error"].is_null() && v["config"].is_object() => last = v,
-                Some(v) if env::now() < end && o.servers > 1 => {
-                    last = v;
-                    env::sleep(Duration::from_millis(200)).await;
-                }
-                v => return Err(format!("{subject}: {v:?}, {last}")),
-            }
-        }
+        run.until_configured(&mut c, &subject, &body).await?;
+    }
+    if o.copies.is_some() {
+        copies::make(&run, &mut c).await?;
     }
     Ok(())
 }

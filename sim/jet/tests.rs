@@ -104,6 +104,73 @@ fn a_consumer_is_as_it_was_acknowledged() {
     assert!(look(1, 1, stays, Some(2)), "it is as nobody has asked");
 }
 
+/// What the origins acknowledged is in both copies once, in order, and nothing else is.
+#[test]
+fn copies_have_what_their_origins_acknowledged() {
+    let right = || {
+        let mut r = right();
+        for (value, stream, seq) in [(21, Stream::Interest, 1), (22, Stream::Work, 1), (23, Stream::Work, 2)]
+        {
+            r.attempts.push(attempt(value, stream, stored(seq)));
+            r.copied.entry(Stream::Copy).or_default().insert(value as u64 - 20, Some(value));
+            if stream == Stream::Work {
+                r.copied.entry(Stream::Mirror).or_default().insert(seq, Some(value));
+            }
+            let d = Delivery {
+                stream: Stream::Sink,
+                seq: value as u64,
+                value: Some(value),
+                ..r.deliveries[0].clone()
+            };
+            r.deliveries.push(d);
+        }
+        r
+    };
+    assert_eq!(found(&right()), [""; 0]);
+    type Wrong = fn(&mut Record);
+    fn copied(r: &mut Record, s: Stream) -> &mut std::collections::BTreeMap<u64, Option<usize>> {
+        r.copied.entry(s).or_default()
+    }
+    let cases: [(&str, Wrong); 9] = [
+        ("one is not mirrored", |r| {
+            copied(r, Stream::Mirror).remove(&2);
+        }),
+        ("one has another number in the mirror", |r| {
+            copied(r, Stream::Mirror).remove(&2);
+            copied(r, Stream::Mirror).insert(3, Some(23));
+        }),
+        ("one is not copied", |r| {
+            copied(r, Stream::Copy).remove(&2);
+        }),
+        ("one did not come out of the small copy", |r| {
+            r.deliveries.pop();
+        }),
+        ("one is there twice", |r| {
+            copied(r, Stream::Copy).insert(9, Some(22));
+        }),
+        ("two are in the wrong order", |r| {
+            copied(r, Stream::Copy).insert(2, Some(23));
+            copied(r, Stream::Copy).insert(3, Some(22));
+        }),
+        ("one came twice, under two sequences", |r| {
+            let d = Delivery { seq: 99, ..r.deliveries[2].clone() };
+            r.deliveries.push(d);
+        }),
+        ("one is there that nobody sent", |r| {
+            copied(r, Stream::Copy).insert(9, Some(77));
+        }),
+        ("one came that nobody sent", |r| {
+            let d = Delivery { seq: 99, value: Some(77), ..r.deliveries[2].clone() };
+            r.deliveries.push(d);
+        }),
+    ];
+    for (what, make) in cases {
+        let mut r = right();
+        make(&mut r);
+        assert_eq!(found(&r), ["JS-19"], "{what}");
+    }
+}
+
 #[test]
 fn each_wrong_is_found() {
     type Wrong = fn(&mut Record);

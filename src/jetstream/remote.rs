@@ -4,7 +4,7 @@
 //! what comes. Does not own what is asked and what the answers mean (`stream::source`), nor what a copy becomes (`sources`).
 //!
 //! The origin's flow control bounds what is under way: it is answered when what came before is in the open batch; by an origin that keeps
-//! messages until they are acknowledged, when it is applied (J-25).
+//! messages until they are acknowledged, when it is applied (J-25). What is refused here is tried again where it is, and nothing is answered meanwhile.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,8 +14,8 @@ use serde_json::Value;
 use stream::{
     ApiError, Stored,
     config::{Retention, Source, StreamConfig},
-    errors,
-    source::{self, Came, Session},
+    errors, headers,
+    source::{self, By, Came, Copier, Keeps, Session},
 };
 use tokio::sync::mpsc;
 
@@ -24,7 +24,7 @@ use crate::{
     api::{Time, identity},
     post::Posts,
     shell::Stream,
-    sources::{Facts, Taken, at_hand},
+    sources::{Facts, REFUSED_PAUSE, Taken, at_hand, time_at},
 };
 
 /// How long an answer of the API is waited for.
@@ -112,16 +112,23 @@ impl Line {
         Some(Line { assets, link, posts, inbox, deliver, rx })
     }
 
-    /// Asks and waits. What comes from the consumer meanwhile is left out: its first message is waited for afterwards, or a gap shows.
-    async fn ask(&mut self, subject: &str, body: &str, early: &mut Vec<Got>) -> Result<Value, ApiError> {
-        let gone = || errors::CLUSTER_NOT_AVAIL.error();
+    /// Asks and waits: the answer, and the identity that it shows. What comes from the consumer meanwhile is left out: its first message is waited for afterwards, or
+    /// a gap shows.
+    async fn ask(
+        &mut self,
+        subject: &str,
+        head: &[u8],
+        body: &str,
+        early: &mut Vec<Got>,
+    ) -> Result<(Value, String), Unasked> {
         let to = self.inbox.as_bytes();
         // The name of an origin elsewhere is not looked at when a stream is configured.
         if !subject::is_strict(subject.as_bytes()) || !subject::is_literal(subject.as_bytes()) {
-            return Err(gone());
+            return Err(Unasked::Nobody);
         }
-        if self.posts.take().send(subject.as_bytes(), None, to, 0, &[body.as_bytes()]) == 0 {
-            return Err(gone());
+        let parts = [head, body.as_bytes()];
+        if self.posts.take().send(subject.as_bytes(), None, to, head.len(), &parts) == 0 {
+            return Err(Unasked::Nobody);
         }
         let end = env::now() + ANSWER;
         loop {
@@ -133,11 +140,67 @@ impl Line {
             }
             let v: Value = serde_json::from_slice(&got.payload).map_err(|_| gone())?;
             return match serde_json::from_value::<ApiError>(v["error"].clone()) {
-                Ok(e) => Err(e),
-                Err(_) => Ok(v),
+                Ok(e) => Err(e.into()),
+                Err(_) => {
+                    let shown = headers::get(&got.headers, identity::HEADER).unwrap_or_default();
+                    Ok((v, String::from_utf8_lossy(shown).into_owned()))
+                }
             };
         }
     }
+}
+
+/// Why there is no answer, or what it refuses.
+#[derive(PartialEq, Eq)]
+enum Unasked {
+    /// Nobody listens there.
+    Nobody,
+    Refused(ApiError),
+}
+
+impl From<ApiError> for Unasked {
+    fn from(e: ApiError) -> Unasked {
+        Unasked::Refused(e)
+    }
+}
+impl From<Unasked> for ApiError {
+    fn from(e: Unasked) -> ApiError {
+        match e {
+            Unasked::Nobody => gone(),
+            Unasked::Refused(e) => e,
+        }
+    }
+}
+
+fn gone() -> ApiError {
+    errors::CLUSTER_NOT_AVAIL.error()
+}
+
+/// How far what came was taken in.
+enum Went {
+    /// So many. What is behind them finds no room here, and is tried again.
+    Upto(usize),
+    /// The consumer has to begin anew, behind what is passed over here or where it is.
+    Anew { passes: bool },
+}
+
+/// The consumer by which an origin keeps messages for a copy.
+struct Held {
+    facts: Facts,
+    name: String,
+    /// It is to begin anew behind what the copy has passed over: it is a mirror, and does not take what is before that.
+    passes: bool,
+}
+
+/// The header block of a request to an origin of which nothing is known: who does not know consumers of copies refuses it, and so does a stream of another identity
+/// (empty: of none).
+fn request_head(identity: &str) -> Vec<u8> {
+    let mut block = Vec::new();
+    headers::add(&mut block, headers::REQUIRED_API_LEVEL, b"5");
+    if !identity.is_empty() {
+        headers::add(&mut block, identity::HEADER, identity.as_bytes());
+    }
+    block
 }
 
 impl Stream {
@@ -155,24 +218,28 @@ impl Stream {
 
     async fn fetch(self: Arc<Stream>, id: u64) {
         let mut pause = PAUSES.0;
-        let mut kept: Option<(Facts, String)> = None;
+        let mut held: Option<Held> = None;
         loop {
             // What was void is applied or gone before it is asked where the copy stands.
             self.tail_applied().await;
             let Some(facts) = self.facts(id).filter(|_| self.node.upgrade().is_some_and(|n| !n.is_closed()))
             else {
-                if let Some((facts, name)) = kept {
-                    self.stop_keeping(facts, &name).await;
+                if let Some(held) = held {
+                    self.stop_keeping(held.facts, &held.name).await;
                 }
                 return;
             };
             if self.assets.upgrade().and_then(|a| at_hand(&a, &facts.source, facts.is_mirror)).is_some() {
-                self.of_upstream(id, |u| (u.remote, u.error, u.next) = (false, None, 0));
+                self.of_upstream(id, |u| {
+                    (u.remote, u.next) = (false, 0);
+                    u.troubles.taken(By::Origin, env::now().0);
+                });
                 return self.follow();
             }
             let mut came = false;
-            let error = self.session(facts, &mut came, &mut kept).await.err();
-            self.of_upstream(id, |u| u.error = error);
+            if let Err(why) = self.session(facts, &mut came, &mut held).await {
+                self.refused_copies(id, By::Origin, why);
+            }
             pause = if came { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
             env::sleep(pause).await;
         }
@@ -187,7 +254,8 @@ impl Stream {
     /// Ends the consumer by which an origin kept messages for this stream, when this stream does not copy it any more: it would keep them for ever.
     async fn stop_keeping(&self, facts: Facts, name: &str) {
         let (Some(node), Some(assets)) = (self.node.upgrade(), self.assets.upgrade()) else { return };
-        let is_this = |s: &Source, is_mirror| source::kept_name(&self.name, s, is_mirror) == name;
+        let Some(who) = self.copier() else { return };
+        let is_this = |s: &Source, is_mirror| source::kept_name(&who, s, is_mirror) == name;
         // By the assignments: this node may only have ceased to lead, and a stream of the same name goes on with the consumer.
         let assigned = node.meta.find(&assets.account.name, &self.name);
         let is_wanted = assigned.and_then(|a| a.config.clone()).is_some_and(|c| {
@@ -198,8 +266,123 @@ impl Stream {
         }
         if let Some(mut line) = Line::open(self, &facts) {
             let what = format!("CONSUMER.DELETE.{}.{name}", facts.source.name);
-            let _ = line.ask(&source::api_subject(&facts.source, &what), "", &mut Vec::new()).await;
+            let _ = line.ask(&source::api_subject(&facts.source, &what), b"", "", &mut Vec::new()).await;
         }
+    }
+
+    /// As what this stream copies.
+    fn copier(&self) -> Option<Copier> {
+        let (node, assets) = (self.node.upgrade()?, self.assets.upgrade()?);
+        Some(Copier {
+            account: assets.account.name.to_string(),
+            stream: self.name.to_string(),
+            domain: node.options.domain.clone(),
+        })
+    }
+
+    /// Asks the origin for a consumer: what is known of the origin then, and whether it keeps messages until they are acknowledged.
+    async fn consumer_at(
+        &self,
+        line: &mut Line,
+        facts: Facts,
+        early: &mut Vec<Got>,
+        held: &mut Option<Held>,
+    ) -> Result<(Facts, bool), ApiError> {
+        let who = self.copier().ok_or_else(gone)?;
+        let (source, is_mirror) = (facts.source.clone(), facts.is_mirror);
+        let subject = |what: String| source::api_subject(&source, &what);
+        let name = source::kept_name(&who, &source, is_mirror);
+        let deliver = line.deliver.clone();
+        let request = |next, keeps| source::consumer_request(&source, &who, is_mirror, &deliver, next, keeps);
+        let behind = |stands: u64| if stands > 0 { stands + 1 } else { 0 };
+        let asked = line.ask(&subject(format!("STREAM.INFO.{}", source.name)), b"", "", early).await;
+        let (facts, made, name) = match asked {
+            Ok((v, _)) => {
+                let created = v["created"].as_str().and_then(Time::parse).map(|at| at.nanos());
+                let mut facts = facts.about(created.map_or_else(String::new, identity::of));
+                let c: StreamConfig = serde_json::from_value(v["config"].clone()).unwrap_or_default();
+                if c.retention == Retention::Limits {
+                    let ask = request(behind(facts.stands), Keeps::Limits);
+                    line.ask(&ask.subject, b"", &ask.body, early).await?;
+                    return Ok((facts, false));
+                }
+                // Copies that do not say which stream they are of have nothing of one that was made after the last of them.
+                let last = self.group().state().last_time;
+                if !is_mirror && facts.known_as().is_empty() && created.is_some_and(|at| at > last) {
+                    facts.stands = 0;
+                }
+                let is_first = held.is_none();
+                let passes = held.take().is_some_and(|h| h.passes);
+                *held = Some(Held { facts: facts.clone(), name: name.clone(), passes });
+                // What it has and has not acknowledged comes again, and leaves the origin then.
+                let ask = request(0, Keeps::Consumers(&name));
+                let made = line.ask(&ask.subject, b"", &ask.body, early).await?.0;
+                if is_first {
+                    let before = source::kept_name_before(&self.name, &source, is_mirror);
+                    let what = format!("CONSUMER.DELETE.{}.{before}", source.name);
+                    let _ = line.ask(&subject(what), b"", "", early).await;
+                }
+                (facts, made, name)
+            }
+            // Only consumers may be asked for, as it is with a nats-server, which asks for nothing else. The origin says what it makes of it.
+            Err(Unasked::Nobody) if source.external.is_some() => {
+                let mut facts = facts;
+                let named = if is_mirror { "" } else { facts.known_as() };
+                let head = [named, ""].map(request_head);
+                let ask = request(behind(facts.stands), Keeps::Unknown(&name));
+                let mut answer = line.ask(&ask.subject, &head[0], &ask.body, early).await;
+                let is_other = |e: &Unasked| matches!(e, Unasked::Refused(e) if e.err_code == errors::CONSUMER_STREAM_IDENTITY_MISMATCH.err_code);
+                if answer.as_ref().is_err_and(is_other) {
+                    let ask = request(0, Keeps::Unknown(&name));
+                    answer = line.ask(&ask.subject, &head[1], &ask.body, early).await;
+                }
+                let (made, identity) = answer?;
+                facts = facts.about(identity);
+                if made["config"]["ack_policy"] != "flow_control" {
+                    return Ok((facts, false));
+                }
+                let passes = held.take().is_some_and(|h| h.passes);
+                *held = Some(Held { facts: facts.clone(), name: name.clone(), passes });
+                (facts, made, name)
+            }
+            Err(e) => return Err(e.into()),
+        };
+        // It was there before, and begins anew behind what was acknowledged: a nats-server, and we, see to that when it is asked for; older ones of ours did not.
+        let begins = early.iter().find(|g| !g.reply.is_empty()).is_some_and(|g| source::is_first(&g.reply));
+        let delivered = !begins && made["delivered"]["consumer_seq"].as_u64().is_some_and(|n| n > 0);
+        let passes = held.as_mut().is_some_and(|h| std::mem::take(&mut h.passes));
+        if delivered || passes {
+            let at = if passes { format!(r#"{{"seq":{}}}"#, facts.stands + 1) } else { String::new() };
+            early.clear();
+            line.ask(&subject(format!("CONSUMER.RESET.{}.{name}", source.name)), b"", &at, early).await?;
+        }
+        Ok((facts, true))
+    }
+
+    /// Takes in what came, as far as there is room.
+    async fn take_all(self: &Arc<Stream>, facts: &Facts, batch: &[Stored]) -> Went {
+        let mut at = 0;
+        while at < batch.len() {
+            match self.take_in(facts, &batch[at..]).await {
+                Taken::Upto(n) => at += n,
+                Taken::Passed(n) => {
+                    let m = &batch[at + n];
+                    let here = self.group().ask(|v| time_at(v, store::StreamSeq(m.seq))).await;
+                    // J-25: what a mirror has passed over without having it stays where it is.
+                    if !here.is_ok_and(|h| h.is_some_and(|(time, _)| time == m.time)) {
+                        return Went::Anew { passes: true };
+                    }
+                    at += n + 1;
+                }
+                Taken::Refused(n, _) if env::planted!("js-full-copy-passes-over") => at += n + 1,
+                Taken::Refused(n, why) => {
+                    self.refused_copies(facts.id, By::Copy, why);
+                    return Went::Upto(at + n);
+                }
+                Taken::Void => return Went::Anew { passes: false },
+            }
+        }
+        Went::Upto(at)
     }
 
     /// One life of a consumer at the origin. `came` says whether it gave anything, `held` by which consumer the origin keeps messages for this stream.
@@ -207,53 +390,40 @@ impl Stream {
         self: &Arc<Stream>,
         facts: Facts,
         came: &mut bool,
-        held: &mut Option<(Facts, String)>,
+        held: &mut Option<Held>,
     ) -> Result<(), ApiError> {
-        let gone = || errors::CLUSTER_NOT_AVAIL.error();
         let mut line = Line::open(self, &facts).ok_or_else(gone)?;
         let mut early = Vec::new();
-        let mut is = String::new();
-        let kept = match &facts.source.consumer {
-            Some(own) => Some(own.name.clone()),
-            None => {
-                let info = source::api_subject(&facts.source, &format!("STREAM.INFO.{}", facts.source.name));
-                let v = line.ask(&info, "", &mut early).await?;
-                is = v["created"].as_str().and_then(Time::parse).map_or(is, |at| identity::of(at.nanos()));
-                let c: StreamConfig = serde_json::from_value(v["config"].clone()).unwrap_or_default();
-                let keeps = c.retention != Retention::Limits;
-                keeps.then(|| source::kept_name(&self.name, &facts.source, facts.is_mirror))
-            }
-        };
-        let facts = &facts.about(is);
         let own = facts.source.consumer.is_some();
-        if !own {
-            let next = if facts.stands > 0 { facts.stands + 1 } else { 0 };
-            let ask = source::consumer_request(&facts.source, &line.deliver, next, kept.as_deref());
-            *held = kept.clone().map(|name| (facts.clone(), name));
-            let made = line.ask(&ask.subject, &ask.body, &mut early).await?;
-            if let Some(name) = &kept
-                && made["delivered"]["consumer_seq"].as_u64().is_some_and(|n| n > 0)
-            {
-                // It was there before: it begins anew behind what was acknowledged.
-                let reset = format!("CONSUMER.RESET.{}.{name}", facts.source.name);
-                early.clear();
-                line.ask(&source::api_subject(&facts.source, &reset), "", &mut early).await?;
-            }
-        }
-        self.of_upstream(facts.id, |u| u.error = None);
+        let (mut facts, kept) = match own {
+            true => (facts.about(String::new()), true),
+            false => self.consumer_at(&mut line, facts, &mut early, held).await?,
+        };
+        facts.keeps = kept && !own;
+        let facts = &facts;
+        self.of_upstream(facts.id, |u| u.troubles.taken(By::Origin, env::now().0));
         let mut session = Session::new(own);
-        let mut batch: Vec<Stored> = Vec::new();
+        // What is to be taken in, and which delivery each is; what is to be answered, and up to which delivery that was done.
+        let (mut batch, mut places): (Vec<Stored>, Vec<(u64, u64)>) = Default::default();
+        let (mut flows, mut taken, mut answered) = (Vec::new(), (0, 0), (0, 0));
         let mut early = early.into_iter();
         loop {
             let mut got = match early.next() {
                 Some(g) => Some(g),
-                None => env::timeout(HEALTH, line.rx.recv()).await.map_err(|_| gone())?,
+                None if batch.is_empty() => env::timeout(HEALTH, line.rx.recv()).await.map_err(|_| gone())?,
+                None => {
+                    env::sleep(Duration::from_nanos(REFUSED_PAUSE)).await;
+                    line.rx.try_recv().ok()
+                }
             };
-            let mut flows = Vec::new();
             let mut gap = false;
             while let Some(g) = got.take() {
                 match session.take(&g.reply, g.subject, g.headers, g.payload) {
-                    Came::Message(m) if m.seq > facts.stands => batch.push(m),
+                    // A mirror looks at each, or it would acknowledge what it has passed over.
+                    Came::Message(m) if m.seq > facts.stands || facts.is_mirror && facts.keeps => {
+                        batch.push(m);
+                        places.push(session.last());
+                    }
                     Came::Message(_) | Came::Nothing => {}
                     Came::Flow(to) => flows.push(to),
                     Came::Gap => gap = true,
@@ -268,31 +438,42 @@ impl Stream {
             {
                 return Ok(());
             }
-            *came |= !batch.is_empty();
-            match self.take_in(facts, &batch).await {
-                Taken::Upto(_) => {}
-                // It comes again with the next consumer, after a pause that grows while nothing else comes.
-                Taken::Refused(taken) => {
-                    *came = taken > 0;
+            match self.take_all(facts, &batch).await {
+                Went::Upto(0) => {}
+                Went::Upto(n) => {
+                    *came = true;
+                    taken = places[n - 1];
+                    batch.drain(..n);
+                    places.drain(..n);
+                }
+                Went::Anew { passes } => {
+                    if let Some(held) = held.as_mut() {
+                        held.passes |= passes;
+                    }
                     return Ok(());
                 }
-                Taken::Void => return Ok(()),
             }
-            batch.clear();
-            let (heard, lag) = (env::now().0, session.pending());
-            self.of_upstream(facts.id, |u| (u.heard, u.lag) = (Some(heard), lag));
-            if !flows.is_empty() {
-                if kept.is_some() {
+            let (heard, lag) = (env::now().0, session.pending() + batch.len() as u64);
+            self.of_upstream(facts.id, |u| {
+                (u.heard, u.lag) = (Some(heard), lag);
+                if batch.is_empty() {
+                    u.troubles.taken(By::Copy, heard);
+                }
+            });
+            let upto = if batch.is_empty() { session.last() } else { taken };
+            if !flows.is_empty() && (batch.is_empty() || kept && upto > answered) {
+                if kept {
                     self.tail_applied().await;
                     if self.facts(facts.id).is_none_or(|f| f.voids != facts.voids) {
                         return Ok(());
                     }
                 }
-                let head = if kept.is_some() { Session::flow_answer(session.last()) } else { Vec::new() };
+                let head = if kept { Session::flow_answer(upto) } else { Vec::new() };
                 let mut post = line.posts.take();
-                for to in &flows {
-                    post.send(to, None, b"", head.len(), &[&head]);
+                for to in flows.drain(..) {
+                    post.send(&to, None, b"", head.len(), &[&head]);
                 }
+                answered = upto;
             }
             if gap {
                 return Ok(());

@@ -1,7 +1,7 @@
 //! Mirrors and sources: streams that copy others.
 //!
-//! Owns the way of a copy whose origin is in this process: read from the origin's store, rename, decide like any publish, join the open batch.
-//! There is no consumer in between, and a copy is told when its origin has grown. What is elsewhere comes through `remote`. Does not own where
+//! Owns the way of a copy whose origin is in this process and keeps by its limits: read from the origin's store, rename, decide like any publish, join the open
+//! batch. There is no consumer in between, and a copy is told when its origin has grown. What is elsewhere, or keeps for consumers, comes through `remote`. Does not own where
 //! a copy stands (`stream::Stream::source_at`, which the log says) nor what a copied message becomes (`stream::source`).
 //!
 //! A stream that follows others has one task while there is something to copy, and none otherwise.
@@ -23,10 +23,9 @@ use parking_lot::Mutex;
 use store::{Need, Read, StreamSeq};
 use stream::{
     Answer, ApiError, Decision, Publish, Stored,
-    command::Command,
     config::{Retention, Source},
     errors,
-    source::{self, Renames},
+    source::{self, By, Renames, Troubles},
 };
 use subject::Transform;
 
@@ -47,7 +46,7 @@ const WAITING_MAX: usize = 4096;
 /// Nanoseconds between the signs of life of an origin.
 const HEARTBEAT: u64 = 1_000_000_000;
 /// Nanoseconds after which what this stream refused is tried again.
-const REFUSED_PAUSE: u64 = 1_000_000_000;
+pub(crate) const REFUSED_PAUSE: u64 = 1_000_000_000;
 /// Pause before what became void is copied again.
 const VOID_PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
 
@@ -114,8 +113,8 @@ pub(crate) struct Upstream {
     pub remote: bool,
     /// What it has yet to give, if it is elsewhere.
     pub lag: u64,
-    /// What is wrong, if it is elsewhere.
-    pub error: Option<ApiError>,
+    /// What is wrong.
+    pub troubles: Troubles,
     /// When its next message was refused here, on the monotonic clock.
     refused: Option<u64>,
 }
@@ -138,11 +137,17 @@ pub(crate) struct Facts {
     identity: String,
     /// How often something was void here.
     pub voids: u64,
+    /// The origin keeps messages until the copy has them.
+    pub keeps: bool,
     /// When the next message was refused here, on the monotonic clock.
     refused: Option<u64>,
 }
 
 impl Facts {
+    /// The identity of the stream that the copies here are of; empty if that is not known.
+    pub(crate) fn known_as(&self) -> &str {
+        &self.stands_in
+    }
     /// The same about the origin that is there, by its identity (empty if it is not known): what was copied of another one of its name says nothing of where this one
     /// begins. A mirror keeps its origin's numbers, so it can go on with none but higher ones.
     pub(crate) fn about(mut self, identity: String) -> Facts {
@@ -159,12 +164,14 @@ impl Facts {
 }
 
 /// How far copies were taken in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Taken {
     /// So many, and nothing speaks against the next.
     Upto(usize),
     /// So many; the next one is refused by this stream. It is tried again, for whoever goes on behind it loses it (J-25).
-    Refused(usize),
+    Refused(usize, ApiError),
+    /// So many; the next one has a number that this mirror has reached already, with it or without it. Said only where the origin keeps it until it is told.
+    Passed(usize),
     /// This node copies no more, or what the copies stand on is void.
     Void,
 }
@@ -191,7 +198,7 @@ impl Upstream {
             heard: None,
             remote: false,
             lag: 0,
-            error: None,
+            troubles: Troubles::default(),
             refused: None,
         }
     }
@@ -228,7 +235,7 @@ impl Stream {
                     // Whoever fetches for it goes on.
                     (u.id, u.next, u.heard) = (old.id, old.next, old.heard);
                     u.identity.clone_from(&old.identity);
-                    (u.remote, u.lag, u.error) = (old.remote, old.lag, old.error.take());
+                    (u.remote, u.lag, u.troubles) = (old.remote, old.lag, std::mem::take(&mut old.troubles));
                     u.refused = old.refused;
                 }
             }
@@ -314,9 +321,6 @@ impl Stream {
             return false;
         }
         let facts = facts.about(origin.identity().to_owned());
-        if !self.drop_copied(&origin, &facts).await {
-            return false;
-        }
         let found = loop {
             match look(&origin, &facts) {
                 Ok(f) => break f,
@@ -327,9 +331,13 @@ impl Stream {
                 }
             }
         };
-        let (copied, refused) = match self.take_in(&facts, &found.messages).await {
-            Taken::Upto(n) => (&found.messages[..n], None),
-            Taken::Refused(n) => (&found.messages[..n], found.messages.get(n)),
+        let refused = match self.take_in(&facts, &found.messages).await {
+            Taken::Upto(_) => None,
+            Taken::Refused(n, why) => {
+                self.refused_copies(id, By::Copy, why);
+                found.messages.get(n)
+            }
+            Taken::Passed(n) => found.messages.get(n),
             Taken::Void => return self.begins_anew(&facts).await,
         };
         {
@@ -340,22 +348,10 @@ impl Stream {
                 let at = env::now().0;
                 (u.next, u.heard) = (refused.map_or(found.next, |m| m.seq), Some(at));
                 u.refused = refused.map(|_| at);
+                if refused.is_none() {
+                    u.troubles.taken(By::Copy, at);
+                }
                 u.identity.clone_from(&facts.identity);
-            }
-        }
-        // J-25: whoever copies from a work queue has done its work when the copy is safe.
-        if !copied.is_empty() && origin.config().retention == Retention::WorkQueue {
-            self.tail_applied().await;
-            if self.facts(id).is_none_or(|f| f.voids != facts.voids) {
-                return self.begins_anew(&facts).await;
-            }
-            // What another consumer of the queue has yet to give to somebody leaves it when that is done.
-            let done = |m: &&Stored| origin.needs_no_more(m.seq, &m.subject);
-            let seqs = copied.iter().filter(done).map(|m| m.seq).collect();
-            if origin.command(Command::Remove { seqs }).await.is_err() {
-                // They go with the next turn, and are not copied twice, by where the copy stands.
-                self.of_upstream(id, |u| u.next = 0);
-                return false;
             }
         }
         if refused.is_some() {
@@ -364,9 +360,18 @@ impl Stream {
         found.more && refused.is_none()
     }
 
-    /// Whether no consumer of its own has a message yet to give, or to be acknowledged.
-    fn needs_no_more(&self, seq: u64, subject: &[u8]) -> bool {
-        self.core.lock().consumers.nobody_needs(seq, subject)
+    /// Notes that copies are refused, and says so in the log where that is news.
+    pub(crate) fn refused_copies(&self, id: u64, by: By, why: ApiError) {
+        let (Some(node), Some(assets)) = (self.node.upgrade(), self.assets.upgrade()) else { return };
+        let text = {
+            let mut core = self.core.lock();
+            let Some(u) = core.following.upstreams.iter_mut().find(|u| u.id == id) else { return };
+            let text = source::told(&assets.account.name, &self.name, &u.source.name, by, &why);
+            u.troubles.refused(by, why, env::now().0).then_some(text)
+        };
+        if let Some(text) = text {
+            node.host.log("WRN", &text);
+        }
     }
 
     /// Tries again what this stream refused, when there may be room.
@@ -376,56 +381,6 @@ impl Stream {
             env::sleep(std::time::Duration::from_nanos(REFUSED_PAUSE)).await;
             stream.follow();
         });
-    }
-
-    /// Removes from a work queue what is here already: whoever copied it may have ended before he could say so. The queue may be another one than was copied: where the
-    /// copies do not say which, one that was made after the last of them has given none, and a mirror has what is there with the same time. False if that does not go.
-    async fn drop_copied(&self, origin: &Stream, facts: &Facts) -> bool {
-        let names_none = !facts.is_mirror && facts.stands_in.is_empty();
-        let is_younger = || names_none && origin.created > self.group().state().last_time;
-        if facts.stands == 0
-            || facts.next > 0
-            || origin.config().retention != Retention::WorkQueue
-            || is_younger()
-        {
-            return true;
-        }
-        let mut from = 1;
-        loop {
-            let asked = origin.group().ask(|v| {
-                let (mut found, mut at) = (Vec::new(), from);
-                while found.len() < TURN
-                    && let Some(seq) = v.next(&facts.filters, StreamSeq(at))?.filter(|s| s.0 <= facts.stands)
-                {
-                    found.extend(time_at(v, seq)?.map(|(time, subject)| (seq, time, subject)));
-                    at = seq.0 + 1;
-                }
-                Ok((found, at))
-            });
-            let Ok((mut found, at)) = asked.await else { return false };
-            if at == from {
-                return true;
-            }
-            from = at;
-            found.retain(|(seq, _, subject)| origin.needs_no_more(seq.0, subject));
-            if facts.is_mirror {
-                let mut copied = Vec::new();
-                for (seq, time, subject) in found {
-                    match self.group().ask(|v| time_at(v, seq)).await {
-                        Ok(here) if here.as_ref().is_some_and(|(t, _)| *t == time) => {
-                            copied.push((seq, time, subject))
-                        }
-                        Ok(_) => {}
-                        Err(_) => return false,
-                    }
-                }
-                found = copied;
-            }
-            let seqs: Vec<u64> = found.iter().map(|(seq, ..)| seq.0).collect();
-            if !seqs.is_empty() && origin.command(Command::Remove { seqs }).await.is_err() {
-                return false;
-            }
-        }
     }
 
     /// Whether copying begins anew where the copy stands, because what was decided became void: not at once, the disk may be full.
@@ -455,6 +410,7 @@ impl Stream {
             stands_in: stands_in.to_owned(),
             identity: u.identity.clone(),
             voids: core.voids,
+            keeps: false,
             refused: u.refused,
         })
     }
@@ -498,7 +454,8 @@ impl Stream {
             }
             match done {
                 Ok(Taken::Void) => return Taken::Void,
-                Ok(Taken::Refused(n)) => return Taken::Refused(at + n),
+                Ok(Taken::Refused(n, why)) => return Taken::Refused(at + n, why),
+                Ok(Taken::Passed(n)) => return Taken::Passed(at + n),
                 Ok(Taken::Upto(n)) if at + n == all.len() => at += n,
                 Ok(Taken::Upto(n)) => {
                     at += n;
@@ -579,9 +536,10 @@ impl Stream {
                         publish::join(log, group, &stream::Entry::of(e));
                     }
                 }
-                Decision::Answer { answers: [Some(Answer::Error(_)), _], .. } => {
-                    return Ok(Taken::Refused(n));
+                Decision::Answer { answers: [Some(Answer::Error(why)), _], .. } => {
+                    return Ok(Taken::Refused(n, why));
                 }
+                Decision::Answer { .. } if facts.is_mirror && facts.keeps => return Ok(Taken::Passed(n)),
                 // It is here already: the next one.
                 Decision::Answer { .. } => {}
                 Decision::Wait => return Ok(Taken::Upto(n)),
@@ -598,15 +556,15 @@ impl Stream {
             let core = self.core.lock();
             for u in core.following.upstreams.iter().filter(|u| u.is_mirror == mirror) {
                 let stands = core.rules.as_ref().map_or(0, |r| u.stands(r).0);
-                let away = u.remote.then(|| (u.lag, u.error.clone()));
-                list.push((u.source.clone(), u.filters.clone(), stands, u.heard, away));
+                let (away, error) = (u.remote.then_some(u.lag), u.troubles.error().cloned());
+                list.push((u.source.clone(), u.filters.clone(), stands, u.heard, away, error));
             }
         }
         let now = env::now().0;
         list.into_iter()
-            .map(|(s, filters, stands, heard, away)| {
+            .map(|(s, filters, stands, heard, away, error)| {
                 let (lag, error, active) = match away {
-                    Some((lag, error)) => (lag, error, heard.map_or(-1, |at| now.saturating_sub(at) as i64)),
+                    Some(lag) => (lag, error, heard.map_or(-1, |at| now.saturating_sub(at) as i64)),
                     None => {
                         let origin = at_hand(&assets, &s, mirror);
                         let behind = |o: &Arc<Stream>| {
@@ -615,7 +573,7 @@ impl Stream {
                             v.pending(&filters, StreamSeq(from)).unwrap_or(0)
                         };
                         let is_there = self::origin(&assets, &s, mirror).is_some();
-                        let error = (!is_there).then(|| errors::STREAM_NOT_FOUND.error());
+                        let error = if is_there { error } else { Some(errors::STREAM_NOT_FOUND.error()) };
                         let active = heard.map_or(-1, |at| silence(now.saturating_sub(at), origin.is_some()));
                         (origin.as_ref().map_or(0, behind), error, active)
                     }
@@ -635,22 +593,18 @@ impl Stream {
     }
 }
 
-/// The stream that a source names, if its store can be read in this process: what only its leader may change has to be led here, and one that keeps by interest
-/// keeps nothing for a copy but by a consumer.
+/// The stream that a source names, if its store is read in this process. J-25: one that keeps by interest or as a work queue is asked for a consumer wherever it is
+/// led, since it lets go of nothing that its consumers want: of several copies none takes a message from another.
 pub(crate) fn at_hand(assets: &Arc<Assets>, s: &Source, is_mirror: bool) -> Option<Arc<Stream>> {
     if s.consumer.is_some() {
         return None;
     }
     let o = origin(assets, s, is_mirror)?;
-    let kept = {
+    let keeps_by_limits = {
         let core = o.core.lock();
-        match core.rules.as_ref().map(|r| r.config().retention) {
-            Some(Retention::Limits) => false,
-            Some(Retention::Interest) => true,
-            Some(Retention::WorkQueue) | None => core.term.is_none(),
-        }
+        core.rules.as_ref().is_some_and(|r| r.config().retention == Retention::Limits)
     };
-    (!kept).then_some(o)
+    keeps_by_limits.then_some(o)
 }
 
 /// Nanoseconds since something was heard of an origin in this process, the last turn of copying being so long ago: while it is there it gives a sign of
@@ -721,7 +675,7 @@ fn exporter(
 }
 
 /// The time and the subject of a message, if it is there.
-fn time_at(v: &store::View<'_>, seq: StreamSeq) -> Result<Option<(i64, Bytes)>, Need> {
+pub(crate) fn time_at(v: &store::View<'_>, seq: StreamSeq) -> Result<Option<(i64, Bytes)>, Need> {
     Ok(match v.get(seq)? {
         Read::Valid(m) => Some((m.message().time, Bytes::copy_from_slice(m.message().subject))),
         Read::Absent | Read::Damaged(_) => None,

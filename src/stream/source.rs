@@ -10,6 +10,7 @@ use subject::Transform;
 use crate::Stored;
 use crate::config::Source;
 use crate::consumer::AckTokens;
+use crate::errors::{self, ApiError};
 use crate::headers;
 
 /// Nanoseconds between the signs of life of a consumer that nothing is to be delivered by.
@@ -48,15 +49,54 @@ pub fn deliver_subject(source: &Source, is_mirror: bool, unique: &str) -> String
     }
 }
 
-/// The name of the consumer by which `copy` takes messages out of an origin that keeps them by interest or as a work queue.
-pub fn kept_name(copy: &str, source: &Source, is_mirror: bool) -> String {
-    let hash = crate::config::short_hash(&format!("{copy} {}", source.index_name()));
-    format!("{}_{hash}", if is_mirror { "JS_MIRROR" } else { "JS_SRC" })
+/// Who copies. Two copies of one name may share an origin: of two accounts, or of two domains.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Copier {
+    /// Its account.
+    pub account: String,
+    /// Its stream.
+    pub stream: String,
+    /// Its domain, if it is in one.
+    pub domain: Option<String>,
 }
 
-/// The request for the consumer that delivers from `next` on (0: where the configuration says). With `kept` it is a durable one of this name,
-/// whose messages the origin keeps until they are acknowledged by answers to its flow control.
-pub fn consumer_request(source: &Source, deliver: &str, next: u64, kept: Option<&str>) -> Ask {
+/// The name of the consumer by which a copy takes messages out of an origin that keeps them by interest or as a work queue.
+pub fn kept_name(copier: &Copier, source: &Source, is_mirror: bool) -> String {
+    let domain = copier.domain.as_deref().unwrap_or_default();
+    let who = format!("{} {} {domain} {}", copier.stream, copier.account, source.index_name());
+    format!("{}_{}", prefix(is_mirror), crate::config::short_hash(&who))
+}
+
+/// The name that this consumer had before 2026-11-24, when it did not say that it is for a copy. That cannot be changed, so it is another one now.
+pub fn kept_name_before(copy: &str, source: &Source, is_mirror: bool) -> String {
+    let hash = crate::config::short_hash(&format!("{copy} {}", source.index_name()));
+    format!("{}_{hash}", prefix(is_mirror))
+}
+
+fn prefix(is_mirror: bool) -> &'static str {
+    if is_mirror { "JS_MIRROR" } else { "JS_SRC" }
+}
+
+/// What is known of how an origin keeps messages, and so which consumer it is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keeps<'a> {
+    /// By its limits alone: one that nobody sees, and that begins anew each time.
+    Limits,
+    /// By interest or as a work queue: a durable one of this name, for which messages are kept until they are acknowledged by answers to its flow control.
+    Consumers(&'a str),
+    /// That is not known: it is asked as nats-server 2.15 asks, and the origin makes of this name the one or the other.
+    Unknown(&'a str),
+}
+
+/// The request for the consumer that delivers from `next` on (0: where the configuration says).
+pub fn consumer_request(
+    source: &Source,
+    copier: &Copier,
+    is_mirror: bool,
+    deliver: &str,
+    next: u64,
+    keeps: Keeps<'_>,
+) -> Ask {
     let mut c = json!({
         "deliver_subject": deliver,
         "replay_policy": "instant",
@@ -80,18 +120,31 @@ pub fn consumer_request(source: &Source, deliver: &str, next: u64, kept: Option<
         [one] => c["filter_subject"] = one.as_str().into(),
         all => c["filter_subjects"] = json!(all),
     }
-    let what = match kept {
-        Some(name) => {
-            // Where it stands is its own to know.
-            for start in ["opt_start_seq", "opt_start_time"] {
-                c.as_object_mut().map(|o| o.remove(start));
-            }
-            c["deliver_policy"] = "all".into();
+    if keeps != Keeps::Limits {
+        c["sourcing"] = true.into();
+        let what = if is_mirror { "mirror" } else { "src" };
+        let mut says = json!({});
+        says[format!("_nats.{what}.stream")] = copier.stream.as_str().into();
+        says[format!("_nats.{what}.acc")] = copier.account.as_str().into();
+        if let Some(domain) = &copier.domain {
+            says[format!("_nats.{what}.domain")] = domain.as_str().into();
+        }
+        c["metadata"] = says;
+    }
+    let what = match keeps {
+        Keeps::Consumers(name) => {
             c["durable_name"] = name.into();
             c["ack_policy"] = "flow_control".into();
             format!("CONSUMER.DURABLE.CREATE.{}.{name}", source.name)
         }
-        None => {
+        Keeps::Unknown(name) => {
+            c["name"] = name.into();
+            c["ack_policy"] = "none".into();
+            c["direct"] = true.into();
+            c["inactive_threshold"] = FORGOTTEN.into();
+            format!("CONSUMER.CREATE.{}", source.name)
+        }
+        Keeps::Limits => {
             c["ack_policy"] = "none".into();
             c["mem_storage"] = true.into();
             c["num_replicas"] = 1.into();
@@ -115,6 +168,11 @@ pub enum Came {
     Nothing,
     /// Something did not arrive: the consumer has to begin anew.
     Gap,
+}
+
+/// Whether a delivery, by its reply subject, is the first of its consumer.
+pub fn is_first(reply: &[u8]) -> bool {
+    AckTokens::parse(reply).is_some_and(|t| t.dseq == 1)
 }
 
 /// One life of a consumer at an origin, as its copy sees it.
@@ -188,6 +246,84 @@ impl Session {
         headers::add(&mut block, b"Nats-Last-Consumer", upto.0.to_string().as_bytes());
         headers::add(&mut block, b"Nats-Last-Stream", upto.1.to_string().as_bytes());
         block
+    }
+}
+
+/// Who refuses a copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum By {
+    /// The copying stream: what comes finds no room in it.
+    Copy,
+    /// The origin, or nobody is there.
+    Origin,
+}
+
+/// What stands in the way of a copy, and when that is to be told: once a reason, again when it was gone for a while, and of an origin only when it lasts, since
+/// leaders change and servers start one after another.
+#[derive(Clone, Debug, Default)]
+pub struct Troubles {
+    /// What it is, and since when.
+    now: Option<(By, ApiError, u64)>,
+    told: Option<(By, u16)>,
+    well_since: Option<u64>,
+}
+
+/// Nanoseconds that an origin may refuse before it is told.
+const LASTING: u64 = 10_000_000_000;
+/// Nanoseconds without trouble after which the same is news again.
+const QUIET: u64 = 60_000_000_000;
+
+impl Troubles {
+    /// What it is.
+    pub fn error(&self) -> Option<&ApiError> {
+        self.now.as_ref().map(|(_, why, _)| why)
+    }
+    /// It is refused at this time, on the monotonic clock in nanoseconds; whether that is to be told.
+    pub fn refused(&mut self, by: By, why: ApiError, now: u64) -> bool {
+        let key = (by, why.err_code);
+        let since = match &self.now {
+            Some((b, w, since)) if (*b, w.err_code) == key => *since,
+            _ => now,
+        };
+        self.now = Some((by, why, since));
+        if self.well_since.take().is_some_and(|at| now.saturating_sub(at) >= QUIET) {
+            self.told = None;
+        }
+        let lasts = by == By::Copy || now.saturating_sub(since) >= LASTING;
+        lasts && self.told.replace(key) != Some(key)
+    }
+    /// It is not refused any more.
+    pub fn taken(&mut self, by: By, now: u64) {
+        if self.now.as_ref().is_some_and(|(b, ..)| *b == by) {
+            self.now = None;
+            self.well_since = Some(now);
+        }
+    }
+}
+
+/// The sentences for the log: which copy is refused what, and what an operator can do.
+pub fn told(account: &str, copy: &str, origin: &str, by: By, why: &ApiError) -> String {
+    let (full, large) =
+        (errors::STREAM_STORE_FAILED.err_code, errors::STREAM_MESSAGE_EXCEEDS_MAXIMUM.err_code);
+    let (absent, nobody) = (errors::STREAM_NOT_FOUND.err_code, errors::CLUSTER_NOT_AVAIL.err_code);
+    let remedy = match (by, why.err_code) {
+        (By::Copy, code) if code == full => "Remove messages from it, or raise the limit",
+        (By::Copy, code) if code == large => "Raise its max_msg_size, or delete the message there",
+        (By::Origin, code) if code == absent => "Make that stream, or take it out of the configuration",
+        (By::Origin, code) if code == nobody => {
+            "See whether its servers are there, and whether this account may ask for its consumers"
+        }
+        _ => "See whether what both are configured to is meant so",
+    };
+    match by {
+        By::Copy => format!(
+            "JetStream stream '{account} > {copy}' takes nothing more from '{origin}': {why}. What it has yet to take stays there, and is tried again. {remedy}"
+        ),
+        By::Origin => {
+            format!(
+                "JetStream stream '{account} > {copy}' cannot copy '{origin}': {why}. It is tried again. {remedy}"
+            )
+        }
     }
 }
 
@@ -337,23 +473,87 @@ mod tests {
     #[test]
     fn what_is_asked_of_an_origin() {
         let mut s = Source { name: "O".into(), filter_subject: "a.*".into(), ..Source::default() };
-        let ask = consumer_request(&s, "$JS.S.x", 7, None);
-        assert_eq!(ask.subject, "$JS.API.CONSUMER.CREATE.O");
-        let v: serde_json::Value = serde_json::from_str(&ask.body).unwrap();
-        let c = &v["config"];
-        assert_eq!((&c["opt_start_seq"], &c["filter_subject"]), (&7.into(), &"a.*".into()), "{v}");
-        assert_eq!((&c["ack_policy"], &c["direct"]), (&"none".into(), &true.into()), "{v}");
+        let who = Copier { account: "A".into(), stream: "C".into(), domain: None };
+        let asked = |s: &Source, to: &str, next, keeps| {
+            let ask = consumer_request(s, &who, false, to, next, keeps);
+            let v: serde_json::Value = serde_json::from_str(&ask.body).unwrap();
+            (ask.subject, v["config"].clone())
+        };
+        let (subject, c) = asked(&s, "$JS.S.x", 7, Keeps::Limits);
+        assert_eq!(subject, "$JS.API.CONSUMER.CREATE.O");
+        assert_eq!((&c["opt_start_seq"], &c["filter_subject"]), (&7.into(), &"a.*".into()), "{c}");
+        assert_eq!((&c["ack_policy"], &c["direct"]), (&"none".into(), &true.into()), "{c}");
         s.external = Some(crate::config::External { api: "JS.hub.API.".into(), deliver: "from.hub".into() });
-        let ask = consumer_request(&s, "from.hub.x", 0, Some("JS_SRC_1"));
-        assert_eq!(ask.subject, "JS.hub.API.CONSUMER.DURABLE.CREATE.O.JS_SRC_1");
-        let v: serde_json::Value = serde_json::from_str(&ask.body).unwrap();
-        assert_eq!(v["config"]["ack_policy"], "flow_control", "{v}");
+        s.opt_start_seq = 3;
+        let (subject, c) = asked(&s, "from.hub.x", 0, Keeps::Consumers("JS_SRC_1"));
+        assert_eq!(subject, "JS.hub.API.CONSUMER.DURABLE.CREATE.O.JS_SRC_1");
+        assert_eq!((&c["ack_policy"], &c["sourcing"]), (&"flow_control".into(), &true.into()), "{c}");
+        assert_eq!(
+            (&c["opt_start_seq"], &c["metadata"]["_nats.src.stream"]),
+            (&3.into(), &"C".into()),
+            "{c}"
+        );
+        let (subject, c) = asked(&s, "from.hub.x", 0, Keeps::Unknown("JS_SRC_1"));
+        assert_eq!(subject, "JS.hub.API.CONSUMER.CREATE.O");
+        let says = ["name", "direct", "sourcing"].map(|k| c[k].clone());
+        assert_eq!(says, [json!("JS_SRC_1"), json!(true), json!(true)], "{c}");
+        // What only the one of two kinds may have is left out.
+        assert!(c["num_replicas"].is_null() && c["mem_storage"].is_null(), "{c}");
         assert_eq!(deliver_subject(&s, false, "x"), "from.hub.x");
         s.external = None;
         assert_eq!(
             (deliver_subject(&s, true, "x"), deliver_subject(&s, false, "x")),
             ("$JS.M.x".into(), "$JS.S.x".into())
         );
+    }
+
+    #[test]
+    fn a_trouble_is_told_once_a_reason() {
+        const S: u64 = 1_000_000_000;
+        let (full, large) = (errors::STREAM_STORE_FAILED, errors::STREAM_MESSAGE_EXCEEDS_MAXIMUM);
+        let mut t = Troubles::default();
+        assert!(t.refused(By::Copy, full.with("maximum messages exceeded"), S));
+        assert!(!t.refused(By::Copy, full.with("maximum messages exceeded"), 2 * S));
+        t.taken(By::Origin, 2 * S);
+        assert_eq!(t.error().map(|e| e.err_code), Some(full.err_code), "another's matter");
+        t.taken(By::Copy, 3 * S);
+        assert_eq!(t.error(), None);
+        // A copy that has room for one message at a time is not told of each time.
+        assert!(!t.refused(By::Copy, full.with("maximum messages exceeded"), 4 * S));
+        assert!(t.refused(By::Copy, large.error(), 5 * S), "another reason");
+        t.taken(By::Copy, 6 * S);
+        assert!(t.refused(By::Copy, large.error(), 67 * S), "after a while");
+        // An origin may be away for a moment.
+        let away = || errors::CLUSTER_NOT_AVAIL.error();
+        let told: Vec<bool> =
+            [70, 75, 80, 85].into_iter().map(|s| t.refused(By::Origin, away(), s * S)).collect();
+        assert_eq!(told, [false, false, true, false]);
+        assert_eq!(
+            super::told("A", "C", "O", By::Copy, &full.with("maximum messages exceeded")),
+            "JetStream stream 'A > C' takes nothing more from 'O': maximum messages exceeded (10077). What it has yet to take stays there, and is tried again. Remove messages from it, or raise the limit"
+        );
+    }
+
+    /// Two accounts may copy one origin into streams of one name: each has a consumer of its own.
+    #[test]
+    fn each_copy_has_a_name_of_its_own() {
+        let s = Source { name: "O".into(), ..Source::default() };
+        let part = Source { filter_subject: "a".into(), ..s.clone() };
+        let who = |account: &str, stream: &str, domain: Option<&str>| Copier {
+            account: account.into(),
+            stream: stream.into(),
+            domain: domain.map(Into::into),
+        };
+        let names = [
+            kept_name(&who("A", "C", None), &s, false),
+            kept_name(&who("B", "C", None), &s, false),
+            kept_name(&who("A", "D", None), &s, false),
+            kept_name(&who("A", "C", Some("hub")), &s, false),
+            kept_name(&who("A", "C", None), &s, true),
+            kept_name(&who("A", "C", None), &part, false),
+            kept_name_before("C", &s, false),
+        ];
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len(), "{names:?}");
     }
 
     #[test]

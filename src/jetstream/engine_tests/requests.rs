@@ -161,10 +161,15 @@ fn sources_of_other_servers_get_a_consumer_each_time() {
         // Of a work queue it stays, since it says what is done with.
         server.make_stream(r#"{"name":"W","subjects":["w.>"],"retention":"workqueue"}"#).await;
         let body = r#"{"stream_name":"W","config":{"name":"src","direct":true,"sourcing":true,"deliver_subject":"d"}}"#;
-        for _ in 0..2 {
+        server.store("w.x", "1").await;
+        server.subscribe("d");
+        for n in 1..=3 {
             let r = server.api("CONSUMER.CREATE.W.src", body).await;
             let c = &r["config"];
             assert_eq!((&c["durable_name"], &c["ack_policy"]), (&json!("src"), &json!("flow_control")), "{r}");
+            // It begins anew each time, behind what was acknowledged.
+            let first = |g: &&Got| g.reply.contains(".1.1.1.");
+            server.until("the first comes", || (server.got("d").iter().filter(first).count() == n).then_some(())).await;
         }
         server.close().await;
     })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use broker::rules::{Export, Import, Responses, Rules};
 use replica::Machine;
+use serde_json::json;
 
 use super::*;
 
@@ -185,6 +186,15 @@ fn j25_a_copy_that_is_refused_comes_again_when_there_is_room() {
         server.store("o.x", "7").await;
         assert_eq!(copies.iter().map(|c| c.group().state().last.0).collect::<Vec<_>>(), [3, 3, 3]);
         assert_eq!(w.group().state().msgs, 4, "J-25");
+        let errors = async || {
+            let mut all = Vec::new();
+            for (name, of) in [("CW", "/sources/0"), ("CO", "/sources/0"), ("M", "/mirror")] {
+                let info = server.api(&format!("STREAM.INFO.{name}"), "").await;
+                all.push(info.pointer(&format!("{of}/error/err_code")).and_then(Value::as_u64));
+            }
+            all
+        };
+        assert_eq!(errors().await, [Some(10077); 3], "it is said why");
         let mut came: Vec<Vec<String>> = vec![Vec::new(); 3];
         for last in [6, 7] {
             for (c, came) in copies.iter().zip(&mut came) {
@@ -201,6 +211,54 @@ fn j25_a_copy_that_is_refused_comes_again_when_there_is_room() {
         }
         server.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
         assert_eq!(o.group().state().msgs, 8);
+        for name in ["CO", "M"] {
+            server.api(&format!("STREAM.PURGE.{name}"), "").await;
+        }
+        while errors().await != [None; 3] {
+            env::sleep(Duration::from_millis(20)).await;
+        }
+        server.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// Of two copies of one work queue none takes a message from the other, which is full: each has all in the end, and then the queue is empty.
+#[test]
+fn j25_two_copies_of_one_work_queue_take_nothing_from_each_other() {
+    let disk = new_disk();
+    let at = disk.clone();
+    let names = |server: &Server| server.stream("W").core.lock().consumers.names();
+    env::run(async move {
+        let server = Server::start(&at).await;
+        let w = server.make_stream(r#"{"name":"W","subjects":["w.>"],"retention":"workqueue"}"#).await;
+        let fast = server.make_stream(r#"{"name":"FAST","sources":[{"name":"W"}]}"#).await;
+        let full = r#"{"name":"FULL","max_msgs":2,"discard":"new","sources":[{"name":"W"}]}"#;
+        let full = server.make_stream(full).await;
+        server.until("both have a consumer", || (names(&server).len() == 2).then_some(())).await;
+        for i in 0..6 {
+            server.store("w.x", &i.to_string()).await;
+        }
+        grown(&server, &fast, 6).await;
+        grown(&server, &full, 2).await;
+        server.until("what both have has left", || (w.group().state().msgs == 4).then_some(())).await;
+        server.close().await;
+    })
+    .expect("a runtime starts");
+    env::run(async move {
+        // Nor after a restart.
+        let server = Server::start(&disk).await;
+        let (w, fast, full) = (server.stream("W"), server.stream("FAST"), server.stream("FULL"));
+        assert_eq!(names(&server).len(), 2);
+        let mut came = Vec::new();
+        for last in [4, 6] {
+            came.extend(all_of(&full).await.into_iter().map(|m| m.2));
+            server.api("STREAM.PURGE.FULL", "").await;
+            grown(&server, &full, last).await;
+        }
+        came.extend(all_of(&full).await.into_iter().map(|m| m.2));
+        assert_eq!(came, ["0", "1", "2", "3", "4", "5"]);
+        server.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
+        assert_eq!(all_of(&fast).await.len(), 6, "nothing came twice");
         server.close().await;
     })
     .expect("a runtime starts");
@@ -286,6 +344,11 @@ fn j25_power_failures_neither_lose_nor_double_what_is_copied() {
 
 /// Two engines, an account each; B reaches A's API under a prefix of its own.
 async fn neighbours() -> (Server, Server) {
+    neighbours_with("$JS.API.>").await
+}
+
+/// The same, of what is exported of A's API.
+async fn neighbours_with(api: &str) -> (Server, Server) {
     let broker = Arc::new(Broker::default());
     let export = |service: bool, subject: &str| Export {
         service,
@@ -306,12 +369,12 @@ async fn neighbours() -> (Server, Server) {
         allow_trace: false,
     };
     let a = Rules {
-        exports: vec![export(true, "$JS.API.>"), export(true, "$JS.FC.>"), export(false, "from.A.>")],
+        exports: vec![export(true, api), export(true, "$JS.FC.>"), export(false, "from.A.>")],
         ..Rules::default()
     };
     let b = Rules {
         imports: vec![
-            import(true, "$JS.API.>", Some("JS.A.API.>")),
+            import(true, api, Some(&api.replace("$JS.API", "JS.A.API"))),
             import(true, "$JS.FC.>", None),
             import(false, "from.A.>", None),
         ],
@@ -371,6 +434,102 @@ fn j25_a_work_queue_elsewhere_is_emptied_by_what_is_applied_here() {
         a.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
         let bodies: Vec<u64> = all_of(&c).await.iter().map(|m| m.2.parse().expect("a number")).collect();
         assert_eq!(bodies, (0..50).collect::<Vec<u64>>());
+        a.close().await;
+        b.close().await;
+    })
+    .expect("a runtime starts");
+}
+
+/// A copy of a work queue has a consumer that says what it is for, so that the queue lets it in beside one without a filter; what both get leaves when both have it.
+#[test]
+fn j25_a_copy_gets_a_work_queue_beside_a_consumer_of_all() {
+    // Also where only consumers may be asked for, as it does for a nats-server.
+    for api in ["$JS.API.>", "$JS.API.CONSUMER.>"] {
+        env::run(async {
+            let (a, b) = neighbours_with(api).await;
+            let w = a.make_stream(r#"{"name":"W","subjects":["a.>"],"retention":"workqueue"}"#).await;
+            a.make_consumer("W", "c", r#"{"durable_name":"c","ack_policy":"explicit"}"#).await;
+            for i in 0..5 {
+                a.store("a.x", &i.to_string()).await;
+            }
+            let c = b.make_stream(&format!(r#"{{"name":"C","sources":[{{"name":"W",{EXTERNAL}}}]}}"#)).await;
+            grown(&b, &c, 5).await;
+            let shown = a.api("CONSUMER.LIST.W", "").await;
+            let of = |c: &Value| {
+                (c["config"]["sourcing"].clone(), c["config"]["metadata"]["_nats.src.acc"].clone())
+            };
+            let all: Vec<_> = shown["consumers"].as_array().expect("a list").iter().map(of).collect();
+            assert_eq!(all, [(json!(true), json!("B")), (Value::Null, Value::Null)], "{shown}");
+            assert_eq!(w.group().state().msgs, 5, "the worker has had none");
+            for _ in 0..5 {
+                let got = a.ask("$JS.API.CONSUMER.MSG.NEXT.W.c", r#"{"batch":1,"expires":5000000000}"#).await;
+                a.publish(&got.reply, "", "+ACK");
+            }
+            a.until("the queue is empty", || (w.group().state().msgs == 0).then_some(())).await;
+            // One more than the copy may wait for, and nothing is there twice.
+            a.store("a.x", "5").await;
+            grown(&b, &c, 6).await;
+            let bodies: Vec<String> = all_of(&c).await.into_iter().map(|m| m.2).collect();
+            assert_eq!(bodies, ["0", "1", "2", "3", "4", "5"]);
+            a.close().await;
+            b.close().await;
+        })
+        .expect("a runtime starts");
+    }
+}
+
+/// The consumer of a copy of before does not say what it is for, and cannot be made to: another takes its place before it goes, so that the origin keeps what it has.
+#[test]
+fn j25_a_consumer_of_a_copy_of_before_is_replaced_without_a_gap() {
+    for retention in ["interest", "workqueue"] {
+        env::run(async {
+            let (a, b) = neighbours().await;
+            let o = a
+                .make_stream(&format!(r#"{{"name":"O","subjects":["a.>"],"retention":"{retention}"}}"#))
+                .await;
+            let source = stream::config::Source {
+                name: "O".into(),
+                external: Some(stream::config::External { api: "JS.A.API".into(), deliver: "from.A".into() }),
+                ..Default::default()
+            };
+            let before = stream::source::kept_name_before("C", &source, false);
+            let old = format!(
+                r#"{{"durable_name":"{before}","ack_policy":"flow_control","deliver_subject":"from.A.gone"}}"#
+            );
+            a.make_consumer("O", &before, &old).await;
+            for i in 0..4 {
+                a.store("a.x", &i.to_string()).await;
+            }
+            let c = b.make_stream(&format!(r#"{{"name":"C","sources":[{{"name":"O",{EXTERNAL}}}]}}"#)).await;
+            grown(&b, &c, 4).await;
+            a.until("the origin is empty", || (o.group().state().msgs == 0).then_some(())).await;
+            let names = a.api("CONSUMER.NAMES.O", "").await;
+            assert_eq!(names["total"], 1, "{names}");
+            assert_ne!(names["consumers"][0], *before);
+            let bodies: Vec<String> = all_of(&c).await.into_iter().map(|m| m.2).collect();
+            assert_eq!(bodies, ["0", "1", "2", "3"]);
+            a.close().await;
+            b.close().await;
+        })
+        .expect("a runtime starts");
+    }
+}
+
+/// A mirror that has passed over a number of a work queue elsewhere without having it leaves that message there.
+#[test]
+fn j25_a_mirror_leaves_to_a_queue_elsewhere_what_it_passes_over() {
+    env::run(async {
+        let (a, b) = neighbours().await;
+        let w = a.make_stream(r#"{"name":"W","subjects":["a.>"],"retention":"workqueue"}"#).await;
+        let m = b.make_stream(&format!(r#"{{"name":"M","mirror":{{"name":"W",{EXTERNAL}}}}}"#)).await;
+        let purged = b.api("STREAM.PURGE.M", r#"{"seq":5}"#).await;
+        assert_eq!(purged["success"], true, "{purged}");
+        for i in 1..=6 {
+            assert_eq!(a.store("a.x", &format!("number {i}")).await, i);
+        }
+        b.until("the last is copied", || (m.group().state().last.0 == 6).then_some(())).await;
+        a.until("what is copied has left", || (w.group().state().msgs == 4).then_some(())).await;
+        assert_eq!(all_of(&m).await.into_iter().map(|m| m.2).collect::<Vec<_>>(), ["number 5", "number 6"]);
         a.close().await;
         b.close().await;
     })
@@ -473,9 +632,16 @@ fn j25_a_mirror_takes_nothing_from_a_queue_that_it_passes_over() {
 
 #[test]
 fn j25_an_origin_elsewhere_that_is_made_anew_is_copied_from_its_beginning() {
-    for retention in ["limits", "workqueue"] {
+    let all = "$JS.API.>";
+    // Where only consumers may be asked for, the origin says that it is another one.
+    for (retention, api) in [
+        ("limits", all),
+        ("workqueue", all),
+        ("limits", "$JS.API.CONSUMER.>"),
+        ("workqueue", "$JS.API.CONSUMER.>"),
+    ] {
         env::run(async {
-            let (a, b) = neighbours().await;
+            let (a, b) = neighbours_with(api).await;
             let config = format!(r#"{{"name":"O","subjects":["a.>"],"retention":"{retention}"}}"#);
             a.make_stream(&config).await;
             let sources = format!(r#"{{"name":"C","sources":[{{"name":"O",{EXTERNAL}}}]}}"#);

@@ -93,6 +93,10 @@ impl Desk<'_> {
         let making = s.making.begin(&name, ConsumerConfig { name: name.clone(), ..c.clone() });
         drop(one);
         let pause_until = c.pause_until.map_or(0, |until| until.ns);
+        // Whoever asks again for what he copies by begins anew behind what he has acknowledged; before deliveries go to him.
+        if c.sourcing && verdict != Verdict::Create {
+            s.reset_consumer(&name, 0).await.transpose()?;
+        }
         match verdict {
             // It may be on its way into the notes.
             Verdict::Same => s.noted(&name).await?,
@@ -115,7 +119,7 @@ impl Desk<'_> {
         if !(c.direct && c.sourcing) || c.name.is_empty() {
             return;
         }
-        if !self.node.is_clustered() && s.config().retention != Retention::Limits {
+        if s.config().retention != Retention::Limits {
             c.direct = false;
             c.durable_name.clone_from(&c.name);
             c.ack_policy = AckPolicy::FlowControl;
