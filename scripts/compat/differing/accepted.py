@@ -21,6 +21,18 @@ RULES = [
          lambda t, o, op: isinstance(t, list) and 0 in t and without_zero(t) == o, False),
     Rule("message 0", "as above, counted", "", r"\.state\.num_deleted$",
          lambda t, o, op: t == 1 and o == ABSENT, False),
+    Rule("never used", "a stream that never had a message shows 0/0 and not 1/0", "", r"\.state\.first_seq$",
+         lambda t, o, op: (t, o) == (1, 0), False),
+    Rule("name of an ephemeral", "nats-server adds a name that it gave to the configuration, but only after a restart", "", r"\.config\.name$",
+         lambda t, o, op: str(t).startswith("%E") and o == ABSENT, False),
+    Rule("copies at once", "how a copy stands is known at once and not after a first round", "", r"\.(sources\[\]|mirror)\.error$",
+         lambda t, o, op: t == ABSENT, False),
+    Rule("copies at once", "as above", "answers", r"\.(sources\[\]|mirror)\.lag$",
+         lambda t, o, op: True, False),
+    Rule("consumers of copies", "a copy within one process has no consumer that could be listed", "answers", r"\.(consumer_count|total)$",
+         lambda t, o, op: isinstance(t, int) and t > o, False),
+    Rule("lost at a restart", "nats-server does not start a stream again that it has made with an empty republish", "state", r"^\.streams\.\w+$",
+         lambda t, o, op: t == ABSENT and "republish" in o["info"]["config"] and "" in o["info"]["config"]["republish"].values(), True),
 ]
 
 

@@ -61,7 +61,7 @@ class Drawer:
 
     def stream(self):
         if self.r.random() < self.badness:
-            return self.pick("none", "S 1", "x.y", "*", "S1*", "a/b", "N" * 256)
+            return self.pick("none", "x.y", "*", "S1*", "a/b", "N" * 256)
         return self.r.choice(self.streams)
 
     def consumer(self):

@@ -14,6 +14,9 @@ NUID = re.compile(r"\b[A-Za-z0-9]{22}\b")
 MEASURED = {"pause_remaining", "active", "elapsed", "server_id", "duration", "ack_time", "delivered_time", "rtt"}
 DROPPED = {"id", "api", "client", "server", "ts", "host", "server_id", "_nats.ver"}
 
+# Consumers that copies make.
+COPYING = re.compile(r".*\bJS_(SRC|MIRR)_")
+
 
 def near_now(day):
     today = datetime.now(timezone.utc).date()
@@ -34,6 +37,7 @@ def value(v, names, key=""):
     if isinstance(v, dict):
         return {text(k, names): value(w, names, k) for k, w in sorted(v.items()) if k not in DROPPED}
     if isinstance(v, list):
+        v = [w for w in v if not COPYING.match(str(w.get("name", "") if isinstance(w, dict) else w))]
         return [value(w, names) for w in v]
     if isinstance(v, str):
         return text(v, names)
@@ -68,6 +72,17 @@ def message(m, names):
         "headers": [text(line, names) for line in block if line],
         "body": body(m.body, names),
     }
+
+
+def audited(told, names):
+    """An audit's answer is text. That both refused is enough, and how copies stand is asked elsewhere."""
+    try:
+        answer = json.loads(told.get("response", ""))
+    except ValueError:
+        return
+    if isinstance(answer, dict):
+        answer = {"error": True} if "error" in answer else {k: v for k, v in answer.items() if k not in ("sources", "mirror")}
+        told["response"] = value(answer, names)
 
 
 def differences(theirs, ours, path=""):

@@ -6,7 +6,6 @@ and consumers is asked for until both show the same, or stand still and do not.
 Does not: decide what is done (draw.py) or what may differ (accepted.py).
 """
 import concurrent.futures
-import copy
 import json
 import os
 import re
@@ -92,6 +91,11 @@ class Side:
             name = listed["config"]["name"]
             one = self.ask(f"$JS.API.STREAM.INFO.{name}", b'{"deleted_details":true,"subjects_filter":">"}')
             consumers = self.ask(f"$JS.API.CONSUMER.LIST.{name}").get("consumers") or []
+            # A copy within a server may have one or not.
+            copying = [c for c in consumers if plain.COPYING.match(c["name"])]
+            if "state" in one:
+                one["state"]["consumer_count"] -= len(copying)
+            consumers = [c for c in consumers if c not in copying]
             streams[name] = {"info": plain.value(one, self.names),
                              "consumers": {plain.text(c["name"], self.names): plain.value(c, self.names) for c in consumers}}
         return {"streams": streams}
@@ -101,7 +105,7 @@ class Side:
         found = {}
         for listed in self.ask("$JS.API.STREAM.LIST").get("streams") or []:
             name, state = listed["config"]["name"], listed["state"]
-            for seq in range(max(state["first_seq"], state["last_seq"] - 40), state["last_seq"] + 1):
+            for seq in range(max(1, state["first_seq"], state["last_seq"] - 40), state["last_seq"] + 1):
                 got = self.ask(f"$JS.API.STREAM.MSG.GET.{name}", b'{"seq":%d}' % seq)
                 found[f"{name}.{seq}"] = plain.value(got, self.names)
         return found
@@ -120,6 +124,10 @@ class Side:
                     told = {}
                 if READING.match(told.get("subject", "")):
                     continue
+                plain.audited(told, self.names)
+                m = wire.Message(m.subject, m.reply, m.headers, json.dumps(told).encode())
+            if plain.COPYING.search(m.subject):
+                continue
             out.append(plain.message(m, self.names))
         return out
 
@@ -147,6 +155,7 @@ class Game:
                 s.stop(signal.SIGKILL)
             raise
         self.compared, self.ended_by, self.used = {}, None, set()
+        self.words = []
 
     def both(self, f):
         return list(self.pool.map(f, self.sides))
@@ -158,7 +167,14 @@ class Game:
         self.pool.shutdown()
 
     def play(self, ops):
-        """Raises Difference. Returns the accepted difference that ended the sequence early, if one did."""
+        """Raises Difference: the first that matters, else the first in the words of errors. Returns the accepted difference
+        that ended the sequence early, if one did."""
+        ended = self.play_all(ops)
+        if self.words:
+            raise self.words[0]
+        return ended
+
+    def play_all(self, ops):
         for index, op in enumerate(ops):
             self.trace(op)
             self.index, self.op = index, op
@@ -262,7 +278,10 @@ class Game:
         # Answers have inboxes of their own; for the comparison they are just the answers.
         rename = lambda side: {("inbox" if re.fullmatch(r"a\d+", k) else k): v for k, v in side.items()}
         left = self.weigh("answers", rename(new[0]), rename(new[1]))
-        if left:
+        if left and all(".error." in path for path, _, _ in left):
+            # Both refuse, in other words: nothing follows from it, and there may be worse to find behind it.
+            self.words.append(Difference(self.index, self.op, "answers", left))
+        elif left:
             raise Difference(self.index, self.op, "answers", left)
         if self.ended_by:
             return True
@@ -375,6 +394,3 @@ class Game:
     def do_snapshot(self, op):
         """A backup into memory; what is in it is compared by what comes back from it."""
         self.do_ask({**op, "subject": f"$JS.API.STREAM.SNAPSHOT.{op['stream']}", "body": {**op.get("body", {}), "deliver_subject": f"snap.{self.index}"}})
-
-    def copy(self):
-        return copy.copy(self)
