@@ -458,14 +458,17 @@ class Drawer:
             self.consumer_configs[stream, name] = c
             return self.ask(f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{name}", body)
         c["name"] = name
-        if self.r.random() < 0.8:
+        # One that is durable rarely becomes one that is not, or the other way round.
+        durable = "durable_name" in known if known and self.r.random() < 0.95 else self.r.random() < 0.8
+        if durable:
             c["durable_name"] = name
+            c.pop("inactive_threshold", None)
         else:
             c.pop("durable_name", None)
             c["inactive_threshold"] = HOUR
         self.consumer_configs[stream, name] = c
         subject = f"$JS.API.CONSUMER.CREATE.{stream}.{name}"
-        if c.get("filter_subject") and self.r.random() < 0.7:
+        if c.get("filter_subject", " ").count(" ") == 0 and self.r.random() < 0.7:
             subject += "." + c["filter_subject"]
         return self.ask(subject, body)
 

@@ -3,6 +3,7 @@
 Owns: the normal form of messages and states, and the comparison of two of them. Everything here says less than what came
 in: what is dropped is dropped on both sides.
 """
+import base64
 import json
 import re
 from datetime import datetime, timedelta, timezone
@@ -14,8 +15,9 @@ NUID = re.compile(r"\b[A-Za-z0-9]{22}\b")
 MEASURED = {"pause_remaining", "active", "elapsed", "server_id", "duration", "ack_time", "delivered_time", "rtt"}
 DROPPED = {"id", "api", "client", "server", "ts", "host", "server_id", "_nats.ver"}
 
+IDENTITY = re.compile(r"^(Nats-Stream-Source: .* |Nats-Stream-Identity: )\w{8}$")
 # Consumers that copies make.
-COPYING = re.compile(r".*\bJS_(SRC|MIRR)_")
+COPYING = re.compile(r".*\bJS_(SRC|MIRROR)_")
 
 
 def near_now(day):
@@ -34,6 +36,8 @@ def text(s, names):
 def value(v, names, key=""):
     if key in MEASURED:
         return "D"
+    if key == "hdrs" and isinstance(v, str):
+        return lines(base64.b64decode(v), names)
     if isinstance(v, dict):
         return {text(k, names): value(w, names, k) for k, w in sorted(v.items()) if k not in DROPPED}
     if isinstance(v, list):
@@ -64,12 +68,17 @@ def body(b, names):
     return text(b.decode("utf-8", "backslashreplace"), names)
 
 
+def lines(block, names):
+    """A block of headers. Which stream a copy is from hangs on when that one was made."""
+    found = [text(line, names) for line in block.decode("utf-8", "backslashreplace").split("\r\n") if line]
+    return [IDENTITY.sub(r"\1I", line) for line in found]
+
+
 def message(m, names):
-    block = m.headers.decode("utf-8", "backslashreplace").split("\r\n")
     return {
         "subject": subject(m.subject, names),
         "reply": subject(m.reply, names),
-        "headers": [text(line, names) for line in block if line],
+        "headers": lines(m.headers, names),
         "body": body(m.body, names),
     }
 

@@ -127,6 +127,10 @@ class Server:
         self.process = None
 
     def start(self):
+        # What listens there already is not ours to talk to.
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", self.port))
         with open(self.log, "ab") as out:
             self.process = subprocess.Popen([self.binary, "-c", self.config], stdout=out, stderr=out, stdin=subprocess.DEVNULL)
         end = time.monotonic() + 20
