@@ -291,6 +291,11 @@ fn removals_of_what_is_not_there_are_no_errors_of_the_api() {
             let r = server.api(&format!("STREAM.MSG.DELETE.{stream}"), body).await;
             assert_eq!(refused(&r), answer, "{stream} {body}: {r}");
         }
+        server.make_stream(r#"{"name":"L","subjects":["l"],"first_seq":3}"#).await;
+        for (seq, answer) in [(2, none), (3, end)] {
+            let r = server.api("STREAM.MSG.DELETE.L", &json!({ "seq": seq }).to_string()).await;
+            assert_eq!(refused(&r), answer, "{seq}: {r}");
+        }
         assert_eq!(server.api("INFO", "").await["api"]["errors"], 0);
         server.api("STREAM.MSG.DELETE.F", "{}").await;
         assert_eq!(server.api("INFO", "").await["api"]["errors"], 1);

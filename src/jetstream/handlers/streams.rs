@@ -496,11 +496,13 @@ impl Desk<'_> {
         }
         // What lies outside is told apart where messages are in files, and is not where they are in memory.
         let state = s.group().state();
+        // What is never given lies before the first, and is nowhere behind the last.
+        let floor = s.core.lock().rules.as_ref().map_or(0, |r| r.floor());
         match c.storage {
-            Storage::File if seq > state.last.0 => {
+            Storage::File if seq > state.last.0.max(floor) => {
                 return Err(errors::STREAM_MSG_DELETE_FAILED.with(BEYOND_LAST));
             }
-            Storage::File if seq < state.first.0.max(1) => {
+            Storage::File if seq < state.first.0.max(floor + 1) => {
                 return Err(errors::STREAM_MSG_DELETE_FAILED.with(NO_MESSAGE));
             }
             Storage::Memory if seq == 0 || seq > state.last.0 => {
