@@ -260,15 +260,22 @@ impl Account {
     pub fn has_interest(&self, subject: &[u8]) -> bool {
         self.interest.read().has_interest(subject)
     }
-    /// Whether somebody waits for messages to `subject`, in the queue group `queue` if that is not empty: a client, here or at another server, or whoever
-    /// stands behind a receiver of this server's ([`Inbound::listens`]). Streams and services are told what comes, but nothing is sent for their sake: who
-    /// may ask a consumer for messages would else choose what they are told.
-    pub fn listens(&self, subject: &[u8], queue: &[u8]) -> bool {
+    /// Whether somebody waits for messages to `subject`: a client, here or at another server, or whoever stands behind a receiver of this server's
+    /// ([`Inbound::listens`]). Streams and services are told what comes, but nothing is sent for their sake: who may ask a consumer for messages would
+    /// else choose what they are told.
+    pub fn listens(&self, subject: &[u8]) -> bool {
+        self.waits(subject, |_| true)
+    }
+    /// The same, where a subscription counts only if it is to just this subject, in just this queue group; the empty one stands for none. Who hears it by a
+    /// wildcard may be no more than an observer of all there is.
+    pub fn awaits(&self, subject: &[u8], queue: &[u8]) -> bool {
+        self.waits(subject, |sub| sub.subject() == subject && sub.queue() == queue)
+    }
+    fn waits(&self, subject: &[u8], counts: impl Fn(&Sub) -> bool) -> bool {
         // Who has to be asked is asked without the lock: the answer may be another account's.
         let mut inside: Vec<Arc<Sub>> = Vec::new();
         let outside = self.interest.read().any(subject, |sub| {
-            let hears = queue.is_empty() || sub.queue() == queue;
-            hears
+            counts(sub)
                 && sub.is_outside().unwrap_or_else(|| {
                     inside.push(sub.clone());
                     false

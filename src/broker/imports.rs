@@ -185,7 +185,7 @@ impl Inbound for AnswerBack {
             let waiting = exporter.replies.waiting.lock();
             waiting.get(subject).and_then(|w| Some((w.importer.upgrade()?, w.reply.clone())))
         });
-        asked.is_some_and(|(importer, reply)| importer.listens(&reply, b""))
+        asked.is_some_and(|(importer, reply)| importer.listens(&reply))
     }
     fn deliver(&self, d: &mut Deliveries, _: &Sub, from: &Arc<Link>, m: &Message<'_>) -> bool {
         let Some(exporter) = self.exporter.upgrade() else { return false };

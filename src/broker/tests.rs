@@ -675,7 +675,7 @@ fn b11_an_answer_from_another_account_is_no_request_in_ones_own() {
         client.publish("svc", to, "?");
         let line = service.got();
         let reply = line.split(' ').nth(3).unwrap_or_else(|| panic!("{line}")).to_owned();
-        let listens = b.account_or_new("A").listens(reply.as_bytes(), b"");
+        let listens = b.account_or_new("A").listens(reply.as_bytes());
         (listens, service.publish(&reply, "", "!"))
     };
     assert_eq!(answers(&mut client, "do.it"), (false, Outcome::Delivered(0)));
@@ -702,15 +702,20 @@ fn who_listens_has_subscribed() {
     let desk = inside(&b, Box::new(Acts(nobody)));
     desk.subscribe(&a, b"1", b">", b"", false).unwrap();
     desk.subscribe(&b.account_or_new("B"), b"2", b"news", b"", false).unwrap();
-    let listens = |subject: &str, queue: &str| a.listens(subject.as_bytes(), queue.as_bytes());
-    assert!(a.has_interest(b"news") && !listens("news", ""));
+    let listens = |subject: &str| a.listens(subject.as_bytes());
+    let awaits = |subject: &str, queue: &str| a.awaits(subject.as_bytes(), queue.as_bytes());
+    assert!(a.has_interest(b"news") && !listens("news"));
     // Behind the import, in a group, by itself.
     let (far, near) = (Peer::new(&b, "B"), Peer::new(&b, "A"));
     far.sub("news", "", "1");
-    assert!(listens("news", "") && !listens("x", ""));
+    assert!(listens("news") && awaits("news", "") && !awaits("news", "g") && !listens("x"));
     near.sub("x", "g", "1");
-    assert!(listens("x", "") && listens("x", "g") && !listens("x", "h"));
+    assert!(listens("x") && awaits("x", "g") && !awaits("x", "h") && !awaits("x", ""));
+    // Who hears all there is listens, and awaits nothing.
+    near.sub(">", "", "2");
+    assert!(listens("y") && !awaits("y", "") && !awaits("x", ""));
     far.unsub("1", 0);
     near.unsub("1", 0);
-    assert!(!listens("news", "") && !listens("x", "g"));
+    near.unsub("2", 0);
+    assert!(!listens("news") && !listens("x") && !awaits("x", "g"));
 }

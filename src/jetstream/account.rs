@@ -368,7 +368,7 @@ impl Assets {
     /// Whether somebody would get the answer to a message: to a pull, somebody for whom a consumer delivers (J-28).
     fn is_awaited(&self, way: Way, reply: &[u8]) -> bool {
         match way {
-            Way::Pull => self.account.listens(reply, b""),
+            Way::Pull => self.account.listens(reply),
             _ => self.posts.has_interest(reply),
         }
     }

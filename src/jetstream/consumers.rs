@@ -686,7 +686,7 @@ impl Stream {
         body: &[u8],
     ) -> bool {
         // J-28. Who does not listen for the answer is not asked for: the message would be delivered to nobody.
-        let listens = self.assets.upgrade().is_some_and(|a| a.account.listens(reply, b""));
+        let listens = self.assets.upgrade().is_some_and(|a| a.account.listens(reply));
         if !listens {
             return self.core.lock().consumers.get(consumer).is_some();
         }
@@ -789,7 +789,7 @@ impl Stream {
         };
         let Some((subject, group)) = subject.filter(|s| !s.0.is_empty()) else { return };
         // J-28
-        let active = assets.account.listens(subject.as_bytes(), group.as_bytes());
+        let active = assets.account.awaits(subject.as_bytes(), group.as_bytes());
         self.with_consumer(consumer, false, |slot, now, _| slot.rules.set_interest(active, now));
     }
     /// Watches the deliver subjects of consumers that have one, as they are now.
@@ -980,7 +980,7 @@ impl Listeners for Heard<'_> {
         self.0.account.generation()
     }
     fn listens(&self, to: &[u8]) -> bool {
-        self.0.account.listens(to, b"")
+        self.0.account.listens(to)
     }
 }
 

@@ -230,8 +230,8 @@ pub enum Request {
         stream: String,
         /// The consumer.
         consumer: String,
-        /// Where; 0 for behind its ack floor.
-        seq: u64,
+        /// Where; 0 for behind its ack floor. An error is told only if there is such a consumer.
+        seq: Result<u64, ApiError>,
     },
     /// Another leader.
     ConsumerStepDown {
@@ -549,17 +549,8 @@ impl Reader<'_> {
             }
             Kind::ConsumerUnpin => self.unpin(),
             Kind::ConsumerReset => {
-                self.admitted()?;
-                if self.body.is_empty() {
-                    return Ok(Request::ConsumerReset {
-                        stream: self.stream,
-                        consumer: self.consumer,
-                        seq: 0,
-                    });
-                }
-                let asked = strict::read_lenient(self.body, &schema::RESET).map_err(invalid_json)?;
-                let asked: Numbers = typed(asked)?;
-                Ok(Request::ConsumerReset { stream: self.stream, consumer: self.consumer, seq: asked.seq })
+                let seq = self.reset_seq();
+                Ok(Request::ConsumerReset { stream: self.stream, consumer: self.consumer, seq })
             }
             Kind::ConsumerStepDown => {
                 let placement = self.placement();
@@ -697,6 +688,15 @@ impl Reader<'_> {
         }
         self.admitted()?;
         Ok(Request::ConsumerUnpin { stream: self.stream, consumer: self.consumer, group })
+    }
+
+    fn reset_seq(&self) -> Result<u64, ApiError> {
+        self.admitted()?;
+        if self.body.is_empty() {
+            return Ok(0);
+        }
+        let asked = strict::read_lenient(self.body, &schema::RESET).map_err(invalid_json)?;
+        typed::<Numbers>(asked).map(|asked| asked.seq)
     }
 
     fn consumer_create(self, tokens: &[&str]) -> Result<Request, ApiError> {

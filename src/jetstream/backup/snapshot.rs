@@ -250,7 +250,7 @@ impl Sending {
     /// Returns when somebody listens.
     async fn listened(&self) -> Result<(), Ended> {
         let until = env::now() + NOBODY;
-        while !self.assets.account.listens(self.how.deliver_subject.as_bytes(), b"") {
+        while !self.assets.account.listens(self.how.deliver_subject.as_bytes()) {
             if env::now() >= until {
                 return Err(Ended("408 No Interest".into(), "no interest".into()));
             }

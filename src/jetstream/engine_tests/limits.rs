@@ -97,6 +97,14 @@ fn an_update_is_judged_by_what_is_set_aside_in_all() {
         server.node.set_account(&server.account, Some(limits));
         let two = json!({ "name": "R", "max_bytes": 100, "num_replicas": 2 }).to_string();
         assert_eq!(server.api("STREAM.CREATE.R", &two).await["error"]["err_code"], 10074);
+        // What is wrong with a configuration by itself is told before what there is no room for, and before there is nothing to update.
+        let wrong = r#"{"name":"R","max_bytes":1152921504606846976,"duplicate_window":1}"#;
+        for what in ["CREATE", "UPDATE"] {
+            assert_eq!(server.api(&format!("STREAM.{what}.R"), wrong).await["error"]["err_code"], 10052);
+        }
+        for none in [r#"{"name":"R","sealed":true}"#, r#"{"name":"R","mirror_direct":true}"#] {
+            assert_eq!(server.api("STREAM.UPDATE.R", none).await["error"]["err_code"], 10059);
+        }
         let same = json!({ "name": "R", "subjects": ["F"] }).to_string();
         assert_eq!(server.api("STREAM.CREATE.R", &same).await["error"]["err_code"], 10047);
         server.close().await;

@@ -131,6 +131,15 @@ fn a_stream_that_is_made_anew_is_told_apart() {
         let (head, r) = ask_with(&server, "CONSUMER.RESET.S.so", &expect("zz"), "").await;
         assert_eq!((identity(&head), refused(&r).0), (Some(first.clone()), 0));
         assert_eq!(server.ask("$JS.API.CONSUMER.RESET.S.so", "").await.head, "");
+        // Where there is no consumer nobody answers, whatever is asked.
+        let (_, r) = ask_with(&server, "CONSUMER.RESET.S.so", "Nats-Required-Api-Level: 99", "17").await;
+        assert_eq!(refused(&r).0, 10185);
+        assert_eq!(server.api("CONSUMER.RESET.S.so", "17").await["error"]["err_code"], 10025);
+        let (none, after) = (server.inbox(), server.inbox());
+        server.publish("$JS.API.CONSUMER.RESET.S.none", &none, "17");
+        server.publish("$JS.API.CONSUMER.RESET.S.so", &after, "17");
+        server.wait(&after, 1).await;
+        assert!(server.got(&none).is_empty());
         // Other consumers do not show it, and do not ask for it.
         let other = r#"{"stream_name":"S","config":{"durable_name":"d"}}"#;
         let (head, r) = ask_with(&server, "CONSUMER.CREATE.S.d", &expect("zz"), other).await;
@@ -227,7 +236,10 @@ fn what_an_account_does_not_allow_is_said_first() {
             ("CREATE", json!({ "storage": "memory" }), memory),
             ("CREATE", json!({ "max_consumers": 50 }), consumers),
             ("CREATE", json!({ "max_consumers": 50, "max_bytes": 200_000, "max_age": 5 }), consumers),
-            ("CREATE", json!({ "max_bytes": 200_000, "max_age": 5 }), storage),
+            ("CREATE", json!({ "max_bytes": 200_000, "max_age": 5 }), young),
+            ("CREATE", json!({ "max_bytes": 200_000 }), big),
+            ("CREATE", json!({ "num_replicas": 2, "max_age": 5 }), young),
+            ("CREATE", json!({ "num_replicas": 2, "max_consumers": 50 }), consumers),
             ("CREATE", json!({ "max_bytes": 6000 }), big),
             ("CREATE", json!({ "max_bytes": 6000, "max_age": 5 }), young),
             ("CREATE", json!({ "max_consumers": 2, "max_bytes": 5000 }), (0, "")),
@@ -242,6 +254,10 @@ fn what_an_account_does_not_allow_is_said_first() {
             let r = server.api(&format!("STREAM.{verb}.C"), &config.to_string()).await;
             assert_eq!(refused(&r), answer, "{verb} {config}: {r}");
         }
+        let alone = AccountLimits { max_streams: 1, ..small };
+        server.node.set_account(&server.account, Some(alone));
+        let second = r#"{"name":"D","max_consumers":50,"num_replicas":2,"max_age":5}"#;
+        assert_eq!(refused(&server.api("STREAM.CREATE.D", second).await).0, 10027);
         // What is set aside is all there is: not even a stream that sets nothing aside finds room, but what is there stays as it is.
         server.node.set_account(&server.account, Some(AccountLimits { max_store: 5000, ..small }));
         assert_eq!(refused(&server.api("STREAM.CREATE.D", r#"{"name":"D"}"#).await), storage);
@@ -279,6 +295,11 @@ fn removals_of_what_is_not_there_are_no_errors_of_the_api() {
             server.api(&format!("STREAM.PURGE.{stream}"), r#"{"seq":4}"#).await;
             let r = server.api(&format!("STREAM.MSG.DELETE.{stream}"), body).await;
             assert_eq!(refused(&r), answer, "{stream} {body}: {r}");
+        }
+        server.make_stream(r#"{"name":"L","subjects":["l"],"first_seq":3}"#).await;
+        for (seq, answer) in [(2, none), (3, end)] {
+            let r = server.api("STREAM.MSG.DELETE.L", &json!({ "seq": seq }).to_string()).await;
+            assert_eq!(refused(&r), answer, "{seq}: {r}");
         }
         assert_eq!(server.api("INFO", "").await["api"]["errors"], 0);
         server.api("STREAM.MSG.DELETE.F", "{}").await;

@@ -105,10 +105,13 @@ fn j28_consumers_deliver_to_those_who_have_subscribed() {
         server.make_consumer("S", "p", &push("w.1")).await;
         let other = push("$JS.API.STREAM.DELETE.Z").replace("\"p\"", "\"d\"");
         server.make_consumer("S", "d", &other).await;
+        // Nor does one that only hears it among others.
+        server.make_consumer("S", "v", &push("v.1").replace("\"p\"", "\"v\"")).await;
+        server.subscribe("v.*");
         server.make_consumer("S", "c", r#"{"durable_name":"c","ack_policy":"explicit"}"#).await;
         server.publish("$JS.API.CONSUMER.MSG.NEXT.S.c", "w.2", r#"{"batch":3}"#);
         server.settles().await;
-        for c in ["p", "d", "c"] {
+        for c in ["p", "d", "c", "v"] {
             let info = server.consumer_info("S", c).await;
             let bound = info["push_bound"].as_bool().unwrap_or(false);
             assert_eq!(
@@ -123,6 +126,8 @@ fn j28_consumers_deliver_to_those_who_have_subscribed() {
         server.subscribe("w.1");
         assert_eq!(server.wait("w.1", 3).await.len(), 3);
         assert_eq!(server.consumer_info("S", "p").await["push_bound"], true);
+        server.subscribe("v.1");
+        assert!(server.wait("v.1", 3).await.len() >= 3);
         server.until("the stream has them too", || (w.group().state().msgs == 3).then_some(())).await;
         server.close().await;
     })

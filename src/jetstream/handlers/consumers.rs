@@ -208,9 +208,13 @@ impl Desk<'_> {
         &self,
         stream: &str,
         consumer: &str,
-        seq: u64,
+        seq: Result<u64, ApiError>,
     ) -> Option<Result<ConsumerResetDone, ApiError>> {
         let s = self.stream(stream).ok()?;
+        let seq = match seq {
+            Ok(seq) => seq,
+            Err(e) => return s.with_consumer(consumer, false, |_, _, _| Err(e)),
+        };
         let at = match s.reset_consumer(consumer, seq).await? {
             Ok(at) => at,
             Err(e) => return Some(Err(e)),

@@ -175,20 +175,26 @@ impl Desk<'_> {
         self.fits(c)?;
         if self.node.is_clustered() { self.node.place_stream(c, &[]) } else { Ok(vec![self.node.me]) }
     }
-    /// A server alone says first what the account does not allow, and then what is wrong with the configuration; decided is that later.
-    fn admit_early(&self, c: &StreamConfig, limits: &AccountLimits) -> Result<(), ApiError> {
-        self.check_consumers_max(c)?;
-        if c.num_replicas > 1 {
-            return Err(errors::STREAM_REPLICAS_NOT_SUPPORTED.error());
+    /// A server alone says first that there may be no more, then what is wrong with the configuration, and last that there is no room;
+    /// decided is that later.
+    fn check_early(
+        &self,
+        c: &mut StreamConfig,
+        (limits, server): (&AccountLimits, &ServerLimits),
+        pedantic: bool,
+    ) -> Result<(), ApiError> {
+        let others = Others(self);
+        if self.node.is_clustered() {
+            return c.check(server, &others, pedantic);
         }
         // It counts itself already.
-        if self.assigned(&c.name).is_some() || self.assets.making.wait(&c.name).is_some() {
-            return Ok(());
-        }
-        if self.has_enough(limits) {
+        let new = self.assigned(&c.name).is_none() && self.assets.making.wait(&c.name).is_none();
+        if new && self.has_enough(limits) {
             return Err(errors::MAXIMUM_STREAMS_LIMIT.error());
         }
-        self.reserve(c, None)
+        self.check_consumers_max(c)?;
+        c.check(server, &others, pedantic)?;
+        if new { self.reserve(c, None) } else { Ok(()) }
     }
     /// The account's streams.
     pub(super) fn own(&self) -> Vec<Arc<Assigned>> {
@@ -218,10 +224,7 @@ impl Desk<'_> {
         let (limits, server) = self.limits_for(c.storage);
         // Before the checks: it counts among the metadata.
         metadata::store_stream(&mut c);
-        if !self.node.is_clustered() {
-            self.admit_early(&c, &limits)?;
-        }
-        c.check(&server, &Others(self), pedantic)?;
+        self.check_early(&mut c, (&limits, &server), pedantic)?;
         let one = self.assets.making.turn(&c.name).await;
         if let Some(there) = self.assigned(&c.name) {
             let old = there.config.clone().unwrap_or_default();
@@ -334,7 +337,7 @@ impl Desk<'_> {
         let there = self.assigned(name);
         match there.as_ref().and_then(|a| a.config.as_ref()) {
             Some(old) => c.check_update(old, &server, &Others(self), pedantic)?,
-            None => c.check(&server, &Others(self), pedantic)?,
+            None => c.check_alone(&server, &Others(self), pedantic)?,
         }
         name_matches(name, &c.name)?;
         let there = there.ok_or_else(|| errors::STREAM_NOT_FOUND.error())?;
@@ -493,11 +496,13 @@ impl Desk<'_> {
         }
         // What lies outside is told apart where messages are in files, and is not where they are in memory.
         let state = s.group().state();
+        // What is never given lies before the first, and is nowhere behind the last.
+        let floor = s.core.lock().rules.as_ref().map_or(0, |r| r.floor());
         match c.storage {
-            Storage::File if seq > state.last.0 => {
+            Storage::File if seq > state.last.0.max(floor) => {
                 return Err(errors::STREAM_MSG_DELETE_FAILED.with(BEYOND_LAST));
             }
-            Storage::File if seq < state.first.0.max(1) => {
+            Storage::File if seq < state.first.0.max(floor + 1) => {
                 return Err(errors::STREAM_MSG_DELETE_FAILED.with(NO_MESSAGE));
             }
             Storage::Memory if seq == 0 || seq > state.last.0 => {

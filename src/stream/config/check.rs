@@ -107,7 +107,7 @@ impl StreamConfig {
         others: &dyn Streams,
         pedantic: bool,
     ) -> Result<(), ApiError> {
-        self.check_shape(limits, others, pedantic)?;
+        self.check_alone(limits, others, pedantic)?;
         if !limits.clustered && self.num_replicas > 1 {
             return Err(errors::STREAM_REPLICAS_NOT_SUPPORTED.error());
         }
@@ -136,7 +136,7 @@ impl StreamConfig {
         others: &dyn Streams,
         pedantic: bool,
     ) -> Result<(), ApiError> {
-        self.check_shape(limits, others, pedantic)?;
+        self.check_alone(limits, others, pedantic)?;
         if self.name != old.name {
             return Err(errors::STREAM_MISMATCH.error());
         }
@@ -184,7 +184,9 @@ impl StreamConfig {
         Ok(())
     }
 
-    fn check_shape(
+    /// The part of the checks that new and changed configurations have in common, which comes first. The update of a stream that there is
+    /// not gets no further.
+    pub fn check_alone(
         &mut self,
         limits: &ServerLimits,
         others: &dyn Streams,

@@ -129,8 +129,10 @@ pub fn set_defaults(
         }
         c.ack_wait = first;
     }
-    if c.max_ack_pending == 0 && parent.max_ack_pending > 0 {
-        refuse("max_ack_pending must be set if it's configured in stream limits")?;
+    if c.max_ack_pending == 0 && parent.max_ack_pending != 0 {
+        if parent.max_ack_pending > 0 {
+            refuse("max_ack_pending must be set if it's configured in stream limits")?;
+        }
         c.max_ack_pending = parent.max_ack_pending;
     }
     if c.inactive_threshold == 0 && parent.inactive_threshold > 0 {

@@ -1171,6 +1171,10 @@ fn configurations_are_refused_as_clients_expect() {
         let e = check::check(&c, &parent, &Default::default(), false).expect_err(json);
         assert_eq!((e.err_code, &*e.description), (number, text), "{json}");
     }
+    let boundless = check::Parent { max_ack_pending: -1, ..parent };
+    let mut c: ConsumerConfig = serde_json::from_str(r#"{"ack_policy":"explicit"}"#).unwrap();
+    check::set_defaults(&mut c, &boundless, &Default::default(), true).unwrap();
+    assert_eq!(c.max_ack_pending, -1, "no limit is one to take over, too");
     let mut negative: ConsumerConfig = serde_json::from_str(r#"{"max_waiting":-1}"#).unwrap();
     let e = check::set_defaults(&mut negative, &parent, &Default::default(), true).unwrap_err();
     assert_eq!((e.err_code, &*e.description), (10157, "pedantic mode: max_waiting must not be negative"));

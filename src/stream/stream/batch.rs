@@ -452,8 +452,6 @@ impl Stream {
         let expired = b.deadline <= now.mono;
         b.deadline = now.mono.saturating_add(self.limits.batch_timeout);
         let after = self.wait_for(b.stored);
-        let speaks = self.answers(p);
-        let answers = |a: Option<Answer>, c: Option<Answer>| [a.filter(|_| speaks), c.filter(|_| speaks)];
         let open = self.batches.fast.len() + usize::from(!self.batches.fast.contains_key(id));
 
         if f.op == Op::Ping {
@@ -464,14 +462,14 @@ impl Stream {
                 if !b.gap_ok || expired {
                     let ack = Answer::batch(b.stored, false, id, b.last);
                     self.batches.fast.remove(id);
-                    return Ok(Decision::Answer { answers: answers(gap, Some(ack)), after });
+                    return Ok(Decision::Answer { answers: [gap, Some(ack)], after });
                 }
                 b.last = f.seq;
                 flow = b.flow(open);
             }
             let flow = flow.unwrap_or(Answer::Flow { seq: b.acked, msgs: b.every });
             self.batches.fast.insert(id.to_owned(), b);
-            let pair = if gap.is_some() { answers(gap, Some(flow)) } else { answers(Some(flow), None) };
+            let pair = if gap.is_some() { [gap, Some(flow)] } else { [Some(flow), None] };
             return Ok(Decision::Answer { answers: pair, after });
         }
 
@@ -484,7 +482,7 @@ impl Stream {
             if !b.gap_ok || expired || f.seq <= b.last {
                 let ack = Answer::batch(b.stored, false, id, b.last);
                 self.batches.fast.remove(id);
-                return Ok(Decision::Answer { answers: answers(first_answer, Some(ack)), after });
+                return Ok(Decision::Answer { answers: [first_answer, Some(ack)], after });
             }
         }
         let before = b.last;
@@ -493,11 +491,12 @@ impl Stream {
             let last = if first_answer.is_some() { f.seq - 1 } else { before };
             self.batches.fast.remove(id);
             let ack = Answer::batch(b.stored, false, id, last);
-            return Ok(Decision::Answer { answers: answers(first_answer, Some(ack)), after });
+            return Ok(Decision::Answer { answers: [first_answer, Some(ack)], after });
         }
         b.last = f.seq;
         let commits = f.op == Op::Commit;
-        if f.seq == 1 && !commits {
+        // A stream that acknowledges nothing tells where a batch stands nevertheless; only its beginning it does not.
+        if f.seq == 1 && !commits && self.answers(p) {
             first_answer = Some(Answer::Flow { seq: 0, msgs: b.every });
         }
         let mut stripped = Vec::new();
@@ -522,7 +521,7 @@ impl Stream {
                     self.scratch.headers = stripped;
                     a.new_headers = true;
                 }
-                let [now, applied] = answers(first_answer, answer);
+                let [now, applied] = [first_answer, answer];
                 return Ok(Decision::Store { entry: self.entry(p, &a), now, applied });
             }
             Verdict::Wait => return Ok(Decision::Wait),
@@ -534,8 +533,12 @@ impl Stream {
             // A duplicate is passed over; it moves the flow on.
             let flow = b.flow(open);
             self.batches.fast.insert(id.to_owned(), b);
-            let pair = if first_answer.is_some() { answers(first_answer, flow) } else { answers(flow, None) };
+            let pair = if first_answer.is_some() { [first_answer, flow] } else { [flow, None] };
             return Ok(Decision::Answer { answers: pair, after });
+        }
+        if error.is_none() && first_answer.is_none() {
+            // It does so also where it ends the batch.
+            first_answer = b.flow(open);
         }
         if !b.gap_ok && b.last == 1 {
             // At its first message a batch fails as a plain publish does.
@@ -544,24 +547,21 @@ impl Stream {
                 (None, seq) => Answer::batch(seq.unwrap_or_default(), true, id, f.seq),
             };
             self.batches.fast.remove(id);
-            let pair = if first_answer.is_some() {
-                answers(first_answer, Some(answer))
-            } else {
-                answers(Some(answer), None)
-            };
+            let pair =
+                if first_answer.is_some() { [first_answer, Some(answer)] } else { [Some(answer), None] };
             return Ok(Decision::Answer { answers: pair, after });
         }
         let count = if error.is_some() { f.seq - 1 } else { f.seq };
         let failed = error.map(|error| Answer::Failed { seq: f.seq, error });
         if b.gap_ok && !commits {
             self.batches.fast.insert(id.to_owned(), b);
-            let pair =
-                if first_answer.is_some() { answers(first_answer, failed) } else { answers(failed, None) };
+            let pair = if first_answer.is_some() { [first_answer, failed] } else { [failed, None] };
             return Ok(Decision::Answer { answers: pair, after });
         }
         let ack = Answer::batch(b.stored, false, id, count);
         self.batches.fast.remove(id);
-        let pair = if failed.is_some() { answers(failed, Some(ack)) } else { answers(Some(ack), None) };
+        let before = failed.or(first_answer);
+        let pair = if before.is_some() { [before, Some(ack)] } else { [Some(ack), None] };
         Ok(Decision::Answer { answers: pair, after })
     }
 

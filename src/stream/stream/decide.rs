@@ -115,7 +115,7 @@ impl Stream {
             if let Some(flow) = self.goes_on(p, now) {
                 let mut decision = self.take_plain(p, id, now);
                 if let Ok(Decision::Store { applied, .. }) = &mut decision {
-                    *applied = flow.filter(|_| self.answers(p));
+                    *applied = flow;
                 }
                 return decision;
             }
@@ -271,6 +271,11 @@ impl Stream {
             return Ok(Verdict::refuse(errors::STREAM_STORE_FAILED.with("message too large")));
         }
         settled!(ensure(!self.config.sealed, errors::STREAM_SEALED));
+        // Before anything that its headers ask for, also before it is known as a duplicate.
+        let max = self.config.max_msg_size;
+        let fits =
+            |size: usize| ensure(max < 0 || size <= max as usize, errors::STREAM_MESSAGE_EXCEEDS_MAXIMUM);
+        settled!(fits(p.headers.len() + p.payload.len()));
         // What the stream itself publishes has its subject already.
         let lot = &mut self.lot;
         let new_subject = p.from != From::Stream
@@ -353,10 +358,7 @@ impl Stream {
             counter = Some(c);
         }
         let payload: &[u8] = if counter.is_some() { &scratch.payload } else { p.payload };
-        let max = self.config.max_msg_size;
-        if max >= 0 && block.bytes().len() + payload.len() > max as usize {
-            return Ok(Verdict::refuse(errors::STREAM_MESSAGE_EXCEEDS_MAXIMUM));
-        }
+        settled!(fits(block.bytes().len() + payload.len()));
         settled!(ensure(block.bytes().len() <= HEADERS_MAX, errors::STREAM_HEADER_EXCEEDS_MAXIMUM));
         let Some(mut ttl) = ttl else { return Ok(Verdict::refuse(errors::MESSAGE_TTL_INVALID)) };
         // A message must not go before the marker that its subject may have, or the marker would be missed.

@@ -636,7 +636,22 @@ fn fast_batches() {
         let again = [Answer::Gap { last_seq: 3, seq: 1 }, Answer::batch(n + 1, false, "g", 2)];
         assert_eq!(say(&mut s, &format!("g.5.{gaps}.1.0"), &[]), again);
     }
+    // One that ends with a duplicate says where it stands first.
+    let answers = say(&mut s, "h.1.fail.1.2", &id);
+    assert_eq!(answers, [flow(1, 1), Answer::batch(8, true, "h", 1)]);
     assert_eq!(s.stream.open_batches(), 0);
+    // A stream that acknowledges nothing keeps silent about the beginning and what is no batch, and about nothing else.
+    let mut s = Shell::new(r#"{"name":"A","subjects":["a.*"],"allow_batched":true,"no_ack":true}"#);
+    assert_eq!(say(&mut s, "a.2.what.1.0", &[]), []);
+    assert_eq!(say(&mut s, "a.2.ok.2.1", &[]), []);
+    assert_eq!(say(&mut s, "a.2.ok.1.2", &[]), [Answer::batch(1, false, "a", 1)]);
+    assert_eq!(say(&mut s, "b.2.fail.1.0", &[]), []);
+    assert_eq!(say(&mut s, "b.2.fail.2.1", &[]), [flow(2, 2)]);
+    assert_eq!(
+        say(&mut s, "b.2.fail.4.1", &[]),
+        [Answer::Gap { last_seq: 3, seq: 4 }, Answer::batch(3, false, "b", 2)]
+    );
+    assert_eq!(say(&mut s, "c.2.fail.1.0", &bad), error(10060));
 }
 
 #[test]
@@ -740,6 +755,19 @@ fn interest_keeps_what_somebody_wants() {
     s.stream.interest_changed();
     s.run(Command::ConsumerDelete { name: Bytes::from_static(b"c") });
     assert!(s.seqs().is_empty());
+}
+
+#[test]
+fn what_is_too_large_is_nothing_else() {
+    let mut s = Shell::new(r#"{"name":"A","max_msg_size":50}"#);
+    let id = [("Nats-Msg-Id", "1")];
+    s.ask("A", &id, "x");
+    let large = "x".repeat(60);
+    for headers in
+        [id, [("Nats-Expected-Last-Sequence", "9")], [("Nats-Rollup", "what")], [("Nats-Incr", "x")]]
+    {
+        assert_eq!(s.refused("A", &headers, &large), error(errors::STREAM_MESSAGE_EXCEEDS_MAXIMUM));
+    }
 }
 
 #[test]
