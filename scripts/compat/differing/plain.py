@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 # Only times of about now: what an operation named stays as it is.
 STAMP = re.compile(r"\b(20\d\d-\d\d-\d\d)T\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")
+DELIVERED = re.compile(r"(\$JS\.ACK(?:\.[^. ]+){5})\.\d{19}\.")
 NUID = re.compile(r"\b[A-Za-z0-9]{22}\b")
 # Measured, counted per request, or random.
 MEASURED = {"pause_remaining", "active", "elapsed", "server_id", "duration", "ack_time", "delivered_time", "rtt"}
@@ -30,7 +31,7 @@ def text(s, names):
     for i, name in enumerate(names):
         s = s.replace(name, f"%E{i}%")
     s = STAMP.sub(lambda m: "T" if near_now(m.group(1)) else m.group(0), s)
-    return NUID.sub("N", s)
+    return NUID.sub("N", DELIVERED.sub(r"\1.T.", s))
 
 
 def value(v, names, key=""):
@@ -42,7 +43,10 @@ def value(v, names, key=""):
         return {text(k, names): value(w, names, k) for k, w in sorted(v.items()) if k not in DROPPED}
     if isinstance(v, list):
         v = [w for w in v if not COPYING.match(str(w.get("name", "") if isinstance(w, dict) else w))]
-        return [value(w, names) for w in v]
+        told = [value(w, names) for w in v]
+        # Lists are by name, and some names are random.
+        named = [w.get("name", "") if isinstance(w, dict) else w for w in told]
+        return sorted(told, key=str) if any(str(n).startswith("%E") for n in named) else told
     if isinstance(v, str):
         return text(v, names)
     return v

@@ -52,7 +52,7 @@ class Side:
     def __init__(self, server):
         self.server = server
         self.client = server.start()
-        self.names, self.listening, self.archives = [], {}, {}
+        self.names, self.listening = [], {}
         self.tokens = 0
         self.basics()
 
@@ -159,7 +159,7 @@ class Game:
                 s.stop(signal.SIGKILL)
             raise
         self.compared, self.ended_by, self.used = {}, None, set()
-        self.words, self.restarted, self.purged = [], False, False
+        self.words, self.restarted, self.purged, self.refused = [], False, False, False
 
     def both(self, f):
         return list(self.pool.map(f, self.sides))
@@ -377,6 +377,7 @@ class Game:
             return
         # Recent ones are more often worth it.
         key = common[-1 - op["pick"] % len(common)]
+        self.refused |= op["text"].startswith("-NAK")
         name = f"a{self.index}"
         for side, known in zip(self.sides, (theirs, ours)):
             side.client.publish(known[key], f"_R.{name}" if op.get("reply") else "", b"", op["text"].encode())
@@ -403,7 +404,3 @@ class Game:
 
     def do_sleep(self, op):
         time.sleep(op["seconds"])
-
-    def do_snapshot(self, op):
-        """A backup into memory; what is in it is compared by what comes back from it."""
-        self.do_ask({**op, "subject": f"$JS.API.STREAM.SNAPSHOT.{op['stream']}", "body": {**op.get("body", {}), "deliver_subject": f"snap.{self.index}"}})

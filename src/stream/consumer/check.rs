@@ -242,7 +242,7 @@ fn check_names(c: &ConsumerConfig) -> Result<(), ApiError> {
         errors::STREAM_INVALID_CONFIG.with(format_args!("{what} can not contain '.', '*', '>', '\\', '/'"))
     };
     if !c.name.is_empty() && !is_valid_name(&c.name) {
-        return Err(bad(if c.name == c.durable_name { "consumer durable name" } else { "consumer name" }));
+        return Err(bad("consumer name"));
     }
     if c.is_durable() && !is_valid_name(&c.durable_name) {
         return Err(bad("consumer durable name"));

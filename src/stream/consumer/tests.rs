@@ -1107,6 +1107,7 @@ fn configurations_are_refused_as_clients_expect() {
         ),
         (r#"{"filter_subjects":["a.*","a.b"]}"#, 10138, "consumer subject filters cannot overlap"),
         (r#"{"filter_subjects":[""]}"#, 10139, "consumer filter in FilterSubjects cannot be empty"),
+        (r#"{"durable_name":"*"}"#, 10052, r"consumer name can not contain '.', '*', '>', '\', '/'"),
         (r#"{"name":"e/f"}"#, 10127, "Consumer name can not contain path separators"),
         (
             r#"{"name":"a","durable_name":"b"}"#,
