@@ -57,6 +57,8 @@ RULES = [
          lambda t, o, game: t == ABSENT and o["config"].get("mem_storage") and game.restarted, True),
     Rule("reset beyond the end", "where a consumer was reset to it stands after a restart too, also behind the stream's end", "state", r"\.(ack_floor|delivered)\.stream_seq$",
          lambda t, o, game: t < o and game.restarted, True),
+    Rule("first_seq of an update", "an update's `first_seq` has no effect; with nats-server it has one at the next restart of an empty stream", "state", r"\.state\.(first_seq|last_seq)$",
+         lambda t, o, game: t > o and game.restarted, True),
     Rule("nobody's time to live", "nats-server does not look at the time to live of what nobody has an interest in", "answers", r"\.inbox\[\]\.body\.(error|seq)$",
          lambda t, o, game: any(k == "Nats-TTL" for k, _ in game.op.get("headers", [])), True),
 ]
